@@ -1,0 +1,30 @@
+"""Bounds as a projection and an active set.
+
+A variable at a bound whose gradient points outward is frozen in the solve; the trial is projected onto the box. The
+gain ratio uses the projected step, so that what is judged is what was done.
+
+Reference: Kanzow, Yamashita & Fukushima, Levenberg–Marquardt methods with strong local convergence properties for
+solving nonlinear equations with convex constraints (2004).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Bounds(NamedTuple):
+    """A box; infinite where there is no bound."""
+
+    lower: Tensor  # (n,) or (..., n)
+    upper: Tensor
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point of the box."""
+        return torch.minimum(torch.maximum(x, self.lower), self.upper)
+
+    def free(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Which variables may move: not those at a bound that descent would cross, (..., n) bool."""
+        below = (x <= self.lower) & (gradient > 0)
+        above = (x >= self.upper) & (gradient < 0)
+        return ~(below | above)

@@ -1,0 +1,147 @@
+"""Levenberg–Marquardt: linearize the residuals, solve the damped system, try the step, keep it if it gained, adjust
+the damping.
+
+Everything is written over problems with any leading batch dimensions (...): one problem has none, its cost is a 0-d
+tensor, and the same code runs. There is no inner loop of retries: an iteration is one trial, and a refused one
+changes the damping and solves again from the same linear model.
+
+Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2010), ch. 6.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._masks import select
+from ..damping.base import Model, Outcome, gain_ratio
+from ..damping.scaling import positive
+from ..linearizations.base import optimality, predicted_decrease
+from .method import Method
+from .polish import polish
+from .problem import Problem
+from .termination import Status, after_trial, at_point, rounding
+
+SUFFICIENT = 1e-4  # gain ratio from which a trial is kept, MINPACK's; a cost that merely fails to rise is no gain
+
+
+class Trial(NamedTuple):
+    """What the last trial showed, (...,) each."""
+
+    accepted: Tensor
+    ratio: Tensor
+    length: Tensor  # ‖s‖ of the step that was tried
+    damping: Tensor  # λ that made it
+    optimality: Tensor  # scaled gradient where the linear model was made
+    cost: Tensor  # there
+
+
+class State(NamedTuple):
+    """Where a minimisation stands: enough to go on from."""
+
+    x: Tensor  # (..., n)
+    cost: Tensor | None = None  # (...,), F(x)
+    scale: Tensor | None = None  # (..., n), as the scaling left it; None: none yet
+    damping: Any = None  # the strategy's own NamedTuple; None: none yet
+    status: Tensor | None = None  # (...,) int
+    trial: Trial | None = None
+    trials: int = 0  # of the problem that needed most
+    linearizations: int = 0
+
+
+def descend(problem: Problem, method: Method, state: State, *, trials: int, single: bool) -> State:
+    """Run until every problem is done, at most so many trials; with `single`, until a step has been taken.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: from where; only `x` must be set, the rest is carried over from an earlier call if there.
+        trials: evaluations of trial points at most.
+        single: stop at the first accepted step: one step of an optimizer.
+    """
+    state, model = linearize(problem, method, state)
+    for _ in range(trials):
+        state = attempt(problem, method, state, model)
+        accepted, done = flags(state)  # the one host read of an iteration
+        if done or (single and accepted):
+            break
+        if accepted:
+            state, model = linearize(problem, method, state)
+    return polish(problem, method, state, model.scale) if method.polish else state
+
+
+def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Model]:
+    """The linear model at x, factored, with D and the damping that go with it."""
+    linearization = problem.linearize(state.x)
+    scale = method.scaling.update(state.scale, linearization.column_norms)
+    factor = method.solver.factor(linearization, positive(scale))
+    model = Model(linearization, positive(scale), factor, lambda v: problem.second_order(state.x, v))
+    x = state.x.to(problem.dtype)
+    damping = method.damping.start(linearization, model.scale, x) if state.damping is None else state.damping
+    status = at_point(linearization, method.tolerances)
+    if state.status is not None and state.trials > 0:
+        status = torch.where(state.status > 0, state.status, status)
+    made = state.linearizations + 1
+    return state._replace(
+        cost=linearization.cost, scale=scale, damping=damping, status=status, linearizations=made
+    ), model
+
+
+def attempt(problem: Problem, method: Method, state: State, model: Model) -> State:
+    """One trial from the linear model."""
+    assert state.status is not None
+    assert state.cost is not None
+    linearization = model.linearization
+    running = state.status == Status.RUNNING
+
+    step, damping = method.damping.propose(model, state.damping)
+    valid = step.isfinite().all(-1) & running  # a failed factorisation leaves NaN
+    step = torch.where(valid[..., None], step, 0.0)  # the user's function never sees a NaN of ours
+
+    trial = problem.move(state.x, step)
+    cost = problem.cost(trial)
+    taken = trial.to(problem.dtype) - state.x.to(problem.dtype)  # what projection and rounding left of the step
+
+    actual = state.cost - cost
+    predicted = predicted_decrease(linearization, taken).to(cost.dtype)
+    ratio = torch.where(valid, gain_ratio(actual, predicted), -1.0)
+    accepted = ratio >= SUFFICIENT
+
+    outcome = Outcome(
+        ratio,
+        accepted,
+        length=torch.linalg.vector_norm(model.scale * step, dim=-1).to(cost.dtype),
+        slope=(linearization.gradient * taken).sum(-1).to(cost.dtype),
+        actual=actual,
+        predicted=predicted,
+    )
+    x = state.x.to(problem.dtype)
+    relative = torch.linalg.vector_norm(model.scale * taken, dim=-1) / torch.linalg.vector_norm(model.scale * x, dim=-1)
+    eps = torch.finfo(state.x.dtype).eps
+    noise = rounding(linearization, x, eps)
+    status = after_trial(
+        method.tolerances, eps, state.cost, actual, predicted, relative.to(cost.dtype), accepted, noise
+    )
+    return state._replace(
+        x=select(accepted, trial, state.x),
+        cost=torch.where(accepted, cost, state.cost),
+        damping=select(running, method.damping.update(damping, outcome), damping),
+        status=torch.where(running, status, state.status),
+        trial=Trial(
+            accepted,
+            ratio,
+            torch.linalg.vector_norm(taken, dim=-1),
+            damping.damping,
+            optimality(linearization),
+            linearization.cost,
+        ),
+        trials=state.trials + 1,
+    )
+
+
+def flags(state: State) -> tuple[bool, bool]:
+    """Whether any problem took a step, and whether all are done: one transfer."""
+    assert state.trial is not None
+    assert state.status is not None
+    accepted, done = torch.stack([state.trial.accepted.any(), (state.status > 0).all()]).tolist()
+    return accepted, done

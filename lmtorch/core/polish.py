@@ -1,0 +1,53 @@
+"""Digits that the cost cannot see: undamped Gauss–Newton steps as long as the scaled gradient falls.
+
+Near a minimum the cost is flat: differences of costs drown in round-off when the parameters have half their digits.
+The gradient still has the others. So once the cost test has nothing left to say, steps are judged by ‖D⁻¹Jᵀr‖ alone,
+and kept as long as it falls and the cost does not rise by more than its own rounding error.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .._masks import select
+from ..damping.scaling import positive
+from ..linearizations.base import Linearization
+from .method import Method
+from .problem import Problem
+from .termination import Status, rounding
+
+if TYPE_CHECKING:
+    from .loop import State
+
+POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
+SLACK = 4  # times the rounding error that the cost may seem to rise by: it is a difference of two such costs
+
+
+def polish(problem: Problem, method: Method, state: "State", scale: Tensor) -> "State":
+    """Polish the problems that have come to rest; `scale` is the D (..., n) of the measure."""
+    assert state.status is not None
+    eligible = torch.stack([state.status == s for s in POLISHED]).any(0)
+    if not bool(eligible.any()):
+        return state
+    eps = torch.finfo(state.x.dtype).eps
+    linearization = problem.linearize(state.x)
+    for _ in range(method.polish):
+        step = method.solver.factor(linearization, positive(scale)).step(torch.zeros_like(linearization.cost))
+        finite = step.isfinite().all(-1) & eligible
+        trial = problem.move(state.x, torch.where(finite[..., None], step, 0.0))
+        ahead = problem.linearize(trial)
+        noise = SLACK * rounding(linearization, state.x.to(problem.dtype), eps)
+        better = finite & (_measure(ahead, scale) < _measure(linearization, scale))
+        better = better & (ahead.cost <= linearization.cost + noise)
+        if not bool(better.any()):
+            break
+        state = state._replace(x=select(better, trial, state.x), cost=torch.where(better, ahead.cost, state.cost))
+        linearization = select(better, ahead, linearization)
+        eligible = better
+    return state
+
+
+def _measure(linearization: Linearization, scale: Tensor) -> Tensor:
+    """‖D⁻¹Jᵀr‖, (...,)."""
+    return torch.linalg.vector_norm(linearization.gradient / scale, dim=-1)

@@ -1,0 +1,119 @@
+"""When to stop, and what may be said of the point: a status, and the evidence for it.
+
+Success is said only of a step that was taken, or of a gradient that vanished; a trial that round-off refused is
+"stalled", and a NaN is "not finite".
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from ..linearizations.base import Linearization, optimality
+
+
+class Status(IntEnum):
+    """Where a minimisation stands.
+
+    Example:
+        >>> Status.COST.converged, Status.STALLED.converged, Status.STALLED.final
+        (True, False, True)
+        >>> print(Status.GRADIENT.message)
+        converged: the residuals are orthogonal to the columns of the Jacobian
+    """
+
+    RUNNING = 0
+    GRADIENT = 1
+    COST = 2
+    STEP = 3
+    ZERO = 4
+    STALLED = 5
+    REFUSED = 6
+    NOT_FINITE = 7
+
+    @property
+    def converged(self) -> bool:
+        """A minimum was found, to the tolerances."""
+        return Status.GRADIENT <= self <= Status.ZERO
+
+    @property
+    def final(self) -> bool:
+        """Nothing is to be gained from further steps on the same data."""
+        return self is not Status.RUNNING
+
+    @property
+    def message(self) -> str:
+        """The status in words."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.RUNNING: "running: the last step was taken and there is more to gain",
+    Status.GRADIENT: "converged: the residuals are orthogonal to the columns of the Jacobian",
+    Status.COST: "converged: neither the last step nor the linear model changes the cost any more",
+    Status.STEP: "converged: the last step did not change the parameters any more",
+    Status.ZERO: "converged: the residuals are zero",
+    Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
+    Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
+    Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
+}
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """When a minimisation has converged; each is relative and without units.
+
+    Args:
+        cost: decrease of the cost, both found and promised by the linear model, over the cost.
+        step: length of the step ‖D s‖ over that of the parameters ‖D x‖.
+        gradient: largest cosine between the residuals and a column of the Jacobian.
+    """
+
+    cost: float = 1e-10
+    step: float = 1e-10
+    gradient: float = 1e-10
+
+
+def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
+    """How far round-off alone may move the cost, (...,): ε (F + ‖r‖ ‖J∘x‖).
+
+    A relative change ε of each parameter, which is what storing them costs, moves the residuals by up to
+    ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
+    """
+    moved = torch.linalg.vector_norm(linearization.column_norms * x, dim=-1).to(linearization.cost.dtype)
+    return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
+
+
+def at_point(linearization: Linearization, tolerances: Tolerances) -> Tensor:
+    """The status of a point by itself, (...,)."""
+    cost, gradient = linearization.cost, linearization.gradient
+    status = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.where(optimality(linearization) <= tolerances.gradient, Status.GRADIENT, status)
+    status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
+    finite = cost.isfinite() & gradient.isfinite().all(-1) & linearization.column_norms.isfinite().all(-1)
+    return torch.where(finite, status, Status.NOT_FINITE)
+
+
+def after_trial(
+    tolerances: Tolerances,
+    eps: float,  # of the dtype in which the residuals are evaluated
+    cost: Tensor,  # (...,), before the trial
+    actual: Tensor,  # (...,)
+    predicted: Tensor,  # (...,)
+    relative_step: Tensor,  # (...,), ‖D s‖ / ‖D x‖
+    accepted: Tensor,  # (...,)
+    noise: Tensor,  # (...,), `rounding`
+) -> Tensor:
+    """The status after a trial, (...,)."""
+
+    def within(change: Tensor, tolerance: float) -> Tensor:
+        return (change <= tolerance) & accepted
+
+    status = torch.zeros_like(cost, dtype=torch.int64)
+    # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled" from ε on
+    change = torch.maximum(actual, predicted) / cost
+    status = torch.where(within(change, eps) | within(relative_step, eps), Status.STALLED, status)
+    status = torch.where(within(relative_step, tolerances.step), Status.STEP, status)
+    status = torch.where(within(change, tolerances.cost), Status.COST, status)
+    return torch.where(~accepted & (predicted <= noise), Status.STALLED, status)

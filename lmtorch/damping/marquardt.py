@@ -1,0 +1,49 @@
+"""Marquardt's factors: λ down by ten after a gain, up by ten after a loss.
+
+Reference: Marquardt, An algorithm for least-squares estimation of nonlinear parameters (1963), p. 437.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..linearizations.base import Linearization
+from .base import Model, Outcome
+from .nielsen import bounded
+
+
+class MarquardtState(NamedTuple):
+    """λ, (...,)."""
+
+    damping: Tensor
+
+
+@dataclass(frozen=True)
+class Marquardt:
+    """λ by fixed factors.
+
+    Args:
+        initial: λ₀ as a share of the largest diagonal entry of D⁻¹JᵀJD⁻¹. Default: 1e-2, Marquardt's.
+        decrease: factor after an accepted trial. Default: 0.1.
+        increase: factor after a refused one. Default: 10.
+    """
+
+    initial: float = 1e-2
+    decrease: float = 0.1
+    increase: float = 10.0
+
+    def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> MarquardtState:
+        """λ₀ from the size of JᵀJ."""
+        largest = (linearization.column_norms / scale).square().amax(-1)
+        return MarquardtState(bounded(self.initial * largest.to(linearization.cost.dtype)))
+
+    def propose(self, model: Model, state: MarquardtState) -> tuple[Tensor, MarquardtState]:
+        """The damped step at λ."""
+        return model.factor.step(state.damping), state
+
+    def update(self, state: MarquardtState, outcome: Outcome) -> MarquardtState:
+        """Up or down."""
+        factor = torch.where(outcome.accepted, self.decrease, self.increase)
+        return MarquardtState(bounded(state.damping * factor))

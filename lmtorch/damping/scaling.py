@@ -1,0 +1,50 @@
+"""The diagonal D that says what a long step is: three rules, as in GSL's multifit_nlinear.
+
+References: Levenberg (1944), D = I; Marquardt (1963), D = current column norms of J; Moré (1978), eq. 6.3, their
+running maximum, which makes the path independent of the units of the parameters and never forgets a steep column.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Scaling(Protocol):
+    """A rule for D."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """D (..., n) from the one before (None: none yet; zeros count as none) and ‖J e_j‖."""
+
+
+@dataclass(frozen=True)
+class More:
+    """Running maximum of the column norms: invariant to units; for curve fitting."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """The larger of the two."""
+        return column_norms if scale is None else torch.maximum(scale, column_norms)
+
+
+@dataclass(frozen=True)
+class Levenberg:
+    """The identity: parameters are of like size; for networks."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """Ones."""
+        return torch.ones_like(column_norms)
+
+
+@dataclass(frozen=True)
+class Marquardt:
+    """The current column norms: as `More`, but forgets."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """The present ones."""
+        return column_norms
+
+
+def positive(scale: Tensor) -> Tensor:
+    """D with ones where a column is zero: such a parameter has no influence, and any D serves (MINPACK's choice)."""
+    return torch.where(scale > 0, scale, 1.0)

@@ -1,0 +1,82 @@
+"""Row by row with plain autograd: the last rung of the ladder, for models that every part of torch.func refuses.
+
+Slow, one backward pass for each row (batched where autograd can), but it asks of the model only what ordinary training
+asks of it. Independent samples are evaluated one at a time, so that a row costs the backward pass of one sample.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params, fill_, ranges, units
+from ..residuals.base import Part
+from .base import Workspace
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """Rows of J by `torch.autograd.grad`.
+
+    Args:
+        chunk: rows at once, where autograd can batch them. Default: all.
+    """
+
+    chunk: int | None = None
+
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+        """Sample by sample where there are samples, otherwise all rows of the part from one graph."""
+        for function in _functions(part):
+            twins = tuple(p.detach().clone().requires_grad_() for p in params)
+            with torch.enable_grad():
+                residual = function(twins)
+            for rows in ranges(residual.shape[0], self.chunk or residual.shape[0]):
+                jacobian = workspace(rows.stop - rows.start)
+                _rows_(jacobian, residual, twins, rows)
+                yield residual[rows].detach(), jacobian
+
+    def evaluate(self, part: Part, params: Params) -> Tensor:
+        """In the same order, where random numbers are drawn."""
+        if not part.random:
+            return part.function(params)
+        return torch.cat([function(params) for function in _functions(part)])
+
+
+def _functions(part: Part) -> list[Callable[[Params], Tensor]]:
+    if part.sample is None:
+        return [part.function]
+    sample = part.sample
+    singles = zip(*(t.unbind(0) for t in part.samples), strict=True)
+    return [lambda params, single=single: sample(params, *single) for single in singles]  # type: ignore[misc]
+
+
+def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice) -> None:
+    """Fill rows e_iᵀJ, at once if the graph allows it."""
+    if not residual.requires_grad:
+        jacobian.zero_()
+        return
+    if residual.shape[0] > 1:
+        directions = units(residual.shape[0], rows, residual)
+        try:
+            gradients = torch.autograd.grad(
+                residual, twins, directions, is_grads_batched=True, retain_graph=True, allow_unused=True
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, NotImplementedError, ValueError):
+            pass  # an operator without a batching rule: one row after the other
+        else:
+            fill_(jacobian, _zeros_for_unused(gradients, twins, (jacobian.shape[0],)))
+            return
+    for place, row in enumerate(range(rows.start, rows.stop)):
+        gradients = torch.autograd.grad(residual[row], twins, retain_graph=True, allow_unused=True)
+        fill_(jacobian[place : place + 1], _zeros_for_unused(gradients, twins, ()))
+
+
+def _zeros_for_unused(
+    gradients: tuple[Tensor | None, ...], twins: Params, batch: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    return tuple(
+        twin.new_zeros(*batch, *twin.shape) if g is None else g for g, twin in zip(gradients, twins, strict=True)
+    )

@@ -1,0 +1,21 @@
+"""How the Jacobian is had: a source writes blocks of its rows into a workspace, and evaluates residuals alike."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from .._autodiff import Params
+from ..residuals.base import Part
+
+Workspace = Callable[[int], Tensor]  # rows -> (..., rows, n), to be filled
+
+
+class JacobianSource(Protocol):
+    """One way to take derivatives."""
+
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of residuals (..., rows) and Jacobian rows (..., rows, n), which together are the part's."""
+
+    def evaluate(self, part: Part, params: Params) -> Tensor:
+        """The part's residuals (..., m) alone, equal to those of `blocks` also where random numbers are drawn."""

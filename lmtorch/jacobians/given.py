@@ -1,0 +1,47 @@
+"""A Jacobian that the user computes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params
+from .._errors import InputError
+from ..residuals.base import Part
+from .base import Workspace
+
+
+@dataclass(frozen=True)
+class Given:
+    """The user's function.
+
+    Args:
+        function: called as the closure is, with the same batch if there is one, and at the same parameters. Returns
+            the Jacobian (m, n) as a tensor, or one tensor (m, *param.shape) for each parameter in a tuple or list,
+            in the order of the parameters.
+    """
+
+    function: Callable[..., Any]
+
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows of the part, in one block."""
+        residual = part.function(params)
+        m, n = residual.shape[-1], sum(p.shape[part.batch :].numel() for p in params)
+        result = part.run(self.function, params)
+        if isinstance(result, tuple | list):
+            result = torch.cat([torch.as_tensor(block).reshape(m, -1) for block in result], 1)
+        result = torch.as_tensor(result)
+        if tuple(result.shape[-2:]) != (m, n):
+            raise InputError(
+                f"the given Jacobian has shape {tuple(result.shape)}; {m} residuals and {n} parameters need ({m}, {n}), "
+                "rows in the order of the flattened residuals, columns in that of the parameters."
+            )
+        jacobian = workspace(m)
+        jacobian.copy_(result)
+        yield residual, jacobian
+
+    def evaluate(self, part: Part, params: Params) -> Tensor:
+        """Plain."""
+        return part.function(params)

@@ -1,0 +1,77 @@
+"""The linear model of the residuals at a point, r(x + s) ≈ r + J s, behind one protocol.
+
+The *form* in which it is held is a choice of its own: the Jacobian whole (`Dense`), or only the sums JᵀJ and Jᵀr
+(`Normal`). Rows arrive block by block; an accumulator hands out the workspace into which a block is written, so that
+a matrix is filled in place, and adds it up.
+"""
+
+from typing import NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor
+
+
+class Prior(NamedTuple):
+    """Rows diag(root)·(x − 0) that a quadratic penalty adds below the Jacobian: ½ Σ (root·x)²."""
+
+    root: Tensor  # (..., n)
+    residual: Tensor  # (..., n), root · x
+
+
+class Linearization(Protocol):
+    """What the loop and the solvers ask of a linear model; `n` parameters, any leading batch dimensions."""
+
+    @property
+    def cost(self) -> Tensor:
+        """½‖r‖², or ½Σρ, with the prior, (...,)."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """Jᵀr, (..., n)."""
+
+    @property
+    def column_norms(self) -> Tensor:
+        """‖J e_j‖, the square roots of the diagonal of JᵀJ, (..., n)."""
+
+    def squared_length(self, step: Tensor) -> Tensor:
+        """‖J s‖² of a step (..., n), (...,)."""
+
+    def freeze(self, free: Tensor) -> Self:
+        """The same model with the parameters outside `free` (..., n) held: their columns and gradient are zero."""
+
+
+class Accumulator(Protocol):
+    """Takes the rows of J and r block by block and becomes a linearization."""
+
+    def workspace(self, rows: int) -> Tensor:
+        """Where the next block of the Jacobian is to be written, (..., rows, n)."""
+
+    def add(self, residual: Tensor, jacobian: Tensor) -> None:
+        """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled."""
+
+    def finish(self, cost: Tensor, prior: Prior | None) -> Linearization:
+        """The linearization of all that was added."""
+
+
+class Form(Protocol):
+    """In which form the linear model is held."""
+
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
+        """For x of `shape` (..., n) and so many residuals in all, with the dtype and device of `like`."""
+
+
+def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:
+    """What the linear model promises of a step: −gᵀs − ½‖J s‖², (...,)."""
+    slope = (linearization.gradient * step).sum(-1)
+    return -slope - linearization.squared_length(step) / 2
+
+
+def optimality(linearization: Linearization) -> Tensor:
+    """The largest cosine between the residuals and a column of J, in [0, 1]: MINPACK's scaled gradient.
+
+    It has no units and is zero exactly at a stationary point. Reference: Moré, Garbow & Hillstrom (1980), MINPACK
+    user guide, LMDER's `gtol`.
+    """
+    length = (2 * linearization.cost).sqrt()[..., None].to(linearization.gradient.dtype)
+    cosine = linearization.gradient.abs() / (linearization.column_norms * length)
+    return torch.where(linearization.gradient == 0, torch.zeros_like(cosine), cosine).amax(-1)

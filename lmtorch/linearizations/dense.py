@@ -1,0 +1,83 @@
+"""J held whole: for small and ill-conditioned problems (SVD, QR), and for fewer residuals than parameters (dual)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from .base import Prior
+
+
+class Dense(NamedTuple):
+    """r and J as they are; a prior's rows stand beside them, unstacked."""
+
+    residual: Tensor  # (..., m)
+    jacobian: Tensor  # (..., m, n)
+    prior: Prior | None
+    cost: Tensor  # (...,)
+    gradient: Tensor  # (..., n)
+    column_norms: Tensor  # (..., n)
+
+    def squared_length(self, step: Tensor) -> Tensor:
+        """‖J s‖², (...,)."""
+        length = (self.jacobian @ step[..., None])[..., 0].square().sum(-1)
+        return length if self.prior is None else length + (self.prior.root * step).square().sum(-1)
+
+    def freeze(self, free: Tensor) -> Self:
+        """Zero columns and gradient outside `free`."""
+        prior = self.prior and Prior(self.prior.root * free, self.prior.residual * free)
+        return self._replace(
+            jacobian=self.jacobian * free[..., None, :],
+            prior=prior,
+            gradient=self.gradient * free,
+            column_norms=self.column_norms * free,
+        )
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
+        if self.prior is None:
+            return self.jacobian, self.residual
+        rows = torch.diag_embed(self.prior.root)
+        return torch.cat([self.jacobian, rows], -2), torch.cat([self.residual, self.prior.residual], -1)
+
+
+@dataclass(frozen=True)
+class DenseForm:
+    """The Jacobian whole, (m, n)."""
+
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "DenseAccumulator":
+        """One matrix for all rows, filled block by block."""
+        *batch, n = shape
+        return DenseAccumulator(like.new_empty(*batch, rows, n), like.new_empty(*batch, rows))
+
+
+class DenseAccumulator:
+    """Blocks are written where they will stay."""
+
+    def __init__(self, jacobian: Tensor, residual: Tensor) -> None:
+        self.jacobian = jacobian
+        self.residual = residual
+        self.filled = 0
+
+    def workspace(self, rows: int) -> Tensor:
+        """The next rows of the matrix itself."""
+        return self.jacobian[..., self.filled : self.filled + rows, :]
+
+    def add(self, residual: Tensor, jacobian: Tensor) -> None:
+        """Advance past the rows just filled."""
+        rows = residual.shape[-1]
+        self.residual[..., self.filled : self.filled + rows] = residual
+        place = self.workspace(rows)
+        if jacobian.data_ptr() != place.data_ptr():
+            place.copy_(jacobian)
+        self.filled += rows
+
+    def finish(self, cost: Tensor, prior: Prior | None) -> Dense:
+        """Jᵀr and the column norms, once."""
+        gradient = (self.jacobian.mT @ self.residual[..., None])[..., 0]
+        squares = torch.linalg.vector_norm(self.jacobian, dim=-2).square()
+        if prior is not None:
+            gradient = gradient + prior.root * prior.residual
+            squares = squares + prior.root.square()
+        return Dense(self.residual, self.jacobian, prior, cost, gradient, squares.sqrt())

@@ -1,0 +1,102 @@
+"""JᵀJ and Jᵀr, summed over blocks of rows, so that J is never whole: for many residuals.
+
+JᵀJ is symmetric: only block rows up to the diagonal are multiplied, which saves up to half of the products, and the
+rest is mirrored once at the end. torch has no `syrk`; four or so block rows come near to it on every device.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from .base import Prior
+
+BLOCK = 128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
+BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
+
+
+class Normal(NamedTuple):
+    """The normal equations' two sides."""
+
+    normal: Tensor  # (..., n, n), JᵀJ, undamped
+    cost: Tensor  # (...,)
+    gradient: Tensor  # (..., n), Jᵀr
+
+    @property
+    def column_norms(self) -> Tensor:
+        """Square roots of the diagonal."""
+        return self.normal.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+
+    def squared_length(self, step: Tensor) -> Tensor:
+        """‖J s‖² = sᵀ JᵀJ s, (...,)."""
+        return ((self.normal @ step[..., None])[..., 0] * step).sum(-1)
+
+    def freeze(self, free: Tensor) -> Self:
+        """Zero rows, columns and gradient outside `free`."""
+        both = free[..., :, None] & free[..., None, :]
+        return self._replace(normal=self.normal * both, gradient=self.gradient * free)
+
+    def plus(self, other: Self) -> Self:
+        """The normal equations of both sets of rows: partial sums of chunks, loader batches or ranks add."""
+        return self._make(a + b for a, b in zip(self, other, strict=True))
+
+
+def add_gram_(normal: Tensor, rows: Tensor) -> None:
+    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n); rows: (..., rows, n)."""
+    n = normal.shape[-1]
+    if normal.ndim > 2:
+        normal += rows.mT @ rows
+        return
+    width = max(BLOCK, -(-n // BLOCKS))
+    for start in range(0, n, width):
+        stop = min(start + width, n)
+        normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
+
+
+def mirror_(normal: Tensor) -> None:
+    """Copy the lower triangle to the upper one."""
+    if normal.ndim > 2:
+        return  # the batched product is already whole
+    width = max(BLOCK, -(-normal.shape[-1] // BLOCKS))
+    for start in range(0, normal.shape[-1], width):
+        normal[:start, start : start + width] = normal[start : start + width, :start].mT
+
+
+@dataclass(frozen=True)
+class NormalForm:
+    """Only the sums JᵀJ (n, n) and Jᵀr (n); rows stream."""
+
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "NormalAccumulator":
+        """Sums that start at zero."""
+        *batch, n = shape
+        return NormalAccumulator(like.new_zeros(*batch, n, n), like.new_zeros(*batch, n))
+
+
+class NormalAccumulator:
+    """Adds up blocks; one workspace serves all of them."""
+
+    def __init__(self, normal: Tensor, gradient: Tensor) -> None:
+        self.normal = normal
+        self.gradient = gradient
+        self.rows = normal.new_empty(*normal.shape[:-2], 0, normal.shape[-1])
+
+    def workspace(self, rows: int) -> Tensor:
+        """A block's rows, overwritten by the next block."""
+        if self.rows.shape[-2] < rows:
+            self.rows = self.normal.new_empty(*self.normal.shape[:-2], rows, self.normal.shape[-1])
+        return self.rows[..., :rows, :]
+
+    def add(self, residual: Tensor, jacobian: Tensor) -> None:
+        """Sum up JᵀJ and Jᵀr of the block."""
+        jacobian = jacobian.to(self.normal.dtype)
+        add_gram_(self.normal, jacobian)
+        self.gradient += (jacobian.mT @ residual.to(self.normal.dtype)[..., None])[..., 0]
+
+    def finish(self, cost: Tensor, prior: Prior | None) -> Normal:
+        """The sums, with the prior's on the diagonal."""
+        mirror_(self.normal)
+        if prior is not None:
+            self.normal.diagonal(dim1=-2, dim2=-1).add_(prior.root.square())
+            self.gradient += prior.root * prior.residual
+        return Normal(self.normal, cost, self.gradient)

@@ -1,0 +1,24 @@
+"""Plain least squares: ρ(z) = z."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .base import half_sum
+
+
+@dataclass(frozen=True)
+class Linear:
+    """½ Σ r²; rows are left as they are."""
+
+    def cost(self, residual: Tensor) -> Tensor:
+        """½‖r‖²."""
+        return half_sum(residual.square())
+
+    def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
+        """Unchanged."""
+        return residual, jacobian
+
+    def influence(self, residual: Tensor) -> Tensor:
+        """The residuals r."""
+        return residual

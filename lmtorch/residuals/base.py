@@ -1,0 +1,44 @@
+"""What is minimised: residuals as a pure function of the parameters, in parts that can stream.
+
+A residual knows how the flat vector x is made of tensors and hands out *parts*: some of the rows each, evaluated one
+after another. A part is a pure function of the parameter tensors; where the rows belong to independent samples, it
+also gives the function of a single sample and the samples themselves.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from .._autodiff import Function, Params
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the rows, as a function of the parameter tensors."""
+
+    function: Function  # params -> (..., m)
+    run: Callable[[Callable[..., Any], Params], Any]  # another callable, at these parameters and on this batch
+    batch: int = 0  # leading dimensions of every parameter that are problems of a batch
+    sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
+    samples: tuple[Tensor, ...] = ()  # (s, ...) each
+    random: bool = False  # the function draws random numbers
+
+
+class Residual(Protocol):
+    """r(x), evaluated part by part."""
+
+    @property
+    def rows(self) -> int:
+        """m, of all parts together."""
+
+    def params(self, x: Tensor) -> Params:
+        """The flat vector (..., n) as the tensors it is made of."""
+
+    def parts(self) -> Iterable[Part]:
+        """The rows, in order."""
+
+    def replay(self) -> AbstractContextManager[None]:
+        """Around each evaluation: all of them within a step draw the same random numbers."""

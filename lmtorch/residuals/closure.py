@@ -1,0 +1,148 @@
+"""A user's closure as a residual: opaque, or on a batch of independent samples."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from .._autodiff import Params, ranges
+from .._errors import InputError
+from . import outputs
+from .base import Part
+from .layout import Layout
+from .replay import Replay
+from .samples import Samples
+from .swap import Swap
+
+
+class ClosureResidual:
+    """step(closure): no structure is assumed; all rows are one part.
+
+    Args:
+        layout: how x is made of the parameters.
+        swap: calls the closure at other values of them.
+        closure: returns residuals of any shape.
+        rows: m, if it is known; otherwise the first evaluation tells.
+    """
+
+    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int = -1) -> None:
+        self.layout = layout
+        self.swap = swap
+        self.closure = closure
+        self.rows = rows
+        self.replay_ = Replay(layout.tensors[0].device)
+
+    def params(self, x: Tensor) -> Params:
+        """Views of x."""
+        return self.layout.split(x)
+
+    def parts(self) -> Iterable[Part]:
+        """One."""
+        yield Part(self._function, self._run, random=self.replay_.random)
+
+    def replay(self) -> AbstractContextManager[None]:
+        """Around each evaluation."""
+        return self.replay_()
+
+    def _run(self, other: Callable[..., Any], params: Params) -> Any:
+        return self.swap(self.layout.twins(params), other)
+
+    def _function(self, params: Params) -> Tensor:
+        residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
+        if self.rows < 0:
+            self.rows = residual.shape[0]
+        if self.rows == 0:
+            raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
+        if residual.shape[0] != self.rows:
+            raise InputError(
+                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
+                "step. All evaluations within a step must see the same data: draw random points or batches outside "
+                "the closure, or pass the batch as step(closure, *batch)."
+            )
+        return residual
+
+
+class SampleResidual:
+    """step(closure, *batch): rows are independent per sample and stream in chunks.
+
+    Args:
+        layout: how x is made of the parameters.
+        swap: calls the closure at other values of them.
+        closure: takes a batch (some of the samples) and returns one row of residuals for each.
+        samples: the batch.
+        chunk: samples of one part.
+        per_sample: k, residuals of one sample.
+        replay: shared with other residuals of the same step, if any.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        swap: Swap,
+        closure: Callable[..., Any],
+        samples: Samples,
+        chunk: int,
+        per_sample: int,
+        replay: Replay | None = None,
+    ) -> None:
+        self.layout = layout
+        self.swap = swap
+        self.closure = closure
+        self.samples = samples
+        self.chunk = chunk
+        self.per_sample = per_sample
+        self.replay_ = replay or Replay(layout.tensors[0].device)
+
+    @property
+    def rows(self) -> int:
+        """One row block of k for each sample."""
+        return self.samples.count * self.per_sample
+
+    def params(self, x: Tensor) -> Params:
+        """Views of x."""
+        return self.layout.split(x)
+
+    def parts(self) -> Iterable[Part]:
+        """Chunks of samples, in order."""
+        for chosen in ranges(self.samples.count, self.chunk):
+            tensors = self.samples.take(chosen)
+            yield Part(
+                partial(self._function, tensors=tensors),
+                partial(self._run, tensors=tensors),
+                sample=self._sample,
+                samples=tensors,
+                random=self.replay_.random,
+            )
+
+    def replay(self) -> AbstractContextManager[None]:
+        """Around each evaluation."""
+        return self.replay_()
+
+    def subset(self, chosen: Tensor) -> "SampleResidual":
+        """The same function of some of the samples (by index)."""
+        return SampleResidual(
+            self.layout, self.swap, self.closure, self.samples.subset(chosen), self.chunk, self.per_sample
+        )
+
+    def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        """Residuals (s, k) of s samples."""
+        result = self.swap(self.layout.twins(params), self.closure, *self.samples.arguments(tensors))
+        rows = outputs.by_sample(result, tensors[0].shape[0])
+        if rows.shape[1] != self.per_sample:
+            raise InputError(
+                f"the closure returned {rows.shape[1]} residuals for each sample after {self.per_sample} before. "
+                "Each sample needs the same number in every evaluation."
+            )
+        return rows
+
+    def _function(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        return self._rows(params, tensors).reshape(-1)
+
+    def _sample(self, params: Params, *sample: Tensor) -> Tensor:
+        return self._rows(params, [t[None] for t in sample]).reshape(-1)
+
+    def _run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
+        return self.swap(self.layout.twins(params), other, *self.samples.arguments(tensors))
+

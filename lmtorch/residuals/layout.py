@@ -1,0 +1,67 @@
+"""How the flat vector x is made of a user's tensors: order, shapes, complex ones as pairs of reals."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params
+from .._errors import InputError
+
+
+class Layout:
+    """Flattens tensors into x (n,), in their order, and back.
+
+    Args:
+        tensors: the parameters, of one real dtype (complex ones count as that of their parts) and on one device.
+        names: what to call them in messages.
+
+    Raises:
+        InputError: several dtypes or devices, or a dtype that has no derivatives.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+        self.tensors = tuple(tensors)
+        self.names = tuple(names)
+        for kind, values in (
+            ("dtypes", [real(t).dtype for t in tensors]),
+            ("devices", [t.device for t in tensors]),
+        ):
+            if len(set(values)) > 1:
+                odd = next(i for i, v in enumerate(values) if v != values[0])
+                raise InputError(
+                    f"the parameters have several {kind}: {names[0]!r} is {values[0]}, {names[odd]!r} is {values[odd]}. "
+                    "One step solves for all of them together: bring them to one, or freeze some with "
+                    "requires_grad_(False)."
+                )
+        self.shapes = [real(t).shape for t in tensors]
+        self.sizes = [shape.numel() for shape in self.shapes]
+        self.n = sum(self.sizes)
+
+    def flatten(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
+        """The tensors (the parameters themselves, unless given) as one new vector (n,)."""
+        chosen = self.tensors if tensors is None else tensors
+        return torch.cat([real(t.detach()).reshape(-1) for t in chosen])
+
+    def split(self, x: Tensor) -> Params:
+        """Views of x (n,) in the shapes of the tensors, complex ones still as pairs (*shape, 2)."""
+        return tuple(part.view(shape) for part, shape in zip(x.split(self.sizes), self.shapes, strict=True))
+
+    def twins(self, params: Params) -> list[Tensor]:
+        """What stands in for each tensor: complex where it is complex."""
+        return [
+            torch.view_as_complex(p) if t.is_complex() else p for t, p in zip(self.tensors, params, strict=True)
+        ]
+
+    def vector(self, values: Sequence[Tensor | float | None], fill: float, like: Tensor) -> Tensor:
+        """One number for each entry of x from a number or tensor (broadcast) for each parameter; None: `fill`."""
+        parts = []
+        for value, shape in zip(values, self.shapes, strict=True):
+            part = torch.as_tensor(fill if value is None else value).detach().to(like)
+            parts.append(part.expand(shape).reshape(-1))
+        return torch.cat(parts)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of reals, others as they are."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -1,0 +1,141 @@
+"""What a closure turns out to be: how many residuals, of what, and how much memory an evaluation touches."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .._errors import InputError
+from . import outputs
+from .layout import Layout
+from .replay import Replay
+from .samples import Samples
+from .swap import Swap
+
+COUPLED = (
+    "the residuals of a sample change with the other samples of the batch ({reason}), so they are not independent per "
+    "sample, as step(closure, *batch) needs. Use model.eval() or a norm without batch statistics (GroupNorm, "
+    "LayerNorm), or call step(closure) with a closure over the whole batch."
+)
+
+
+class Probe(NamedTuple):
+    """Facts that decide how derivatives are taken."""
+
+    rows: int  # residuals; of one sample where there are samples
+    activations: int  # bytes of all intermediate results of one evaluation; of one sample where there are samples
+
+
+def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor) -> Probe:
+    """Evaluate an opaque closure once.
+
+    Raises:
+        InputError: it does not return residuals, or they are on another device.
+    """
+    with _undrawn(layout):
+        result, touched = _evaluate(layout, swap, closure, x, ())
+    residual = outputs.flat(result)
+    if residual.shape[0] == 0:
+        raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
+    _same_device(residual, layout)
+    return Probe(residual.shape[0], touched)
+
+
+def probe_samples(layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor, samples: Samples) -> Probe:
+    """Evaluate a closure on the first sample alone, and on the first two.
+
+    Raises:
+        InputError: no row of residuals for each sample, or rows that depend on other samples.
+    """
+    replay = _undrawn(layout)
+    count = min(2, samples.count)
+    with replay:
+        result, touched = _evaluate(layout, swap, closure, x, samples.arguments(samples.take(slice(count))))
+    rows = outputs.by_sample(result, count)
+    _same_device(rows, layout)
+    if rows.shape[1] == 0:
+        raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
+    if count == 1:
+        return Probe(rows.shape[1], touched)
+    try:
+        with replay:
+            result, single = _evaluate(layout, swap, closure, x, samples.arguments(samples.take(slice(1))))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):  # BatchNorm's own word for a batch of one
+            raise InputError(COUPLED.format(reason="BatchNorm in training mode")) from error
+        raise
+    first = outputs.by_sample(result, 1)
+    if first.shape[1] != rows.shape[1]:
+        raise InputError(
+            f"the closure returned {tuple(first.shape)} residuals for one sample and {tuple(rows.shape)} for two. "
+            "Each sample needs the same number; terms that do not belong to a sample need step(closure)."
+        )
+    tolerance = torch.finfo(rows.dtype).eps ** 0.5
+    if not replay.random and not torch.allclose(first[0], rows[0], rtol=tolerance, atol=tolerance, equal_nan=True):
+        raise InputError(COUPLED.format(reason="BatchNorm in training mode, or some other operation over the batch"))
+    return Probe(rows.shape[1], max(touched - single, single))
+
+
+def refuse_batch_statistics(module: nn.Module) -> None:
+    """Name the layer that couples samples, before any work.
+
+    Raises:
+        InputError: a BatchNorm in training mode.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
+            raise InputError(COUPLED.format(reason=f"{name!r}, {type(child).__name__} in training mode"))
+
+
+class _undrawn:  # noqa: N801  # a context manager
+    """Evaluations that leave the random generators as they were, and tell whether they drew."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.replay = Replay(layout.tensors[0].device)
+
+    @property
+    def random(self) -> bool:
+        return self.replay.random
+
+    def __enter__(self) -> None:
+        self.context = self.replay()
+        self.context.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self.context.__exit__(None, None, None)
+        if self.replay.random and self.replay.before is not None:
+            self.replay._write(self.replay.before)
+
+
+class _Touched(TorchDispatchMode):
+    """Adds up the bytes of everything that operators return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf._base is None:
+                self.bytes += leaf.numel() * leaf.element_size()
+        return result
+
+
+def _evaluate(
+    layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor, arguments: Sequence[Any]
+) -> tuple[Any, int]:
+    with _Touched() as touched:
+        result = swap(layout.twins(layout.split(x)), closure, *arguments)
+    return result, touched.bytes
+
+
+def _same_device(residual: Tensor, layout: Layout) -> None:
+    device = layout.tensors[0].device
+    if residual.device != device:
+        raise InputError(f"the residuals are on {residual.device}, the parameters on {device}. Bring them to one device.")

@@ -1,0 +1,46 @@
+"""The same random numbers in every evaluation of a step: dropout draws one mask for a linearization and its trials."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Replay:
+    """Remembers the generators at a step's first evaluation and puts them back for each further one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.before: list[Tensor] | None = None
+        self.after: list[Tensor] | None = None
+        self.random = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Around one evaluation of all rows."""
+        first = self.before is None
+        if self.before is None:
+            self.before = self._read()
+        elif self.random:
+            self._write(self.before)
+        yield
+        if first:
+            self.after = self._read()
+            self.random = not all(torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True))
+
+    def finish(self) -> None:
+        """Leave the generators as one evaluation would have left them, so that the next step draws anew."""
+        if self.random and self.after is not None:
+            self._write(self.after)
+
+    def _read(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states
+
+    def _write(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self.device)

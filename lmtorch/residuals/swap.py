@@ -1,0 +1,93 @@
+"""Calling a user's closure with other values in place of the parameters, without touching them.
+
+A closure sees its parameters through a module it closes over, or as tensors it names. The first are replaced by
+`torch.func.functional_call` on an owner module whose forward calls the closure; the second by a
+`TorchFunctionMode`, which swaps each registered tensor wherever it appears among the arguments of a torch function.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+
+class Swap(Protocol):
+    """Calls with twins in place of the parameters."""
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """closure(*args), in which each parameter is its twin."""
+
+
+class ModuleSwap:
+    """For parameters of a module. Buffers are cloned, so that no evaluation writes to the user's.
+
+    Args:
+        module: what the closure calls.
+        names: the parameters' names in it, in the order of the twins.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        self.owner = _Owner(module)
+        self.module = module
+        self.names = [f"module.{name}" for name in names]
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
+        values: dict[str, Tensor] = dict(zip(self.names, twins, strict=True))
+        if self.module.training:
+            values |= {f"module.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+        return functional_call(self.owner, values, (closure, *args))
+
+
+class _Owner(nn.Module):
+    """Has the user's module as a child, so that its parameters can be swapped while a closure runs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, closure: Callable[..., Any], *args: Any) -> Any:
+        return closure(*args)
+
+
+class TensorSwap:
+    """For tensors whose module, if any, is not known."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tuple(tensors)
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """Under a mode that sees every torch function."""
+        with _Replace({id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}):
+            result = closure(*args)
+        return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
+
+
+def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> Any:
+    """A closure may return a parameter itself, without any torch function that the mode could see."""
+    return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)
+
+
+class _Replace(TorchFunctionMode):
+    """Replaces tensors by identity among the arguments of torch functions, also inside lists and dicts."""
+
+    def __init__(self, twins: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.twins = twins
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        args = tuple(self._replace(a) for a in args)
+        return func(*args, **{name: self._replace(a) for name, a in (kwargs or {}).items()})
+
+    def _replace(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.twins.get(id(value), value)
+        if isinstance(value, list | tuple | dict):
+            return tree_map(lambda leaf: self.twins.get(id(leaf), leaf), value)
+        return value

@@ -1,0 +1,49 @@
+"""Who solves (JᵀJ + λD²) p = −Jᵀr: factor once per point, then a step for any λ.
+
+A solver names the form of linearization that it needs. A factorisation that fails gives NaN, never an exception: the
+loop takes a step that is not finite as a failed trial and raises the damping.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..linearizations.base import Form
+
+
+class Factor(Protocol):
+    """The damped equations at one point, ready for any λ (...,)."""
+
+    def step(self, damping: Tensor) -> Tensor:
+        """p(λ) = −(JᵀJ + λD²)⁻¹ Jᵀr, (..., n); λ = 0 is the Gauss–Newton step, the shortest where J is deficient."""
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + λD²)⁻¹ rhs for another right-hand side (..., n)."""
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """‖D p(λ)‖ and its derivative in λ, both (...,)."""
+
+
+class Solver(Protocol):
+    """A choice of factorisation."""
+
+    @property
+    def form(self) -> Form:
+        """The form of linearization that `factor` takes."""
+
+    def factor(self, linearization: Any, scale: Tensor) -> Factor:
+        """Prepare the equations at one point, with D = `scale` (..., n), positive."""
+
+
+def length_by_solving(factor: Factor, scale: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """‖D p‖ and d‖D p‖/dλ = −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖, with one more solve."""
+    step = factor.step(damping)
+    length = torch.linalg.vector_norm(scale * step, dim=-1)
+    force = scale.square() * step
+    return length, -(force * factor.solve(force, damping)).sum(-1) / length
+
+
+def apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrix times vector, (..., a, b) and (..., b)."""
+    return (matrix @ vector[..., None])[..., 0]

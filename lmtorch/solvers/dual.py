@@ -1,0 +1,98 @@
+"""Fewer residuals than parameters: solve in the space of the residuals, m × m instead of n × n.
+
+The push-through identity (JᵀJ + M)⁻¹Jᵀ = M⁻¹Jᵀ(JM⁻¹Jᵀ + I)⁻¹ with M = λD² gives, with J̃ = JD⁻¹,
+
+    p = −D⁻¹ J̃ᵀ (J̃J̃ᵀ + λI)⁻¹ r,
+
+the same step as the tall equations, for the same λ. A prior ½‖W^½ x‖² makes M = λD² + W and adds the part of its own
+gradient, by Woodbury's identity (JᵀJ + M)⁻¹ = M⁻¹ − M⁻¹Jᵀ(JM⁻¹Jᵀ + I)⁻¹JM⁻¹.
+
+Reference: Golub & Van Loan, Matrix Computations (2013), §2.1.4; Nocedal & Wright (2006), §10.3.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..linearizations.dense import Dense, DenseForm
+from .base import apply, length_by_solving
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ: networks with more parameters than residuals in the batch."""
+
+    form: DenseForm = DenseForm()
+
+    def factor(self, linearization: Dense, scale: Tensor) -> "DualFactor":
+        """J̃J̃ᵀ once, where there is no prior to change it with λ."""
+        return DualFactor(linearization, scale)
+
+
+class DualFactor:
+    """J, J̃J̃ᵀ, and the triangle of the last λ."""
+
+    def __init__(self, linearization: Dense, scale: Tensor) -> None:
+        self.residual = linearization.residual  # (..., m)
+        self.jacobian = linearization.jacobian  # (..., m, n)
+        self.prior = linearization.prior
+        self.scale = scale  # (..., n)
+        self.gram = None if self.prior is not None else self._gram(scale.square())
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def _gram(self, weight: Tensor) -> Tensor:
+        """J M⁻¹ Jᵀ, (..., m, m)."""
+        half = self.jacobian / weight.sqrt()[..., None, :]
+        return half @ half.mT
+
+    def _weight(self, damping: Tensor) -> Tensor:
+        """M with λ taken out where there is no prior: D² and not λD², so that λ = 0 is allowed."""
+        if self.prior is None:
+            return self.scale.square()
+        weight = damping[..., None].to(self.scale.dtype) * self.scale.square() + self.prior.root.square()
+        return torch.where(weight > 0, weight, torch.nan)  # undamped, and parameters without a prior: no answer
+
+    def _triangle(self, damping: Tensor) -> Tensor:
+        """L with LLᵀ = JM⁻¹Jᵀ + I, or J̃J̃ᵀ + λI without a prior."""
+        if self.last is not None and self.last[0] is damping:
+            return self.last[1]
+        if self.gram is None:
+            damped = self._gram(self._weight(damping))
+            damped.diagonal(dim1=-2, dim2=-1).add_(1)
+        else:
+            damped = self.gram.clone()
+            damped.diagonal(dim1=-2, dim2=-1).add_(damping[..., None].to(damped.dtype))
+        triangle, info = torch.linalg.cholesky_ex(torch.nan_to_num(damped, nan=-1.0))
+        triangle = torch.where((info == 0)[..., None, None], triangle, torch.nan)
+        self.last = damping, triangle
+        return triangle
+
+    def _rows(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """The m × m solve."""
+        return torch.cholesky_solve(rhs[..., None], self._triangle(damping))[..., 0]
+
+    def step(self, damping: Tensor) -> Tensor:
+        """p(λ), (..., n)."""
+        step = -apply(self.jacobian.mT, self._rows(self.residual, damping)) / self._weight(damping)
+        if self.prior is None:
+            return step
+        return step - self.solve(self.prior.root * self.prior.residual, damping)
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + M)⁻¹ rhs by Woodbury's identity."""
+        weight = self._weight(damping)
+        scaled = rhs / weight
+        solution = scaled - apply(self.jacobian.mT, self._rows(apply(self.jacobian, scaled), damping)) / weight
+        return solution if self.prior is not None else solution / damping[..., None].to(rhs.dtype)
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """‖D p‖ and its derivative."""
+        if self.prior is not None:
+            return length_by_solving(self, self.scale, damping)
+        # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r: D p = −J̃ᵀw, so d‖Dp‖/dλ = −wᵀK(K + λI)⁻¹w / ‖D p‖, good at λ = 0 too
+        assert self.gram is not None
+        w = self._rows(self.residual, damping)
+        image = apply(self.gram, w)
+        length = (w * image).sum(-1).clamp(min=0).sqrt()
+        return length, -(image * self._rows(w, damping)).sum(-1) / length
