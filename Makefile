@@ -1,0 +1,79 @@
+# make demo    install into .venv, fit a data set, train a network, write pictures
+# make test    the same environment, then every check
+# make format  let ruff format and fix what it can
+# make bench   the benchmarks beside their rivals
+# make clean   back to a fresh clone
+#
+# PYTHON=python3.12 names the Python that makes the environment. To install the CPU build of torch on Linux see the
+# head of constraints.txt.
+
+PYTHON ?= python3
+# processes of pytest; each computes on one thread
+WORKERS ?= 2
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_RIVALS := $(VENV)/.installed-benchmarks
+CHECKS := format lint types tests
+
+.PHONY: help demo test format bench clean $(CHECKS:%=check-%)
+
+help:
+	@sed -n '/^# make/s/^# /  /p' Makefile
+
+demo: $(INSTALLED)
+	@MPLBACKEND=Agg $(RUN) examples/demo.py
+
+# Every check runs, also after one that failed: one run tells all there is to mend.
+test: $(INSTALLED)
+	@failed=; \
+	for check in $(CHECKS); do \
+		echo "== $$check"; \
+		$(MAKE) --no-print-directory check-$$check || failed="$$failed $$check"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: FAILED in:$$failed"; exit 1; fi; \
+	echo "make test: all checks passed ($(CHECKS))"
+
+check-format: $(INSTALLED)
+	@$(RUN) -m ruff format --check --diff .
+
+check-lint: $(INSTALLED)
+	@$(RUN) -m ruff check .
+
+check-types: $(INSTALLED)
+	@$(RUN) -m mypy
+
+# One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
+check-tests: $(INSTALLED)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(RUN) -m pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=10 \
+		--cov --cov-report=term-missing:skip-covered
+
+format: $(INSTALLED)
+	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format .
+
+bench: $(INSTALLED_RIVALS)
+	@MPLBACKEND=Agg $(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist output .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+		"lmtorch needs Python 3.11 or newer; '$(PYTHON)' is" \
+		"$$(command -v $(firstword $(PYTHON)) >/dev/null && $(PYTHON) --version 2>&1 || echo not installed)." \
+		"Name another one, as in: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+		"'$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing." \
+		"On Debian and Ubuntu they come with the package python3-venv." >&2; exit 1; }
+	@echo "Installing lmtorch and its tools into $(VENV). The first time downloads PyTorch: some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(INSTALLED_RIVALS): $(INSTALLED)
+	@echo "Installing the rivals for the benchmarks into $(VENV)."
+	@$(PIP) --editable '.[benchmarks]'
+	@touch $@
