@@ -88,4 +88,3 @@ def second_directional(function: Function, params: Params, direction: Params) ->
 
     second: Tensor = jvp(first, (params,), (direction,))[1]
     return second
-

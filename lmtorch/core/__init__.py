@@ -1,0 +1,1 @@
+"""The loop, and what it is about: a problem, a method, a status."""

@@ -8,6 +8,8 @@ changes the damping and solves again from the same linear model.
 Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2010), ch. 6.
 """
 
+from collections.abc import Mapping
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -36,17 +38,26 @@ class Trial(NamedTuple):
     cost: Tensor  # there
 
 
+class Seconds(NamedTuple):
+    """Wall-clock of the parts; on a GPU the time that it took to queue them."""
+
+    linearize: float = 0.0
+    solve: float = 0.0
+    trial: float = 0.0
+
+
 class State(NamedTuple):
     """Where a minimisation stands: enough to go on from."""
 
     x: Tensor  # (..., n)
     cost: Tensor | None = None  # (...,), F(x)
     scale: Tensor | None = None  # (..., n), as the scaling left it; None: none yet
-    damping: Any = None  # the strategy's own NamedTuple; None: none yet
+    damping: Any = None  # the strategy's own NamedTuple, or its fields in a dict; None: none yet
     status: Tensor | None = None  # (...,) int
     trial: Trial | None = None
     trials: int = 0  # of the problem that needed most
     linearizations: int = 0
+    seconds: Seconds = Seconds()
 
 
 def descend(problem: Problem, method: Method, state: State, *, trials: int, single: bool) -> State:
@@ -67,23 +78,35 @@ def descend(problem: Problem, method: Method, state: State, *, trials: int, sing
             break
         if accepted:
             state, model = linearize(problem, method, state)
+    else:
+        assert state.status is not None
+        state = state._replace(status=torch.where(state.status == Status.RUNNING, Status.REFUSED, state.status))
     return polish(problem, method, state, model.scale) if method.polish else state
 
 
 def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Model]:
     """The linear model at x, factored, with D and the damping that go with it."""
+    begun = perf_counter()
     linearization = problem.linearize(state.x)
+    seconds = state.seconds._replace(linearize=state.seconds.linearize + perf_counter() - begun)
+
+    begun = perf_counter()
     scale = method.scaling.update(state.scale, linearization.column_norms)
     factor = method.solver.factor(linearization, positive(scale))
     model = Model(linearization, positive(scale), factor, lambda v: problem.second_order(state.x, v))
     x = state.x.to(problem.dtype)
-    damping = method.damping.start(linearization, model.scale, x) if state.damping is None else state.damping
+    damping = state.damping
+    if damping is None or isinstance(damping, Mapping):
+        damping = method.damping.start(linearization, model.scale, x)._replace(**(state.damping or {}))
+    seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
+
     status = at_point(linearization, method.tolerances)
     if state.status is not None and state.trials > 0:
         status = torch.where(state.status > 0, state.status, status)
     made = state.linearizations + 1
+    cost = linearization.cost
     return state._replace(
-        cost=linearization.cost, scale=scale, damping=damping, status=status, linearizations=made
+        cost=cost, scale=scale, damping=damping, status=status, linearizations=made, seconds=seconds
     ), model
 
 
@@ -94,13 +117,18 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     linearization = model.linearization
     running = state.status == Status.RUNNING
 
+    begun = perf_counter()
     step, damping = method.damping.propose(model, state.damping)
     valid = step.isfinite().all(-1) & running  # a failed factorisation leaves NaN
     step = torch.where(valid[..., None], step, 0.0)  # the user's function never sees a NaN of ours
 
+    tried = perf_counter()
     trial = problem.move(state.x, step)
     cost = problem.cost(trial)
     taken = trial.to(problem.dtype) - state.x.to(problem.dtype)  # what projection and rounding left of the step
+
+    seconds = state.seconds
+    seconds = seconds._replace(solve=seconds.solve + tried - begun, trial=seconds.trial + perf_counter() - tried)
 
     actual = state.cost - cost
     predicted = predicted_decrease(linearization, taken).to(cost.dtype)
@@ -136,6 +164,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
             linearization.cost,
         ),
         trials=state.trials + 1,
+        seconds=seconds,
     )
 
 

@@ -7,24 +7,16 @@ not know of them. x has the dtype of the parameters, matrices and vectors that o
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .._autodiff import second_directional
 from ..jacobians.base import JacobianSource
-from ..linearizations.base import Form, Linearization, Prior
+from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from .bounds import Bounds
-
-
-class Curvature(Protocol):
-    """Which rows JᵀJ is made of; the cost and the gradient always come from all of them."""
-
-    def linearize(self, problem: "Problem", x: Tensor, prior: Prior | None) -> Linearization:
-        """The linear model at x."""
 
 
 @dataclass(frozen=True)
@@ -39,34 +31,67 @@ class Problem:
     penalty: Tensor | None = None  # w, (n,): ½ Σ w x², weight decay
     bounds: Bounds | None = None
     rate: Tensor | None = None  # (n,): learning rates, factors of the step
-    curvature: Curvature | None = None  # None: every row
+    sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
 
     def cost(self, x: Tensor) -> Tensor:
         """F(x), (...,)."""
         params = self.residual.params(x)
         with self.residual.replay():
-            parts = [self.loss.cost(self.source.evaluate(part, params)) for part in self.residual.parts()]
-        return self._with_penalty(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0], x)
+            costs = [self.loss.cost(self.source.evaluate(part, params)) for part in self.residual.parts()]
+        return self._with_penalty(total(costs), x)
 
     def linearize(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, with the variables that may not move frozen."""
-        prior = self.prior(x)
-        whole = self.rows(x, prior) if self.curvature is None else self.curvature.linearize(self, x, prior)
-        return whole if self.bounds is None else whole.freeze(self.bounds.free(x, whole.gradient))
+        linearization = self._rows(x) if self.sample is None else self._estimate(x, self.sample)
+        return (
+            linearization if self.bounds is None else linearization.freeze(self.bounds.free(x, linearization.gradient))
+        )
 
-    def rows(self, x: Tensor, prior: Prior | None) -> Linearization:
+    def _rows(self, x: Tensor) -> Linearization:
         """The linear model from every row."""
-        accumulator = self.form.accumulator(tuple(x.shape), self.residual.rows, x.new_empty(0, dtype=self.dtype))
-        params = self.residual.params(x)
-        cost = None
+        accumulator, cost = self._accumulate(self.residual, x)
+        return accumulator.finish(self._with_penalty(cost, x), self.prior(x))
+
+    def _estimate(self, x: Tensor, sample: Residual) -> Linearization:
+        """JᵀJ from some of the rows, cost and gradient from all.
+
+        The gradient says where to go and must be exact; JᵀJ says how far, and an estimate from a tenth of the samples
+        serves almost as well for a tenth of the work.
+
+        Reference: Byrd, Chin, Neveitt & Nocedal, On the use of stochastic Hessian information in optimization methods
+        for machine learning (2011), §2.
+        """
+        accumulator, _ = self._accumulate(sample, x)
+        cost, gradient = self._value_and_gradient(x)
+        exact = Exact(gradient, self.residual.rows / sample.rows)
+        return accumulator.finish(self._with_penalty(cost, x), self.prior(x), exact)
+
+    def _accumulate(self, residual: Residual, x: Tensor) -> tuple[Accumulator, Tensor]:
+        """Stream the rows of J into the form that the solver takes, and sum the cost."""
+        accumulator = self.form.accumulator(tuple(x.shape), residual.rows, x.new_empty(0, dtype=self.dtype))
+        params = residual.params(x)
+        costs = []
+        with residual.replay():
+            for part in residual.parts():
+                for values, jacobian in self.source.blocks(part, params, accumulator.workspace):
+                    costs.append(self.loss.cost(values))
+                    accumulator.add(*self.loss.rescale(values, jacobian))
+        return accumulator, total(costs)
+
+    def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The cost and Jᵀ(ρ′r) of all rows, without the prior's, by one reverse pass over each part."""
+        gradient = torch.zeros_like(x, dtype=self.dtype)
+        costs = []
         with self.residual.replay():
             for part in self.residual.parts():
-                for residual, jacobian in self.source.blocks(part, params, accumulator.workspace):
-                    share = self.loss.cost(residual)
-                    cost = share if cost is None else cost + share
-                    accumulator.add(*self.loss.rescale(residual, jacobian))
-        assert cost is not None
-        return accumulator.finish(self._with_penalty(cost, x), prior)
+                with torch.enable_grad():
+                    params = tuple(p.detach().requires_grad_() for p in self.residual.params(x))
+                    values = self.source.evaluate(part, params)
+                costs.append(self.loss.cost(values.detach()))
+                influence = self.loss.influence(values.detach())
+                shares = torch.autograd.grad(values, params, influence, allow_unused=True, materialize_grads=True)
+                gradient += torch.cat([share.reshape(-1) for share in shares])
+        return total(costs), gradient
 
     def move(self, x: Tensor, step: Tensor) -> Tensor:
         """x + rate · step, inside the box and rounded to the dtype of the parameters."""
@@ -76,7 +101,7 @@ class Problem:
     def second_order(self, x: Tensor, direction: Tensor) -> Tensor:
         """Jᵀ r_vv, the second derivative of the residuals along v pulled back, (..., n)."""
         params, along = self.residual.params(x), self.residual.params(direction.to(x.dtype))
-        total = torch.zeros_like(direction)
+        result = torch.zeros_like(direction)
         with self.residual.replay():
             for part in self.residual.parts():
                 bend = _second_directional(part, params, along)
@@ -86,9 +111,9 @@ class Problem:
                     weighted = bend[..., start : start + rows]
                     _, scaled = self.loss.rescale(residual, jacobian)
                     weighted = self.loss.rescale(residual, weighted[..., None])[1][..., 0].to(self.dtype)
-                    total = total + (scaled.mT @ weighted[..., None])[..., 0]
+                    result = result + (scaled.mT @ weighted[..., None])[..., 0]
                     start += rows
-        return total
+        return result
 
     def prior(self, x: Tensor) -> Prior | None:
         """The penalty as rows √w · x."""
@@ -99,6 +124,11 @@ class Problem:
 
     def _with_penalty(self, cost: Tensor, x: Tensor) -> Tensor:
         return cost if self.penalty is None else cost + half_sum(self.penalty * x.square())
+
+
+def total(costs: list[Tensor]) -> Tensor:
+    """Their sum, (...,)."""
+    return costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
 
 
 def _fresh(x: Tensor, dtype: torch.dtype):  # type: ignore[no-untyped-def]

@@ -1,0 +1,1 @@
+"""How the Jacobian is had."""

@@ -1,0 +1,1 @@
+"""In which form the linear model is held."""

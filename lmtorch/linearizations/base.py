@@ -18,6 +18,13 @@ class Prior(NamedTuple):
     residual: Tensor  # (..., n), root · x
 
 
+class Exact(NamedTuple):
+    """What is known of all rows, where the rows that were added are a sample of them."""
+
+    gradient: Tensor  # (..., n), Jᵀr of all rows
+    factor: float  # rows in all over rows sampled
+
+
 class Linearization(Protocol):
     """What the loop and the solvers ask of a linear model; `n` parameters, any leading batch dimensions."""
 
@@ -49,8 +56,8 @@ class Accumulator(Protocol):
     def add(self, residual: Tensor, jacobian: Tensor) -> None:
         """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled."""
 
-    def finish(self, cost: Tensor, prior: Prior | None) -> Linearization:
-        """The linearization of all that was added."""
+    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Linearization:
+        """The linearization of all that was added; with `exact`, of the larger set that it is a sample of."""
 
 
 class Form(Protocol):

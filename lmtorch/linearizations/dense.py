@@ -6,7 +6,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .base import Prior
+from .._errors import InputError
+from .base import Exact, Prior
 
 
 class Dense(NamedTuple):
@@ -73,8 +74,10 @@ class DenseAccumulator:
             place.copy_(jacobian)
         self.filled += rows
 
-    def finish(self, cost: Tensor, prior: Prior | None) -> Dense:
+    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Dense:
         """Jᵀr and the column norms, once."""
+        if exact is not None:
+            raise InputError("a sampled curvature needs the normal equations: choose solver='cholesky'")
         gradient = (self.jacobian.mT @ self.residual[..., None])[..., 0]
         squares = torch.linalg.vector_norm(self.jacobian, dim=-2).square()
         if prior is not None:

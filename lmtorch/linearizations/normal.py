@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .base import Prior
+from .base import Exact, Prior
 
 BLOCK = 128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
 BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
@@ -93,10 +93,13 @@ class NormalAccumulator:
         add_gram_(self.normal, jacobian)
         self.gradient += (jacobian.mT @ residual.to(self.normal.dtype)[..., None])[..., 0]
 
-    def finish(self, cost: Tensor, prior: Prior | None) -> Normal:
+    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Normal:
         """The sums, with the prior's on the diagonal."""
         mirror_(self.normal)
+        if exact is not None:
+            self.normal *= exact.factor
+            self.gradient = exact.gradient
         if prior is not None:
             self.normal.diagonal(dim1=-2, dim2=-1).add_(prior.root.square())
-            self.gradient += prior.root * prior.residual
+            self.gradient = self.gradient + prior.root * prior.residual
         return Normal(self.normal, cost, self.gradient)

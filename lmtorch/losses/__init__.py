@@ -1,0 +1,1 @@
+"""What is summed: squares, or robust functions of them."""

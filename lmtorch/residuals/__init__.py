@@ -1,0 +1,1 @@
+"""What is minimised: residuals as pure functions of the parameters."""

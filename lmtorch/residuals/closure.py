@@ -17,6 +17,10 @@ from .samples import Samples
 from .swap import Swap
 
 
+class RowsChangedError(InputError):
+    """An evaluation returned another number of residuals than the one before."""
+
+
 class ClosureResidual:
     """step(closure): no structure is assumed; all rows are one part.
 
@@ -24,10 +28,10 @@ class ClosureResidual:
         layout: how x is made of the parameters.
         swap: calls the closure at other values of them.
         closure: returns residuals of any shape.
-        rows: m, if it is known; otherwise the first evaluation tells.
+        rows: m.
     """
 
-    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int = -1) -> None:
+    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int) -> None:
         self.layout = layout
         self.swap = swap
         self.closure = closure
@@ -51,12 +55,8 @@ class ClosureResidual:
 
     def _function(self, params: Params) -> Tensor:
         residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
-        if self.rows < 0:
-            self.rows = residual.shape[0]
-        if self.rows == 0:
-            raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
         if residual.shape[0] != self.rows:
-            raise InputError(
+            raise RowsChangedError(
                 f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
                 "step. All evaluations within a step must see the same data: draw random points or batches outside "
                 "the closure, or pass the batch as step(closure, *batch)."
@@ -145,4 +145,3 @@ class SampleResidual:
 
     def _run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
         return self.swap(self.layout.twins(params), other, *self.samples.arguments(tensors))
-

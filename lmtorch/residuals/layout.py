@@ -49,9 +49,7 @@ class Layout:
 
     def twins(self, params: Params) -> list[Tensor]:
         """What stands in for each tensor: complex where it is complex."""
-        return [
-            torch.view_as_complex(p) if t.is_complex() else p for t, p in zip(self.tensors, params, strict=True)
-        ]
+        return [torch.view_as_complex(p) if t.is_complex() else p for t, p in zip(self.tensors, params, strict=True)]
 
     def vector(self, values: Sequence[Tensor | float | None], fill: float, like: Tensor) -> Tensor:
         """One number for each entry of x from a number or tensor (broadcast) for each parameter; None: `fill`."""

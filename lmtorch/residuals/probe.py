@@ -29,44 +29,52 @@ class Probe(NamedTuple):
     activations: int  # bytes of all intermediate results of one evaluation; of one sample where there are samples
 
 
-def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor) -> Probe:
+def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], differentiable: bool) -> Probe:
     """Evaluate an opaque closure once.
 
     Raises:
         InputError: it does not return residuals, or they are on another device.
     """
-    with _undrawn(layout):
-        result, touched = _evaluate(layout, swap, closure, x, ())
+    replay = Replay(layout.tensors[0].device)
+    with replay():
+        result, touched = _evaluate(layout, swap, closure, ())
+    replay.rewind()
     residual = outputs.flat(result)
     if residual.shape[0] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(residual, layout)
+    _dependent(residual, differentiable)
     return Probe(residual.shape[0], touched)
 
 
-def probe_samples(layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor, samples: Samples) -> Probe:
+def probe_samples(
+    layout: Layout, swap: Swap, closure: Callable[..., Any], samples: Samples, differentiable: bool
+) -> Probe:
     """Evaluate a closure on the first sample alone, and on the first two.
 
     Raises:
         InputError: no row of residuals for each sample, or rows that depend on other samples.
     """
-    replay = _undrawn(layout)
+    replay = Replay(layout.tensors[0].device)
     count = min(2, samples.count)
-    with replay:
-        result, touched = _evaluate(layout, swap, closure, x, samples.arguments(samples.take(slice(count))))
+    with replay():
+        result, touched = _evaluate(layout, swap, closure, samples.arguments(samples.take(slice(count))))
     rows = outputs.by_sample(result, count)
-    _same_device(rows, layout)
     if rows.shape[1] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
+    _same_device(rows, layout)
+    _dependent(rows, differentiable)
     if count == 1:
+        replay.rewind()
         return Probe(rows.shape[1], touched)
     try:
-        with replay:
-            result, single = _evaluate(layout, swap, closure, x, samples.arguments(samples.take(slice(1))))
+        with replay():
+            result, single = _evaluate(layout, swap, closure, samples.arguments(samples.take(slice(1))))
     except ValueError as error:
         if "more than 1 value per channel" in str(error):  # BatchNorm's own word for a batch of one
             raise InputError(COUPLED.format(reason="BatchNorm in training mode")) from error
         raise
+    replay.rewind()
     first = outputs.by_sample(result, 1)
     if first.shape[1] != rows.shape[1]:
         raise InputError(
@@ -90,26 +98,6 @@ def refuse_batch_statistics(module: nn.Module) -> None:
             raise InputError(COUPLED.format(reason=f"{name!r}, {type(child).__name__} in training mode"))
 
 
-class _undrawn:  # noqa: N801  # a context manager
-    """Evaluations that leave the random generators as they were, and tell whether they drew."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.replay = Replay(layout.tensors[0].device)
-
-    @property
-    def random(self) -> bool:
-        return self.replay.random
-
-    def __enter__(self) -> None:
-        self.context = self.replay()
-        self.context.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self.context.__exit__(None, None, None)
-        if self.replay.random and self.replay.before is not None:
-            self.replay._write(self.replay.before)
-
-
 class _Touched(TorchDispatchMode):
     """Adds up the bytes of everything that operators return."""
 
@@ -127,15 +115,27 @@ class _Touched(TorchDispatchMode):
         return result
 
 
-def _evaluate(
-    layout: Layout, swap: Swap, closure: Callable[..., Any], x: Tensor, arguments: Sequence[Any]
-) -> tuple[Any, int]:
-    with _Touched() as touched:
-        result = swap(layout.twins(layout.split(x)), closure, *arguments)
+def _evaluate(layout: Layout, swap: Swap, closure: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, int]:
+    """The result, with its graph, and the bytes of all intermediate results."""
+    twins = [t.detach().clone().requires_grad_() for t in layout.tensors]
+    with torch.enable_grad(), _Touched() as touched:
+        result = swap(twins, closure, *arguments)
     return result, touched.bytes
+
+
+def _dependent(residual: Tensor, differentiable: bool) -> None:
+    if differentiable and not residual.requires_grad:
+        raise InputError(
+            "the residuals do not depend on any parameter: no gradient leads from them to what the optimizer was "
+            "given. Compute them from the parameters with torch operations (no .detach(), .item(), NumPy or "
+            "torch.no_grad() on the way; and are the model's parameters those of the optimizer?), or choose "
+            "jacobian='2-point' for a black box."
+        )
 
 
 def _same_device(residual: Tensor, layout: Layout) -> None:
     device = layout.tensors[0].device
     if residual.device != device:
-        raise InputError(f"the residuals are on {residual.device}, the parameters on {device}. Bring them to one device.")
+        raise InputError(
+            f"the residuals are on {residual.device}, the parameters on {device}. Bring them to one device."
+        )

@@ -34,6 +34,11 @@ class Replay:
         if self.random and self.after is not None:
             self._write(self.after)
 
+    def rewind(self) -> None:
+        """Leave the generators as if nothing had been evaluated."""
+        if self.random and self.before is not None:
+            self._write(self.before)
+
     def _read(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
         if self.device.type == "cuda":

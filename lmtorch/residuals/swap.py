@@ -67,6 +67,30 @@ class TensorSwap:
         return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
 
 
+class BothSwap:
+    """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
+
+    def __init__(self, inner: ModuleSwap, outer: TensorSwap, inside: Sequence[bool]) -> None:
+        self.inner = inner
+        self.outer = outer
+        self.inside = tuple(inside)
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """The tensors' mode around the module's call."""
+        mine = [twin for twin, inside in zip(twins, self.inside, strict=True) if inside]
+        others = [twin for twin, inside in zip(twins, self.inside, strict=True) if not inside]
+        return self.outer(others, lambda *rest: self.inner(mine, closure, *rest), *args)
+
+
+def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]) -> Swap:
+    """The swap for tensors of which those in `names` (by id) are parameters of the module."""
+    inside = [id(t) in names for t in tensors]
+    own = ModuleSwap(module, [names[id(t)] for t in tensors if id(t) in names])
+    if all(inside):
+        return own
+    return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
+
+
 def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> Any:
     """A closure may return a parameter itself, without any torch function that the mode could see."""
     return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)

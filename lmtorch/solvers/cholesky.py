@@ -61,5 +61,3 @@ class CholeskyFactor:
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""
         return length_by_solving(self, self.scale, damping)
-
-

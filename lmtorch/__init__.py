@@ -1,0 +1,14 @@
+"""Levenberg–Marquardt for PyTorch: sums of squares, from a curve of three parameters to a network.
+
+`LevenbergMarquardt` is a `torch.optim.Optimizer` whose closure returns residuals instead of a loss.
+"""
+
+from importlib.metadata import version
+
+from ._errors import FallbackWarning as FallbackWarning
+from ._errors import InputError as InputError
+from ._optimizer import LevenbergMarquardt as LevenbergMarquardt
+from .core.report import Report as Report
+from .core.termination import Status as Status
+
+__version__ = version("lmtorch")

@@ -1,0 +1,427 @@
+"""The drop-in optimizer: gathers a problem from a training loop, runs one step of the loop, writes the result back."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import choose
+from ._errors import InputError
+from .choose import Facts, Options, Plan
+from .core.bounds import Bounds
+from .core.loop import State, descend
+from .core.problem import Problem
+from .core.report import Report
+from .core.termination import Status
+from .damping.base import Damping
+from .damping.scaling import Scaling
+from .jacobians.base import JacobianSource
+from .jacobians.ladder import Ladder
+from .losses.base import Loss
+from .residuals.closure import ClosureResidual, RowsChangedError, SampleResidual
+from .residuals.layout import Layout, real
+from .residuals.probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
+from .residuals.samples import Samples
+from .residuals.swap import Swap, TensorSwap, combined
+from .solvers.base import Solver
+
+Closure = Callable[..., Any]
+DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
+PLANS = 16  # shapes remembered
+
+
+class LevenbergMarquardt(torch.optim.Optimizer):
+    """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
+
+    Every step linearizes the residuals, solves the damped normal equations and keeps the trial only if the loss
+    ½Σr² went down; a refused trial raises the damping and is repeated, at most `max_trials` times. After a failed
+    step (all trials refused, NaN, an exception in the closure) the parameters are exactly those from before.
+
+    Without arguments it serves small problems and networks: up to 64 parameters an exact trust region with Moré's
+    scaling, by SVD in float64; beyond, Nielsen's damping of the normal equations, whose rows stream
+    (docs/choices.md has the rule and its measurements, `explain` what it came to).
+
+    Args:
+        params: an `nn.Module`, an iterable of tensors or of (name, tensor) pairs, or param groups (dicts). Give the
+            module if you have it: more models can be differentiated when their parameters are swapped in the module.
+        lr: factor of the step. Default: 1; less only where a scheduler asks for it.
+        weight_decay: w in ½·w·‖θ‖², as rows of the least-squares problem. Default: 0.
+        lower: bound on the parameters of a group, a number or a tensor that broadcasts to each. Default: none.
+        upper: as `lower`.
+        solver: "cholesky", "qr", "svd", "dual" or an object with `factor`. Default: "auto", by shape.
+        damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default: "auto", by size.
+        scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by size.
+        jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function that returns the
+            Jacobian. Default: "auto", by shape.
+        curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
+            "auto", sampled for networks with many more samples than parameters.
+        acceleration: geodesic acceleration of the step. Default: False.
+        loss: "linear", "soft_l1", "huber", "cauchy", "arctan" or an object with `cost` and `rescale`.
+        loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
+        ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
+        xtol: relative length of a step that counts as none. Default: as `ftol`.
+        gtol: cosine between residuals and columns of J that counts as a right angle. Default: as `ftol`.
+        polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls. Default: 60 for
+            small problems, otherwise none.
+        max_trials: trials of one step at most. Default: 20.
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+        seed: of the random choice of samples for `curvature`. Default: 0.
+
+    Raises:
+        InputError: a parameter list, bound or option that cannot serve. It is also a `ValueError`.
+
+    References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm: implementation
+    and theory; Madsen & Nielsen (2010), Introduction to Optimization and Data Fitting.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> t = torch.linspace(0, 4, 30, dtype=torch.float64)
+        >>> y = 2.5 * torch.exp(-1.3 * t)
+        >>> theta = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        >>> opt = lmtorch.LevenbergMarquardt([theta])
+        >>> while not opt.status.final:
+        ...     loss = opt.step(lambda: theta[0] * torch.exp(-theta[1] * t) - y)
+        >>> [round(value, 6) for value in theta.tolist()]
+        [2.5, 1.3]
+    """
+
+    def __init__(
+        self,
+        params: nn.Module | Iterable[Any],
+        lr: float | Tensor = 1.0,
+        *,
+        weight_decay: float = 0.0,
+        lower: float | Tensor | None = None,
+        upper: float | Tensor | None = None,
+        solver: str | Solver = "auto",
+        damping: str | Damping = "auto",
+        scaling: str | Scaling = "auto",
+        jacobian: str | JacobianSource | Callable[..., Any] = "auto",
+        curvature: str = "auto",
+        acceleration: bool = False,
+        loss: str | Loss = "linear",
+        loss_scale: float = 1.0,
+        ftol: float | None = None,
+        xtol: float | None = None,
+        gtol: float | None = None,
+        polish: int | None = None,
+        max_trials: int = 20,
+        memory_limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._module = params if isinstance(params, nn.Module) else None
+        self._options = Options(
+            solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale, ftol, xtol, gtol, polish,
+            memory_limit,
+        )  # fmt: skip
+        if max_trials < 1:
+            raise InputError(f"max_trials={max_trials} must be at least 1.")
+        self._max_trials = max_trials
+        self._seed = seed
+        self._forget()
+        defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
+        given = params.named_parameters() if isinstance(params, nn.Module) else params
+        super().__init__(given, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, between steps if need be; the damping is kept.
+
+        Args:
+            param_group: "params", and any of "lr", "weight_decay", "lower", "upper".
+
+        Raises:
+            InputError: a bound, rate or penalty that cannot serve.
+        """
+        super().add_param_group(param_group)
+        try:
+            _check_group(self.param_groups[-1])
+        except InputError:
+            self.param_groups.pop()
+            raise
+
+    @property
+    def status(self) -> Status:
+        """Where the minimisation stands after the last step, on the data of that step.
+
+        `status.converged` for a minimum, `status.final` when further steps on the same data gain nothing,
+        `status.message` in words.
+        """
+        return Status.RUNNING if self._report is None else self._report.status
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last step came to a minimum, to the tolerances."""
+        return self.status.converged
+
+    @property
+    def report(self) -> Report | None:
+        """What the last step did; None before the first."""
+        return self._report
+
+    def explain(self) -> None:
+        """Print what was chosen for the last step and the numbers behind it."""
+        if self._last is None:
+            print("nothing is chosen yet: the first step shows the shape of the problem")  # noqa: T201
+            return
+        plan, ladder = self._last
+        print(choose.explanation(plan, tuple(ladder.refusals)))  # noqa: T201
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
+        """One step: linearize, then try until the loss goes down.
+
+        Args:
+            closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list or dict of tensors.
+                None is a no-op, for `torch.distributed.checkpoint`, which calls so.
+            batch: the closure's arguments, with samples in the first dimension of every tensor. The closure is then
+                called with parts of the batch and must return a row of residuals for each sample, which depends on
+                that sample alone; rows stream, so that the whole Jacobian is never held.
+
+        Returns:
+            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None without
+            a closure.
+
+        Raises:
+            InputError: what the closure returned are no residuals, or they depend on no parameter.
+        """
+        if closure is None:
+            return None
+        if not callable(closure):
+            raise InputError(
+                f"step needs a closure that returns the residuals, and got {type(closure).__name__}. For example "
+                "opt.step(lambda: model(x) - y), or opt.step(lambda x, y: model(x) - y, x, y)."
+            )
+        begun = time.perf_counter()
+        layout, groups = self._gather()
+        swap = self._swap(layout)
+        x = layout.flatten()
+        samples = Samples(batch) if batch else None
+        plan, residual, ladder = self._prepare(layout, swap, closure, samples, x)
+        problem = self._problem(layout, groups, plan, residual, ladder, x)
+        try:
+            state = descend(problem, plan.method, self._load(layout, plan, x), trials=self._max_trials, single=True)
+        except RowsChangedError:
+            # a closure of the same code on other data: what was found out about it no longer holds
+            if not self._plans:
+                raise
+            self._plans.clear()
+            return self.step.__wrapped__(self, closure, *batch)  # type: ignore[attr-defined]
+        if self._module is not None and self._module.training and any(True for _ in self._module.buffers()):
+            # evaluations wrote to clones; buffers see one forward pass a step, as in any training loop
+            with residual.replay():
+                closure(*batch)
+        residual.replay_.finish()
+        self._write(layout, plan, state)
+        self._last = plan, ladder
+        seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
+        self._report = Report(state, seconds, repr(ladder.current))
+        assert state.trial is not None
+        return state.trial.cost
+
+    # ---- gathering -----------------------------------------------------------------------------------------------
+
+    def _gather(self) -> tuple[Layout, list[dict[str, Any]]]:
+        """The parameters that are not frozen, and the group of each."""
+        tensors, names, groups = [], [], []
+        for place, group in enumerate(self.param_groups):
+            known = group.get("param_names") or [f"group {place}, parameter {i}" for i in range(len(group["params"]))]
+            for name, tensor in zip(known, group["params"], strict=True):
+                if tensor.requires_grad:
+                    tensors.append(tensor)
+                    names.append(name)
+                    groups.append(group)
+        if not tensors:
+            raise InputError("every parameter is frozen. Call requires_grad_() on those that are to be fitted.")
+        return Layout(tensors, names), groups
+
+    def _swap(self, layout: Layout) -> Swap:
+        """Through the module where the parameters are known to be its own."""
+        if self._module is None:
+            return TensorSwap(layout.tensors)
+        names = {id(parameter): name for name, parameter in self._module.named_parameters()}
+        return combined(self._module, names, layout.tensors)
+
+    def _prepare(
+        self, layout: Layout, swap: Swap, closure: Closure, samples: Samples | None, x: Tensor
+    ) -> tuple[Plan, ClosureResidual | SampleResidual, Ladder]:
+        """The plan for a problem of this shape, made at the first one, and its residual."""
+        if samples is not None and self._module is not None and self._module.training:
+            refuse_batch_statistics(self._module)
+        shapes = () if samples is None else tuple((t.shape, t.dtype) for t in samples.tensors)
+        key = (getattr(closure, "__code__", None) or id(closure), layout.n, x.dtype, x.device, shapes)
+        if key not in self._plans:
+            exact = not callable(self._options.jacobian) and self._options.jacobian not in ("2-point", "3-point")
+            if samples is None:
+                probe = probe_closure(layout, swap, closure, exact)
+            else:
+                probe = probe_samples(layout, swap, closure, samples, exact)
+            count = None if samples is None else samples.count
+            facts = Facts(layout.n, probe.rows * (count or 1), count, probe.activations, x.dtype, x.device)
+            plan = choose.plan(facts, self._options)
+            if len(self._plans) >= PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan, probe, Ladder(plan.rungs)
+        plan, probe, ladder = self._plans[key]
+        residual = (
+            ClosureResidual(layout, swap, closure, probe.rows)
+            if samples is None
+            else SampleResidual(layout, swap, closure, samples, plan.chunk, probe.rows)
+        )
+        return plan, residual, ladder
+
+    def _problem(
+        self,
+        layout: Layout,
+        groups: list[dict[str, Any]],
+        plan: Plan,
+        residual: ClosureResidual | SampleResidual,
+        ladder: Ladder,
+        x: Tensor,
+    ) -> Problem:
+        """The residual with its loss, penalty, bounds and rates."""
+        like = x.new_empty(0, dtype=plan.dtype)
+
+        def vector(option: str, neutral: float) -> Tensor | None:
+            values = [group[option] for group in groups]
+            if all(value is None or (isinstance(value, int | float) and value == neutral) for value in values):
+                return None
+            return layout.vector(values, neutral, like)
+
+        lower, upper = vector("lower", -math.inf), vector("upper", math.inf)
+        bounds = None
+        if lower is not None or upper is not None:
+            bounds = Bounds(
+                like.new_full((layout.n,), -math.inf) if lower is None else lower,
+                like.new_full((layout.n,), math.inf) if upper is None else upper,
+            )
+        return Problem(
+            residual,
+            ladder,
+            plan.method.solver.form,
+            choose.loss(self._options),
+            plan.dtype,
+            penalty=vector("weight_decay", 0.0),
+            bounds=bounds,
+            rate=vector("lr", 1.0),
+            sample=self._sample(plan, residual),
+        )
+
+    def _sample(self, plan: Plan, residual: ClosureResidual | SampleResidual) -> SampleResidual | None:
+        """The samples that JᵀJ is made of in this step; None: all."""
+        if plan.share is None or isinstance(residual, ClosureResidual):
+            return None
+        kept = self._kept
+        count = residual.samples.count
+        share = kept.get("share", plan.share)
+        if self._report is not None and self._report.gain_ratio < DOUBLING:
+            share = min(1.0, 2 * share)
+        kept["share"] = share
+        chosen = math.ceil(share * count)
+        if chosen >= count:
+            return None
+        generator = torch.Generator().manual_seed(self._seed + kept.get("step", 0))
+        indices = torch.randperm(count, generator=generator)[:chosen].sort().values
+        return residual.subset(indices.to(residual.samples.tensors[0].device))
+
+    # ---- what is kept between steps ------------------------------------------------------------------------------
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        """State that belongs to no parameter, under the first one, where `torch.optim.LBFGS` keeps its own."""
+        kept: dict[str, Any] = self.state[self.param_groups[0]["params"][0]]
+        return kept
+
+    def _load(self, layout: Layout, plan: Plan, x: Tensor) -> State:
+        """The state of the loop at the parameters, with the damping and scaling of the last step."""
+        kept = self._kept
+        known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
+        scale = None
+        if any(part is not None for part in known):
+            scale = layout.vector([0.0 if part is None else part for part in known], 0.0, x.to(plan.dtype))
+        carried = kept.get("damping") if kept.get("strategy") == repr(plan.method.damping) else None
+        return State(x, scale=scale, damping=carried)
+
+    def _write(self, layout: Layout, plan: Plan, state: State) -> None:
+        """Keep what the next step needs; then the parameters, in one call, so that nothing can come between."""
+        assert state.scale is not None
+        for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
+            self.state[tensor]["scale"] = scale.clone()
+        kept = self._kept
+        kept["strategy"] = repr(plan.method.damping)
+        kept["damping"] = state.damping._asdict()
+        kept["step"] = kept.get("step", 0) + 1
+        torch._foreach_copy_([real(t.detach()) for t in layout.tensors], list(layout.split(state.x)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up where `state_dict` was made, bit for bit.
+
+        Args:
+            state_dict: from `state_dict`, possibly of an optimizer on another device.
+        """
+        super().load_state_dict(state_dict)
+        # torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half precision
+        # to zero and turns flags into numbers: take the values themselves again, on the parameter's device
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        own = chain.from_iterable(group["params"] for group in self.param_groups)
+        for key, parameter in zip(saved, own, strict=True):
+            if key in state_dict["state"]:
+                self.state[parameter] = _moved(state_dict["state"][key], parameter.device)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What can be found out again."""
+        self._plans: dict[Any, tuple[Plan, Probe, Ladder]] = {}
+        self._last: tuple[Plan, Ladder] | None = None
+        self._report: Report | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the plans, which name closures of this process."""
+        own = {name: self.__dict__[name] for name in ("_module", "_options", "_max_trials", "_seed")}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, with nothing planned yet."""
+        super().__setstate__(state)
+        self._forget()
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A copy of nested dicts of tensors on a device, dtypes kept."""
+    if isinstance(value, Tensor):
+        return value.detach().clone().to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return value
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    """Rates, penalties and bounds that can serve."""
+    for option in ("lr", "weight_decay"):
+        value = group[option]
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{option}={value} must be finite, and zero or positive.")
+    names = group.get("param_names") or [f"parameter {i}" for i in range(len(group["params"]))]
+    for name, parameter in zip(names, group["params"], strict=True):
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            raise InputError(f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be fitted.")
+        lower, upper = group["lower"], group["upper"]
+        if lower is None and upper is None:
+            continue
+        if parameter.is_complex():
+            raise InputError(f"{name} is complex, which has no order: bounds need real parameters.")
+        low = torch.as_tensor(-math.inf if lower is None else lower, device=parameter.device)
+        high = torch.as_tensor(math.inf if upper is None else upper, device=parameter.device)
+        for side, bound in (("lower", low), ("upper", high)):
+            if torch.broadcast_shapes(bound.shape, parameter.shape) != parameter.shape:
+                raise InputError(
+                    f"{side} bound of shape {tuple(bound.shape)} does not broadcast to {name}, {tuple(parameter.shape)}."
+                )
+        if not bool((low <= high).all()):
+            raise InputError(f"the lower bound of {name} is above its upper bound (or one of them is NaN).")
+        value = parameter.detach()
+        if bool(((value < low) | (value > high)).any()):
+            raise InputError(f"{name} starts outside its bounds. Move it inside first, for example with clamp_.")

@@ -1,0 +1,275 @@
+"""From "auto" and names to objects, and the reasons: the one file that knows every member.
+
+The rule, with the measurements behind it, is in docs/choices.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from . import _memory
+from ._errors import InputError
+from .core.method import Method
+from .core.termination import Tolerances
+from .damping.base import Damping
+from .damping.geodesic import Geodesic
+from .damping.marquardt import Marquardt
+from .damping.nielsen import Nielsen
+from .damping.scaling import Levenberg, More, Scaling
+from .damping.scaling import Marquardt as CurrentNorms
+from .damping.trust_region import TrustRegion
+from .jacobians.autograd import Autograd
+from .jacobians.base import JacobianSource
+from .jacobians.finite_difference import FiniteDifference
+from .jacobians.forward import Forward
+from .jacobians.given import Given
+from .jacobians.per_sample import PerSample
+from .jacobians.reverse import Reverse
+from .linearizations.dense import DenseForm
+from .losses.base import Loss
+from .losses.linear import Linear
+from .losses.robust import Robust, arctan, cauchy, huber, soft_l1
+from .solvers.base import Solver
+from .solvers.cholesky import Cholesky
+from .solvers.dual import Dual
+from .solvers.qr import QR
+from .solvers.svd import SVD
+
+SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
+DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
+POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
+SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
+SAMPLED_SHARE = 0.1  # of the rows, at first
+SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
+DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}  # others: 1e-3, a few units of round-off
+
+SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
+DAMPINGS: dict[str, Damping] = {"trust_region": TrustRegion(), "nielsen": Nielsen(), "marquardt": Marquardt()}
+SCALINGS: dict[str, Scaling] = {"more": More(), "levenberg": Levenberg(), "marquardt": CurrentNorms()}
+RHOS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
+SOURCES = ("forward", "reverse", "per_sample", "autograd", "2-point", "3-point")
+CURVATURES = ("auto", "full", "sampled")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    solver: str | Solver = "auto"
+    damping: str | Damping = "auto"
+    scaling: str | Scaling = "auto"
+    jacobian: str | JacobianSource | Callable[..., Any] = "auto"
+    curvature: str = "auto"
+    acceleration: bool = False
+    loss: str | Loss = "linear"
+    loss_scale: float = 1.0
+    ftol: float | None = None
+    xtol: float | None = None
+    gtol: float | None = None
+    polish: int | None = None
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names before any work."""
+        for what, value, known in (
+            ("solver", self.solver, SOLVERS),
+            ("damping", self.damping, DAMPINGS),
+            ("scaling", self.scaling, SCALINGS),
+            ("jacobian", self.jacobian, SOURCES),
+            ("loss", self.loss, ("linear", *RHOS)),
+            ("curvature", self.curvature, CURVATURES),
+        ):
+            if isinstance(value, str) and value != "auto" and value not in known:
+                raise InputError(f"{what}={value!r} is not known. Use one of {', '.join(map(repr, ('auto', *known)))}.")
+        if self.loss_scale <= 0:
+            raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
+        for name in ("ftol", "xtol", "gtol"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name}={value} must be zero or positive.")
+
+
+class Facts(NamedTuple):
+    """What was found out about a problem."""
+
+    parameters: int  # n
+    residuals: int  # m
+    samples: int | None  # independent ones; None: none are known
+    activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Plan(NamedTuple):
+    """What is done about it."""
+
+    method: Method
+    rungs: tuple[JacobianSource, ...]  # sources in the order in which they are tried
+    chunk: int  # samples evaluated together, where there are samples
+    dtype: torch.dtype  # of the linear algebra
+    share: float | None  # of the samples that JᵀJ is made of at first; None: all
+    reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)
+
+
+def plan(facts: Facts, options: Options) -> Plan:
+    """Decide how to solve a problem of this shape.
+
+    Raises:
+        InputError: the choice does not fit the memory, or the closure.
+    """
+    n, m = facts.parameters, facts.residuals
+    small = n <= SMALL
+    double = facts.device.type != "mps" and (facts.dtype == torch.float64 or small)
+    dtype = torch.float64 if double else torch.float32
+    reasons = [
+        ("problem", f"n = {n}, m = {m}", _size(facts)),
+        ("linear algebra", str(dtype).removeprefix("torch."), _why_dtype(facts, small, double)),
+    ]
+
+    solver, why = _solver(facts, options, small)
+    reasons.append(("solver", repr(solver), why))
+    damping, scaling, why = _damping(options, small)
+    reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
+    tolerance = DEFAULT_TOLERANCE.get(facts.dtype, 1e-3)
+    tolerances = Tolerances(
+        *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
+    )
+    undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
+    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
+    method = Method(solver, damping, scaling, tolerances, polish)
+
+    chunk, why_chunk = _chunk(facts, options, dtype)
+    rungs, why = _sources(facts, options, chunk)
+    reasons.append(("jacobian", repr(rungs[0]), why))
+    if facts.samples is not None:
+        reasons.append(("chunk", f"{chunk} of {facts.samples} samples", why_chunk))
+    share, why = _share(facts, options, solver, small)
+    reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why))
+    _check_memory(facts, options, solver, dtype)
+    return Plan(method, rungs, chunk, dtype, share, tuple(reasons))
+
+
+def loss(options: Options) -> Loss:
+    """The loss by name or as given."""
+    if not isinstance(options.loss, str):
+        return options.loss
+    return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], options.loss_scale)
+
+
+def _size(facts: Facts) -> str:
+    kind = "no structure is known" if facts.samples is None else f"{facts.samples} independent samples"
+    return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {'in an evaluation' if facts.samples is None else 'by each'}"
+
+
+def _why_dtype(facts: Facts, small: bool, double: bool) -> str:
+    if facts.dtype == torch.float64:
+        return "as the parameters"
+    if double:
+        return f"n <= {SMALL}: products of {str(facts.dtype).removeprefix('torch.')} numbers are exact in it, and cheap"
+    return f"n > {SMALL}" if not small else "the device has no float64"
+
+
+def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
+    n, m = facts.parameters, facts.residuals
+    if not isinstance(options.solver, str):
+        return options.solver, "given"
+    if options.solver != "auto":
+        return SOLVERS[options.solver], "given"
+    if small and m * n <= DENSE:
+        return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
+    if m < n:
+        return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
+    return Cholesky(), "many residuals: rows stream, and only n x n is kept"
+
+
+def _damping(options: Options, small: bool) -> tuple[Damping, Scaling, str]:
+    why = f"n {'<=' if small else '>'} {SMALL}"
+    damping, scaling = options.damping, options.scaling
+    if isinstance(damping, str):
+        damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if small else Nielsen()
+    if isinstance(scaling, str):
+        scaling = SCALINGS[scaling] if scaling != "auto" else More() if small else Levenberg()
+    if options.acceleration:
+        damping = Geodesic(damping)
+    return damping, scaling, why if "auto" in (options.damping, options.scaling) else "given"
+
+
+def _chunk(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, str]:
+    """Samples at once: a row of J twice (as made, and in the workspace) and the intermediate results."""
+    if facts.samples is None:
+        return 0, ""
+    k = max(1, facts.residuals // facts.samples)
+    bytes_per_sample = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize) + 2 * k * facts.activations
+    rows = _memory.stream_rows(bytes_per_sample, facts.device, options.memory_limit)
+    chunk = max(1, min(facts.samples, rows))
+    return chunk, f"{bytes_per_sample / 2**10:.3g} KiB each, {chunk * bytes_per_sample / 2**20:.3g} MiB together"
+
+
+def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[JacobianSource, ...], str]:
+    """The chosen source and those below it on the ladder."""
+    n, m, given = facts.parameters, facts.residuals, options.jacobian
+    k = m if facts.samples is None else m // facts.samples
+    part = m if facts.samples is None else k * chunk
+    touched = facts.activations * (1 if facts.samples is None else chunk)
+    directions = max(1, _memory.budget(facts.device, options.memory_limit) // max(1, 2 * touched + part * 8))
+    forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
+    last = Autograd(min(m, directions))
+    if not isinstance(given, str):
+        return (given if hasattr(given, "blocks") else Given(given),), "given"  # type: ignore[return-value]
+    if given in ("2-point", "3-point"):
+        return (FiniteDifference(given),), "given"  # type: ignore[arg-type]
+    if given == "autograd":
+        return (last,), "given"
+    if given == "per_sample" and facts.samples is None:
+        raise InputError("jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch.")
+    by_sample: JacobianSource = PerSample() if facts.samples is not None else reverse
+    ladder: dict[str, tuple[JacobianSource, ...]] = {
+        "forward": (forward, by_sample, last),
+        "reverse": (by_sample, last),
+        "per_sample": (by_sample, last),
+    }
+    if given == "per_sample" and n < k:
+        return ladder["forward"], f"per sample, n = {n} < {k} residuals of a sample: forward"
+    if given != "auto":
+        return ladder[given], "given"
+    what = "residuals" if facts.samples is None else "residuals of a sample"
+    if n <= k:
+        return ladder["forward"], f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"
+    return ladder["reverse"], f"n = {n} > {k} {what}: {k} VJPs rather than {n} JVPs"
+
+
+def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:
+    n, m = facts.parameters, facts.residuals
+    possible = facts.samples is not None and isinstance(solver, Cholesky)
+    if options.curvature == "sampled" and not possible:
+        raise InputError(
+            "curvature='sampled' needs samples, step(closure, *batch), and the normal equations, solver='cholesky'."
+        )
+    if options.curvature == "full" or not possible or facts.samples is None:
+        return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
+    if options.curvature == "auto" and (small or m < SAMPLED_ROWS * n):
+        return None, f"n <= {SMALL}, or fewer than {SAMPLED_ROWS} rows for each parameter"
+    share = min(1.0, max(SAMPLED_SHARE, SAMPLED_LEAST * n / m))
+    return share, "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact"
+
+
+def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
+    n, m = facts.parameters, facts.residuals
+    entries = m * n if isinstance(solver.form, DenseForm) else n * n
+    needed, there = entries * dtype.itemsize, _memory.budget(facts.device, options.memory_limit)
+    if needed > there:
+        shape = f"Jacobian ({m} x {n})" if isinstance(solver.form, DenseForm) else f"normal matrix ({n} x {n})"
+        raise InputError(
+            f"the {shape} takes {needed / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB may be used on {facts.device}. "
+            f"Smaller batches with m < n are solved in m x m (solver='dual'); many residuals of few parameters stream "
+            f"with solver='cholesky' and step(closure, *batch); memory_limit raises the limit."
+        )
+
+
+def explanation(plan: Plan, refusals: tuple[str, ...] = ()) -> str:
+    """The choices as a table, with the numbers behind them."""
+    rows = [*plan.reasons, *(("refused", *refusal.split(": ", 1)) for refusal in refusals)]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    return "\n".join(f"{what:<{widths[0]}}  {choice:<{widths[1]}}  {why}" for what, choice, why in rows)
