@@ -47,11 +47,11 @@ def push(
     """Residuals (..., m) and Jacobian (..., m, n), filled by columns J e_j with forward mode."""
 
     def directional(tangent: Params) -> tuple[Tensor, Tensor]:
-        value, derivative = jvp(function, (params,), (tangent,))
+        value, derivative = jvp(function, (params,), (tangent,))[:2]
         return value, derivative
 
     n = sum(p.shape[batch:].numel() for p in params)
-    pushed = vmap(directional, out_dims=(None, 0), randomness="same")
+    pushed = vmap(directional, out_dims=(None, 0), randomness="same")  # type: ignore[arg-type]  # None: not batched
     residual, jacobian = None, None
     for columns in ranges(n, chunk or n):
         value, derivatives = pushed(basis(params, batch, columns))

@@ -122,7 +122,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             raise InputError(f"max_trials={max_trials} must be at least 1.")
         self._max_trials = max_trials
         self._seed = seed
-        self._forget()
+        self._plans: dict[Any, tuple[Plan, Probe, Ladder]] = {}
+        self._last: tuple[Plan, Ladder] | None = None
+        self._report: Report | None = None
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
         given = params.named_parameters() if isinstance(params, nn.Module) else params
         super().__init__(given, defaults)
@@ -195,21 +197,27 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 f"step needs a closure that returns the residuals, and got {type(closure).__name__}. For example "
                 "opt.step(lambda: model(x) - y), or opt.step(lambda x, y: model(x) - y, x, y)."
             )
+        return self._take_step(closure, batch)
+
+    # ---- the step ------------------------------------------------------------------------------------------------
+
+    def _take_step(self, closure: Closure, batch: tuple[Any, ...]) -> Tensor:
+        """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
         swap = self._swap(layout)
         x = layout.flatten()
         samples = Samples(batch) if batch else None
-        plan, residual, ladder = self._prepare(layout, swap, closure, samples, x)
+        plan, residual, ladder, fresh = self._prepare(layout, swap, closure, samples, x)
         problem = self._problem(layout, groups, plan, residual, ladder, x)
         try:
             state = descend(problem, plan.method, self._load(layout, plan, x), trials=self._max_trials, single=True)
         except RowsChangedError:
-            # a closure of the same code on other data: what was found out about it no longer holds
-            if not self._plans:
+            if fresh:
                 raise
+            # a closure of the same code on other data: what was found out about it no longer holds
             self._plans.clear()
-            return self.step.__wrapped__(self, closure, *batch)  # type: ignore[attr-defined]
+            return self._take_step(closure, batch)
         if self._module is not None and self._module.training and any(True for _ in self._module.buffers()):
             # evaluations wrote to clones; buffers see one forward pass a step, as in any training loop
             with residual.replay():
@@ -219,6 +227,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._last = plan, ladder
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, repr(ladder.current))
+        if plan.share is not None and self._report.gain_ratio < DOUBLING:
+            self._kept["share"] = min(1.0, 2 * self._kept.get("share", plan.share))
         assert state.trial is not None
         return state.trial.cost
 
@@ -247,13 +257,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     def _prepare(
         self, layout: Layout, swap: Swap, closure: Closure, samples: Samples | None, x: Tensor
-    ) -> tuple[Plan, ClosureResidual | SampleResidual, Ladder]:
-        """The plan for a problem of this shape, made at the first one, and its residual."""
+    ) -> tuple[Plan, ClosureResidual | SampleResidual, Ladder, bool]:
+        """The plan for a problem of this shape, its residual, and whether the plan was made just now."""
         if samples is not None and self._module is not None and self._module.training:
             refuse_batch_statistics(self._module)
         shapes = () if samples is None else tuple((t.shape, t.dtype) for t in samples.tensors)
         key = (getattr(closure, "__code__", None) or id(closure), layout.n, x.dtype, x.device, shapes)
-        if key not in self._plans:
+        fresh = key not in self._plans
+        if fresh:
             exact = not callable(self._options.jacobian) and self._options.jacobian not in ("2-point", "3-point")
             if samples is None:
                 probe = probe_closure(layout, swap, closure, exact)
@@ -271,7 +282,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             if samples is None
             else SampleResidual(layout, swap, closure, samples, plan.chunk, probe.rows)
         )
-        return plan, residual, ladder
+        return plan, residual, ladder, fresh
 
     def _problem(
         self,
@@ -316,11 +327,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             return None
         kept = self._kept
         count = residual.samples.count
-        share = kept.get("share", plan.share)
-        if self._report is not None and self._report.gain_ratio < DOUBLING:
-            share = min(1.0, 2 * share)
-        kept["share"] = share
-        chosen = math.ceil(share * count)
+        chosen = math.ceil(kept.get("share", plan.share) * count)
         if chosen >= count:
             return None
         generator = torch.Generator().manual_seed(self._seed + kept.get("step", 0))
@@ -373,10 +380,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._forget()
 
     def _forget(self) -> None:
-        """What can be found out again."""
-        self._plans: dict[Any, tuple[Plan, Probe, Ladder]] = {}
-        self._last: tuple[Plan, Ladder] | None = None
-        self._report: Report | None = None
+        """Drop what can be found out again."""
+        self._plans = {}
+        self._last = None
+        self._report = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which name closures of this process."""
@@ -418,7 +425,7 @@ def _check_group(group: dict[str, Any]) -> None:
         for side, bound in (("lower", low), ("upper", high)):
             if torch.broadcast_shapes(bound.shape, parameter.shape) != parameter.shape:
                 raise InputError(
-                    f"{side} bound of shape {tuple(bound.shape)} does not broadcast to {name}, {tuple(parameter.shape)}."
+                    f"{side} bound of shape {tuple(bound.shape)} does not fit {name}, {tuple(parameter.shape)}."
                 )
         if not bool((low <= high).all()):
             raise InputError(f"the lower bound of {name} is above its upper bound (or one of them is NaN).")

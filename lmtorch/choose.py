@@ -116,6 +116,9 @@ class Plan(NamedTuple):
 def plan(facts: Facts, options: Options) -> Plan:
     """Decide how to solve a problem of this shape.
 
+    Returns:
+        The method, the sources of derivatives, how samples stream, and the reasons.
+
     Raises:
         InputError: the choice does not fit the memory, or the closure.
     """
@@ -160,7 +163,8 @@ def loss(options: Options) -> Loss:
 
 def _size(facts: Facts) -> str:
     kind = "no structure is known" if facts.samples is None else f"{facts.samples} independent samples"
-    return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {'in an evaluation' if facts.samples is None else 'by each'}"
+    each = "in an evaluation" if facts.samples is None else "by each"
+    return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {each}"
 
 
 def _why_dtype(facts: Facts, small: bool, double: bool) -> str:

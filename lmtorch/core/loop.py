@@ -1,5 +1,4 @@
-"""Levenberg–Marquardt: linearize the residuals, solve the damped system, try the step, keep it if it gained, adjust
-the damping.
+"""Linearize the residuals, solve the damped system, try the step, keep it if it gained, adjust the damping.
 
 Everything is written over problems with any leading batch dimensions (...): one problem has none, its cost is a 0-d
 tensor, and the same code runs. There is no inner loop of retries: an iteration is one trial, and a refused one

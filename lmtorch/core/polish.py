@@ -42,7 +42,8 @@ def polish(problem: Problem, method: Method, state: "State", scale: Tensor) -> "
         better = better & (ahead.cost <= linearization.cost + noise)
         if not bool(better.any()):
             break
-        state = state._replace(x=select(better, trial, state.x), cost=torch.where(better, ahead.cost, state.cost))
+        cost = ahead.cost if state.cost is None else torch.where(better, ahead.cost, state.cost)
+        state = state._replace(x=select(better, trial, state.x), cost=cost)
         linearization = select(better, ahead, linearization)
         eligible = better
     return state

@@ -140,7 +140,7 @@ def _second_directional(part: Part, params: tuple[Tensor, ...], along: tuple[Ten
     try:
         return second_directional(part.function, params, along)
     except (RuntimeError, NotImplementedError):
-        # the least step whose square still resolves: ε^¼ of the size of the parameters (Transtrum & Sethna 2012, eq. 14)
+        # the least step whose square still resolves: ε^¼ of the size of the parameters
         size = torch.stack([torch.linalg.vector_norm(p) for p in params]).max().clamp(min=1)
         length = torch.stack([torch.linalg.vector_norm(v) for v in along]).max()
         h = torch.finfo(params[0].dtype).eps ** 0.25 * size / length

@@ -35,7 +35,7 @@ class Given:
         result = torch.as_tensor(result)
         if tuple(result.shape[-2:]) != (m, n):
             raise InputError(
-                f"the given Jacobian has shape {tuple(result.shape)}; {m} residuals and {n} parameters need ({m}, {n}), "
+                f"the given Jacobian is {tuple(result.shape)}; {m} residuals and {n} parameters need ({m}, {n}), "
                 "rows in the order of the flattened residuals, columns in that of the parameters."
             )
         jacobian = workspace(m)

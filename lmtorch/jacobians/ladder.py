@@ -61,7 +61,7 @@ class Ladder:
         self.refusals.append(f"{refused!r}: {reason}")
         if len(self.refusals) == 1:
             warnings.warn(
-                f"the Jacobian by {refused!r} does not work for this model ({reason}); {self.current!r} serves instead.",
+                f"the Jacobian by {refused!r} does not work for this model ({reason}); {self.current!r} serves.",
                 FallbackWarning,
                 stacklevel=2,
             )

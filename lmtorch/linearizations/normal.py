@@ -7,7 +7,6 @@ rest is mirrored once at the end. torch has no `syrk`; four or so block rows com
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor
 
 from .base import Exact, Prior
@@ -39,7 +38,9 @@ class Normal(NamedTuple):
 
     def plus(self, other: Self) -> Self:
         """The normal equations of both sets of rows: partial sums of chunks, loader batches or ranks add."""
-        return self._make(a + b for a, b in zip(self, other, strict=True))
+        return self._replace(
+            normal=self.normal + other.normal, cost=self.cost + other.cost, gradient=self.gradient + other.gradient
+        )
 
 
 def add_gram_(normal: Tensor, rows: Tensor) -> None:

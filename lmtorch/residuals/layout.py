@@ -30,7 +30,7 @@ class Layout:
             if len(set(values)) > 1:
                 odd = next(i for i, v in enumerate(values) if v != values[0])
                 raise InputError(
-                    f"the parameters have several {kind}: {names[0]!r} is {values[0]}, {names[odd]!r} is {values[odd]}. "
+                    f"the parameters have several {kind}: {names[0]!r} {values[0]}, {names[odd]!r} {values[odd]}. "
                     "One step solves for all of them together: bring them to one, or freeze some with "
                     "requires_grad_(False)."
                 )

@@ -54,6 +54,7 @@ def probe_samples(
 
     Raises:
         InputError: no row of residuals for each sample, or rows that depend on other samples.
+        ValueError: the closure's own.
     """
     replay = Replay(layout.tensors[0].device)
     count = min(2, samples.count)
@@ -102,7 +103,7 @@ class _Touched(TorchDispatchMode):
     """Adds up the bytes of everything that operators return."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(
