@@ -89,6 +89,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         [2.5, 1.3]
     """
 
+    _warned = False  # of a Jacobian that fell back: once for each optimizer
+
     def __init__(
         self,
         params: nn.Module | Iterable[Any],
@@ -126,8 +128,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._last: tuple[Plan, Ladder] | None = None
         self._report: Report | None = None
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
-        given = params.named_parameters() if isinstance(params, nn.Module) else params
-        super().__init__(given, defaults)
+        super().__init__(_listed(params), defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, between steps if need be; the damping is kept.
@@ -212,17 +213,19 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         problem = self._problem(layout, groups, plan, residual, ladder, x)
         try:
             state = descend(problem, plan.method, self._load(layout, plan, x), trials=self._max_trials, single=True)
-        except RowsChangedError:
-            if fresh:
-                raise
-            # a closure of the same code on other data: what was found out about it no longer holds
+        except BaseException as error:
+            # nothing was written; what was found out may be wrong: a closure of the same code on other data, or an
+            # exception of the closure itself that looked like a source of derivatives that fails
             self._plans.clear()
+            if fresh or not isinstance(error, RowsChangedError):
+                raise
             return self._take_step(closure, batch)
         if self._module is not None and self._module.training and any(True for _ in self._module.buffers()):
             # evaluations wrote to clones; buffers see one forward pass a step, as in any training loop
             with residual.replay():
                 closure(*batch)
         residual.replay_.finish()
+        self._warned = ladder.warned
         self._write(layout, plan, state)
         self._last = plan, ladder
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
@@ -238,9 +241,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """The parameters that are not frozen, and the group of each."""
         tensors, names, groups = [], [], []
         for place, group in enumerate(self.param_groups):
-            known = group.get("param_names") or [f"group {place}, parameter {i}" for i in range(len(group["params"]))]
-            for name, tensor in zip(known, group["params"], strict=True):
-                if tensor.requires_grad:
+            called = group.get("param_names") or [f"group {place}, parameter {i}" for i in range(len(group["params"]))]
+            for name, tensor in zip(called, group["params"], strict=True):
+                if tensor.requires_grad and not any(tensor is known for known in tensors):  # torch allows it twice
                     tensors.append(tensor)
                     names.append(name)
                     groups.append(group)
@@ -277,10 +280,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan, probe, Ladder(plan.rungs)
         plan, probe, ladder = self._plans[key]
+        ladder.warned = self._warned
         residual = (
-            ClosureResidual(layout, swap, closure, probe.rows)
+            ClosureResidual(layout, swap, closure, probe.rows, probe.random)
             if samples is None
-            else SampleResidual(layout, swap, closure, samples, plan.chunk, probe.rows)
+            else SampleResidual(layout, swap, closure, samples, plan.chunk, probe.rows, probe.random)
         )
         return plan, residual, ladder, fresh
 
@@ -296,13 +300,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """The residual with its loss, penalty, bounds and rates."""
         like = x.new_empty(0, dtype=plan.dtype)
 
-        def vector(option: str, neutral: float) -> Tensor | None:
+        def vector(option: str, neutral: float, kind: Tensor = like) -> Tensor | None:
             values = [group[option] for group in groups]
             if all(value is None or (isinstance(value, int | float) and value == neutral) for value in values):
                 return None
-            return layout.vector(values, neutral, like)
+            return layout.vector(values, neutral, kind).to(like)
 
-        lower, upper = vector("lower", -math.inf), vector("upper", math.inf)
+        # rounded to the parameters, so that a parameter can lie on its bound
+        lower, upper = vector("lower", -math.inf, x), vector("upper", math.inf, x)
         bounds = None
         if lower is not None or upper is not None:
             bounds = Bounds(
@@ -355,12 +360,17 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def _write(self, layout: Layout, plan: Plan, state: State) -> None:
         """Keep what the next step needs; then the parameters, in one call, so that nothing can come between."""
         assert state.scale is not None
+        assert state.status is not None
+        kept = self._kept
+        kept["step"] = kept.get("step", 0) + 1
+        # a NaN says nothing of the scale or damping of the next batch. The loop has just read from the same queue, so
+        # that this read waits for nothing
+        if int(state.status) == Status.NOT_FINITE:
+            return
         for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
             self.state[tensor]["scale"] = scale.clone()
-        kept = self._kept
         kept["strategy"] = repr(plan.method.damping)
         kept["damping"] = state.damping._asdict()
-        kept["step"] = kept.get("step", 0) + 1
         torch._foreach_copy_([real(t.detach()) for t in layout.tensors], list(layout.split(state.x)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -396,6 +406,19 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._forget()
 
 
+def _listed(params: nn.Module | Iterable[Any]) -> Any:
+    """What torch.optim.Optimizer takes, with the names of a module's parameters."""
+    if isinstance(params, Tensor):
+        return params  # torch says what is wrong with a single one
+    given = list(params.named_parameters() if isinstance(params, nn.Module) else params)
+    if not given:
+        raise InputError(
+            f"there are no parameters: {type(params).__name__} gave an empty list. Give the optimizer a module with "
+            "parameters, or the tensors themselves (a generator such as model.parameters() can be read only once)."
+        )
+    return given
+
+
 def _moved(value: Any, device: torch.device) -> Any:
     """A copy of nested dicts of tensors on a device, dtypes kept."""
     if isinstance(value, Tensor):
@@ -409,7 +432,7 @@ def _check_group(group: dict[str, Any]) -> None:
     """Rates, penalties and bounds that can serve."""
     for option in ("lr", "weight_decay"):
         value = group[option]
-        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+        if value is None or not bool(((number := torch.as_tensor(value)).isfinite() & (number >= 0)).all()):
             raise InputError(f"{option}={value} must be finite, and zero or positive.")
     names = group.get("param_names") or [f"parameter {i}" for i in range(len(group["params"]))]
     for name, parameter in zip(names, group["params"], strict=True):
@@ -420,8 +443,8 @@ def _check_group(group: dict[str, Any]) -> None:
             continue
         if parameter.is_complex():
             raise InputError(f"{name} is complex, which has no order: bounds need real parameters.")
-        low = torch.as_tensor(-math.inf if lower is None else lower, device=parameter.device)
-        high = torch.as_tensor(math.inf if upper is None else upper, device=parameter.device)
+        low = torch.as_tensor(-math.inf if lower is None else lower).to(parameter)
+        high = torch.as_tensor(math.inf if upper is None else upper).to(parameter)
         for side, bound in (("lower", low), ("upper", high)):
             if torch.broadcast_shapes(bound.shape, parameter.shape) != parameter.shape:
                 raise InputError(

@@ -29,14 +29,17 @@ class ClosureResidual:
         swap: calls the closure at other values of them.
         closure: returns residuals of any shape.
         rows: m.
+        random: whether an evaluation draws random numbers, as far as the probe saw.
     """
 
-    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int) -> None:
+    def __init__(
+        self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int, random: bool = False
+    ) -> None:
         self.layout = layout
         self.swap = swap
         self.closure = closure
         self.rows = rows
-        self.replay_ = Replay(layout.tensors[0].device)
+        self.replay_ = Replay(layout.tensors[0].device, random)
 
     def params(self, x: Tensor) -> Params:
         """Views of x."""
@@ -74,7 +77,7 @@ class SampleResidual:
         samples: the batch.
         chunk: samples of one part.
         per_sample: k, residuals of one sample.
-        replay: shared with other residuals of the same step, if any.
+        random: whether an evaluation draws random numbers, as far as the probe saw.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class SampleResidual:
         samples: Samples,
         chunk: int,
         per_sample: int,
-        replay: Replay | None = None,
+        random: bool = False,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -93,7 +96,7 @@ class SampleResidual:
         self.samples = samples
         self.chunk = chunk
         self.per_sample = per_sample
-        self.replay_ = replay or Replay(layout.tensors[0].device)
+        self.replay_ = Replay(layout.tensors[0].device, random)
 
     @property
     def rows(self) -> int:
@@ -122,8 +125,9 @@ class SampleResidual:
 
     def subset(self, chosen: Tensor) -> "SampleResidual":
         """The same function of some of the samples (by index)."""
+        some = self.samples.subset(chosen)
         return SampleResidual(
-            self.layout, self.swap, self.closure, self.samples.subset(chosen), self.chunk, self.per_sample
+            self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, self.replay_.random
         )
 
     def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
@@ -131,7 +135,7 @@ class SampleResidual:
         result = self.swap(self.layout.twins(params), self.closure, *self.samples.arguments(tensors))
         rows = outputs.by_sample(result, tensors[0].shape[0])
         if rows.shape[1] != self.per_sample:
-            raise InputError(
+            raise RowsChangedError(
                 f"the closure returned {rows.shape[1]} residuals for each sample after {self.per_sample} before. "
                 "Each sample needs the same number in every evaluation."
             )

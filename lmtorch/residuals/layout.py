@@ -55,8 +55,10 @@ class Layout:
         """One number for each entry of x from a number or tensor (broadcast) for each parameter; None: `fill`."""
         parts = []
         for value, shape in zip(values, self.shapes, strict=True):
-            part = torch.as_tensor(fill if value is None else value).detach().to(like)
-            parts.append(part.expand(shape).reshape(-1))
+            number = fill if value is None else value
+            # a Python float would become float32 on the way: 0.1 is to be 0.1 in float64
+            part = number.detach() if isinstance(number, Tensor) else torch.as_tensor(number, dtype=like.dtype)
+            parts.append(part.to(like).expand(shape).reshape(-1))
         return torch.cat(parts)
 
 

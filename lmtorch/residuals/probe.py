@@ -27,6 +27,7 @@ class Probe(NamedTuple):
 
     rows: int  # residuals; of one sample where there are samples
     activations: int  # bytes of all intermediate results of one evaluation; of one sample where there are samples
+    random: bool  # an evaluation draws random numbers
 
 
 def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], differentiable: bool) -> Probe:
@@ -44,7 +45,7 @@ def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], diffe
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(residual, layout)
     _dependent(residual, differentiable)
-    return Probe(residual.shape[0], touched)
+    return Probe(residual.shape[0], touched, replay.random)
 
 
 def probe_samples(
@@ -67,7 +68,7 @@ def probe_samples(
     _dependent(rows, differentiable)
     if count == 1:
         replay.rewind()
-        return Probe(rows.shape[1], touched)
+        return Probe(rows.shape[1], touched, replay.random)
     try:
         with replay():
             result, single = _evaluate(layout, swap, closure, samples.arguments(samples.take(slice(1))))
@@ -85,7 +86,7 @@ def probe_samples(
     tolerance = torch.finfo(rows.dtype).eps ** 0.5
     if not replay.random and not torch.allclose(first[0], rows[0], rtol=tolerance, atol=tolerance, equal_nan=True):
         raise InputError(COUPLED.format(reason="BatchNorm in training mode, or some other operation over the batch"))
-    return Probe(rows.shape[1], max(touched - single, single))
+    return Probe(rows.shape[1], max(touched - single, single), replay.random)
 
 
 def refuse_batch_statistics(module: nn.Module) -> None:

@@ -8,13 +8,19 @@ from torch import Tensor
 
 
 class Replay:
-    """Remembers the generators at a step's first evaluation and puts them back for each further one."""
+    """Remembers the generators at a step's first evaluation and puts them back for each further one.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: whose generator is watched, beside the CPU's.
+        random: whether numbers are drawn, if that is known before the first evaluation: sources that draw in an order
+            of their own must do so from the first evaluation on.
+    """
+
+    def __init__(self, device: torch.device, random: bool = False) -> None:
         self.device = device
         self.before: list[Tensor] | None = None
         self.after: list[Tensor] | None = None
-        self.random = False
+        self.random = random
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -24,10 +30,16 @@ class Replay:
             self.before = self._read()
         elif self.random:
             self._write(self.before)
-        yield
+        try:
+            yield
+        except BaseException:
+            # an evaluation that failed was none: its draws are taken back, and the next one is the first again
+            self._write(self.before)
+            self.before = None if first else self.before
+            raise
         if first:
             self.after = self._read()
-            self.random = not all(torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True))
+            self.random |= not all(torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True))
 
     def finish(self) -> None:
         """Leave the generators as one evaluation would have left them, so that the next step draws anew."""
