@@ -139,6 +139,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         Raises:
             InputError: a bound, rate or penalty that cannot serve.
         """
+        if isinstance(param_group, dict) and isinstance(param_group.get("params"), nn.Module):
+            param_group = {**param_group, "params": list(param_group["params"].named_parameters())}
+        if self.param_groups and "param_names" in self.param_groups[0]:
+            param_group = _named(param_group, len(self.param_groups))
         super().add_param_group(param_group)
         try:
             _check_group(self.param_groups[-1])
@@ -206,13 +210,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
+        resting = not any(bool(torch.as_tensor(group["lr"]).any()) for group in groups)
         swap = self._swap(layout)
         x = layout.flatten()
         samples = Samples(batch) if batch else None
         plan, residual, ladder, fresh = self._prepare(layout, swap, closure, samples, x)
         problem = self._problem(layout, groups, plan, residual, ladder, x)
+        trials = 1 if resting else self._max_trials
         try:
-            state = descend(problem, plan.method, self._load(layout, plan, x), trials=self._max_trials, single=True)
+            state = descend(problem, plan.method, self._load(layout, plan, x), trials=trials, single=True)
         except BaseException as error:
             # nothing was written; what was found out may be wrong: a closure of the same code on other data, or an
             # exception of the closure itself that looked like a source of derivatives that fails
@@ -226,7 +232,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 closure(*batch)
         residual.replay_.finish()
         self._warned = ladder.warned
-        self._write(layout, plan, state)
+        if not resting:  # a schedule at zero teaches nothing about the damping
+            self._write(layout, plan, state)
         self._last = plan, ladder
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, repr(ladder.current))
@@ -419,6 +426,16 @@ def _listed(params: nn.Module | Iterable[Any]) -> Any:
     return given
 
 
+def _named(group: dict[str, Any], place: int) -> dict[str, Any]:
+    """With names, which torch wants for every group or for none: a coefficient can be added to a module's."""
+    given = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+    named = [
+        (f"group {place}, parameter {i}", entry) if isinstance(entry, Tensor) else entry
+        for i, entry in enumerate(given)
+    ]
+    return {**group, "params": named}
+
+
 def _moved(value: Any, device: torch.device) -> Any:
     """A copy of nested dicts of tensors on a device, dtypes kept."""
     if isinstance(value, Tensor):
@@ -443,10 +460,12 @@ def _check_group(group: dict[str, Any]) -> None:
             continue
         if parameter.is_complex():
             raise InputError(f"{name} is complex, which has no order: bounds need real parameters.")
-        low = torch.as_tensor(-math.inf if lower is None else lower).to(parameter)
-        high = torch.as_tensor(math.inf if upper is None else upper).to(parameter)
+        low, high = (
+            torch.as_tensor(value, dtype=parameter.dtype, device=parameter.device)
+            for value in (-math.inf if lower is None else lower, math.inf if upper is None else upper)
+        )
         for side, bound in (("lower", low), ("upper", high)):
-            if torch.broadcast_shapes(bound.shape, parameter.shape) != parameter.shape:
+            if not _fits(bound.shape, parameter.shape):
                 raise InputError(
                     f"{side} bound of shape {tuple(bound.shape)} does not fit {name}, {tuple(parameter.shape)}."
                 )
@@ -455,3 +474,10 @@ def _check_group(group: dict[str, Any]) -> None:
         value = parameter.detach()
         if bool(((value < low) | (value > high)).any()):
             raise InputError(f"{name} starts outside its bounds. Move it inside first, for example with clamp_.")
+
+
+def _fits(shape: torch.Size, onto: torch.Size) -> bool:
+    try:
+        return torch.broadcast_shapes(shape, onto) == onto
+    except RuntimeError:
+        return False

@@ -137,17 +137,23 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     outcome = Outcome(
         ratio,
         accepted,
-        length=torch.linalg.vector_norm(model.scale * step, dim=-1).to(cost.dtype),
+        length=torch.where(valid, torch.linalg.vector_norm(model.scale * step, dim=-1).to(cost.dtype), torch.nan),
         slope=(linearization.gradient * taken).sum(-1).to(cost.dtype),
         actual=actual,
         predicted=predicted,
     )
     x = state.x.to(problem.dtype)
-    relative = torch.linalg.vector_norm(model.scale * taken, dim=-1) / torch.linalg.vector_norm(model.scale * x, dim=-1)
+    # convergence is judged by the whole step: a small learning rate, or a wall that cut the step short, is none
+    whole = problem.rate is None and problem.bounds is None
+    promised = predicted if whole else predicted_decrease(linearization, step).to(cost.dtype)
+    # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
+    promised = torch.where(valid, promised, torch.inf)
+    relative = torch.linalg.vector_norm(model.scale * (taken if whole else step), dim=-1)
+    relative = relative / torch.linalg.vector_norm(model.scale * x, dim=-1)
     eps = torch.finfo(state.x.dtype).eps
     noise = rounding(linearization, x, eps)
     status = after_trial(
-        method.tolerances, eps, state.cost, actual, predicted, relative.to(cost.dtype), accepted, noise
+        method.tolerances, eps, state.cost, actual, promised, relative.to(cost.dtype), accepted, noise
     )
     return state._replace(
         x=select(accepted, trial, state.x),

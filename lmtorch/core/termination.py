@@ -116,4 +116,5 @@ def after_trial(
     status = torch.where(within(change, eps) | within(relative_step, eps), Status.STALLED, status)
     status = torch.where(within(relative_step, tolerances.step), Status.STEP, status)
     status = torch.where(within(change, tolerances.cost), Status.COST, status)
-    return torch.where(~accepted & (predicted <= noise), Status.STALLED, status)
+    # a promise far below zero is a step badly solved for, which more damping heals: no stall either
+    return torch.where(~accepted & (predicted.abs() <= noise), Status.STALLED, status)

@@ -40,6 +40,11 @@ def scalar_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def wide(residual: Tensor) -> Tensor:
+    """Half precision as float32: the square of 256 overflows float16."""
+    return residual.float() if residual.dtype in (torch.float16, torch.bfloat16) else residual
+
+
 def half_sum(values: Tensor) -> Tensor:
     """½ Σ over the last dimension; a cost in float32 would drown decreases that its residuals still resolve."""
     return values.sum(-1, dtype=scalar_dtype(values.device)) / 2

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import half_sum
+from .base import half_sum, wide
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Linear:
 
     def cost(self, residual: Tensor) -> Tensor:
         """½‖r‖²."""
-        return half_sum(residual.square())
+        return half_sum(wide(residual).square())
 
     def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Unchanged."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Rho, half_sum
+from .base import Rho, half_sum, wide
 
 
 def soft_l1(z: Tensor) -> Rho:
@@ -54,11 +54,11 @@ class Robust:
 
     def cost(self, residual: Tensor) -> Tensor:
         """½ Σ C² ρ."""
-        return self.scale**2 * half_sum(self.rho((residual / self.scale).square()).value)
+        return self.scale**2 * half_sum(self.rho((wide(residual) / self.scale).square()).value)
 
     def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Rows times √W, residuals ρ′r/√W, W = ρ′ + 2zρ″."""
-        z = (residual / self.scale).square()
+        z = (wide(residual) / self.scale).square()
         rho = self.rho(z)
         # beyond the inflection W would be negative: leave a positive crumb, as scipy does
         weight = (rho.first + 2 * z * rho.second).clamp(min=torch.finfo(z.dtype).eps).sqrt()
@@ -66,4 +66,4 @@ class Robust:
 
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r."""
-        return self.rho((residual / self.scale).square()).first * residual
+        return self.rho((wide(residual) / self.scale).square()).first * residual

@@ -40,7 +40,8 @@ def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], diffe
     with replay():
         result, touched = _evaluate(layout, swap, closure, ())
     replay.rewind()
-    residual = outputs.flat(result)
+    with torch.enable_grad():
+        residual = outputs.flat(result)
     if residual.shape[0] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(residual, layout)
@@ -61,7 +62,8 @@ def probe_samples(
     count = min(2, samples.count)
     with replay():
         result, touched = _evaluate(layout, swap, closure, samples.arguments(samples.take(slice(count))))
-    rows = outputs.by_sample(result, count)
+    with torch.enable_grad():
+        rows = outputs.by_sample(result, count)
     if rows.shape[1] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(rows, layout)
@@ -84,7 +86,7 @@ def probe_samples(
             "Each sample needs the same number; terms that do not belong to a sample need step(closure)."
         )
     tolerance = torch.finfo(rows.dtype).eps ** 0.5
-    if not replay.random and not torch.allclose(first[0], rows[0], rtol=tolerance, atol=tolerance, equal_nan=True):
+    if not replay.random and not torch.allclose(first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True):
         raise InputError(COUPLED.format(reason="BatchNorm in training mode, or some other operation over the batch"))
     return Probe(rows.shape[1], max(touched - single, single), replay.random)
 
