@@ -2,7 +2,7 @@
 
 Chunks come from a budget, not from the user. Two budgets matter: what must never be exceeded (a share of what the
 device has free), and, on a CPU, what stays in cache: a chunk of the Jacobian that is still in cache when JᵀJ is
-accumulated costs a third of one that has been to memory and back (benchmarks/).
+accumulated costs less than one that has been to memory and back (benchmarks/).
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 SHARE = 0.25  # of the free memory, for the largest single thing that we allocate
-CACHE = {"cpu": 2 * 2**20}  # bytes of a streamed chunk; CPU: about one core's share of L2
+CACHE = {"cpu": 16 * 2**20}  # bytes of a streamed chunk with what it took to make it: J itself is a few MiB of that
 STREAM = 256 * 2**20  # bytes of a streamed chunk where there is no such cache (GPUs)
 
 

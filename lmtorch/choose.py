@@ -25,6 +25,7 @@ from .jacobians.base import JacobianSource
 from .jacobians.finite_difference import FiniteDifference
 from .jacobians.forward import Forward
 from .jacobians.given import Given
+from .jacobians.layerwise import LayerWise
 from .jacobians.per_sample import PerSample
 from .jacobians.reverse import Reverse
 from .linearizations.dense import DenseForm
@@ -83,7 +84,17 @@ class Options:
         ):
             if isinstance(value, str) and value != "auto" and value not in known:
                 raise InputError(f"{what}={value!r} is not known. Use one of {', '.join(map(repr, ('auto', *known)))}.")
-        if self.loss_scale <= 0:
+        for what, value, verb in (
+            ("solver", self.solver, "factor"),
+            ("damping", self.damping, "propose"),
+            ("scaling", self.scaling, "update"),
+            ("loss", self.loss, "rescale"),
+        ):
+            if not isinstance(value, str) and not hasattr(value, verb):
+                raise InputError(f"{what}={value!r} is no name and has no method {verb!r}.")
+        if not (isinstance(self.jacobian, str) or callable(self.jacobian) or hasattr(self.jacobian, "blocks")):
+            raise InputError(f"jacobian={self.jacobian!r} is no name, no function and has no method 'blocks'.")
+        if not self.loss_scale > 0:
             raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
         for name in ("ftol", "xtol", "gtol"):
             value = getattr(self, name)
@@ -181,6 +192,8 @@ def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
         return options.solver, "given"
     if options.solver != "auto":
         return SOLVERS[options.solver], "given"
+    if options.curvature == "sampled" and facts.samples is not None:
+        return Cholesky(), "a sample of the rows estimates the normal equations"
     if small and m * n <= DENSE:
         return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
     if m < n:
@@ -228,12 +241,8 @@ def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[Jacobian
         return (last,), "given"
     if given == "per_sample" and facts.samples is None:
         raise InputError("jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch.")
-    by_sample: JacobianSource = PerSample() if facts.samples is not None else reverse
-    ladder: dict[str, tuple[JacobianSource, ...]] = {
-        "forward": (forward, by_sample, last),
-        "reverse": (by_sample, last),
-        "per_sample": (by_sample, last),
-    }
+    by_rows: tuple[JacobianSource, ...] = (reverse,) if facts.samples is None else (LayerWise(), PerSample())
+    ladder = dict.fromkeys(("reverse", "per_sample"), (*by_rows, last)) | {"forward": (forward, *by_rows, last)}
     if given == "per_sample" and n < k:
         return ladder["forward"], f"per sample, n = {n} < {k} residuals of a sample: forward"
     if given != "auto":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import second_directional
-from ..jacobians.base import JacobianSource
+from ..jacobians.base import DescendedError, JacobianSource
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
@@ -71,11 +71,14 @@ class Problem:
         accumulator = self.form.accumulator(tuple(x.shape), residual.rows, x.new_empty(0, dtype=self.dtype))
         params = residual.params(x)
         costs = []
-        with residual.replay():
-            for part in residual.parts():
-                for values, jacobian in self.source.blocks(part, params, accumulator.workspace):
-                    costs.append(self.loss.cost(values))
-                    accumulator.add(*self.loss.rescale(values, jacobian))
+        try:
+            with residual.replay():
+                for part in residual.parts():
+                    for values, jacobian in self.source.blocks(part, params, accumulator.workspace):
+                        costs.append(self.loss.cost(values))
+                        accumulator.add(*self.loss.rescale(values, jacobian))
+        except DescendedError:
+            return self._accumulate(residual, x)
         return accumulator, total(costs)
 
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +126,7 @@ class Problem:
         return Prior(root, root * x.to(self.dtype))
 
     def _with_penalty(self, cost: Tensor, x: Tensor) -> Tensor:
-        return cost if self.penalty is None else cost + half_sum(self.penalty * x.square())
+        return cost if self.penalty is None else cost + half_sum(self.penalty * x.to(self.dtype).square())
 
 
 def total(costs: list[Tensor]) -> Tensor:

@@ -11,6 +11,10 @@ from ..residuals.base import Part
 Workspace = Callable[[int], Tensor]  # rows -> (..., rows, n), to be filled
 
 
+class DescendedError(Exception):
+    """The source gave up and another stands in its place: what was begun must begin again."""
+
+
 class JacobianSource(Protocol):
     """One way to take derivatives."""
 

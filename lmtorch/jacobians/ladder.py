@@ -14,7 +14,8 @@ from torch import Tensor
 from .._autodiff import Params
 from .._errors import FallbackWarning, InputError
 from ..residuals.base import Part
-from .base import JacobianSource, Workspace
+from .base import DescendedError, JacobianSource, Workspace
+from .layerwise import NotLayerwiseError
 
 
 class Ladder:
@@ -27,6 +28,7 @@ class Ladder:
     def __init__(self, rungs: Sequence[JacobianSource]) -> None:
         self.rungs = list(rungs)
         self.refusals: list[str] = []
+        self.warned = False
 
     @property
     def current(self) -> JacobianSource:
@@ -34,22 +36,20 @@ class Ladder:
         return self.rungs[0]
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of the first rung that gives any."""
-        while True:
-            blocks = self.current.blocks(part, params, workspace)
-            try:
-                first = next(blocks)
-            except (InputError, torch.OutOfMemoryError):
+        """Blocks of the rung that serves; or `DescendedError`, after a step down, to begin again with the next."""
+        blocks = self.current.blocks(part, params, workspace)
+        try:
+            first = next(blocks)
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            # whatever the reason: if it is the closure's own fault, the last rung raises it as it is
+            if len(self.rungs) == 1:
                 raise
-            except Exception as error:
-                # whatever the reason: if it is the closure's own fault, the last rung raises it as it is
-                if len(self.rungs) == 1:
-                    raise
-                self._descend(error)
-                continue
-            yield first
-            yield from blocks
-            return
+            self._descend(error)
+            raise DescendedError from error
+        yield first
+        yield from blocks
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """As the rung that serves does."""
@@ -59,7 +59,10 @@ class Ladder:
         refused, self.rungs = self.rungs[0], self.rungs[1:]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         self.refusals.append(f"{refused!r}: {reason}")
-        if len(self.refusals) == 1:
+        if isinstance(error, NotLayerwiseError):
+            return  # a shortcut that does not fit this model, nothing to be warned of
+        if not self.warned:
+            self.warned = True
             warnings.warn(
                 f"the Jacobian by {refused!r} does not work for this model ({reason}); {self.current!r} serves.",
                 FallbackWarning,
