@@ -30,6 +30,7 @@ class SVD:
         # a NaN would make LAPACK raise, and fail the whole batch: give it zeros, and NaN back in the steps
         finite = (jacobian.isfinite().all(-1) & residual.isfinite()).all(-1)
         scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
+        used = (scaled != 0).any(-2) | ~finite[..., None]
         rows, columns = scaled.shape[-2:]
         if rows >= TALL * columns:
             q, scaled = torch.linalg.qr(scaled)
@@ -37,18 +38,21 @@ class SVD:
         u, singular, vh = torch.linalg.svd(scaled, full_matrices=False)
         rounding = max(rows, columns) * torch.finfo(singular.dtype).eps * singular[..., :1]
         projected = torch.where(finite[..., None], apply(u.mT, residual), torch.nan)
-        return SVDFactor(singular, vh, projected, scale, singular > rounding)
+        return SVDFactor(singular, vh, projected, scale, singular > rounding, used)
 
 
 class SVDFactor:
     """Singular values, Vᵀ and Uᵀr."""
 
-    def __init__(self, singular: Tensor, vh: Tensor, projected: Tensor, scale: Tensor, kept: Tensor) -> None:
+    def __init__(
+        self, singular: Tensor, vh: Tensor, projected: Tensor, scale: Tensor, kept: Tensor, used: Tensor
+    ) -> None:
         self.singular = singular  # (..., k)
         self.vh = vh  # (..., k, n)
         self.projected = projected  # (..., k), Uᵀr
         self.scale = scale  # (..., n)
         self.kept = kept  # (..., k) bool, above round-off
+        self.used = used  # (..., n) bool, columns of J that are not zero
 
     def _damped(self, damping: Tensor) -> Tensor:
         """S² + λ, infinite where nothing can be said."""
@@ -57,7 +61,9 @@ class SVDFactor:
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
-        return -apply(self.vh.mT, self.singular * self.projected / self._damped(damping)) / self.scale
+        step = -apply(self.vh.mT, self.singular * self.projected / self._damped(damping)) / self.scale
+        # round-off in V would let a parameter without influence, or one held at its bound, creep
+        return torch.where(self.used, step, 0.0)
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs; outside the row space of J only λ acts."""
