@@ -386,15 +386,29 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         Args:
             state_dict: from `state_dict`, possibly of an optimizer on another device.
         """
-        super().load_state_dict(state_dict)
-        # torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half precision
-        # to zero and turns flags into numbers: take the values themselves again, on the parameter's device
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        own = chain.from_iterable(group["params"] for group in self.param_groups)
-        for key, parameter in zip(saved, own, strict=True):
-            if key in state_dict["state"]:
-                self.state[parameter] = _moved(state_dict["state"][key], parameter.device)
-        self._forget()
+        loaded = state_dict
+
+        def notice(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+            nonlocal loaded
+            loaded = state_dict  # as the user's own hooks left it
+
+        def restore(_: torch.optim.Optimizer) -> None:
+            # torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half
+            # precision to zero and turns flags into numbers: take the values themselves, on the parameter's device
+            saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
+            own = chain.from_iterable(group["params"] for group in self.param_groups)
+            for key, parameter in zip(saved, own, strict=True):
+                if key in loaded["state"]:
+                    self.state[parameter] = _moved(loaded["state"][key], parameter.device)
+            self._forget()
+
+        last = self.register_load_state_dict_pre_hook(notice)
+        first = self.register_load_state_dict_post_hook(restore, prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
+            first.remove()
 
     def _forget(self) -> None:
         """Drop what can be found out again."""

@@ -64,7 +64,11 @@ class DualFactor:
             damped = self.gram.clone()
             damped.diagonal(dim1=-2, dim2=-1).add_(damping[..., None].to(damped.dtype))
         triangle, info = torch.linalg.cholesky_ex(torch.nan_to_num(damped, nan=-1.0))
-        triangle = torch.where((info == 0)[..., None, None], triangle, torch.nan)
+        # a pivot of pure round-off, from m residuals of lower rank, would pass for a solution
+        pivots = triangle.diagonal(dim1=-2, dim2=-1).square()
+        rounding = 4 * pivots.shape[-1] ** 0.5 * torch.finfo(pivots.dtype).eps * pivots.amax(-1)
+        regular = (info == 0) & (pivots.amin(-1) > rounding)
+        triangle = torch.where(regular[..., None, None], triangle, torch.nan)
         self.last = damping, triangle
         return triangle
 

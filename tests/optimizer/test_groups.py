@@ -145,6 +145,8 @@ BOUNDED = {  # residual, start, lower, upper: minima inside, on a face, in a cor
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", BOUNDED)
 def test_bounds_lead_where_scipy_goes(name, solver, device):
+    if solver == "dual" and name == "one side":
+        pytest.skip("the dual is for m < n; with a parameter frozen at its bound, m = 2 equations have rank 1 here")
     residual, start, lower, upper = BOUNDED[name]
     expected = least_squares(
         lambda x: np.array(residual(x)), start, bounds=(lower, upper), ftol=1e-15, xtol=1e-15, gtol=1e-15
