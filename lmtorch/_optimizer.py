@@ -139,7 +139,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         Raises:
             InputError: a bound, rate or penalty that cannot serve.
         """
-        if isinstance(param_group, dict) and isinstance(param_group.get("params"), nn.Module):
+        if isinstance(param_group["params"], nn.Module):
             param_group = {**param_group, "params": list(param_group["params"].named_parameters())}
         if self.param_groups and "param_names" in self.param_groups[0]:
             param_group = _named(param_group, len(self.param_groups))
@@ -246,7 +246,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     def _gather(self) -> tuple[Layout, list[dict[str, Any]]]:
         """The parameters that are not frozen, and the group of each."""
-        tensors, names, groups = [], [], []
+        tensors: list[Tensor] = []
+        names, groups = [], []
         for place, group in enumerate(self.param_groups):
             called = group.get("param_names") or [f"group {place}, parameter {i}" for i in range(len(group["params"]))]
             for name, tensor in zip(called, group["params"], strict=True):

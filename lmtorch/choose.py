@@ -94,6 +94,8 @@ class Options:
                 raise InputError(f"{what}={value!r} is no name and has no method {verb!r}.")
         if not (isinstance(self.jacobian, str) or callable(self.jacobian) or hasattr(self.jacobian, "blocks")):
             raise InputError(f"jacobian={self.jacobian!r} is no name, no function and has no method 'blocks'.")
+        if not isinstance(self.curvature, str):
+            raise InputError(f"curvature={self.curvature!r} is no name. Use one of {', '.join(map(repr, CURVATURES))}.")
         if not self.loss_scale > 0:
             raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
         for name in ("ftol", "xtol", "gtol"):

@@ -152,9 +152,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     relative = relative / torch.linalg.vector_norm(model.scale * x, dim=-1)
     eps = torch.finfo(state.x.dtype).eps
     noise = rounding(linearization, x, eps)
-    status = after_trial(
-        method.tolerances, eps, state.cost, actual, promised, relative.to(cost.dtype), accepted, noise
-    )
+    status = after_trial(method.tolerances, eps, state.cost, actual, promised, relative.to(cost.dtype), accepted, noise)
     return state._replace(
         x=select(accepted, trial, state.x),
         cost=torch.where(accepted, cost, state.cost),

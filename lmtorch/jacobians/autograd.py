@@ -70,7 +70,9 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice) -> No
             fill_(jacobian, _zeros_for_unused(gradients, twins, (jacobian.shape[0],)))
             return
     for place, row in enumerate(range(rows.start, rows.stop)):
-        gradients = torch.autograd.grad(residual[row], twins, retain_graph=True, allow_unused=True)
+        with torch.enable_grad():  # without it the row has no graph
+            value = residual[row]
+        gradients = torch.autograd.grad(value, twins, retain_graph=True, allow_unused=True)
         fill_(jacobian[place : place + 1], _zeros_for_unused(gradients, twins, ()))
 
 

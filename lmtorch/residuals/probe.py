@@ -86,7 +86,9 @@ def probe_samples(
             "Each sample needs the same number; terms that do not belong to a sample need step(closure)."
         )
     tolerance = torch.finfo(rows.dtype).eps ** 0.5
-    if not replay.random and not torch.allclose(first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True):
+    if not replay.random and not torch.allclose(
+        first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True
+    ):
         raise InputError(COUPLED.format(reason="BatchNorm in training mode, or some other operation over the batch"))
     return Probe(rows.shape[1], max(touched - single, single), replay.random)
 

@@ -234,7 +234,7 @@ def test_a_fallback_warns_once_for_each_optimizer(device):
     model = network(device)
     x, y = data(device, 30)
     opt = LevenbergMarquardt(model)
-    with pytest.warns(FallbackWarning, match="does not work") as caught:
+    with pytest.warns(FallbackWarning, match="does not work") as caught:  # noqa: PT031 - over all steps
         for rows in (30, 20, 10):  # other shapes are planned anew
             opt.step(lambda x, y: Old.apply(model(x)) - y, x[:rows], y[:rows])
             opt.step(lambda: Old.apply(model(x[:rows])) - y[:rows])  # noqa: B023

@@ -1,6 +1,7 @@
 """Options of a group: rates, penalties, bounds."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ SCHEDULERS = {
     "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda k: 0.9),
     "StepLR": lambda o: lr_scheduler.StepLR(o, 2),
     "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1, 3]),
-    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o),
-    "LinearLR": lambda o: lr_scheduler.LinearLR(o),
+    "ConstantLR": lr_scheduler.ConstantLR,
+    "LinearLR": lr_scheduler.LinearLR,
     "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
     "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, 10),
     "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 10),
@@ -40,7 +41,7 @@ SCHEDULERS = {
     "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler(
         [lr_scheduler.ConstantLR(o), lr_scheduler.ExponentialLR(o, 0.9)]
     ),
-    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o),
+    "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
 }
 
 
@@ -58,7 +59,7 @@ def test_every_scheduler_of_torch_drives_the_rate(make, tensor, device):
         else:
             scheduler.step()
     assert losses[-1] < losses[0]
-    assert all(after <= before for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after <= before for before, after in pairwise(losses))
 
 
 @pytest.mark.parametrize("lr", [0.25, torch.tensor(0.25), torch.tensor([0.25])], ids=["float", "0-d", "1-d"])
