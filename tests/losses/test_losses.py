@@ -1,0 +1,116 @@
+"""Losses: their derivatives, their rows, and robust fits beside scipy's."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+import lmtorch
+from lmtorch.losses.base import Loss
+from lmtorch.losses.linear import Linear
+from lmtorch.losses.robust import Robust, arctan, cauchy, huber, soft_l1
+
+RHOS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
+LOSSES: dict[str, Loss] = {
+    "linear": Linear(),
+    **{name: Robust(rho) for name, rho in RHOS.items()},
+    **{f"{name}, C = 0.3": Robust(rho, 0.3) for name, rho in RHOS.items()},
+}
+
+rhos = pytest.mark.parametrize("name", RHOS)
+losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+def residuals(m: int = 9, seed: int = 0) -> Tensor:
+    """From well inside to far outside."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(m, dtype=torch.float64, generator=generator) * torch.logspace(-3, 1.5, m, dtype=torch.float64)
+
+
+@rhos
+def test_the_derivatives_of_rho_are_those_of_autograd(name: str) -> None:
+    z = torch.logspace(-6, 4, 31, dtype=torch.float64, requires_grad=True)  # does not meet Huber's corner at 1
+    rho = RHOS[name](z)
+    (first,) = torch.autograd.grad(rho.value.sum(), z, create_graph=True)
+    torch.testing.assert_close(rho.first, first)
+    if first.requires_grad:
+        (second,) = torch.autograd.grad(first.sum(), z)
+        torch.testing.assert_close(rho.second, second, rtol=1e-9, atol=1e-14)
+
+
+@rhos
+def test_rho_is_the_square_near_zero(name: str) -> None:
+    z = torch.tensor([0.0, 1e-12], dtype=torch.float64)
+    rho = RHOS[name](z)
+    torch.testing.assert_close(rho.value, z, rtol=1e-11, atol=0)
+    torch.testing.assert_close(rho.first, torch.ones_like(z), rtol=1e-11, atol=0)
+
+
+@losses
+def test_rows_and_influence_have_the_gradient_of_the_cost(loss: Loss) -> None:
+    r = residuals().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss.cost(r), r)
+    J = torch.eye(r.shape[0], dtype=torch.float64)
+    rows, jacobian = loss.rescale(r.detach(), J)
+    torch.testing.assert_close(jacobian.mT @ rows, gradient)
+    torch.testing.assert_close(loss.influence(r.detach()), gradient)
+
+
+@losses
+def test_rows_have_the_hessian_of_the_cost_where_it_is_convex(loss: Loss) -> None:
+    r = residuals()
+    r = r[r.abs() < 0.15]  # inside of every inflection, (0.3 / √3) for the earliest
+    hessian = torch.func.hessian(loss.cost)(r)
+    _, jacobian = loss.rescale(r, torch.eye(r.shape[0], dtype=torch.float64))
+    torch.testing.assert_close(jacobian.mT @ jacobian, hessian)
+
+
+@losses
+def test_rows_beyond_the_inflection_are_finite(loss: Loss) -> None:
+    r = torch.tensor([0.0, -1e6, 1e6], dtype=torch.float64)
+    for part in loss.rescale(r, torch.ones(3, 2, dtype=torch.float64)):
+        assert part.isfinite().all()
+
+
+@losses
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_a_cost_is_one_number_for_each_problem_in_float64(loss: Loss, batch: tuple[int, ...]) -> None:
+    r = torch.randn(*batch, 5)
+    cost = loss.cost(r)
+    assert cost.shape == batch
+    assert cost.dtype == torch.float64
+    rows, jacobian = loss.rescale(r, torch.randn(*batch, 5, 2))
+    assert rows.shape == (*batch, 5)
+    assert jacobian.shape == (*batch, 5, 2)
+    assert rows.dtype == jacobian.dtype == torch.float32
+
+
+@rhos
+@pytest.mark.parametrize("scale", [0.1, 1.0], ids=str)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.linspace(0, 4, 40, dtype=torch.float64)
+    y = 2.5 * torch.exp(-1.3 * t) + 0.3 + 0.05 * torch.randn(40, dtype=torch.float64, generator=generator)
+    y[::7] += 2.0  # outliers
+
+    def residual(x: Tensor) -> Tensor:
+        return x[0] * torch.exp(-x[1] * t) + x[2] - y
+
+    jacobian = torch.func.jacfwd(residual)
+    theirs = least_squares(
+        lambda x: residual(torch.from_numpy(x)).numpy(), np.array([2.0, 1.0, 0.0]),
+        jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
+        loss=name, f_scale=scale, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=2000,
+    )  # fmt: skip
+    x = torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    opt = lmtorch.LevenbergMarquardt([x], loss=name, loss_scale=scale)
+    for _ in range(300):
+        opt.step(lambda: residual(x))
+        if opt.status.final:
+            break
+    assert opt.report is not None
+    assert opt.status.final
+    assert opt.report.loss_after == pytest.approx(theirs.cost, rel=1e-9)
+    torch.testing.assert_close(x.detach(), torch.from_numpy(theirs.x), rtol=1e-5, atol=1e-6)
