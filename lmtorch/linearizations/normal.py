@@ -1,8 +1,9 @@
 """JᵀJ and Jᵀr, summed over blocks of rows, so that J is never whole: for many residuals.
 
 JᵀJ is symmetric: only its lower triangle is summed, which saves up to half of the products, and mirrored once at the
-end. torch has no `syrk`; products of block rows up to the diagonal come near to it on every device. (scipy's BLAS has
-one, 15 % faster by itself; in the loop its threads and torch's waited for the same cores, and steps took twice as long.)
+end. torch has no `syrk`; products of block rows up to the diagonal come near to it on every device. (scipy's BLAS
+has one, 15 % faster by itself; in the loop its threads and torch's waited for the same cores, and steps took twice
+as long.)
 """
 
 from dataclasses import dataclass

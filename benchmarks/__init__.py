@@ -1,0 +1,1 @@
+"""Benchmarks beside rivals, as ratios measured in one run: `python -m benchmarks`."""

@@ -1,0 +1,36 @@
+"""Where numbers were measured: part of every result."""
+
+import datetime
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("lmtorch", "torch", "numpy", "scipy", "torch-levenberg-marquardt", "pypose")
+
+
+def description() -> str:
+    """Date, processor, threads and versions, in one paragraph."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} not installed")
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return (
+        f"{today}; {processor}, {torch.get_num_threads()} threads, {device}; Python {platform.python_version()}; "
+        + ", ".join(versions)
+    )
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -1,0 +1,77 @@
+"""Every optimizer behind the same two calls: a step, and the network it has trained."""
+
+from collections.abc import Callable
+
+import pypose
+import torch
+from torch import Tensor, nn
+from torch_levenberg_marquardt.loss import MSELoss
+from torch_levenberg_marquardt.training import LevenbergMarquardtModule
+
+import lmtorch
+
+Step = Callable[[], None]
+
+
+def lmtorch_default(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """lmtorch without an argument."""
+    opt = lmtorch.LevenbergMarquardt(net)
+    return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
+
+
+def lmtorch_full(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """lmtorch with JᵀJ from all rows: the same equations as the peers solve."""
+    opt = lmtorch.LevenbergMarquardt(net, curvature="full", solver="cholesky", damping="nielsen", scaling="levenberg")
+    return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
+
+
+def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """The peer at its fastest: Cholesky, the batch whole."""
+    peer = LevenbergMarquardtModule(net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky")
+    return lambda: _drop(peer.training_step(x, y))
+
+
+def pypose_lm(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """PyPose's, with its trust region and Cholesky."""
+    opt = pypose.optim.LM(
+        net, solver=pypose.optim.solver.Cholesky(), strategy=pypose.optim.strategy.TrustRegion(), vectorize=True
+    )
+    return lambda: _drop(opt.step(x, y))
+
+
+def lbfgs(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """torch's L-BFGS with strong Wolfe line search, 20 iterations a step."""
+    opt = torch.optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe", max_iter=20, history_size=50)
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = (net(x) - y).square().mean()
+        loss.backward()
+        return loss
+
+    return lambda: _drop(opt.step(closure))
+
+
+def adam(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """torch's Adam on the whole batch, rate 1e-2, ten updates a step."""
+    opt = torch.optim.Adam(net.parameters(), lr=1e-2)
+
+    def step() -> None:
+        for _ in range(10):
+            opt.zero_grad()
+            (net(x) - y).square().mean().backward()
+            opt.step()
+
+    return step
+
+
+def _drop(value: object) -> None:
+    """Steps return nothing here."""
+
+
+LM = {
+    "lmtorch (all rows)": lmtorch_full,
+    "torch-levenberg-marquardt": torch_levenberg_marquardt,
+    "pypose LM": pypose_lm,
+}
+ALL = {"lmtorch": lmtorch_default, **LM, "torch L-BFGS": lbfgs, "torch Adam": adam}

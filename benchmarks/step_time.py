@@ -1,0 +1,77 @@
+"""Seconds and peak memory of one step of each Levenberg–Marquardt, interleaved in one run."""
+
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from . import rivals, tasks
+from .gram import fastest
+from .machine import table
+from .tasks import Task
+
+STEPS = 8
+TASKS = {"sinc": tasks.SINC, "wide": tasks.WIDE}
+SLOW = 20.0  # seconds of a step beyond which a rival is asked only once
+
+
+def run() -> str:
+    """A table for each task."""
+    return "## One step\n\n" + "\n\n".join(_task(key, task) for key, task in TASKS.items())
+
+
+def _task(key: str, task: Task) -> str:
+    x, y = task.data()
+    n = sum(p.numel() for p in task.network(0).parameters())
+    J, normal = torch.randn(len(x), n), torch.zeros(n, n)
+    bare = fastest(lambda: torch.mm(J.mT, J, out=normal))
+    steps = {name: make(task.network(0), x, y) for name, make in rivals.LM.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    failed: dict[str, str] = {}
+    for _ in range(STEPS):
+        for name, step in steps.items():
+            if name in failed or (times[name] and times[name][0] > SLOW):
+                continue
+            begun = time.perf_counter()
+            try:
+                step()
+            except Exception as error:  # a rival may fail: that is a result
+                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"
+            times[name].append(time.perf_counter() - begun)
+    ours = min(times["lmtorch (all rows)"])
+    rows = []
+    for name in steps:
+        if name in failed:
+            rows.append([name, failed[name], "", "", ""])
+            continue
+        best = min(times[name])
+        rows.append([
+            name, f"{best * 1e3:.1f} ms", f"{best / ours:.2f}", f"{best / bare:.2f}", f"{_memory(key, name):.0f} MiB"
+        ])  # fmt: skip
+    title = f"### {task.name}, n = {n:,}\n\nThe product JᵀJ alone (torch.mm, J whole): {bare * 1e3:.1f} ms.\n\n"
+    return title + table(["", "fastest step", "over lmtorch", "over JᵀJ alone", "peak memory of three steps"], rows)
+
+
+def _memory(key: str, name: str) -> float:
+    """MiB by which the largest resident set of a fresh process grows over three steps."""
+    command = [sys.executable, "-m", "benchmarks.step_time", key, name]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
+
+
+def _measure(key: str, name: str) -> float:
+    task = TASKS[key]
+    x, y = task.data()
+    warm = rivals.LM[name](task.network(0), x[:64], y[:64])  # load libraries on a small batch first
+    warm()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = rivals.LM[name](task.network(0), x, y)
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+if __name__ == "__main__":
+    print(_measure(*sys.argv[1:]))
