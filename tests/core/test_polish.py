@@ -1,0 +1,51 @@
+"""Polishing: digits that the cost cannot see."""
+
+import pytest
+import torch
+
+from lmtorch.core.termination import Status, Tolerances
+from lmtorch.solvers.qr import QR
+from lmtorch.solvers.svd import SVD
+
+from ..nist import PROBLEMS, log_relative_error
+from .setting import decay, minimise
+
+LOOSE = Tolerances(1e-8, 1e-8, 1e-8)
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Chwirut2", "Thurber", "Gauss1", "MGH09", "Hahn1"])
+@pytest.mark.parametrize("solver", [SVD(), QR()], ids=["svd", "qr"])
+def test_it_adds_digits_and_takes_none(name: str, solver: SVD | QR) -> None:
+    problem = PROBLEMS[name]
+    b = torch.tensor(problem.starts[1], dtype=torch.float64)
+    plain = minimise(problem.residual, b, solver=solver, tolerances=LOOSE)
+    polished = minimise(problem.residual, b, solver=solver, tolerances=LOOSE, polish=60)
+    before = log_relative_error(plain.x, problem.certified)
+    after = log_relative_error(polished.x, problem.certified)
+    assert after >= max(before - 0.1, 9.0), (before, after)  # the last digit may turn
+    assert polished.status == plain.status
+
+
+def test_it_lowers_the_gradient_and_does_not_raise_the_cost_above_rounding() -> None:
+    x = torch.tensor([2.0, 2.0], dtype=torch.float64)
+    states = [minimise(decay, x, tolerances=LOOSE, polish=polish) for polish in (0, 60)]
+    before, after = ((torch.func.jacfwd(decay)(s.x).T @ decay(s.x)).norm() for s in states)
+    assert after <= before
+    assert after < 1e-13  # a few ε of ‖J‖ ‖r‖, both of order one
+    assert states[1].cost <= states[0].cost * (1 + 1e-14)
+
+
+def test_what_is_not_at_rest_is_left_alone() -> None:
+    x = torch.tensor([2.0, 2.0], dtype=torch.float64)
+    plain, polished = (minimise(decay, x, polish=polish, trials=20, single=True) for polish in (0, 60))
+    assert plain.status == polished.status == Status.RUNNING
+    assert torch.equal(plain.x, polished.x)
+
+
+def test_in_a_batch_one_problem_that_is_not_finite_leaves_the_others_digits_alone() -> None:
+    x = torch.tensor([[2.0, 2.0], [torch.nan, 1.0], [1.0, 0.5]], dtype=torch.float64)
+    state = minimise(decay, x, polish=60)
+    assert state.status[1] == Status.NOT_FINITE
+    clean = minimise(decay, torch.nan_to_num(x, nan=1.5), polish=60)
+    assert torch.equal(state.x[[0, 2]], clean.x[[0, 2]])
+    torch.testing.assert_close(state.x[0], state.x[2], rtol=1e-13, atol=1e-13)
