@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._masks import select
-from ..damping.base import Model, Outcome, gain_ratio
+from ..damping.base import Model, Outcome, Proposal, gain_ratio
 from ..damping.scaling import positive
 from ..linearizations.base import optimality, predicted_decrease
 from .method import Method
@@ -117,7 +117,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     running = state.status == Status.RUNNING
 
     begun = perf_counter()
-    step, damping = method.damping.propose(model, state.damping)
+    step, damping, linear = Proposal(*method.damping.propose(model, state.damping))
     valid = step.isfinite().all(-1) & running  # a failed factorisation leaves NaN
     step = torch.where(valid[..., None], step, 0.0)  # the user's function never sees a NaN of ours
 
@@ -130,7 +130,9 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     seconds = seconds._replace(solve=seconds.solve + tried - begun, trial=seconds.trial + perf_counter() - tried)
 
     actual = state.cost - cost
-    predicted = predicted_decrease(linearization, taken).to(cost.dtype)
+    if linear is not None:  # the linear model promises for a part of the step, moved as the whole is
+        linear = problem.move(state.x, torch.where(valid[..., None], linear, 0.0)).to(problem.dtype) - state.x
+    predicted = predicted_decrease(linearization, taken if linear is None else linear).to(cost.dtype)
     ratio = torch.where(valid, gain_ratio(actual, predicted), -1.0)
     accepted = ratio >= SUFFICIENT
 

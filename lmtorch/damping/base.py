@@ -30,6 +30,14 @@ class Outcome(NamedTuple):
     predicted: Tensor  # decrease that the linear model promised
 
 
+class Proposal(NamedTuple):
+    """A step to try."""
+
+    step: Tensor  # (..., n)
+    state: Any  # the strategy's, with the λ that made the step
+    linear: Tensor | None = None  # (..., n), the part that the linear model promises for; None: the whole step
+
+
 class DampingState(Protocol):
     """A NamedTuple of tensors (...,); whatever the strategy needs, and λ for the report."""
 
@@ -44,8 +52,8 @@ class Damping(Protocol):
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> Any:
         """The state before the first trial, from the linear model at the start."""
 
-    def propose(self, model: Model, state: Any) -> tuple[Tensor, Any]:
-        """A step (..., n), and the state with the λ that made it."""
+    def propose(self, model: Model, state: Any) -> tuple[Any, ...]:
+        """A `Proposal`, or simply (step, state): a step (..., n), and the state with the λ that made it."""
 
     def update(self, state: Any, outcome: Outcome) -> Any:
         """The state after a trial."""

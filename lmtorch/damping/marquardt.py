@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..linearizations.base import Linearization
-from .base import Model, Outcome
+from .base import Model, Outcome, Proposal
 from .nielsen import bounded
 
 
@@ -39,9 +39,9 @@ class Marquardt:
         largest = (linearization.column_norms / scale).square().amax(-1)
         return MarquardtState(bounded(self.initial * largest.to(linearization.cost.dtype)))
 
-    def propose(self, model: Model, state: MarquardtState) -> tuple[Tensor, MarquardtState]:
+    def propose(self, model: Model, state: MarquardtState) -> Proposal:
         """The damped step at λ."""
-        return model.factor.step(state.damping), state
+        return Proposal(model.factor.step(state.damping), state)
 
     def update(self, state: MarquardtState, outcome: Outcome) -> MarquardtState:
         """Up or down."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..linearizations.base import Linearization
-from .base import Model, Outcome
+from .base import Model, Outcome, Proposal
 
 SHRINK = 1 / 3  # Madsen & Nielsen 2010, alg. 6.18
 GROWTH = 2.0
@@ -43,9 +43,9 @@ class Nielsen:
         damping = bounded(self.initial * largest.to(linearization.cost.dtype))
         return NielsenState(damping, torch.full_like(damping, GROWTH))
 
-    def propose(self, model: Model, state: NielsenState) -> tuple[Tensor, NielsenState]:
+    def propose(self, model: Model, state: NielsenState) -> Proposal:
         """The damped step at λ."""
-        return model.factor.step(state.damping), state
+        return Proposal(model.factor.step(state.damping), state)
 
     def update(self, state: NielsenState, outcome: Outcome) -> NielsenState:
         """Shrink by the gain ratio, or grow."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._masks import settled
 from ..linearizations.base import Linearization
 from ..solvers.base import Factor
-from .base import Model, Outcome
+from .base import Model, Outcome, Proposal
 
 CLOSE = 0.1  # |φ| ≤ CLOSE Δ is near enough; MINPACK's p1
 NEWTON = 10  # iterations on λ at most, as in lmpar; one to three are usual
@@ -50,11 +50,11 @@ class TrustRegion:
         radius = self.initial * torch.where(size > 0, size, 1.0)
         return TrustRegionState(torch.zeros_like(radius), radius, torch.ones_like(radius, dtype=torch.bool))
 
-    def propose(self, model: Model, state: TrustRegionState) -> tuple[Tensor, TrustRegionState]:
+    def propose(self, model: Model, state: TrustRegionState) -> Proposal:
         """The solution of the trust-region subproblem."""
         gradient = torch.linalg.vector_norm(model.linearization.gradient / model.scale, dim=-1)
         damping = multiplier(model.factor, gradient.to(state.radius.dtype), state.radius, state.damping)
-        return model.factor.step(damping), state._replace(damping=damping)
+        return Proposal(model.factor.step(damping), state._replace(damping=damping))
 
     def update(self, state: TrustRegionState, outcome: Outcome) -> TrustRegionState:
         """Shrink after a poor gain by how far the cost overshot, double after a good one."""

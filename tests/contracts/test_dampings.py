@@ -117,7 +117,7 @@ def test_a_trust_region_step_ends_near_the_radius_or_is_gauss_newtons_inside(sol
         if before.cost < 1e-15:
             break  # the radius is of the size of round-off in x
         radius = before.damping.radius
-        step, state = TrustRegion().propose(model, before.damping)
+        step, state = TrustRegion().propose(model, before.damping)[:2]
         length = torch.linalg.vector_norm(model.scale * step)
         if state.damping == 0:
             seen.add("inside")
@@ -142,7 +142,7 @@ def test_a_batch_of_radii_is_met_problem_by_problem(solver: Solver, radius: floa
     _, model, _ = path(fun, x, TrustRegion(), solver=solver, trials=1)[0]
     state = TrustRegion().start(model.linearization, model.scale, x)
     state = state._replace(radius=torch.full_like(state.radius, radius))
-    step, state = TrustRegion().propose(model, state)
+    step, state = TrustRegion().propose(model, state)[:2]
     length = torch.linalg.vector_norm(model.scale * step, dim=-1)
     near = (length - radius).abs() <= 0.1 * radius * (1 + 1e-12)
     assert (near | (state.damping == 0) & (length <= radius)).all()
@@ -175,7 +175,7 @@ def test_without_it_they_do_not() -> None:
 def test_accepted_steps_are_downhill(name: str) -> None:
     for damping in DAMPINGS[:3]:
         for _, model, after in path(CLASSICAL[name].residual, start_of(name), damping, trials=10):
-            step, _ = damping.propose(model, after.damping)
+            step, _ = damping.propose(model, after.damping)[:2]
             assert (model.linearization.gradient * step).sum() <= 0
 
 
@@ -185,6 +185,19 @@ def test_geodesic_acceleration_comes_to_the_end_of_a_curved_valley_as_well(inner
     for damping in (inner, Geodesic(inner)):
         *_, (_, _, last) = path(CLASSICAL["rosenbrock"].residual, x, damping, trials=300)
         assert last.cost < 1e-20
+
+
+@pytest.mark.parametrize("inner", [TrustRegion(), Nielsen()], ids=repr)
+def test_geodesic_acceleration_halves_the_trials_in_a_narrow_valley(inner: Damping) -> None:
+    def valley(x: Tensor) -> Tensor:
+        return torch.stack([1000 * (x[..., 1] - x[..., 0] ** 2), 1 - x[..., 0]], -1)
+
+    x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    trials = []
+    for damping in (inner, Geodesic(inner)):
+        costs = [float(after.cost) for _, _, after in path(valley, x, damping, trials=300)]
+        trials.append(next(i for i, cost in enumerate(costs) if cost < 1e-12))
+    assert 2 * trials[1] < trials[0]
 
 
 @pytest.mark.parametrize("inner", [TrustRegion(), Nielsen(), Marquardt()], ids=repr)
@@ -205,11 +218,11 @@ def test_a_trial_that_is_no_number_shortens_the_reach_and_leaves_a_usable_state(
     outcome = Outcome(
         gain_ratio(nan, nan), torch.tensor(False), length=nan, slope=nan, actual=nan, predicted=nan,
     )  # fmt: skip
-    _, state = damping.propose(model, after.damping)
+    _, state = damping.propose(model, after.damping)[:2]
     for _ in range(100):
         state = damping.update(state, outcome)
     assert all(bool(field.isfinite().all()) for field in state)
-    step, _ = damping.propose(model, state)
+    step, _ = damping.propose(model, state)[:2]
     assert step.isfinite().all()
     assert torch.linalg.vector_norm(step) < 1e-6
 
