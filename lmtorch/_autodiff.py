@@ -74,7 +74,7 @@ def fill_(rows: Tensor, parts: Sequence[Tensor]) -> None:
     """Write each tensor's part (r, *param.shape) beside the others into rows (r, n)."""
     start = 0
     for part in parts:
-        flat = part.reshape(rows.shape[0], -1)
+        flat = (part.to_dense() if part.is_sparse else part).reshape(rows.shape[0], -1)
         rows[:, start : start + flat.shape[1]] = flat
         start += flat.shape[1]
 

@@ -26,7 +26,7 @@ from .residuals.closure import ClosureResidual, RowsChangedError, SampleResidual
 from .residuals.layout import Layout, real
 from .residuals.probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
 from .residuals.samples import Samples
-from .residuals.swap import Swap, TensorSwap, combined
+from .residuals.swap import ModuleSwap, Swap, TensorSwap, check_swap, combined
 from .solvers.base import Solver
 
 Closure = Callable[..., Any]
@@ -281,6 +281,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 probe = probe_closure(layout, swap, closure, exact)
             else:
                 probe = probe_samples(layout, swap, closure, samples, exact)
+            if exact and not probe.random and not isinstance(swap, ModuleSwap):
+                few = () if samples is None else samples.arguments(samples.take(slice(2)))
+                check_swap(layout.tensors, closure, few, swap)
             count = None if samples is None else samples.count
             facts = Facts(layout.n, probe.rows * (count or 1), count, probe.activations, x.dtype, x.device)
             plan = choose.plan(facts, self._options)

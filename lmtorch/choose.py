@@ -234,17 +234,18 @@ def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[Jacobian
     touched = facts.activations * (1 if facts.samples is None else chunk)
     directions = max(1, _memory.budget(facts.device, options.memory_limit) // max(1, 2 * touched + part * 8))
     forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
-    last = Autograd(min(m, directions))
+    last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
     if not isinstance(given, str):
         return (given if hasattr(given, "blocks") else Given(given),), "given"  # type: ignore[return-value]
     if given in ("2-point", "3-point"):
         return (FiniteDifference(given),), "given"  # type: ignore[arg-type]
     if given == "autograd":
-        return (last,), "given"
+        return (last, slow), "given"
     if given == "per_sample" and facts.samples is None:
         raise InputError("jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch.")
     by_rows: tuple[JacobianSource, ...] = (reverse,) if facts.samples is None else (LayerWise(), PerSample())
-    ladder = dict.fromkeys(("reverse", "per_sample"), (*by_rows, last)) | {"forward": (forward, *by_rows, last)}
+    rungs = (*by_rows, last, slow)
+    ladder = {"reverse": rungs, "per_sample": rungs, "forward": (forward, *rungs)}
     if given == "per_sample" and n < k:
         return ladder["forward"], f"per sample, n = {n} < {k} residuals of a sample: forward"
     if given != "auto":

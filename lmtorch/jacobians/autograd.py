@@ -21,9 +21,11 @@ class Autograd:
 
     Args:
         chunk: rows at once, where autograd can batch them. Default: all.
+        batched: let autograd batch rows where it can. Default: True.
     """
 
     chunk: int | None = None
+    batched: bool = True
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
         """Sample by sample where there are samples, otherwise all rows of the part from one graph."""
@@ -33,7 +35,7 @@ class Autograd:
                 residual = function(twins)
             for rows in ranges(residual.shape[0], self.chunk or residual.shape[0]):
                 jacobian = workspace(rows.stop - rows.start)
-                _rows_(jacobian, residual, twins, rows)
+                _rows_(jacobian, residual, twins, rows, self.batched)
                 yield residual[rows].detach(), jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
@@ -51,12 +53,12 @@ def _functions(part: Part) -> list[Callable[[Params], Tensor]]:
     return [lambda params, single=single: sample(params, *single) for single in singles]  # type: ignore[misc]
 
 
-def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice) -> None:
+def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batched: bool) -> None:
     """Fill rows e_iᵀJ, at once if the graph allows it."""
     if not residual.requires_grad:
         jacobian.zero_()
         return
-    if residual.shape[0] > 1:
+    if batched and residual.shape[0] > 1:
         directions = units(residual.shape[0], rows, residual)
         try:
             gradients = torch.autograd.grad(

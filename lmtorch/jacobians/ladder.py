@@ -16,6 +16,7 @@ from .._errors import FallbackWarning, InputError
 from ..residuals.base import Part
 from .base import DescendedError, JacobianSource, Workspace
 from .layerwise import NotLayerwiseError
+from .per_sample import PerSample
 
 
 class Ladder:
@@ -29,6 +30,7 @@ class Ladder:
         self.rungs = list(rungs)
         self.refusals: list[str] = []
         self.warned = False
+        self.verified = False
 
     @property
     def current(self) -> JacobianSource:
@@ -40,9 +42,15 @@ class Ladder:
         blocks = self.current.blocks(part, params, workspace)
         try:
             first = next(blocks)
-        except (InputError, torch.OutOfMemoryError):
+            if len(self.rungs) > 1 and not self.verified and not part.random:
+                _verify(part, params, *first)
+                self.verified = True
+        except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            # under vmap shapes may mislead an operator; elsewhere a closure that returns no residuals is at fault
+            if isinstance(error, InputError) and not isinstance(self.current, PerSample):
+                raise
             # whatever the reason: if it is the closure's own fault, the last rung raises it as it is
             if len(self.rungs) == 1:
                 raise
@@ -68,3 +76,32 @@ class Ladder:
                 FallbackWarning,
                 stacklevel=2,
             )
+
+
+def _verify(part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
+    """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
+
+    In torch 2.13 tangents pass through `detach`, and the batched backward of `cdist` leaves a part out.
+
+    Raises:
+        ArithmeticError: they differ.
+    """
+    twins = tuple(p.detach().clone().requires_grad_() for p in params)
+    with torch.enable_grad():
+        values = part.function(twins)
+    if not values.requires_grad:
+        return
+    weights = torch.arange(1, residual.shape[-1] + 1, device=values.device).to(values.dtype).cos()
+    direction = torch.zeros_like(values)
+    direction[..., : residual.shape[-1]] = weights  # the block's rows are the part's first
+    try:
+        gradients = torch.autograd.grad(values, twins, direction, allow_unused=True, materialize_grads=True)
+    except RuntimeError:
+        return  # nothing to compare with
+    expected = torch.cat([g.to_dense().reshape(-1) for g in gradients]).to(jacobian.dtype)
+    weights = weights.to(jacobian.dtype)
+    found = (jacobian.mT @ weights).reshape(-1)
+    size = (jacobian.abs().mT @ weights.abs()).reshape(-1) + expected.abs().amax()
+    close = (found - expected).abs() <= torch.finfo(values.dtype).eps ** 0.5 * size
+    if bool(jacobian.isfinite().all() & ~close.all()):
+        raise ArithmeticError("it disagrees with a plain backward pass: some operator's formula is wrong")

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
@@ -57,7 +58,8 @@ class ClosureResidual:
         return self.swap(self.layout.twins(params), other)
 
     def _function(self, params: Params) -> Tensor:
-        residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
+        with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
+            residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
         if residual.shape[0] != self.rows:
             raise RowsChangedError(
                 f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
@@ -132,7 +134,8 @@ class SampleResidual:
 
     def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
         """Residuals (s, k) of s samples."""
-        result = self.swap(self.layout.twins(params), self.closure, *self.samples.arguments(tensors))
+        with torch.enable_grad():  # as above
+            result = self.swap(self.layout.twins(params), self.closure, *self.samples.arguments(tensors))
         rows = outputs.by_sample(result, tensors[0].shape[0])
         if rows.shape[1] != self.per_sample:
             raise RowsChangedError(

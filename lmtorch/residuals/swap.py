@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .._errors import InputError
 
 
 class Swap(Protocol):
@@ -65,6 +67,42 @@ class TensorSwap:
         with _Replace({id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}):
             result = closure(*args)
         return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
+
+
+def check_swap(parameters: Sequence[Tensor], closure: Callable[..., Any], args: tuple[Any, ...], swap: Swap) -> None:
+    """Hold the gradients in the twins to those in the parameters themselves: does the mode see every use of them?
+
+    An `autograd.Function` takes its arguments past every torch function mode.
+
+    Raises:
+        InputError: it does not.
+    """
+
+    def gradients(call: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+        with torch.enable_grad():
+            leaves = [leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            total = [torch.view_as_real(leaf).sum() if leaf.is_complex() else leaf.sum() for leaf in leaves]
+        if not total:
+            return []
+        return list(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True))
+
+    twins = [t.detach().clone().requires_grad_() for t in parameters]
+    try:
+        mine = gradients(lambda: swap(twins, closure, *args), twins)
+        theirs = gradients(lambda: closure(*args), parameters)
+    except RuntimeError:
+        return  # not to be differentiated like this: nothing to compare with
+    eps = torch.finfo(parameters[0].dtype).eps ** 0.5
+    same = len(mine) == len(theirs) and all(
+        torch.allclose(a.to_dense(), b.to_dense(), rtol=eps, atol=eps, equal_nan=True)
+        for a, b in zip(mine, theirs, strict=True)
+    )
+    if not same:
+        raise InputError(
+            "the parameters act where their values cannot be replaced (an autograd.Function takes them directly, or a "
+            "layer changes its buffers at each call). Pass the module instead of its parameters: "
+            "LevenbergMarquardt(model)."
+        )
 
 
 class BothSwap:

@@ -1,0 +1,101 @@
+"""Layers that are hard for torch.func or for swapping parameters: the same Jacobian from whatever rung serves.
+
+The reference is `.backward()` on the model's own parameters, row by row.
+"""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lmtorch
+from lmtorch import FallbackWarning, InputError
+from lmtorch.residuals.samples import Samples
+
+from .layers import CASES, LayerCase, reference_jacobian
+
+# a function mode does not see the arguments of an autograd.Function, nor can it keep a buffer from changing
+UNSEEN = ("old_function", "new_function", "new_function_forward", "spectral_norm_train")
+
+cases = pytest.mark.parametrize("case", CASES, ids=repr)
+given = pytest.mark.parametrize("given", ["module", "tensors"])
+sampled = pytest.mark.parametrize("by_sample", [False, True], ids=["whole", "samples"])
+
+
+def prepare(case: LayerCase, given: str, by_sample: bool) -> tuple[Any, Any, tuple[Tensor, ...], Any, Any]:
+    model = case.build()
+    x, y = case.inputs()
+    opt = lmtorch.LevenbergMarquardt(model if given == "module" else model.parameters(), solver="svd")
+    if by_sample:
+        return opt, lambda x, y: model(x) - y, (x, y), model, (x, y)
+    return opt, lambda: model(x) - y, (), model, (x, y)
+
+
+def jacobian(opt: Any, closure: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
+    """The matrix that a step would use, and the ladder that gave it."""
+    with torch.no_grad():
+        layout, groups = opt._gather()
+        x = layout.flatten()
+        samples = Samples(batch) if batch else None
+        plan, residual, ladder, _ = opt._prepare(layout, opt._swap(layout), closure, samples, x)
+        problem = opt._problem(layout, groups, plan, residual, ladder, x)
+        return problem.linearize(x).jacobian, ladder
+
+
+@cases
+@given
+@sampled
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample: bool) -> None:
+    if case.random:
+        pytest.skip("draws random numbers: see tests/optimizer/test_batches.py")
+    opt, closure, batch, model, (x, y) = prepare(case, given, by_sample)
+    if by_sample and case.couples_samples:
+        before = [p.clone() for p in model.parameters()]
+        with pytest.raises(InputError, match=r"BatchNorm|other samples|statistics"):
+            jacobian(opt, closure, batch)
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+        return
+    if given == "tensors" and case.name in UNSEEN:
+        with pytest.raises(InputError, match=r"Pass the module|other samples"):
+            jacobian(opt, closure, batch)
+        return
+    if (
+        case.name == "checkpoint_reentrant"
+    ):  # knows .backward() only, and runs again when the parameters are no longer swapped
+        with pytest.raises(RuntimeError):
+            jacobian(opt, closure, batch)
+        return
+    found, _ = jacobian(opt, closure, batch)
+    twin = case.build()
+    expected = reference_jacobian(twin, twin(x) - y)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@cases
+@given
+@sampled
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_a_step_lowers_the_loss(case: LayerCase, given: str, by_sample: bool) -> None:
+    if by_sample and case.couples_samples:
+        pytest.skip("refused, as the test above holds")
+    if case.name == "checkpoint_reentrant" or (given == "tensors" and case.name in UNSEEN):
+        pytest.skip("refused, as the test above holds")
+    opt, closure, batch, _, _ = prepare(case, given, by_sample)
+    for _ in range(3):
+        opt.step(closure, *batch)
+        if opt.report.accepted:
+            break
+    assert opt.report.loss_after < opt.report.loss
+
+
+def test_falling_back_warns_once_and_names_what_refused() -> None:
+    case = next(c for c in CASES if c.name == "old_function")
+    opt, closure, batch, _, _ = prepare(case, "module", True)
+    with pytest.warns(FallbackWarning, match="does not work for this model"):
+        opt.step(closure, *batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opt.step(closure, *batch)
