@@ -12,7 +12,7 @@ from .gram import fastest
 from .machine import table
 from .tasks import Task
 
-STEPS = 8
+STEPS = 7
 TASKS = {"sinc": tasks.SINC, "wide": tasks.WIDE}
 SLOW = 20.0  # seconds of a step beyond which a rival is asked only once
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import rivals
 from .machine import table
-from .tasks import CONCRETE_TABLE, SINC, WIDE, Task
+from .tasks import CONCRETE_TABLE, SINC, Task
 
 SEEDS = (0, 1, 2)
 Curve = list[tuple[float, float]]

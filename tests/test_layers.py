@@ -51,6 +51,8 @@ def jacobian(opt: Any, closure: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor,
 def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample: bool) -> None:
     if case.random:
         pytest.skip("draws random numbers: see tests/optimizer/test_batches.py")
+    if case.name == "checkpoint_reentrant_first":
+        pytest.skip("torch.autograd.grad itself leaves such a layer out (torch 2.13); docs/optimizer.md says so")
     opt, closure, batch, model, (x, y) = prepare(case, given, by_sample)
     if by_sample and case.couples_samples:
         before = [p.clone() for p in model.parameters()]
@@ -62,9 +64,7 @@ def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample
         with pytest.raises(InputError, match=r"Pass the module|other samples"):
             jacobian(opt, closure, batch)
         return
-    if (
-        case.name == "checkpoint_reentrant"
-    ):  # knows .backward() only, and runs again when the parameters are no longer swapped
+    if case.name == "checkpoint_reentrant":  # knows .backward() only, and runs again with other parameters
         with pytest.raises(RuntimeError):
             jacobian(opt, closure, batch)
         return
@@ -99,3 +99,12 @@ def test_falling_back_warns_once_and_names_what_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opt.step(closure, *batch)
+
+
+def test_a_parameter_that_the_closure_names_directly_is_swapped_too() -> None:
+    model = torch.nn.Linear(3, 1, dtype=torch.float64)
+    weight = model.weight
+    x = torch.randn(5, 3, dtype=torch.float64)
+    opt = lmtorch.LevenbergMarquardt(model, solver="svd")
+    found, _ = jacobian(opt, lambda: x @ weight[0] + model(x)[:, 0] - 1, ())
+    torch.testing.assert_close(found, torch.cat([2 * x, torch.ones(5, 1, dtype=x.dtype)], 1))

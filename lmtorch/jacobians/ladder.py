@@ -14,7 +14,7 @@ from torch import Tensor
 from .._autodiff import Params
 from .._errors import FallbackWarning, InputError
 from ..residuals.base import Part
-from .base import DescendedError, JacobianSource, Workspace
+from .base import GROSS, DescendedError, JacobianSource, Workspace
 from .layerwise import NotLayerwiseError
 from .per_sample import PerSample
 
@@ -102,6 +102,6 @@ def _verify(part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> N
     weights = weights.to(jacobian.dtype)
     found = (jacobian.mT @ weights).reshape(-1)
     size = (jacobian.abs().mT @ weights.abs()).reshape(-1) + expected.abs().amax()
-    close = (found - expected).abs() <= torch.finfo(values.dtype).eps ** 0.5 * size
+    close = (found - expected).abs() <= GROSS * size
     if bool(jacobian.isfinite().all() & ~close.all()):
         raise ArithmeticError("it disagrees with a plain backward pass: some operator's formula is wrong")

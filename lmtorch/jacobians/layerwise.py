@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._autodiff import Params
 from ..residuals.base import Part
-from .base import Workspace
+from .base import GROSS, Workspace
 
 
 class NotLayerwiseError(Exception):
@@ -132,7 +132,6 @@ def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
     expected = torch.cat([g.reshape(-1) for g in gradients]).to(rows.dtype)
     found = rows.sum(0)
     size = rows.abs().sum(0) + expected.abs().amax()
-    tolerance = torch.finfo(residual.dtype).eps ** 0.5
     finite = rows.isfinite().all()
-    if bool(finite) and not bool(((found - expected).abs() <= tolerance * size).all()):
+    if bool(finite) and not bool(((found - expected).abs() <= GROSS * size).all()):
         raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")

@@ -6,6 +6,7 @@ A closure sees its parameters through a module it closes over, or as tensors it 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -30,18 +31,22 @@ class ModuleSwap:
     Args:
         module: what the closure calls.
         names: the parameters' names in it, in the order of the twins.
+        tensors: the parameters, which the closure may also name directly (`w = model.weight`).
     """
 
-    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, names: Sequence[str], tensors: Sequence[Tensor] = ()) -> None:
         self.owner = _Owner(module)
         self.module = module
         self.names = [f"module.{name}" for name in names]
+        self.direct = TensorSwap(tensors) if tensors else None
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
         values: dict[str, Tensor] = dict(zip(self.names, twins, strict=True))
         if self.module.training:
             values |= {f"module.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+        if self.direct is not None:
+            closure = partial(self.direct, twins, closure)
         return functional_call(self.owner, values, (closure, *args))
 
 
@@ -81,17 +86,21 @@ def check_swap(parameters: Sequence[Tensor], closure: Callable[..., Any], args: 
     def gradients(call: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         with torch.enable_grad():
             leaves = [leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            sizes.append([leaf.shape for leaf in leaves])
             total = [torch.view_as_real(leaf).sum() if leaf.is_complex() else leaf.sum() for leaf in leaves]
         if not total:
             return []
         return list(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True))
 
+    sizes: list[list[torch.Size]] = []
     twins = [t.detach().clone().requires_grad_() for t in parameters]
     try:
         mine = gradients(lambda: swap(twins, closure, *args), twins)
         theirs = gradients(lambda: closure(*args), parameters)
     except RuntimeError:
         return  # not to be differentiated like this: nothing to compare with
+    if mine and theirs and sizes[0] != sizes[1]:
+        return  # not the same data at every call, which the next evaluation will say
     eps = torch.finfo(parameters[0].dtype).eps ** 0.5
     same = len(mine) == len(theirs) and all(
         torch.allclose(a.to_dense(), b.to_dense(), rtol=eps, atol=eps, equal_nan=True)
@@ -123,7 +132,8 @@ class BothSwap:
 def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]) -> Swap:
     """The swap for tensors of which those in `names` (by id) are parameters of the module."""
     inside = [id(t) in names for t in tensors]
-    own = ModuleSwap(module, [names[id(t)] for t in tensors if id(t) in names])
+    mine = [t for t in tensors if id(t) in names]
+    own = ModuleSwap(module, [names[id(t)] for t in mine], mine)
     if all(inside):
         return own
     return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
