@@ -14,7 +14,7 @@ import lmtorch
 from lmtorch import FallbackWarning, InputError
 from lmtorch.residuals.samples import Samples
 
-from .layers import CASES, LayerCase, reference_jacobian
+from .layers import CASES, LayerCase, OldCube, reference_jacobian
 
 # a function mode does not see the arguments of an autograd.Function, nor can it keep a buffer from changing
 UNSEEN = ("old_function", "new_function", "new_function_forward", "spectral_norm_train")
@@ -108,3 +108,30 @@ def test_a_parameter_that_the_closure_names_directly_is_swapped_too() -> None:
     opt = lmtorch.LevenbergMarquardt(model, solver="svd")
     found, _ = jacobian(opt, lambda: x @ weight[0] + model(x)[:, 0] - 1, ())
     torch.testing.assert_close(found, torch.cat([2 * x, torch.ones(5, 1, dtype=x.dtype)], 1))
+
+
+@given
+@sampled
+def test_a_function_that_hides_its_arguments_is_refused_also_where_numbers_are_drawn(
+    given: str, by_sample: bool
+) -> None:
+    model = torch.nn.Linear(3, 3, dtype=torch.float64)
+    weight = model.weight  # named directly, so that the module's own swap does not serve either
+    x = torch.randn(5, 3, dtype=torch.float64)
+
+    def closure(x: Tensor = x) -> Tensor:
+        return model(x) * torch.rand_like(x) + OldCube.apply(x, weight)
+
+    opt = lmtorch.LevenbergMarquardt(model if given == "module" else model.parameters())
+    before = weight.detach().clone()
+    with pytest.raises(InputError, match="acts where its value cannot be replaced"):
+        opt.step(closure, *((x,) if by_sample else ()))
+    assert torch.equal(weight, before)
+
+
+def test_a_result_from_before_the_step_is_refused() -> None:
+    model = torch.nn.Linear(3, 1, dtype=torch.float64)
+    early = model(torch.randn(5, 3, dtype=torch.float64))
+    opt = lmtorch.LevenbergMarquardt(model)
+    with pytest.raises(InputError, match="before the step"):
+        opt.step(lambda: early * model.weight[0, 0] - 1)

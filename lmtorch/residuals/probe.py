@@ -13,7 +13,7 @@ from . import outputs
 from .layout import Layout
 from .replay import Replay
 from .samples import Samples
-from .swap import Swap
+from .swap import Swap, check_reach
 
 COUPLED = (
     "the residuals of a sample change with the other samples of the batch ({reason}), so they are not independent per "
@@ -45,6 +45,7 @@ def probe_closure(layout: Layout, swap: Swap, closure: Callable[..., Any], diffe
     if residual.shape[0] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(residual, layout)
+    check_reach(residual, layout.tensors, layout.names)
     _dependent(residual, differentiable)
     return Probe(residual.shape[0], touched, replay.random)
 
@@ -67,6 +68,7 @@ def probe_samples(
     if rows.shape[1] == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
     _same_device(rows, layout)
+    check_reach(rows, layout.tensors, layout.names)
     _dependent(rows, differentiable)
     if count == 1:
         replay.rewind()

@@ -114,6 +114,31 @@ def check_swap(parameters: Sequence[Tensor], closure: Callable[..., Any], args: 
         )
 
 
+def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Hold a swapped evaluation to its word: no gradient may lead to the parameters themselves.
+
+    Where one does, their values act past the swap, and their columns of J would silently be zero. Nothing is
+    evaluated for it, and where all is well autograd finds no path and runs no backward pass.
+
+    Raises:
+        InputError: one does.
+    """
+    if not residual.requires_grad:
+        return
+    cotangent = torch.zeros_like(residual)
+    reached: Sequence[Tensor | None] = torch.autograd.grad(
+        residual, parameters, cotangent, retain_graph=True, allow_unused=True
+    )
+    missed = next((name for name, gradient in zip(names, reached, strict=True) if gradient is not None), None)
+    if missed is not None:
+        raise InputError(
+            f"{missed!r} acts where its value cannot be replaced: an autograd.Function takes the tensor itself, or the "
+            "closure uses a result that was computed before the step. Pass the module instead of its parameters, "
+            "LevenbergMarquardt(model); let the closure call the module rather than name its weights; and compute "
+            "inside the closure what depends on the parameters, or detach it."
+        )
+
+
 class BothSwap:
     """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
 
