@@ -9,7 +9,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
 
 Written by `make bench`. Times are the least of several runs, rivals interleaved in one process; memory is the growth of
-the largest resident set of a fresh process. Nothing here has been run on a GPU yet.
+the largest resident set of a fresh process. Nothing here has been run on a GPU yet. PyPose's LM is missing: two runs
+with it in the list, its Jacobian vectorized and not, were killed for lack of memory (24 GiB).
 """
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pypose
 import torch
 from torch import Tensor, nn
 from torch_levenberg_marquardt.loss import MSELoss
@@ -29,14 +28,6 @@ def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """The peer at its fastest: Cholesky, the batch whole."""
     peer = LevenbergMarquardtModule(net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky")
     return lambda: _drop(peer.training_step(x, y))
-
-
-def pypose_lm(net: nn.Module, x: Tensor, y: Tensor) -> Step:
-    """PyPose's, with its trust region and Cholesky."""
-    opt = pypose.optim.LM(
-        net, solver=pypose.optim.solver.Cholesky(), strategy=pypose.optim.strategy.TrustRegion(), vectorize=True
-    )
-    return lambda: _drop(opt.step(x, y))
 
 
 def lbfgs(net: nn.Module, x: Tensor, y: Tensor) -> Step:
@@ -72,6 +63,5 @@ def _drop(value: object) -> None:
 LM = {
     "lmtorch (all rows)": lmtorch_full,
     "torch-levenberg-marquardt": torch_levenberg_marquardt,
-    "pypose LM": pypose_lm,
 }
 ALL = {"lmtorch": lmtorch_default, **LM, "torch L-BFGS": lbfgs, "torch Adam": adam}

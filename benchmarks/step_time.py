@@ -14,7 +14,7 @@ from .tasks import Task
 
 STEPS = 7
 TASKS = {"sinc": tasks.SINC, "wide": tasks.WIDE}
-SLOW = 20.0  # seconds of a step beyond which a rival is asked only once
+SLOW = 2.0  # seconds of a step beyond which a rival is asked only once
 
 
 def run() -> str:

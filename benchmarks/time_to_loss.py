@@ -20,7 +20,7 @@ def run(pictures: Path) -> str:
     """A table and a figure for each task."""
     sections = []
     for task, picture in (
-        (SINC, "benchmark_sinc.png"), (CONCRETE_TABLE, "benchmark_concrete.png"), (WIDE, "benchmark_wide.png")
+        (SINC, "benchmark_sinc.png"), (CONCRETE_TABLE, "benchmark_concrete.png"),
     ):  # fmt: skip
         curves = {name: [_curve(task, name, seed) for seed in SEEDS] for name in rivals.ALL}
         rows = []
