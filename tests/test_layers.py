@@ -135,3 +135,32 @@ def test_a_result_from_before_the_step_is_refused() -> None:
     opt = lmtorch.LevenbergMarquardt(model)
     with pytest.raises(InputError, match="before the step"):
         opt.step(lambda: early * model.weight[0, 0] - 1)
+
+
+@sampled
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_a_wrong_formula_is_found_also_where_numbers_are_drawn(by_sample: bool) -> None:
+    model = torch.nn.Linear(3, 2, dtype=torch.float64)
+    x = torch.randn(6, 3, dtype=torch.float64)
+
+    def closure(x: Tensor = x) -> Tensor:
+        with torch.no_grad():  # through which tangents pass
+            size = model.weight.norm()
+        return torch.nn.functional.dropout(model(x) / size, 0.5)
+
+    opt = lmtorch.LevenbergMarquardt(model, solver="svd")
+    torch.manual_seed(1)
+    found, _ = jacobian(opt, closure, (x,) if by_sample else ())
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, reference_jacobian(model, closure()), rtol=1e-9, atol=1e-11)
+
+
+@given
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_the_jacobian_and_the_cost_draw_the_same_numbers(given: str) -> None:
+    case = next(c for c in CASES if c.name == "transformer_layer_dropout")
+    opt, closure, _, model, _ = prepare(case, given, False)
+    torch.manual_seed(1)
+    found, _ = jacobian(opt, closure, ())
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, reference_jacobian(model, closure()), rtol=1e-9, atol=1e-11)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._autodiff import Params
 from .._errors import FallbackWarning, InputError
 from ..residuals.base import Part
+from ..residuals.replay import Replay
 from .base import GROSS, DescendedError, JacobianSource, Workspace
 from .layerwise import NotLayerwiseError
 from .per_sample import PerSample
@@ -40,10 +41,14 @@ class Ladder:
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of the rung that serves; or `DescendedError`, after a step down, to begin again with the next."""
         blocks = self.current.blocks(part, params, workspace)
+        replay = Replay(params[0].device, part.random)
         try:
-            first = next(blocks)
-            if len(self.rungs) > 1 and not self.verified and not part.random:
-                _verify(part, params, *first)
+            with replay():
+                first = next(blocks)
+            if len(self.rungs) > 1 and not self.verified:
+                with replay():
+                    _verify(self.current, part, params, *first)
+                replay.finish()
                 self.verified = True
         except torch.OutOfMemoryError:
             raise
@@ -78,19 +83,24 @@ class Ladder:
             )
 
 
-def _verify(part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
+def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
     """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
 
-    In torch 2.13 tangents pass through `detach`, and the batched backward of `cdist` leaves a part out.
+    In torch 2.13 tangents pass through `detach` and `no_grad`, the batched backward of `cdist` leaves a part out, and
+    dropout of a strided tensor draws another mask inside torch.func than outside from the same seed.
 
     Raises:
         ArithmeticError: they differ.
     """
     twins = tuple(p.detach().clone().requires_grad_() for p in params)
     with torch.enable_grad():
-        values = part.function(twins)
+        values = source.evaluate(part, twins)
     if not values.requires_grad:
         return
+    if part.random and not torch.allclose(
+        values.detach()[..., : residual.shape[-1]], residual, rtol=GROSS, atol=GROSS, equal_nan=True
+    ):
+        raise ArithmeticError("it draws other random numbers than an evaluation of the residuals")
     weights = torch.arange(1, residual.shape[-1] + 1, device=values.device).to(values.dtype).cos()
     direction = torch.zeros_like(values)
     direction[..., : residual.shape[-1]] = weights  # the block's rows are the part's first
