@@ -1,8 +1,5 @@
-"""Seconds and peak memory of one step of each Levenberg–Marquardt, interleaved in one run."""
+"""Seconds of one step of each Levenberg–Marquardt, interleaved in one run."""
 
-import resource
-import subprocess
-import sys
 import time
 
 import torch
@@ -44,34 +41,11 @@ def _task(key: str, task: Task) -> str:
     rows = []
     for name in steps:
         if name in failed:
-            rows.append([name, failed[name], "", "", ""])
+            rows.append([name, failed[name], "", ""])
             continue
         best = min(times[name])
         rows.append([
-            name, f"{best * 1e3:.1f} ms", f"{best / ours:.2f}", f"{best / bare:.2f}", f"{_memory(key, name):.0f} MiB"
+            name, f"{best * 1e3:.1f} ms", f"{best / ours:.2f}", f"{best / bare:.2f}"
         ])  # fmt: skip
     title = f"### {task.name}, n = {n:,}\n\nThe product JᵀJ alone (torch.mm, J whole): {bare * 1e3:.1f} ms.\n\n"
-    return title + table(["", "fastest step", "over lmtorch", "over JᵀJ alone", "peak memory of three steps"], rows)
-
-
-def _memory(key: str, name: str) -> float:
-    """MiB by which the largest resident set of a fresh process grows over three steps."""
-    command = [sys.executable, "-m", "benchmarks.step_time", key, name]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
-def _measure(key: str, name: str) -> float:
-    task = TASKS[key]
-    x, y = task.data()
-    warm = rivals.LM[name](task.network(0), x[:64], y[:64])  # load libraries on a small batch first
-    warm()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = rivals.LM[name](task.network(0), x, y)
-    for _ in range(3):
-        step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-if __name__ == "__main__":
-    print(_measure(*sys.argv[1:]))
+    return title + table(["", "fastest step", "over lmtorch", "over JᵀJ alone"], rows)
