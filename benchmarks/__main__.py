@@ -8,9 +8,9 @@ from . import gram, machine, step_time, time_to_loss
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`. Times of a step are the least of several, rivals interleaved in one process;
-peak memory has not been measured beside rivals yet. Nothing here has been run on a GPU yet. PyPose's LM is missing: two runs
-with it in the list, its Jacobian vectorized and not, were killed for lack of memory (24 GiB).
+Written by `make bench`. Times of a step are the least of several, rivals interleaved in one process.
+Peak memory has not been measured beside rivals yet. Nothing here has been run on a GPU yet.
+PyPose's LM is missing: two runs with it in the list were killed for lack of memory (24 GiB).
 """
 
 
