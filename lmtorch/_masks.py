@@ -14,10 +14,11 @@ def select(mask: Tensor, new: T, old: T) -> T:
         return new
     if isinstance(new, tuple):
         pairs: Any = zip(new, old, strict=True)  # type: ignore[call-overload]  # a NamedTuple of the same type
-        return new._make(select(mask, a, b) for a, b in pairs)  # type: ignore[attr-defined]
+        return new._make(select(mask, a, b) for a, b in pairs)  # type: ignore[attr-defined]  # a NamedTuple has it
     assert isinstance(new, Tensor)
     assert isinstance(old, Tensor)
-    return torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)  # type: ignore[return-value]
+    chosen: Any = torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
+    return chosen
 
 
 def settled(mask: Tensor) -> bool:

@@ -172,13 +172,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def explain(self) -> None:
         """Print what was chosen for the last step and the numbers behind it."""
         if self._last is None:
-            print("nothing is chosen yet: the first step shows the shape of the problem")  # noqa: T201
+            print("nothing is chosen yet: the first step shows the shape of the problem")  # noqa: T201  # what it is for
             return
         plan, ladder = self._last
-        print(choose.explanation(plan, tuple(ladder.refusals)))  # noqa: T201
+        print(choose.explanation(plan, tuple(ladder.refusals)))  # noqa: T201  # what it is for
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]  # torch: a loss
         """One step: linearize, then try until the loss goes down.
 
         Args:

@@ -50,7 +50,8 @@ SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), 
 DAMPINGS: dict[str, Damping] = {"trust_region": TrustRegion(), "nielsen": Nielsen(), "marquardt": Marquardt()}
 SCALINGS: dict[str, Scaling] = {"more": More(), "levenberg": Levenberg(), "marquardt": CurrentNorms()}
 RHOS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
-SOURCES = ("forward", "reverse", "per_sample", "autograd", "2-point", "3-point")
+DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
+SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
 CURVATURES = ("auto", "full", "sampled")
 
 
@@ -236,9 +237,9 @@ def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[Jacobian
     forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
     last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
     if not isinstance(given, str):
-        return (given if hasattr(given, "blocks") else Given(given),), "given"  # type: ignore[return-value]
-    if given in ("2-point", "3-point"):
-        return (FiniteDifference(given),), "given"  # type: ignore[arg-type]
+        return (given if isinstance(given, JacobianSource) else Given(given),), "given"
+    if given in DIFFERENCES:
+        return (DIFFERENCES[given],), "given"
     if given == "autograd":
         return (last, slow), "given"
     if given == "per_sample" and facts.samples is None:

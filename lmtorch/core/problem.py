@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import second_directional
-from ..jacobians.base import DescendedError, JacobianSource
+from ..jacobians.base import DescendedError, JacobianSource, Workspace
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
@@ -42,10 +42,8 @@ class Problem:
 
     def linearize(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, with the variables that may not move frozen."""
-        linearization = self._rows(x) if self.sample is None else self._estimate(x, self.sample)
-        return (
-            linearization if self.bounds is None else linearization.freeze(self.bounds.free(x, linearization.gradient))
-        )
+        model = self._rows(x) if self.sample is None else self._estimate(x, self.sample)
+        return model if self.bounds is None else model.freeze(self.bounds.free(x, model.gradient))
 
     def _rows(self, x: Tensor) -> Linearization:
         """The linear model from every row."""
@@ -134,7 +132,8 @@ def total(costs: list[Tensor]) -> Tensor:
     return costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
 
 
-def _fresh(x: Tensor, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+def _fresh(x: Tensor, dtype: torch.dtype) -> Workspace:
+    """Blocks of their own, where nothing is accumulated."""
     return lambda rows: x.new_empty(*x.shape[:-1], rows, x.shape[-1], dtype=dtype)
 
 
@@ -142,7 +141,9 @@ def _second_directional(part: Part, params: tuple[Tensor, ...], along: tuple[Ten
     """r_vv by forward mode twice, or by central differences for what has no forward mode."""
     try:
         return second_directional(part.function, params, along)
-    except (RuntimeError, NotImplementedError):
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # torch's word for an operator without a forward-mode formula
         # the least step whose square still resolves: ε^¼ of the size of the parameters
         size = torch.stack([torch.linalg.vector_norm(p) for p in params]).max().clamp(min=1)
         length = torch.stack([torch.linalg.vector_norm(v) for v in along]).max()

@@ -1,7 +1,7 @@
 """How the Jacobian is had: a source writes blocks of its rows into a workspace, and evaluates residuals alike."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ class DescendedError(Exception):
     """The source gave up and another stands in its place: what was begun must begin again."""
 
 
+@runtime_checkable
 class JacobianSource(Protocol):
     """One way to take derivatives."""
 

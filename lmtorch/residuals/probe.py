@@ -110,7 +110,7 @@ class _Touched(TorchDispatchMode):
     """Adds up the bytes of everything that operators return."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch left it without types
         self.bytes = 0
 
     def __torch_dispatch__(

@@ -192,7 +192,7 @@ def test_sampled_curvature_reaches_the_minimum_of_the_full_one(device):
         theta = torch.ones(3, dtype=F64, device=device, requires_grad=True)
         opt = LevenbergMarquardt([theta], curvature=curvature, solver="cholesky")
         for _ in range(60):
-            opt.step(lambda t, y: theta[0] * torch.exp(-theta[1] * t) + theta[2] - y, t, y)  # noqa: B023
+            opt.step(lambda t, y, b=theta: b[0] * torch.exp(-b[1] * t) + b[2] - y, t, y)
             if opt.status.final:
                 break
         found.append(theta.detach())
