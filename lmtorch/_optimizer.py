@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import choose
 from ._errors import InputError
+from ._groups import check_group, listed, named
 from .choose import Facts, Options, Plan
 from .core.bounds import Bounds
 from .core.loop import State, descend
@@ -128,7 +129,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._last: tuple[Plan, Ladder] | None = None
         self._report: Report | None = None
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
-        super().__init__(_listed(params), defaults)
+        super().__init__(listed(params), defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, between steps if need be; the damping is kept.
@@ -142,10 +143,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if isinstance(param_group["params"], nn.Module):
             param_group = {**param_group, "params": list(param_group["params"].named_parameters())}
         if self.param_groups and "param_names" in self.param_groups[0]:
-            param_group = _named(param_group, len(self.param_groups))
+            param_group = named(param_group, len(self.param_groups))
         super().add_param_group(param_group)
         try:
-            _check_group(self.param_groups[-1])
+            check_group(self.param_groups[-1])
         except InputError:
             self.param_groups.pop()
             raise
@@ -431,29 +432,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._forget()
 
 
-def _listed(params: nn.Module | Iterable[Any]) -> Any:
-    """What torch.optim.Optimizer takes, with the names of a module's parameters."""
-    if isinstance(params, Tensor):
-        return params  # torch says what is wrong with a single one
-    given = list(params.named_parameters() if isinstance(params, nn.Module) else params)
-    if not given:
-        raise InputError(
-            f"there are no parameters: {type(params).__name__} gave an empty list. Give the optimizer a module with "
-            "parameters, or the tensors themselves (a generator such as model.parameters() can be read only once)."
-        )
-    return given
-
-
-def _named(group: dict[str, Any], place: int) -> dict[str, Any]:
-    """With names, which torch wants for every group or for none: a coefficient can be added to a module's."""
-    given = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-    named = [
-        (f"group {place}, parameter {i}", entry) if isinstance(entry, Tensor) else entry
-        for i, entry in enumerate(given)
-    ]
-    return {**group, "params": named}
-
-
 def _moved(value: Any, device: torch.device) -> Any:
     """A copy of nested dicts of tensors on a device, dtypes kept."""
     if isinstance(value, Tensor):
@@ -461,41 +439,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {key: _moved(item, device) for key, item in value.items()}
     return value
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    """Rates, penalties and bounds that can serve."""
-    for option in ("lr", "weight_decay"):
-        value = group[option]
-        if value is None or not bool(((number := torch.as_tensor(value)).isfinite() & (number >= 0)).all()):
-            raise InputError(f"{option}={value} must be finite, and zero or positive.")
-    names = group.get("param_names") or [f"parameter {i}" for i in range(len(group["params"]))]
-    for name, parameter in zip(names, group["params"], strict=True):
-        if not (parameter.is_floating_point() or parameter.is_complex()):
-            raise InputError(f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be fitted.")
-        lower, upper = group["lower"], group["upper"]
-        if lower is None and upper is None:
-            continue
-        if parameter.is_complex():
-            raise InputError(f"{name} is complex, which has no order: bounds need real parameters.")
-        low, high = (
-            torch.as_tensor(value, dtype=parameter.dtype, device=parameter.device)
-            for value in (-math.inf if lower is None else lower, math.inf if upper is None else upper)
-        )
-        for side, bound in (("lower", low), ("upper", high)):
-            if not _fits(bound.shape, parameter.shape):
-                raise InputError(
-                    f"{side} bound of shape {tuple(bound.shape)} does not fit {name}, {tuple(parameter.shape)}."
-                )
-        if not bool((low <= high).all()):
-            raise InputError(f"the lower bound of {name} is above its upper bound (or one of them is NaN).")
-        value = parameter.detach()
-        if bool(((value < low) | (value > high)).any()):
-            raise InputError(f"{name} starts outside its bounds. Move it inside first, for example with clamp_.")
-
-
-def _fits(shape: torch.Size, onto: torch.Size) -> bool:
-    try:
-        return torch.broadcast_shapes(shape, onto) == onto
-    except RuntimeError:
-        return False

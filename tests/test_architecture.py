@@ -19,6 +19,7 @@ LAYERS = (
     ("damping",),
     ("core",),
     ("choose",),
+    ("_groups",),
     ("_optimizer", "_least_squares", "fitting", "derivatives"),
     ("__init__",),
 )
