@@ -6,13 +6,15 @@ accumulated costs less than one that has been to memory and back (benchmarks/).
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 SHARE = 0.25  # of the free memory, for the largest single thing that we allocate
-CACHE = {"cpu": 16 * 2**20}  # bytes of a streamed chunk with what it took to make it: J itself is a few MiB of that
-STREAM = 256 * 2**20  # bytes of a streamed chunk where there is no such cache (GPUs)
+CACHE = {"cpu": 32 * 2**20}  # bytes of what is evaluated together
+CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes of the rows of J made together
+STREAM = 256 * 2**20  # bytes of either where there is no such cache (GPUs)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -34,9 +36,11 @@ def budget(device: torch.device, limit: int | None = None) -> int:
     return limit if limit is not None else int(SHARE * free_bytes(device))
 
 
-def stream_rows(bytes_per_row: int, device: torch.device, limit: int | None = None) -> int:
+def stream_rows(
+    bytes_per_row: int, device: torch.device, limit: int | None = None, cache: Mapping[str, int] = CACHE
+) -> int:
     """Rows of a streamed chunk, at least one: small enough for the cache and for the limit."""
-    target = CACHE.get(device.type, STREAM)
+    target = cache.get(device.type, STREAM)
     if limit is not None:
         target = min(target, limit)
     return max(1, target // max(1, bytes_per_row))

@@ -157,8 +157,8 @@ def plan(facts: Facts, options: Options) -> Plan:
     polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
     method = Method(solver, damping, scaling, tolerances, polish)
 
-    chunk, why_chunk = _chunk(facts, options, dtype)
-    rungs, why = _sources(facts, options, chunk)
+    chunk, rows, why_chunk = _chunks(facts, options, dtype)
+    rungs, why = _sources(facts, options, chunk, rows)
     reasons.append(("jacobian", repr(rungs[0]), why))
     if facts.samples is not None:
         reasons.append(("chunk", f"{chunk} of {facts.samples} samples", why_chunk))
@@ -216,18 +216,38 @@ def _damping(options: Options, small: bool) -> tuple[Damping, Scaling, str]:
     return damping, scaling, why if "auto" in (options.damping, options.scaling) else "given"
 
 
-def _chunk(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, str]:
-    """Samples at once: a row of J twice (as made, and in the workspace) and the intermediate results."""
+def _chunks(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, int, str]:
+    """How many samples are evaluated together, and for how many of them rows of J are made together.
+
+    Reverse mode keeps intermediate results of many samples, and makes their rows, which are larger, a few at a time;
+    other sources make the rows of all that they evaluate at once. A row counts twice: as made, and in the workspace.
+
+    Returns:
+        Both, and the numbers behind them.
+    """
     if facts.samples is None:
-        return 0, ""
+        return 0, 0, ""
     k = max(1, facts.residuals // facts.samples)
-    bytes_per_sample = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize) + 2 * k * facts.activations
-    rows = _memory.stream_rows(bytes_per_sample, facts.device, options.memory_limit)
-    chunk = max(1, min(facts.samples, rows))
-    return chunk, f"{bytes_per_sample / 2**10:.3g} KiB each, {chunk * bytes_per_sample / 2**20:.3g} MiB together"
+    row = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize)
+    each = 2 * k * facts.activations
+    if _reverse(facts, options):
+        rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
+    else:
+        rows, each = facts.samples, each + row
+    chunk = max(1, min(facts.samples, _memory.stream_rows(each, facts.device, options.memory_limit)))
+    rows = min(rows, chunk)
+    return chunk, rows, f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB"
 
 
-def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[JacobianSource, ...], str]:
+def _reverse(facts: Facts, options: Options) -> bool:
+    """Whether derivatives of samples are taken in reverse mode."""
+    k = max(1, facts.residuals // (facts.samples or 1))
+    if options.jacobian in ("auto", "per_sample"):
+        return facts.parameters > k
+    return options.jacobian == "reverse"
+
+
+def _sources(facts: Facts, options: Options, chunk: int, rows: int) -> tuple[tuple[JacobianSource, ...], str]:
     """The chosen source and those below it on the ladder."""
     n, m, given = facts.parameters, facts.residuals, options.jacobian
     k = m if facts.samples is None else m // facts.samples
@@ -244,17 +264,16 @@ def _sources(facts: Facts, options: Options, chunk: int) -> tuple[tuple[Jacobian
         return (last, slow), "given"
     if given == "per_sample" and facts.samples is None:
         raise InputError("jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch.")
-    by_rows: tuple[JacobianSource, ...] = (reverse,) if facts.samples is None else (LayerWise(), PerSample())
+    by_rows: tuple[JacobianSource, ...] = (reverse,) if facts.samples is None else (LayerWise(rows), PerSample(rows))
     rungs = (*by_rows, last, slow)
-    ladder = {"reverse": rungs, "per_sample": rungs, "forward": (forward, *rungs)}
-    if given == "per_sample" and n < k:
-        return ladder["forward"], f"per sample, n = {n} < {k} residuals of a sample: forward"
-    if given != "auto":
-        return ladder[given], "given"
+    if not _reverse(facts, options):
+        rungs = (forward, *rungs)
+    if given in ("forward", "reverse"):
+        return rungs, "given"
     what = "residuals" if facts.samples is None else "residuals of a sample"
     if n <= k:
-        return ladder["forward"], f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"
-    return ladder["reverse"], f"n = {n} > {k} {what}: {k} VJPs rather than {n} JVPs"
+        return rungs, f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"
+    return rungs, f"n = {n} > {k} {what}: {k} VJPs rather than {n} JVPs"
 
 
 def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .._autodiff import second_directional
-from ..jacobians.base import DescendedError, JacobianSource, Workspace
+from .._outer import Outer
+from ..jacobians.base import Block, DescendedError, JacobianSource, Workspace
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
@@ -72,12 +73,20 @@ class Problem:
         try:
             with residual.replay():
                 for part in residual.parts():
-                    for values, jacobian in self.source.blocks(part, params, accumulator.workspace):
+                    for pair in self.source.blocks(part, params, accumulator.workspace):
+                        values, jacobian, outer = Block(*pair)
                         costs.append(self.loss.cost(values))
-                        accumulator.add(*self.loss.rescale(values, jacobian))
+                        accumulator.add(
+                            *self.loss.rescale(values, jacobian), [self._rescaled(values, known) for known in outer]
+                        )
         except DescendedError:
             return self._accumulate(residual, x)
         return accumulator, total(costs)
+
+    def _rescaled(self, values: Tensor, outer: Outer) -> Outer:
+        """The same outer products in rescaled rows."""
+        rows = self.loss.rescale(values, outer.left.flatten(0, 1))[1]
+        return outer._replace(left=rows.view(outer.left.shape))
 
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The cost and Jᵀ(ρ′r) of all rows, without the prior's, by one reverse pass over each part."""
@@ -107,7 +116,8 @@ class Problem:
             for part in self.residual.parts():
                 bend = _second_directional(part, params, along)
                 start = 0
-                for residual, jacobian in self.source.blocks(part, params, _fresh(x, self.dtype)):
+                for pair in self.source.blocks(part, params, _fresh(x, self.dtype)):
+                    residual, jacobian, _ = Block(*pair)
                     rows = residual.shape[-1]
                     weighted = bend[..., start : start + rows]
                     _, scaled = self.loss.rescale(residual, jacobian)

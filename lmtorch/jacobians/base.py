@@ -1,17 +1,26 @@
 """How the Jacobian is had: a source writes blocks of its rows into a workspace, and evaluates residuals alike."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from .._autodiff import Params
+from .._outer import Outer
 from ..residuals.base import Part
 
 # a wrong formula is off by more than this share; what half precision inside the closure costs is less
 GROSS = 0.03
 
 Workspace = Callable[[int], Tensor]  # rows -> (..., rows, n), to be filled
+
+
+class Block(NamedTuple):
+    """Some rows; a source may also give the first two alone, as a pair."""
+
+    residual: Tensor  # (..., rows)
+    jacobian: Tensor  # (..., rows, n)
+    outer: tuple[Outer, ...] = ()  # columns known to be outer products, in order
 
 
 class DescendedError(Exception):
@@ -22,8 +31,8 @@ class DescendedError(Exception):
 class JacobianSource(Protocol):
     """One way to take derivatives."""
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of residuals (..., rows) and Jacobian rows (..., rows, n), which together are the part's."""
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block | tuple[Tensor, Tensor]]:
+        """Residuals (..., rows) and Jacobian rows (..., rows, n), block by block; together they are the part's."""
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The part's residuals (..., m) alone, equal to those of `blocks` also where random numbers are drawn."""

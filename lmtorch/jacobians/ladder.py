@@ -15,7 +15,7 @@ from .._autodiff import Params
 from .._errors import FallbackWarning, InputError
 from ..residuals.base import Part
 from ..residuals.replay import Replay
-from .base import GROSS, DescendedError, JacobianSource, Workspace
+from .base import GROSS, Block, DescendedError, JacobianSource, Workspace
 from .layerwise import NotLayerwiseError
 from .per_sample import PerSample
 
@@ -38,16 +38,16 @@ class Ladder:
         """The one that serves."""
         return self.rungs[0]
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """Blocks of the rung that serves; or `DescendedError`, after a step down, to begin again with the next."""
         blocks = self.current.blocks(part, params, workspace)
         replay = Replay(params[0].device, part.random)
         try:
             with replay():
-                first = next(blocks)
+                first = Block(*next(blocks))
             if len(self.rungs) > 1 and not self.verified:
                 with replay():
-                    _verify(self.current, part, params, *first)
+                    _verify(self.current, part, params, first.residual, first.jacobian)
                 replay.finish()
                 self.verified = True
         except torch.OutOfMemoryError:
@@ -62,7 +62,8 @@ class Ladder:
             self._descend(error)
             raise DescendedError from error
         yield first
-        yield from blocks
+        for block in blocks:
+            yield Block(*block)
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """As the rung that serves does."""
@@ -111,7 +112,7 @@ def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor
     expected = torch.cat([g.to_dense().reshape(-1) for g in gradients]).to(jacobian.dtype)
     weights = weights.to(jacobian.dtype)
     found = (jacobian.mT @ weights).reshape(-1)
-    size = (jacobian.abs().mT @ weights.abs()).reshape(-1) + expected.abs().amax()
+    size = torch.linalg.vector_norm(jacobian, ord=1, dim=-2).reshape(-1) + expected.abs().amax()
     close = (found - expected).abs() <= GROSS * size
-    if bool(jacobian.isfinite().all() & ~close.all()):
+    if bool(found.isfinite().all() & ~close.all()):
         raise ArithmeticError("it disagrees with a plain backward pass: some operator's formula is wrong")

@@ -5,10 +5,13 @@ The *form* in which it is held is a choice of its own: the Jacobian whole (`Dens
 a matrix is filled in place, and adds it up.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from .._outer import Outer
 
 
 class Prior(NamedTuple):
@@ -53,8 +56,8 @@ class Accumulator(Protocol):
     def workspace(self, rows: int) -> Tensor:
         """Where the next block of the Jacobian is to be written, (..., rows, n)."""
 
-    def add(self, residual: Tensor, jacobian: Tensor) -> None:
-        """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled."""
+    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
+        """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled; `outer` in order."""
 
     def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Linearization:
         """The linearization of all that was added; with `exact`, of the larger set that it is a sample of."""

@@ -1,5 +1,6 @@
 """J held whole: for small and ill-conditioned problems (SVD, QR), and for fewer residuals than parameters (dual)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from .._outer import Outer
 from .base import Exact, Prior
 
 
@@ -65,7 +67,7 @@ class DenseAccumulator:
         """The next rows of the matrix itself."""
         return self.jacobian[..., self.filled : self.filled + rows, :]
 
-    def add(self, residual: Tensor, jacobian: Tensor) -> None:
+    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
         """Advance past the rows just filled."""
         rows = residual.shape[-1]
         self.residual[..., self.filled : self.filled + rows] = residual

@@ -6,12 +6,15 @@ has one, 15 % faster by itself; in the loop its threads and torch's waited for t
 as long.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from torch import Tensor
 
+from .._outer import Outer
 from .base import Exact, Prior
+from .kronecker import KroneckerSum, worth_it
 
 BLOCK = 128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
 BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
@@ -45,16 +48,27 @@ class Normal(NamedTuple):
         )
 
 
-def add_gram_(normal: Tensor, rows: Tensor) -> None:
-    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n); rows: (..., rows, n)."""
+def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None:
+    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n), but for the diagonal blocks `known`.
+
+    Args:
+        normal: the sum so far.
+        rows: (..., rows, n).
+        known: columns, in order, whose products with themselves are summed elsewhere.
+    """
     n = normal.shape[-1]
     if normal.ndim > 2:
         normal += rows.mT @ rows
         return
     width = max(BLOCK, -(-n // BLOCKS))
-    for start in range(0, n, width):
-        stop = min(start + width, n)
-        normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
+    begin = 0
+    for block in (*known, slice(n, n)):
+        for start in range(begin, block.start, width):
+            stop = min(start + width, block.start)
+            normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
+        if 0 < block.start < n:
+            normal[block, : block.start].addmm_(rows[:, block].mT, rows[:, : block.start])
+        begin = block.stop
 
 
 def mirror_(normal: Tensor) -> None:
@@ -81,6 +95,7 @@ class NormalAccumulator:
         self.normal = normal
         self.gradient = gradient
         self.rows = normal.new_empty(*normal.shape[:-2], 0, normal.shape[-1])
+        self.kronecker: dict[int, KroneckerSum] = {}  # by the first column
 
     def workspace(self, rows: int) -> Tensor:
         """A block's rows, overwritten by the next block."""
@@ -88,14 +103,23 @@ class NormalAccumulator:
             self.rows = self.normal.new_empty(*self.normal.shape[:-2], rows, self.normal.shape[-1])
         return self.rows[..., :rows, :]
 
-    def add(self, residual: Tensor, jacobian: Tensor) -> None:
+    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
         """Sum up JᵀJ and Jᵀr of the block."""
         jacobian = jacobian.to(self.normal.dtype)
-        add_gram_(self.normal, jacobian)
         self.gradient += (jacobian.mT @ residual.to(self.normal.dtype)[..., None])[..., 0]
+        known = []
+        for columns in outer:
+            (_, k, p), q = columns.left.shape, columns.right.shape[-1]
+            if worth_it(p, q, k):
+                known.append(slice(columns.start, columns.start + p * q))
+                self.kronecker.setdefault(columns.start, KroneckerSum(p, q, self.normal)).add(columns)
+        add_gram_(self.normal, jacobian, known)
 
     def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Normal:
         """The sums, with the prior's on the diagonal."""
+        for start, products in self.kronecker.items():
+            block = slice(start, start + products.p * products.q)
+            self.normal[block, block] += products.whole()
         mirror_(self.normal)
         if exact is not None:
             self.normal *= exact.factor

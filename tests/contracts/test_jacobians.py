@@ -78,7 +78,7 @@ def whole(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, T
     """A source's blocks, put together; the workspace starts as NaN, so that what is not written is seen."""
     n = sum(p.numel() for p in params)
     residuals, rows = [], []
-    for residual, jacobian in source.blocks(part, params, lambda m: params[0].new_full((m, n), torch.nan)):
+    for residual, jacobian, *_ in source.blocks(part, params, lambda m: params[0].new_full((m, n), torch.nan)):
         residuals.append(residual.detach().clone())
         rows.append(jacobian.detach().clone())
     return torch.cat(residuals), torch.cat(rows)
@@ -90,8 +90,8 @@ def sources(model: Model, chunk: int | None) -> dict[str, JacobianSource]:
         "forward": Forward(chunk),
         "reverse": Reverse(chunk),
         "autograd": Autograd(chunk),
-        "per_sample": PerSample(),
-        "layerwise": LayerWise(),
+        "per_sample": PerSample(chunk),
+        "layerwise": LayerWise(chunk),
         "given matrix": Given(lambda params: model.jacobian()),
         "given blocks": Given(jacrev(model.function)),
     }
