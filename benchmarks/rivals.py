@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+import pypose
 import torch
 from torch import Tensor, nn
 from torch_levenberg_marquardt.loss import MSELoss
 from torch_levenberg_marquardt.training import LevenbergMarquardtModule
 
 import lmtorch
+
+from .tasks import PYPOSE
 
 Step = Callable[[], None]
 
@@ -28,6 +31,12 @@ def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """The peer at its fastest: Cholesky, the batch whole."""
     peer = LevenbergMarquardtModule(net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky")
     return lambda: _drop(peer.training_step(x, y))
+
+
+def pypose_lm(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """PyPose's LM with its adaptive damping; it differentiates the whole batch at once."""
+    opt = pypose.optim.LM(net, strategy=pypose.optim.strategy.Adaptive())
+    return lambda: _drop(opt.step(x, target=y))
 
 
 def lbfgs(net: nn.Module, x: Tensor, y: Tensor) -> Step:
@@ -64,4 +73,4 @@ LM = {
     "lmtorch (all rows)": lmtorch_full,
     "torch-levenberg-marquardt": torch_levenberg_marquardt,
 }
-ALL = {"lmtorch": lmtorch_default, **LM, "torch L-BFGS": lbfgs, "torch Adam": adam}
+ALL = {"lmtorch": lmtorch_default, **LM, PYPOSE: pypose_lm, "torch L-BFGS": lbfgs, "torch Adam": adam}

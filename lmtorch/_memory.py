@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 SHARE = 0.25  # of the free memory, for the largest single thing that we allocate
-CACHE = {"cpu": 32 * 2**20}  # bytes of what is evaluated together
+CACHE = {"cpu": 64 * 2**20}  # bytes of what is evaluated together
 CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes of the rows of J made together
 STREAM = 256 * 2**20  # bytes of either where there is no such cache (GPUs)
 

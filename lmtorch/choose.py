@@ -234,9 +234,14 @@ def _chunks(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, in
         rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
     else:
         rows, each = facts.samples, each + row
-    chunk = max(1, min(facts.samples, _memory.stream_rows(each, facts.device, options.memory_limit)))
-    rows = min(rows, chunk)
+    chunk = _even(facts.samples, _memory.stream_rows(each, facts.device, options.memory_limit))
+    rows = _even(chunk, rows)
     return chunk, rows, f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB"
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest equal parts of so many samples that are not larger than `most`."""
+    return -(-count // -(-count // most))
 
 
 def _reverse(facts: Facts, options: Options) -> bool:

@@ -12,6 +12,8 @@ Reference: Martens & Grosse, Optimizing neural networks with Kronecker-factored 
 where E[G ⊗ A] is then replaced by E[G] ⊗ E[A]; here it is exact.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -78,6 +80,7 @@ def symmetric_products(z: Tensor) -> Tensor:
     return products
 
 
+@cache
 def places(size: int, device: torch.device) -> Tensor:
     """Where entry (i, j) of the symmetric matrix stands among `symmetric_products`, (size, size)."""
     table = torch.empty(size, size, dtype=torch.long)
