@@ -18,7 +18,7 @@ CHOICES: list[dict[str, Any]] = [
     *({"solver": name} for name in ("qr", "cholesky", "dual")),
     *({"damping": name} for name in ("nielsen", "marquardt")),
     *({"jacobian": name} for name in ("forward", "reverse", "autograd", "2-point", "3-point")),
-    {"scaling": "levenberg"},
+    *({"scaling": name} for name in ("levenberg", "marquardt")),
     {"acceleration": True},
 ]
 # What is known not to agree, and why: (choice, problem).
@@ -27,6 +27,10 @@ BEYOND = {
     ("dual", "watson_12"): "the step is ε‖r‖/λ off",
     ("dual", "penalty_1_4"): "the step is ε‖r‖/λ off",
     ("dual", "penalty_1_10"): "the step is ε‖r‖/λ off",
+    # a scaling that forgets lets the trust region zigzag through a bent valley: Moré's reason for the running maximum
+    ("marquardt", "brown_dennis"): "steps of a tenth of what is needed",
+    ("marquardt", "penalty_2_10"): "steps of a tenth of what is needed",
+    ("marquardt", "powell_hybrid"): "the radius ends at round-off",
     # J of condition 1e8 and more, with columns known to ε^½
     ("2-point", "watson_9"): "the derivatives have 8 digits",
     ("2-point", "watson_12"): "the derivatives have 8 digits",
@@ -106,7 +110,7 @@ def test_every_choice_finds_a_known_minimum(choice: dict[str, Any], name: str) -
     slow = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
     steps = slow.get(name, 250)
     _, cost, status = run(problem, steps, **choice, **tolerances)
-    if (value, name) in BEYOND:
+    if (value, name) in BEYOND and what != "damping":
         assert not (status.converged and cost > 1.01 * problem.minimum_cost), what
         return
     assert any(agrees(cost, known) for known in problem.costs), (cost, problem.costs, status)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._masks import select
 from ..damping.base import Model, Outcome, Proposal, gain_ratio
 from ..damping.scaling import positive
-from ..linearizations.base import optimality, predicted_decrease
+from ..linearizations.base import optimality, predicted_decrease, single_moves
 from .method import Method
 from .polish import polish
 from .problem import Problem
@@ -151,10 +151,13 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
     promised = torch.where(valid, promised, torch.inf)
     relative = torch.linalg.vector_norm(model.scale * (taken if whole else step), dim=-1)
-    relative = relative / torch.linalg.vector_norm(model.scale * x, dim=-1)
     eps = torch.finfo(state.x.dtype).eps
     noise = rounding(linearization, x, eps)
-    status = after_trial(method.tolerances, eps, state.cost, actual, promised, relative.to(cost.dtype), accepted, noise)
+    cosine = optimality(linearization)
+    alone = torch.linalg.vector_norm(model.scale * single_moves(linearization), ord=torch.inf, dim=-1)
+    relative, alone = (length / torch.linalg.vector_norm(model.scale * x, dim=-1) for length in (relative, alone))
+    relative, alone = relative.to(cost.dtype), alone.to(cost.dtype)
+    status = after_trial(method.tolerances, eps, state.cost, actual, promised, relative, accepted, noise, cosine, alone)
     return state._replace(
         x=select(accepted, trial, state.x),
         cost=torch.where(accepted, cost, state.cost),
@@ -165,7 +168,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
             ratio,
             torch.linalg.vector_norm(taken, dim=-1),
             damping.damping,
-            optimality(linearization),
+            cosine,
             linearization.cost,
         ),
         trials=state.trials + 1,

@@ -75,6 +75,9 @@ class Tolerances:
     gradient: float = 1e-10
 
 
+SLACK = 1e3  # by which what a single parameter promises may exceed the tolerance at a minimum
+
+
 def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
     """How far round-off alone may move the cost, (...,): ε (F + ‖r‖ ‖J∘x‖).
 
@@ -104,6 +107,8 @@ def after_trial(
     relative_step: Tensor,  # (...,), ‖D s‖ / ‖D x‖
     accepted: Tensor,  # (...,)
     noise: Tensor,  # (...,), `rounding`
+    cosine: Tensor,  # (...,), `optimality` before the trial
+    relative_alone: Tensor,  # (...,), as `relative_step`, of the best move of a single parameter, the longest of them
 ) -> Tensor:
     """The status after a trial, (...,)."""
 
@@ -114,7 +119,11 @@ def after_trial(
     # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled" from ε on
     change = torch.maximum(actual, predicted) / cost
     status = torch.where(within(change, eps) | within(relative_step, eps), Status.STALLED, status)
-    status = torch.where(within(relative_step, tolerances.step), Status.STEP, status)
-    status = torch.where(within(change, tolerances.cost), Status.COST, status)
+    # one parameter alone, moved to its best, lowers the linear model's cost by cos² F: where that, or the way to it, is
+    # far more than the tolerance, the step was short because the damping was high, and it says nothing of a minimum
+    flat = cosine.square() <= SLACK * max(tolerances.cost, eps)
+    close = relative_alone <= SLACK * max(tolerances.step, eps)
+    status = torch.where(within(relative_step, tolerances.step) & (flat | close), Status.STEP, status)
+    status = torch.where(within(change, tolerances.cost) & (flat | close), Status.COST, status)
     # a promise far below zero is a step badly solved for, which more damping heals: no stall either
     return torch.where(~accepted & (predicted.abs() <= noise), Status.STALLED, status)

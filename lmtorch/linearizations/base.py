@@ -85,3 +85,9 @@ def optimality(linearization: Linearization) -> Tensor:
     length = (2 * linearization.cost).sqrt()[..., None].to(linearization.gradient.dtype)
     cosine = linearization.gradient.abs() / (linearization.column_norms * length)
     return torch.where(linearization.gradient == 0, torch.zeros_like(cosine), cosine).amax(-1)
+
+
+def single_moves(linearization: Linearization) -> Tensor:
+    """How far each parameter would go by itself, the others held: g_j / ‖J e_j‖², (..., n)."""
+    norms = linearization.column_norms
+    return torch.where(norms > 0, linearization.gradient.abs() / norms / norms, 0.0)
