@@ -92,7 +92,10 @@ def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Mo
     begun = perf_counter()
     scale = method.scaling.update(state.scale, linearization.column_norms)
     factor = method.solver.factor(linearization, positive(scale))
-    model = Model(linearization, positive(scale), factor, lambda v: problem.second_order(state.x, v))
+    moving = linearization.column_norms > 0  # a variable held at its bound is held against the acceleration, too
+    model = Model(
+        linearization, positive(scale), factor, lambda v: torch.where(moving, problem.second_order(state.x, v), 0.0)
+    )
     x = state.x.to(problem.dtype)
     damping = state.damping
     if damping is None or isinstance(damping, Mapping):

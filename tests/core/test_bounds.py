@@ -70,3 +70,13 @@ def test_a_start_in_the_corner_of_the_minimum_stays_and_says_so(solver: str) -> 
     opt.step(lambda: torch.stack([x[0] + 1, x[1] + 2, x[0] * x[1]]))
     assert x.tolist() == [0.0, 0.0]
     assert opt.status.final
+
+
+@pytest.mark.parametrize("solver", ["svd", "qr", "cholesky"])
+def test_acceleration_does_not_move_a_variable_that_is_held_at_its_bound(solver: str) -> None:
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    opt = lmtorch.LevenbergMarquardt([x], lower=0.0, acceleration=True, solver=solver, damping="nielsen")
+    # along x₁ the first residual bends downwards: by itself that would draw x₀ inside
+    opt.step(lambda: torch.stack([x[0] + 1 - 0.05 * x[1] ** 2, x[1] - 1]))
+    assert x[0] == 0
+    assert x[1] > 0.5
