@@ -31,7 +31,7 @@ from .jacobians.reverse import Reverse
 from .linearizations.dense import DenseForm
 from .losses.base import Loss
 from .losses.linear import Linear
-from .losses.robust import Robust, arctan, cauchy, huber, soft_l1
+from .losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 from .solvers.base import Solver
 from .solvers.cholesky import Cholesky
 from .solvers.dual import Dual
@@ -49,7 +49,14 @@ DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}  # others: 1e-3,
 SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
 DAMPINGS: dict[str, Damping] = {"trust_region": TrustRegion(), "nielsen": Nielsen(), "marquardt": Marquardt()}
 SCALINGS: dict[str, Scaling] = {"more": More(), "levenberg": Levenberg(), "marquardt": CurrentNorms()}
-RHOS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
+RHOS = {
+    "soft_l1": soft_l1,
+    "huber": huber,
+    "cauchy": cauchy,
+    "arctan": arctan,
+    "tukey": tukey,
+    "geman_mcclure": geman_mcclure,
+}
 DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
 SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
 CURVATURES = ("auto", "full", "sampled")

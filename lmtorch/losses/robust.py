@@ -1,6 +1,7 @@
-"""The robust losses of scipy, as functions z → ρ, ρ′, ρ″.
+"""The robust losses of scipy, and two that reject outliers, as functions z → ρ, ρ′, ρ″.
 
-Reference: scipy.optimize.least_squares, `loss`; Triggs et al. (2000).
+References: scipy.optimize.least_squares, `loss`; Triggs et al. (2000); Beaton & Tukey, The fitting of power series
+(1974); Geman & McClure, Bayesian image analysis (1985).
 """
 
 from collections.abc import Callable
@@ -38,6 +39,19 @@ def arctan(z: Tensor) -> Rho:
     """ρ = arctan z: bounded."""
     t = 1 + z**2
     return Rho(torch.arctan(z), 1 / t, -2 * z / t**2)
+
+
+def tukey(z: Tensor) -> Rho:
+    """ρ = (1 − (1 − z)³)/3 up to 1, and 1/3 beyond, where a residual has no influence any more: the biweight."""
+    inside = z.clamp(max=1)
+    left = 1 - inside
+    return Rho(inside * (1 - inside + inside**2 / 3), left**2, -2 * left)
+
+
+def geman_mcclure(z: Tensor) -> Rho:
+    """ρ = z/(1 + z): bounded."""
+    t = 1 + z
+    return Rho(z / t, t**-2, -2 * t**-3)
 
 
 @dataclass(frozen=True)

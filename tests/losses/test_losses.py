@@ -9,9 +9,10 @@ from torch import Tensor
 import lmtorch
 from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
-from lmtorch.losses.robust import Robust, arctan, cauchy, huber, soft_l1
+from lmtorch.losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 
-RHOS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
+SCIPYS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
+RHOS = {**SCIPYS, "tukey": tukey, "geman_mcclure": geman_mcclure}
 LOSSES: dict[str, Loss] = {
     "linear": Linear(),
     **{name: Robust(rho) for name, rho in RHOS.items()},
@@ -60,7 +61,7 @@ def test_rows_and_influence_have_the_gradient_of_the_cost(loss: Loss) -> None:
 @losses
 def test_rows_have_the_hessian_of_the_cost_where_it_is_convex(loss: Loss) -> None:
     r = residuals()
-    r = r[r.abs() < 0.15]  # inside of every inflection, (0.3 / √3) for the earliest
+    r = r[r.abs() < 0.13]  # inside of every inflection, (0.3 / √5) for the earliest, Tukey's
     hessian = torch.func.hessian(loss.cost)(r)
     _, jacobian = loss.rescale(r, torch.eye(r.shape[0], dtype=torch.float64))
     torch.testing.assert_close(jacobian.mT @ jacobian, hessian)
@@ -102,7 +103,8 @@ def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
     theirs = least_squares(
         lambda x: residual(torch.from_numpy(x)).numpy(), np.array([2.0, 1.0, 0.0]),
         jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
-        loss=name, f_scale=scale, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=2000,
+        loss=name if name in SCIPYS else lambda z: torch.stack(RHOS[name](torch.from_numpy(z))).numpy(),
+        f_scale=scale, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=2000,
     )  # fmt: skip
     x = torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)
     opt = lmtorch.LevenbergMarquardt([x], loss=name, loss_scale=scale)
@@ -114,3 +116,9 @@ def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
     assert opt.status.final
     assert opt.report.loss_after == pytest.approx(theirs.cost, rel=1e-9)
     torch.testing.assert_close(x.detach(), torch.from_numpy(theirs.x), rtol=1e-5, atol=1e-6)
+
+
+def test_beyond_its_scale_tukey_leaves_a_residual_without_influence() -> None:
+    r = torch.tensor([0.5, 0.9, 1.1, 40.0], dtype=torch.float64)
+    assert (Robust(tukey).influence(r) != 0).tolist() == [True, True, False, False]
+    assert Robust(tukey).cost(r[2:]) == pytest.approx(2 * (1 / 3) / 2)
