@@ -6,6 +6,7 @@ which each tensor's part is written. `torch.func.jacfwd` takes no chunk size; he
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.func import jvp, vmap
@@ -51,7 +52,8 @@ def push(
         return value, derivative
 
     n = sum(p.shape[batch:].numel() for p in params)
-    pushed = vmap(directional, out_dims=(None, 0), randomness="same")  # type: ignore[arg-type]  # None: not batched
+    out_dims: Any = (None, 0)  # torch declares integers; None, which it documents, leaves the value without a batch
+    pushed = vmap(directional, out_dims=out_dims, randomness="same")
     residual, jacobian = None, None
     for columns in ranges(n, chunk or n):
         value, derivatives = pushed(basis(params, batch, columns))

@@ -13,8 +13,9 @@ def select(mask: Tensor, new: T, old: T) -> T:
     if new is None:
         return new
     if isinstance(new, tuple):
-        pairs: Any = zip(new, old, strict=True)  # type: ignore[call-overload]  # a NamedTuple of the same type
-        return new._make(select(mask, a, b) for a, b in pairs)  # type: ignore[attr-defined]  # a NamedTuple has it
+        made: Any = new  # a NamedTuple, which has no type of its own to name
+        before: Any = old
+        return made._make(select(mask, a, b) for a, b in zip(made, before, strict=True))
     assert isinstance(new, Tensor)
     assert isinstance(old, Tensor)
     chosen: Any = torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)

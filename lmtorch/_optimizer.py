@@ -174,13 +174,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def explain(self) -> None:
         """Print what was chosen for the last step and the numbers behind it."""
         if self._last is None:
-            print("nothing is chosen yet: the first step shows the shape of the problem")  # noqa: T201  # what it is for
-            return
-        plan, ladder = self._last
-        print(choose.explanation(plan, tuple(ladder.refusals)))  # noqa: T201  # what it is for
+            text = "nothing is chosen yet: the first step shows the shape of the problem"
+        else:
+            plan, ladder = self._last
+            text = choose.explanation(plan, tuple(ladder.refusals))
+        print(text)  # noqa: T201  # the public face promises it: "`opt.explain()` prints the choice"
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]  # torch: a loss
+    # torch declares a float, or a closure of one; residuals are tensors, and to read the loss would wait for the device
+    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
         """One step: linearize, then try until the loss goes down.
 
         Args:

@@ -112,7 +112,9 @@ class NormalAccumulator:
             (_, k, p), q = columns.left.shape, columns.right.shape[-1]
             if worth_it(p, q, k):
                 known.append(slice(columns.start, columns.start + p * q))
-                self.kronecker.setdefault(columns.start, KroneckerSum(p, q, self.normal)).add(columns)
+                if columns.start not in self.kronecker:
+                    self.kronecker[columns.start] = KroneckerSum(p, q, self.normal)
+                self.kronecker[columns.start].add(columns)
         add_gram_(self.normal, jacobian, known)
 
     def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Normal:

@@ -1,5 +1,7 @@
 """What every solver promises: the step of the damped normal equations, for any λ and in any batch."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,13 +131,16 @@ def test_the_length_is_that_of_the_scaled_step_and_its_derivative_that_of_differ
     torch.testing.assert_close(slope, differences, rtol=1e-6, atol=1e-8)
 
 
-@solvers
-@pytest.mark.parametrize("shape", [(7, 4), (4, 4), (3, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("solver", "shape"),  # without damping: the dual needs the inverse of JJᵀ, QR and Cholesky that of JᵀJ
+    [
+        *product([SVD()], [(7, 4), (4, 4), (3, 5)]),
+        *product([QR(), Cholesky()], [(7, 4), (4, 4)]),
+        *product([Dual()], [(4, 4), (3, 5)]),
+    ],
+    ids=str,
+)
 def test_the_length_at_zero_damping_has_the_one_sided_derivative(solver: Solver, shape: tuple[int, int]) -> None:
-    if shape[0] < shape[1] and not isinstance(solver, SVD | Dual):
-        pytest.skip("J is deficient, and JᵀJ has no inverse")
-    if isinstance(solver, Dual) and shape[0] > shape[1]:
-        pytest.skip("JJᵀ has no inverse")
     system = System(shape)
     factor = solver.factor(system.linearization(solver), system.scale)
     zero = torch.zeros((), dtype=torch.float64)

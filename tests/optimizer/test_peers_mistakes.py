@@ -115,7 +115,7 @@ def test_the_wide_problem_is_damped_as_the_tall_one(scaling, penalty, device):
     for solver in ("dual", "cholesky", "qr", "svd"):
         x = vector([0.5] * 7, device)
         opt = LevenbergMarquardt([x], solver=solver, scaling=scaling, damping="nielsen", weight_decay=penalty, polish=0)
-        opt.step(lambda: torch.tanh(A @ x) - b)  # noqa: B023
+        opt.step(lambda x=x: torch.tanh(A @ x) - b)
         steps.append((opt.report.damping, x.detach()))
     for damping, x in steps[1:]:
         assert damping == pytest.approx(steps[0][0], rel=1e-9)
