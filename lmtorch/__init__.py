@@ -7,8 +7,11 @@ from importlib.metadata import version
 
 from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
+from ._least_squares import least_squares as least_squares
 from ._optimizer import LevenbergMarquardt as LevenbergMarquardt
 from .core.report import Report as Report
 from .core.termination import Status as Status
+from .functional.solution import Solution as Solution
+from .functional.watch import Iterate as Iterate
 
 __version__ = version("lmtorch")

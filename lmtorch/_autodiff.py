@@ -66,19 +66,21 @@ def push(
 
 
 def pull(pullback: Callable[[Tensor], tuple[Params]], residual: Tensor, jacobian: Tensor, rows: slice) -> None:
-    """Fill rows of the Jacobian (m, n), e_iᵀJ, with reverse mode."""
-    cotangents = units(residual.shape[-1], rows, residual)
+    """Fill rows of the Jacobian (..., m, n), e_iᵀJ, with reverse mode; all problems of a batch at once."""
+    directions = units(residual.shape[-1], rows, residual)
+    batch = residual.ndim - 1
+    cotangents = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(-1, *residual.shape)
     gradients = vmap(lambda w: pullback(w)[0], randomness="same")(cotangents)
-    fill_(jacobian, gradients)
+    fill_(jacobian if batch == 0 else jacobian.movedim(-2, 0), gradients, batch)
 
 
-def fill_(rows: Tensor, parts: Sequence[Tensor]) -> None:
-    """Write each tensor's part (r, *param.shape) beside the others into rows (r, n)."""
+def fill_(rows: Tensor, parts: Sequence[Tensor], batch: int = 0) -> None:
+    """Write each tensor's part (r, *batch, *param.shape) beside the others into rows (r, *batch, n)."""
     start = 0
     for part in parts:
-        flat = (part.to_dense() if part.is_sparse else part).reshape(rows.shape[0], -1)
-        rows[:, start : start + flat.shape[1]] = flat
-        start += flat.shape[1]
+        flat = (part.to_dense() if part.is_sparse else part).reshape(*part.shape[: 1 + batch], -1)
+        rows[..., start : start + flat.shape[-1]] = flat
+        start += flat.shape[-1]
 
 
 def second_directional(function: Function, params: Params, direction: Params) -> Tensor:

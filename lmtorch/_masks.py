@@ -1,5 +1,6 @@
 """Choosing per problem: masks instead of branches, so that one problem and a million run the same code."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -22,9 +23,43 @@ def select(mask: Tensor, new: T, old: T) -> T:
     return chosen
 
 
+def take(value: T, places: Tensor) -> T:
+    """The problems at `places` (k,) of a batch (b,), through nested NamedTuples; other things as they are."""
+    if isinstance(value, tuple):
+        made: Any = value
+        return made._make(take(part, places) for part in made)
+    chosen: Any = value[places] if isinstance(value, Tensor) else value
+    return chosen
+
+
+def put(whole: T, places: Tensor, part: T) -> T:
+    """`whole` (b, ...) with the problems at `places` (k,) replaced; other things as in `part`."""
+    if isinstance(whole, tuple):
+        made: Any = whole
+        new: Any = part
+        return made._make(put(a, places, b) for a, b in zip(made, new, strict=True))
+    if not isinstance(whole, Tensor):
+        return part
+    assert isinstance(part, Tensor)
+    merged: Any = whole.index_copy(0, places, part)
+    return merged
+
+
 def settled(mask: Tensor) -> bool:
     """Whether the mask holds everywhere, read only where reading costs nothing: on a CPU.
 
     An inner iteration of fixed length may end early on it; on a GPU the read would wait for the device.
     """
     return mask.device.type == "cpu" and bool(mask.all())
+
+
+def join(parts: Sequence[T]) -> T:
+    """Batches (b, ...) one after the other, through nested NamedTuples of tensors; other things as in the last."""
+    first = parts[-1]
+    if isinstance(first, tuple):
+        made: Any = first
+        columns: Any = parts
+        return made._make(join(column) for column in zip(*columns, strict=True))
+    tensors: list[Any] = [part for part in parts if isinstance(part, Tensor)]
+    joined: Any = torch.cat(tensors) if tensors else first
+    return joined

@@ -61,8 +61,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
             "auto", sampled for networks with many more samples than parameters.
         acceleration: geodesic acceleration of the step. Default: False.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure" or an object with `cost` and
-            `rescale`.
+        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
+            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.
@@ -107,7 +107,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         jacobian: str | JacobianSource | Callable[..., Any] = "auto",
         curvature: str = "auto",
         acceleration: bool = False,
-        loss: str | Loss = "linear",
+        loss: str | Loss | Callable[..., Any] = "linear",
         loss_scale: float = 1.0,
         ftol: float | None = None,
         xtol: float | None = None,

@@ -5,9 +5,10 @@ The rule, with the measurements behind it, is in docs/choices.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
+from torch import Tensor
 
 from . import _memory
 from ._errors import InputError
@@ -29,9 +30,10 @@ from .jacobians.layerwise import LayerWise
 from .jacobians.per_sample import PerSample
 from .jacobians.reverse import Reverse
 from .linearizations.dense import DenseForm
-from .losses.base import Loss
+from .losses.base import Loss, Rho
+from .losses.given import given_rho
 from .losses.linear import Linear
-from .losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
+from .losses.robust import Barron, Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 from .solvers.base import Solver
 from .solvers.cholesky import Cholesky
 from .solvers.dual import Dual
@@ -49,13 +51,14 @@ DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}  # others: 1e-3,
 SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
 DAMPINGS: dict[str, Damping] = {"trust_region": TrustRegion(), "nielsen": Nielsen(), "marquardt": Marquardt()}
 SCALINGS: dict[str, Scaling] = {"more": More(), "levenberg": Levenberg(), "marquardt": CurrentNorms()}
-RHOS = {
+RHOS: dict[str, Callable[[Tensor], Rho]] = {
     "soft_l1": soft_l1,
     "huber": huber,
     "cauchy": cauchy,
     "arctan": arctan,
     "tukey": tukey,
     "geman_mcclure": geman_mcclure,
+    "barron": Barron(),
 }
 DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
 SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
@@ -72,8 +75,8 @@ class Options:
     jacobian: str | JacobianSource | Callable[..., Any] = "auto"
     curvature: str = "auto"
     acceleration: bool = False
-    loss: str | Loss = "linear"
-    loss_scale: float = 1.0
+    loss: str | Loss | Callable[..., Any] = "linear"
+    loss_scale: float | Tensor = 1.0
     ftol: float | None = None
     xtol: float | None = None
     gtol: float | None = None
@@ -98,13 +101,15 @@ class Options:
             ("scaling", self.scaling, "update"),
             ("loss", self.loss, "rescale"),
         ):
+            if what == "loss" and callable(value):
+                continue
             if not isinstance(value, str) and not hasattr(value, verb):
                 raise InputError(f"{what}={value!r} is no name and has no method {verb!r}.")
         if not (isinstance(self.jacobian, str) or callable(self.jacobian) or hasattr(self.jacobian, "blocks")):
             raise InputError(f"jacobian={self.jacobian!r} is no name, no function and has no method 'blocks'.")
         if not isinstance(self.curvature, str):
             raise InputError(f"curvature={self.curvature!r} is no name. Use one of {', '.join(map(repr, CURVATURES))}.")
-        if not self.loss_scale > 0:
+        if not bool(torch.as_tensor(self.loss_scale > 0).all()):
             raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
         for name in ("ftol", "xtol", "gtol"):
             value = getattr(self, name)
@@ -157,6 +162,8 @@ def plan(facts: Facts, options: Options) -> Plan:
     damping, scaling, why = _damping(options, small)
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     tolerance = DEFAULT_TOLERANCE.get(facts.dtype, 1e-3)
+    if options.jacobian == "2-point" or getattr(options.jacobian, "method", None) == "2-point":
+        tolerance = max(tolerance, torch.finfo(facts.dtype).eps ** 0.5)  # to which the derivatives are known
     tolerances = Tolerances(
         *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
     )
@@ -177,9 +184,17 @@ def plan(facts: Facts, options: Options) -> Plan:
 
 def loss(options: Options) -> Loss:
     """The loss by name or as given."""
-    if not isinstance(options.loss, str):
+    if isinstance(options.loss, str):
+        return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], options.loss_scale)
+    if _whole(options.loss):
         return options.loss
-    return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], options.loss_scale)
+    assert callable(options.loss)
+    return Robust(given_rho(options.loss), options.loss_scale)
+
+
+def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
+    """Whether it is a loss, and not its ρ alone."""
+    return hasattr(loss, "rescale")
 
 
 def _size(facts: Facts) -> str:

@@ -19,8 +19,9 @@ LAYERS = (
     ("damping",),
     ("core",),
     ("choose",),
-    ("_groups",),
-    ("_optimizer", "_least_squares", "fitting", "derivatives"),
+    ("_groups", "functional"),
+    ("_optimizer", "_least_squares", "derivatives"),
+    ("fitting",),
     ("__init__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

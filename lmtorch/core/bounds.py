@@ -19,6 +19,10 @@ class Bounds(NamedTuple):
     lower: Tensor  # (n,) or (..., n)
     upper: Tensor
 
+    def take(self, places: Tensor) -> "Bounds":
+        """Those of some problems of a batch (b,)."""
+        return Bounds(*(side[places] if side.ndim > 1 else side for side in self))
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the box."""
         return torch.minimum(torch.maximum(x, self.lower), self.upper)

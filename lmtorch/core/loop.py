@@ -7,7 +7,7 @@ changes the damping and solves again from the same linear model.
 Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2010), ch. 6.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from .method import Method
 from .polish import polish
 from .problem import Problem
 from .termination import Status, after_trial, at_point, rounding
+from .working_set import WorkingSet
 
 SUFFICIENT = 1e-4  # gain ratio from which a trial is kept, MINPACK's; a cost that merely fails to rise is no gain
 
@@ -54,13 +55,20 @@ class State(NamedTuple):
     damping: Any = None  # the strategy's own NamedTuple, or its fields in a dict; None: none yet
     status: Tensor | None = None  # (...,) int
     trial: Trial | None = None
-    trials: int = 0  # of the problem that needed most
-    linearizations: int = 0
+    trials: Tensor | None = None  # (...,) int, evaluations at trial points
+    linearizations: Tensor | None = None  # (...,) int
     seconds: Seconds = Seconds()
 
 
-def descend(problem: Problem, method: Method, state: State, *, trials: int, single: bool) -> State:
+Watch = Callable[[State], bool]  # sees every state; True: stop
+
+
+def descend(
+    problem: Problem, method: Method, state: State, *, trials: int, single: bool = False, watch: Watch | None = None
+) -> State:
     """Run until every problem is done, at most so many trials; with `single`, until a step has been taken.
+
+    Problems of a batch that are done leave the working set, so that the last ones do not pay for the first.
 
     Args:
         problem: what is minimised.
@@ -68,19 +76,27 @@ def descend(problem: Problem, method: Method, state: State, *, trials: int, sing
         state: from where; only `x` must be set, the rest is carried over from an earlier call if there.
         trials: evaluations of trial points at most.
         single: stop at the first accepted step: one step of an optimizer.
+        watch: is shown the state after every trial, of all problems, and may end the run.
     """
     state, model = linearize(problem, method, state)
+    whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
     for _ in range(trials):
         state = attempt(problem, method, state, model)
-        accepted, done = flags(state)  # the one host read of an iteration
-        if done or (single and accepted):
+        accepted, running = flags(state)  # the one host read of an iteration
+        if watch is not None and watch(working.all(state)):
+            left = Status.STOPPED
+            break
+        if not running or (single and accepted):
+            left = Status.RUNNING
             break
         if accepted:
+            assert state.status is not None
+            problem, state, _ = working.thin(problem, state, state.status == Status.RUNNING, running, None)
             state, model = linearize(problem, method, state)
-    else:
-        assert state.status is not None
-        state = state._replace(status=torch.where(state.status == Status.RUNNING, Status.REFUSED, state.status))
-    return polish(problem, method, state, model.scale) if method.polish else state
+    state = working.all(state)
+    assert state.status is not None
+    state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
+    return polish(whole, method, state) if method.polish else state
 
 
 def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Model]:
@@ -103,12 +119,22 @@ def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Mo
     seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
 
     status = at_point(linearization, method.tolerances)
-    if state.status is not None and state.trials > 0:
-        status = torch.where(state.status > 0, state.status, status)
-    made = state.linearizations + 1
-    cost = linearization.cost
+    trials = made = torch.zeros_like(status)
+    if state.status is not None and state.trials is not None and state.linearizations is not None:
+        status = torch.where(state.status == Status.RUNNING, status, state.status)
+        trials, made = state.trials, state.linearizations
+        assert state.trial is not None
+        moved = state.trial.accepted & (state.status == Status.RUNNING)
+    else:
+        moved = torch.ones_like(status, dtype=torch.bool)
     return state._replace(
-        cost=cost, scale=scale, damping=damping, status=status, linearizations=made, seconds=seconds
+        cost=linearization.cost,
+        scale=scale,
+        damping=damping,
+        status=status,
+        trials=trials,
+        linearizations=made + moved,
+        seconds=seconds,
     ), model
 
 
@@ -116,6 +142,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     """One trial from the linear model."""
     assert state.status is not None
     assert state.cost is not None
+    assert state.trials is not None
     linearization = model.linearization
     running = state.status == Status.RUNNING
 
@@ -174,14 +201,14 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
             cosine,
             linearization.cost,
         ),
-        trials=state.trials + 1,
+        trials=state.trials + (running if state.trial is not None else 1),  # the first is made of all problems
         seconds=seconds,
     )
 
 
-def flags(state: State) -> tuple[bool, bool]:
-    """Whether any problem took a step, and whether all are done: one transfer."""
+def flags(state: State) -> tuple[bool, int]:
+    """Whether any problem took a step, and how many are not done: one transfer."""
     assert state.trial is not None
     assert state.status is not None
-    accepted, done = torch.stack([state.trial.accepted.any(), (state.status > 0).all()]).tolist()
-    return accepted, done
+    accepted, running = torch.stack([state.trial.accepted.sum(), (state.status == Status.RUNNING).sum()]).tolist()
+    return accepted > 0, running

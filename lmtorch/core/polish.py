@@ -5,7 +5,7 @@ The gradient still has the others. So once the cost test has nothing left to say
 and kept as long as it falls and the cost does not rise by more than its own rounding error.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ..linearizations.base import Linearization
 from .method import Method
 from .problem import Problem
 from .termination import Status, rounding
+from .working_set import WorkingSet
 
 if TYPE_CHECKING:
     from .loop import State
@@ -24,29 +25,51 @@ POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
 SLACK = 4  # times the rounding error that the cost may seem to rise by: it is a difference of two such costs
 
 
-def polish(problem: Problem, method: Method, state: "State", scale: Tensor) -> "State":
-    """Polish the problems that have come to rest; `scale` is the D (..., n) of the measure."""
+class Rest(NamedTuple):
+    """What is known of the problems at rest."""
+
+    eligible: Tensor  # (...,) bool, for another step
+    linearization: Linearization | None = None
+
+
+def polish(problem: Problem, method: Method, state: "State") -> "State":
+    """Polish the problems that have come to rest; their last D is that of the measure."""
     assert state.status is not None
     eligible = torch.stack([state.status == s for s in POLISHED]).any(0)
-    if not bool(eligible.any()):
+    count = int(eligible.sum())
+    if count == 0:
         return state
     eps = torch.finfo(state.x.dtype).eps
-    linearization = problem.linearize(state.x)
+    working = WorkingSet(state)
+    problem, state, rest = working.thin(problem, state, eligible, count, Rest(eligible))
+    rest = rest._replace(linearization=problem.linearize(state.x))
     for _ in range(method.polish):
-        step = method.solver.factor(linearization, positive(scale)).step(torch.zeros_like(linearization.cost))
+        eligible, linearization = rest
+        assert linearization is not None
+        assert state.scale is not None
+        assert state.cost is not None
+        assert state.trials is not None
+        assert state.linearizations is not None
+        scale = positive(state.scale)
+        step = method.solver.factor(linearization, scale).step(torch.zeros_like(linearization.cost))
         finite = step.isfinite().all(-1) & eligible
         trial = problem.move(state.x, torch.where(finite[..., None], step, 0.0))
         ahead = problem.linearize(trial)
         noise = SLACK * rounding(linearization, state.x.to(problem.dtype), eps)
         better = finite & (_measure(ahead, scale) < _measure(linearization, scale))
         better = better & (ahead.cost <= linearization.cost + noise)
-        if not bool(better.any()):
+        state = state._replace(
+            x=select(better, trial, state.x),
+            cost=torch.where(better, ahead.cost, state.cost),
+            trials=state.trials + eligible,
+            linearizations=state.linearizations + eligible,
+        )
+        count = int(better.sum())
+        if count == 0:
             break
-        cost = ahead.cost if state.cost is None else torch.where(better, ahead.cost, state.cost)
-        state = state._replace(x=select(better, trial, state.x), cost=cost)
-        linearization = select(better, ahead, linearization)
-        eligible = better
-    return state
+        rest = Rest(better, select(better, ahead, linearization))
+        problem, state, rest = working.thin(problem, state, better, count, rest)
+    return working.all(state)
 
 
 def _measure(linearization: Linearization, scale: Tensor) -> Tensor:

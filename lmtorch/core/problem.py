@@ -6,7 +6,7 @@ Robust loss, prior, bounds, learning rate and the dtype of the parameters are pr
 not know of them. x has the dtype of the parameters, matrices and vectors that of the linear algebra, costs float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,11 @@ class Problem:
     bounds: Bounds | None = None
     rate: Tensor | None = None  # (n,): learning rates, factors of the step
     sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
+
+    def take(self, places: Tensor) -> "Problem":
+        """Those at `places` (k,) of a batch (b,) of problems."""
+        bounds = self.bounds and self.bounds.take(places)
+        return replace(self, residual=self.residual.take(places), loss=self.loss.take(places), bounds=bounds)
 
     def cost(self, x: Tensor) -> Tensor:
         """F(x), (...,)."""
@@ -149,17 +154,19 @@ def _fresh(x: Tensor, dtype: torch.dtype) -> Workspace:
 
 def _second_directional(part: Part, params: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> Tensor:
     """r_vv by forward mode twice, or by central differences for what has no forward mode."""
-    try:
-        return second_directional(part.function, params, along)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # torch's word for an operator without a forward-mode formula
-        # the least step whose square still resolves: ε^¼ of the size of the parameters
-        size = torch.stack([torch.linalg.vector_norm(p) for p in params]).max().clamp(min=1)
-        length = torch.stack([torch.linalg.vector_norm(v) for v in along]).max()
-        h = torch.finfo(params[0].dtype).eps ** 0.25 * size / length
+    if not part.black_box:
+        try:
+            return second_directional(part.function, params, along)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch's word for an operator without a forward-mode formula
+            pass
+    # the least step whose square still resolves: ε^¼ of the size of the parameters
+    size = torch.stack([torch.linalg.vector_norm(p) for p in params]).max().clamp(min=1)
+    length = torch.stack([torch.linalg.vector_norm(v) for v in along]).max()
+    h = torch.finfo(params[0].dtype).eps ** 0.25 * size / length
 
-        def at(t: Tensor) -> Tensor:
-            return part.function(tuple(p + t * v for p, v in zip(params, along, strict=True)))
+    def at(t: Tensor) -> Tensor:
+        return part.function(tuple(p + t * v for p, v in zip(params, along, strict=True)))
 
-        return (at(h) - 2 * part.function(params) + at(-h)) / h**2
+    return (at(h) - 2 * part.function(params) + at(-h)) / h**2

@@ -16,7 +16,6 @@ class Report:
     Numbers are Python floats; on a GPU the first one that is read waits for the device, the others come with it.
 
     Attributes:
-        trials: residual evaluations at trial points.
         seconds: wall-clock of the "linearize", "solve" and "trial" parts and in "total". On a GPU the parts only say
             when their kernels were queued.
         jacobian: the source of derivatives that served.
@@ -30,19 +29,19 @@ class Report:
         (True, 2.0, True)
     """
 
-    _NAMES = ("loss", "loss_after", "damping", "gain_ratio", "accepted", "step_norm", "gradient", "status")
+    _NAMES = ("loss", "loss_after", "damping", "gain_ratio", "accepted", "step_norm", "gradient", "status", "trials")
 
     def __init__(self, state: State, seconds: Mapping[str, float], jacobian: str) -> None:
         trial = state.trial
         assert trial is not None
         assert state.cost is not None
         assert state.status is not None
+        assert state.trials is not None
         values = [
             trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length, trial.optimality,
-            state.status,
+            state.status, state.trials,
         ]  # fmt: skip
         self._packed: Tensor = torch.stack([v.to(torch.float64 if v.device.type != "mps" else v.dtype) for v in values])
-        self.trials = state.trials
         self.seconds = dict(seconds)
         self.jacobian = jacobian
 
@@ -84,6 +83,11 @@ class Report:
     def gradient(self) -> float:
         """Largest cosine between the residuals and a column of the Jacobian, before the step: 0 at a minimum."""
         return self._values["gradient"]
+
+    @property
+    def trials(self) -> int:
+        """Residual evaluations at trial points."""
+        return int(self._values["trials"])
 
     @property
     def status(self) -> Status:

@@ -14,7 +14,7 @@ from ..linearizations.base import Linearization, optimality
 
 
 class Status(IntEnum):
-    """Where a minimisation stands.
+    """Where a minimisation stands: scipy's numbers where scipy has one, and positive ones for success alone.
 
     Example:
         >>> Status.COST.converged, Status.STALLED.converged, Status.STALLED.final
@@ -23,19 +23,22 @@ class Status(IntEnum):
         converged: the residuals are orthogonal to the columns of the Jacobian
     """
 
-    RUNNING = 0
     GRADIENT = 1
     COST = 2
     STEP = 3
-    ZERO = 4
-    STALLED = 5
-    REFUSED = 6
-    NOT_FINITE = 7
+    ZERO = 5  # 4 is scipy's "both cost and step"
+    EVALUATIONS = 0
+    STOPPED = -2  # -1 is MINPACK's improper input, which is an exception here
+    STALLED = -3
+    REFUSED = -4
+    NOT_FINITE = -5
+    FLAT = -6
+    RUNNING = -7
 
     @property
     def converged(self) -> bool:
         """A minimum was found, to the tolerances."""
-        return Status.GRADIENT <= self <= Status.ZERO
+        return self > 0
 
     @property
     def final(self) -> bool:
@@ -54,8 +57,11 @@ _MESSAGES = {
     Status.COST: "converged: neither the last step nor the linear model changes the cost any more",
     Status.STEP: "converged: the last step did not change the parameters any more",
     Status.ZERO: "converged: the residuals are zero",
+    Status.EVALUATIONS: "out of evaluations: max_nfev is spent, and the last steps still gained",
+    Status.STOPPED: "stopped by the callback",
     Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
     Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
+    Status.FLAT: "flat: the Jacobian is zero; no parameter has any influence on the residuals there",
     Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
 }
 
@@ -91,7 +97,7 @@ def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
 def at_point(linearization: Linearization, tolerances: Tolerances) -> Tensor:
     """The status of a point by itself, (...,)."""
     cost, gradient = linearization.cost, linearization.gradient
-    status = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.full_like(cost, Status.RUNNING, dtype=torch.int64)
     status = torch.where(optimality(linearization) <= tolerances.gradient, Status.GRADIENT, status)
     status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
     finite = cost.isfinite() & gradient.isfinite().all(-1) & linearization.column_norms.isfinite().all(-1)
@@ -115,7 +121,7 @@ def after_trial(
     def within(change: Tensor, tolerance: float) -> Tensor:
         return (change <= tolerance) & accepted
 
-    status = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.full_like(cost, Status.RUNNING, dtype=torch.int64)
     # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled" from ε on
     change = torch.maximum(actual, predicted) / cost
     status = torch.where(within(change, eps) | within(relative_step, eps), Status.STALLED, status)

@@ -45,6 +45,21 @@ class Marquardt:
         return column_norms
 
 
+@dataclass(frozen=True)
+class Given:
+    """A fixed D: the inverse of what counts as a long way for each parameter.
+
+    Args:
+        scale: (n,), or one number; positive.
+    """
+
+    scale: Tensor
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """The given one."""
+        return self.scale.to(column_norms).expand(column_norms.shape)
+
+
 def positive(scale: Tensor) -> Tensor:
     """D with ones where a column is zero: such a parameter has no influence, and any D serves (MINPACK's choice)."""
     return torch.where(scale > 0, scale, 1.0)

@@ -34,10 +34,10 @@ class Autograd:
             twins = tuple(p.detach().clone().requires_grad_() for p in params)
             with torch.enable_grad():
                 residual = function(twins)
-            for rows in ranges(residual.shape[0], self.chunk or residual.shape[0]):
+            for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
                 jacobian = workspace(rows.stop - rows.start)
-                _rows_(jacobian, residual, twins, rows, self.batched)
-                yield residual[rows].detach(), jacobian
+                _rows_(jacobian if part.batch == 0 else jacobian.movedim(-2, 0), residual, twins, rows, self.batched)
+                yield residual[..., rows].detach(), jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """In the same order, where random numbers are drawn."""
@@ -59,12 +59,14 @@ def _at(sample: Callable[..., Tensor], single: tuple[Tensor, ...], params: Param
 
 
 def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batched: bool) -> None:
-    """Fill rows e_iᵀJ, at once if the graph allows it."""
+    """Fill rows e_iᵀJ, (r, ..., n), at once if the graph allows it; all problems of a batch at once."""
+    batch = residual.ndim - 1
     if not residual.requires_grad:
         jacobian.zero_()
         return
-    if batched and residual.shape[0] > 1:
-        directions = units(residual.shape[0], rows, residual)
+    if batched and residual.shape[-1] > 1:
+        directions = units(residual.shape[-1], rows, residual)
+        directions = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(-1, *residual.shape)
         try:
             gradients = torch.autograd.grad(
                 residual, twins, directions, is_grads_batched=True, retain_graph=True, allow_unused=True
@@ -74,13 +76,13 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batch
         except (RuntimeError, ValueError):
             pass  # an operator without a batching rule: one row after the other
         else:
-            fill_(jacobian, _zeros_for_unused(gradients, twins, (jacobian.shape[0],)))
+            fill_(jacobian, _zeros_for_unused(gradients, twins, (jacobian.shape[0],)), batch)
             return
     for place, row in enumerate(range(rows.start, rows.stop)):
         with torch.enable_grad():  # without it the row has no graph
-            value = residual[row]
+            value = residual[..., row].sum()  # problems are independent: the gradient of the sum is each one's own
         gradients = torch.autograd.grad(value, twins, retain_graph=True, allow_unused=True)
-        fill_(jacobian[place : place + 1], _zeros_for_unused(gradients, twins, ()))
+        fill_(jacobian[place : place + 1], [g[None] for g in _zeros_for_unused(gradients, twins, ())], batch)
 
 
 def _zeros_for_unused(

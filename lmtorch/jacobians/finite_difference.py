@@ -1,7 +1,7 @@
 """Finite differences, for residuals that cannot be differentiated: black boxes.
 
 The step balances truncation against round-off: h = ε^½ max(1, |x|) for two points and ε^⅓ max(1, |x|) for three, in the
-dtype of the parameters, and is made exact as (x + h) − x.
+dtype of the parameters, and is made exact as (x + h) − x. It never leaves the box in which the function is defined.
 
 Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4; Nocedal & Wright (2006),
 §8.1.
@@ -25,11 +25,11 @@ class FiniteDifference:
 
     Args:
         method: "2-point" (n more evaluations, error of order ε^½) or "3-point" (2n, of order ε^⅔). Default: "2-point".
-        step: relative step instead of ε^½ or ε^⅓.
+        step: h/|x| instead of the above, one number or one for each parameter, flat (n,); where x is zero, the above.
     """
 
     method: Literal["2-point", "3-point"] = "2-point"
-    step: float | None = None
+    step: float | Tensor | None = None
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of the part, in one block."""
@@ -38,7 +38,7 @@ class FiniteDifference:
         column = 0
         for which, param in enumerate(params):
             for entry in range(param.shape[part.batch :].numel()):
-                jacobian[..., column] = self._difference(part, params, which, entry, residual)
+                jacobian[..., column] = self._difference(part, params, which, entry, column, residual)
                 column += 1
         yield residual, jacobian
 
@@ -46,23 +46,51 @@ class FiniteDifference:
         """Plain."""
         return part.function(params)
 
-    def _difference(self, part: Part, params: Params, which: int, entry: int, residual: Tensor) -> Tensor:
+    def _difference(self, part: Part, params: Params, which: int, entry: int, column: int, residual: Tensor) -> Tensor:
         """One column (..., m)."""
         batch = part.batch
-        power = 1 / 2 if self.method == "2-point" else 1 / 3
         param = params[which]
         value = param.flatten(batch)[..., entry]  # (...,)
-        relative = self.step if self.step is not None else torch.finfo(param.dtype).eps ** power
-        step = relative * torch.where(value < 0, -1.0, 1.0).to(value) * value.abs().clamp(min=1)
 
         def at(distance: Tensor) -> tuple[Tensor, Tensor]:
             moved = param.clone().flatten(batch)
             moved[..., entry] += distance
             exact = moved[..., entry] - value
-            return part.function((*params[:which], moved.view_as(param), *params[which + 1 :])), exact
+            function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
+            return function, exact[..., None].to(residual.dtype)
 
-        ahead, forth = at(step)
+        step = self._step(value, column)
+        if part.box is None:
+            below = above = torch.full_like(value, torch.inf)
+        else:
+            lower, upper = (side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box)
+            below, above = value - lower, upper - value
         if self.method == "2-point":
-            return (ahead - residual) / forth[..., None].to(residual.dtype)
-        behind, back = at(-step)
-        return (ahead - behind) / (forth - back)[..., None].to(residual.dtype)
+            # away from a wall, and where both are nearer than the step, as far as the farther one
+            ahead = torch.where(step > 0, above, below)
+            behind = torch.where(step > 0, below, above)
+            turned = (step.abs() > ahead) & (behind > ahead)
+            room = torch.maximum(ahead, behind)
+            step = torch.where(turned, -step, step).clamp(min=-room, max=room)
+            f, h = at(step)
+            return torch.where(h == 0, 0.0, (f - residual) / h)
+        size = step.abs()
+        central = (size <= below) & (size <= above)
+        outward = torch.where(above >= below, 1.0, -1.0).to(value)  # one-sided: to the wider side
+        size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
+        first, h1 = at(torch.where(central, size, outward * size))
+        second, h2 = at(torch.where(central, -size, 2 * outward * size))
+        # the parabola through three points at 0, h₁, h₂
+        slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (h1 * h2 * (h2 - h1))
+        plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
+        return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope))
+
+    def _step(self, value: Tensor, column: int) -> Tensor:
+        """h (...,), away from zero."""
+        power = 1 / 2 if self.method == "2-point" else 1 / 3
+        size = torch.finfo(value.dtype).eps ** power * value.abs().clamp(min=1)
+        if self.step is not None:
+            relative = self.step[column].to(value) if isinstance(self.step, Tensor) and self.step.ndim else self.step
+            given = (relative * value).abs()
+            size = torch.where(given > 0, given, size)
+        return torch.where(value < 0, -size, size)

@@ -109,7 +109,8 @@ def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor
         gradients = torch.autograd.grad(values, twins, direction, allow_unused=True, materialize_grads=True)
     except RuntimeError:
         return  # nothing to compare with
-    expected = torch.cat([g.to_dense().reshape(-1) for g in gradients]).to(jacobian.dtype)
+    rows = [g.to_dense().flatten(part.batch) if g.ndim > part.batch else g[..., None] for g in gradients]
+    expected = torch.cat(rows, -1).reshape(-1).to(jacobian.dtype)
     weights = weights.to(jacobian.dtype)
     found = (jacobian.mT @ weights).reshape(-1)
     size = torch.linalg.vector_norm(jacobian, ord=1, dim=-2).reshape(-1) + expected.abs().amax()

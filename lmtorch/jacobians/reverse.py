@@ -24,10 +24,10 @@ class Reverse:
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of rows: they stream even where the samples are not known to be independent."""
         residual, pullback = vjp(part.function, params)[:2]
-        for rows in ranges(residual.shape[0], self.chunk or residual.shape[0]):
+        for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
             jacobian = workspace(rows.stop - rows.start)
             pull(pullback, residual, jacobian, rows)
-            yield residual[rows], jacobian
+            yield residual[..., rows], jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """Plain."""

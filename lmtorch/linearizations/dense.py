@@ -30,11 +30,11 @@ class Dense(NamedTuple):
     def freeze(self, free: Tensor) -> Self:
         """Zero columns and gradient outside `free`."""
         prior = self.prior and Prior(self.prior.root * free, self.prior.residual * free)
-        return self._replace(
-            jacobian=self.jacobian * free[..., None, :],
+        return self._replace(  # not a product: a derivative may be infinite at a bound
+            jacobian=torch.where(free[..., None, :], self.jacobian, 0.0),
             prior=prior,
-            gradient=self.gradient * free,
-            column_norms=self.column_norms * free,
+            gradient=torch.where(free, self.gradient, 0.0),
+            column_norms=torch.where(free, self.column_norms, 0.0),
         )
 
     def stacked(self) -> tuple[Tensor, Tensor]:

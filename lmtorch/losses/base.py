@@ -34,6 +34,9 @@ class Loss(Protocol):
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r: the gradient of the cost in the residuals."""
 
+    def take(self, places: Tensor) -> "Loss":
+        """The loss of some problems of a batch (b,), by their numbers (k,)."""
+
 
 def scalar_dtype(device: torch.device) -> torch.dtype:
     """float64, in which costs are summed, but where the device has none."""

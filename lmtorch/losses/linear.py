@@ -22,3 +22,7 @@ class Linear:
     def influence(self, residual: Tensor) -> Tensor:
         """The residuals r."""
         return residual
+
+    def take(self, places: Tensor) -> "Linear":
+        """The same for every problem."""
+        return self

@@ -1,11 +1,13 @@
-"""The robust losses of scipy, and two that reject outliers, as functions z → ρ, ρ′, ρ″.
+"""The robust losses of scipy, and those that reject outliers, as functions z → ρ, ρ′, ρ″.
 
 References: scipy.optimize.least_squares, `loss`; Triggs et al. (2000); Beaton & Tukey, The fitting of power series
-(1974); Geman & McClure, Bayesian image analysis (1985).
+(1974); Geman & McClure, Bayesian image analysis (1985); Barron, A general and adaptive robust loss function (2019).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -55,6 +57,34 @@ def geman_mcclure(z: Tensor) -> Rho:
 
 
 @dataclass(frozen=True)
+class Barron:
+    """ρ = 2(|α − 2|/α)((z/|α − 2| + 1)^(α/2) − 1): one family, from plain least squares to the rejection of outliers.
+
+    Args:
+        alpha: 2 is plain least squares, 1 is soft_l1, 0 a Cauchy loss, −2 Geman and McClure's, −∞ Welsch's; the
+            latter three with z/2, z/4 and z/2 in place of z. Default: 0.
+
+    Reference: Barron (2019), eq. 8, times two, so that ρ ≈ z near zero.
+    """
+
+    alpha: float = 0.0
+
+    def __call__(self, z: Tensor) -> Rho:
+        """ρ, ρ′, ρ″."""
+        if self.alpha == 2:
+            return Rho(z, torch.ones_like(z), torch.zeros_like(z))
+        if self.alpha == -math.inf:
+            first = torch.exp(-z / 2)
+            return Rho(-2 * torch.expm1(-z / 2), first, -first / 2)
+        bend, half = abs(self.alpha - 2), self.alpha / 2
+        grown = torch.log1p(z / bend)
+        # α → 0 is the logarithm; expm1 keeps the digits on the way there
+        value = bend * grown if half == 0 else bend * torch.expm1(half * grown) / half
+        first = torch.exp((half - 1) * grown)
+        return Rho(value, first, (half - 1) / bend * torch.exp((half - 2) * grown))
+
+
+@dataclass(frozen=True)
 class Robust:
     """½ Σ C² ρ((r/C)²).
 
@@ -64,15 +94,15 @@ class Robust:
     """
 
     rho: Callable[[Tensor], Rho]
-    scale: float = 1.0
+    scale: float | Tensor = 1.0  # a tensor: (...,), one for each problem
 
     def cost(self, residual: Tensor) -> Tensor:
         """½ Σ C² ρ."""
-        return self.scale**2 * half_sum(self.rho((wide(residual) / self.scale).square()).value)
+        return self.scale**2 * half_sum(self.rho(self._squares(residual)).value)
 
     def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Rows times √W, residuals ρ′r/√W, W = ρ′ + 2zρ″."""
-        z = (wide(residual) / self.scale).square()
+        z = self._squares(residual)
         rho = self.rho(z)
         # beyond the inflection W would be negative: leave a positive crumb, as scipy does
         weight = (rho.first + 2 * z * rho.second).clamp(min=torch.finfo(z.dtype).eps).sqrt()
@@ -80,4 +110,18 @@ class Robust:
 
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r."""
-        return self.rho((wide(residual) / self.scale).square()).first * residual
+        return self.rho(self._squares(residual)).first * residual
+
+    def take(self, places: Tensor) -> "Robust":
+        """With the scales of some problems."""
+        return Robust(self.rho, self.scale[places]) if _each(self.scale) else self
+
+    def _squares(self, residual: Tensor) -> Tensor:
+        """z = (r/C)²."""
+        scale = self.scale[..., None] if _each(self.scale) else self.scale
+        return (wide(residual) / scale).square()
+
+
+def _each(scale: float | Tensor) -> TypeGuard[Tensor]:
+    """Whether there is a scale for each problem."""
+    return isinstance(scale, Tensor) and scale.ndim > 0

@@ -22,9 +22,11 @@ class Part:
     function: Function  # params -> (..., m)
     run: Callable[[Callable[..., Any], Params], Any]  # another callable, at these parameters and on this batch
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
+    box: tuple[Params, Params] | None = None  # outside of which the function is not to be evaluated, as params
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
     random: bool = False  # the function draws random numbers
+    black_box: bool = False  # no derivatives lead through it
 
 
 class Residual(Protocol):
@@ -42,3 +44,6 @@ class Residual(Protocol):
 
     def replay(self) -> AbstractContextManager[None]:
         """Around each evaluation: all of them within a step draw the same random numbers."""
+
+    def take(self, places: Tensor) -> "Residual":
+        """The residual of some problems of a batch (b,), by their numbers (k,)."""

@@ -54,6 +54,10 @@ class ClosureResidual:
         """Around each evaluation."""
         return self.replay_()
 
+    def take(self, places: Tensor) -> "ClosureResidual":
+        """There is one problem."""
+        return self
+
     def _run(self, other: Callable[..., Any], params: Params) -> Any:
         return self.swap(self.layout.twins(params), other)
 
@@ -124,6 +128,10 @@ class SampleResidual:
     def replay(self) -> AbstractContextManager[None]:
         """Around each evaluation."""
         return self.replay_()
+
+    def take(self, places: Tensor) -> "SampleResidual":
+        """There is one problem."""
+        return self
 
     def subset(self, chosen: Tensor) -> "SampleResidual":
         """The same function of some of the samples (by index)."""

@@ -44,8 +44,10 @@ class Layout:
         return torch.cat([real(t.detach()).reshape(-1) for t in chosen])
 
     def split(self, x: Tensor) -> Params:
-        """Views of x (n,) in the shapes of the tensors, complex ones still as pairs (*shape, 2)."""
-        return tuple(part.view(shape) for part, shape in zip(x.split(self.sizes), self.shapes, strict=True))
+        """Views of x (..., n) in the shapes of the tensors, complex ones still as pairs (*shape, 2)."""
+        batch = x.shape[:-1]
+        parts = zip(x.split(self.sizes, -1), self.shapes, strict=True)
+        return tuple(part.reshape((*batch, *shape)) for part, shape in parts)
 
     def twins(self, params: Params) -> list[Tensor]:
         """What stands in for each tensor: complex where it is complex."""

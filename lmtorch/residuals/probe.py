@@ -106,7 +106,7 @@ def refuse_batch_statistics(module: nn.Module) -> None:
             raise InputError(COUPLED.format(reason=f"{name!r}, {type(child).__name__} in training mode"))
 
 
-class _Touched(TorchDispatchMode):
+class Touched(TorchDispatchMode):
     """Adds up the bytes of everything that operators return."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class _Touched(TorchDispatchMode):
 def _evaluate(layout: Layout, swap: Swap, closure: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, int]:
     """The result, with its graph, and the bytes of all intermediate results."""
     twins = [t.detach().clone().requires_grad_() for t in layout.tensors]
-    with torch.enable_grad(), _Touched() as touched:
+    with torch.enable_grad(), Touched() as touched:
         result = swap(twins, closure, *arguments)
     return result, touched.bytes
 

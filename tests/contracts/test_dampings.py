@@ -59,12 +59,12 @@ def path(
     for _ in range(trials):
         after = attempt(problem, method, state, model)
         history.append((state, model, after))
-        if (after.status > 0).all():
+        if (after.status != Status.RUNNING).all():
             break
         state = after
         if after.trial.accepted.any():
             state, model = linearize(problem, method, after)
-        if (state.status > 0).all():
+        if (state.status != Status.RUNNING).all():
             break
     return history
 

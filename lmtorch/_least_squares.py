@@ -1,0 +1,347 @@
+"""`least_squares`: scipy's signature and result, exact derivatives, and the same loop as the optimizer's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import choose
+from ._errors import InputError
+from .choose import Facts, Options
+from .core.bounds import Bounds
+from .core.problem import Problem
+from .damping.base import Damping
+from .functional.calling import Calling
+from .functional.implicit import attach
+from .functional.minimising import Outcome, block_size, minimise
+from .functional.options import bounds_of, check_scipys, limits, real_number, scaling_of, source_of, tolerance
+from .functional.probing import Found, probe
+from .functional.results import Results, pick
+from .functional.solution import Solution
+from .functional.starts import Sampler, best, sample
+from .functional.unknowns import Unknowns
+from .functional.watch import Watcher, bar_of, say
+from .jacobians.base import JacobianSource
+from .jacobians.finite_difference import FiniteDifference
+from .jacobians.given import Given
+from .jacobians.ladder import Ladder
+from .losses.base import Loss
+from .losses.linear import Linear
+from .losses.robust import Robust
+from .residuals.problems import ProblemsResidual
+from .solvers.base import Solver
+
+
+def least_squares(
+    fun: Callable[..., Any],
+    x0: Any,
+    jac: str | Callable[..., Any] | JacobianSource | None = None,
+    bounds: Any = (-torch.inf, torch.inf),
+    method: str = "auto",
+    ftol: float | str | None = "auto",
+    xtol: float | str | None = "auto",
+    gtol: float | str | None = "auto",
+    x_scale: Any = None,
+    loss: str | Loss | Callable[..., Any] = "linear",
+    f_scale: float | str = 1.0,
+    diff_step: Any = None,
+    tr_solver: str | None = None,
+    tr_options: Mapping[str, Any] | None = None,
+    jac_sparsity: Any = None,
+    max_nfev: int | None = None,
+    verbose: int = 0,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    callback: Callable[..., Any] | None = None,
+    workers: Any = None,
+    *,
+    in_dims: Any = None,
+    solver: str | Solver = "auto",
+    damping: str | Damping = "auto",
+    acceleration: bool = False,
+    polish: int | None = None,
+    n_starts: int = 1,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    history: bool = False,
+    progress: bool = False,
+    memory_limit: int | None = None,
+) -> Solution:
+    """Minimise ½ Σ C² ρ((r(x)/C)²) within a box, by Levenberg–Marquardt.
+
+    To come from `scipy.optimize.least_squares`, change the import; docs/least_squares.md lists what differs. Write
+    `fun` in torch operations and derivatives are exact. NumPy code is fitted by finite differences after a warning.
+
+    Args:
+        fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict of them. It gets
+            x in the structure of x0, and tensors; or arrays, if it refuses tensors.
+        x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of tensors. Integers become
+            float64; otherwise dtype and device are those of the fit.
+        jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd" to insist on them,
+            "2-point" or "3-point" for finite differences, or jac(x, *args, **kwargs) → (m, n).
+        bounds: (lower, upper), each a number, an array of the shape of x0, or a tree like it; or
+            `scipy.optimize.Bounds`. Equal bounds fix a variable. Default: none.
+        method: scipy's names are accepted and all mean the same loop.
+        ftol: stop when the relative decrease of the cost, found and promised, is no more than that; None: never.
+            Default: "auto", 1e-10, in float32 1e-6.
+        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖.
+        gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
+        x_scale: typical size of each parameter, "jac" (or "more", "marquardt", "levenberg") for a rule, or an object.
+            Default: None, the column norms of J where there are few parameters.
+        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
+            z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.robust.Barron(alpha)` as a function.
+        f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
+            from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
+        diff_step: relative step of finite differences, one number or one for each parameter.
+        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`, `workers`).
+        tr_options: ignored.
+        jac_sparsity: ignored.
+        max_nfev: evaluations of the residuals at most, those of finite differences not counted. Default: 1000.
+        verbose: 0 silent, 1 the end, 2 a row for every iteration.
+        args: further arguments of fun and jac.
+        kwargs: keyword arguments of both.
+        callback: called after every iteration with an `Iterate`; may raise StopIteration to end the run.
+        workers: ignored.
+        in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and of each of `args`
+            that counts problems, None where they share. Every field of the result has the batch (b,) in front.
+        solver: "auto", "svd", "qr", "cholesky", "dual" or an object.
+        damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
+        acceleration: geodesic acceleration of the step. Default: False.
+        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, otherwise none.
+        n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is infinite). The best is
+            returned, all are in `starts`. Default: 1.
+        sampler: (count, generator) → (count, n), further starts of your own, with a NumPy generator.
+        seed: of that generator. Default: 0.
+        history: keep all iterates in `history`.
+        progress: show a bar (needs tqdm).
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+
+    Returns:
+        A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them, by the implicit
+        function theorem; so do cost and fun.
+
+    Raises:
+        InputError: what was passed cannot be minimised. It is also a `ValueError`.
+
+    References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow, Yamashita &
+    Fukushima (2004), for bounds; Triggs et al. (2000), for robust losses.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> def fun(x, t, y):
+        ...     return x[0] * torch.exp(-x[1] * t) - y
+        >>> t = torch.linspace(0, 4, 30, dtype=torch.float64)
+        >>> y = 2.5 * torch.exp(-1.3 * t)
+        >>> solution = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, y))
+        >>> solution.x.round(6).tolist(), solution.success
+        ([2.5, 1.3], True)
+        >>> both = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, torch.stack([y, 2 * y])), in_dims=(None, None, 0))
+        >>> both.x.round(6).tolist()
+        [[2.5, 1.3], [5.0, 1.3]]
+    """
+    grad = torch.is_grad_enabled()
+    check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
+    if not callable(fun):
+        raise InputError(f"fun is {type(fun).__name__}, not a function of x that returns residuals.")
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback is {type(callback).__name__}, not a function.")
+    args = tuple(args) if isinstance(args, tuple | list) else (args,)
+    dims = _dims(in_dims, len(args))
+    unknowns = Unknowns(x0, dims[0], Calling.count(args, dims[1:]))
+    box = bounds_of(bounds, unknowns)
+    source, exact = source_of(jac, diff_step, unknowns)
+    options = Options(
+        solver=solver,
+        damping=damping,
+        scaling=scaling_of(x_scale, unknowns),
+        jacobian=source,
+        acceleration=acceleration,
+        loss=loss,
+        loss_scale=1.0 if f_scale == "mad" else real_number(f_scale, "f_scale"),
+        ftol=tolerance(ftol, "ftol"),
+        xtol=tolerance(xtol, "xtol"),
+        gtol=tolerance(gtol, "gtol"),
+        polish=polish,
+        memory_limit=memory_limit,
+    )
+    if ftol is None and xtol is None and gtol is None:
+        raise InputError("ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number.")
+    trials = limits(max_nfev)
+    if n_starts < 1:
+        raise InputError(f"n_starts={n_starts} must be at least 1.")
+
+    found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact)
+    if not found.finite and not unknowns.batched and n_starts == 1:
+        raise InputError(
+            "the residuals are not finite at x0: NaN or infinity among them. Start elsewhere, keep the parameters "
+            "where the model is defined by bounds, or look for NaN in the data."
+        )
+    setup = _Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
+    results = Results(unknowns, setup.lead, setup.problem.bounds, options.loss_scale)
+    ongoing = (
+        bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it") if progress else None
+    )
+    with nullcontext() if ongoing is None else ongoing:
+        watcher = Watcher(results.iterate, callback, history=history, table=verbose == 2, bar=ongoing)
+        watched = callback is not None or history or verbose == 2  # who looks on sees all problems
+        with torch.no_grad():
+            outcome = minimise(
+                setup.problem,
+                setup.plan.method,
+                setup.x,
+                trials,
+                block=len(setup.x) if watched else setup.block,
+                estimate=setup.estimate,
+                watcher=watcher,
+                limit=memory_limit,
+            )
+    solution = _finish(setup, results, outcome)
+    solution.history = watcher.history
+    if verbose:
+        say(solution.message if isinstance(solution.message, str) else _summary(solution))
+    return solution
+
+
+class _Setup:
+    """The problem as the loop takes it.
+
+    Args:
+        options: by name or object.
+        unknowns: the structure of x0.
+        found: what the function turned out to be.
+        bounds: the box of x0.
+        n_starts: starts in all.
+        sampler: of further starts.
+        seed: of the sampler.
+        estimate: C of the loss is to be estimated.
+        grad: the solution is to carry gradients.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        unknowns: Unknowns,
+        found: Found,
+        bounds: Bounds | None,
+        n_starts: int,
+        sampler: Sampler | None,
+        seed: int,
+        estimate: bool,
+        grad: bool,
+    ) -> None:
+        self.found = found
+        self.unknowns = unknowns
+        self.starts = n_starts
+        self.grad = grad
+        x, shares = unknowns.start, found.calling.detached().shares
+        if n_starts > 1:
+            low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
+            x = sample(x, low, high, n_starts, sampler, seed)
+            shares = tuple(share.repeat(n_starts, *(1,) * (share.ndim - 1)) for share in shares)
+            bounds = bounds and Bounds(*(side.expand(x.shape).reshape(-1, x.shape[-1]) for side in bounds))
+        self.lead = tuple(x.shape[:-1])
+        self.x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
+        count = len(self.x) if self.x.ndim > 1 else 1
+        n = x.shape[-1]
+        self.block = block_size(found.rows, n, found.touched, x, options.memory_limit)
+        together = min(count, self.block)
+        touched = (found.touched + 8 * found.rows) * together
+        options = replace(options, jacobian=_source(options.jacobian, found))
+        self.plan = choose.plan(Facts(n, found.rows, None, touched, x.dtype, x.device), options)
+        self.estimate = estimate
+        self.loss = choose.loss(options)
+        if estimate and not isinstance(self.loss, Robust):
+            if not isinstance(self.loss, Linear):
+                raise InputError('f_scale="mad" needs a loss that has a scale: a name or a function, not an object.')
+            self.estimate = False  # least squares has no scale
+        residual = ProblemsResidual(
+            found.calling.detached().residual,
+            unknowns.layout,
+            shares,
+            found.rows,
+            batched=self.x.ndim > 1,
+            looped=found.looped,
+            black_box=found.black_box,
+            box=bounds and (bounds.lower, bounds.upper),
+        )
+        wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
+        self.problem = Problem(
+            residual, Ladder(self.plan.rungs), self.plan.method.solver.form, self.loss, self.plan.dtype, bounds=wide
+        )
+
+    def with_graph(self) -> ProblemsResidual:
+        """The residual that leads to the arguments, of one start for each problem."""
+        calling = self.found.calling
+        return ProblemsResidual(
+            calling.residual,
+            self.unknowns.layout,
+            calling.shares,
+            self.found.rows,
+            batched=self.unknowns.batched,
+            looped=self.found.looped,
+        )
+
+
+def _finish(setup: _Setup, results: Results, outcome: Outcome) -> Solution:
+    """The best of the starts, with the graph that leads to the arguments."""
+    every = None
+    if setup.starts > 1:
+        every = results.solution(outcome)
+        assert outcome.state.cost is not None
+        outcome = pick(outcome, best(outcome.state.cost.view(setup.lead)))
+        bounds = results.bounds
+        if bounds is not None:
+            rest = setup.lead[1:]
+            bounds = Bounds(*(side[: max(1, rest[0] if rest else 1)] for side in bounds))
+            bounds = bounds if rest else Bounds(bounds.lower[0], bounds.upper[0])
+        results = Results(setup.unknowns, setup.lead[1:], bounds, results.scale)
+    solution = results.solution(outcome, _with_graph(setup, outcome))
+    solution.starts = every
+    return solution
+
+
+def _with_graph(setup: _Setup, outcome: Outcome) -> tuple[Tensor, Tensor, Tensor] | None:
+    """x, cost and residuals with a graph that leads to the arguments, if one of them asks for gradients."""
+    calling = setup.found.calling
+    if calling.arrays or not setup.grad or not calling.differentiable():
+        return None
+    graph, loss = setup.with_graph(), setup.loss
+    if outcome.scale is not None:
+        assert isinstance(loss, Robust)
+        loss = Robust(loss.rho, outcome.scale)
+    with torch.enable_grad():
+        x = attach(graph, loss, outcome.state.x, outcome.free)
+        (part,) = graph.parts()
+        residual = part.function(graph.params(x))
+        return x, loss.cost(residual), residual
+
+
+def _source(asked: str | JacobianSource | Callable[..., Any], found: Found) -> str | JacobianSource:
+    """The source of derivatives, now that the function is known."""
+    if isinstance(asked, FiniteDifference) and not found.black_box:
+        return "auto"
+    if isinstance(asked, str | JacobianSource):
+        return asked
+    return Given(found.calling.jacobian(asked))
+
+
+def _dims(in_dims: Any, count: int) -> tuple[Any, ...]:
+    """For x0 and each of the arguments."""
+    if in_dims is None or isinstance(in_dims, int):
+        return (in_dims,) * (count + 1)
+    if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
+        raise InputError(
+            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the {count} args, as "
+            "for torch.vmap."
+        )
+    return tuple(in_dims)
+
+
+def _summary(solution: Solution) -> str:
+    """How many problems ended how."""
+    reasons = solution.reasons
+    counts = {reason: reasons.count(reason) for reason in sorted(set(reasons), reverse=True)}
+    return "; ".join(f"{number} {reason.message.split(':')[0]} ({reason.name})" for reason, number in counts.items())

@@ -1,0 +1,175 @@
+"""How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from .._autodiff import Params
+from .._errors import InputError
+from ..residuals.layout import real
+from .unknowns import Unknowns, batch_size, spread
+
+RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
+
+
+class Calling:
+    """fun(x, *args, **kwargs) of one problem.
+
+    Args:
+        function: the user's.
+        unknowns: the structure of x.
+        args: its further arguments; arrays and tensors among them become what `arrays` asks for.
+        kwargs: its keyword arguments, the same for all problems.
+        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts problems.
+        arrays: call it on NumPy arrays, not on tensors.
+
+    Attributes:
+        shares: the arguments that differ between problems, (b, ...) each.
+
+    Raises:
+        InputError: `dims` do not fit the arguments.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        unknowns: Unknowns,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        dims: tuple[Any, ...],
+        arrays: bool,
+    ) -> None:
+        self.function = function
+        self.unknowns = unknowns
+        self.arrays = arrays
+        device = unknowns.start.device
+        leaves, self.tree = tree_flatten(args)
+        tensors = [to_tensor(leaf, device) for leaf in leaves]
+        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
+        named = [leaf if isinstance(leaf, Tensor) else torch.empty(0) for leaf in tensors]
+        self.places = [place for place, dim in enumerate(flat) if dim is not None]
+        self.shares = tuple(named[place].movedim(flat[place] or 0, 0) for place in self.places)
+        self.leaves = [to_array(leaf) for leaf in leaves] if arrays else tensors
+        self.kwargs = tree_map(to_array if arrays else lambda leaf: to_tensor(leaf, device), dict(kwargs))
+
+    @staticmethod
+    def count(args: tuple[Any, ...], dims: tuple[Any, ...]) -> int | None:
+        """How many problems the arguments are of; None: of one."""
+        leaves = [
+            torch.as_tensor(leaf) if isinstance(leaf, np.ndarray | Tensor) else None for leaf in tree_leaves(args)
+        ]
+        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
+        for leaf, dim in zip(leaves, flat, strict=True):
+            if dim is not None and leaf is None:
+                raise InputError("in_dims names a dimension of an argument that is no array or tensor.")
+        known = [torch.empty(0) if leaf is None else leaf for leaf in leaves]
+        if all(dim is None for dim in flat):
+            return None
+        return batch_size(known, flat, [f"argument {place} of the function" for place in range(1, len(flat) + 1)])
+
+    def detached(self) -> "Calling":
+        """The same without the graph of the arguments, for the loop."""
+        other = object.__new__(Calling)
+        other.__dict__.update(self.__dict__)
+        other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        other.kwargs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self.kwargs)
+        other.shares = tuple(share.detach() for share in self.shares)
+        return other
+
+    def differentiable(self) -> bool:
+        """Whether gradients are asked for by an argument."""
+        return any(isinstance(t, Tensor) and t.requires_grad for t in (*self.leaves, *tree_leaves(self.kwargs)))
+
+    def __call__(self, function: Callable[..., Any], params: Params, *shares: Tensor) -> Any:
+        """What `function` returns for one problem."""
+        leaves = list(self.leaves)
+        for place, share in zip(self.places, shares, strict=True):
+            leaves[place] = to_array(share) if self.arrays else share
+        if self.arrays:
+            params = tuple(to_array(p).copy() for p in params)  # a function may write into what it is given
+        return function(self.unknowns.restore(params), *tree_unflatten(leaves, self.tree), **self.kwargs)
+
+    def residual(self, params: Params, *shares: Tensor) -> Tensor:
+        """(m,)."""
+        result = self(self.function, params, *shares)
+        return from_array(result, params[0]) if self.arrays else self._vector(result)
+
+    def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:
+        """The user's Jacobian (m, n) as a function of the parameters and shares of one problem."""
+
+        def matrix(params: Params, *shares: Tensor) -> Tensor:
+            result = self(function, params, *shares)
+            if isinstance(result, Tensor):
+                return result
+            if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here
+                result = result.toarray()
+            leaves = tree_leaves(result)
+            if leaves and all(isinstance(leaf, Tensor) for leaf in leaves):  # as torch.func.jacrev of a tree gives it
+                return torch.cat([
+                    leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
+                ], 1)  # fmt: skip
+            try:
+                array = np.asarray(result, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
+                    "alone (a LinearOperator) are not supported."
+                ) from error
+            return torch.as_tensor(array).to(params[0].device)
+
+        return matrix
+
+    def _vector(self, result: Any) -> Tensor:
+        """(m,) from what a function of tensors returned, complex numbers as pairs."""
+        leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
+        if not leaves:
+            raise InputError(f"the function returned nothing. {RESIDUALS}")
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise InputError(f"the function returned {type(leaf).__name__}. {RESIDUALS}")
+            if not (leaf.is_floating_point() or leaf.is_complex()):
+                raise InputError(f"the function returned {leaf.dtype}, which has no derivatives. {RESIDUALS}")
+        if isinstance(result, Tensor) and result.ndim == 0 and self.unknowns.layout.n > 1:
+            raise InputError(f"the function returned a single number for {self.unknowns.layout.n} parameters: "
+                             f"is it the sum of squares? {RESIDUALS}")  # fmt: skip
+        parts = [real(leaf).reshape(-1) for leaf in leaves]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def to_tensor(leaf: Any, device: torch.device) -> Any:
+    """NumPy numbers as a tensor on the device, other things as they are."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc":
+        return torch.as_tensor(np.array(leaf)).to(device)
+    return leaf
+
+
+def to_array(leaf: Any) -> Any:
+    """A tensor as NumPy numbers, other things as they are."""
+    return leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf
+
+
+def from_array(result: Any, like: Tensor) -> Tensor:
+    """(m,) from what a function of NumPy arrays returned.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    if isinstance(result, Tensor):
+        result = to_array(result)
+    try:
+        array = np.asarray(result)
+        array = array if array.dtype.kind in "fc" else array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the function returned {type(result).__name__}, not numbers. {RESIDUALS}") from error
+    vector = real(torch.as_tensor(np.array(array))).reshape(-1)
+    return vector.to(like.device)
+
+
+def _spread(dims: Any, value: Any) -> list[int | None]:
+    """`spread`, with None for what is no tensor."""
+    count = len(tree_leaves(value))
+    return [None] * count if dims is None else spread(dims, value)

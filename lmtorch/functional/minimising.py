@@ -1,0 +1,111 @@
+"""Running the loop: in blocks of problems that fit the memory, with a scale to be estimated or not, watched or not."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _memory
+from .._autodiff import ranges
+from .._masks import join
+from ..core.loop import State, descend
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.termination import Status, Tolerances
+from ..linearizations.base import optimality
+from ..linearizations.dense import Dense, DenseForm
+from ..losses.robust import Robust
+from .scale import with_estimated_scale
+from .watch import Watcher
+
+
+class Outcome(NamedTuple):
+    """Where the loop ended, and what is to be seen there; all (...,) in front."""
+
+    state: State
+    residual: Tensor  # (..., m), as the function gives it
+    gradient: Tensor  # (..., n), of the cost
+    cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
+    free: Tensor  # (..., n) bool
+    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
+    scale: Tensor | None  # (...,), C where it was estimated
+
+
+def minimise(
+    problem: Problem,
+    method: Method,
+    x: Tensor,  # (n,) or (b, n)
+    trials: int,
+    *,
+    block: int,  # problems at once
+    estimate: bool = False,  # C of the robust loss
+    watcher: Watcher | None = None,
+    limit: int | None = None,  # bytes of one allocation
+) -> Outcome:
+    """Descend, and look at the end."""
+    outcomes = []
+    for part, start in _blocks(problem, x, block):
+        watch = None if watcher is None or watcher.idle else watcher
+        if estimate:
+            robust = part.loss
+            assert isinstance(robust, Robust)
+            part, state = with_estimated_scale(part, robust, method, start, trials, watch)
+        else:
+            state = descend(part, method, State(start), trials=trials, watch=watch)
+        outcomes.append(_look(part, state, method.tolerances, estimate, limit))
+        if watcher is not None:
+            watcher.before += len(start)
+    return outcomes[0] if len(outcomes) == 1 else join(outcomes)
+
+
+def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) -> int:
+    """Problems at once: their Jacobians, intermediate results and tangents fit the memory."""
+    each = 4 * 8 * rows * n + 2 * touched * (1 + n)
+    return max(1, _memory.budget(x.device, limit) // max(1, each))
+
+
+def _blocks(problem: Problem, x: Tensor, block: int) -> Iterator[tuple[Problem, Tensor]]:
+    if x.ndim == 1 or len(x) <= block:
+        yield problem, x
+        return
+    for chosen in ranges(len(x), block):
+        places = torch.arange(chosen.start, chosen.stop, device=x.device)
+        yield problem.take(places), x[chosen]
+
+
+def _look(problem: Problem, state: State, tolerances: Tolerances, estimated: bool, limit: int | None) -> Outcome:
+    """Residuals, J and gradient at the end, without the frozen columns of the loop."""
+    x = state.x
+    rows = problem.residual.rows
+    fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)
+    form = DenseForm() if fits else problem.form
+    model = replace(problem, form=form, bounds=None).linearize(x)
+    (part,) = problem.residual.parts()
+    residual = problem.source.evaluate(part, problem.residual.params(x))
+    free = torch.ones_like(x, dtype=torch.bool)
+    if problem.bounds is not None:
+        free = problem.bounds.free(x, model.gradient)
+    assert state.status is not None
+    status = state.status
+    # where no parameter has any influence the gradient vanishes, and says nothing
+    flat = (model.column_norms == 0).all(-1) & (status > 0) & (status != Status.ZERO)
+    cosine = optimality(model.freeze(free))
+    # polishing may have reached what the last trial could not: the gradient is evidence of its own
+    reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)
+    status = torch.where(flat, Status.FLAT, torch.where(reached, Status.GRADIENT, status))
+    return Outcome(
+        state._replace(status=status),
+        residual,
+        model.gradient,
+        cosine,
+        free,
+        model.jacobian if isinstance(model, Dense) else None,
+        _each_scale(problem, x) if estimated else None,
+    )
+
+
+def _each_scale(problem: Problem, x: Tensor) -> Tensor:
+    assert isinstance(problem.loss, Robust)
+    return torch.as_tensor(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])

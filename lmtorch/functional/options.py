@@ -1,0 +1,173 @@
+"""scipy's options in ours, and what to say of those that have no meaning here."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..core.bounds import Bounds
+from ..damping.scaling import Given, Scaling
+from ..jacobians.base import JacobianSource
+from ..jacobians.finite_difference import FiniteDifference
+from .unknowns import Unknowns
+
+METHODS = ("auto", "trf", "dogbox", "lm")
+EXACT = ("auto", "forward", "reverse", "autograd")
+DIFFERENCES = ("2-point", "3-point")
+EVALUATIONS = 1000  # default of max_nfev: a few hundred serve the hardest of NIST's problems, from the far start
+
+
+def check_scipys(
+    method: str, tr_solver: str | None, tr_options: Any, jac_sparsity: Any, workers: Any, verbose: int
+) -> None:
+    """Names that scipy takes and that choose nothing here.
+
+    Raises:
+        InputError: a name that scipy does not know either.
+    """
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is not known. All of {METHODS} run the same loop; leave it out.")
+    if tr_solver not in (None, "exact", "lsmr"):
+        raise InputError(f"tr_solver={tr_solver!r} is not known. Choose a factorisation by solver= instead.")
+    if verbose not in (0, 1, 2):
+        raise InputError(f"verbose={verbose!r} must be 0 (silent), 1 (the end) or 2 (every iteration).")
+    for name, value in (
+        ("tr_solver", None if tr_solver == "exact" else tr_solver),
+        ("tr_options", tr_options or None),
+        ("jac_sparsity", jac_sparsity),
+        ("workers", workers),
+    ):
+        if value is not None:
+            warnings.warn(
+                f"{name} is ignored: the Jacobian is held dense and exact. The result is the same.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
+    """The box in the shape of x, None if it is infinite everywhere.
+
+    Raises:
+        InputError: no pair, reversed, NaN, of another shape, or x0 outside.
+    """
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
+        bounds = bounds.lb, bounds.ub
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise InputError("bounds must be a pair (lower, upper), each one number or of the shape of x0.")
+    lower = unknowns.vector(bounds[0], "the lower bound", -math.inf)
+    upper = unknowns.vector(bounds[1], "the upper bound", math.inf)
+    if not bool((lower <= upper).all()):
+        raise InputError(f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.")
+    outside = (unknowns.start < lower) | (unknowns.start > upper)
+    if bool(outside.any()):
+        raise InputError(f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.")
+    if not bool((lower.isfinite() | upper.isfinite()).any()):
+        return None
+    return Bounds(lower, upper)
+
+
+def _where(mask: Tensor, unknowns: Unknowns) -> str:
+    """The first entry that a mask (..., n) holds for."""
+    place = mask.nonzero()[0].tolist()
+    entry = place[-1]
+    for name, size in zip(unknowns.layout.names, unknowns.layout.sizes, strict=True):
+        if entry < size:
+            of = f" of problem {place[0]}" if len(place) > 1 else ""
+            return f"{name}[{entry}]{of}"
+        entry -= size
+    raise AssertionError
+
+
+def tolerance(value: float | str | None, name: str) -> float | None:
+    """None for the default, 0 for none: scipy's None switches a test off.
+
+    Raises:
+        InputError: no number.
+    """
+    if isinstance(value, str):
+        if value != "auto":
+            raise InputError(f'{name}={value!r} is no number. Use a number, "auto" or None (never by this test).')
+        return None
+    return 0.0 if value is None else value
+
+
+def limits(max_nfev: int | None) -> int:
+    """Trials at most.
+
+    Raises:
+        InputError: not positive.
+    """
+    if max_nfev is None:
+        return EVALUATIONS - 1
+    if isinstance(max_nfev, bool) or int(max_nfev) != max_nfev or max_nfev < 1:
+        raise InputError(f"max_nfev={max_nfev!r} must be a positive integer, or None for {EVALUATIONS}.")
+    return int(max_nfev) - 1
+
+
+def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
+    """What counts as a long way for each parameter.
+
+    Raises:
+        InputError: not positive, or of another shape.
+    """
+    if x_scale is None:
+        return "auto"
+    if isinstance(x_scale, str):
+        return "more" if x_scale == "jac" else x_scale
+    if hasattr(x_scale, "update") and not isinstance(x_scale, dict):
+        given: Scaling = x_scale
+        return given
+    vector = unknowns.vector(x_scale, "x_scale", 1.0)
+    if not bool((vector.isfinite() & (vector > 0)).all()):
+        raise InputError("x_scale must be positive and finite: the size of a typical change of each parameter.")
+    return Given(1 / vector)
+
+
+def source_of(
+    jac: Any, diff_step: Any, unknowns: Unknowns
+) -> tuple[str | JacobianSource | Callable[..., Any], bool | None]:
+    """The Jacobian asked for, and whether derivatives by torch are wanted: True, False, or None for if possible.
+
+    Raises:
+        InputError: a name that is not known, or a step that cannot serve.
+    """
+    step = None
+    if diff_step is not None:
+        step = unknowns.vector(diff_step, "diff_step", 1.0)
+        step = step[0] if step.ndim > 1 else step
+        if not bool((step.isfinite() & (step != 0)).all()):
+            raise InputError(f"diff_step={diff_step!r} must be finite and not zero.")
+    if jac is None:
+        return FiniteDifference("2-point", step), None
+    if isinstance(jac, str):
+        if jac in DIFFERENCES:
+            return FiniteDifference("2-point" if jac == "2-point" else "3-point", step), False
+        if jac in EXACT:
+            return jac, True
+        hint = " Exact derivatives need no complex step." if jac == "cs" else ""
+        raise InputError(f"jac={jac!r} is not known. Use one of {(*EXACT, *DIFFERENCES)} or a function.{hint}")
+    if isinstance(jac, JacobianSource) and not isinstance(jac, type):
+        return jac, False
+    if callable(jac):
+        return jac, False
+    raise InputError(f"jac={jac!r} is no name and no function.")
+
+
+def real_number(value: Any, name: str) -> float | Tensor:
+    """A positive number, or a tensor of them.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        number = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f'{name}={value!r} must be a positive number, or "mad".') from error
+    if not bool((number.isfinite() & (number > 0)).all()):
+        raise InputError(f"{name}={value!r} must be positive and finite: it is in the units of the residuals.")
+    return float(number) if number.ndim == 0 else number

@@ -1,0 +1,165 @@
+"""What a user's function turns out to be: torch code or a black box, of how many residuals, fit for vmap or not."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from .._autodiff import Params
+from .._errors import FallbackWarning, InputError
+from ..residuals.probe import Touched
+from .calling import Calling
+
+WALK = 1e-3  # relative step by which a parameter without a derivative is moved, to see whether it has an influence
+
+
+class Found(NamedTuple):
+    """Facts that decide how the function is called and differentiated."""
+
+    calling: Calling
+    rows: int  # m
+    touched: int  # bytes of all intermediate results of an evaluation of one problem
+    black_box: bool  # no derivatives lead through it
+    looped: bool  # torch.vmap refuses it
+    finite: bool  # at x0 of the first problem
+
+
+def probe(make: Callable[[bool], Calling], exact: bool | None) -> Found:
+    """Evaluate the function once, or a few times.
+
+    Args:
+        make: the calling, on arrays (True) or tensors.
+        exact: derivatives by torch are asked for (True), not needed (False), or wanted if possible (None).
+
+    Returns:
+        The facts.
+
+    Raises:
+        InputError: it returns no residuals, or (with `exact`) they cannot be differentiated.
+        Exception: the function's own.
+    """
+    tensors = make(False)
+    params, shares = _first(tensors)
+    reason = ""
+    try:
+        if exact is False and tensors.unknowns.numpy:
+            return _black_box(make, InputError("not tried"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, about tensors that it is given on trial
+            twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
+            with torch.enable_grad(), Touched() as touched:
+                residual = tensors.residual(twins, *shares)
+        if exact is False or (residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual))):
+            return _found(tensors, residual, touched.bytes, black_box=exact is False)
+        reason = reason or "its result has no graph that leads to the parameters"
+        if exact:
+            raise InputError(
+                f"the function cannot be differentiated by torch: {reason}. Compute the residuals from x by torch "
+                "operations (no NumPy, .item(), .detach() or float() on the way), or leave jac unset for differences."
+            )
+        found = _black_box(make, None)
+    except InputError:
+        if exact or reason:
+            raise
+        found = _black_box(make, None)
+    except Exception as error:
+        if exact:
+            raise
+        reason = f"on tensors it raises {type(error).__name__}: {_line(error)}"
+        found = _black_box(make, error)
+    if exact is None:
+        warnings.warn(
+            f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); finite differences "
+            'serve, jac="2-point". Torch operations in place of NumPy\'s give exact derivatives.',
+            FallbackWarning,
+            stacklevel=4,
+        )
+    return found
+
+
+def _black_box(make: Callable[[bool], Calling], error: Exception | None) -> Found:
+    """As the function takes it: arrays where x0 is one or tensors failed, otherwise tensors."""
+    order = [True, False] if error is not None or make(True).unknowns.numpy else [False, True]
+    first: Exception | None = None
+    for arrays in order:
+        calling = make(arrays)
+        params, shares = _first(calling)
+        try:
+            with torch.no_grad():
+                residual = calling.residual(params, *shares)
+        except Exception as refused:
+            # of two refusals the one that is about the function, not about the kind of its input
+            first = refused if first is None or not arrays else first
+            continue
+        return _found(calling, residual, 0, black_box=True)
+    assert first is not None
+    raise first if error is None or isinstance(error, InputError) else error
+
+
+def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool) -> Found:
+    rows = residual.shape[0]
+    if rows == 0:
+        raise InputError("the function returned no residuals: m = 0. There is nothing to fit.")
+    device = calling.unknowns.start.device
+    if residual.device != device:
+        raise InputError(f"the residuals are on {residual.device}, x0 on {device}. Bring them to one device.")
+    looped = calling.arrays or _refuses_vmap(calling)
+    return Found(calling, rows, touched, black_box, looped, bool(residual.detach().isfinite().all()))
+
+
+def _lost(calling: Calling, twins: Params, shares: tuple[Tensor, ...], residual: Tensor) -> str:
+    """Which parameter has an influence but no derivative: a float() or .detach() on the way; empty if none has.
+
+    One that has neither is left alone: nothing says that a function must use all of them at x0.
+    """
+    weights = torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
+    gradients = torch.autograd.grad(residual, twins, weights, allow_unused=True, materialize_grads=True)
+    names = calling.unknowns.layout.names
+    for which, gradient in enumerate(gradients):
+        for entry in (gradient == 0).reshape(-1).nonzero()[:, 0].tolist():
+            moved = [p.detach().clone() for p in twins]
+            place = moved[which].view(-1)
+            place[entry] += WALK * max(1.0, abs(float(place[entry])))
+            with torch.no_grad():
+                ahead = calling.residual(tuple(moved), *shares)
+            if ahead.shape != residual.shape or not torch.equal(ahead.nan_to_num(), residual.detach().nan_to_num()):
+                return f"it depends on {names[which]}[{entry}], but no derivative in it does"
+    return ""
+
+
+def _refuses_vmap(calling: Calling) -> bool:
+    """Whether a batch must be called problem by problem; with one warning."""
+    unknowns = calling.unknowns
+    if not unknowns.start.ndim > 1:
+        return False
+    some = slice(0, 2)
+    params = unknowns.layout.split(unknowns.start[some])
+    try:
+        with torch.no_grad():
+            vmap(calling.residual)(params, *(share[some] for share in calling.shares))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        warnings.warn(
+            f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one after the other, which "
+            "takes longer.",
+            FallbackWarning,
+            stacklevel=6,
+        )
+        return True
+    return False
+
+
+def _first(calling: Calling) -> tuple[Params, tuple[Tensor, ...]]:
+    """The parameters and arguments of the first problem."""
+    start = calling.unknowns.start
+    one = start[0] if start.ndim > 1 else start
+    return tuple(p.clone() for p in calling.unknowns.layout.split(one)), tuple(share[0] for share in calling.shares)
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")[: math.ceil(200)]

@@ -1,0 +1,152 @@
+"""From the loop's tensors to what the user gets: his structure, NumPy or tensors, scipy's names."""
+
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._masks import take
+from ..core.bounds import Bounds
+from ..core.loop import State
+from ..core.termination import Status
+from .minimising import Outcome
+from .solution import Solution
+from .unknowns import Unknowns
+from .watch import Iterate
+
+
+class Results:
+    """Conversion of one run.
+
+    Args:
+        unknowns: the structure of x0.
+        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,), (starts,) or
+            (starts, b).
+        bounds: of the loop's variables.
+        scale: C of the loss as given.
+    """
+
+    def __init__(self, unknowns: Unknowns, lead: tuple[int, ...], bounds: Bounds | None, scale: float | Tensor) -> None:
+        self.unknowns = unknowns
+        self.lead = lead
+        self.bounds = bounds
+        self.scale = scale
+        self.begun = perf_counter()
+        self.cost: Tensor | None = None  # of the iterate before
+
+    def solution(self, outcome: Outcome, graph: tuple[Tensor, Tensor, Tensor] | None = None) -> Solution:
+        """The user's; `graph` has x, cost and residuals that carry gradients."""
+        state = outcome.state
+        assert state.cost is not None
+        assert state.status is not None
+        assert state.trials is not None
+        assert state.linearizations is not None
+        point = state.x
+        x, cost, residual = graph or (point, state.cost, outcome.residual)
+        status = self._shaped(state.status)
+        nfev = 1 + state.trials
+        return Solution(
+            x=self._structure(self._shaped(x)),
+            cost=self._number(self._shaped(cost.to(point.dtype))),
+            fun=self._array(self._shaped(residual)),
+            jac=None if outcome.jacobian is None else self._array(self._shaped(outcome.jacobian.to(point.dtype))),
+            grad=self._array(self._shaped(outcome.gradient.to(point.dtype))),
+            optimality=self._number(
+                self._shaped(torch.where(outcome.free, outcome.gradient, 0.0).abs().amax(-1).to(point.dtype))
+            ),
+            active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
+            nfev=self._count(self._shaped(nfev)),
+            njev=self._count(self._shaped(state.linearizations)),
+            status=Status(int(status)) if status.ndim == 0 else self._array(status),
+            message=self._messages(status, self._shaped(outcome.cosine), self._shaped(nfev)),
+            success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
+            f_scale=self.scale if outcome.scale is None else self._number(self._shaped(outcome.scale)),
+        )
+
+    def iterate(self, state: State, number: int) -> Iterate:
+        """The state as a callback sees it."""
+        assert state.cost is not None
+        assert state.status is not None
+        assert state.trials is not None
+        assert state.trial is not None
+        trial = state.trial
+        whole = state.x.shape[:-1].numel() == self._size()
+        shaped = self._shaped if whole else lambda t: t
+        before, self.cost = self.cost, state.cost
+        reduction = (
+            torch.zeros_like(state.cost) if before is None or before.shape != state.cost.shape else before - state.cost
+        )
+        if before is None:
+            reduction = trial.cost - state.cost
+        status = shaped(state.status)
+        return Iterate(
+            self._structure(shaped(state.x)),
+            self._number(shaped(state.cost)),
+            number,
+            1 + int(state.trials.max()),
+            bool(trial.accepted) if status.ndim == 0 else self._array(shaped(trial.accepted)),
+            self._number(shaped(reduction)),
+            self._number(shaped(trial.length)),
+            self._number(shaped(trial.optimality)),
+            self._number(shaped(trial.damping)),
+            self._number(shaped(trial.ratio)),
+            Status(int(status)) if status.ndim == 0 else self._array(status),
+            perf_counter() - self.begun,
+        )
+
+    def _size(self) -> int:
+        return int(torch.Size(self.lead).numel())
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        """From (problems, ...) to (*lead, ...)."""
+        return value.reshape(*self.lead, *value.shape[1:]) if len(self.lead) > 1 else value
+
+    def _structure(self, x: Tensor) -> Any:
+        parts = self.unknowns.layout.split(x)
+        return self.unknowns.restore(tuple(self._array(part) for part in parts))
+
+    def _array(self, value: Tensor) -> Any:
+        return value.detach().cpu().numpy() if self.unknowns.numpy else value
+
+    def _number(self, value: Tensor) -> Any:
+        if value.ndim > 0 or not self.unknowns.numpy:
+            return self._array(value)
+        return float(value)
+
+    def _count(self, value: Tensor) -> Any:
+        return int(value) if value.ndim == 0 else self._array(value)
+
+    def _active(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """−1 at a lower bound, 1 at an upper; at both the one that the gradient pushes to."""
+        if self.bounds is None:
+            return torch.zeros_like(x, dtype=torch.int64)
+        low, high = x <= self.bounds.lower, x >= self.bounds.upper
+        side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
+        return torch.where(low | high, side, 0)
+
+    def _messages(self, status: Tensor, cosine: Tensor, nfev: Tensor) -> Any:
+        if status.ndim > 1:
+            return [self._messages(*one) for one in zip(status, cosine, nfev, strict=True)]
+        singles = zip(*(t.reshape(-1).tolist() for t in (status, cosine, nfev)), strict=True)
+        texts = [
+            f"{Status(s).message} (largest cosine between the residuals and a column of J {c:.1e}, {e} evaluations)"
+            for s, c, e in singles
+        ]
+        return texts if status.ndim == 1 else texts[0]
+
+
+def pick(outcome: Outcome, chosen: Tensor) -> Outcome:
+    """Of (starts, *rest) the chosen start of each problem, as an outcome of (*rest)."""
+    count = chosen.numel()
+    places = chosen.reshape(-1) * count + torch.arange(count, device=chosen.device)
+    taken = take(outcome, places)
+    return taken if chosen.ndim else _first(taken)
+
+
+def _first(value: Any) -> Any:
+    """The only problem of a batch of one."""
+    if isinstance(value, tuple):
+        made: Any = value
+        return made._make(_first(part) for part in made)
+    return value[0] if isinstance(value, Tensor) else value

@@ -1,0 +1,86 @@
+"""The scale of a robust loss from the data: C = c · 1.4826 · median |r|, in turn with the fit.
+
+The median absolute residual tells the width of the noise however wild half of the data are; of the m − n + 1
+largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least squares on normal
+noise.
+
+Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust regression using
+iteratively reweighted least-squares (1977), for the constants of huber, cauchy and tukey.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from ..core.loop import State, Watch, descend
+from ..core.method import Method
+from ..core.problem import Problem
+from ..losses.base import Rho
+from ..losses.robust import Robust, soft_l1
+
+NORMAL = 1.482602218505602  # the standard deviation of a normal variable over its median absolute value
+EFFICIENCY = 0.95  # against least squares, where the noise is normal
+WIDEST = 100.0  # of c: beyond it every loss is least squares
+ROUNDS = 50  # of estimate and fit at most
+SETTLED = 1e-6  # relative change of C
+
+
+def with_estimated_scale(
+    problem: Problem, robust: Robust, method: Method, x: Tensor, trials: int, watch: Watch | None
+) -> tuple[Problem, State]:
+    """The problem with its C (...,), and where the fit ended."""
+    tuning = efficient(robust.rho)
+    # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
+    scale = tuning * deviation(problem, x)
+    state = descend(replace(problem, loss=Robust(soft_l1, 0.1 * scale)), method, State(x), trials=trials, watch=watch)
+    for _ in range(ROUNDS):
+        before, scale = scale, tuning * deviation(problem, state.x)
+        problem = replace(problem, loss=Robust(robust.rho, scale))
+        spent = state
+        state = descend(problem, method, State(state.x), trials=trials, watch=watch)
+        assert state.trials is not None
+        assert spent.trials is not None
+        assert state.linearizations is not None
+        assert spent.linearizations is not None
+        state = state._replace(
+            trials=state.trials + spent.trials + 1, linearizations=state.linearizations + spent.linearizations
+        )
+        if bool(((scale - before).abs() <= SETTLED * scale).all()):
+            break
+    return problem, state
+
+
+def efficient(rho: Callable[[Tensor], Rho]) -> float:
+    """c, with ψ = ρ′ r: (E ψ′)² / E ψ² = 0.95 for normal r of deviation one.
+
+    Reference: Huber & Ronchetti (2009), §3.2.
+    """
+    r = torch.linspace(0, 12, 12_001, dtype=torch.float64)
+    density = torch.exp(-(r**2) / 2)
+    density = density / density.sum()
+
+    def excess(c: float) -> float:
+        z = (r / c) ** 2
+        _, first, second = rho(z)
+        bend = (first + 2 * z * second) * density
+        return float(bend.sum() ** 2 / ((first * r) ** 2 * density).sum()) - EFFICIENCY
+
+    low = 0.1
+    while excess(low) > 0 and low > 1e-3:  # nearly least squares at any c
+        low /= 2
+    return 1.0 if excess(low) > 0 else float(brentq(excess, low, WIDEST, xtol=1e-6))
+
+
+def deviation(problem: Problem, x: Tensor) -> Tensor:
+    """1.4826 · median |r|, (...,), positive."""
+    (part,) = problem.residual.parts()
+    size = problem.source.evaluate(part, problem.residual.params(x)).abs().to(problem.dtype)
+    ordered = size.nan_to_num(torch.inf).sort(-1).values
+    skipped = min(x.shape[-1] - 1, size.shape[-1] // 2)
+    estimate = NORMAL * ordered[..., skipped:].quantile(0.5, -1)
+    # data that more than half of are met exactly have no width: all that differ count as outliers
+    tiny = torch.finfo(size.dtype).eps * ordered[..., -1].clamp(max=torch.finfo(size.dtype).max)
+    return torch.maximum(estimate, tiny).clamp(min=torch.finfo(torch.float32).tiny)
