@@ -7,10 +7,13 @@ from importlib.metadata import version
 
 from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
+from ._errors import NotConvergedError as NotConvergedError
 from ._least_squares import least_squares as least_squares
 from ._optimizer import LevenbergMarquardt as LevenbergMarquardt
 from .core.report import Report as Report
 from .core.termination import Status as Status
+from .fitting.curve_fit import curve_fit as curve_fit
+from .fitting.result import CurveFit as CurveFit
 from .functional.solution import Solution as Solution
 from .functional.watch import Iterate as Iterate
 

@@ -1,0 +1,1 @@
+"""Curve fitting round `least_squares`: named parameters, data with errors, uncertainties, reports."""

@@ -1,0 +1,95 @@
+"""Refits of resampled data, as one batch: errors without a linear model and without a normal distribution.
+
+Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .._errors import InputError
+from ..functional.calling import to_array
+
+if TYPE_CHECKING:
+    from .result import CurveFit
+
+KINDS = ("residuals", "cases", "normal")
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Parameters of resampled data.
+
+    Attributes:
+        names: of the parameters.
+        samples: (k, P), of the refits that came to a minimum.
+        failed: how many did not.
+    """
+
+    names: list[str]
+    samples: np.ndarray
+    failed: int
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Standard deviations of the samples, (P,)."""
+        return self.samples.std(0, ddof=1)
+
+    @property
+    def pcov(self) -> np.ndarray:
+        """Their covariance, (P, P)."""
+        return np.atleast_2d(np.cov(self.samples, rowvar=False))
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Percentiles of the samples.
+
+        Args:
+            level: probability between them. Default: 0.95.
+
+        Returns:
+            (lower, upper) by name.
+        """
+        low, high = np.quantile(self.samples, ((1 - level) / 2, (1 + level) / 2), axis=0)
+        return {name: (float(a), float(b)) for name, a, b in zip(self.names, low, high, strict=True)}
+
+
+def resample(fit: "CurveFit", samples: int, kind: str, seed: int) -> Bootstrap:
+    """Resample and refit one fit."""
+    if kind not in KINDS:
+        raise InputError(f"kind={kind!r} is not known: use one of {KINDS}.")
+    if samples < 2:
+        raise InputError(f"samples={samples} must be at least 2.")
+    fitter, data = fit._fitter, fit._fitter.data
+    rng = np.random.default_rng(seed)
+    y, u = data.y.detach(), fit._u.detach()
+    used = np.flatnonzero(to_array(data.weights > 0)) if data.weights is not None else np.arange(data.m)
+    if kind == "cases":
+        if data.root is not None:
+            raise InputError("points with correlated errors cannot be drawn one by one: use kind='residuals'.")
+        counts = np.zeros((samples, data.m))
+        counts[:, used] = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=samples)
+        weights = torch.as_tensor(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
+        solution = fitter.solve(u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None)
+    else:
+        size = float(fit._variance) ** 0.5
+        if kind == "normal":
+            noise = size * rng.standard_normal((samples, data.m))
+        else:
+            left = to_array(fit._residual)[used]
+            freedom = max(1, len(used) - fit.nvarys)
+            left = (left - left.mean()) * np.sqrt(len(used) / freedom)  # a fit makes its residuals smaller
+            noise = rng.choice(left, size=(samples, data.m))
+        white = torch.as_tensor(noise).to(y)
+        if data.root is not None:
+            white = torch.linalg.solve(data.root, white.mT).mT
+        elif data.weights is not None:
+            white = torch.where(data.weights > 0, white / data.weights, 0.0)
+        curve = torch.where(fit._curve.isfinite(), fit._curve, 0.0)
+        solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
+    found = torch.as_tensor(solution.x).reshape(samples, -1)
+    good = to_array(torch.as_tensor(solution.status)) > -4  # a stall at round-off is as good as it gets
+    good &= to_array(torch.as_tensor(solution.status)) != 0
+    p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
+    return Bootstrap(fit.names, p[good], int((~good).sum()))

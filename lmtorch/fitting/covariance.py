@@ -1,0 +1,94 @@
+"""Covariance of fitted variables: what the data say about them, and what they do not.
+
+With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n) unless the errors are
+absolute. A robust loss has the sandwich A⁻¹BA⁻¹ with A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the
+pseudo-inverse serves for what is determined, and the null vectors name what is not.
+
+References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust statistics (2009), §7.6.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..losses.base import Rho
+
+INVOLVED = 1e-6  # share of a null vector, columns scaled, from which a variable takes part in it
+
+
+class Covariance(NamedTuple):
+    """Of the variables u, any leading batch dimensions."""
+
+    matrix: Tensor  # (..., n, n), without the undetermined directions
+    null: Tensor  # (..., n, n), rows are directions of u that change nothing, zero where there is none
+    rank: Tensor  # (...,)
+
+
+def inverse_normal(
+    jacobian: Tensor,  # (..., m, n)
+    held: Tensor,  # (..., n) bool, variables that do not vary
+) -> Covariance:
+    """(JᵀJ)⁺ of the variables that vary, by the singular values of J with columns of length one."""
+    jacobian = torch.where(held[..., None, :], 0.0, jacobian)
+    length = torch.linalg.vector_norm(jacobian, dim=-2)
+    scale = torch.where(length > 0, length, 1.0)
+    finite = jacobian.isfinite().all(-1).all(-1)
+    scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
+    rows, n = scaled.shape[-2:]
+    if rows < n:  # as many rows as columns, so that V has all null vectors
+        scaled = torch.cat([scaled, scaled.new_zeros(*scaled.shape[:-2], n - rows, n)], -2)
+    _, singular, vh = torch.linalg.svd(scaled, full_matrices=False)
+    kept = singular > max(rows, n) * torch.finfo(singular.dtype).eps * singular[..., :1]
+    inverse = torch.where(kept, 1 / torch.where(kept, singular, 1.0), 0.0)
+    root = vh.mT * inverse[..., None, :] / scale[..., None]
+    # a variable that is held has a null vector of its own, which tells nothing
+    own = (vh.square() * held[..., None, :]).sum(-1) > 0.5
+    null = torch.where((kept | own)[..., None], 0.0, vh)
+    matrix = root @ root.mT
+    matrix = torch.where(finite[..., None, None], matrix, torch.nan)
+    return Covariance(matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1))
+
+
+def sandwich(
+    jacobian: Tensor,  # (..., m, n), not rescaled by the loss
+    residual: Tensor,  # (..., m)
+    rho: Rho,  # at (r/C)²
+    scale: Tensor,  # (...,) or (), C
+    freedom: Tensor,  # (...,), m − n
+    held: Tensor,  # (..., n) bool
+) -> Covariance:
+    """A⁻¹BA⁻¹ m/(m − n), for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
+    z = (residual / scale[..., None]).square()
+    influence = rho.first * residual
+    bend = rho.first + 2 * z * rho.second
+    m = residual.shape[-1]
+    # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
+    curvature = jacobian.mT @ (bend[..., None] * jacobian)
+    positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0
+    weight = torch.where(positive[..., None], bend, rho.first)
+    sign = weight.sign()
+    outer = inverse_normal(weight.abs().sqrt()[..., None] * jacobian, held)
+    if bool((sign < 0).any()):
+        free = torch.where(held[..., None, :] | held[..., :, None], 0.0, jacobian.mT @ (weight[..., None] * jacobian))
+        outer = outer._replace(matrix=torch.linalg.pinv(free, hermitian=True))
+    scores = influence[..., None] * jacobian
+    middle = scores.mT @ scores
+    factor = (m / freedom.clamp(min=1))[..., None, None]
+    return outer._replace(matrix=outer.matrix @ middle @ outer.matrix * factor)
+
+
+def combinations(
+    null: Tensor,  # (n, P) or fewer rows, directions of p that change nothing
+    names: list[str],
+) -> list[str]:
+    """Each direction in words, relative to its largest part."""
+    texts = []
+    for direction in null:
+        largest = direction.abs().max()
+        if not largest > 0:
+            continue
+        parts = direction / direction[direction.abs().argmax()]
+        terms = [f"{float(part):+.3g}·{name}" for part, name in zip(parts, names, strict=True) if abs(part) > INVOLVED]
+        texts.append(" ".join(terms).removeprefix("+"))
+    return texts

@@ -1,0 +1,154 @@
+"""A model, its parameters and its data as one least-squares problem, solved once or a thousand times over."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from .._errors import FallbackWarning, InputError
+from .._least_squares import least_squares
+from ..functional.calling import to_array
+from ..functional.solution import Solution
+from .data import Data, curve_of
+from .models import Model
+from .parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """What is fitted.
+
+    Attributes:
+        model: f(x, p).
+        parameters: p from the variables u.
+        data: points and errors.
+        start: p0, (..., P) with the batch of the data, or (P,).
+        bounds: of u, (n,) each.
+        jac: the user's Jacobian of f in p, or a name of `least_squares`.
+        options: of `least_squares`.
+    """
+
+    model: Model
+    parameters: Parameters
+    data: Data
+    start: Tensor
+    bounds: tuple[Tensor, Tensor]
+    jac: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def solve(
+        self,
+        u: Tensor,  # (n,) or (b, n)
+        *,
+        y: Tensor | None = None,  # (m,) or (b, m); None: the data's
+        weights: Tensor | None = None,  # alike
+        bounds: tuple[Tensor, Tensor] | None = None,
+        **options: Any,
+    ) -> Solution:
+        """Minimise, from every row of u where it has any, against every row of y and weights where they have."""
+        data = self.data
+        lead = len(data.lead)
+        y = flat(data.y if y is None else y, 1)
+        weights = data.weights if weights is None else weights
+        weights = None if weights is None else flat(weights, 1)
+        root = None if data.root is None else flat(data.root, 2)
+        start = flat(self.start, 1)
+        x = flat(data.x, data.x.ndim - lead) if data.each_x and lead else data.x
+        batched = u.ndim > 1 or any(t is not None and t.ndim > k for t, k in ((y, 1), (weights, 1), (root, 2)))
+        dims = None
+        if batched:
+            dims = (
+                0 if u.ndim > 1 else None,
+                0 if data.each_x and lead else None,
+                *(None if t is None or t.ndim == k else 0 for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1))),
+            )
+        jac = self.jac if self.jac is None or isinstance(self.jac, str) else self._jacobian
+        given: Any = u
+        if data.numpy:  # how x0 comes says how results go back; the other arguments follow
+            given = to_array(u)
+        return least_squares(
+            self._residual,
+            given,
+            jac,
+            bounds=self.bounds if bounds is None else bounds,
+            args=(x, y, weights, root, start),
+            in_dims=dims,
+            **{**self.options, **options},
+        )
+
+    def sensitivity(
+        self,
+        u: Tensor,  # (..., n)
+        x: Any,
+        count: int,
+        place: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The curve at x, (..., count), and its derivatives in u, (..., count, n); x is the same for all problems."""
+
+        def curve(u: Any, start: Any) -> Any:
+            values = self.curve(u, x_arrays if isinstance(u, np.ndarray) else x, start, count, place)
+            return values.numpy() if isinstance(u, np.ndarray) else values
+
+        x_arrays = tree_map(to_array, x)
+        lead = u.shape[:-1]
+        start = flat(self.start, 1)
+        given = to_array(flat(u, 1)) if self.data.numpy else flat(u, 1)
+        names = self.jac if isinstance(self.jac, str) else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)  # said when it was fitted
+            # a minimisation that may not take a step: the linear model at u
+            found = least_squares(
+                curve,
+                given,
+                names,
+                args=(start,),
+                in_dims=(0, 0 if start.ndim > 1 else None) if u.ndim > 1 else None,
+                max_nfev=1,
+                polish=0,
+            )
+        values, slopes = torch.as_tensor(found.fun), torch.as_tensor(found.jac)
+        return values.reshape(*lead, count), slopes.reshape(*lead, count, u.shape[-1])
+
+    def curve(self, u: Any, x: Any, start: Any, count: int, place: int | None = None) -> Tensor:
+        """f(x) at variables u (n,), (count,)."""
+        p = self.parameters.outward(torch.as_tensor(u), torch.as_tensor(start))
+        return curve_of(self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count)
+
+    def whiten(self, values: Tensor, weights: Any, root: Any) -> Tensor:
+        """Rows (m,) or (m, k) in units of their errors."""
+        if weights is not None:
+            weights = torch.as_tensor(weights)
+            weights = weights if values.ndim == 1 else weights[:, None]
+            values = torch.where(weights > 0, weights * values, 0.0)  # not a product alone: a masked value may be NaN
+        return values if root is None else torch.as_tensor(root) @ values
+
+    def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
+        """(f(x) − y)/σ of one problem."""
+        y = torch.as_tensor(y)
+        residual = self.whiten(self.curve(u, x, start, y.shape[-1]) - y, weights, root)
+        return residual.numpy() if isinstance(u, np.ndarray) else residual
+
+    def _jacobian(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
+        """The user's ∂f/∂p, whitened, times ∂p/∂u."""
+        arrays = isinstance(u, np.ndarray)
+        start = torch.as_tensor(start)
+        p = self.parameters.outward(torch.as_tensor(u), start)
+        rows = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
+        rows = torch.as_tensor(rows).to(p.device)
+        needed = (torch.as_tensor(y).shape[-1], p.shape[-1])
+        if tuple(rows.shape) != needed:
+            raise InputError(
+                f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
+            )
+        inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(torch.as_tensor(u))
+        result = self.whiten(rows.to(inner) @ inner, weights, root)
+        return result.numpy() if arrays else result
+
+
+def flat(value: Tensor, kept: int) -> Tensor:
+    """Leading dimensions as one, but for the last `kept`."""
+    return value if value.ndim <= kept else value.flatten(0, value.ndim - kept - 1)

@@ -1,0 +1,128 @@
+"""From the variables u that are fitted to the parameters p of the model: fixed, tied and transformed ones.
+
+A transform keeps a parameter inside an open interval whatever u is: p = exp u for a positive one, and the logistic
+curve for an interval. A tie makes it a function of the others. Bounds need none of this: they stay with u.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+
+Tie = Callable[[dict[str, Any]], Any]
+Transform = str | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How p is made of u.
+
+    Args:
+        names: of the entries of p.
+        fixed: those that stay at their start.
+        ties: functions of a dict of the others' values.
+        transforms: "positive", or (lower, upper).
+
+    Raises:
+        InputError: a name that is not known, or that has two roles.
+    """
+
+    names: list[str]
+    fixed: Sequence[str] = ()
+    ties: Mapping[str, Tie] = field(default_factory=dict)
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise InputError(f"several parameters are called {twice}: give each a name of its own.")
+        for what, given in (("fixed", self.fixed), ("ties", self.ties), ("transforms", self.transforms)):
+            unknown = [name for name in given if name not in self.names]
+            if unknown:
+                raise InputError(f"{what} names {unknown}, which the model does not have: {self.names}.")
+        both = sorted(set(self.fixed) & set(self.ties) | (set(self.fixed) | set(self.ties)) & set(self.transforms))
+        if both:
+            raise InputError(f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them.")
+        for name, tie in self.ties.items():
+            if not callable(tie):
+                raise InputError(f"the tie of {name!r} is {type(tie).__name__}: give a function of a dict of values.")
+        for name, transform in self.transforms.items():
+            pair = isinstance(transform, tuple | list) and len(transform) == 2
+            if transform != "positive" and not (pair and float(transform[0]) < float(transform[1])):
+                raise InputError(f"the transform of {name!r} is {transform!r}: 'positive', or (lower, upper).")
+        if not self.variables:
+            raise InputError("every parameter is fixed or tied: there is nothing to fit.")
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the entries of u."""
+        return [name for name in self.names if name not in self.fixed and name not in self.ties]
+
+    def inward(self, p: Tensor) -> Tensor:
+        """u (..., n) at the start p (..., P).
+
+        Raises:
+            InputError: a transformed parameter starts outside its interval.
+        """
+        columns = []
+        for name in self.variables:
+            value = p[..., self.names.index(name)]
+            transform = self.transforms.get(name)
+            if transform is None:
+                columns.append(value)
+                continue
+            low, high = (0.0, torch.inf) if isinstance(transform, str) else transform
+            if not bool(((value > low) & (value < high)).all()):
+                raise InputError(f"{name!r} starts outside ({low}, {high}), where its transform keeps it.")
+            columns.append(value.log() if high == torch.inf else ((value - low) / (high - low)).logit())
+        return torch.stack(columns, -1)
+
+    def outward(self, u: Tensor, start: Tensor) -> Tensor:
+        """p (..., P) of variables u (..., n), with the fixed ones from `start` (..., P)."""
+        if self.names == self.variables and not self.transforms:
+            return u
+        values: dict[str, Any] = {}
+        for column, name in enumerate(self.variables):
+            value, transform = u[..., column], self.transforms.get(name)
+            if isinstance(transform, str):
+                value = value.exp()
+            elif transform is not None:
+                low, high = transform
+                value = low + (high - low) * torch.sigmoid(value)
+            values[name] = value
+        for name in self.fixed:
+            values[name] = start[..., self.names.index(name)]
+        waiting = dict(self.ties)
+        while waiting:  # a tie may ask for another
+            done = [name for name, tie in waiting.items() if self._tied(name, tie, values, u)]
+            if not done:
+                raise InputError(
+                    f"the ties of {sorted(waiting)} go in a circle, or name a parameter that is not there."
+                )
+            for name in done:
+                del waiting[name]
+        columns = [torch.as_tensor(values[name]).to(u) for name in self.names]
+        return torch.stack(torch.broadcast_tensors(*columns), -1)
+
+    @staticmethod
+    def _tied(name: str, tie: Tie, values: dict[str, Any], like: Tensor) -> bool:
+        """Compute a tie, if all that it asks for is there."""
+        try:
+            values[name] = torch.as_tensor(tie(values)).to(like)
+        except KeyError:
+            return False
+        return True
+
+    def role(self, name: str) -> str:
+        """For reports: what keeps a parameter from being free."""
+        if name in self.fixed:
+            return "fixed"
+        if name in self.ties:
+            return "tied"
+        transform = self.transforms.get(name)
+        return "" if transform is None else "positive" if isinstance(transform, str) else f"within {transform}"

@@ -1,0 +1,76 @@
+"""Pictures of a fit, with matplotlib."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._errors import InputError
+from ..functional.calling import to_array
+from .data import total
+
+if TYPE_CHECKING:
+    from .profile import Profile
+    from .result import CurveFit
+
+GRID = 400  # points of a curve
+
+
+def draw(fit: "CurveFit", level: float, dataset: int | None) -> Any:
+    """Data, curve and band above, residuals below."""
+    plt = _pyplot()
+    data = fit._fitter.data
+    sets = total(data.sizes) if data.sizes else [slice(None)]
+    chosen = list(range(len(sets))) if dataset is None else [dataset]
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(7, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    for place in chosen:
+        colour = f"C{chosen.index(place)}"
+        rows = sets[place]
+        x = np.asarray(to_array(data.x[place] if data.sizes else data.x), dtype=float)
+        y = to_array(data.y.detach())[rows]
+        if x.shape != y.shape:
+            raise InputError(f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself.")
+        weights = None if data.weights is None else to_array(data.weights)[rows]
+        shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
+        error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
+        above.errorbar(x[shown], y[shown], error, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data")
+        grid = np.linspace(x.min(), x.max(), GRID)
+        band = fit.confidence_band(grid, level, place if data.sizes else None)
+        curve, lower, upper = (to_array(side) for side in band)
+        line = "C3" if len(chosen) == 1 else colour
+        above.fill_between(grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band")
+        above.plot(grid, curve, color=line, lw=1.5, label=fit._fitter.model.label)
+        left = to_array(fit._residual)[rows]
+        below.plot(x[shown], left[shown], "o", ms=3, mfc="none", color=colour)
+    below.axhline(0, color="0.5", lw=1)
+    handles, labels = above.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    above.legend(unique.values(), unique.keys(), frameon=False)
+    below.set(ylabel="(fit − data)/σ" if data.weights is not None or data.root is not None else "fit − data")
+    return figure
+
+
+def draw_profile(profile: "Profile") -> Any:
+    """τ against each parameter."""
+    plt = _pyplot()
+    names = list(profile.values)
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.axhspan(-profile.limit, profile.limit, color="C0", alpha=0.12, lw=0)
+        axis.plot(profile.values[name], profile.tau[name], ".-", color="C0", lw=1)
+        for end in profile.intervals[name]:
+            if np.isfinite(end):
+                axis.axvline(end, color="C3", lw=1)
+        axis.axvline(profile.best[name], color="0.5", lw=1)
+        axis.set(xlabel=name)
+    axes[0][0].set(ylabel=f"τ, and {profile.level:.0%}")
+    return figure
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise InputError('plot() needs matplotlib: pip install "lmtorch[plot]".') from error
+    return plt
