@@ -95,7 +95,7 @@ def curve_fit(
         ...     return v_max * concentration / (k + concentration)
         >>> popt, pcov = fit = lmtorch.curve_fit(rate, x, y, p0=[200, 0.1])
         >>> print(fit)
-        CurveFit(v_max=214(4), k=0.061(5))
+        CurveFit(v_max=213(7), k=0.064(8))
     """
     options = dict(options)
     if "maxfev" in options:
