@@ -17,7 +17,7 @@ from .damping.base import Damping
 from .functional.calling import Calling
 from .functional.implicit import attach
 from .functional.minimising import Outcome, block_size, minimise
-from .functional.options import bounds_of, check_scipys, limits, real_number, scaling_of, source_of, tolerance
+from .functional.options import bounds_of, check_scipys, count, limits, real_number, scaling_of, source_of, tolerance
 from .functional.probing import Found, probe
 from .functional.results import Results, pick
 from .functional.solution import Solution
@@ -164,16 +164,15 @@ def least_squares(
         ftol=tolerance(ftol, "ftol"),
         xtol=tolerance(xtol, "xtol"),
         gtol=tolerance(gtol, "gtol"),
-        polish=polish,
+        polish=None if polish is None else count(polish, "polish", 0),
         memory_limit=memory_limit,
     )
     if ftol is None and xtol is None and gtol is None:
         raise InputError("ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number.")
     trials = limits(max_nfev)
-    if n_starts < 1:
-        raise InputError(f"n_starts={n_starts} must be at least 1.")
+    n_starts, seed = count(n_starts, "n_starts", 1), count(seed, "seed", 0)
 
-    found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact)
+    found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact, box)
     if not found.finite and not unknowns.batched and n_starts == 1:
         raise InputError(
             "the residuals are not finite at x0: NaN or infinity among them. Start elsewhere, keep the parameters "
@@ -250,7 +249,8 @@ class _Setup:
         together = min(count, self.block)
         touched = (found.touched + 8 * found.rows) * together
         options = replace(options, jacobian=_source(options.jacobian, found))
-        self.plan = choose.plan(Facts(n, found.rows, None, touched, x.dtype, x.device), options)
+        facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
+        self.plan = choose.plan(facts, options)
         self.estimate = estimate
         self.loss = choose.loss(options)
         if estimate and not isinstance(self.loss, Robust):
@@ -269,7 +269,13 @@ class _Setup:
         )
         wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
         self.problem = Problem(
-            residual, Ladder(self.plan.rungs), self.plan.method.solver.form, self.loss, self.plan.dtype, bounds=wide
+            residual,
+            Ladder(self.plan.rungs),
+            self.plan.method.solver.form,
+            self.loss,
+            self.plan.dtype,
+            bounds=wide,
+            precision=found.precision,
         )
 
     def with_graph(self) -> ProblemsResidual:

@@ -34,6 +34,7 @@ from .losses.base import Loss, Rho
 from .losses.given import given_rho
 from .losses.linear import Linear
 from .losses.robust import Barron, Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
+from .solvers.arrow import Arrow
 from .solvers.base import Solver
 from .solvers.cholesky import Cholesky
 from .solvers.dual import Dual
@@ -126,6 +127,7 @@ class Facts(NamedTuple):
     activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
     dtype: torch.dtype
     device: torch.device
+    precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
 
 
 class Plan(NamedTuple):
@@ -161,9 +163,10 @@ def plan(facts: Facts, options: Options) -> Plan:
     reasons.append(("solver", repr(solver), why))
     damping, scaling, why = _damping(options, small)
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
-    tolerance = DEFAULT_TOLERANCE.get(facts.dtype, 1e-3)
+    precision = facts.precision or facts.dtype
+    tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
     if options.jacobian == "2-point" or getattr(options.jacobian, "method", None) == "2-point":
-        tolerance = max(tolerance, torch.finfo(facts.dtype).eps ** 0.5)  # to which the derivatives are known
+        tolerance = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
     tolerances = Tolerances(
         *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
     )
@@ -180,6 +183,12 @@ def plan(facts: Facts, options: Options) -> Plan:
     reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why))
     _check_memory(facts, options, solver, dtype)
     return Plan(method, rungs, chunk, dtype, share, tuple(reasons))
+
+
+def with_errors_in_x(plan: Plan) -> Method:
+    """The method where every point has an error of its own to be fitted: many variables, few of which meet."""
+    tolerances = plan.method.tolerances
+    return Method(Arrow(), TrustRegion(), More(), tolerances, POLISH)
 
 
 def loss(options: Options) -> Loss:

@@ -181,7 +181,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
     promised = torch.where(valid, promised, torch.inf)
     relative = torch.linalg.vector_norm(model.scale * (taken if whole else step), dim=-1)
-    eps = torch.finfo(state.x.dtype).eps
+    eps = problem.eps(state.x)
     noise = rounding(linearization, x, eps)
     cosine = optimality(linearization)
     alone = torch.linalg.vector_norm(model.scale * single_moves(linearization), ord=torch.inf, dim=-1)

@@ -39,7 +39,7 @@ def polish(problem: Problem, method: Method, state: "State") -> "State":
     count = int(eligible.sum())
     if count == 0:
         return state
-    eps = torch.finfo(state.x.dtype).eps
+    eps = problem.eps(state.x)
     working = WorkingSet(state)
     problem, state, rest = working.thin(problem, state, eligible, count, Rest(eligible))
     rest = rest._replace(linearization=problem.linearize(state.x))

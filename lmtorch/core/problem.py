@@ -33,6 +33,11 @@ class Problem:
     bounds: Bounds | None = None
     rate: Tensor | None = None  # (n,): learning rates, factors of the step
     sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
+    precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
+
+    def eps(self, x: Tensor) -> float:
+        """Round-off of the residuals, relative."""
+        return torch.finfo(self.precision or x.dtype).eps
 
     def take(self, places: Tensor) -> "Problem":
         """Those at `places` (k,) of a batch (b,) of problems."""
@@ -164,9 +169,10 @@ def _second_directional(part: Part, params: tuple[Tensor, ...], along: tuple[Ten
     # the least step whose square still resolves: ε^¼ of the size of the parameters
     size = torch.stack([torch.linalg.vector_norm(p) for p in params]).max().clamp(min=1)
     length = torch.stack([torch.linalg.vector_norm(v) for v in along]).max()
-    h = torch.finfo(params[0].dtype).eps ** 0.25 * size / length
+    middle = part.function(params)
+    h = max(torch.finfo(t.dtype).eps for t in (params[0], middle)) ** 0.25 * size / length
 
     def at(t: Tensor) -> Tensor:
         return part.function(tuple(p + t * v for p, v in zip(params, along, strict=True)))
 
-    return (at(h) - 2 * part.function(params) + at(-h)) / h**2
+    return (at(h) - 2 * middle + at(-h)) / h**2

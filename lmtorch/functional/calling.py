@@ -96,6 +96,12 @@ class Calling:
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
         """(m,)."""
         result = self(self.function, params, *shares)
+        single = isinstance(result, float | np.generic | np.ndarray | Tensor) and np.ndim(result) == 0
+        if single and self.unknowns.layout.n > 1:
+            raise InputError(
+                f"the function returned a single number for {self.unknowns.layout.n} parameters: is it the sum of "
+                f"squares? {RESIDUALS} A single residual is a vector of one."
+            )
         return from_array(result, params[0]) if self.arrays else self._vector(result)
 
     def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:
@@ -133,9 +139,6 @@ class Calling:
                 raise InputError(f"the function returned {type(leaf).__name__}. {RESIDUALS}")
             if not (leaf.is_floating_point() or leaf.is_complex()):
                 raise InputError(f"the function returned {leaf.dtype}, which has no derivatives. {RESIDUALS}")
-        if isinstance(result, Tensor) and result.ndim == 0 and self.unknowns.layout.n > 1:
-            raise InputError(f"the function returned a single number for {self.unknowns.layout.n} parameters: "
-                             f"is it the sum of squares? {RESIDUALS}")  # fmt: skip
         parts = [real(leaf).reshape(-1) for leaf in leaves]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -158,6 +161,8 @@ def from_array(result: Any, like: Tensor) -> Tensor:
     Raises:
         InputError: it is no array of numbers.
     """
+    if result is None:
+        raise InputError(f"the function returned nothing. {RESIDUALS}")
     if isinstance(result, Tensor):
         result = to_array(result)
     try:

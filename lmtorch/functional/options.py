@@ -3,12 +3,12 @@
 import math
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._errors import InputError
+from .._errors import InputError, level
 from ..core.bounds import Bounds
 from ..damping.scaling import Given, Scaling
 from ..jacobians.base import JacobianSource
@@ -45,7 +45,7 @@ def check_scipys(
             warnings.warn(
                 f"{name} is ignored: the Jacobian is held dense and exact. The result is the same.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=level(),
             )
 
 
@@ -57,10 +57,12 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
         bounds = bounds.lb, bounds.ub
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise InputError("bounds must be a pair (lower, upper), each one number or of the shape of x0.")
-    lower = unknowns.vector(bounds[0], "the lower bound", -math.inf)
-    upper = unknowns.vector(bounds[1], "the upper bound", math.inf)
+    try:
+        low, high = bounds
+    except (TypeError, ValueError) as error:
+        raise InputError("bounds must be a pair (lower, upper), each one number or of the shape of x0.") from error
+    lower = unknowns.vector(low, "the lower bound", -math.inf)
+    upper = unknowns.vector(high, "the upper bound", math.inf)
     if not bool((lower <= upper).all()):
         raise InputError(f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.")
     outside = (unknowns.start < lower) | (unknowns.start > upper)
@@ -89,11 +91,25 @@ def tolerance(value: float | str | None, name: str) -> float | None:
     Raises:
         InputError: no number.
     """
-    if isinstance(value, str):
-        if value != "auto":
-            raise InputError(f'{name}={value!r} is no number. Use a number, "auto" or None (never by this test).')
+    if value is None:
+        return 0.0
+    if isinstance(value, str) and value == "auto":
         return None
-    return 0.0 if value is None else value
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise InputError(f'{name}={value!r} is no number. Use a number, "auto" or None (never by this test).')
+    return float(value)
+
+
+def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
+    """A whole number that may be written as a float.
+
+    Raises:
+        InputError: it is none, or less than `least`.
+    """
+    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number, at least {least}{otherwise}.")
+    return int(value)
 
 
 def limits(max_nfev: int | None) -> int:
@@ -104,9 +120,7 @@ def limits(max_nfev: int | None) -> int:
     """
     if max_nfev is None:
         return EVALUATIONS - 1
-    if isinstance(max_nfev, bool) or int(max_nfev) != max_nfev or max_nfev < 1:
-        raise InputError(f"max_nfev={max_nfev!r} must be a positive integer, or None for {EVALUATIONS}.")
-    return int(max_nfev) - 1
+    return count(max_nfev, "max_nfev", 1, f", or None for {EVALUATIONS}") - 1
 
 
 def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
@@ -158,16 +172,16 @@ def source_of(
     raise InputError(f"jac={jac!r} is no name and no function.")
 
 
-def real_number(value: Any, name: str) -> float | Tensor:
-    """A positive number, or a tensor of them.
+def real_number(value: Any, name: str) -> float:
+    """A positive number.
 
     Raises:
         InputError: it is none.
     """
     try:
-        number = torch.as_tensor(value, dtype=torch.float64)
+        number = float(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f'{name}={value!r} must be a positive number, or "mad".') from error
-    if not bool((number.isfinite() & (number > 0)).all()):
+    if not (math.isfinite(number) and number > 0):
         raise InputError(f"{name}={value!r} must be positive and finite: it is in the units of the residuals.")
-    return float(number) if number.ndim == 0 else number
+    return number

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from .._autodiff import Params
-from .._errors import FallbackWarning, InputError
+from .._errors import FallbackWarning, InputError, level
+from ..core.bounds import Bounds
 from ..residuals.probe import Touched
 from .calling import Calling
 
@@ -26,14 +27,16 @@ class Found(NamedTuple):
     black_box: bool  # no derivatives lead through it
     looped: bool  # torch.vmap refuses it
     finite: bool  # at x0 of the first problem
+    precision: torch.dtype  # the coarser of x0's and the residuals'
 
 
-def probe(make: Callable[[bool], Calling], exact: bool | None) -> Found:
+def probe(make: Callable[[bool], Calling], exact: bool | None, box: Bounds | None) -> Found:
     """Evaluate the function once, or a few times.
 
     Args:
         make: the calling, on arrays (True) or tensors.
         exact: derivatives by torch are asked for (True), not needed (False), or wanted if possible (None).
+        box: outside of which it is not evaluated.
 
     Returns:
         The facts.
@@ -53,7 +56,7 @@ def probe(make: Callable[[bool], Calling], exact: bool | None) -> Found:
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
             with torch.enable_grad(), Touched() as touched:
                 residual = tensors.residual(twins, *shares)
-        if exact is False or (residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual))):
+        if exact is False or (residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual, box))):
             return _found(tensors, residual, touched.bytes, black_box=exact is False)
         reason = reason or "its result has no graph that leads to the parameters"
         if exact:
@@ -76,7 +79,7 @@ def probe(make: Callable[[bool], Calling], exact: bool | None) -> Found:
             f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); finite differences "
             'serve, jac="2-point". Torch operations in place of NumPy\'s give exact derivatives.',
             FallbackWarning,
-            stacklevel=4,
+            stacklevel=level(),
         )
     return found
 
@@ -108,27 +111,50 @@ def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool)
     if residual.device != device:
         raise InputError(f"the residuals are on {residual.device}, x0 on {device}. Bring them to one device.")
     looped = calling.arrays or _refuses_vmap(calling)
-    return Found(calling, rows, touched, black_box, looped, bool(residual.detach().isfinite().all()))
+    precision = max(calling.unknowns.start.dtype, residual.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+    return Found(calling, rows, touched, black_box, looped, bool(residual.detach().isfinite().all()), precision)
 
 
-def _lost(calling: Calling, twins: Params, shares: tuple[Tensor, ...], residual: Tensor) -> str:
+def _lost(calling: Calling, twins: Params, shares: tuple[Tensor, ...], residual: Tensor, box: Bounds | None) -> str:
     """Which parameter has an influence but no derivative: a float() or .detach() on the way; empty if none has.
 
-    One that has neither is left alone: nothing says that a function must use all of them at x0.
+    One that has neither is left alone: nothing says that a function must use all of them at x0. One that has both a
+    little further on is at a stationary point, as x² at zero.
     """
-    weights = torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
-    gradients = torch.autograd.grad(residual, twins, weights, allow_unused=True, materialize_grads=True)
-    names = calling.unknowns.layout.names
-    for which, gradient in enumerate(gradients):
+    names, start = calling.unknowns.layout.names, 0
+    for which, gradient in enumerate(_gradients(residual, twins)):
         for entry in (gradient == 0).reshape(-1).nonzero()[:, 0].tolist():
             moved = [p.detach().clone() for p in twins]
             place = moved[which].view(-1)
-            place[entry] += WALK * max(1.0, abs(float(place[entry])))
-            with torch.no_grad():
-                ahead = calling.residual(tuple(moved), *shares)
-            if ahead.shape != residual.shape or not torch.equal(ahead.nan_to_num(), residual.detach().nan_to_num()):
+            if not _walk(place, entry, start + entry, box):
+                continue
+            ahead_twins = tuple(p.requires_grad_() for p in moved)
+            with torch.enable_grad():
+                ahead = calling.residual(ahead_twins, *shares)
+            changed = ahead.shape != residual.shape or not torch.equal(
+                ahead.detach().nan_to_num(), residual.detach().nan_to_num()
+            )
+            if changed and not bool(_gradients(ahead, ahead_twins)[which].reshape(-1)[entry]):
                 return f"it depends on {names[which]}[{entry}], but no derivative in it does"
+        start += gradient.numel()
     return ""
+
+
+def _walk(place: Tensor, entry: int, column: int, box: Bounds | None) -> bool:
+    """Move an entry of a parameter, inside the box; False if there is no room."""
+    value = float(place[entry])
+    step = WALK * max(1.0, abs(value))
+    if box is not None:
+        below, above = (float(side.reshape(-1, side.shape[-1])[0, column]) for side in box)
+        step = min(step, above - value) if above - value >= value - below else -min(step, value - below)
+    place[entry] += step
+    return float(place[entry]) != value
+
+
+def _gradients(residual: Tensor, twins: Params) -> tuple[Tensor, ...]:
+    """Of a weighted sum of the residuals."""
+    weights = torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
+    return torch.autograd.grad(residual, twins, weights, allow_unused=True, materialize_grads=True)
 
 
 def _refuses_vmap(calling: Calling) -> bool:
@@ -148,7 +174,7 @@ def _refuses_vmap(calling: Calling) -> bool:
             f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one after the other, which "
             "takes longer.",
             FallbackWarning,
-            stacklevel=6,
+            stacklevel=level(),
         )
         return True
     return False

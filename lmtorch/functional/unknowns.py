@@ -85,7 +85,7 @@ class Unknowns:
             if tree != self.tree:
                 raise InputError(f"{name} has another structure than x0. Give it the same keys, or one number.")
             # leading dimensions of a leaf beyond those of one problem's count problems
-            parts = [torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in given]
+            parts = [self._numbers(value, name) for value in given]
             shaped = []
             for part, shape, leaf in zip(parts, self.layout.shapes, self.layout.names, strict=True):
                 try:
@@ -94,17 +94,30 @@ class Unknowns:
                     raise InputError(f"{name} of shape {tuple(part.shape)} does not fit {leaf}.") from error
                 shaped.append(whole.reshape(*like.shape[:-1], -1))
             return torch.cat(shaped, -1)
-        value = torch.as_tensor(values, dtype=like.dtype, device=like.device).detach()
+        value = self._numbers(values, name)
         own = self.layout.shapes[0]
-        if self.tree is None and value.ndim > 1 and tuple(value.shape[-len(own) :]) == tuple(own):
-            value = value.flatten(value.ndim - len(own))
-        try:
-            return value.expand(like.shape).clone()
-        except RuntimeError as error:
+        lead = value.ndim - len(own)
+        if self.tree is None and value.ndim > 0 and lead >= 0 and value.shape[lead:] == own:
+            value = value.reshape(*value.shape[:lead], -1)  # leading dimensions beyond those of one x count problems
+        # a vector of one entry is not meant for all: scipy refuses it, too
+        fits = value.ndim == 0 or value.shape[-1] == self.layout.n
+        if not fits or value.shape[:-1] not in ((), (1,), like.shape[:-1]):
             raise InputError(
                 f"{name} of shape {tuple(value.shape)} does not fit x0 of {tuple(like.shape)}: give one number, or "
                 "one for each parameter."
-            ) from error
+            )
+        return value.expand(like.shape).clone()
+
+    def _numbers(self, values: Any, name: str) -> Tensor:
+        """As the parameters are.
+
+        Raises:
+            InputError: no real numbers.
+        """
+        try:
+            return torch.as_tensor(values, dtype=self.start.dtype, device=self.start.device).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{name}={values!r} is not made of real numbers.") from error
 
 
 def spread(dims: Any, value: Any) -> list[int | None]:

@@ -1,7 +1,8 @@
 """Finite differences, for residuals that cannot be differentiated: black boxes.
 
-The step balances truncation against round-off: h = ε^½ max(1, |x|) for two points and ε^⅓ max(1, |x|) for three, in the
-dtype of the parameters, and is made exact as (x + h) − x. It never leaves the box in which the function is defined.
+The step balances truncation against round-off: h = ε^½ max(1, |x|) for two points and ε^⅓ max(1, |x|) for three, with ε
+of the parameters or of the residuals, whichever are coarser, and is made exact as (x + h) − x. It never leaves the box
+in which the function is defined.
 
 Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4; Nocedal & Wright (2006),
 §8.1.
@@ -59,7 +60,7 @@ class FiniteDifference:
             function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
             return function, exact[..., None].to(residual.dtype)
 
-        step = self._step(value, column)
+        step = self._step(value, column, max(torch.finfo(t.dtype).eps for t in (value, residual)))
         if part.box is None:
             below = above = torch.full_like(value, torch.inf)
         else:
@@ -85,10 +86,10 @@ class FiniteDifference:
         plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
         return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope))
 
-    def _step(self, value: Tensor, column: int) -> Tensor:
+    def _step(self, value: Tensor, column: int, eps: float) -> Tensor:
         """h (...,), away from zero."""
         power = 1 / 2 if self.method == "2-point" else 1 / 3
-        size = torch.finfo(value.dtype).eps ** power * value.abs().clamp(min=1)
+        size = eps**power * value.abs().clamp(min=1)
         if self.step is not None:
             relative = self.step[column].to(value) if isinstance(self.step, Tensor) and self.step.ndim else self.step
             given = (relative * value).abs()

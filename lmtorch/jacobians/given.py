@@ -33,9 +33,9 @@ class Given:
         if isinstance(result, tuple | list):
             result = torch.cat([torch.as_tensor(block).reshape(m, -1) for block in result], 1)
         result = torch.as_tensor(result)
-        if result.ndim < 2 and part.batch == 0 and result.numel() == m * n and 1 in (m, n):
-            result = result.reshape(m, n)  # one parameter, or one residual
-        if tuple(result.shape[-2:]) != (m, n):
+        if result.ndim <= residual.ndim and result.numel() == residual.numel() * n and 1 in (m, n):
+            result = result.reshape(*residual.shape, n)  # one parameter, or one residual
+        if result.shape != (*residual.shape, n):
             raise InputError(
                 f"the given Jacobian is {tuple(result.shape)}; {m} residuals and {n} parameters need ({m}, {n}), "
                 "rows in the order of the flattened residuals, columns in that of the parameters."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from .._errors import FallbackWarning, InputError
+from .._errors import FallbackWarning, InputError, level
 from ..residuals.base import Part
 from ..residuals.replay import Replay
 from .base import GROSS, Block, DescendedError, JacobianSource, Workspace
@@ -80,7 +80,7 @@ class Ladder:
             warnings.warn(
                 f"the Jacobian by {refused!r} does not work for this model ({reason}); {self.current!r} serves.",
                 FallbackWarning,
-                stacklevel=2,
+                stacklevel=level(),
             )
 
 
