@@ -13,6 +13,8 @@ from ._optimizer import LevenbergMarquardt as LevenbergMarquardt
 from .core.report import Report as Report
 from .core.termination import Status as Status
 from .fitting.curve_fit import curve_fit as curve_fit
+from .fitting.odr import OrthogonalFit as OrthogonalFit
+from .fitting.odr import odr as odr
 from .fitting.result import CurveFit as CurveFit
 from .functional.solution import Solution as Solution
 from .functional.watch import Iterate as Iterate

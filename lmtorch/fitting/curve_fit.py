@@ -4,21 +4,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .._errors import InputError, NotConvergedError
+from .._errors import InputError
 from ..choose import Options
 from ..choose import loss as loss_of
-from ..core.termination import Status
-from ..functional.solution import Solution
+from ..losses.linear import Linear
 from ..losses.robust import Robust
-from .data import Data, gather
+from .data import gather
 from .fitter import Fitter
-from .models import Model, OfNumbers, model_of
+from .models import model_of
 from .parameters import Parameters, Tie, Transform
+from .preparing import bounds_of, box_of, check, start_of
 from .result import CurveFit
+
+FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler")  # options of the first fit alone
 
 
 def curve_fit(
@@ -111,111 +111,33 @@ def curve_fit(
     )  # fmt: skip
     model = model_of(f, p0, shared, len(data.sizes))
     parameters = Parameters(list(model.names), tuple(fixed), dict(ties or {}), dict(transforms or {}))
-    lower, upper = _bounds(bounds, model, parameters)
-    start = _start(model, p0, data, fixed, lower, upper)
+    lower, upper = bounds_of(bounds, model, parameters)
+    start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)
     if data.m < n or (not data.lead and int(data.count) < n):
         raise InputError(
             f"{int(data.count.max())} points cannot determine {n} parameters. Fix some, tie them, or give more data "
             "(least_squares accepts fewer residuals than parameters)."
         )
-    places = [model.names.index(name) for name in parameters.variables]
-    box = tuple(
-        torch.stack([torch.as_tensor(side[i] if model.names[i] not in parameters.transforms else edge) for i in places])
-        for side, edge in ((lower, -math.inf), (upper, math.inf))
-    )
-    box = tuple(side.to(start) for side in box)
+    box = box_of(lower, upper, parameters, start)
     if method is not None:
         options["method"] = method
     robust = _robust(options)
-    fitter = Fitter(model, parameters, data, start, (box[0], box[1]), jac, options)
+    fitter = Fitter(model, parameters, data, start, box, jac, options)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
     solution = fitter.solve(u.reshape(-1, n) if data.lead else u)
-    _check(solution, data)
-    quiet = {key: value for key, value in options.items() if key not in ("callback", "verbose", "progress", "history")}
-    once = {key: value for key, value in quiet.items() if key not in ("n_starts", "sampler")}
-    fitter = Fitter(model, parameters, data, start.detach(), (box[0], box[1]), jac, once)
+    check(solution, data)
+    # what refits for a profile or a bootstrap starts from the solution, and quietly
+    quiet = {key: value for key, value in options.items() if key not in FIRST}
+    fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
     return CurveFit(fitter, solution, absolute_sigma=absolute_sigma, full_output=full_output, loss=robust)
-
-
-def _start(
-    model: Model,
-    p0: Any,
-    data: Data,
-    fixed: Sequence[str] | Mapping[str, float],
-    lower: list[float],
-    upper: list[float],
-) -> Tensor:
-    """p0 (..., P) in the dtype and on the device of ydata."""
-    given = torch.as_tensor(model.start(p0)).to(data.y).detach().clone()
-    size = len(model.names)
-    if given.shape[-1] != size or (given.ndim > 1 and tuple(given.shape[:-1]) != data.lead):
-        raise InputError(
-            f"p0 of shape {tuple(given.shape)} does not fit: {size} parameters, {model.names}"
-            + (f", of {data.lead} fits." if data.lead else ".")
-        )
-    if p0 is None and isinstance(model, OfNumbers):
-        for i, name in enumerate(model.names):  # scipy's choice inside bounds
-            if name in model.defaults:
-                continue
-            low, high = lower[i], upper[i]
-            if math.isfinite(low) and math.isfinite(high):
-                given[..., i] = (low + high) / 2
-            elif math.isfinite(low) or math.isfinite(high):
-                given[..., i] = low + 1 if math.isfinite(low) else high - 1
-    if isinstance(fixed, Mapping):
-        for name, value in fixed.items():
-            given[..., model.names.index(name)] = float(value)
-    if not bool(given.isfinite().all()):
-        raise InputError("p0 has entries that are NaN or infinite.")
-    return given
-
-
-def _bounds(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[float], list[float]]:
-    """One pair for each parameter."""
-    size = len(model.names)
-    if isinstance(bounds, Mapping):
-        unknown = [name for name in bounds if name not in model.names]
-        if unknown:
-            raise InputError(f"bounds name {unknown}, which the model does not have: {model.names}.")
-        pairs = [bounds.get(name, (-math.inf, math.inf)) for name in model.names]
-        sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    else:
-        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-            bounds = bounds.lb, bounds.ub
-        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-            raise InputError("bounds must be a pair (lower, upper), or a dict of pairs by name.")
-        sides = bounds[0], bounds[1]
-    found = []
-    for side in sides:
-        array = np.asarray(side, dtype=float)
-        if array.ndim > 1 or array.size not in (1, size):
-            raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.")
-        found.append(np.broadcast_to(array.reshape(-1), size).tolist())
-    for name, low, high in zip(model.names, *found, strict=True):
-        if not low <= high:
-            raise InputError(f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.")
-        if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
-            raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
-    return found[0], found[1]
 
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The loss, if it is not plain least squares."""
     loss = loss_of(Options(loss=options.get("loss", "linear")))
-    return loss if isinstance(loss, Robust) else None
-
-
-def _check(solution: Solution, data: Data) -> None:
-    """A single fit that has no parameters to return."""
-    if data.lead:
-        return
-    status = Status(int(solution.status))
-    advice = {
-        Status.EVALUATIONS: "Raise max_nfev, start nearer, or check that the data determine all parameters.",
-        Status.FLAT: "Start where the curve depends on its parameters.",
-        Status.NOT_FINITE: "Keep the parameters where f is defined, by bounds or transforms.",
-        Status.REFUSED: "Start nearer.",
-    }
-    if status in advice:
-        raise NotConvergedError(f"no optimal parameters were found: {solution.message}. {advice[status]}")
+    if isinstance(loss, Linear):
+        return None
+    if not isinstance(loss, Robust):
+        raise InputError("the errors of the parameters need ρ itself: give the loss by name or as a function.")
+    return loss

@@ -34,7 +34,10 @@ def draw(fit: "CurveFit", level: float, dataset: int | None) -> Any:
         weights = None if data.weights is None else to_array(data.weights)[rows]
         shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
         error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
-        above.errorbar(x[shown], y[shown], error, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data")
+        across = None if fit._x_error is None else to_array(fit._x_error)[shown, 0]
+        above.errorbar(
+            x[shown], y[shown], error, across, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data"
+        )
         grid = np.linspace(x.min(), x.max(), GRID)
         band = fit.confidence_band(grid, level, place if data.sizes else None)
         curve, lower, upper = (to_array(side) for side in band)

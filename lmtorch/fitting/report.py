@@ -74,8 +74,9 @@ def _head(fit: "CurveFit") -> list[str]:
         ("reduced chi-square", f"{fit.redchi:.8g}" if fit.nfree > 0 else "none"),
         ("Akaike info crit", f"{fit.aic:.8g}"),
         ("Bayesian info crit", f"{fit.bic:.8g}"),
-        ("R-squared", f"{fit.rsquared:.8g}"),
     ]
+    if not math.isnan(fit.rsquared):
+        rows.append(("R-squared", f"{fit.rsquared:.8g}"))
     if fit._loss is not None:
         rows.append(("scale of the loss", f"{float(solution.f_scale):.6g}"))
     return [

@@ -60,6 +60,7 @@ class CurveFit:
         self._fitter = fitter
         self._absolute = absolute_sigma
         self._full = full_output
+        self._x_error: Tensor | None = None  # (m, k), where there are errors in x
         self._loss = loss
         self.solution = solution
         self.names = list(fitter.model.names)
@@ -86,7 +87,8 @@ class CurveFit:
         if isinstance(key, str):
             if key not in self.names:
                 raise InputError(f"there is no parameter {key!r}: {self.names}.")
-            return self.popt[..., self.names.index(key)]
+            place = self.names.index(key)
+            return self.popt[place] if self.popt.ndim == 1 else self.popt[..., place]
         return self._tuple()[key]
 
     def _tuple(self) -> tuple[Any, ...]:

@@ -1,0 +1,293 @@
+"""`odr`: orthogonal distance regression, for data with errors in x and in y."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import choose
+from .._errors import InputError
+from ..choose import Facts, Options
+from ..core.bounds import Bounds
+from ..core.loop import State, descend
+from ..core.termination import Status
+from ..functional.calling import Calling, to_array
+from ..functional.options import limits, tolerance
+from ..functional.probing import probe
+from ..functional.solution import Solution
+from ..functional.unknowns import Unknowns
+from ..jacobians.finite_difference import FiniteDifference
+from ..jacobians.ladder import Ladder
+from ..linearizations.arrow import Arrow
+from ..losses.linear import Linear
+from .data import Data, gather
+from .fitter import Fitter
+from .models import model_of
+from .orthogonal import Displaced, OrthogonalProblem
+from .parameters import Parameters, Tie, Transform
+from .preparing import bounds_of, box_of, check, start_of
+from .result import CurveFit
+
+
+class OrthogonalFit(CurveFit):
+    """The result of `odr`: a `CurveFit` that knows where the points have moved to.
+
+    Errors of the parameters are those of the linear model with each point's error in x eliminated; chisqr counts both
+    errors. There is no R², no profile and no bootstrap.
+
+    Example:
+        >>> import numpy as np, torch, lmtorch
+        >>> x, y = np.array([0.0, 1.1, 1.9, 3.0]), np.array([0.1, 2.0, 4.1, 5.9])
+        >>> fit = lmtorch.odr(lambda x, a, b: a + b * x, x, y, sx=0.1, sy=0.1)
+        >>> print(fit)
+        CurveFit(a=0.0(2), b=2.0(1))
+    """
+
+    def __init__(
+        self, fitter: Fitter, solution: Solution, *, absolute_sigma: bool, delta: Tensor, x_error: Any
+    ) -> None:
+        super().__init__(fitter, solution, absolute_sigma=absolute_sigma, full_output=False, loss=None)
+        self._delta = delta
+        self._x_error = x_error
+
+    @property
+    def delta(self) -> Any:
+        """x_fit − x, in the shape of x."""
+        return self._out(self._delta)
+
+    @property
+    def x_fit(self) -> Any:
+        """Where the points are on the curve, in the shape of x: scipy.odr's xplus."""
+        return self._out(self._fitter.data.x + self._delta)
+
+    @property
+    def eps(self) -> Any:
+        """The fitted y minus the measured, (m,)."""
+        return self._out(self._curve - self._fitter.data.y)
+
+    @cached_property
+    def _curve(self) -> Tensor:
+        data = self._fitter.data
+        return torch.as_tensor(self._fitter.sensitivity(self._u, data.x + self._delta, data.m)[0])
+
+    @property
+    def rsquared(self) -> float:
+        """NaN: with errors in x there is no variance of y to compare with."""
+        return math.nan
+
+    def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Any:
+        """Not available.
+
+        Args:
+            names: ignored.
+            level: ignored.
+            points: ignored.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("profiles of fits with errors in x are not available.")
+
+    def bootstrap(self, samples: int = 1000, kind: str = "residuals", seed: int = 0) -> Any:
+        """Not available.
+
+        Args:
+            samples: ignored.
+            kind: ignored.
+            seed: ignored.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("the bootstrap of fits with errors in x is not available.")
+
+
+def odr(
+    f: Callable[..., Any] | nn.Module,
+    x: Any,
+    y: Any,
+    p0: Any = None,
+    sx: Any = None,
+    sy: Any = None,
+    *,
+    absolute_sigma: bool = False,
+    bounds: Any = (-math.inf, math.inf),
+    fixed: Sequence[str] | Mapping[str, float] = (),
+    ties: Mapping[str, Tie] | None = None,
+    transforms: Mapping[str, Transform] | None = None,
+    ftol: float | str | None = "auto",
+    xtol: float | str | None = "auto",
+    gtol: float | str | None = "auto",
+    max_nfev: int | None = None,
+) -> OrthogonalFit:
+    """Fit a curve to data with errors in x and y: the points move to the curve by the shortest way, in units of errors.
+
+    Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by the same loop as
+    `curve_fit`; the δ are eliminated point by point, so the cost of an iteration is that of a plain fit.
+
+    Args:
+        f: f(x, a, b, ...), as for `curve_fit`; each value may depend on its own x alone.
+        x: (m,), or (k, m) for k predictors.
+        y: (m,).
+        p0: as for `curve_fit`.
+        sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where x is exact.
+            Default: 1.
+        sy: of y, a number or (m,). Default: 1.
+        absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default: False.
+        bounds: of the parameters, as for `curve_fit`.
+        fixed: as there.
+        ties: as there.
+        transforms: as there.
+        ftol: as for `least_squares`.
+        xtol: as there.
+        gtol: as there.
+        max_nfev: evaluations of f at all points at most. Default: 1000.
+
+    Returns:
+        An `OrthogonalFit`, which unpacks to popt, pcov.
+
+    Raises:
+        InputError: data or options that cannot be fitted.
+        NotConvergedError: no minimum was found.
+
+    Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression
+    (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the errors of the parameters.
+
+    Example:
+        >>> import numpy as np, torch, lmtorch
+        >>> rng = np.random.default_rng(1)
+        >>> t = np.linspace(0.2, 3, 30)
+        >>> x, y = t + 0.05 * rng.standard_normal(30), np.exp(-t) + 0.02 * rng.standard_normal(30)
+        >>> fit = lmtorch.odr(lambda x, a, k: a * torch.exp(-k * x), x, y, sx=0.05, sy=0.02)
+        >>> bool(abs(fit["k"] - 1) < 3 * fit.stderr[1]), fit.delta.shape
+        (True, (30,))
+    """
+    data = gather(x, y, sy, None, check_finite=True, nan_policy=None, joint=False, each_x=False)
+    if data.y.ndim != 1:
+        raise InputError(f"y has shape {tuple(data.y.shape)}: odr fits one curve, (m,).")
+    if data.root is not None:
+        raise InputError("sy is a matrix: odr takes standard deviations of independent errors.")
+    if not isinstance(data.x, Tensor) or data.x.ndim > 2 or data.x.shape[-1] != data.m:
+        raise InputError(f"x must be numbers of shape ({data.m},) or (k, {data.m}), as many as y.")
+    model = model_of(f, p0, None, 0)
+    parameters = Parameters(list(model.names), tuple(fixed), dict(ties or {}), dict(transforms or {}))
+    lower, upper = bounds_of(bounds, model, parameters)
+    start = start_of(model, p0, data, fixed, lower, upper)
+    n = len(parameters.variables)
+    if data.m < n:
+        raise InputError(f"{data.m} points cannot determine {n} parameters. Fix some, or give more data.")
+    fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start))
+    weights = _weights(sx, data)
+    problem, method, point = _problem(fitter, parameters.inward(start), weights, (ftol, xtol, gtol))
+    with torch.no_grad():
+        state = descend(problem, method, State(point), trials=limits(max_nfev))
+        solution, delta = _solution(problem, state, n, data)
+    check(solution, data)
+    shape = data.x.shape
+    moved = delta[:, 0] if len(shape) == 1 else delta.mT
+    x_error = torch.where(weights > 0, 1 / weights, 0.0).expand(delta.shape)
+    return OrthogonalFit(fitter, solution, absolute_sigma=absolute_sigma, delta=moved, x_error=x_error)
+
+
+def _weights(sx: Any, data: Data) -> Tensor:
+    """Weights of the displacements.
+
+    Returns:
+        1/σ_x (m, k), zero where x is exact.
+
+    Raises:
+        InputError: negative, NaN, or of another shape.
+    """
+    x = data.x
+    try:
+        deviations = torch.as_tensor(1.0 if sx is None else sx, dtype=x.dtype, device=x.device).expand(x.shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"sx does not fit x of shape {tuple(x.shape)}: give one number, or the shape of x.") from error
+    if not bool((deviations >= 0).all()):
+        raise InputError("sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x.")
+    inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
+    return inverse[:, None] if x.ndim == 1 else inverse.mT.contiguous()
+
+
+def _problem(
+    fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[Any, Any, Any]
+) -> tuple[OrthogonalProblem, Any, Tensor]:
+    """The loop's problem, its method, and where it starts."""
+    data, start = fitter.data, fitter.start
+    n, (m, k) = len(u), weights.shape
+    y, scale = data.y.detach(), data.weights
+
+    def residual(theta: Any, x: Any) -> Any:
+        """At (u, τ): all points displaced by τ."""
+        shift = theta[n:]
+        curve = fitter.curve(theta[:n], x + (shift if data.x.ndim == 1 else shift[:, None]), start, m)
+        values = fitter.whiten(curve - y.to(curve), scale, None)
+        return values if isinstance(theta, Tensor) else to_array(values)
+
+    theta = torch.cat([u, u.new_zeros(k)])
+    unknowns = Unknowns(to_array(theta) if data.numpy else theta)
+
+    def make(arrays: bool) -> Calling:
+        return Calling(residual, unknowns, (data.x.detach()[None],), {}, (0,), arrays)
+
+    room = theta.new_full((k,), math.inf)
+    inside = Bounds(torch.cat([fitter.bounds[0], -room]), torch.cat([fitter.bounds[1], room]))
+    found = probe(make, None, inside)
+    if not found.finite:
+        raise InputError("the residuals are not finite at p0: start elsewhere, or look for NaN in the data.")
+    options = Options(
+        jacobian=FiniteDifference() if found.black_box else "auto",
+        ftol=tolerance(tolerances[0], "ftol"),
+        xtol=tolerance(tolerances[1], "xtol"),
+        gtol=tolerance(tolerances[2], "gtol"),
+    )
+    plan = choose.plan(Facts(n + k, m, None, found.touched, u.dtype, u.device), options)
+    point = torch.cat([u, u.new_zeros(m * k)])
+    free = point.new_full((m * k,), math.inf)
+    box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
+    bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
+    method = choose.with_errors_in_x(plan)
+    displaced = Displaced(found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k))
+    problem = OrthogonalProblem(
+        displaced,
+        Ladder(plan.rungs),
+        method.solver.form,
+        Linear(),
+        plan.dtype,
+        bounds=Bounds(*(side.to(plan.dtype) for side in box)) if bounded else None,
+        weights=weights.to(plan.dtype),
+    )
+    return problem, method, point
+
+
+def _solution(problem: OrthogonalProblem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
+    """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
+    x = state.x
+    model = replace(problem, bounds=None).linearize(x)
+    assert isinstance(model, Arrow)
+    inverse = torch.where(model.weights > 0, 1 / model.weights.square(), 0.0)
+    root = (1 + (model.points.square() * inverse).sum(-1)).rsqrt()
+    shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
+    assert state.status is not None
+    assert state.trials is not None
+    assert state.cost is not None
+    status = Status(int(state.status))
+    free = torch.ones(n, dtype=torch.bool) if problem.bounds is None else problem.bounds.free(x, model.gradient)[:n]
+    side = torch.where(model.gradient[:n] > 0, -1, 1)
+    solution = Solution(
+        x=x[:n],
+        cost=float(state.cost),
+        fun=root * shifted,
+        jac=root[:, None] * model.parameters,
+        active_mask=torch.where(free, 0, side),
+        nfev=1 + int(state.trials),
+        status=status,
+        message=status.message,
+        success=status.converged,
+        f_scale=1.0,
+    )
+    return solution, x[n:].view(-1, model.points.shape[-1])

@@ -1,0 +1,103 @@
+"""Where a fit starts, the box that it stays in, and what must be said when it has failed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import InputError, NotConvergedError
+from ..core.termination import Status
+from ..functional.solution import Solution
+from .data import Data
+from .models import Model, OfNumbers
+from .parameters import Parameters
+
+
+def start_of(
+    model: Model,
+    p0: Any,
+    data: Data,
+    fixed: Sequence[str] | Mapping[str, float],
+    lower: list[float],
+    upper: list[float],
+) -> Tensor:
+    """p0 (..., P) in the dtype and on the device of ydata."""
+    given = torch.as_tensor(model.start(p0)).to(data.y).detach().clone()
+    size = len(model.names)
+    if given.shape[-1] != size or (given.ndim > 1 and tuple(given.shape[:-1]) != data.lead):
+        raise InputError(
+            f"p0 of shape {tuple(given.shape)} does not fit: {size} parameters, {model.names}"
+            + (f", of {data.lead} fits." if data.lead else ".")
+        )
+    if p0 is None and isinstance(model, OfNumbers):
+        for i, name in enumerate(model.names):  # scipy's choice inside bounds
+            if name in model.defaults:
+                continue
+            low, high = lower[i], upper[i]
+            if math.isfinite(low) and math.isfinite(high):
+                given[..., i] = (low + high) / 2
+            elif math.isfinite(low) or math.isfinite(high):
+                given[..., i] = low + 1 if math.isfinite(low) else high - 1
+    if isinstance(fixed, Mapping):
+        for name, value in fixed.items():
+            given[..., model.names.index(name)] = float(value)
+    if not bool(given.isfinite().all()):
+        raise InputError("p0 has entries that are NaN or infinite.")
+    return given
+
+
+def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[float], list[float]]:
+    """One pair for each parameter."""
+    size = len(model.names)
+    if isinstance(bounds, Mapping):
+        unknown = [name for name in bounds if name not in model.names]
+        if unknown:
+            raise InputError(f"bounds name {unknown}, which the model does not have: {model.names}.")
+        pairs = [bounds.get(name, (-math.inf, math.inf)) for name in model.names]
+        sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    else:
+        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+            bounds = bounds.lb, bounds.ub
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+            raise InputError("bounds must be a pair (lower, upper), or a dict of pairs by name.")
+        sides = bounds[0], bounds[1]
+    found = []
+    for side in sides:
+        array = np.asarray(side, dtype=float)
+        if array.ndim > 1 or array.size not in (1, size):
+            raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.")
+        found.append(np.broadcast_to(array.reshape(-1), size).tolist())
+    for name, low, high in zip(model.names, *found, strict=True):
+        if not low <= high:
+            raise InputError(f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.")
+        if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
+            raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
+    return found[0], found[1]
+
+
+def box_of(lower: list[float], upper: list[float], parameters: Parameters, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of the variables (n,); a transform is a box of its own."""
+    places = [parameters.names.index(name) for name in parameters.variables]
+    low, high = (
+        start.new_tensor([edge if parameters.names[i] in parameters.transforms else side[i] for i in places])
+        for side, edge in ((lower, -math.inf), (upper, math.inf))
+    )
+    return low, high
+
+
+def check(solution: Solution, data: Data) -> None:
+    """A single fit that has no parameters to return."""
+    if data.lead:
+        return
+    status = Status(int(solution.status))
+    advice = {
+        Status.EVALUATIONS: "Raise max_nfev, start nearer, or check that the data determine all parameters.",
+        Status.FLAT: "Start where the curve depends on its parameters.",
+        Status.NOT_FINITE: "Keep the parameters where f is defined, by bounds or transforms.",
+        Status.REFUSED: "Start nearer.",
+    }
+    if status in advice:
+        raise NotConvergedError(f"no optimal parameters were found: {solution.message}. {advice[status]}")
