@@ -5,7 +5,10 @@ Reference: Seber & Wild, Nonlinear regression (1989), §5.1.
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from .covariance import INVOLVED, Covariance
 
 
 class Band(NamedTuple):
@@ -16,32 +19,25 @@ class Band(NamedTuple):
     upper: Any
 
 
-def confidence(
-    curve: Tensor,  # (..., k)
+def variance(
     slopes: Tensor,  # (..., k, n), ∂f/∂u
-    covariance: Tensor,  # (..., n, n), of u
+    covariance: Covariance,  # of u
+    factor: Tensor,  # (...,), what it is to be multiplied by
+) -> Tensor:
+    """Of the curve, (..., k): infinite where it follows a direction that the data do not determine."""
+    slopes = slopes.to(covariance.matrix)
+    known = ((slopes @ covariance.matrix) * slopes).sum(-1).clamp(min=0)
+    known = torch.where(known == 0, 0.0, factor[..., None] * known)
+    along = slopes[..., :, None, :] * covariance.null[..., None, :, :]
+    follows = along.sum(-1).abs() > INVOLVED * along.abs().sum(-1)
+    return torch.where(follows.any(-1), torch.inf, known)
+
+
+def about(
+    curve: Tensor,  # (..., k)
+    variance: Tensor,  # (..., k), of the curve, or of a measurement
     quantile: Tensor,  # (...,)
 ) -> Band:
-    """The curve and its own uncertainty."""
-    return _about(curve, _variance(slopes, covariance), quantile)
-
-
-def prediction(
-    curve: Tensor,
-    slopes: Tensor,
-    covariance: Tensor,
-    quantile: Tensor,
-    scatter: Tensor,  # (..., k) or (..., 1), variance of a measurement
-) -> Band:
-    """The curve and the uncertainty of a measurement."""
-    return _about(curve, _variance(slopes, covariance) + scatter, quantile)
-
-
-def _variance(slopes: Tensor, covariance: Tensor) -> Tensor:
-    slopes = slopes.to(covariance)
-    return ((slopes @ covariance) * slopes).sum(-1).clamp(min=0)
-
-
-def _about(curve: Tensor, variance: Tensor, quantile: Tensor) -> Band:
+    """The curve and its limits."""
     half = (quantile[..., None] * variance.sqrt()).to(curve)
     return Band(curve, curve - half, curve + half)

@@ -44,7 +44,7 @@ def inverse_normal(
     root = vh.mT * inverse[..., None, :] / scale[..., None]
     # a variable that is held has a null vector of its own, which tells nothing
     own = (vh.square() * held[..., None, :]).sum(-1) > 0.5
-    null = torch.where((kept | own)[..., None], 0.0, vh)
+    null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
     matrix = root @ root.mT
     matrix = torch.where(finite[..., None, None], matrix, torch.nan)
     return Covariance(matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1))

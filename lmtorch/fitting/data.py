@@ -70,13 +70,13 @@ def gather(
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
     y = _numbers(ydata, "ydata")
-    if y.ndim == 0:
-        y = y[None]
     if y.numel() == 0:
         raise InputError("ydata is empty: there is nothing to fit.")
     x = tree_map(
         lambda leaf: _as_x(leaf, y), xdata if joint or not isinstance(xdata, list | tuple) else np.asarray(xdata)
     )
+    if y.ndim == 0:  # one value stands for all points
+        y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
     if each_x is None:
         each_x = y.ndim > 1 and isinstance(x, Tensor | np.ndarray) and tuple(x.shape) == tuple(y.shape)
     kept = _mask(mask, y)
@@ -126,6 +126,8 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
 
 def _numbers(values: Any, name: str) -> Tensor:
     """A floating-point tensor; NumPy and plain numbers become float64, as in scipy."""
+    if torch.is_complex(values) if isinstance(values, Tensor) else np.iscomplexobj(values):
+        raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
     if isinstance(values, Tensor):
         return values if values.is_floating_point() else values.to(torch.float64)
     try:

@@ -1,9 +1,11 @@
 """From the variables u that are fitted to the parameters p of the model: fixed, tied and transformed ones.
 
-A transform keeps a parameter inside an open interval whatever u is: p = exp u for a positive one, and the logistic
-curve for an interval. A tie makes it a function of the others. Bounds need none of this: they stay with u.
+A transform keeps a parameter inside an open interval whatever u is: an exponential where one end is infinite, and the
+logistic curve between two ends; p rises with u. A tie makes it a function of the others. Bounds need none of this: they
+stay with u.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,10 +78,10 @@ class Parameters:
             if transform is None:
                 columns.append(value)
                 continue
-            low, high = (0.0, torch.inf) if isinstance(transform, str) else transform
+            low, high = _interval(transform)
             if not bool(((value > low) & (value < high)).all()):
                 raise InputError(f"{name!r} starts outside ({low}, {high}), where its transform keeps it.")
-            columns.append(value.log() if high == torch.inf else ((value - low) / (high - low)).logit())
+            columns.append(_from_inside(value, low, high))
         return torch.stack(columns, -1)
 
     def outward(self, u: Tensor, start: Tensor) -> Tensor:
@@ -89,12 +91,7 @@ class Parameters:
         values: dict[str, Any] = {}
         for column, name in enumerate(self.variables):
             value, transform = u[..., column], self.transforms.get(name)
-            if isinstance(transform, str):
-                value = value.exp()
-            elif transform is not None:
-                low, high = transform
-                value = low + (high - low) * torch.sigmoid(value)
-            values[name] = value
+            values[name] = value if transform is None else _to_inside(value, *_interval(transform))
         for name in self.fixed:
             values[name] = start[..., self.names.index(name)]
         waiting = dict(self.ties)
@@ -126,3 +123,29 @@ class Parameters:
             return "tied"
         transform = self.transforms.get(name)
         return "" if transform is None else "positive" if isinstance(transform, str) else f"within {transform}"
+
+
+def _interval(transform: Transform) -> tuple[float, float]:
+    return (0.0, math.inf) if isinstance(transform, str) else (float(transform[0]), float(transform[1]))
+
+
+def _from_inside(p: Tensor, low: float, high: float) -> Tensor:
+    """u of a parameter in the interval."""
+    if low == -math.inf and high == math.inf:
+        return p
+    if high == math.inf:
+        return (p - low).log()
+    if low == -math.inf:
+        return -(high - p).log()
+    return ((p - low) / (high - low)).logit()
+
+
+def _to_inside(u: Tensor, low: float, high: float) -> Tensor:
+    """The parameter, its inverse."""
+    if low == -math.inf and high == math.inf:
+        return u
+    if high == math.inf:
+        return low + u.exp()
+    if low == -math.inf:
+        return high - (-u).exp()
+    return low + (high - low) * torch.sigmoid(u)

@@ -79,12 +79,22 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
 
 
 def box_of(lower: list[float], upper: list[float], parameters: Parameters, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the variables (n,); a transform is a box of its own."""
+    """Bounds of the variables (n,); a transform is a box of its own.
+
+    Raises:
+        InputError: a variable starts outside.
+    """
     places = [parameters.names.index(name) for name in parameters.variables]
     low, high = (
         start.new_tensor([edge if parameters.names[i] in parameters.transforms else side[i] for i in places])
         for side, edge in ((lower, -math.inf), (upper, math.inf))
     )
+    inside = ((start[..., places] >= low) & (start[..., places] <= high)).reshape(-1, len(places)).all(0)
+    for name, i, good in zip(parameters.variables, places, inside.tolist(), strict=True):
+        if not good and name not in parameters.transforms:
+            raise InputError(
+                f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to {upper[i]}. Move it inside."
+            )
     return low, high
 
 

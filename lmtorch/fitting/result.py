@@ -19,7 +19,7 @@ from ..functional.calling import to_array
 from ..functional.solution import Solution
 from ..losses.robust import Robust
 from . import report as reports
-from .bands import Band, confidence, prediction
+from .bands import Band, about, variance
 from .bootstrap import Bootstrap, resample
 from .covariance import Covariance, combinations, inverse_normal, sandwich
 from .data import points_of
@@ -463,20 +463,28 @@ class CurveFit:
         return torch.stack(columns, -1)
 
     @cached_property
+    def _factor(self) -> Tensor:
+        """What `_covariance` is to be multiplied by, (...,): σ̂², which a sandwich has inside."""
+        return self._variance if self._loss is None else torch.where(self._variance.isinf(), torch.inf, 1.0)
+
+    @cached_property
     def _ucov(self) -> Tensor:
         """Covariance of the variables that move, (..., n, n), zero where they are held or undetermined."""
-        factor = torch.ones_like(self._variance) if self._loss is not None else self._variance
-        return factor[..., None, None] * self._covariance.matrix
+        return self._factor[..., None, None] * self._covariance.matrix
 
     @cached_property
     def _pcov(self) -> Tensor:
-        slopes = self._slopes
-        covariance = slopes @ self._ucov @ slopes.mT
+        slopes, factor = self._slopes, self._factor
+        covariance = factor[..., None, None] * (slopes @ self._covariance.matrix @ slopes.mT)
         moved = (self._covariance.null @ slopes.mT).abs().sum(-2) > 0
+        moved |= factor.isinf()[..., None]
         undetermined = moved[..., :, None] | moved[..., None, :]
         pinned = ((slopes != 0) & (self._held & ~self._equal_bounds)[..., None, :]).any(-1)
         unknown = pinned[..., :, None] | pinned[..., None, :]
-        return torch.where(unknown, torch.nan, torch.where(undetermined, torch.inf, covariance))
+        fixed = ((slopes == 0) | (self._held & self._equal_bounds)[..., None, :]).all(-1)
+        certain = fixed[..., :, None] | fixed[..., None, :]
+        covariance = torch.where(unknown, torch.nan, torch.where(undetermined, torch.inf, covariance))
+        return torch.where(certain, 0.0, covariance)
 
     @property
     def _equal_bounds(self) -> Tensor:
@@ -499,14 +507,12 @@ class CurveFit:
             raise InputError(f"level={level} must be a probability between 0 and 1.")
         points, count = self._points(x, dataset)
         curve, slopes = self._fitter.sensitivity(self._u.detach(), points, count, dataset)
-        quantile = self._quantile(level)
-        if sigma is None:
-            band = confidence(curve, slopes, self._ucov, quantile)
-        else:
+        spread = variance(slopes, self._covariance, self._factor)
+        if sigma is not None:
             deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
-            variance = self._variance if self._loss is None else self._spread()
-            band = prediction(curve, slopes, self._ucov, quantile, deviation.square() * variance[..., None])
-        return Band(*(self._out(side) for side in band))
+            scatter = self._variance if self._loss is None else self._spread()
+            spread = spread + deviation.square() * scatter[..., None]
+        return Band(*(self._out(side) for side in about(curve, spread, self._quantile(level))))
 
     def _spread(self) -> Tensor:
         """σ̂² of a residual where outliers are to have no say: from the median, (...,)."""
