@@ -89,7 +89,7 @@ class Unknowns:
             shaped = []
             for part, shape, leaf in zip(parts, self.layout.shapes, self.layout.names, strict=True):
                 try:
-                    whole = part.expand(*like.shape[:-1], *shape)
+                    whole = part.expand((*like.shape[:-1], *shape))
                 except RuntimeError as error:
                     raise InputError(f"{name} of shape {tuple(part.shape)} does not fit {leaf}.") from error
                 shaped.append(whole.reshape(*like.shape[:-1], -1))

@@ -52,20 +52,21 @@ class FiniteDifference:
         batch = part.batch
         param = params[which]
         value = param.flatten(batch)[..., entry]  # (...,)
+        if part.box is None:
+            lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)
+        else:
+            lower, upper = (side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box)
+        below, above = value - lower, upper - value
 
         def at(distance: Tensor) -> tuple[Tensor, Tensor]:
             moved = param.clone().flatten(batch)
-            moved[..., entry] += distance
+            # value + (upper - value) may round to a number above upper
+            moved[..., entry] = torch.minimum(torch.maximum(value + distance, lower), upper)
             exact = moved[..., entry] - value
             function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
             return function, exact[..., None].to(residual.dtype)
 
         step = self._step(value, column, max(torch.finfo(t.dtype).eps for t in (value, residual)))
-        if part.box is None:
-            below = above = torch.full_like(value, torch.inf)
-        else:
-            lower, upper = (side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box)
-            below, above = value - lower, upper - value
         if self.method == "2-point":
             # away from a wall, and where both are nearer than the step, as far as the farther one
             ahead = torch.where(step > 0, above, below)
