@@ -55,14 +55,14 @@ def sandwich(
     residual: Tensor,  # (..., m)
     rho: Rho,  # at (r/C)²
     scale: Tensor,  # (...,) or (), C
-    freedom: Tensor,  # (...,), m − n
+    freedom: Tensor,  # (...,), m − n, where m counts the points that were not left out
     held: Tensor,  # (..., n) bool
 ) -> Covariance:
     """A⁻¹BA⁻¹ m/(m − n), for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
     z = (residual / scale[..., None]).square()
     influence = rho.first * residual
     bend = rho.first + 2 * z * rho.second
-    m = residual.shape[-1]
+    m = freedom + jacobian.shape[-1]
     # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
     curvature = jacobian.mT @ (bend[..., None] * jacobian)
     positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0

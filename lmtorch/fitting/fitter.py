@@ -96,7 +96,8 @@ class Fitter:
         x_arrays = tree_map(to_array, x)
         lead = u.shape[:-1]
         start = flat(self.start, 1)
-        given = to_array(flat(u, 1)) if self.data.numpy else flat(u, 1)
+        many = u.reshape(-1, u.shape[-1])  # at least one: in a batch values need not be finite
+        given = to_array(many) if self.data.numpy else many
         names = self.jac if isinstance(self.jac, str) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FallbackWarning)  # said when it was fitted
@@ -106,7 +107,7 @@ class Fitter:
                 given,
                 names,
                 args=(start,),
-                in_dims=(0, 0 if start.ndim > 1 else None) if u.ndim > 1 else None,
+                in_dims=(0, 0 if start.ndim > 1 else None),
                 max_nfev=1,
                 polish=0,
             )

@@ -516,7 +516,10 @@ class CurveFit:
 
     def _spread(self) -> Tensor:
         """σ̂² of a residual where outliers are to have no say: from the median, (...,)."""
-        return (1.4826 * self._residual.double().abs().median(-1).values).square()
+        weights = self._fitter.data.weights
+        size = self._residual.double().abs()
+        size = size if weights is None else torch.where(weights > 0, size, torch.nan)
+        return (1.4826 * size.nanquantile(0.5, -1)).square()
 
     def _quantile(self, level: float) -> Tensor:
         """Of Student's t, or of the normal distribution for absolute errors, (...,)."""
