@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import gram, machine, memory, step_time, time_to_loss
+from . import fits, gram, machine, memory, step_time, time_to_loss
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
@@ -20,6 +20,7 @@ def main() -> None:
         "gram": gram.run,
         "step": step_time.run,
         "memory": memory.run,
+        "fits": fits.run,
         "loss": lambda: time_to_loss.run(DOCS / "images"),
     }
     parser = argparse.ArgumentParser(description=__doc__)

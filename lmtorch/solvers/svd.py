@@ -28,9 +28,9 @@ class SVD:
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
         jacobian, residual = linearization.stacked()
         # a NaN would make LAPACK raise, and fail the whole batch: give it zeros, and NaN back in the steps
-        finite = (jacobian.isfinite().all(-1) & residual.isfinite()).all(-1)
+        finite = (linearization.column_norms.isfinite() & linearization.gradient.isfinite()).all(-1)
         scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
-        used = (scaled != 0).any(-2) | ~finite[..., None]
+        used = (linearization.column_norms > 0) | ~finite[..., None]
         rows, columns = scaled.shape[-2:]
         if rows >= TALL * columns:
             q, scaled = torch.linalg.qr(scaled)
