@@ -2,36 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from . import choose
 from ._errors import InputError
-from .choose import Facts, Options
-from .core.bounds import Bounds
-from .core.problem import Problem
+from .choose import Options
 from .damping.base import Damping
 from .functional.calling import Calling
-from .functional.implicit import attach
-from .functional.minimising import Outcome, block_size, minimise
+from .functional.finishing import finish
+from .functional.minimising import minimise
 from .functional.options import bounds_of, check_scipys, count, limits, real_number, scaling_of, source_of, tolerance
-from .functional.probing import Found, probe
-from .functional.results import Results, pick
+from .functional.probing import probe
+from .functional.results import Results
+from .functional.setup import Setup
 from .functional.solution import Solution
-from .functional.starts import Sampler, best, sample
+from .functional.starts import Sampler
 from .functional.unknowns import Unknowns
 from .functional.watch import Watcher, bar_of, say
 from .jacobians.base import JacobianSource
-from .jacobians.finite_difference import FiniteDifference
-from .jacobians.given import Given
-from .jacobians.ladder import Ladder
 from .losses.base import Loss
-from .losses.linear import Linear
-from .losses.robust import Robust
-from .residuals.problems import ProblemsResidual
 from .solvers.base import Solver
 
 
@@ -178,7 +168,7 @@ def least_squares(
             "the residuals are not finite at x0: NaN or infinity among them. Start elsewhere, keep the parameters "
             "where the model is defined by bounds, or look for NaN in the data."
         )
-    setup = _Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
+    setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
     results = Results(unknowns, setup.lead, setup.problem.bounds, options.loss_scale)
     ongoing = (
         bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it") if progress else None
@@ -197,141 +187,11 @@ def least_squares(
                 watcher=watcher,
                 limit=memory_limit,
             )
-    solution = _finish(setup, results, outcome)
+    solution = finish(setup, results, outcome)
     solution.history = watcher.history
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution
-
-
-class _Setup:
-    """The problem as the loop takes it.
-
-    Args:
-        options: by name or object.
-        unknowns: the structure of x0.
-        found: what the function turned out to be.
-        bounds: the box of x0.
-        n_starts: starts in all.
-        sampler: of further starts.
-        seed: of the sampler.
-        estimate: C of the loss is to be estimated.
-        grad: the solution is to carry gradients.
-    """
-
-    def __init__(
-        self,
-        options: Options,
-        unknowns: Unknowns,
-        found: Found,
-        bounds: Bounds | None,
-        n_starts: int,
-        sampler: Sampler | None,
-        seed: int,
-        estimate: bool,
-        grad: bool,
-    ) -> None:
-        self.found = found
-        self.unknowns = unknowns
-        self.starts = n_starts
-        self.grad = grad
-        x, shares = unknowns.start, found.calling.detached().shares
-        if n_starts > 1:
-            low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
-            x = sample(x, low, high, n_starts, sampler, seed)
-            shares = tuple(share.repeat(n_starts, *(1,) * (share.ndim - 1)) for share in shares)
-            bounds = bounds and Bounds(*(side.expand(x.shape).reshape(-1, x.shape[-1]) for side in bounds))
-        self.lead = tuple(x.shape[:-1])
-        self.x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
-        count = len(self.x) if self.x.ndim > 1 else 1
-        n = x.shape[-1]
-        self.block = block_size(found.rows, n, found.touched, x, options.memory_limit)
-        together = min(count, self.block)
-        touched = (found.touched + 8 * found.rows) * together
-        options = replace(options, jacobian=_source(options.jacobian, found))
-        facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
-        self.plan = choose.plan(facts, options)
-        self.estimate = estimate
-        self.loss = choose.loss(options)
-        if estimate and not isinstance(self.loss, Robust):
-            if not isinstance(self.loss, Linear):
-                raise InputError('f_scale="mad" needs a loss that has a scale: a name or a function, not an object.')
-            self.estimate = False  # least squares has no scale
-        residual = ProblemsResidual(
-            found.calling.detached().residual,
-            unknowns.layout,
-            shares,
-            found.rows,
-            batched=self.x.ndim > 1,
-            looped=found.looped,
-            black_box=found.black_box,
-            box=bounds and (bounds.lower, bounds.upper),
-        )
-        wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
-        self.problem = Problem(
-            residual,
-            Ladder(self.plan.rungs),
-            self.plan.method.solver.form,
-            self.loss,
-            self.plan.dtype,
-            bounds=wide,
-            precision=found.precision,
-        )
-
-    def with_graph(self) -> ProblemsResidual:
-        """The residual that leads to the arguments, of one start for each problem."""
-        calling = self.found.calling
-        return ProblemsResidual(
-            calling.residual,
-            self.unknowns.layout,
-            calling.shares,
-            self.found.rows,
-            batched=self.unknowns.batched,
-            looped=self.found.looped,
-        )
-
-
-def _finish(setup: _Setup, results: Results, outcome: Outcome) -> Solution:
-    """The best of the starts, with the graph that leads to the arguments."""
-    every = None
-    if setup.starts > 1:
-        every = results.solution(outcome)
-        assert outcome.state.cost is not None
-        outcome = pick(outcome, best(outcome.state.cost.view(setup.lead)))
-        bounds = results.bounds
-        if bounds is not None:
-            rest = setup.lead[1:]
-            bounds = Bounds(*(side[: max(1, rest[0] if rest else 1)] for side in bounds))
-            bounds = bounds if rest else Bounds(bounds.lower[0], bounds.upper[0])
-        results = Results(setup.unknowns, setup.lead[1:], bounds, results.scale)
-    solution = results.solution(outcome, _with_graph(setup, outcome))
-    solution.starts = every
-    return solution
-
-
-def _with_graph(setup: _Setup, outcome: Outcome) -> tuple[Tensor, Tensor, Tensor] | None:
-    """x, cost and residuals with a graph that leads to the arguments, if one of them asks for gradients."""
-    calling = setup.found.calling
-    if calling.arrays or not setup.grad or not calling.differentiable():
-        return None
-    graph, loss = setup.with_graph(), setup.loss
-    if outcome.scale is not None:
-        assert isinstance(loss, Robust)
-        loss = Robust(loss.rho, outcome.scale)
-    with torch.enable_grad():
-        x = attach(graph, loss, outcome.state.x, outcome.free)
-        (part,) = graph.parts()
-        residual = part.function(graph.params(x))
-        return x, loss.cost(residual), residual
-
-
-def _source(asked: str | JacobianSource | Callable[..., Any], found: Found) -> str | JacobianSource:
-    """The source of derivatives, now that the function is known."""
-    if isinstance(asked, FiniteDifference) and not found.black_box:
-        return "auto"
-    if isinstance(asked, str | JacobianSource):
-        return asked
-    return Given(found.calling.jacobian(asked))
 
 
 def _dims(in_dims: Any, count: int) -> tuple[Any, ...]:

@@ -1,0 +1,121 @@
+"""From what was asked and what was found out to the loop's problem, method and starts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .. import choose
+from .._errors import InputError
+from ..choose import Facts, Options
+from ..core.bounds import Bounds
+from ..core.problem import Problem
+from ..jacobians.base import JacobianSource
+from ..jacobians.finite_difference import FiniteDifference
+from ..jacobians.given import Given
+from ..jacobians.ladder import Ladder
+from ..losses.linear import Linear
+from ..losses.robust import Robust
+from ..residuals.problems import ProblemsResidual
+from .minimising import block_size
+from .probing import Found
+from .starts import Sampler, sample
+from .unknowns import Unknowns
+
+
+class Setup:
+    """The problem as the loop takes it.
+
+    Args:
+        options: by name or object.
+        unknowns: the structure of x0.
+        found: what the function turned out to be.
+        bounds: the box of x0.
+        n_starts: starts in all.
+        sampler: of further starts.
+        seed: of the sampler.
+        estimate: C of the loss is to be estimated.
+        grad: the solution is to carry gradients.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        unknowns: Unknowns,
+        found: Found,
+        bounds: Bounds | None,
+        n_starts: int,
+        sampler: Sampler | None,
+        seed: int,
+        estimate: bool,
+        grad: bool,
+    ) -> None:
+        self.found = found
+        self.unknowns = unknowns
+        self.starts = n_starts
+        self.grad = grad
+        self.box = bounds  # of the problems themselves, without their starts
+        x, shares = unknowns.start, found.calling.detached().shares
+        if n_starts > 1:
+            low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
+            x = sample(x, low, high, n_starts, sampler, seed)
+            shares = tuple(share.repeat(n_starts, *(1,) * (share.ndim - 1)) for share in shares)
+            bounds = bounds and Bounds(*(side.expand(x.shape).reshape(-1, x.shape[-1]) for side in bounds))
+        self.lead = tuple(x.shape[:-1])
+        self.x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
+        count = len(self.x) if self.x.ndim > 1 else 1
+        n = x.shape[-1]
+        self.block = block_size(found.rows, n, found.touched, x, options.memory_limit)
+        together = min(count, self.block)
+        touched = (found.touched + 8 * found.rows) * together
+        options = replace(options, jacobian=source_for(options.jacobian, found))
+        facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
+        self.plan = choose.plan(facts, options)
+        self.estimate = estimate
+        self.loss = choose.loss(options)
+        if estimate and not isinstance(self.loss, Robust):
+            if not isinstance(self.loss, Linear):
+                raise InputError('f_scale="mad" needs a loss that has a scale: a name or a function, not an object.')
+            self.estimate = False  # least squares has no scale
+        residual = ProblemsResidual(
+            found.calling.detached().residual,
+            unknowns.layout,
+            shares,
+            found.rows,
+            batched=self.x.ndim > 1,
+            looped=found.looped,
+            black_box=found.black_box,
+            box=bounds and (bounds.lower, bounds.upper),
+        )
+        wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
+        self.problem = Problem(
+            residual,
+            Ladder(self.plan.rungs),
+            self.plan.method.solver.form,
+            self.loss,
+            self.plan.dtype,
+            bounds=wide,
+            precision=found.precision,
+        )
+
+    def with_graph(self) -> ProblemsResidual:
+        """The residual that leads to the arguments, of one start for each problem."""
+        calling = self.found.calling
+        return ProblemsResidual(
+            calling.residual,
+            self.unknowns.layout,
+            calling.shares,
+            self.found.rows,
+            batched=self.unknowns.batched,
+            looped=self.found.looped,
+        )
+
+
+def source_for(asked: str | JacobianSource | Callable[..., Any], found: Found) -> str | JacobianSource:
+    """The source of derivatives, now that the function is known."""
+    if isinstance(asked, FiniteDifference) and not found.black_box:
+        return "auto"
+    if isinstance(asked, str | JacobianSource):
+        return asked
+    return Given(found.calling.jacobian(asked))
