@@ -82,7 +82,11 @@ def gather(
     kept = _mask(mask, y)
 
     good_y = y.isfinite()
-    good_x = _finite_points(x, y.shape[-1], each_x)
+    good_x = (
+        torch.cat([_finite_points(one, size, False) for one, size in zip(x, sizes, strict=True)])
+        if joint
+        else _finite_points(x, y.shape[-1], each_x)
+    )
     if nan_policy == "omit":
         kept = good_y & good_x & (kept if kept is not None else True)
         if not bool(kept.any()):
@@ -113,13 +117,24 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
         raise InputError("with shared=..., xdata and ydata are lists of the same length, an entry for each data set.")
     parts = [_numbers(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
     sizes = tuple(len(part) for part in parts)
+    for i, size in enumerate(sizes):
+        if not size:
+            raise InputError(f"ydata[{i}] is empty: leave the data set out.")
 
     def joined(values: Any, name: str) -> Tensor | None:
         if values is None:
             return None
         if not isinstance(values, list | tuple) or len(values) != len(parts):
             raise InputError(f"{name} must be a list with an entry for each of the {len(parts)} data sets.")
-        return torch.cat([torch.as_tensor(v).expand(n) for v, n in zip(values, sizes, strict=True)])
+        pieces = []
+        for i, (value, part) in enumerate(zip(values, parts, strict=True)):
+            piece = _numbers(value, f"{name}[{i}]")
+            if piece.numel() != 1 and piece.shape != part.shape:
+                raise InputError(
+                    f"{name}[{i}] of shape {tuple(piece.shape)} does not fit ydata[{i}], {len(part)} points."
+                )
+            pieces.append(piece.reshape(-1).expand(len(part)).to(part))
+        return torch.cat(pieces)
 
     return list(xs), torch.cat(parts), joined(sigma, "sigma"), joined(mask, "mask"), sizes
 

@@ -162,7 +162,11 @@ class Joint:
         for full in self.names:
             bare, _, rest = full.partition("[")
             value = p0.get(full, p0.get(bare, 1.0))
-            starts.append(value[int(rest[:-1])] if rest and full not in p0 and np.ndim(_array(value)) else value)
+            if rest and full not in p0 and np.ndim(_array(value)):
+                if len(value) != len(self.functions):
+                    raise InputError(f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets.")
+                value = value[int(rest[:-1])]
+            starts.append(value)
         return _stacked(starts)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:

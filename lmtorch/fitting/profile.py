@@ -2,7 +2,7 @@
 
 τ(θ) = sign(θ − θ̂) √((S(θ) − S(θ̂)) / s²) is a straight line of slope 1/stderr where the model is linear, and the
 interval is where |τ| stays under Student's t. All points of all parameters are one batch of fits; where a side does
-not reach the limit, further points are added, and at last the interval is open.
+not reach the limit, further points are added, and at last the interval is open, or ends at the parameter's bound.
 
 Reference: Bates & Watts, Nonlinear regression analysis and its applications (1988), §6.1.
 """
@@ -32,7 +32,7 @@ class Profile:
     Attributes:
         level: probability of the intervals.
         limit: |τ| at their ends.
-        intervals: (lower, upper) by name; infinite where the data set no limit.
+        intervals: (lower, upper) by name; where the data set no limit, infinite or the bound.
         values: where each parameter was held, ascending, by name.
         tau: τ there, by name.
         best: the fitted values, by name.
@@ -77,18 +77,18 @@ def trace(fit: "CurveFit", names: Any, level: float, points: int) -> Profile:
     reach = REACH * limit
     begun = 0.0
     for _ in range(ROUNDS):
-        tasks = []
+        tasks: dict[tuple[str, int, float], None] = {}  # in order, each once
         for name, side in wanted:
             i = variables.index(name)
             error = float(covariance[i, i].sqrt())
             error = error if 0 < error < np.inf else max(1.0, abs(float(center[i])))
             for t in np.linspace(begun, reach, points + 1)[1:]:
-                held = float(center[i]) + side * t * error
-                if float(low[i]) <= held <= float(high[i]):
-                    tasks.append((name, i, held))
+                held = min(max(float(center[i]) + side * t * error, float(low[i])), float(high[i]))
+                if held not in seen[name]:
+                    tasks[name, i, held] = None
         if not tasks:
             break
-        _refit(fit, tasks, seen, least, variance)
+        _refit(fit, list(tasks), seen, least, variance)
         wanted = [(name, side) for name, side in wanted if _farthest(seen[name], side) < limit]
         begun, reach = reach, FURTHER * reach
         if not wanted:
@@ -96,7 +96,8 @@ def trace(fit: "CurveFit", names: Any, level: float, points: int) -> Profile:
     values, tau, intervals, best = {}, {}, {}, {}
     for name in names:
         pairs = np.array(sorted(seen[name].items()))
-        ends = [_crossing(pairs, side * limit) for side in (-1.0, 1.0)]
+        i = variables.index(name)
+        ends = [min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i])) for side in (-1.0, 1.0)]
         values[name], ends = _outward(fit, name, pairs[:, 0]), list(_outward(fit, name, np.array(ends)))
         tau[name], best[name] = pairs[:, 1], float(fit[name])
         intervals[name] = (float(ends[0]), float(ends[1]))

@@ -367,8 +367,10 @@ class CurveFit:
         """
         data = self._fitter.data
         index = index if isinstance(index, tuple) else (index,)
-        if len(index) != len(data.lead) or not data.lead:
+        inside = len(index) == len(data.lead) and all(-n <= i < n for i, n in zip(index, data.lead, strict=True))
+        if not inside or not data.lead:
             raise InputError(f"at({index}) does not name one of {data.lead} fits.")
+        index = tuple(i % n for i, n in zip(index, data.lead, strict=True))
 
         def one(value: Any, kept: int) -> Any:
             return value[index] if isinstance(value, Tensor) and value.ndim > kept else value
@@ -386,7 +388,7 @@ class CurveFit:
             key: value if not hasattr(value, "__len__") or key in ("f_scale", "history", "starts") else value[place]
             for key, value in self.solution.items()
         }
-        parts["status"] = Status(int(parts["status"]))
+        parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
         fitter = replace(self._fitter, data=single, start=one(self._fitter.start, 1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)
@@ -533,6 +535,8 @@ class CurveFit:
         if self._fitter.data.sizes and dataset is None:
             raise InputError("a global fit has a curve for each data set: name one with dataset=0, 1, ...")
         data = self._fitter.data
+        if dataset is not None and not 0 <= dataset < len(data.sizes):
+            raise InputError(f"dataset={dataset} does not name one of {len(data.sizes)} data sets.")
         return points_of(x, data.x if dataset is None else data.x[dataset], data)
 
     def _note(self) -> None:

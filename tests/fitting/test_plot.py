@@ -1,0 +1,107 @@
+"""Pictures: what is drawn."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from lmtorch import InputError, curve_fit
+
+from .setting import T, decay, line, noise, noisy
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    pyplot.close("all")
+
+
+def test_a_picture_is_a_figure_with_residuals_below() -> None:
+    figure = curve_fit(decay, T, noisy()).plot()
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == 2
+    assert figure.axes[1].get_ylabel() == "fit − data"
+
+
+def test_the_curve_is_drawn_over_all_the_data() -> None:
+    fit = curve_fit(decay, T, noisy())
+    curve = next(one for one in fit.plot().axes[0].lines if len(one.get_xdata()) > 40)
+    x, y = (np.asarray(data, dtype=float) for data in curve.get_data())
+    assert (x.min(), x.max()) == (T.min(), T.max())
+    np.testing.assert_allclose(y, fit(x), rtol=1e-13)
+
+
+def test_the_band_is_drawn() -> None:
+    fit = curve_fit(decay, T, noisy())
+    (band,) = fit.plot(level=0.8).axes[0].collections
+    corners = band.get_paths()[0].vertices[:, 1]
+    _, lower, upper = fit.confidence_band(np.linspace(0, 4, 400), 0.8)
+    assert corners.min() == pytest.approx(lower.min(), rel=1e-12)
+    assert corners.max() == pytest.approx(upper.max(), rel=1e-12)
+    assert band.get_label() == "80% band"
+
+
+def test_residuals_are_drawn_in_units_of_their_errors() -> None:
+    fit = curve_fit(decay, T, noisy(), sigma=0.05 + 0.01 * T)
+    below = fit.plot().axes[1]
+    assert below.get_ylabel() == "(fit − data)/σ"
+    np.testing.assert_allclose(below.lines[0].get_ydata(), fit.residual, rtol=1e-14)
+
+
+def test_error_bars_are_those_of_sigma() -> None:
+    sigma = 0.05 + 0.01 * T
+    y = noisy()
+    (bars,) = curve_fit(decay, T, y, sigma=sigma).plot().axes[0].containers
+    assert bars.has_yerr
+    (verticals,) = bars.lines[2]
+    ends = np.array([segment[:, 1] for segment in verticals.get_segments()])
+    np.testing.assert_allclose(ends, np.stack([y - sigma, y + sigma], 1), rtol=1e-12)
+
+
+def test_without_sigma_there_are_no_error_bars() -> None:
+    (bars,) = curve_fit(decay, T, noisy()).plot().axes[0].containers
+    assert not bars.has_yerr
+
+
+def test_masked_points_are_not_drawn() -> None:
+    kept = np.arange(40) % 4 != 0
+    figure = curve_fit(decay, T, noisy(), mask=kept).plot()
+    np.testing.assert_array_equal(figure.axes[0].containers[0].lines[0].get_xdata(), T[kept])
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_xdata(), T[kept])
+
+
+def test_tensors_are_drawn() -> None:
+    y = torch.as_tensor(noisy()).float().requires_grad_()
+    assert len(curve_fit(decay, torch.as_tensor(T).float(), y).plot().axes) == 2
+
+
+def test_a_global_fit_has_a_colour_for_each_data_set() -> None:
+    fit = curve_fit(line, [T, T[:9]], [T + noise(40), 3 + T[:9] + noise(9)], shared=["slope"])
+    above, below = fit.plot().axes
+    assert len(above.collections) == 2
+    assert [len(one.get_xdata()) for one in below.lines[:2]] == [40, 9]
+    assert below.lines[0].get_color() != below.lines[1].get_color()
+
+
+def test_one_data_set_of_a_global_fit_may_be_drawn() -> None:
+    fit = curve_fit(line, [T, T[:9]], [T + noise(40), 3 + T[:9] + noise(9)], shared=["slope"])
+    above, below = fit.plot(dataset=1).axes
+    assert len(above.collections) == 1
+    np.testing.assert_array_equal(below.lines[0].get_xdata(), T[:9])
+
+
+def test_two_predictors_cannot_be_drawn() -> None:
+    x = noise((2, 20))
+    fit = curve_fit(lambda x, a, b: a * x[0] + b * x[1], x, x.sum(0) + noise(20, 0.1))
+    with pytest.raises(InputError, match="a plot needs one x for each point"):
+        fit.plot()
+
+
+def test_a_batch_cannot_be_drawn_but_its_fits_can() -> None:
+    fits = curve_fit(line, T, T + noise((2, 40)))
+    with pytest.raises(InputError, match=r"fit.at\(index\).plot"):
+        fits.plot()
+    assert len(fits.at(0).plot().axes) == 2
