@@ -14,9 +14,10 @@ from ._errors import InputError
 from ._groups import check_group, listed, named
 from .choose import Facts, Options, Plan
 from .core.bounds import Bounds
-from .core.loop import State, descend
+from .core.loop import descend
 from .core.problem import Problem
 from .core.report import Report
+from .core.state import State
 from .core.termination import Status
 from .damping.base import Damping
 from .damping.scaling import Scaling

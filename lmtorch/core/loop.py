@@ -9,10 +9,8 @@ Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from .._masks import select
 from ..damping.base import Model, Outcome, Proposal, gain_ratio
@@ -21,43 +19,11 @@ from ..linearizations.base import optimality, predicted_decrease, single_moves
 from .method import Method
 from .polish import polish
 from .problem import Problem
+from .state import State, Trial
 from .termination import Status, after_trial, at_point, rounding
 from .working_set import WorkingSet
 
 SUFFICIENT = 1e-4  # gain ratio from which a trial is kept, MINPACK's; a cost that merely fails to rise is no gain
-
-
-class Trial(NamedTuple):
-    """What the last trial showed, (...,) each."""
-
-    accepted: Tensor
-    ratio: Tensor
-    length: Tensor  # ‖s‖ of the step that was tried
-    damping: Tensor  # λ that made it
-    optimality: Tensor  # scaled gradient where the linear model was made
-    cost: Tensor  # there
-
-
-class Seconds(NamedTuple):
-    """Wall-clock of the parts; on a GPU the time that it took to queue them."""
-
-    linearize: float = 0.0
-    solve: float = 0.0
-    trial: float = 0.0
-
-
-class State(NamedTuple):
-    """Where a minimisation stands: enough to go on from."""
-
-    x: Tensor  # (..., n)
-    cost: Tensor | None = None  # (...,), F(x)
-    scale: Tensor | None = None  # (..., n), as the scaling left it; None: none yet
-    damping: Any = None  # the strategy's own NamedTuple, or its fields in a dict; None: none yet
-    status: Tensor | None = None  # (...,) int
-    trial: Trial | None = None
-    trials: Tensor | None = None  # (...,) int, evaluations at trial points
-    linearizations: Tensor | None = None  # (...,) int
-    seconds: Seconds = Seconds()
 
 
 Watch = Callable[[State], bool]  # sees every state; True: stop

@@ -5,7 +5,7 @@ The gradient still has the others. So once the cost test has nothing left to say
 and kept as long as it falls and the cost does not rise by more than its own rounding error.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,9 @@ from ..damping.scaling import positive
 from ..linearizations.base import Linearization
 from .method import Method
 from .problem import Problem
+from .state import State
 from .termination import Status, rounding
 from .working_set import WorkingSet
-
-if TYPE_CHECKING:
-    from .loop import State
 
 POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
 SLACK = 4  # times the rounding error that the cost may seem to rise by: it is a difference of two such costs
@@ -32,7 +30,7 @@ class Rest(NamedTuple):
     linearization: Linearization | None = None
 
 
-def polish(problem: Problem, method: Method, state: "State") -> "State":
+def polish(problem: Problem, method: Method, state: State) -> State:
     """Polish the problems that have come to rest; their last D is that of the measure."""
     assert state.status is not None
     eligible = torch.stack([state.status == s for s in POLISHED]).any(0)

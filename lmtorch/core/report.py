@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .loop import State
+from .state import State
 from .termination import Status
 
 

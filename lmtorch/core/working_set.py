@@ -1,14 +1,12 @@
 """The problems of a batch that are not done: the others leave, so that the last ones do not pay for the first."""
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 from .._masks import put, take
 from .problem import Problem
-
-if TYPE_CHECKING:
-    from .loop import State
+from .state import State
 
 T = TypeVar("T")
 THIN = 0.5  # share of the working set still at work under which the others leave: a copy of the data each time
@@ -21,22 +19,22 @@ class WorkingSet:
         state: of all problems. Those with one batch dimension can be thinned; others stay as they are.
     """
 
-    def __init__(self, state: "State") -> None:
+    def __init__(self, state: State) -> None:
         self.whole = state
         self.places: Tensor | None = None  # (k,), those at work; None: all
 
-    def all(self, state: "State") -> "State":
+    def all(self, state: State) -> State:
         """The state of every problem, from that of those at work."""
         return state if self.places is None else put(self.whole, self.places, state)
 
     def thin(
         self,
         problem: Problem,
-        state: "State",
+        state: State,
         staying: Tensor,  # (k,) bool
         count: int,  # of those, known already: to read it would wait for the device
         beside: T,
-    ) -> tuple[Problem, "State", T]:
+    ) -> tuple[Problem, State, T]:
         """Let the others go if they are many; `beside` is thinned alike."""
         if state.x.ndim != 2 or count > THIN * len(state.x):
             return problem, state, beside

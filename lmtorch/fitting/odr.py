@@ -13,7 +13,8 @@ from .. import choose
 from .._errors import InputError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
-from ..core.loop import State, descend
+from ..core.loop import descend
+from ..core.state import State
 from ..core.termination import Status
 from ..functional.calling import Calling, to_array
 from ..functional.options import limits, tolerance

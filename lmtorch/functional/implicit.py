@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..losses.base import Loss
 from ..residuals.problems import ProblemsResidual
@@ -58,13 +57,37 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, vectors: Tensor, inverse: Tensor) -> Tensor:
         """The value is that of the minimisation."""
-        ctx.save_for_backward(vectors, inverse)
+        ctx.save_for_backward(gradient, vectors, inverse)
         return x.clone()
 
     @staticmethod
-    @once_differentiable  # H would have to carry a graph, too
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """−H⁻¹ v."""
-        vectors, inverse = ctx.saved_tensors
+        gradient, vectors, inverse = ctx.saved_tensors
         inside = inverse * (vectors.mT @ cotangent[..., None])[..., 0]
-        return -(vectors @ inside[..., None])[..., 0], None, None, None
+        result = -(vectors @ inside[..., None])[..., 0]
+        return _Once.apply(result, gradient), None, None, None  # type: ignore[no-untyped-call]
+
+
+class _Once(torch.autograd.Function):
+    """What may not be differentiated again: H would have to carry a graph, too.
+
+    torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where the data do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, leading: Tensor) -> Tensor:
+        """The value, at the end of the graph that leads to the data."""
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        """An error.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            "a solution of least_squares can be differentiated once: its second derivatives would need those of the "
+            "Hessian. Take them by differences of first ones."
+        )

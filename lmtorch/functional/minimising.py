@@ -10,9 +10,10 @@ from torch import Tensor
 from .. import _memory
 from .._autodiff import ranges
 from .._masks import join
-from ..core.loop import State, descend
+from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
+from ..core.state import State
 from ..core.termination import Status, Tolerances
 from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._masks import take
 from ..core.bounds import Bounds
-from ..core.loop import State
+from ..core.state import State
 from ..core.termination import Status
 from .minimising import Outcome
 from .solution import Solution

@@ -15,9 +15,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from ..core.loop import State, Watch, descend
+from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
+from ..core.state import State
 from ..losses.base import Rho
 from ..losses.robust import Robust, soft_l1
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .._errors import InputError
-from ..core.loop import State
+from ..core.state import State
 from ..core.termination import Status
 
 HEADER = (

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmtorch.core.loop import State, attempt, linearize
+from lmtorch.core.loop import attempt, linearize
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
+from lmtorch.core.state import State
 from lmtorch.core.termination import Status, Tolerances
 from lmtorch.damping.base import Damping, Model, Outcome, gain_ratio
 from lmtorch.damping.geodesic import Geodesic

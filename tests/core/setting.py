@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmtorch.core.loop import State, descend
+from lmtorch.core.loop import descend
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
+from lmtorch.core.state import State
 from lmtorch.core.termination import Tolerances
 from lmtorch.damping.base import Damping
 from lmtorch.damping.scaling import More, Scaling
