@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,40 +16,18 @@ from .layout import Layout
 Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
 
 
+@dataclass(frozen=True)
 class ProblemsResidual:
-    """r(x) of one problem, (m,), or of b of them, (b, m).
+    """r(x) of one problem, (m,), or of b of them, (b, m)."""
 
-    Args:
-        call: the residuals (m,) of one problem from its parameters and its share of the arguments.
-        layout: how the x of one problem is made of tensors.
-        shares: arguments that differ between the problems, (b, ...) each.
-        rows: m.
-        batched: x is (b, n), not (n,).
-        looped: problems are called one after the other, for what `torch.vmap` refuses.
-        black_box: no derivatives lead through `call`.
-        box: lower and upper bound (n,) or (b, n), outside of which `call` is not to be evaluated.
-    """
-
-    def __init__(
-        self,
-        call: Call,
-        layout: Layout,
-        shares: tuple[Tensor, ...],
-        rows: int,
-        *,
-        batched: bool = False,
-        looped: bool = False,
-        black_box: bool = False,
-        box: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.call = call
-        self.layout = layout
-        self.shares = shares
-        self.rows = rows
-        self.batched = batched
-        self.looped = looped
-        self.black_box = black_box
-        self.box = box
+    call: Call  # the residuals (m,) of one problem from its parameters and its share of the arguments
+    layout: Layout  # how the x of one problem is made of tensors
+    shares: tuple[Tensor, ...]  # arguments that differ between the problems, (b, ...) each
+    rows: int  # m
+    batched: bool = False  # x is (b, n), not (n,)
+    looped: bool = False  # problems are called one after the other, for what `torch.vmap` refuses
+    black_box: bool = False  # no derivatives lead through `call`
+    box: tuple[Tensor, Tensor] | None = None  # (n,) or (b, n), outside of which `call` is not to be evaluated
 
     def params(self, x: Tensor) -> Params:
         """Views of x."""
@@ -70,9 +48,7 @@ class ProblemsResidual:
         """Some of the problems, with their shares."""
         box = self.box and (_of(self.box[0], places), _of(self.box[1], places))
         shares = tuple(share[places] for share in self.shares)
-        other = copy(self)
-        other.shares, other.box = shares, box
-        return other
+        return replace(self, shares=shares, box=box)
 
     def _run(self, function: Callable[..., Any], params: Params) -> Any:
         if not self.batched:
