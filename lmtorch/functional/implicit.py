@@ -66,6 +66,7 @@ class _Implicit(torch.autograd.Function):
         gradient, vectors, inverse = ctx.saved_tensors
         inside = inverse * (vectors.mT @ cotangent[..., None])[..., 0]
         result = -(vectors @ inside[..., None])[..., 0]
+        # without annotations, as above
         return _Once.apply(result, gradient), None, None, None  # type: ignore[no-untyped-call]
 
 
