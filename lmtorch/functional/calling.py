@@ -118,8 +118,8 @@ class Calling:
                 return torch.cat([
                     leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
                 ], 1)  # fmt: skip
-            try:
-                array = np.asarray(result, dtype=np.float64)
+            try:  # NumPy makes a NaN of None
+                array = np.asarray("nothing" if result is None else result, dtype=np.float64)
             except (TypeError, ValueError) as error:
                 raise InputError(
                     f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "

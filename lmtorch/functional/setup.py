@@ -78,6 +78,11 @@ class Setup:
             if not isinstance(self.loss, Linear):
                 raise InputError('f_scale="mad" needs a loss that has a scale: a name or a function, not an object.')
             self.estimate = False  # least squares has no scale
+        elif estimate and grad and not unknowns.numpy and found.calling.differentiable():
+            raise InputError(
+                'f_scale="mad" passes no gradients to the data: C changes with them, by the median residual. Estimate '
+                "it without (torch.no_grad(), or .detach() of the data), then give the number that was found."
+            )
         residual = ProblemsResidual(
             found.calling.detached().residual,
             unknowns.layout,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from lmtorch import least_squares
+from lmtorch import InputError, least_squares
 
 from .setting import F64, INF, decay, noisy
 
@@ -197,6 +197,16 @@ def test_directions_without_curvature_pass_no_gradient() -> None:
     (total,) = torch.autograd.grad(solution.x[0] + solution.x[1], y)
     A = torch.stack([torch.exp(-T), torch.ones_like(T)], 1)
     torch.testing.assert_close(total, torch.linalg.pinv(A)[0], rtol=1e-7, atol=1e-10)
+
+
+def test_an_estimated_scale_passes_no_gradient_and_says_so() -> None:
+    y = data()
+    y[3] += 2
+    with pytest.raises(InputError, match="C changes with them"):
+        refit(y.clone().requires_grad_(), loss="soft_l1", f_scale="mad")
+    with torch.no_grad():
+        scale = refit(y.clone().requires_grad_(), loss="soft_l1", f_scale="mad").f_scale
+    check(lambda y: refit(y, loss="soft_l1", f_scale=scale).x, y)
 
 
 def test_data_that_ask_for_no_gradient_make_no_graph() -> None:
