@@ -78,7 +78,7 @@ def curve_fit(
 
     Returns:
         A `CurveFit`, which unpacks to popt (..., P), pcov (..., P, P). NumPy if ydata was; otherwise tensors with the
-        dtype and device of ydata, and popt carries gradients to tensors that require them.
+        dtype and device of ydata, and popt carries gradients to xdata, ydata and sigma where they require them.
 
     Raises:
         InputError: data, parameters or options that cannot be fitted. It is also a `ValueError`.

@@ -79,6 +79,9 @@ def gather(
         y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
     if each_x is None:
         each_x = y.ndim > 1 and isinstance(x, Tensor | np.ndarray) and tuple(x.shape) == tuple(y.shape)
+    lead = tuple(y.shape[:-1])
+    if each_x and lead and not (isinstance(x, Tensor) and tuple(x.shape[: len(lead)]) == lead):
+        raise InputError(f"with each_x, xdata must be one array that begins with the dimensions {lead} of ydata.")
     kept = _mask(mask, y)
 
     good_y = y.isfinite()
@@ -141,14 +144,17 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
 
 def _numbers(values: Any, name: str) -> Tensor:
     """A floating-point tensor; NumPy and plain numbers become float64, as in scipy."""
-    if torch.is_complex(values) if isinstance(values, Tensor) else np.iscomplexobj(values):
-        raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
-    if isinstance(values, Tensor):
-        return values if values.is_floating_point() else values.to(torch.float64)
+    array: Tensor | np.ndarray
     try:
-        return torch.as_tensor(np.array(values, dtype=np.float64))
+        array = values if isinstance(values, Tensor) else np.asarray(values)
+        real = array if isinstance(array, Tensor) else np.array(array.real, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is no array of real numbers: {error}") from error
+    if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
+        raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
+    if isinstance(real, np.ndarray):
+        return torch.as_tensor(real)
+    return real if real.is_floating_point() else real.to(torch.float64)
 
 
 def _as_x(leaf: Any, y: Tensor) -> Any:
@@ -242,8 +248,14 @@ def curve_of(values: Any, like: Tensor, count: int) -> Tensor:
     """(count,) from what f returned, flat; one number stands for all points.
 
     Raises:
-        InputError: another number of values.
+        InputError: another number of values, complex ones, or none.
     """
+    if values is None:
+        raise InputError("f returned nothing. It must return the curve, a number for each point.")
+    if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
+        raise InputError(
+            "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."
+        )
     curve = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values, dtype=np.float64))
     curve = curve.reshape(-1)
     if curve.shape[0] != count:

@@ -68,7 +68,7 @@ class OfNumbers:
     def start(self, p0: Any) -> Any:
         """Ones where nothing is said, or the default values of f's arguments."""
         if p0 is not None and not isinstance(p0, Mapping):
-            return np.atleast_1d(p0) if not isinstance(p0, Tensor) else torch.atleast_1d(p0)
+            return torch.atleast_1d(p0) if isinstance(p0, Tensor) else np.atleast_1d(_array(p0))
         given = {**self.defaults, **(p0 or {})}
         return _stacked([given.get(name, 1.0) for name in self.names])
 
@@ -233,7 +233,15 @@ def _label(function: Callable[..., Any]) -> str:
 
 
 def _array(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
+    """A start as numbers.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"p0 has {value!r}, where numbers are needed: {error}") from error
 
 
 def _stacked(values: Sequence[Any]) -> Any:

@@ -57,6 +57,9 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
         if unknown:
             raise InputError(f"bounds name {unknown}, which the model does not have: {model.names}.")
         pairs = [bounds.get(name, (-math.inf, math.inf)) for name in model.names]
+        for name, pair in zip(model.names, pairs, strict=True):
+            if np.shape(pair) != (2,):
+                raise InputError(f"the bounds of {name!r} are {pair!r}: give a pair, (lower, upper).")
         sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     else:
         if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
@@ -66,7 +69,10 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
         sides = bounds[0], bounds[1]
     found = []
     for side in sides:
-        array = np.asarray(side, dtype=float)
+        try:
+            array = np.asarray(side, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"bounds must be numbers, not {side!r}.") from error
         if array.ndim > 1 or array.size not in (1, size):
             raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.")
         found.append(np.broadcast_to(array.reshape(-1), size).tolist())
