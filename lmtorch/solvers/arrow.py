@@ -51,7 +51,8 @@ class ArrowFactor:
         shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
         root = share.sqrt()
         rows = root[..., None] * model.parameters
-        dense = Dense(root * shifted, rows, None, model.cost, model.gradient, model.column_norms)
+        norms, _ = model.parts(model.column_norms)
+        dense = Dense(root * shifted, rows, None, model.cost, model.gradient, norms)
         factor = SVD().factor(dense, self.scale)
         self.last = damping, inverse, share, factor
         return inverse, share, factor
