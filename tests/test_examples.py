@@ -108,10 +108,10 @@ def test_tukeys_loss_does_not_see_the_outliers(tmp_path: Path) -> None:
 
 
 def test_pixels_are_fitted_as_well_as_by_scipy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert image_stack.main(tmp_path, copies=2) >= 0.97  # biexponentials have local minima
+    assert image_stack.main(tmp_path, copies=2) >= 0.95  # biexponentials have local minima
     assert (tmp_path / "image_stack.png").stat().st_size > 10_000
-    (medians,) = (line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("value"))
-    np.testing.assert_allclose(np.array(medians[1:], dtype=float), [0.302, 0.0142, 2.52e-4], rtol=0.2)
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    np.testing.assert_allclose(*np.array([rows["value"], rows["SciPy"]], dtype=float), rtol=0.02)  # medians
 
 
 def test_the_network_in_front_of_the_fit_learns_the_correction(tmp_path: Path) -> None:
