@@ -4,16 +4,13 @@ Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .._errors import InputError
 from ..functional.calling import to_array
-
-if TYPE_CHECKING:
-    from .result import CurveFit
+from .inference import Inference
 
 KINDS = ("residuals", "cases", "normal")
 
@@ -55,15 +52,15 @@ class Bootstrap:
         return {name: (float(a), float(b)) for name, a, b in zip(self.names, low, high, strict=True)}
 
 
-def resample(fit: "CurveFit", samples: int, kind: str, seed: int) -> Bootstrap:
+def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
     """Resample and refit one fit."""
     if kind not in KINDS:
         raise InputError(f"kind={kind!r} is not known: use one of {KINDS}.")
     if samples < 2:
         raise InputError(f"samples={samples} must be at least 2.")
-    fitter, data = fit._fitter, fit._fitter.data
+    fitter, data = fit.fitter, fit.fitter.data
     rng = np.random.default_rng(seed)
-    y, u = data.y.detach(), fit._u.detach()
+    y, u = data.y.detach(), fit.u.detach()
     used = np.flatnonzero(to_array(data.weights > 0)) if data.weights is not None else np.arange(data.m)
     if kind == "cases":
         if data.root is not None:
@@ -73,12 +70,12 @@ def resample(fit: "CurveFit", samples: int, kind: str, seed: int) -> Bootstrap:
         weights = torch.as_tensor(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
         solution = fitter.solve(u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None)
     else:
-        size = float(fit._variance) ** 0.5
+        size = float(fit.variance) ** 0.5
         if kind == "normal":
             noise = size * rng.standard_normal((samples, data.m))
         else:
-            left = to_array(fit._residual)[used]
-            freedom = max(1, len(used) - fit.nvarys)
+            left = to_array(fit.residual)[used]
+            freedom = max(1, len(used) - fit.n)
             left = (left - left.mean()) * np.sqrt(len(used) / freedom)  # a fit makes its residuals smaller
             noise = rng.choice(left, size=(samples, data.m))
         white = torch.as_tensor(noise).to(y)
@@ -86,7 +83,7 @@ def resample(fit: "CurveFit", samples: int, kind: str, seed: int) -> Bootstrap:
             white = torch.linalg.solve(data.root, white.mT).mT
         elif data.weights is not None:
             white = torch.where(data.weights > 0, white / data.weights, 0.0)
-        curve = torch.where(fit._curve.isfinite(), fit._curve, 0.0)
+        curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
         solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
     found = torch.as_tensor(solution.x).reshape(samples, -1)
     good = to_array(torch.as_tensor(solution.status)) > -4  # a stall at round-off is as good as it gets

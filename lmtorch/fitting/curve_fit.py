@@ -13,6 +13,7 @@ from ..losses.linear import Linear
 from ..losses.robust import Robust
 from .data import gather
 from .fitter import Fitter
+from .inference import Inference
 from .models import model_of
 from .parameters import Parameters, Tie, Transform
 from .preparing import bounds_of, box_of, check, start_of
@@ -130,7 +131,7 @@ def curve_fit(
     # what refits for a profile or a bootstrap starts from the solution, and quietly
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
-    return CurveFit(fitter, solution, absolute_sigma=absolute_sigma, full_output=full_output, loss=robust)
+    return CurveFit(Inference(fitter, solution, absolute_sigma, robust), full_output=full_output)
 
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:

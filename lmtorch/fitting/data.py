@@ -1,7 +1,7 @@
 """Data with their errors: checked, masked, and the whitening that gives every residual the deviation one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,21 @@ class Data:
     def m(self) -> int:
         """Points of each problem, those left out included."""
         return self.y.shape[-1]
+
+    def at(self, index: tuple[int, ...]) -> "Data":
+        """The data of one fit."""
+
+        def one(value: Tensor | None, kept: int) -> Tensor | None:
+            return value if value is None or value.ndim <= kept else value[index]
+
+        return replace(
+            self,
+            x=self.x[index] if self.each_x else self.x,
+            y=self.y[index],
+            weights=one(self.weights, 1),
+            root=one(self.root, 2),
+            count=self.count[index],
+        )
 
 
 def gather(

@@ -27,6 +27,7 @@ from ..linearizations.arrow import Arrow
 from ..losses.linear import Linear
 from .data import Data, gather
 from .fitter import Fitter
+from .inference import Inference
 from .models import model_of
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
@@ -34,11 +35,39 @@ from .preparing import bounds_of, box_of, check, start_of
 from .result import CurveFit
 
 
+class OrthogonalInference(Inference):
+    """With each point's error in x eliminated: the rows of the solution are those that are left.
+
+    Args:
+        fitter: model, parameters, data.
+        solution: of the parameters alone.
+        absolute: as for `Inference`.
+        delta: displacements, in the shape of x.
+        x_error: σ_x (m, k), zero where x is exact.
+    """
+
+    def __init__(self, fitter: Fitter, solution: Solution, absolute: bool, delta: Tensor, x_error: Tensor) -> None:
+        super().__init__(fitter, solution, absolute, None)
+        self.delta = delta
+        self.x_error = x_error
+
+    @cached_property
+    def curve(self) -> Tensor:
+        """Where the points have moved to, (m,)."""
+        data = self.fitter.data
+        return self.fitter.sensitivity(self.u, data.x + self.delta, data.m)[0]
+
+    @property
+    def rsquared(self) -> Tensor:
+        """NaN: with errors in x there is no variance of y to compare with."""
+        return torch.full_like(self.chisqr, math.nan)
+
+
 class OrthogonalFit(CurveFit):
     """The result of `odr`: a `CurveFit` that knows where the points have moved to.
 
     Errors of the parameters are those of the linear model with each point's error in x eliminated; chisqr counts both
-    errors. There is no R², no profile and no bootstrap.
+    errors. R² is NaN, and there is no profile and no bootstrap.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -48,37 +77,22 @@ class OrthogonalFit(CurveFit):
         CurveFit(a=0.0(2), b=2.0(1))
     """
 
-    def __init__(
-        self, fitter: Fitter, solution: Solution, *, absolute_sigma: bool, delta: Tensor, x_error: Any
-    ) -> None:
-        super().__init__(fitter, solution, absolute_sigma=absolute_sigma, full_output=False, loss=None)
-        self._delta = delta
-        self._x_error = x_error
+    _inference: OrthogonalInference
 
     @property
     def delta(self) -> Any:
         """x_fit − x, in the shape of x."""
-        return self._out(self._delta)
+        return self._out(self._inference.delta)
 
     @property
     def x_fit(self) -> Any:
         """Where the points are on the curve, in the shape of x: scipy.odr's xplus."""
-        return self._out(self._fitter.data.x + self._delta)
+        return self._out(self._inference.fitter.data.x + self._inference.delta)
 
     @property
     def eps(self) -> Any:
         """The fitted y minus the measured, (m,)."""
-        return self._out(self._curve - self._fitter.data.y)
-
-    @cached_property
-    def _curve(self) -> Tensor:
-        data = self._fitter.data
-        return torch.as_tensor(self._fitter.sensitivity(self._u, data.x + self._delta, data.m)[0])
-
-    @property
-    def rsquared(self) -> float:
-        """NaN: with errors in x there is no variance of y to compare with."""
-        return math.nan
+        return self._out(self._inference.curve - self._inference.fitter.data.y)
 
     def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Any:
         """Not available.
@@ -191,7 +205,7 @@ def odr(
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
     x_error = torch.where(weights > 0, 1 / weights, 0.0).expand(delta.shape)
-    return OrthogonalFit(fitter, solution, absolute_sigma=absolute_sigma, delta=moved, x_error=x_error)
+    return OrthogonalFit(OrthogonalInference(fitter, solution, absolute_sigma, moved, x_error))
 
 
 def _weights(sx: Any, data: Data) -> Tensor:

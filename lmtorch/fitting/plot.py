@@ -1,24 +1,22 @@
 """Pictures of a fit, with matplotlib."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._errors import InputError
 from ..functional.calling import to_array
 from .data import total
-
-if TYPE_CHECKING:
-    from .profile import Profile
-    from .result import CurveFit
+from .inference import Inference
+from .profile import Profile
 
 GRID = 400  # points of a curve
 
 
-def draw(fit: "CurveFit", level: float, dataset: int | None) -> Any:
+def draw(fit: Inference, level: float, dataset: int | None) -> Any:
     """Data, curve and band above, residuals below."""
     plt = _pyplot()
-    data = fit._fitter.data
+    data = fit.fitter.data
     sets = total(data.sizes) if data.sizes else [slice(None)]
     chosen = list(range(len(sets))) if dataset is None else [dataset]
     figure, (above, below) = plt.subplots(
@@ -34,17 +32,17 @@ def draw(fit: "CurveFit", level: float, dataset: int | None) -> Any:
         weights = None if data.weights is None else to_array(data.weights)[rows]
         shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
         error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
-        across = None if fit._x_error is None else to_array(fit._x_error)[shown, 0]
+        across = None if fit.x_error is None else to_array(fit.x_error)[shown, 0]
         above.errorbar(
             x[shown], y[shown], error, across, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data"
         )
         grid = np.linspace(x.min(), x.max(), GRID)
-        band = fit.confidence_band(grid, level, place if data.sizes else None)
+        band = fit.band(grid, level, place if data.sizes else None, None)
         curve, lower, upper = (to_array(side) for side in band)
         line = "C3" if len(chosen) == 1 else colour
         above.fill_between(grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band")
-        above.plot(grid, curve, color=line, lw=1.5, label=fit._fitter.model.label)
-        left = to_array(fit._residual)[rows]
+        above.plot(grid, curve, color=line, lw=1.5, label=fit.fitter.model.label)
+        left = to_array(fit.residual)[rows]
         below.plot(x[shown], left[shown], "o", ms=3, mfc="none", color=colour)
     below.axhline(0, color="0.5", lw=1)
     handles, labels = above.get_legend_handles_labels()
@@ -54,7 +52,7 @@ def draw(fit: "CurveFit", level: float, dataset: int | None) -> Any:
     return figure
 
 
-def draw_profile(profile: "Profile") -> Any:
+def draw_profile(profile: Profile) -> Any:
     """τ against each parameter."""
     plt = _pyplot()
     names = list(profile.values)

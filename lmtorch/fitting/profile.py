@@ -8,7 +8,7 @@ Reference: Bates & Watts, Nonlinear regression analysis and its applications (19
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from scipy.interpolate import PchipInterpolator
 
 from .._errors import InputError
 from ..functional.calling import to_array
-
-if TYPE_CHECKING:
-    from .result import CurveFit
+from .inference import Inference
 
 REACH = 1.5  # of the linear interval, at first
 FURTHER = 4  # times as far, for a side that has not come to the limit
@@ -56,21 +54,21 @@ class Profile:
         return draw_profile(self)
 
 
-def trace(fit: "CurveFit", names: Any, level: float, points: int) -> Profile:
+def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     """Profile some parameters of one fit."""
-    fitter, variables = fit._fitter, fit._fitter.parameters.variables
+    fitter, variables = fit.fitter, fit.fitter.parameters.variables
     names = variables if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in variables:
             raise InputError(f"{name!r} does not vary: a profile is of one of {variables}.")
     if not 0 < level < 1:
         raise InputError(f"level={level} must be a probability between 0 and 1.")
-    if not float(fit._variance) < np.inf:
+    if not float(fit.variance) < np.inf:
         raise InputError("no degrees of freedom are left to tell the errors from: a profile needs more points.")
-    limit = float(fit._quantile(level))
-    center = fit._u.detach().double()
-    covariance, variance = fit._ucov, float(fit._variance)
-    least = float(fit._chisqr)
+    limit = float(fit.quantile(level))
+    center = fit.u.detach().double()
+    covariance, variance = fit.ucov, float(fit.variance)
+    least = float(fit.chisqr)
     low, high = (side.double() for side in fitter.bounds)
     seen: dict[str, dict[float, float]] = {name: {float(center[variables.index(name)]): 0.0} for name in names}
     wanted = [(name, side) for name in names for side in (-1.0, 1.0)]
@@ -99,21 +97,21 @@ def trace(fit: "CurveFit", names: Any, level: float, points: int) -> Profile:
         i = variables.index(name)
         ends = [min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i])) for side in (-1.0, 1.0)]
         values[name], ends = _outward(fit, name, pairs[:, 0]), list(_outward(fit, name, np.array(ends)))
-        tau[name], best[name] = pairs[:, 1], float(fit[name])
+        tau[name], best[name] = pairs[:, 1], float(fit.p[fit.names.index(name)])
         intervals[name] = (float(ends[0]), float(ends[1]))
     return Profile(level, limit, intervals, values, tau, best)
 
 
 def _refit(
-    fit: "CurveFit",
+    fit: Inference,
     tasks: list[tuple[str, int, float]],
     seen: dict[str, dict[float, float]],
     least: float,
     variance: float,
 ) -> None:
     """All tasks as one batch, each with one variable held by equal bounds."""
-    fitter, center = fit._fitter, fit._u.detach()
-    covariance = fit._ucov.to(center)
+    fitter, center = fit.fitter, fit.u.detach()
+    covariance = fit.ucov.to(center)
     lower, upper = (side.expand(len(tasks), -1).clone() for side in fitter.bounds)
     start = center.expand(len(tasks), -1).clone()
     for row, (_, i, held) in enumerate(tasks):
@@ -148,11 +146,11 @@ def _crossing(pairs: np.ndarray, limit: float) -> float:
     return float(PchipInterpolator(tau, theta)(abs(limit)))
 
 
-def _outward(fit: "CurveFit", name: str, u: np.ndarray) -> np.ndarray:
+def _outward(fit: Inference, name: str, u: np.ndarray) -> np.ndarray:
     """Values of the parameter for values of its variable; a transform is monotonic."""
-    parameters, fitter = fit._fitter.parameters, fit._fitter
+    parameters, fitter = fit.fitter.parameters, fit.fitter
     i = parameters.variables.index(name)
-    many = fit._u.detach().double().expand(len(u), -1).clone()
+    many = fit.u.detach().double().expand(len(u), -1).clone()
     many[:, i] = torch.as_tensor(u)
     p = parameters.outward(many, fitter.start.double().expand(len(u), -1))
     return to_array(p[:, parameters.names.index(name)])

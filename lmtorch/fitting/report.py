@@ -1,26 +1,22 @@
 """A fit in words and numbers, in the manner of lmfit's report, and as a dict for JSON."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..core.termination import Status
 from ..functional.calling import to_array
-
-if TYPE_CHECKING:
-    from .result import CurveFit
+from .inference import Inference
 
 
-def report(fit: "CurveFit", min_correl: float) -> str:
+def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
     """The text."""
-    lead = fit._fitter.data.lead
-    return (
-        _many(fit)
-        if lead
-        else "\n".join([*_head(fit), *_variables(fit), *_correlations(fit, min_correl), *_notes(fit)])
-    )
+    if fit.lead:
+        return _many(fit)
+    told = ["[[Notes]]", *(f"    {note}" for note in notes)] if notes else []
+    return "\n".join([*_head(fit), *_variables(fit), *_correlations(fit, min_correl), *told])
 
 
 def with_error(value: float, error: float) -> str:
@@ -35,16 +31,16 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{-exponent}f}({digits})"
 
 
-def as_dict(fit: "CurveFit") -> dict[str, Any]:
+def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
     """Plain numbers; what is not finite becomes None."""
-    parameters, fitter = fit._fitter.parameters, fit._fitter
+    parameters, fitter = fit.fitter.parameters, fit.fitter
     bounds = _bounds(fit)
-    start = to_array(fitter.start.expand(fit._p.shape))
+    start = to_array(fitter.start.expand(fit.p.shape))
     return {
         "model": fitter.model.label,
         "parameters": {
             name: {
-                "value": _plain(fit.popt[..., i]),
+                "value": _plain(fit.p[..., i].detach()),
                 "stderr": _plain(fit.stderr[..., i]),
                 "start": _plain(start[..., i]),
                 "role": parameters.role(name) or "free",
@@ -53,48 +49,48 @@ def as_dict(fit: "CurveFit") -> dict[str, Any]:
             for i, name in enumerate(fit.names)
         },
         "covariance": _plain(fit.pcov),
-        **{
-            key: _plain(getattr(fit, key))
-            for key in ("ndata", "nvarys", "nfree", "chisqr", "redchi", "rsquared", "aic", "bic", "nfev", "success")
-        },
-        "status": _plain(fit.status),
-        "message": fit.message,
-        "notes": list(fit.notes),
+        "ndata": _plain(fitter.data.count.to(torch.int64)),
+        "nvarys": fit.n,
+        "nfree": _plain(fit.freedom.to(torch.int64)),
+        **{key: _plain(getattr(fit, key)) for key in ("chisqr", "redchi", "rsquared", "aic", "bic")},
+        **{key: _plain(_lead(fit, fit.solution[key])) for key in ("nfev", "success", "status")},
+        "message": fit.solution.message,
+        "notes": list(notes),
     }
 
 
-def _head(fit: "CurveFit") -> list[str]:
+def _head(fit: Inference) -> list[str]:
     solution = fit.solution
     rows = [
         ("fitting method", "Levenberg-Marquardt"),
-        ("function evals", fit.nfev),
-        ("data points", fit.ndata),
-        ("variables", fit.nvarys),
-        ("chi-square", f"{fit.chisqr:.8g}"),
-        ("reduced chi-square", f"{fit.redchi:.8g}" if fit.nfree > 0 else "none"),
-        ("Akaike info crit", f"{fit.aic:.8g}"),
-        ("Bayesian info crit", f"{fit.bic:.8g}"),
+        ("function evals", solution.nfev),
+        ("data points", int(fit.fitter.data.count)),
+        ("variables", fit.n),
+        ("chi-square", f"{float(fit.chisqr):.8g}"),
+        ("reduced chi-square", f"{float(fit.redchi):.8g}" if float(fit.freedom) > 0 else "none"),
+        ("Akaike info crit", f"{float(fit.aic):.8g}"),
+        ("Bayesian info crit", f"{float(fit.bic):.8g}"),
     ]
-    if not math.isnan(fit.rsquared):
-        rows.append(("R-squared", f"{fit.rsquared:.8g}"))
-    if fit._loss is not None:
+    if not math.isnan(float(fit.rsquared)):
+        rows.append(("R-squared", f"{float(fit.rsquared):.8g}"))
+    if fit.loss is not None:
         rows.append(("scale of the loss", f"{float(solution.f_scale):.6g}"))
     return [
         "[[Model]]",
-        f"    {fit._fitter.model.label}",
+        f"    {fit.fitter.model.label}",
         "[[Fit Statistics]]",
         f"    # {Status(int(solution.status)).message}",
         *(f"    {name:<18} = {value}" for name, value in rows),
     ]
 
 
-def _variables(fit: "CurveFit") -> list[str]:
+def _variables(fit: Inference) -> list[str]:
     width = max(map(len, fit.names)) + 1
-    parameters, start = fit._fitter.parameters, fit._fitter.start.tolist()
+    parameters, start = fit.fitter.parameters, fit.fitter.start.tolist()
     lines = ["[[Variables]]"]
-    errors = np.asarray(to_array(fit.stderr), dtype=float)
-    for i, name in enumerate(fit.names):
-        value, error, role = float(fit.popt[i]), float(errors[i]), parameters.role(name)
+    pairs = zip(fit.p.tolist(), fit.stderr.tolist(), strict=True)
+    for i, (name, (value, error)) in enumerate(zip(fit.names, pairs, strict=True)):
+        role = parameters.role(name)
         text = f"    {name + ':':<{width}} {value:.8g}"
         if role == "fixed":
             lines.append(f"{text} (fixed)")
@@ -110,8 +106,8 @@ def _variables(fit: "CurveFit") -> list[str]:
     return lines
 
 
-def _correlations(fit: "CurveFit", least: float) -> list[str]:
-    matrix = np.asarray(to_array(fit.correlation), dtype=float)
+def _correlations(fit: Inference, least: float) -> list[str]:
+    matrix = to_array(fit.correlation)
     pairs = [
         (matrix[i, j], fit.names[i], fit.names[j])
         for i in range(len(fit.names))
@@ -128,23 +124,19 @@ def _correlations(fit: "CurveFit", least: float) -> list[str]:
     ]
 
 
-def _notes(fit: "CurveFit") -> list[str]:
-    return ["[[Notes]]", *(f"    {note}" for note in fit.notes)] if fit.notes else []
-
-
-def _many(fit: "CurveFit") -> str:
+def _many(fit: Inference) -> str:
     """Quantiles over a batch."""
-    status = np.ravel(to_array(torch.as_tensor(fit.status)))
+    status = to_array(torch.as_tensor(fit.solution.status))
     lines = [
         "[[Model]]",
-        f"    {fit._fitter.model.label}",
+        f"    {fit.fitter.model.label}",
         f"[[{status.size} Fits]]",
         *(f"    {int((status == s).sum()):>9}  {Status(int(s)).message}" for s in np.unique(status)[::-1]),
         "[[Variables]]   (quantiles over the fits that converged, and the median error)",
     ]
     good = status > 0
     width = max(map(len, fit.names)) + 1
-    values = to_array(fit.popt).reshape(-1, len(fit.names))[good]
+    values = to_array(fit.p).reshape(-1, len(fit.names))[good]
     errors = to_array(fit.stderr).reshape(-1, len(fit.names))[good]
     lines.append(f"    {'':<{width}} {'5 %':>12} {'median':>12} {'95 %':>12} {'+/-':>12}")
     for i, name in enumerate(fit.names):
@@ -154,9 +146,13 @@ def _many(fit: "CurveFit") -> str:
     return "\n".join(lines)
 
 
-def _bounds(fit: "CurveFit") -> dict[str, tuple[float, float]]:
-    sides = [side.reshape(-1, len(fit._fitter.parameters.variables))[0].tolist() for side in fit._fitter.bounds]
-    return dict(zip(fit._fitter.parameters.variables, zip(*sides, strict=True), strict=True))
+def _bounds(fit: Inference) -> dict[str, tuple[float, float]]:
+    sides = [side.reshape(-1, len(fit.fitter.parameters.variables))[0].tolist() for side in fit.fitter.bounds]
+    return dict(zip(fit.fitter.parameters.variables, zip(*sides, strict=True), strict=True))
+
+
+def _lead(fit: Inference, value: Any) -> Any:
+    return value.reshape(fit.lead) if fit.lead else value
 
 
 def _plain(value: Any) -> Any:

@@ -3,27 +3,19 @@
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
 from .._errors import InputError
-from ..core.termination import Status
 from ..functional.calling import to_array
-from ..functional.solution import Solution
-from ..losses.robust import Robust
 from . import report as reports
-from .bands import Band, about, variance
+from .bands import Band
 from .bootstrap import Bootstrap, resample
-from .covariance import Covariance, combinations, inverse_normal, sandwich
-from .data import points_of
-from .fitter import Fitter
+from .inference import Inference
 from .profile import Profile, trace
 
 
@@ -54,23 +46,13 @@ class CurveFit:
         True
     """
 
-    def __init__(
-        self, fitter: Fitter, solution: Solution, *, absolute_sigma: bool, full_output: bool, loss: Robust | None
-    ) -> None:
-        self._fitter = fitter
-        self._absolute = absolute_sigma
+    def __init__(self, inference: Inference, *, full_output: bool = False) -> None:
+        self._inference = inference
         self._full = full_output
-        self._x_error: Tensor | None = None  # (m, k), where there are errors in x
-        self._loss = loss
-        self.solution = solution
-        self.names = list(fitter.model.names)
-        lead = fitter.data.lead
-        u = torch.as_tensor(solution.x)
-        self._u = u.reshape(*lead, u.shape[-1])
-        self._p = fitter.parameters.outward(self._u, fitter.start)
-        self.popt = self._out(self._p)
-        self.notes: list[str] = []
-        self._note()
+        self.solution = inference.solution
+        self.names = inference.names
+        self.popt = self._out(inference.p)
+        self.notes = [] if inference.lead else inference.notes()
 
     # ---- as scipy's tuple ----------------------------------------------------------------------------------------
 
@@ -128,79 +110,75 @@ class CurveFit:
         Infinite for parameters that the data do not determine, NaN for those held at a bound, zero for fixed ones.
         With a robust loss it is the sandwich estimate.
         """
-        return self._out(self._pcov)
+        return self._out(self._inference.pcov)
 
     @cached_property
     def stderr(self) -> Any:
         """Standard errors, the square roots of the diagonal of pcov, (..., P)."""
-        return self._out(self._pcov.diagonal(dim1=-2, dim2=-1).sqrt())
+        return self._out(self._inference.stderr)
 
     @cached_property
     def correlation(self) -> Any:
         """pcov over the product of the standard errors, (..., P, P); NaN where there are none."""
-        error = self._pcov.diagonal(dim1=-2, dim2=-1).sqrt()
-        both = error[..., :, None] * error[..., None, :]
-        return self._out(torch.where((both > 0) & both.isfinite(), self._pcov / both, torch.nan))
+        return self._out(self._inference.correlation)
 
     @cached_property
     def undetermined(self) -> list[str]:
         """Combinations of parameters that can be changed without changing the curve, in words; of one fit."""
         self._one("undetermined")
-        return combinations(self._covariance.null @ self._slopes.mT, self.names)
+        return self._inference.undetermined()
 
     # ---- goodness ------------------------------------------------------------------------------------------------
 
     @cached_property
     def residual(self) -> Any:
         """(f(x) − y)/σ, (..., m)."""
-        return self._out(self._residual)
+        return self._out(self._inference.residual)
 
     @property
     def best_fit(self) -> Any:
         """The curve at the data, (..., m)."""
-        return self._out(self._curve)
+        return self._out(self._inference.curve)
 
     @property
     def ndata(self) -> Any:
         """Points that count, (...,)."""
-        return self._number(self._fitter.data.count.to(torch.int64))
+        return self._number(self._inference.fitter.data.count.to(torch.int64))
 
     @property
     def nvarys(self) -> int:
         """Parameters that are fitted."""
-        return self._n
+        return self._inference.n
 
     @property
     def nfree(self) -> Any:
         """Degrees of freedom, ndata − nvarys, (...,)."""
-        return self._number(self._freedom.to(torch.int64))
+        return self._number(self._inference.freedom.to(torch.int64))
 
     @property
     def chisqr(self) -> Any:
         """χ² = Σ ((f(x) − y)/σ)², (...,)."""
-        return self._number(self._chisqr)
+        return self._number(self._inference.chisqr)
 
     @property
     def redchi(self) -> Any:
         """χ² over the degrees of freedom, (...,): near 1 if σ is right."""
-        return self._number(self._chisqr / self._freedom)
+        return self._number(self._inference.redchi)
 
     @property
     def rsquared(self) -> Any:
         """1 − χ² over that of the weighted mean, (...,)."""
-        return self._number(1 - self._chisqr / self._about_mean())
+        return self._number(self._inference.rsquared)
 
     @property
     def aic(self) -> Any:
         """Akaike's criterion, m ln(χ²/m) + 2n, (...,)."""
-        count = self._fitter.data.count
-        return self._number(count * (self._chisqr / count).log() + 2 * self._n)
+        return self._number(self._inference.aic)
 
     @property
     def bic(self) -> Any:
         """Schwarz's criterion, m ln(χ²/m) + n ln m, (...,)."""
-        count = self._fitter.data.count
-        return self._number(count * (self._chisqr / count).log() + self._n * count.log())
+        return self._number(self._inference.bic)
 
     # ---- prediction ----------------------------------------------------------------------------------------------
 
@@ -230,7 +208,7 @@ class CurveFit:
         Raises:
             InputError: a level that is no probability.
         """
-        return self._band(x, level, dataset, None)
+        return self._band(self._inference.band(x, level, dataset, None))
 
     def prediction_band(self, x: Any, level: float = 0.95, sigma: Any = None, dataset: int | None = None) -> Band:
         """Where a new measurement will be, point by point, with this probability: the scatter is added.
@@ -248,7 +226,7 @@ class CurveFit:
         Raises:
             InputError: as there.
         """
-        return self._band(x, level, dataset, 1.0 if sigma is None else sigma)
+        return self._band(self._inference.band(x, level, dataset, 1.0 if sigma is None else sigma))
 
     def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Profile:
         """Likelihood profiles and intervals: how the fit worsens as one parameter is moved, the others refitted.
@@ -270,9 +248,9 @@ class CurveFit:
         Reference: Bates & Watts, Nonlinear regression analysis (1988), §6.1.
         """
         self._one("profile")
-        if self._loss is not None:
+        if self._inference.loss is not None:
             raise InputError("a profile needs a likelihood, which a robust loss is not: use bootstrap().")
-        return trace(self, names, level, points)
+        return trace(self._inference, names, level, points)
 
     def bootstrap(self, samples: int = 1000, kind: str = "residuals", seed: int = 0) -> Bootstrap:
         """Refit resampled data, as one batch.
@@ -292,7 +270,7 @@ class CurveFit:
         Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
         """
         self._one("bootstrap")
-        return resample(self, samples, kind, seed)
+        return resample(self._inference, samples, kind, seed)
 
     # ---- showing -------------------------------------------------------------------------------------------------
 
@@ -305,15 +283,15 @@ class CurveFit:
         Returns:
             The text; of a batch, a summary.
         """
-        return reports.report(self, min_correl)
+        return reports.report(self._inference, min_correl, self.notes)
 
     def __repr__(self) -> str:
         """The values with their errors; of a batch, its size."""
-        lead = self._fitter.data.lead
-        if lead:
-            good = int(np.sum(to_array(torch.as_tensor(self.success))))
-            return f"CurveFit({self._fitter.model.label}, {lead} fits, {good} converged)"
-        values = zip(self.names, self._p.tolist(), np.atleast_1d(to_array(self.stderr)), strict=True)
+        inference = self._inference
+        if inference.lead:
+            good = int(torch.as_tensor(self.solution.success).sum())
+            return f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
+        values = zip(self.names, inference.p.tolist(), inference.stderr.tolist(), strict=True)
         return f"CurveFit({', '.join(f'{name}={reports.with_error(value, error)}' for name, value, error in values)})"
 
     def plot(self, level: float = 0.95, dataset: int | None = None) -> Any:
@@ -332,7 +310,7 @@ class CurveFit:
         from .plot import draw
 
         self._one("plot")
-        return draw(self, level, dataset)
+        return draw(self._inference, level, dataset)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the data, in plain numbers, ready for JSON.
@@ -340,7 +318,7 @@ class CurveFit:
         Returns:
             Model, parameters with values, errors, starts, bounds and roles, covariance, statistics, message.
         """
-        return reports.as_dict(self)
+        return reports.as_dict(self._inference, self.notes)
 
     def to_json(self, **options: Any) -> str:
         """`to_dict` as text; infinities and NaN become null.
@@ -365,216 +343,29 @@ class CurveFit:
         Raises:
             InputError: there is no batch, or no such fit.
         """
-        data = self._fitter.data
-        index = index if isinstance(index, tuple) else (index,)
-        inside = len(index) == len(data.lead) and all(-n <= i < n for i, n in zip(index, data.lead, strict=True))
-        if not inside or not data.lead:
-            raise InputError(f"at({index}) does not name one of {data.lead} fits.")
-        index = tuple(i % n for i, n in zip(index, data.lead, strict=True))
-
-        def one(value: Any, kept: int) -> Any:
-            return value[index] if isinstance(value, Tensor) and value.ndim > kept else value
-
-        single = replace(
-            data,
-            x=data.x[index] if data.each_x else data.x,
-            y=data.y[index],
-            weights=one(data.weights, 1),
-            root=one(data.root, 2),
-            count=data.count[index],
-        )
-        place = int(np.ravel_multi_index(index, data.lead))
-        parts = {
-            key: value if not hasattr(value, "__len__") or key in ("f_scale", "history", "starts") else value[place]
-            for key, value in self.solution.items()
-        }
-        parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
-        fitter = replace(self._fitter, data=single, start=one(self._fitter.start, 1))
+        one = self._inference.at(index if isinstance(index, tuple) else (index,))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)
-            return CurveFit(
-                fitter, Solution(**parts), absolute_sigma=self._absolute, full_output=self._full, loss=self._loss
-            )
+            warnings.simplefilter("ignore", OptimizeWarning)  # of a single fit: here `notes` have it
+            return CurveFit(one, full_output=self._full)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    @property
-    def _n(self) -> int:
-        return len(self._fitter.parameters.variables)
-
-    @cached_property
-    def _freedom(self) -> Tensor:
-        return self._fitter.data.count - self._n
-
-    @cached_property
-    def _residual(self) -> Tensor:
-        fun = torch.as_tensor(self.solution.fun).detach()
-        return fun.reshape(*self._fitter.data.lead, -1)
-
-    @cached_property
-    def _curve(self) -> Tensor:
-        data = self._fitter.data
-        if data.root is not None:
-            return data.y.detach() + torch.linalg.solve(data.root, self._residual[..., None])[..., 0]
-        if data.weights is None:
-            return data.y.detach() + self._residual
-        return torch.where(data.weights > 0, data.y.detach() + self._residual / data.weights, torch.nan)
-
-    @cached_property
-    def _chisqr(self) -> Tensor:
-        return self._residual.double().square().sum(-1)
-
-    @cached_property
-    def _variance(self) -> Tensor:
-        """σ̂² of a residual, (...,): one for absolute errors."""
-        if self._absolute:
-            return torch.ones_like(self._chisqr)
-        return torch.where(self._freedom > 0, self._chisqr / self._freedom.clamp(min=1), torch.inf)
-
-    @cached_property
-    def _held(self) -> Tensor:
-        """Variables at a bound, (..., n) bool: fixed by equal bounds, or pushed against one."""
-        mask = torch.as_tensor(self.solution.active_mask).reshape(self._u.shape)
-        return mask != 0
-
-    @cached_property
-    def _covariance(self) -> Covariance:
-        """Of the variables, without σ̂²."""
-        jacobian = torch.as_tensor(self.solution.jac).detach().double()
-        jacobian = jacobian.reshape(*self._fitter.data.lead, *jacobian.shape[-2:])
-        if self._loss is None:
-            return inverse_normal(jacobian, self._held)
-        scale = torch.as_tensor(self.solution.f_scale, dtype=torch.float64)
-        scale = scale.reshape(self._fitter.data.lead) if scale.ndim else scale.expand(self._fitter.data.lead)
-        residual = self._residual.double()
-        rho = self._loss.rho((residual / scale[..., None]).square())
-        bend = (rho.first + 2 * (residual / scale[..., None]).square() * rho.second).clamp(
-            min=torch.finfo(self._u.dtype).eps
-        )
-        return sandwich(jacobian / bend.sqrt()[..., None], residual, rho, scale, self._freedom, self._held)
-
-    @cached_property
-    def _slopes(self) -> Tensor:
-        """∂p/∂u, (..., P, n), in float64."""
-        parameters, u = self._fitter.parameters, self._u.detach().double()
-        start = self._fitter.start.double()
-        columns = [
-            torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
-            for unit in torch.eye(u.shape[-1])
-        ]
-        return torch.stack(columns, -1)
-
-    @cached_property
-    def _factor(self) -> Tensor:
-        """What `_covariance` is to be multiplied by, (...,): σ̂², which a sandwich has inside."""
-        return self._variance if self._loss is None else torch.where(self._variance.isinf(), torch.inf, 1.0)
-
-    @cached_property
-    def _ucov(self) -> Tensor:
-        """Covariance of the variables that move, (..., n, n), zero where they are held or undetermined."""
-        return self._factor[..., None, None] * self._covariance.matrix
-
-    @cached_property
-    def _pcov(self) -> Tensor:
-        slopes, factor = self._slopes, self._factor
-        covariance = factor[..., None, None] * (slopes @ self._covariance.matrix @ slopes.mT)
-        moved = (self._covariance.null @ slopes.mT).abs().sum(-2) > 0
-        moved |= factor.isinf()[..., None]
-        undetermined = moved[..., :, None] | moved[..., None, :]
-        pinned = ((slopes != 0) & (self._held & ~self._equal_bounds)[..., None, :]).any(-1)
-        unknown = pinned[..., :, None] | pinned[..., None, :]
-        fixed = ((slopes == 0) | (self._held & self._equal_bounds)[..., None, :]).all(-1)
-        certain = fixed[..., :, None] | fixed[..., None, :]
-        covariance = torch.where(unknown, torch.nan, torch.where(undetermined, torch.inf, covariance))
-        return torch.where(certain, 0.0, covariance)
-
-    @property
-    def _equal_bounds(self) -> Tensor:
-        lower, upper = self._fitter.bounds
-        return lower == upper
-
-    def _about_mean(self) -> Tensor:
-        """χ² of the best constant, (...,)."""
-        data = self._fitter.data
-        y, one = data.y.detach().double(), torch.ones_like(data.y, dtype=torch.float64)
-        if data.root is not None:
-            y, one = ((data.root.double() @ v[..., None])[..., 0] for v in (y, one))
-        elif data.weights is not None:
-            y, one = y * data.weights, one * data.weights
-        level = (y * one).sum(-1) / one.square().sum(-1)
-        return (y - level[..., None] * one).square().sum(-1)
-
-    def _band(self, x: Any, level: float, dataset: int | None, sigma: Any) -> Band:
-        if not 0 < level < 1:
-            raise InputError(f"level={level} must be a probability between 0 and 1.")
-        points, count = self._points(x, dataset)
-        curve, slopes = self._fitter.sensitivity(self._u.detach(), points, count, dataset)
-        spread = variance(slopes, self._covariance, self._factor)
-        if sigma is not None:
-            deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
-            scatter = self._variance if self._loss is None else self._spread()
-            spread = spread + deviation.square() * scatter[..., None]
-        return Band(*(self._out(side) for side in about(curve, spread, self._quantile(level))))
-
-    def _spread(self) -> Tensor:
-        """σ̂² of a residual where outliers are to have no say: from the median, (...,)."""
-        weights = self._fitter.data.weights
-        size = self._residual.double().abs()
-        size = size if weights is None else torch.where(weights > 0, size, torch.nan)
-        return (1.4826 * size.nanquantile(0.5, -1)).square()
-
-    def _quantile(self, level: float) -> Tensor:
-        """Of Student's t, or of the normal distribution for absolute errors, (...,)."""
-        if self._absolute:
-            return torch.full_like(self._chisqr, stats.norm.ppf((1 + level) / 2))
-        freedom = np.maximum(to_array(self._freedom), 1)
-        return torch.as_tensor(np.asarray(stats.t.ppf((1 + level) / 2, freedom))).to(self._chisqr)
-
-    def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
-        """x as f takes it, and how many points it has."""
-        if self._fitter.data.sizes and dataset is None:
-            raise InputError("a global fit has a curve for each data set: name one with dataset=0, 1, ...")
-        data = self._fitter.data
-        if dataset is not None and not 0 <= dataset < len(data.sizes):
-            raise InputError(f"dataset={dataset} does not name one of {len(data.sizes)} data sets.")
-        return points_of(x, data.x if dataset is None else data.x[dataset], data)
-
-    def _note(self) -> None:
-        """Warn of what the errors do not tell; of one fit."""
-        if self._fitter.data.lead:
-            return
-        pinned = self._held & ~self._equal_bounds
-        names = [name for name, at in zip(self._fitter.parameters.variables, pinned.tolist(), strict=True) if at]
-        if names:
-            self.notes.append(
-                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the others hold with it "
-                "there"
-            )
-        if not self._absolute and float(self._freedom) <= 0:
-            self.notes.append("as many parameters as points: no degrees of freedom are left to tell the errors from")
-        missing = self.undetermined
-        self.notes += [f"undetermined: changing {text} does not change the curve" for text in missing]
-        if missing or float(self._freedom) <= 0 < (not self._absolute):
-            warnings.warn(
-                f"the covariance of the parameters is infinite in part: {'; '.join(self.notes)}.",
-                OptimizeWarning,
-                stacklevel=4,
-            )
-
     def _one(self, what: str) -> None:
-        if self._fitter.data.lead:
+        if self._inference.lead:
             raise InputError(f"{what} is of one fit: choose it first, fit.at(index).{what}.")
+
+    def _band(self, band: Band) -> Band:
+        return Band(*(self._out(side) for side in band))
 
     def _out(self, value: Tensor) -> Any:
         """As the user's data: NumPy, or the dtype of ydata."""
-        data = self._fitter.data
+        data = self._inference.fitter.data
         return to_array(value) if data.numpy else value.to(data.y.dtype)
 
     def _number(self, value: Tensor) -> Any:
-        if value.ndim == 0 and self._fitter.data.numpy:
+        if value.ndim == 0:
             return value.item()
-        return value.item() if value.ndim == 0 else to_array(value) if self._fitter.data.numpy else value
+        return to_array(value) if self._inference.fitter.data.numpy else value
 
     def _lead(self, value: Any) -> Any:
-        lead = self._fitter.data.lead
-        return value.reshape(lead) if lead else value
+        return value.reshape(self._inference.lead) if self._inference.lead else value

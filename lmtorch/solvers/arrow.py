@@ -50,9 +50,9 @@ class ArrowFactor:
         share = 1 / (1 + (model.points.square() * inverse).sum(-1))
         shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
         root = share.sqrt()
-        rows = root[..., None] * model.parameters
-        norms, _ = model.parts(model.column_norms)
-        dense = Dense(root * shifted, rows, None, model.cost, model.gradient, norms)
+        residual, rows = root * shifted, root[..., None] * model.parameters
+        gradient = (rows.mT @ residual[..., None])[..., 0]
+        dense = Dense(residual, rows, None, model.cost, gradient, torch.linalg.vector_norm(rows, dim=-2))
         factor = SVD().factor(dense, self.scale)
         self.last = damping, inverse, share, factor
         return inverse, share, factor

@@ -1,0 +1,282 @@
+"""What the data say about the parameters, in tensors with the batch in front: goodness, covariance, predictions.
+
+u are the variables that were fitted, p the parameters of the model. `CurveFit` shows these numbers to the user.
+"""
+
+import math
+import warnings
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.optimize import OptimizeWarning
+from torch import Tensor
+
+from .._errors import InputError, level
+from ..core.termination import Status
+from ..functional.calling import to_array
+from ..functional.solution import Solution
+from ..losses.robust import Robust
+from .bands import Band, about, variance
+from .covariance import Covariance, combinations, inverse_normal, sandwich
+from .data import points_of
+from .fitter import Fitter
+
+NORMAL = 1.4826  # the standard deviation of a normal variable over its median absolute value
+
+
+class Inference:
+    """A fitter and the solution that it found.
+
+    Args:
+        fitter: model, parameters, data.
+        solution: of `least_squares`, in the variables u.
+        absolute: σ are those of the data, and need no scaling.
+        loss: robust, or None.
+    """
+
+    x_error: Tensor | None = None  # (m, k), where there are errors in x
+
+    def __init__(self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None) -> None:
+        self.fitter = fitter
+        self.solution = solution
+        self.absolute = absolute
+        self.loss = loss
+        self.names = list(fitter.model.names)
+        self.lead = fitter.data.lead
+        self.n = len(fitter.parameters.variables)
+        u = torch.as_tensor(solution.x)
+        self.u = u.reshape(*self.lead, u.shape[-1])  # with a graph, if the solution has one
+        self.p = fitter.parameters.outward(self.u, fitter.start)
+
+    @cached_property
+    def freedom(self) -> Tensor:
+        """Degrees of freedom, (...,)."""
+        return self.fitter.data.count - self.n
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """In units of the errors, (..., m)."""
+        fun = torch.as_tensor(self.solution.fun).detach()
+        return fun.reshape(*self.lead, -1)
+
+    @cached_property
+    def curve(self) -> Tensor:
+        """At the data, (..., m); NaN where a point is left out."""
+        data = self.fitter.data
+        if data.root is not None:
+            return data.y.detach() + torch.linalg.solve(data.root, self.residual[..., None])[..., 0]
+        if data.weights is None:
+            return data.y.detach() + self.residual
+        return torch.where(data.weights > 0, data.y.detach() + self.residual / data.weights, torch.nan)
+
+    @cached_property
+    def chisqr(self) -> Tensor:
+        """χ², (...,), in float64."""
+        return self.residual.double().square().sum(-1)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """σ̂² of a residual, (...,): one for absolute errors."""
+        if self.absolute:
+            return torch.ones_like(self.chisqr)
+        return torch.where(self.freedom > 0, self.chisqr / self.freedom.clamp(min=1), torch.inf)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """Variables at a bound, (..., n) bool: fixed by equal bounds, or pushed against one."""
+        mask = torch.as_tensor(self.solution.active_mask).reshape(self.u.shape)
+        return mask != 0
+
+    @cached_property
+    def covariance(self) -> Covariance:
+        """Of the variables, without σ̂²."""
+        jacobian = torch.as_tensor(self.solution.jac).detach().double()
+        jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
+        if self.loss is None:
+            return inverse_normal(jacobian, self.held)
+        scale = torch.as_tensor(self.solution.f_scale, dtype=torch.float64)
+        scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
+        residual = self.residual.double()
+        rho = self.loss.rho((residual / scale[..., None]).square())
+        bend = (rho.first + 2 * (residual / scale[..., None]).square() * rho.second).clamp(
+            min=torch.finfo(self.u.dtype).eps
+        )
+        return sandwich(jacobian / bend.sqrt()[..., None], residual, rho, scale, self.freedom, self.held)
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """∂p/∂u, (..., P, n), in float64."""
+        parameters, u = self.fitter.parameters, self.u.detach().double()
+        start = self.fitter.start.double()
+        columns = [
+            torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
+            for unit in torch.eye(u.shape[-1])
+        ]
+        return torch.stack(columns, -1)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """What `covariance` is to be multiplied by, (...,): σ̂², which a sandwich has inside."""
+        return self.variance if self.loss is None else torch.where(self.variance.isinf(), torch.inf, 1.0)
+
+    @cached_property
+    def ucov(self) -> Tensor:
+        """Covariance of the variables that move, (..., n, n), zero where they are held or undetermined."""
+        return self.factor[..., None, None] * self.covariance.matrix
+
+    @cached_property
+    def pcov(self) -> Tensor:
+        """Covariance of p, (..., P, P): infinite where undetermined, NaN at a bound, zero where fixed."""
+        slopes, factor = self.slopes, self.factor
+        covariance = factor[..., None, None] * (slopes @ self.covariance.matrix @ slopes.mT)
+        moved = (self.covariance.null @ slopes.mT).abs().sum(-2) > 0
+        moved |= factor.isinf()[..., None]
+        undetermined = moved[..., :, None] | moved[..., None, :]
+        pinned = ((slopes != 0) & (self.held & ~self.equal_bounds)[..., None, :]).any(-1)
+        unknown = pinned[..., :, None] | pinned[..., None, :]
+        fixed = ((slopes == 0) | (self.held & self.equal_bounds)[..., None, :]).all(-1)
+        certain = fixed[..., :, None] | fixed[..., None, :]
+        covariance = torch.where(unknown, torch.nan, torch.where(undetermined, torch.inf, covariance))
+        return torch.where(certain, 0.0, covariance)
+
+    @property
+    def equal_bounds(self) -> Tensor:
+        """Variables that their bounds fix, (n,) bool."""
+        lower, upper = self.fitter.bounds
+        return lower == upper
+
+    def about_mean(self) -> Tensor:
+        """χ² of the best constant, (...,)."""
+        data = self.fitter.data
+        y, one = data.y.detach().double(), torch.ones_like(data.y, dtype=torch.float64)
+        if data.root is not None:
+            y, one = ((data.root.double() @ v[..., None])[..., 0] for v in (y, one))
+        elif data.weights is not None:
+            y, one = y * data.weights, one * data.weights
+        level = (y * one).sum(-1) / one.square().sum(-1)
+        return (y - level[..., None] * one).square().sum(-1)
+
+    def spread(self) -> Tensor:
+        """σ̂² of a residual where outliers are to have no say: from the median, (...,)."""
+        weights = self.fitter.data.weights
+        size = self.residual.double().abs()
+        size = size if weights is None else torch.where(weights > 0, size, torch.nan)
+        return (NORMAL * size.nanquantile(0.5, -1)).square()
+
+    def quantile(self, level: float) -> Tensor:
+        """Of Student's t, or of the normal distribution for absolute errors, (...,)."""
+        if self.absolute:
+            return torch.full_like(self.chisqr, stats.norm.ppf((1 + level) / 2))
+        freedom = np.maximum(to_array(self.freedom), 1)
+        return torch.as_tensor(np.asarray(stats.t.ppf((1 + level) / 2, freedom))).to(self.chisqr)
+
+    @property
+    def stderr(self) -> Tensor:
+        """(..., P)."""
+        return self.pcov.diagonal(dim1=-2, dim2=-1).sqrt()
+
+    @property
+    def correlation(self) -> Tensor:
+        """(..., P, P); NaN where there are no errors."""
+        both = self.stderr[..., :, None] * self.stderr[..., None, :]
+        return torch.where((both > 0) & both.isfinite(), self.pcov / both, torch.nan)
+
+    @property
+    def redchi(self) -> Tensor:
+        """χ²/(m − n), (...,)."""
+        return self.chisqr / self.freedom
+
+    @property
+    def rsquared(self) -> Tensor:
+        """1 − χ² over that of the weighted mean, (...,)."""
+        return 1 - self.chisqr / self.about_mean()
+
+    @property
+    def aic(self) -> Tensor:
+        """m ln(χ²/m) + 2n, (...,)."""
+        count = self.fitter.data.count
+        return count * (self.chisqr / count).log() + 2 * self.n
+
+    @property
+    def bic(self) -> Tensor:
+        """m ln(χ²/m) + n ln m, (...,)."""
+        count = self.fitter.data.count
+        return count * (self.chisqr / count).log() + self.n * count.log()
+
+    def undetermined(self) -> list[str]:
+        """Combinations of parameters that change nothing, of one fit."""
+        return combinations(self.covariance.null @ self.slopes.mT, self.names)
+
+    def band(self, x: Any, probability: float, dataset: int | None, sigma: Any) -> Band:
+        """The curve at new points, between its limits; with sigma, those of a measurement.
+
+        Raises:
+            InputError: no probability, or no such data set.
+        """
+        if not 0 < probability < 1:
+            raise InputError(f"level={probability} must be a probability between 0 and 1.")
+        points, count = self._points(x, dataset)
+        curve, slopes = self.fitter.sensitivity(self.u.detach(), points, count, dataset)
+        spread = variance(slopes, self.covariance, self.factor)
+        if sigma is not None:
+            deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
+            scatter = self.variance if self.loss is None else self.spread()
+            spread = spread + deviation.square() * scatter[..., None]
+        return about(curve, spread, self.quantile(probability))
+
+    def notes(self) -> list[str]:
+        """What a reader of the errors of one fit should know; with a warning where the covariance is infinite."""
+        notes = []
+        pinned = self.held & ~self.equal_bounds
+        names = [name for name, at in zip(self.fitter.parameters.variables, pinned.tolist(), strict=True) if at]
+        if names:
+            notes.append(
+                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the others hold with it "
+                "there"
+            )
+        spent = not self.absolute and float(self.freedom) <= 0
+        if spent:
+            notes.append("as many parameters as points: no degrees of freedom are left to tell the errors from")
+        missing = self.undetermined()
+        notes += [f"undetermined: changing {text} does not change the curve" for text in missing]
+        if missing or spent:
+            warnings.warn(
+                f"the covariance of the parameters is infinite in part: {'; '.join(notes)}.",
+                OptimizeWarning,
+                stacklevel=level(),
+            )
+        return notes
+
+    def at(self, index: tuple[int, ...]) -> "Inference":
+        """One of a batch.
+
+        Raises:
+            InputError: there is no such fit.
+        """
+        inside = len(index) == len(self.lead) and all(-n <= i < n for i, n in zip(index, self.lead, strict=True))
+        if not inside or not self.lead:
+            raise InputError(f"at({index}) does not name one of {self.lead} fits.")
+        index = tuple(i % n for i, n in zip(index, self.lead, strict=True))
+        place, size = int(np.ravel_multi_index(index, self.lead)), math.prod(self.lead)
+        parts = {
+            key: value[place] if hasattr(value, "__len__") and len(value) == size else value
+            for key, value in self.solution.items()
+            if key not in ("history", "starts")
+        }
+        parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
+        start = self.fitter.start[index] if self.fitter.start.ndim > 1 else self.fitter.start
+        fitter = replace(self.fitter, data=self.fitter.data.at(index), start=start)
+        return Inference(fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss)
+
+    def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
+        """x as f takes it, and how many points it has."""
+        if self.fitter.data.sizes and dataset is None:
+            raise InputError("a global fit has a curve for each data set: name one with dataset=0, 1, ...")
+        data = self.fitter.data
+        if dataset is not None and not 0 <= dataset < len(data.sizes):
+            raise InputError(f"dataset={dataset} does not name one of {len(data.sizes)} data sets.")
+        return points_of(x, data.x if dataset is None else data.x[dataset], data)
