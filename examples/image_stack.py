@@ -36,21 +36,22 @@ def main(output: Path = Path("output"), copies: int = 30) -> float:
     """
     stack = np.load(DATA)
     b, signal = stack["bval"], stack["signal"].astype(float)  # (21,), (10, 10, 21)
-    start = np.stack(np.broadcast_arrays(signal[..., :5].mean(-1), 0.2, 0.02, 8e-4), -1)  # (10, 10, 4)
+    start = {"s0": signal[..., :5].mean(-1), "share": 0.2, "d_blood": 0.02, "d_tissue": 8e-4}  # s0: of each pixel
 
     fit = lmtorch.curve_fit(ivim, b, signal, p0=start, bounds=BOUNDS)
     print(fit.report())
 
     noise = np.random.default_rng(0).standard_normal((copies, *signal.shape)) * np.sqrt(fit.redchi)[..., None]
-    starts = np.tile(start, (copies, 1, 1, 1))
+    starts = start | {"s0": np.tile(start["s0"], (copies, 1, 1))}
     begun = time.perf_counter()
     again = lmtorch.curve_fit(ivim, b, fit.best_fit + noise, p0=starts, bounds=BOUNDS)
     ours = copies * 100 / (time.perf_counter() - begun)
 
-    begun, rival = time.perf_counter(), np.empty_like(start)
+    begun, rival = time.perf_counter(), np.empty_like(fit.popt)
     for pixel in np.ndindex(10, 10):
+        p0 = [start["s0"][pixel], 0.2, 0.02, 8e-4]
         rival[pixel], _ = optimize.curve_fit(
-            ivim_numpy, b, signal[pixel], start[pixel], bounds=BOUNDS, x_scale=[100, 0.1, 0.01, 1e-3]
+            ivim_numpy, b, signal[pixel], p0, bounds=BOUNDS, x_scale=[100, 0.1, 0.01, 1e-3]
         )
     theirs = 100 / (time.perf_counter() - begun)
 
