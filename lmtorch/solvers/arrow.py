@@ -15,7 +15,7 @@ from torch import Tensor
 from ..linearizations.arrow import Arrow as ArrowModel
 from ..linearizations.arrow import ArrowForm
 from ..linearizations.dense import Dense
-from .base import length_by_solving
+from .base import apply, length_by_solving
 from .svd import SVD, SVDFactor
 
 
@@ -51,7 +51,7 @@ class ArrowFactor:
         shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
         root = share.sqrt()
         residual, rows = root * shifted, root[..., None] * model.parameters
-        gradient = (rows.mT @ residual[..., None])[..., 0]
+        gradient = apply(rows.mT, residual)
         dense = Dense(residual, rows, None, model.cost, gradient, torch.linalg.vector_norm(rows, dim=-2))
         factor = SVD().factor(dense, self.scale)
         self.last = damping, inverse, share, factor
@@ -63,7 +63,7 @@ class ArrowFactor:
         inverse, share, factor = self._reduced(damping)
         of_parameters = factor.step(damping)
         shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
-        left = share * ((model.parameters @ of_parameters[..., None])[..., 0] + shifted)
+        left = share * (apply(model.parameters, of_parameters) + shifted)
         of_points = -inverse * (model.weights * model.errors + model.points * left[..., None])
         return torch.cat([of_parameters, of_points.flatten(-2)], -1)
 
@@ -73,8 +73,8 @@ class ArrowFactor:
         inverse, share, factor = self._reduced(damping)
         a, h = model.parts(rhs)
         seen = share * (model.points * inverse * h).sum(-1)  # vᵀ(vvᵀ + B)⁻¹h
-        of_parameters = factor.solve(a - (model.parameters.mT @ seen[..., None])[..., 0], damping)
-        along = share * (model.parameters @ of_parameters[..., None])[..., 0]
+        of_parameters = factor.solve(a - apply(model.parameters.mT, seen), damping)
+        along = share * apply(model.parameters, of_parameters)
         of_points = inverse * (h - model.points * (along + seen)[..., None])
         return torch.cat([of_parameters, of_points.flatten(-2)], -1)
 
