@@ -8,7 +8,6 @@ from .._errors import InputError
 from ..functional.calling import to_array
 from .data import total
 from .inference import Inference
-from .profile import Profile
 
 GRID = 400  # points of a curve
 
@@ -52,20 +51,26 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
     return figure
 
 
-def draw_profile(profile: Profile) -> Any:
+def draw_profile(
+    values: dict[str, np.ndarray],
+    tau: dict[str, np.ndarray],
+    intervals: dict[str, tuple[float, float]],
+    best: dict[str, float],
+    limit: float,
+    level: float,
+) -> Any:
     """τ against each parameter."""
     plt = _pyplot()
-    names = list(profile.values)
-    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
-        axis.axhspan(-profile.limit, profile.limit, color="C0", alpha=0.12, lw=0)
-        axis.plot(profile.values[name], profile.tau[name], ".-", color="C0", lw=1)
-        for end in profile.intervals[name]:
+    figure, axes = plt.subplots(1, len(values), figsize=(3.2 * len(values), 3), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], values, strict=True):
+        axis.axhspan(-limit, limit, color="C0", alpha=0.12, lw=0)
+        axis.plot(values[name], tau[name], ".-", color="C0", lw=1)
+        for end in intervals[name]:
             if np.isfinite(end):
                 axis.axvline(end, color="C3", lw=1)
-        axis.axvline(profile.best[name], color="0.5", lw=1)
+        axis.axvline(best[name], color="0.5", lw=1)
         axis.set(xlabel=name)
-    axes[0][0].set(ylabel=f"τ, and {profile.level:.0%}")
+    axes[0][0].set(ylabel=f"τ, and {level:.0%}")
     return figure
 
 

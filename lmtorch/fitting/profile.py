@@ -51,7 +51,7 @@ class Profile:
         """
         from .plot import draw_profile
 
-        return draw_profile(self)
+        return draw_profile(self.values, self.tau, self.intervals, self.best, self.limit, self.level)
 
 
 def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
