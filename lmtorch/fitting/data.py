@@ -100,11 +100,10 @@ def gather(
     kept = _mask(mask, y)
 
     good_y = y.isfinite()
-    good_x = (
-        torch.cat([_finite_points(one, size, False) for one, size in zip(x, sizes, strict=True)])
-        if joint
-        else _finite_points(x, y.shape[-1], each_x)
-    )
+    fits = len(lead) if each_x else 0
+    sets = list(zip(x, sizes, strict=True)) if joint else [(x, y.shape[-1])]
+    goods = [_finite_points(one, size, fits) for one, size in sets]
+    good_x = torch.cat(goods, -1)
     if nan_policy == "omit":
         kept = good_y & good_x & (kept if kept is not None else True)
         if not bool(kept.any()):
@@ -124,7 +123,8 @@ def gather(
             raise InputError("points cannot be left out under a full covariance sigma: drop their rows beforehand.")
         weights = torch.where(kept, 1.0 if weights is None else weights, 0.0).to(y)
         y = torch.where(kept, y, 0.0)
-        x = tree_map(lambda leaf: _filled(leaf, good_x), x)
+        filled = [_filled(one, good, fits) for (one, _), good in zip(sets, goods, strict=True)]
+        x = filled if joint else filled[0]
     used = torch.ones_like(y) if weights is None else (weights > 0).to(y).expand(y.shape)
     return Data(x, y, weights, root, used.sum(-1), numpy, each_x, sizes)
 
@@ -180,24 +180,42 @@ def _as_x(leaf: Any, y: Tensor) -> Any:
     return torch.as_tensor(np.array(array, dtype=np.float64)).to(y) if array.dtype.kind in "fiub" else leaf
 
 
-def _finite_points(x: Any, m: int, each_x: bool) -> Tensor:
-    """Which of the points have a finite x, (m,) or (..., m)."""
+def _finite_points(x: Any, m: int, fits: int) -> Tensor:
+    """Which of the points have a finite x, (..., m) with the first dimensions of x that count fits."""
     good = torch.ones(m, dtype=torch.bool)
     for leaf in tree_leaves(x):
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             finite = leaf.detach().isfinite()
-            if finite.ndim and finite.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
-                good = good.to(finite.device) & (finite if each_x else finite.reshape(-1, m).all(0))
-            elif finite.ndim and finite.shape[0] == m:  # (m, k): samples in rows, a module's
-                good = good.to(finite.device) & finite.flatten(1).all(1)
+            if finite.ndim > fits and finite.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
+                good = good.to(finite.device) & finite.reshape(*finite.shape[:fits], -1, m).all(-2)
+            elif finite.ndim > fits and finite.shape[fits] == m:  # (m, k): samples in rows, a module's
+                good = good.to(finite.device) & finite.flatten(fits + 1).all(-1)
             elif not bool(finite.all()):
                 raise InputError("xdata has NaN or infinity.")
     return good
 
 
-def _filled(leaf: Any, good: Tensor) -> Any:
-    """A finite x in place of one that is not: its point has no weight."""
-    return leaf.nan_to_num(0.0, 0.0, 0.0) if isinstance(leaf, Tensor) and not bool(good.all()) else leaf
+def _filled(x: Any, good: Tensor, fits: int) -> Any:
+    """The x of a good point in place of one that is not finite, whose point has no weight: f is defined there."""
+    if bool(good.all()):
+        return x
+
+    def filled(leaf: Any) -> Any:
+        if (
+            not isinstance(leaf, Tensor)
+            or leaf.ndim <= fits
+            or good.shape[-1] not in (leaf.shape[-1], leaf.shape[fits])
+        ):
+            return leaf
+        last = leaf.shape[-1] == good.shape[-1]
+        between = (1,) * (leaf.ndim - good.ndim)
+        shape = (*good.shape[:-1], *between, good.shape[-1]) if last else (*good.shape, *between)
+        first = good.to(torch.int8).argmax(-1, keepdim=True)
+        first = first.reshape(*good.shape[:-1], *between, 1) if last else first.reshape(*good.shape[:-1], 1, *between)
+        stand_in = torch.take_along_dim(leaf, first, -1 if last else fits)
+        return torch.where(good.reshape(shape), leaf, stand_in).nan_to_num(0.0, 0.0, 0.0)
+
+    return tree_map(filled, x)
 
 
 def _mask(mask: Any, y: Tensor) -> Tensor | None:
