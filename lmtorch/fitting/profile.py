@@ -97,7 +97,7 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
         i = variables.index(name)
         ends = [min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i])) for side in (-1.0, 1.0)]
         values[name], ends = _outward(fit, name, pairs[:, 0]), list(_outward(fit, name, np.array(ends)))
-        tau[name], best[name] = pairs[:, 1], float(fit.p[fit.names.index(name)])
+        tau[name], best[name] = pairs[:, 1], float(fit.p.detach()[fit.names.index(name)])
         intervals[name] = (float(ends[0]), float(ends[1]))
     return Profile(level, limit, intervals, values, tau, best)
 
