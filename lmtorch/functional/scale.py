@@ -15,8 +15,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from .._masks import put, take
 from ..core.loop import Watch, descend
 from ..core.method import Method
+from ..core.polish import polish
 from ..core.problem import Problem
 from ..core.state import State
 from ..losses.base import Rho
@@ -33,25 +35,37 @@ def with_estimated_scale(
     problem: Problem, robust: Robust, method: Method, x: Tensor, trials: int, watch: Watch | None
 ) -> tuple[Problem, State]:
     """The problem with its C (...,), and where the fit ended."""
-    tuning = efficient(robust.rho)
+    tuning, rough = efficient(robust.rho), replace(method, polish=0)
     # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
     scale = tuning * deviation(problem, x)
-    state = descend(replace(problem, loss=Robust(soft_l1, 0.1 * scale)), method, State(x), trials=trials, watch=watch)
+    state = descend(replace(problem, loss=Robust(soft_l1, 0.1 * scale)), rough, State(x), trials=trials, watch=watch)
+    scale = torch.full_like(scale, torch.inf)  # none yet of the loss itself
+    going = torch.arange(len(x), device=x.device) if x.ndim > 1 else None  # problems whose C is not settled
     for _ in range(ROUNDS):
-        before, scale = scale, tuning * deviation(problem, state.x)
-        problem = replace(problem, loss=Robust(robust.rho, scale))
-        spent = state
-        state = descend(problem, method, State(state.x), trials=trials, watch=watch)
-        assert state.trials is not None
-        assert spent.trials is not None
-        assert state.linearizations is not None
-        assert spent.linearizations is not None
-        state = state._replace(
-            trials=state.trials + spent.trials + 1, linearizations=state.linearizations + spent.linearizations
-        )
-        if bool(((scale - before).abs() <= SETTLED * scale).all()):
+        part = problem if going is None else problem.take(going)
+        spent = state if going is None else take(state, going)
+        before, now = scale if going is None else scale[going], tuning * deviation(part, spent.x)
+        moving = ~((now - before).abs() <= SETTLED * now)
+        if not bool(moving.any()):
             break
-    return problem, state
+        if going is not None:
+            going, now, spent, part = going[moving], now[moving], take(spent, moving), problem.take(going[moving])
+        found = descend(replace(part, loss=Robust(robust.rho, now)), rough, State(spent.x), trials=trials, watch=watch)
+        found = _together(spent, found)
+        state, scale = (found, now) if going is None else (put(state, going, found), put(scale, going, now))
+    problem = replace(problem, loss=Robust(robust.rho, scale))
+    return problem, polish(problem, method, state) if method.polish else state
+
+
+def _together(before: State, after: State) -> State:
+    """The later state, with what both have cost."""
+    assert before.trials is not None
+    assert after.trials is not None
+    assert before.linearizations is not None
+    assert after.linearizations is not None
+    return after._replace(
+        trials=before.trials + after.trials + 1, linearizations=before.linearizations + after.linearizations
+    )
 
 
 def efficient(rho: Callable[[Tensor], Rho]) -> float:
