@@ -29,6 +29,9 @@ class Model(Protocol):
     def start(self, p0: Any) -> Any:
         """p0 as the user gave it, as numbers (P,) or (..., P)."""
 
+    def named(self, p: Any) -> dict[str, Any]:
+        """p (..., P) by name."""
+
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """The curve at x, flat; p (P,) is a tensor or an array. `place`: of one of several data sets."""
 
@@ -68,9 +71,13 @@ class OfNumbers:
     def start(self, p0: Any) -> Any:
         """Ones where nothing is said, or the default values of f's arguments."""
         if p0 is not None and not isinstance(p0, Mapping):
-            return torch.atleast_1d(p0) if isinstance(p0, Tensor) else np.atleast_1d(_array(p0))
+            return torch.atleast_1d(p0) if isinstance(p0, Tensor) else np.atleast_1d(np.array(_array(p0)))
         given = {**self.defaults, **(p0 or {})}
         return _stacked([given.get(name, 1.0) for name in self.names])
+
+    def named(self, p: Any) -> dict[str, Any]:
+        """Numbers."""
+        return by_name(self.names, p)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """f(x, *p)."""
@@ -100,13 +107,17 @@ class OfTensors:
         """The values themselves."""
         return self.values
 
+    def named(self, p: Any) -> dict[str, Any]:
+        """In the shapes of the tensors, behind those of a batch."""
+        params, begin, lead = {}, 0, tuple(p.shape[:-1])
+        for key, shape, size in zip(self.keys, self.shapes, self.sizes, strict=True):
+            params[key] = p[..., begin : begin + size].reshape(lead + shape)
+            begin += size
+        return params
+
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """The function of the dict, its result flat."""
-        params, begin = {}, 0
-        for key, shape, size in zip(self.keys, self.shapes, self.sizes, strict=True):
-            params[key] = p[begin : begin + size].reshape(shape)
-            begin += size
-        return self.function(x, params)
+        return self.function(x, self.named(p))
 
 
 class Joint:
@@ -169,6 +180,10 @@ class Joint:
             starts.append(value)
         return _stacked(starts)
 
+    def named(self, p: Any) -> dict[str, Any]:
+        """Numbers, by their full names."""
+        return by_name(self.names, p)
+
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """All curves, one after the other, or that of one data set."""
         if place is not None:
@@ -206,6 +221,11 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
     return OfNumbers(f, p0)
 
 
+def by_name(names: list[str], p: Any) -> dict[str, Any]:
+    """The entries of p (..., P): numbers of one fit, (...,) of a batch."""
+    return {name: p[i] if p.ndim == 1 else p[..., i] for i, name in enumerate(names)}
+
+
 def entries(key: str, shape: tuple[int, ...]) -> list[str]:
     """Names of the entries of a tensor: w[0], w[1]; the bare name for a single number."""
     return [key] if not shape else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
@@ -225,11 +245,14 @@ def _signature(function: Callable[..., Any]) -> tuple[list[str], dict[str, float
 
 
 def _label(function: Callable[..., Any]) -> str:
+    """f(x, a, b), without annotations."""
     name = getattr(function, "__name__", type(function).__name__)
     try:
-        return f"{name}{inspect.signature(function)}" if name != "<lambda>" else f"f{inspect.signature(function)}"
+        given = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return str(name)
+    bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in given])
+    return f"{'f' if name == '<lambda>' else name}{bare}"
 
 
 def _array(value: Any) -> Any:

@@ -26,8 +26,10 @@ def with_error(value: float, error: float) -> str:
     exponent = math.floor(math.log10(error))
     digits = round(error / 10**exponent)
     exponent, digits = (exponent + 1, 1) if digits == 10 else (exponent, digits)
-    if exponent > 0 or exponent < -8:
+    if not -8 <= exponent <= 5:
         return f"{value:.6g} ± {error:.1g}"
+    if exponent > 0:  # 1900(200)
+        return f"{round(value, -exponent):.0f}({digits * 10**exponent})"
     return f"{value:.{-exponent}f}({digits})"
 
 
@@ -141,8 +143,10 @@ def _many(fit: Inference) -> str:
     lines.append(f"    {'':<{width}} {'5 %':>12} {'median':>12} {'95 %':>12} {'+/-':>12}")
     for i, name in enumerate(fit.names):
         low, middle, high = np.quantile(values[:, i], (0.05, 0.5, 0.95)) if good.any() else (math.nan,) * 3
-        error = np.median(errors[:, i]) if good.any() else math.nan
-        lines.append(f"    {name + ':':<{width}} {low:>12.6g} {middle:>12.6g} {high:>12.6g} {error:>12.3g}")
+        known = np.isfinite(errors[:, i])
+        error = np.median(errors[known, i]) if known.any() else math.nan
+        row = f"    {name + ':':<{width}} {low:>12.6g} {middle:>12.6g} {high:>12.6g} {error:>12.3g}"
+        lines.append(row if known.all() else f"{row}   ({int((~known).sum())} at a bound or undetermined)")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from . import report as reports
 from .bands import Band
 from .bootstrap import Bootstrap, resample
 from .inference import Inference
+from .models import by_name
 from .profile import Profile, trace
 
 
@@ -69,8 +70,7 @@ class CurveFit:
         if isinstance(key, str):
             if key not in self.names:
                 raise InputError(f"there is no parameter {key!r}: {self.names}.")
-            place = self.names.index(key)
-            return self.popt[place] if self.popt.ndim == 1 else self.popt[..., place]
+            return by_name(self.names, self.popt)[key]
         return self._tuple()[key]
 
     def _tuple(self) -> tuple[Any, ...]:
@@ -78,6 +78,16 @@ class CurveFit:
             return self.popt, self.pcov
         info = {"nfev": self.nfev, "fvec": self.solution.fun, "fjac": self.solution.jac}
         return self.popt, self.pcov, info, self.message, self.solution.status
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Values by name; of a module or a dict, tensors or arrays in their shapes, as `load_state_dict` takes them."""
+        return self._inference.fitter.model.named(self.popt)
+
+    @property
+    def errors(self) -> dict[str, Any]:
+        """Standard errors, as `params`."""
+        return self._inference.fitter.model.named(self.stderr)
 
     # ---- how it ended --------------------------------------------------------------------------------------------
 

@@ -204,7 +204,9 @@ def test_the_report_of_a_batch_has_quantiles() -> None:
         (213.4, 6.9, "213(7)"),
         (-0.064123, 0.00828, "-0.064(8)"),
         (1.0, 0.6, "1.0(6)"),
-        (1234.5, 67.0, "1234.5 ± 7e+01"),
+        (1234.5, 67.0, "1230(70)"),
+        (1936.15, 200.0, "1900(200)"),
+        (5.1e9, 3e7, "5.1e+09 ± 3e+07"),
         (1.5e-12, 2e-14, "1.5e-12 ± 2e-14"),
         (3.0, 0.0, "3"),
         (3.25, INF, "3.25"),
@@ -287,3 +289,35 @@ def test_a_dict_has_the_message_and_the_status() -> None:
     assert record["message"] == fit.message
     assert record["status"] == int(fit.status)
     assert record["success"] is True
+
+
+def test_values_and_errors_have_names() -> None:
+    fit = lmtorch.curve_fit(lambda t, a, b: a + b * t, [0.0, 1.0, 2.0, 3.0], [1.0, 2.1, 2.9, 4.2])
+    assert fit.params == {"a": fit.popt[0], "b": fit.popt[1]}
+    assert fit.errors == {"a": fit.stderr[0], "b": fit.stderr[1]}
+
+
+def test_a_module_takes_the_values_back() -> None:
+    torch.manual_seed(0)
+    module, x = torch.nn.Linear(2, 1, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64)
+    y = x @ torch.tensor([1.0, -2.0], dtype=torch.float64) + 0.5
+    module.load_state_dict(lmtorch.curve_fit(module, x, y).params)
+    torch.testing.assert_close(module(x)[:, 0], y)
+
+
+def test_annotations_are_no_part_of_a_models_name() -> None:
+    def line(t: torch.Tensor, a: float, b: float = 1.0) -> torch.Tensor:
+        return a + b * t
+
+    fit = lmtorch.curve_fit(line, [0.0, 1.0, 2.0], [1.0, 2.1, 2.9])
+    assert "line(t, a, b=1.0)\n" in fit.report()
+
+
+def test_a_batch_with_parameters_at_bounds_has_the_errors_of_the_others() -> None:
+    t = np.linspace(0, 1, 9)
+    rng = np.random.default_rng(0)
+    y = np.stack([1 + t, 2 + t, 1.1 + t]) + 0.1 * rng.standard_normal((3, 9))
+    fit = lmtorch.curve_fit(lambda t, a, b: a + b * t, t, y, bounds=([0, -5], [1.5, 5]), p0=[1, 0])
+    row = next(line for line in fit.report().splitlines() if line.strip().startswith("a:"))
+    assert "(1 at a bound or undetermined)" in row
+    assert "nan" not in row
