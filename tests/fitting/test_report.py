@@ -292,7 +292,7 @@ def test_a_dict_has_the_message_and_the_status() -> None:
 
 
 def test_values_and_errors_have_names() -> None:
-    fit = lmtorch.curve_fit(lambda t, a, b: a + b * t, [0.0, 1.0, 2.0, 3.0], [1.0, 2.1, 2.9, 4.2])
+    fit = curve_fit(lambda t, a, b: a + b * t, [0.0, 1.0, 2.0, 3.0], [1.0, 2.1, 2.9, 4.2])
     assert fit.params == {"a": fit.popt[0], "b": fit.popt[1]}
     assert fit.errors == {"a": fit.stderr[0], "b": fit.stderr[1]}
 
@@ -301,7 +301,7 @@ def test_a_module_takes_the_values_back() -> None:
     torch.manual_seed(0)
     module, x = torch.nn.Linear(2, 1, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64)
     y = x @ torch.tensor([1.0, -2.0], dtype=torch.float64) + 0.5
-    module.load_state_dict(lmtorch.curve_fit(module, x, y).params)
+    module.load_state_dict(curve_fit(module, x, y).params)
     torch.testing.assert_close(module(x)[:, 0], y)
 
 
@@ -309,7 +309,7 @@ def test_annotations_are_no_part_of_a_models_name() -> None:
     def line(t: torch.Tensor, a: float, b: float = 1.0) -> torch.Tensor:
         return a + b * t
 
-    fit = lmtorch.curve_fit(line, [0.0, 1.0, 2.0], [1.0, 2.1, 2.9])
+    fit = curve_fit(line, [0.0, 1.0, 2.0], [1.0, 2.1, 2.9])
     assert "line(t, a, b=1.0)\n" in fit.report()
 
 
@@ -317,7 +317,7 @@ def test_a_batch_with_parameters_at_bounds_has_the_errors_of_the_others() -> Non
     t = np.linspace(0, 1, 9)
     rng = np.random.default_rng(0)
     y = np.stack([1 + t, 2 + t, 1.1 + t]) + 0.1 * rng.standard_normal((3, 9))
-    fit = lmtorch.curve_fit(lambda t, a, b: a + b * t, t, y, bounds=([0, -5], [1.5, 5]), p0=[1, 0])
+    fit = curve_fit(lambda t, a, b: a + b * t, t, y, bounds=([0, -5], [1.5, 5]), p0=[1, 0])
     row = next(line for line in fit.report().splitlines() if line.strip().startswith("a:"))
     assert "(1 at a bound or undetermined)" in row
     assert "nan" not in row
