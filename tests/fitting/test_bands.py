@@ -117,6 +117,13 @@ def test_without_degrees_of_freedom_a_band_is_infinite() -> None:
     assert (upper == INF).all()
 
 
+@UNDETERMINED
+def test_what_no_parameter_moves_is_certain_even_then() -> None:
+    curve, lower, upper = curve_fit(lambda x, a: a * x, [2.0], [6.0]).confidence_band([0.0, 1.0])
+    assert (lower[0], curve[0], upper[0]) == (0, 0, 0)
+    assert upper[1] == INF
+
+
 # ---- coverage --------------------------------------------------------------------------------------------------------
 
 COUNT = 4000

@@ -58,6 +58,23 @@ def test_the_mean_of_the_samples_is_the_fit(kind: str) -> None:
     assert np.all(np.abs(found.samples.mean(0) - fit.popt) < 4 * found.stderr / np.sqrt(SAMPLES))
 
 
+def test_exchanged_residuals_are_as_large_as_the_errors_were() -> None:
+    # those of six points about a line are 1.2 times too small
+    x = np.arange(6.0)
+    y = 2 * x + 1 + noise(6)
+    _, inverse, chisqr = solved(design(x), y)
+    found = curve_fit(line, x, y).bootstrap(SAMPLES)
+    np.testing.assert_allclose(found.stderr, np.sqrt(chisqr / 4 * np.diag(inverse)), rtol=WITHIN)
+
+
+def test_exchanged_residuals_have_no_mean_that_would_move_the_fit() -> None:
+    x = np.linspace(1, 2, 50)
+    fit = curve_fit(lambda x, slope: slope * x, x, x + 1 + noise(50, 0.1))  # without the intercept that is needed
+    assert abs(fit.residual.mean()) > 0.01
+    found = fit.bootstrap(SAMPLES)
+    assert abs(found.samples.mean() - fit["slope"]) < 4 * found.stderr[0] / np.sqrt(SAMPLES)
+
+
 def test_normal_noise_is_that_of_absolute_errors() -> None:
     x = X[::5]
     sigma = 0.1 + 0.2 * np.abs(x)

@@ -60,6 +60,13 @@ def test_defaults_of_the_arguments_are_the_start() -> None:
     assert starts(curve_fit(f, T, Y, [2, 1, 1])) == [2, 1, 1]
 
 
+def test_defaults_go_before_the_middle_of_bounds() -> None:
+    def f(t: Any, a: Any, b: Any = 3) -> Any:
+        return decay(t, a, b, 0.5)
+
+    assert starts(curve_fit(f, T, Y, bounds={"a": (0, 4), "b": (1, 7)})) == [2, 3]
+
+
 def test_a_dict_starts_by_name_and_the_rest_at_one() -> None:
     assert starts(curve_fit(decay, T, Y, {"c": 0.3, "a": 2})) == [2, 1, 0.3]
 

@@ -211,6 +211,20 @@ def test_an_interval_is_open_where_the_data_set_no_limit() -> None:
     assert low == pytest.approx(scanned(lambda t, a, rate: a * torch.exp(-rate * t), t, y, fit, "rate", -1), rel=1e-4)
 
 
+def test_an_end_that_is_far_beyond_the_linear_interval_is_found() -> None:
+    t = np.arange(6.0)
+    y = np.array([1.0, 0.1, -0.04, 0.02, -0.03, 0.01])
+
+    def f(t: Any, a: Any, rate: Any) -> Any:
+        return a * torch.exp(-rate * t)
+
+    fit = curve_fit(f, t, y)
+    profile = fit.profile("rate")
+    end = scanned(f, t, y, fit, "rate", 1)
+    assert end - fit["rate"] > 2 * profile.limit * fit.stderr[1]
+    assert profile.intervals["rate"][1] == pytest.approx(end, rel=1e-4)  # points lie four times as far apart out there
+
+
 @UNDETERMINED
 def test_an_undetermined_parameter_has_an_interval_open_on_both_sides() -> None:
     y = 1.5 * X + 2 + noise(12, 0.4)
