@@ -146,12 +146,14 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     promised = predicted if whole else predicted_decrease(linearization, step).to(cost.dtype)
     # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
     promised = torch.where(valid, promised, torch.inf)
-    relative = torch.linalg.vector_norm(model.scale * (taken if whole else step), dim=-1)
+    # parameters that never had an influence have D = 1 in a step, and would set the length of x in units of their own
+    weight = model.scale if state.scale is None else state.scale
+    relative = torch.linalg.vector_norm(weight * (taken if whole else step), dim=-1)
     eps = problem.eps(state.x)
     noise = rounding(linearization, x, eps)
     cosine = optimality(linearization)
-    alone = torch.linalg.vector_norm(model.scale * single_moves(linearization), ord=torch.inf, dim=-1)
-    relative, alone = (length / torch.linalg.vector_norm(model.scale * x, dim=-1) for length in (relative, alone))
+    alone = torch.linalg.vector_norm(weight * single_moves(linearization), ord=torch.inf, dim=-1)
+    relative, alone = (length / torch.linalg.vector_norm(weight * x, dim=-1) for length in (relative, alone))
     relative, alone = relative.to(cost.dtype), alone.to(cost.dtype)
     status = after_trial(method.tolerances, eps, state.cost, actual, promised, relative, accepted, noise, cosine, alone)
     return state._replace(

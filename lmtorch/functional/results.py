@@ -81,7 +81,7 @@ class Results:
             reduction = trial.cost - state.cost
         status = shaped(state.status)
         return Iterate(
-            self._structure(shaped(state.x)),
+            self._structure(shaped(state.x).clone()),  # a callback may write into what it is given
             self._number(shaped(state.cost)),
             number,
             1 + int(state.trials.max()),

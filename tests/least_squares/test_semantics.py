@@ -95,8 +95,13 @@ def test_one_evaluation_gives_scipys_fields(loss: Any, f_scale: float, jac: Any)
     ours = least_squares(lifted, 2.0, jac, loss=loss, f_scale=f_scale, max_nfev=1)
     for name in ("x", "fun", "active_mask", "nfev", "njev", "status", "success"):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    for name in ("cost", "grad", "jac", "optimality"):  # a few operations in another order
+    for name in ("cost", "grad", "optimality"):  # a few operations in another order
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-14, err_msg=name)
+    # beyond the inflection of ρ the curvature is not positive, and what stands in its place is each one's own choice
+    if theirs.jac[0, 0] > 1e-6:
+        np.testing.assert_allclose(ours.jac, theirs.jac, rtol=1e-14)
+    else:
+        assert ours.jac[0, 0] > 0
     assert ours.status is Status.EVALUATIONS
 
 

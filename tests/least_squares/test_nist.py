@@ -1,0 +1,67 @@
+"""NIST's reference problems with default options and at tight tolerances, beside MINPACK's lmder."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import leastsq
+from torch import Tensor
+
+from lmtorch import Solution, least_squares
+
+from ..nist import PROBLEMS, log_relative_error
+from .setting import F64
+
+STARTS = [(name, start) for name in PROBLEMS for start in (0, 1)]
+TIGHT = 1e-15
+
+
+def begin(name: str, start: int) -> Tensor:
+    return torch.tensor(PROBLEMS[name].starts[start], dtype=F64)
+
+
+@cache
+def default(name: str, start: int) -> Solution:
+    return least_squares(PROBLEMS[name].residual, begin(name, start))
+
+
+def digits(name: str, start: int) -> float:
+    return log_relative_error(default(name, start).x, PROBLEMS[name].certified)
+
+
+@pytest.mark.parametrize(("name", "start"), STARTS)
+def test_at_least_six_digits_are_right_and_it_is_called_a_success(name: str, start: int) -> None:
+    assert digits(name, start) >= 6
+    assert default(name, start).success, default(name, start).message
+
+
+def test_the_mean_is_within_a_quarter_digit_of_what_is_printed() -> None:
+    # eleven printed digits allow a mean of 10.74; the certified values themselves are rounded
+    found = [digits(name, start) for name, start in STARTS]
+    assert len(found) == 54
+    assert sum(found) / 54 >= 10.5, sum(found) / 54
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_residual_sum_of_squares_is_the_certified_one(name: str) -> None:
+    # Lanczos1's, 1.4e-25, is the square of the round-off of its data
+    certified = PROBLEMS[name].certified_rss
+    assert 2 * float(default(name, 0).cost) == pytest.approx(certified, rel=1e-9, abs=1e-20)
+
+
+def test_no_more_evaluations_are_spent_than_by_minpack_at_the_same_tolerances() -> None:
+    mine = theirs = 0
+    for name, start in STARTS:
+        residual = PROBLEMS[name].residual
+        jacobian = torch.func.jacfwd(residual)
+        solution = least_squares(residual, begin(name, start), ftol=TIGHT, xtol=TIGHT, gtol=TIGHT)
+        mine += solution.nfev
+        with np.errstate(all="ignore"):  # trials that overflow are refused, but NumPy warns first
+            *_, info, _, _ = leastsq(
+                lambda x, f=residual: f(torch.from_numpy(x)).numpy(), begin(name, start).numpy(),
+                Dfun=lambda x, j=jacobian: j(torch.from_numpy(x)).numpy(), ftol=TIGHT, xtol=TIGHT, gtol=TIGHT,
+                full_output=True, maxfev=10_000,
+            )  # fmt: skip
+        theirs += info["nfev"]
+    assert mine <= theirs, (mine, theirs)
