@@ -165,8 +165,8 @@ def least_squares(
     found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact, box)
     if not found.finite and not unknowns.batched and n_starts == 1:
         raise InputError(
-            "the residuals are not finite at x0: NaN or infinity among them. Start elsewhere, keep the parameters "
-            "where the model is defined by bounds, or look for NaN in the data."
+            "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
+            "parameters where the model is defined by bounds, or look for NaN in the data."
         )
     setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
     results = Results(unknowns, setup.lead, setup.problem.bounds, options.loss_scale)

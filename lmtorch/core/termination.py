@@ -61,7 +61,7 @@ _MESSAGES = {
     Status.STOPPED: "stopped by the callback",
     Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
     Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
-    Status.FLAT: "flat: the Jacobian is zero; no parameter has any influence on the residuals there",
+    Status.FLAT: "flat: no parameter has any influence there; J is zero, or f_scale is so small that all is rejected",
     Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
 }
 

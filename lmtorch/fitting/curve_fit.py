@@ -104,6 +104,7 @@ def curve_fit(
     for name in ("args", "kwargs", "in_dims", "x0", "fun"):
         if name in options:
             raise InputError(f"{name} is not an option of curve_fit: put constants into f itself.")
+    fixed = (fixed,) if isinstance(fixed, str) else fixed
     joint = shared is not None
     data = gather(
         xdata, ydata, sigma, mask,

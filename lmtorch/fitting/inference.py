@@ -102,10 +102,8 @@ class Inference:
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
-        bend = (rho.first + 2 * (residual / scale[..., None]).square() * rho.second).clamp(
-            min=torch.finfo(self.u.dtype).eps
-        )
-        return sandwich(jacobian / bend.sqrt()[..., None], residual, rho, scale, self.freedom, self.held)
+        _, weights = Robust(self.loss.rho, scale).weights(self.residual)  # by which the loop has rescaled the rows
+        return sandwich(jacobian / weights.sqrt()[..., None], residual, rho, scale, self.freedom, self.held)
 
     @cached_property
     def slopes(self) -> Tensor:

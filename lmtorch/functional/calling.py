@@ -1,6 +1,7 @@
 """How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class Calling:
     def count(args: tuple[Any, ...], dims: tuple[Any, ...]) -> int | None:
         """How many problems the arguments are of; None: of one."""
         leaves = [
-            torch.as_tensor(leaf) if isinstance(leaf, np.ndarray | Tensor) else None for leaf in tree_leaves(args)
+            leaf if isinstance(leaf, Tensor) else torch.empty(leaf.shape) if isinstance(leaf, np.ndarray) else None
+            for leaf in tree_leaves(args)
         ]
         flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
         for leaf, dim in zip(leaves, flat, strict=True):
@@ -73,11 +75,19 @@ class Calling:
 
     def detached(self) -> "Calling":
         """The same without the graph of the arguments, for the loop."""
-        other = object.__new__(Calling)
-        other.__dict__.update(self.__dict__)
+        other = copy(self)
         other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         other.kwargs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self.kwargs)
         other.shares = tuple(share.detach() for share in self.shares)
+        return other
+
+    def _on_tensors(self) -> "Calling":
+        """The same, called on tensors."""
+        device = self.unknowns.start.device
+        other = copy(self)
+        other.arrays = False
+        other.leaves = [to_tensor(leaf, device) for leaf in self.leaves]
+        other.kwargs = tree_map(lambda leaf: to_tensor(leaf, device), self.kwargs)
         return other
 
     def differentiable(self) -> bool:
@@ -108,7 +118,12 @@ class Calling:
         """The user's Jacobian (m, n) as a function of the parameters and shares of one problem."""
 
         def matrix(params: Params, *shares: Tensor) -> Tensor:
-            result = self(function, params, *shares)
+            try:
+                result = self(function, params, *shares)
+            except TypeError:  # a function that runs on arrays may have a Jacobian in torch
+                if not self.arrays:
+                    raise
+                result = self._on_tensors()(function, params, *shares)
             if isinstance(result, Tensor):
                 return result
             if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here

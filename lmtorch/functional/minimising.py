@@ -89,9 +89,11 @@ def _look(problem: Problem, state: State, tolerances: Tolerances, estimated: boo
     if problem.bounds is not None:
         free = problem.bounds.free(x, model.gradient)
     assert state.status is not None
+    assert state.cost is not None
     status = state.status
-    # where no parameter has any influence the gradient vanishes, and says nothing
-    flat = (model.column_norms == 0).all(-1) & (status > 0) & (status != Status.ZERO)
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
+    rejected = (problem.loss.influence(residual) == 0).all(-1)
+    flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0) & (status != Status.ZERO)
     cosine = optimality(model.freeze(free))
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)

@@ -100,7 +100,9 @@ def _black_box(make: Callable[[bool], Calling], error: Exception | None) -> Foun
             continue
         return _found(calling, residual, 0, black_box=True)
     assert first is not None
-    raise first if error is None or isinstance(error, InputError) else error
+    # NumPy's refusal of tensors says nothing of what is wrong with the function
+    foreign = isinstance(error, InputError) or "numpy" in str(error).lower()
+    raise first if error is None or foreign else error
 
 
 def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool) -> Found:

@@ -37,14 +37,17 @@ def with_estimated_scale(
     """The problem with its C (...,), and where the fit ended."""
     tuning, rough = efficient(robust.rho), replace(method, polish=0)
     # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
-    scale = tuning * deviation(problem, x)
+    residual, n = _residual(problem, x), x.shape[-1]
+    counted = residual != 0  # a point that is met exactly at the start has been left out, with weight zero
+    scale = tuning * deviation(residual, n, counted)
     state = descend(replace(problem, loss=Robust(soft_l1, 0.1 * scale)), rough, State(x), trials=trials, watch=watch)
     scale = torch.full_like(scale, torch.inf)  # none yet of the loss itself
     going = torch.arange(len(x), device=x.device) if x.ndim > 1 else None  # problems whose C is not settled
     for _ in range(ROUNDS):
         part = problem if going is None else problem.take(going)
         spent = state if going is None else take(state, going)
-        before, now = scale if going is None else scale[going], tuning * deviation(part, spent.x)
+        before, left = (scale, counted) if going is None else (scale[going], counted[going])
+        now = tuning * deviation(_residual(part, spent.x), n, left)
         moving = ~((now - before).abs() <= SETTLED * now)
         if not bool(moving.any()):
             break
@@ -90,13 +93,19 @@ def efficient(rho: Callable[[Tensor], Rho]) -> float:
     return 1.0 if excess(low) > 0 else float(brentq(excess, low, WIDEST, xtol=1e-6))
 
 
-def deviation(problem: Problem, x: Tensor) -> Tensor:
-    """1.4826 · median |r|, (...,), positive."""
-    (part,) = problem.residual.parts()
-    size = problem.source.evaluate(part, problem.residual.params(x)).abs().to(problem.dtype)
-    ordered = size.nan_to_num(torch.inf).sort(-1).values
-    skipped = min(x.shape[-1] - 1, size.shape[-1] // 2)
-    estimate = NORMAL * ordered[..., skipped:].quantile(0.5, -1)
+def deviation(residual: Tensor, n: int, counted: Tensor) -> Tensor:
+    """1.4826 · median |r| of those that count (..., m), (...,), positive."""
+    counted = counted & residual.isfinite()
+    ordered, count = torch.where(counted, residual.abs(), torch.inf).sort(-1).values, counted.sum(-1)
+    skipped = torch.minimum(torch.full_like(count, n - 1), count // 2)
+    middle = (skipped + count - 1).clamp(min=0)  # twice the place of the median
+    pair = ordered.gather(-1, torch.stack([middle // 2, (middle + 1) // 2], -1))
+    estimate = torch.where(count > 0, NORMAL * pair.mean(-1), 0.0)
     # data that more than half of are met exactly have no width: all that differ count as outliers
-    tiny = torch.finfo(size.dtype).eps * ordered[..., -1].clamp(max=torch.finfo(size.dtype).max)
+    tiny = torch.finfo(residual.dtype).eps * torch.where(ordered.isfinite(), ordered, 0.0).amax(-1)
     return torch.maximum(estimate, tiny).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _residual(problem: Problem, x: Tensor) -> Tensor:
+    (part,) = problem.residual.parts()
+    return problem.source.evaluate(part, problem.residual.params(x)).to(problem.dtype)

@@ -84,6 +84,9 @@ class Barron:
         return Rho(value, first, (half - 1) / bend * torch.exp((half - 2) * grown))
 
 
+CRUMB = 0.01  # of ρ′, at least, is the curvature of a row
+
+
 @dataclass(frozen=True)
 class Robust:
     """½ Σ C² ρ((r/C)²).
@@ -102,11 +105,18 @@ class Robust:
 
     def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Rows times √W, residuals ρ′r/√W, W = ρ′ + 2zρ″."""
+        first, curvature = self.weights(residual)
+        root = curvature.sqrt()
+        return residual * first / root, jacobian * root[..., None]
+
+    def weights(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """ρ′, and W = ρ′ + 2zρ″ kept positive, of the shape of the residuals."""
         z = self._squares(residual)
         rho = self.rho(z)
-        # beyond the inflection W would be negative: leave a positive crumb, as scipy does
-        weight = (rho.first + 2 * z * rho.second).clamp(min=torch.finfo(z.dtype).eps).sqrt()
-        return residual * rho.first / weight, jacobian * weight[..., None]
+        # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves ε, but then a residual
+        # ρ′r/√W is 10⁸ times too large, and its digits are missed where it must cancel in Jᵀr
+        floor = (CRUMB * rho.first).clamp(min=torch.finfo(z.dtype).eps)
+        return rho.first, torch.maximum(rho.first + 2 * z * rho.second, floor)
 
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r."""

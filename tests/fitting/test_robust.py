@@ -159,3 +159,16 @@ def test_masked_points_are_not_counted_by_the_scatter_of_a_prediction() -> None:
     masked = curve_fit(decay, T, y, [2.5, 1.3, 0.5], mask=kept, **options).prediction_band(T)
     shorter = curve_fit(decay, T[kept], y[kept], [2.5, 1.3, 0.5], **options).prediction_band(T)
     np.testing.assert_allclose(masked.upper, shorter.upper, rtol=1e-7)
+
+
+def test_points_that_are_left_out_have_no_say_in_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    t = np.linspace(0, 4, 60)
+    y = 2.5 * np.exp(-1.3 * t) + 0.05 * rng.standard_normal(60)
+    y[::10] += 2
+    kept = rng.random(60) < 0.5
+    f = lambda t, a, k: a * torch.exp(-k * t)
+    whole = curve_fit(f, t, y, mask=kept, loss="huber", f_scale="mad")
+    short = curve_fit(f, t[kept], y[kept], loss="huber", f_scale="mad")
+    np.testing.assert_allclose(whole.solution.f_scale, short.solution.f_scale, rtol=1e-5)  # to which it is estimated
+    np.testing.assert_allclose(whole.popt, short.popt, rtol=1e-5)

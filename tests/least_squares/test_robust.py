@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
-from lmtorch import InputError, Solution, least_squares
+from lmtorch import InputError, Solution, Status, least_squares
 from lmtorch.losses.robust import Barron, Robust, cauchy
 
 from .setting import F64, T, decay, noisy, scipys
@@ -267,6 +267,24 @@ def test_outliers_pull_robust_fits_less(seed: int) -> None:
     plain = (fit(y).x - truth).norm()
     for loss in ("soft_l1", "huber", "cauchy", "barron"):  # from far off the others may end in a minimum on outliers
         assert (fit(y, loss=loss, f_scale=0.1).x - truth).norm() < plain, loss
+
+
+def test_a_loss_that_rejects_every_residual_is_no_success() -> None:
+    solution = least_squares(lambda x: x - torch.tensor([5.0, 6.0]), torch.zeros(2), loss="tukey", f_scale=0.1)
+    assert solution.status is Status.FLAT
+    assert "f_scale" in solution.message
+
+
+def test_huber_comes_to_rest_on_its_straight_parts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 1, 30, dtype=F64)
+    y = 1 + 2 * t + 0.1 * torch.randn(300, 30, dtype=F64, generator=generator)
+    y[torch.rand(300, 30, generator=generator) < 0.1] += 1
+    solution = least_squares(
+        lambda x, y: x[0] + x[1] * t - y, torch.zeros(2, dtype=F64), args=(y,), in_dims=(None, 0), loss="huber",
+        f_scale=0.15,
+    )  # fmt: skip
+    assert solution.success.all()  # no digits are lost to rows whose curvature is gone
 
 
 def test_black_boxes_are_fitted_robustly_too() -> None:
