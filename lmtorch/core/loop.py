@@ -12,7 +12,7 @@ from time import perf_counter
 
 import torch
 
-from .._masks import select
+from .._masks import select, settled
 from ..damping.base import Model, Outcome, Proposal, gain_ratio
 from ..damping.scaling import positive
 from ..linearizations.base import optimality, predicted_decrease, single_moves
@@ -47,18 +47,22 @@ def descend(
     state, model = linearize(problem, method, state)
     whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
     for _ in range(trials):
+        assert state.status is not None
+        if not single and settled(state.status != Status.RUNNING):  # the point itself has said so
+            break
         state = attempt(problem, method, state, model)
         accepted, running = flags(state)  # the one host read of an iteration
-        if watch is not None and watch(working.all(state)):
-            left = Status.STOPPED
-            break
-        if not running or (single and accepted):
-            left = Status.RUNNING
-            break
-        if accepted:
+        ended = not running or (single and accepted)
+        if accepted and not ended:
             assert state.status is not None
             problem, state, _ = working.thin(problem, state, state.status == Status.RUNNING, running, None)
             state, model = linearize(problem, method, state)
+        if watch is not None and watch(working.all(state)):
+            left = Status.STOPPED
+            break
+        if ended:
+            left = Status.RUNNING
+            break
     state = working.all(state)
     assert state.status is not None
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))

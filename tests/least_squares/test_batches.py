@@ -360,3 +360,25 @@ def test_in_dims_that_do_not_fit_are_refused(name: str) -> None:
     start, dims, args, message = NO_FIT[name]
     with pytest.raises(InputError, match=message):
         least_squares(residual, start, args=args, in_dims=dims)
+
+
+def test_ten_thousand_fits_are_one_call() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 1, 50, dtype=F64)
+    share = torch.rand(10_000, 4, dtype=F64, generator=generator)
+    truth = torch.tensor([1.0, 0.3, 0.05, 0.0], dtype=F64) + share * torch.tensor([2.0, 0.4, 0.1, 0.5], dtype=F64)
+
+    def peak(x: Tensor, y: Tensor) -> Tensor:
+        return x[0] * torch.exp(-0.5 * ((t - x[1]) / x[2]) ** 2) + x[3] - y
+
+    y = torch.vmap(peak, (0, None))(truth, torch.zeros(50, dtype=F64))
+    y += 0.02 * torch.randn(y.shape, dtype=F64, generator=generator)
+    start = torch.tensor([1.0, 0.5, 0.1, 0.0], dtype=F64)
+    many = least_squares(peak, start, args=(y,), in_dims=(None, 0))
+    assert many.x.shape == (10_000, 4)
+    assert many.success.float().mean() > 0.999
+    assert ((many.x - truth).abs().median(0).values < torch.tensor([0.02, 0.002, 0.002, 0.01], dtype=F64)).all()
+    for i in range(0, 10_000, 500):
+        one = least_squares(peak, start, args=(y[i],))
+        torch.testing.assert_close(many.x[i], one.x, rtol=1e-9, atol=1e-12)
+        assert many.status[i] == one.status
