@@ -74,11 +74,7 @@ class Results:
         whole = state.x.shape[:-1].numel() == self._size()
         shaped = self._shaped if whole else lambda t: t
         before, self.cost = self.cost, state.cost
-        reduction = (
-            torch.zeros_like(state.cost) if before is None or before.shape != state.cost.shape else before - state.cost
-        )
-        if before is None:
-            reduction = trial.cost - state.cost
+        reduction = (trial.cost if before is None or before.shape != state.cost.shape else before) - state.cost
         status = shaped(state.status)
         return Iterate(
             self._structure(shaped(state.x).clone()),  # a callback may write into what it is given
