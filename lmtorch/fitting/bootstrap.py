@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._errors import InputError
+from ..core.termination import Status
 from ..functional.calling import to_array
 from .inference import Inference
 
@@ -86,7 +87,7 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
         solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
     found = torch.as_tensor(solution.x).reshape(samples, -1)
-    good = to_array(torch.as_tensor(solution.status)) > -4  # a stall at round-off is as good as it gets
-    good &= to_array(torch.as_tensor(solution.status)) != 0
+    status = to_array(torch.as_tensor(solution.status))
+    good = (status > 0) | (status == Status.STALLED)  # a stall at round-off is as good as it gets
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
     return Bootstrap(fit.names, p[good], int((~good).sum()))

@@ -15,6 +15,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 
 from .._errors import InputError
+from ..core.termination import Status
 from ..functional.calling import to_array
 from .inference import Inference
 
@@ -122,7 +123,7 @@ def _refit(
     solution = fitter.solve(start, bounds=(lower, upper), verbose=0, callback=None, history=False)
     cost, found = to_array(torch.as_tensor(solution.cost)), to_array(torch.as_tensor(solution.status))
     for (name, i, held), c, status in zip(tasks, cost, found, strict=True):
-        if np.isfinite(c) and status != -5:
+        if np.isfinite(c) and status != Status.NOT_FINITE:
             rise = max(0.0, (2 * float(c) - least) / variance)
             seen[name][held] = float(np.sign(held - float(center[i])) * np.sqrt(rise))
 
