@@ -21,6 +21,7 @@ from .core.state import State
 from .core.termination import Status
 from .damping.base import Damping
 from .damping.scaling import Scaling
+from .functional.watch import say
 from .jacobians.base import JacobianSource
 from .jacobians.ladder import Ladder
 from .losses.base import Loss
@@ -179,7 +180,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         else:
             plan, ladder = self._last
             text = choose.explanation(plan, tuple(ladder.refusals))
-        print(text)  # noqa: T201  # the public face promises it: "`opt.explain()` prints the choice"
+        say(text)
 
     @torch.no_grad()
     # torch declares a float, or a closure of one; residuals are tensors, and to read the loss would wait for the device

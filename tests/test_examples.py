@@ -1,18 +1,13 @@
 """Every example runs, at a small size, and ends where it should."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-matplotlib = pytest.importorskip("matplotlib")
-matplotlib.use("Agg")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import lmtorch  # noqa: E402
-from examples import (  # noqa: E402
+import lmtorch
+from examples import (
     curve_fit_nist,
     demo,
     enzyme_kinetics,
@@ -26,6 +21,9 @@ from examples import (  # noqa: E402
     sinc_network,
     spectrum_peak,
 )
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
 
 
 def test_the_curve_fit_agrees_with_the_certificate(tmp_path: Path) -> None:

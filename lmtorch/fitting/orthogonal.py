@@ -59,8 +59,8 @@ class Displaced:
         return Part(lambda params: self.calling.residual(params, moved[0]), _run, black_box=self.black_box)
 
     def parts(self) -> Iterable[Part]:
-        """There is none without δ: see `part_at`."""
-        raise NotImplementedError
+        """All rows, with no point displaced."""
+        yield self.part_at(self.x.new_zeros(self.x.shape[-1], self.predictors))
 
     def replay(self) -> AbstractContextManager[None]:
         """A pure function draws nothing."""

@@ -9,6 +9,7 @@ Reference: Gould et al., On differentiating parameterized argmin and argmax prob
 implicit function theorem (2013).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,9 +47,7 @@ def attach(
         largest = values.abs().amax(-1, keepdim=True)
         kept = values.abs() > x.shape[-1] * torch.finfo(x.dtype).eps * largest
         inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
-        # torch 2.13 left `apply` without annotations
-        attached: Tensor = _Implicit.apply(gradient, x.detach(), vectors, inverse)  # type: ignore[no-untyped-call]
-    return attached
+        return _implicit(gradient, x.detach(), vectors, inverse)
 
 
 class _Implicit(torch.autograd.Function):
@@ -66,8 +65,7 @@ class _Implicit(torch.autograd.Function):
         gradient, vectors, inverse = ctx.saved_tensors
         inside = inverse * (vectors.mT @ cotangent[..., None])[..., 0]
         result = -(vectors @ inside[..., None])[..., 0]
-        # without annotations, as above
-        return _Once.apply(result, gradient), None, None, None  # type: ignore[no-untyped-call]
+        return _once(result, gradient), None, None, None
 
 
 class _Once(torch.autograd.Function):
@@ -92,3 +90,8 @@ class _Once(torch.autograd.Function):
             "a solution of least_squares can be differentiated once: its second derivatives would need those of the "
             "Hessian. Take them by differences of first ones."
         )
+
+
+# torch 2.13 has no types for them
+_implicit: Callable[..., Tensor] = _Implicit.apply
+_once: Callable[..., Tensor] = _Once.apply

@@ -224,7 +224,9 @@ def test_a_value_is_written_to_the_digits_that_its_error_leaves(value: float, er
 def test_what_is_written_is_within_half_a_unit_of_the_error(value: float, exponent: float) -> None:
     error = 10**exponent
     text = with_error(value, error)
-    number, digit = re.fullmatch(r"(-?[\d.]+)\((\d)\)", text).groups()  # type: ignore[union-attr]
+    match = re.fullmatch(r"(-?[\d.]+)\((\d)\)", text)
+    assert match is not None
+    number, digit = match.groups()
     unit = 10.0 ** -len(number.partition(".")[2])
     assert abs(float(number) - value) <= 0.5 * unit * (1 + 1e-6) + 1e-9 * abs(value)
     assert abs(int(digit) * unit - error) <= 0.5 * unit * (1 + 1e-9)

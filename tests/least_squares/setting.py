@@ -1,11 +1,10 @@
-"""What scipy's own tests of `least_squares` minimise, and references that are not of our making."""
+"""What scipy's own tests of `least_squares` minimise."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import OptimizeResult, least_squares
 from torch import Tensor
 
 F64 = torch.float64
@@ -40,22 +39,6 @@ class Counted:
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.points.append(x.detach().clone() if isinstance(x, Tensor) else np.copy(x))
         return self.function(x, *args, **kwargs)
-
-
-def scipys(
-    residual: Callable[[Tensor], Tensor], start: Any, bounds: Any = (-INF, INF), **options: Any
-) -> OptimizeResult:
-    """scipy's solution of a torch function with the exact Jacobian, as tight as it goes unless told otherwise."""
-    jacobian = torch.func.jacfwd(residual)
-    tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": "jac", "max_nfev": 10_000}
-    with np.errstate(all="ignore"):  # scipy rejects a trial that overflows, but NumPy warns first
-        return least_squares(
-            lambda x: residual(torch.from_numpy(x)).numpy(),
-            np.asarray(start, dtype=np.float64),
-            jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
-            bounds=bounds,
-            **(tight | options),
-        )
 
 
 T = torch.linspace(0, 4, 40, dtype=F64)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lmtorch import FallbackWarning, InputError, least_squares
 
-from .setting import F64, Counted, T, decay, noisy, scipys
+from ..references import scipy_solution
+from .setting import F64, Counted, T, decay, noisy
 
 START = [2.0, 1.0, 0.1]
 Y = noisy()
@@ -34,7 +35,7 @@ def jacobian(x: np.ndarray) -> np.ndarray:
     return np.stack([np.exp(-x[1] * t), -x[0] * t * np.exp(-x[1] * t), np.ones_like(t)], 1)
 
 
-EXPECTED = scipys(residual, START).x
+EXPECTED = scipy_solution(residual, START).x
 
 
 def warned(function: Callable[..., Any], start: Any, *args: Any, **options: Any) -> tuple[Any, list[str]]:
@@ -281,7 +282,7 @@ def test_residuals_may_come_in_a_tree() -> None:
 
     solution = least_squares(function, torch.tensor(START, dtype=F64))
     assert solution.fun.shape == (44,)
-    theirs = scipys(lambda x: torch.cat([residual(x), 0.1 * x, x[:1] - 2]), START)
+    theirs = scipy_solution(lambda x: torch.cat([residual(x), 0.1 * x, x[:1] - 2]), START)
     np.testing.assert_allclose(solution.x, theirs.x, rtol=1e-7)
 
 

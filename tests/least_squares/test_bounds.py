@@ -15,7 +15,8 @@ from torch import Tensor
 from lmtorch import InputError, Solution, Status, least_squares
 
 from ..bounded import BOUNDED, PUBLISHED
-from .setting import F64, INF, Counted, decay, lifted, lifted_jacobian, noisy, rosenbrock, rosenbrock_jacobian, scipys
+from ..references import scipy_solution
+from .setting import F64, INF, Counted, decay, lifted, lifted_jacobian, noisy, rosenbrock, rosenbrock_jacobian
 
 SAME = 1e-8  # relative difference of costs that counts as the same minimum
 ZERO = 1e-16  # the cost that counts as zero
@@ -31,7 +32,9 @@ def ours(name: str) -> Solution:
 def theirs(name: str) -> float:
     """The cost of scipy's trf with its default scaling and budget."""
     problem = BOUNDED[name]
-    return float(scipys(problem.residual, problem.start, problem.bounds, x_scale=1.0, max_nfev=None).cost)
+    return float(
+        scipy_solution(problem.residual, problem.start, bounds=problem.bounds, x_scale=1.0, max_nfev=None).cost
+    )
 
 
 def solved(cost: float, best: float) -> bool:
@@ -218,7 +221,7 @@ def test_equal_bounds_fix_a_variable(bounds: Any) -> None:
         found = least_squares(
             lambda x: decay(x) - y, torch.tensor([2.0, 1.0, 0.0], dtype=F64), bounds=([2, -INF, -INF], [2, INF, INF])
         ).x
-    expected = scipys(lambda v: decay(torch.cat([torch.tensor([2.0], dtype=F64), v])) - y, [1.0, 0.0])
+    expected = scipy_solution(lambda v: decay(torch.cat([torch.tensor([2.0], dtype=F64), v])) - y, [1.0, 0.0])
     assert found[0] == 2
     np.testing.assert_allclose(found[1:], expected.x, rtol=1e-7)
 

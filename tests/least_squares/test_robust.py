@@ -16,7 +16,8 @@ from torch import Tensor
 from lmtorch import InputError, Solution, Status, least_squares
 from lmtorch.losses.robust import Barron, Robust, cauchy
 
-from .setting import F64, T, decay, noisy, scipys
+from ..references import scipy_solution
+from .setting import F64, T, decay, noisy
 
 START = [2.0, 1.0, 0.1]
 SCIPYS = ("soft_l1", "huber", "cauchy", "arctan")
@@ -69,7 +70,7 @@ def fit(y: Tensor, **options: Any) -> Solution:
 def test_the_minimum_is_scipys(loss: str, f_scale: float, seed: int) -> None:
     y = contaminated(seed)
     mine = fit(y, loss=loss, f_scale=f_scale)
-    theirs = scipys(lambda x: decay(x) - y, START, loss=loss, f_scale=f_scale)
+    theirs = scipy_solution(lambda x: decay(x) - y, START, loss=loss, f_scale=f_scale)
     assert mine.success
     assert float(mine.cost) == pytest.approx(theirs.cost, rel=1e-9)
     # the default tolerance leaves 1e-10 of the cost, and that is the square of what it leaves of x
@@ -125,7 +126,7 @@ def test_losses_that_scipy_lacks_have_the_minimum_that_it_finds_by_a_function(lo
         return torch.stack([FORMULAS[loss](t), first(t), second(t)]).numpy()
 
     mine = fit(y, loss=loss, f_scale=0.3)
-    theirs = scipys(lambda x: decay(x) - y, START, loss=rows, f_scale=0.3)
+    theirs = scipy_solution(lambda x: decay(x) - y, START, loss=rows, f_scale=0.3)
     assert float(mine.cost) == pytest.approx(theirs.cost, rel=1e-9)
     np.testing.assert_allclose(mine.x, theirs.x, rtol=1e-5, atol=1e-6)
 
@@ -153,7 +154,7 @@ def cubic_tensor_rows(z: Tensor) -> Tensor:
 def test_a_function_may_be_the_loss_in_torch_or_numpy(loss: Any, f_scale: Any) -> None:
     y = contaminated()
     mine = fit(y, loss=loss, f_scale=f_scale)
-    theirs = scipys(lambda x: decay(x) - y, START, loss=cubic_rows, f_scale=float(mine.f_scale))
+    theirs = scipy_solution(lambda x: decay(x) - y, START, loss=cubic_rows, f_scale=float(mine.f_scale))
     np.testing.assert_allclose(mine.x, theirs.x, rtol=1e-5, atol=1e-6)
 
 
@@ -241,7 +242,7 @@ def test_forty_percent_outliers_are_rejected(loss: str, seed: int) -> None:
     inliers = (y - decay(torch.tensor([2.5, 1.3, 0.3], dtype=F64))).abs() < 1
     assert inliers.sum() == 24
     solution = fit(y, loss=loss, f_scale="mad")
-    clean = scipys(lambda x: (decay(x) - y)[inliers], START)
+    clean = scipy_solution(lambda x: (decay(x) - y)[inliers], START)
     # within two of the standard errors that the good data leave
     J = clean.jac
     errors = np.sqrt(np.diag(np.linalg.inv(J.T @ J)) * 2 * clean.cost / (24 - 3))

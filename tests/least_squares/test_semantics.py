@@ -84,7 +84,7 @@ def test_diff_step_is_the_relative_step_of_finite_differences(diff_step: Any) ->
 
 def test_options_in_a_dict_are_refused_by_python() -> None:
     with pytest.raises(TypeError, match="options"):
-        least_squares(lifted, 2.0, options={"max_nfev": 100})  # type: ignore[call-arg]
+        least_squares(lifted, 2.0, options={"max_nfev": 100})
 
 
 @pytest.mark.parametrize("jac", [lifted_jacobian, None])

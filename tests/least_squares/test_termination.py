@@ -13,7 +13,8 @@ from torch import Tensor
 from lmtorch import Status, least_squares
 
 from ..problems import CLASSICAL, freudenstein_roth
-from .setting import F64, Counted, T, decay, noisy, rosenbrock, rosenbrock_jacobian, scipys
+from ..references import scipy_solution
+from .setting import F64, Counted, T, decay, noisy, rosenbrock, rosenbrock_jacobian
 
 START = torch.tensor([2.0, 1.0, 0.1], dtype=F64)
 Y = noisy()
@@ -37,7 +38,7 @@ def test_a_cost_that_changes_no_more_is_said_of_a_nonlinear_fit() -> None:
     solution = least_squares(residual, START, gtol=None, xtol=None)
     assert solution.status is Status.COST
     assert solution.status == 2
-    assert float(solution.cost) == pytest.approx(scipys(residual, START).cost, rel=1e-10)
+    assert float(solution.cost) == pytest.approx(scipy_solution(residual, START).cost, rel=1e-10)
 
 
 def test_a_step_that_changes_nothing_is_said_where_only_steps_count() -> None:
@@ -45,7 +46,7 @@ def test_a_step_that_changes_nothing_is_said_where_only_steps_count() -> None:
     solution = least_squares(residual, START, gtol=None, ftol=None, xtol=1e-5)
     assert solution.status is Status.STEP
     assert solution.status == 3
-    np.testing.assert_allclose(solution.x, scipys(residual, START).x, rtol=1e-7)
+    np.testing.assert_allclose(solution.x, scipy_solution(residual, START).x, rtol=1e-7)
 
 
 def test_residuals_of_zero_are_said_of_a_root() -> None:
@@ -93,7 +94,7 @@ def test_tolerances_below_round_off_end_in_a_stall_at_the_minimum() -> None:
     solution = least_squares(residual, START, ftol=0, xtol=0, gtol=0)
     assert solution.status is Status.STALLED
     assert not solution.success
-    np.testing.assert_allclose(solution.x, scipys(residual, START).x, rtol=1e-9)
+    np.testing.assert_allclose(solution.x, scipy_solution(residual, START).x, rtol=1e-9)
 
 
 @pytest.mark.parametrize("tolerance", [1e-20, 1e-16, 0.0])
@@ -104,7 +105,7 @@ def test_single_precision_stalls_rather_than_run_on_where_no_tolerance_can_be_me
     )
     assert solution.status in (Status.STALLED, Status.COST, Status.STEP, Status.GRADIENT)
     assert solution.nfev < 50
-    np.testing.assert_allclose(solution.x, scipys(residual, START).x, rtol=1e-3)
+    np.testing.assert_allclose(solution.x, scipy_solution(residual, START).x, rtol=1e-3)
 
 
 @JACOBIANS
@@ -209,7 +210,9 @@ def test_a_parameter_without_influence_at_the_start_does_not_set_the_length_of_t
     assert gain(function, solution.x) < 1e-8
 
 
-@pytest.mark.xfail(reason="‖D x‖, in whose units a step is short, grows with the column that goes to infinity")
+# a known fault, in docs/least_squares.md, kept where a cure will show: three rules were tried, of which one did not cure
+# it, one took the roots of other problems for no success, and one two of NIST's minima
+@pytest.mark.xfail(reason="towards a pole ‖D x‖, by which a step is measured, has no bound: docs/least_squares.md")
 def test_a_run_against_a_pole_is_no_success() -> None:
     y = torch.randn(len(T), dtype=F64, generator=torch.Generator().manual_seed(0))
     # the logarithm is tried for what only the exponential can mend: x₂ → −5, where ‖D x‖ has no bound
