@@ -16,7 +16,7 @@ from .fitter import Fitter
 from .inference import Inference
 from .models import model_of
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check, start_of
+from .preparing import bounds_of, box_of, check, names_of, start_of
 from .result import CurveFit
 
 FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler")  # options of the first fit alone
@@ -37,7 +37,7 @@ def curve_fit(
     full_output: bool = False,
     nan_policy: str | None = None,
     mask: Any = None,
-    fixed: Sequence[str] | Mapping[str, float] = (),
+    fixed: str | Sequence[str] | Mapping[str, float] = (),
     ties: Mapping[str, Tie] | None = None,
     transforms: Mapping[str, Transform] | None = None,
     shared: Sequence[str] | None = None,
@@ -104,7 +104,6 @@ def curve_fit(
     for name in ("args", "kwargs", "in_dims", "x0", "fun"):
         if name in options:
             raise InputError(f"{name} is not an option of curve_fit: put constants into f itself.")
-    fixed = (fixed,) if isinstance(fixed, str) else fixed
     joint = shared is not None
     data = gather(
         xdata, ydata, sigma, mask,
@@ -112,7 +111,7 @@ def curve_fit(
         nan_policy=nan_policy, joint=joint, each_x=each_x,
     )  # fmt: skip
     model = model_of(f, p0, shared, len(data.sizes))
-    parameters = Parameters(list(model.names), tuple(fixed), dict(ties or {}), dict(transforms or {}))
+    parameters = Parameters(list(model.names), names_of(fixed), dict(ties or {}), dict(transforms or {}))
     lower, upper = bounds_of(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)

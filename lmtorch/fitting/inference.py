@@ -18,14 +18,13 @@ from torch import Tensor
 from .._errors import InputError, level
 from ..core.termination import Status
 from ..functional.calling import to_array
+from ..functional.scale import NORMAL
 from ..functional.solution import Solution
 from ..losses.robust import Robust
 from .bands import Band, about, variance
 from .covariance import Covariance, combinations, inverse_normal, sandwich
 from .data import points_of
 from .fitter import Fitter
-
-NORMAL = 1.4826  # the standard deviation of a normal variable over its median absolute value
 
 
 class Inference:

@@ -31,7 +31,7 @@ from .inference import Inference
 from .models import model_of
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check, start_of
+from .preparing import bounds_of, box_of, check, names_of, start_of
 from .result import CurveFit
 
 
@@ -131,7 +131,7 @@ def odr(
     *,
     absolute_sigma: bool = False,
     bounds: Any = (-math.inf, math.inf),
-    fixed: Sequence[str] | Mapping[str, float] = (),
+    fixed: str | Sequence[str] | Mapping[str, float] = (),
     ties: Mapping[str, Tie] | None = None,
     transforms: Mapping[str, Transform] | None = None,
     ftol: float | str | None = "auto",
@@ -189,7 +189,7 @@ def odr(
     if not isinstance(data.x, Tensor) or data.x.ndim > 2 or data.x.shape[-1] != data.m:
         raise InputError(f"x must be numbers of shape ({data.m},) or (k, {data.m}), as many as y.")
     model = model_of(f, p0, None, 0)
-    parameters = Parameters(list(model.names), tuple(fixed), dict(ties or {}), dict(transforms or {}))
+    parameters = Parameters(list(model.names), names_of(fixed), dict(ties or {}), dict(transforms or {}))
     lower, upper = bounds_of(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)

@@ -16,11 +16,16 @@ from .models import Model, OfNumbers
 from .parameters import Parameters
 
 
+def names_of(fixed: str | Sequence[str] | Mapping[str, float]) -> tuple[str, ...]:
+    """Of the fixed parameters; a bare string is one name."""
+    return (fixed,) if isinstance(fixed, str) else tuple(fixed)
+
+
 def start_of(
     model: Model,
     p0: Any,
     data: Data,
-    fixed: Sequence[str] | Mapping[str, float],
+    fixed: str | Sequence[str] | Mapping[str, float],
     lower: list[float],
     upper: list[float],
 ) -> Tensor:

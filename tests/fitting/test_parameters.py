@@ -221,3 +221,10 @@ def test_all_of_a_kind_may_be_mixed() -> None:
     popt, _ = scipys(lambda t, b, d: f(t, 2.4, b, 0.5, d, d / 2), T, y, [1, 0.1])
     np.testing.assert_allclose(fit.popt, [2.4, popt[0], 0.5, popt[1], popt[1] / 2], rtol=1e-8)
     assert fit.nvarys == 3
+
+
+def test_a_bare_string_fixes_one_parameter() -> None:
+    t = [0.0, 1.0, 2.0, 3.0]
+    fit = curve_fit(lambda t, ab, c: ab + c * t, t, [1.0, 2.1, 2.9, 4.2], p0=[0.5, 1.0], fixed="ab")
+    assert fit["ab"] == 0.5
+    assert fit.errors["ab"] == 0

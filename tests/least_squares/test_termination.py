@@ -210,8 +210,8 @@ def test_a_parameter_without_influence_at_the_start_does_not_set_the_length_of_t
     assert gain(function, solution.x) < 1e-8
 
 
-# a known fault, in docs/least_squares.md, kept where a cure will show: three rules were tried, of which one did not cure
-# it, one took the roots of other problems for no success, and one two of NIST's minima
+# a known fault, in docs/least_squares.md, kept where a cure will show: three rules were tried, of which one did not
+# cure it, one took the roots of other problems for no success, and one two of NIST's minima
 @pytest.mark.xfail(reason="towards a pole ‖D x‖, by which a step is measured, has no bound: docs/least_squares.md")
 def test_a_run_against_a_pole_is_no_success() -> None:
     y = torch.randn(len(T), dtype=F64, generator=torch.Generator().manual_seed(0))
