@@ -101,9 +101,17 @@ def refuse_batch_statistics(module: nn.Module) -> None:
     Raises:
         InputError: a BatchNorm in training mode.
     """
+    layer = batch_statistics(module)
+    if layer is not None:
+        raise InputError(COUPLED.format(reason=layer))
+
+
+def batch_statistics(module: nn.Module) -> str | None:
+    """The layer that couples samples, in words; None where there is none."""
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
-            raise InputError(COUPLED.format(reason=f"{name!r}, {type(child).__name__} in training mode"))
+            return f"{name!r}, {type(child).__name__} in training mode"
+    return None
 
 
 class Touched(TorchDispatchMode):

@@ -1,0 +1,170 @@
+"""What operators ask of a function and its inputs, and the way on where a mode of differentiation is refused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .. import _memory
+from .._errors import InputError
+from ..residuals.probe import Touched, batch_statistics
+
+Function = Callable[[Tensor], Tensor]
+T = TypeVar("T")
+FEW = 16  # directions that are taken at once without asking how much memory they need
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function with the point at which it is differentiated.
+
+    Args:
+        function: as a user wrote it, for a batch.
+        x: (*batch, *in).
+        batch: how many dimensions of x are samples.
+    """
+
+    function: Function
+    x: Tensor
+    batch: int
+
+    @property
+    def samples(self) -> torch.Size:
+        """Shape of the batch."""
+        return self.x.shape[: self.batch]
+
+    @property
+    def inputs(self) -> torch.Size:
+        """Shape of one sample's input."""
+        return self.x.shape[self.batch :]
+
+    @property
+    def size(self) -> int:
+        """d, numbers in one sample's input."""
+        return self.inputs.numel()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function, held to its shape."""
+        y = self.function(x)
+        if not isinstance(y, Tensor):
+            raise InputError(
+                f"the function returned {type(y).__name__} where a tensor was expected. Pick the output that is to be "
+                "differentiated: lambda x: f(x)[0], say."
+            )
+        if not y.is_floating_point():
+            raise InputError(f"the function returned {y.dtype}, which has no derivatives: return a floating dtype.")
+        if y.shape[: self.batch] != self.samples:
+            raise InputError(
+                f"the function returned shape {tuple(y.shape)} for x of shape {tuple(self.x.shape)}: the first "
+                f"{self.batch} dimension(s) of both must be the samples. For a function of a single sample pass "
+                "torch.func.vmap(f); for a derivative across the whole of x use batch_dims=0."
+            )
+        return y
+
+    def outputs(self, y: Tensor) -> torch.Size:
+        """Shape of one sample's output."""
+        return y.shape[self.batch :]
+
+    def directions(self, chosen: slice | Sequence[int] = slice(None)) -> Tensor:
+        """Unit vectors of a sample's input, the same for all samples: (c, 1 …, *in), to be expanded."""
+        units = torch.eye(self.size, dtype=self.x.dtype, device=self.x.device)[chosen]
+        return units.reshape(-1, *(1,) * self.batch, *self.inputs)
+
+
+def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> Call:
+    """The call, or an error that says what is wrong with it.
+
+    Raises:
+        InputError: it cannot be differentiated as asked.
+    """
+    if not callable(function):
+        raise InputError(f"the first argument must be a function or module, and is {type(function).__name__}.")
+    if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
+        raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
+    if not x.is_floating_point():
+        raise InputError(f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float().")
+    if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or not 0 <= batch_dims <= x.ndim:
+        raise InputError(
+            f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
+            "dimensions that are samples, from 0 (none: x is one input) to all of them."
+        )
+    check_chunk(chunk_size)
+    if batch_dims and isinstance(function, nn.Module):
+        refuse_coupling(function)
+    return Call(function, x, batch_dims)
+
+
+def refuse_coupling(module: nn.Module) -> None:
+    """A layer that mixes samples has no derivatives per sample.
+
+    Raises:
+        InputError: a BatchNorm in training mode.
+    """
+    layer = batch_statistics(module)
+    if layer is not None:
+        raise InputError(
+            f"{layer}, makes every output depend on all samples of the batch: there are no derivatives per sample. Use "
+            "model.eval(), a norm without batch statistics (GroupNorm, LayerNorm), or batch_dims=0 for the derivatives "
+            "across the whole batch."
+        )
+
+
+def check_chunk(chunk_size: Any) -> None:
+    """A positive number, or None.
+
+    Raises:
+        InputError: something else.
+    """
+    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
+        raise InputError(f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None.")
+
+
+def transformed() -> bool:
+    """Whether we are inside vmap, grad, jvp or another transform of torch.func."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def chunk_of(call: Call, directions: int, chunk_size: int | None) -> int:
+    """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget."""
+    if chunk_size is not None or directions <= FEW or transformed():
+        return min(directions, chunk_size or directions)
+    with torch.no_grad(), Touched() as touched:
+        call(call.x)
+    return min(directions, max(FEW, _memory.stream_rows(2 * touched.bytes, call.x.device)))
+
+
+def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
+    """The result of the first way that is not refused, or of the one that is asked for by name.
+
+    Torch says by an exception that an operator has no forward formula or no batching rule, and there are many kinds.
+
+    Raises:
+        InputError: an unknown mode, or one that was asked for and is refused.
+        OutOfMemoryError: no other mode would need less.
+    """
+    names = [name for name, _ in ways]
+    if mode == "auto":
+        for _, way in ways[:-1]:
+            try:
+                return way()
+            except (InputError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # there are many kinds
+                continue
+        return ways[-1][1]()  # the plainest: what it says is the function's own fault
+    if mode not in names:
+        raise InputError(f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}.")
+    try:
+        return dict(ways)[mode]()
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"mode={mode!r} does not work for this function ({_line(error)}). mode='auto' takes the next that does."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,179 @@
+"""Derivatives without a formula, and derivatives held against one another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..jacobians.finite_difference import FiniteDifference
+from ..residuals.base import Part
+from .calling import Call, checked
+from .first import batch_jacobian
+
+LOOSE = 10.0  # by which a difference may miss, beyond its own estimated error
+EXACT = 100.0  # roundings by which two exact modes may differ
+
+
+def finite_difference_jacobian(
+    f: Callable[[Tensor], Any],
+    x: Tensor,
+    *,
+    batch_dims: int = 0,
+    method: Literal["2-point", "3-point"] = "2-point",
+    step: float | None = None,
+) -> Tensor:
+    """The Jacobian of a black box, by differences of its values.
+
+    Args:
+        f: one tensor to a tensor or array; no derivatives lead through it.
+        x: floating.
+        batch_dims: how many leading dimensions of x are samples, each with outputs of its own. All samples are then
+            moved at once, and their number costs no evaluations. Default: 0, the full Jacobian.
+        method: "2-point", n + 1 evaluations with errors of order ε^½, or "3-point", 2n + 1 with errors of order ε^⅔.
+            n is the number of inputs (of a sample).
+        step: of the difference, relative to |x|. Default: by the dtype, ε^½ max(1, |x|) or ε^⅓ max(1, |x|).
+
+    Returns:
+        `(*batch, *out, *in)`, dtype and device of x.
+
+    Raises:
+        InputError: no function, no floating tensor, another method, outputs that do not begin with the batch.
+
+    Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4.
+
+    Example:
+        >>> import numpy as np, torch, lmtorch
+        >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        >>> lmtorch.finite_difference_jacobian(lambda x: np.sin(x.numpy()), x, method="3-point")
+        tensor([[ 0.5403,  0.0000],
+                [ 0.0000, -0.4161]], dtype=torch.float64)
+    """
+    if method not in ("2-point", "3-point"):
+        raise InputError(f"method={method!r} is not known. Use '2-point' or '3-point'.")
+    if step is not None and not step > 0:
+        raise InputError(f"step={step} must be positive: it is relative to |x|.")
+
+    def black_box(x: Tensor) -> Tensor:
+        return torch.as_tensor(f(x), device=x.device)
+
+    call = checked(black_box, x, batch_dims)
+    x = x.detach()
+    shapes: list[torch.Size] = []
+
+    def function(params: tuple[Tensor, ...]) -> Tensor:
+        y = call(params[0])
+        shapes.append(call.outputs(y))
+        return y.reshape(*call.samples, -1)
+
+    def workspace(rows: int) -> Tensor:
+        return x.new_empty(*call.samples, rows, call.size)
+
+    part = Part(function, lambda other, params: other(params[0]), batch=batch_dims, black_box=True)
+    with torch.no_grad():
+        _, found = next(iter(FiniteDifference(method, step).blocks(part, (x,), workspace)))
+    return found.reshape(*call.samples, *shapes[-1], *call.inputs)
+
+
+@dataclass(frozen=True)
+class DerivativeCheck:
+    """What `check_derivatives` found; print it, or ask `ok`.
+
+    Attributes:
+        ok: every mode that works agrees with every other, and samples are independent.
+        errors: the largest difference of each mode from the reference, relative to the largest entry of the Jacobian;
+            a string where the mode is refused.
+        tolerances: what each may differ by.
+        places: where a mode parts from the reference first: (output, input) indices of the largest difference.
+        reference: the mode that the others are held against.
+        coupling: how far other samples move a sample's outputs, relative; None without a batch.
+    """
+
+    ok: bool
+    errors: dict[str, float | str]
+    tolerances: dict[str, float]
+    places: dict[str, tuple[int, ...]]
+    reference: str
+    coupling: float | None
+
+    def __str__(self) -> str:
+        """A table, and a verdict."""
+        lines = [f"derivatives {'agree' if self.ok else 'DISAGREE'}; reference: {self.reference}"]
+        for mode, error in self.errors.items():
+            if isinstance(error, str):
+                lines.append(f"  {mode:<9} refused: {error}")
+                continue
+            verdict = "ok" if error <= self.tolerances[mode] else f"differs most at {self.places[mode]}"
+            lines.append(f"  {mode:<9} {error:8.1e}  (may be {self.tolerances[mode]:.0e})  {verdict}")
+        if self.coupling is not None:
+            verdict = "samples are independent" if self.coupling == 0 else "outputs depend on other samples"
+            lines.append(f"  {'samples':<9} {self.coupling:8.1e}  {verdict}")
+        return "\n".join(lines)
+
+
+def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1) -> DerivativeCheck:
+    """Hold Taylor, forward and reverse mode and finite differences against one another, and say where they part.
+
+    What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which differences see
+    through (and torch's forward mode as well); a branch or a kink at x; noise; samples that are not independent.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`.
+        x: `(*batch, *in)`, floating; float64 says more than float32.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+
+    Returns:
+        A `DerivativeCheck`: print it, or ask `.ok`.
+
+    Raises:
+        InputError: as `batch_jacobian`.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> x = torch.rand(4, 3, dtype=torch.float64)
+        >>> check = lmtorch.check_derivatives(lambda x: torch.sin(x) * x.detach(), x)
+        >>> check.ok, check.errors["differences"] > 0.1   # differences see what is detached
+        (False, True)
+    """
+    call = checked(f, x, batch_dims)
+    x = x.detach()
+    found: dict[str, Tensor] = {}
+    errors: dict[str, float | str] = {}
+    with torch.no_grad():
+        y = call(x)
+        for mode in ("autograd", "reverse", "taylor", "forward"):
+            try:
+                found[mode] = batch_jacobian(f, x, batch_dims=batch_dims, mode=mode)
+            except InputError as error:
+                errors[mode] = str(error.__cause__ or error).splitlines()[0]
+        found["differences"] = finite_difference_jacobian(f, x, batch_dims=batch_dims, method="3-point")
+        coupling = None if batch_dims == 0 else _coupling(call, y)
+    reference = next(iter(found))
+    size = found[reference].abs().max().clamp(min=torch.finfo(x.dtype).tiny) if found[reference].numel() else 1.0
+    eps = max(torch.finfo(t.dtype).eps for t in (x, y))
+    scale = float(y.abs().max() / size) if y.numel() else 0.0
+    tolerances, places = {}, {}
+    for mode, jacobian in found.items():
+        apart = (jacobian - found[reference]).abs() / size
+        apart = torch.where(apart.isnan(), torch.inf, apart)
+        errors[mode] = float(apart.max()) if apart.numel() else 0.0
+        places[mode] = tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape)) if apart.numel() else ()
+        tolerances[mode] = EXACT * eps if mode != "differences" else LOOSE * eps ** (2 / 3) * max(1.0, scale)
+    agree = all(isinstance(e, str) or e <= tolerances[mode] for mode, e in errors.items())
+    return DerivativeCheck(agree and not coupling, errors, tolerances, places, reference, coupling)
+
+
+def _coupling(call: Call, y: Tensor) -> float:
+    """How far the outputs of all other samples move as the first one does, relative to the outputs."""
+    flat = call.x.flatten(0, call.batch - 1)
+    if len(flat) < 2 or y.numel() == 0:
+        return 0.0
+    moved = flat.clone()
+    moved[0] += 1 + flat[0].abs()
+    others = call(moved.view_as(call.x)).flatten(0, call.batch - 1)[1:] - y.flatten(0, call.batch - 1)[1:]
+    size = float(y.abs().max())
+    apart = float(others.abs().max()) / size if size > 0 else float(others.abs().max())
+    # a matrix product of other rows may round otherwise
+    return apart if apart > EXACT * torch.finfo(y.dtype).eps else 0.0

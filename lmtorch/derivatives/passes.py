@@ -1,0 +1,165 @@
+"""First and second derivatives of a batch's own outputs in its own inputs, by forward, reverse and Taylor passes.
+
+A sample's outputs depend on that sample alone. So one pass along e_j, the same direction for all samples, gives column
+j of every sample's Jacobian; and one pass back from output k of all samples gives row k of every one: their sum over
+the batch has no other terms. No sample is evaluated by itself, and the blocks across samples, which are zero, are
+never made.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from .._autodiff import ranges
+from .._errors import InputError
+from .calling import Call, transformed
+from .jets import Jet, Pairing
+from .taylor import expand
+
+
+def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Jet:
+    """Value, first and second derivatives along `directions` (c, 1 …, *in).
+
+    Raises:
+        RuntimeError: inside a transform of torch.func, whose tensors cannot be followed.
+    """
+    if transformed():
+        raise RuntimeError("Taylor mode does not run inside a transform of torch.func")
+    return expand(call, call.x, directions, call.batch, pairing)
+
+
+def columns(call: Call, directions: Tensor) -> Tensor:
+    """J v for each of the directions, by forward mode, (c, *batch, *out)."""
+
+    def along(v: Tensor) -> Tensor:
+        derivative: Tensor = jvp(call, (call.x,), (v.expand_as(call.x),))[1]
+        return derivative
+
+    if len(directions) == 1:
+        return along(directions[0])[None]
+    result: Tensor = vmap(along, randomness="same")(directions)
+    return result
+
+
+def pullback(call: Call, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The outputs, and w ↦ Jᵀw."""
+    y, pull = vjp(call, x)[:2]
+    return y, lambda w: pull(w)[0]
+
+
+def units(call: Call, y: Tensor, rows: slice) -> Tensor:
+    """Cotangents e_k of one sample's output, the same for all samples, (c, *batch, *out)."""
+    outputs = call.outputs(y)
+    basis = torch.eye(outputs.numel(), dtype=y.dtype, device=y.device)[rows]
+    return basis.reshape(-1, *(1,) * call.batch, *outputs).expand(-1, *y.shape)
+
+
+def pulled(pull: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:
+    """Jᵀw for each of the cotangents, (c, *x.shape): together where torch can, else one after the other."""
+    if len(cotangents) > 1:
+        try:
+            result: Tensor = vmap(pull, randomness="same")(cotangents)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError):  # an operator without a batching rule
+            pass
+        else:
+            return result
+    return torch.stack([pull(w) for w in cotangents])
+
+
+def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """The outputs, and every row of each sample's Jacobian, by reverse mode, (k, *x.shape)."""
+    y, pull = pullback(call, x)
+    count = call.outputs(y).numel()
+    parts = [pulled(pull, units(call, y, some)) for some in ranges(count, chunk or max(1, count))]
+    return y, torch.cat(parts) if parts else y.new_zeros(0, *x.shape)
+
+
+def rows_by_autograd(call: Call, x: Tensor, record: bool) -> tuple[Tensor, Tensor]:
+    """The same, row by row with plain autograd, for what torch.func refuses. x requires a gradient."""
+    with torch.enable_grad():
+        y = call(x)
+        if not y.requires_grad:
+            return y, y.new_zeros(call.outputs(y).numel(), *x.shape)
+        parts = [
+            torch.autograd.grad(y, x, w, retain_graph=True, create_graph=record, materialize_grads=True)[0]
+            for w in units(call, y, slice(None))
+        ]
+    return y, torch.stack(parts)
+
+
+def variable(x: Tensor) -> Tensor:
+    """x as autograd can differentiate in it; x itself where a gradient is to lead through it."""
+    return x if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
+
+
+def by_columns(call: Call, found: Tensor) -> Tensor:
+    """Columns (d, *batch, *out) as a Jacobian (*batch, *out, *in)."""
+    return found.movedim(0, -1).unflatten(-1, call.inputs) if call.inputs else found[0]
+
+
+def by_rows(call: Call, y: Tensor, found: Tensor) -> Tensor:
+    """Rows (k, *batch, *in) as a Jacobian (*batch, *out, *in)."""
+    return found.movedim(0, call.batch).reshape(*y.shape, *call.inputs)
+
+
+def products(call: Call, directions: Tensor) -> Tensor:
+    """H v for each of the directions, forward over reverse, (c, *batch, *out, *in)."""
+
+    def along(v: Tensor) -> Tensor:
+        derivative: Tensor = jvp(lambda x: by_rows(call, *rows(call, x)), (call.x,), (v.expand_as(call.x),))[1]
+        return derivative
+
+    if len(directions) == 1:
+        return along(directions[0])[None]
+    result: Tensor = vmap(along, randomness="same")(directions)
+    return result
+
+
+def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
+    """The same, reverse over reverse: (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v."""
+    record = torch.is_grad_enabled()
+    x = variable(call.x)
+    y, jacobian = rows_by_autograd(call, x, record=True)
+
+    def row_of(row: Tensor, v: Tensor) -> Tensor:
+        if not row.requires_grad:  # f is linear
+            return torch.zeros_like(row)
+        weights = v.expand_as(row)
+        return torch.autograd.grad(row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True)[0]
+
+    found = [[row_of(row, v) for row in jacobian.unbind()] for v in directions.unbind()]
+    return torch.stack([by_rows(call, y, torch.stack(of_v)) for of_v in found])
+
+
+def one_number(call: Call, y: Tensor, what: str) -> None:
+    """Each sample has a single output.
+
+    Raises:
+        InputError: it has several.
+    """
+    if call.outputs(y).numel() != 1:
+        raise InputError(
+            f"{what} needs a function with one output for each sample, and it returned shape {tuple(y.shape)} for x "
+            f"of shape {tuple(call.x.shape)} with batch_dims={call.batch}. Pick one, lambda x: f(x)[..., 0], or use "
+            "batch_jacobian or batch_hessian; if more leading dimensions are samples, raise batch_dims."
+        )
+
+
+def fitting(vector: Any, like: Tensor, name: str) -> Tensor:
+    """A direction or weight in the shape of what it goes with.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if not isinstance(vector, Tensor):
+        vector = torch.as_tensor(vector, dtype=like.dtype, device=like.device)
+    shape = tuple(like.shape)
+    padded = (1,) * (len(shape) - vector.ndim) + tuple(vector.shape)
+    if len(padded) > len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
+        raise InputError(f"{name} of shape {tuple(vector.shape)} does not broadcast to {shape}.")
+    return vector.to(like.dtype).expand(like.shape)

@@ -1,0 +1,417 @@
+"""What each operator does to a jet: the chain rule, by the operator's name.
+
+A rule is called as the operator is, with jets among the arguments: `rule(setting, func, *args, **kwargs)`. An operator
+that is missing here is no error: another mode serves. What belongs here is what networks for the sciences are made of.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from .jets import Jet, Multiply, NoRuleError, Setting, aligned, values
+
+Rule = Callable[..., Any]
+
+
+class Slopes(NamedTuple):
+    """An elementwise function at z with its derivatives."""
+
+    value: Tensor  # g(z)
+    slope: Tensor  # g′(z)
+    curvature: Callable[[], Tensor] | None  # how to have g″(z), or g″/g′; None: zero
+    relative: bool = False  # whether it is g″/g′
+
+
+# ---- elementwise: y = g(z) -------------------------------------------------------------------------------------------
+
+
+def chain(setting: Setting, z: Jet, slopes: Slopes) -> Jet:
+    """∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
+    value, slope, curvature, relative = slopes
+    first = slope * z.first
+    if setting.pairing is None:
+        return Jet(value, first)
+    if curvature is None:
+        return Jet(value, first, None if z.second is None else slope * z.second)
+    bend, pairs = curvature(), setting.pairing(z.first, z.first, torch.mul)
+    if relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
+        return Jet(value, first, slope * (bend * pairs if z.second is None else torch.addcmul(z.second, bend, pairs)))
+    return Jet(value, first, bend * pairs if z.second is None else torch.addcmul(slope * z.second, bend, pairs))
+
+
+def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
+    """The rule of a function of which both derivatives are known."""
+
+    def rule(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
+        return chain(setting, z, slopes(z.value))
+
+    return rule
+
+
+def by_autograd(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+    """An elementwise function whose derivatives torch knows: g′ is the gradient of the sum of g over all entries."""
+    if kwargs.get("inplace") or not isinstance(z, Jet) or any(isinstance(a, Jet) for a in (*args, *kwargs.values())):
+        raise NoRuleError(f"{func.__name__} in place, or of several variables")
+
+    def slope(value: Tensor) -> tuple[Tensor, Tensor]:
+        result, pullback = torch.func.vjp(lambda v: func(v, *args, **kwargs), value)[:2]
+        return pullback(torch.ones_like(result))[0], result
+
+    if setting.pairing is None:
+        first, value = slope(z.value)
+        return chain(setting, z, Slopes(value, first, None))
+    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc] # declared as a pair
+    return chain(setting, z, Slopes(value, first, lambda: pullback(torch.ones_like(first))[0]))
+
+
+def _tanh(z: Tensor) -> Slopes:
+    t = torch.tanh(z)
+    return Slopes(t, 1 - t * t, lambda: -2 * t, relative=True)
+
+
+def _sigmoid(z: Tensor) -> Slopes:
+    s = torch.sigmoid(z)
+    return Slopes(s, s * (1 - s), lambda: 1 - 2 * s, relative=True)
+
+
+def _sin(z: Tensor) -> Slopes:
+    s = torch.sin(z)
+    return Slopes(s, torch.cos(z), lambda: -s)
+
+
+def _cos(z: Tensor) -> Slopes:
+    c = torch.cos(z)
+    return Slopes(c, -torch.sin(z), lambda: -c)
+
+
+def _exp(z: Tensor) -> Slopes:
+    e = torch.exp(z)
+    return Slopes(e, e, lambda: e)
+
+
+def _reciprocal(z: Tensor) -> Slopes:
+    y = 1 / z
+    slope = -y * y
+    return Slopes(y, slope, lambda: -2 * y * slope)
+
+
+def _power(z: Tensor, p: float) -> Slopes:
+    """z^p; small whole numbers by themselves, where 0 · z^(p − 2) would be NaN at zero."""
+    if p == 1:
+        return Slopes(z, torch.ones_like(z), None)
+    if p == 2:
+        return Slopes(z * z, 2 * z, lambda: torch.full_like(z, 2.0))
+    return Slopes(z**p, p * z ** (p - 1), lambda: p * (p - 1) * z ** (p - 2))
+
+
+def powered(setting: Setting, func: Callable[..., Any], z: Any, exponent: Any) -> Jet:
+    """z to the power of a number."""
+    if not isinstance(z, Jet) or not isinstance(exponent, int | float) or exponent == 0:
+        raise NoRuleError("a power whose exponent is no number, or zero")
+    return chain(setting, z, _power(z.value, exponent))
+
+
+# ---- linear: the operator itself acts on each derivative -------------------------------------------------------------
+
+
+def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """y = A z, also of several jets together; whatever else is among the arguments only says what A is."""
+    leaves, spec = tree_flatten((args, kwargs))
+    jets = [leaf for leaf in leaves if isinstance(leaf, Jet)]
+
+    def call(*parts: Tensor) -> Any:
+        given = iter(parts)
+        arguments, keywords = tree_unflatten([next(given) if isinstance(a, Jet) else a for a in leaves], spec)
+        return func(*arguments, **keywords)
+
+    def each(parts: list[Tensor]) -> Any:
+        return torch.vmap(call)(*parts)
+
+    value = call(*(jet.value for jet in jets))
+    first = each([jet.first.expand(-1, *jet.value.shape) for jet in jets])
+    counts = {jet.second.shape[0] for jet in jets if jet.second is not None}
+    if setting.pairing is None or not counts:
+        return tree_map(Jet, value, first)
+    seconds = [jet.value.new_zeros(()) if jet.second is None else jet.second for jet in jets]
+    second = each([part.expand(*counts, *jet.value.shape) for part, jet in zip(seconds, jets, strict=True)])
+    return tree_map(Jet, value, first, second)
+
+
+def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Any:
+    """cat and stack; members that are constants have no derivatives."""
+    (count,) = {member.first.shape[0] for member in members if isinstance(member, Jet)}
+    whole = [m if isinstance(m, Jet) else Jet(m, m.new_zeros(()).expand(count, *m.shape)) for m in members]
+    return linear_operator(setting, func, whole, *args, **kwargs)
+
+
+def convolution(setting: Setting, func: Callable[..., Any], z: Any, weight: Any, bias: Any = None, *args: Any) -> Jet:
+    """A bias is added to the value alone."""
+    if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
+        raise NoRuleError("a convolution whose weight is a function of x")
+    result: Jet = linear_operator(setting, lambda v: func(v, weight, None, *args), z)
+    if bias is None:
+        return result
+    return Jet(func(z.value, weight, bias, *args), result.first, result.second)
+
+
+def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> Any:
+    """z[places], by views where integers, slices, None and … choose."""
+    if not isinstance(z, Jet):
+        raise NoRuleError("an index that is a function of x")
+    chosen = places if isinstance(places, tuple) else (places,)
+    if not all(part is None or part is ... or isinstance(part, int | slice) for part in chosen):
+        return linear_operator(setting, func, z, places)
+
+    def of(part: Tensor) -> Tensor:
+        return part.expand(-1, *z.value.shape)[(slice(None), *chosen)]
+
+    return Jet(z.value[places], of(z.first), None if z.second is None else of(z.second))
+
+
+def dense(setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None) -> Jet:
+    """z Wᵀ + b: of most networks nearly all of the work.
+
+    Samples stay in front: one product serves all directions, and there the Jacobian by linear layers looks for them.
+
+    Raises:
+        NoRuleError: a weight that is a function of x.
+    """
+    if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
+        raise NoRuleError("a linear layer whose weight is a function of x")
+    place = min(setting.batch, z.value.ndim - 1)
+
+    def of(part: Tensor) -> Tensor:
+        return func(part.expand(-1, *z.value.shape).movedim(0, place), weight).movedim(place, 0)
+
+    return Jet(func(z.value, weight, bias), of(z.first), None if z.second is None else of(z.second))
+
+
+def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any, b: Any) -> Any:
+    """where(condition, a, b): what is not chosen has no say."""
+    if isinstance(condition, Jet):
+        raise NoRuleError("a condition of floating dtype")
+    value = torch.where(condition, values(a), values(b))
+    jets = [jet for jet in (a, b) if isinstance(jet, Jet)]
+
+    def of(pick: Callable[[Jet], Tensor | None]) -> Tensor | None:
+        parts = [pick(x) if isinstance(x, Jet) else None for x in (a, b)]
+        if all(part is None for part in parts):
+            return None
+        left, right = (value.new_zeros(()) if part is None else aligned(part, value.ndim) for part in parts)
+        return torch.where(condition, left, right)
+
+    first = of(lambda jet: jet.first)
+    assert first is not None, jets
+    return Jet(value, first, of(lambda jet: jet.second))
+
+
+# ---- sums and products -----------------------------------------------------------------------------------------------
+
+
+def scaled(factor: Any, z: Jet) -> Jet:
+    """A constant times z: a number, or a tensor that broadcasts."""
+    return product(torch.mul, Setting(0, None), factor, z)
+
+
+def added(setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    """a + αb, either of them possibly a constant."""
+    if alpha != 1:
+        b = scaled(alpha, b) if isinstance(b, Jet) else alpha * b
+    value = values(a) + values(b)
+    jets = [jet for jet in (a, b) if isinstance(jet, Jet)]
+    first = [aligned(jet.first, value.ndim) for jet in jets]
+    second = [aligned(jet.second, value.ndim) for jet in jets if jet.second is not None]
+    return Jet(value, _total(first), _total(second) if second else None)
+
+
+def subtracted(setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    """a − αb."""
+    return added(setting, func, a, b, alpha=-alpha)
+
+
+def negated(setting: Setting, func: Callable[..., Any], z: Jet) -> Jet:
+    """−z."""
+    return scaled(-1, z)
+
+
+def product(multiply: Multiply, setting: Setting, a: Any, b: Any) -> Jet:
+    """A bilinear operator of a and b, either of them possibly a constant."""
+    value = multiply(values(a), values(b))
+    ndim = max(factor.ndim for factor in (values(a), values(b)) if isinstance(factor, Tensor))
+    first, second = [], []
+    if isinstance(a, Jet):
+        first.append(multiply(aligned(a.first, ndim), values(b)))
+        if a.second is not None:
+            second.append(multiply(aligned(a.second, ndim), values(b)))
+    if isinstance(b, Jet):
+        first.append(multiply(values(a), aligned(b.first, ndim)))
+        if b.second is not None:
+            second.append(multiply(values(a), aligned(b.second, ndim)))
+    if setting.pairing is not None and isinstance(a, Jet) and isinstance(b, Jet):
+        second.append(2 * setting.pairing(aligned(a.first, ndim), aligned(b.first, ndim), multiply))
+    return Jet(value, _total(first), _total(second) if second else None)
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def multiplied(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
+    """a b, entry by entry."""
+    return product(torch.mul, setting, a, b)
+
+
+def divided(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
+    """a / b."""
+    if not isinstance(b, Jet):
+        return product(torch.div, setting, a, b)
+    return product(torch.mul, setting, a, chain(setting, b, _reciprocal(b.value)))
+
+
+def added_product(setting: Setting, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1) -> Jet:
+    """c + value · a b; this module's own, where derivatives are nested."""
+    if not (isinstance(a, Jet) or isinstance(b, Jet)):
+        return added(setting, func, c, a * b, alpha=value)
+    return added(setting, func, c, product(torch.mul, setting, a, b), alpha=value)
+
+
+def matrix_product(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
+    """A B."""
+    if values(a).ndim < 2 or values(b).ndim < 2:
+        raise NoRuleError("a product with a vector")
+    return product(torch.matmul, setting, a, b)
+
+
+def contraction(setting: Setting, func: Callable[..., Any], equation: Any, *operands: Any) -> Any:
+    """einsum with one factor that is a function of x."""
+    if sum(isinstance(operand, Jet) for operand in operands) != 1:
+        raise NoRuleError("einsum with several factors that are functions of x")
+    return linear_operator(setting, func, equation, *operands)
+
+
+def swapped(rule: Rule) -> Rule:
+    """The same with its operands in the other order: `__rsub__`."""
+
+    def turned(setting: Setting, func: Callable[..., Any], a: Any, b: Any, **kwargs: Any) -> Any:
+        return rule(setting, func, b, a, **kwargs)
+
+    return turned
+
+
+# ---- what is made of the above ---------------------------------------------------------------------------------------
+
+
+def dropout(
+    setting: Setting, func: Callable[..., Any], z: Jet, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Jet:
+    """One mask for a value and its derivatives."""
+    if inplace:
+        raise NoRuleError("dropout in place")
+    return scaled(func(torch.ones_like(z.value), p, training), z) if training else z
+
+
+def softmax(
+    setting: Setting, func: Callable[..., Any], z: Jet, dim: int, _stacklevel: int = 3, dtype: Any = None
+) -> Jet:
+    """exp(z − max) over its sum."""
+    if dtype is not None:
+        raise NoRuleError("softmax in another dtype")
+    shifted = subtracted(setting, torch.sub, z, z.value.detach().amax(dim, keepdim=True))
+    powers = chain(setting, shifted, _exp(shifted.value))
+    return divided(setting, torch.div, powers, linear_operator(setting, torch.sum, powers, dim, keepdim=True))
+
+
+def layer_norm(
+    setting: Setting,
+    func: Callable[..., Any],
+    z: Jet,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Jet:
+    """(z − mean) / √(variance + ε), scaled and shifted."""
+    dims = tuple(range(-len(normalized_shape), 0))
+
+    def mean(part: Jet) -> Jet:
+        result: Jet = linear_operator(setting, torch.mean, part, dims, keepdim=True)
+        return result
+
+    centred = subtracted(setting, torch.sub, z, mean(z))
+    variance = added(setting, torch.add, mean(multiplied(setting, torch.mul, centred, centred)), eps)
+    normed = multiplied(setting, torch.mul, centred, chain(setting, variance, _power(variance.value, -0.5)))
+    normed = normed if weight is None else scaled(weight, normed)
+    return normed if bias is None else added(setting, torch.add, normed, bias)
+
+
+def euclidean(
+    setting: Setting,
+    func: Callable[..., Any],
+    z: Jet,
+    ord: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Jet:
+    """The length of vectors, √Σz²."""
+    if kwargs.pop("p", ord) not in (2, "fro", None) or dim is None or any(v is not None for v in kwargs.values()):
+        raise NoRuleError("another norm than that of vectors")
+    squares = multiplied(setting, torch.mul, z, z)
+    total: Jet = linear_operator(setting, torch.sum, squares, dim, keepdim=keepdim)
+    return chain(setting, total, _power(total.value, 0.5))
+
+
+# ---- by name ---------------------------------------------------------------------------------------------------------
+
+BY_AUTOGRAD = (
+    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log1p log2 logsigmoid "
+    "mish relu rsqrt selu silu sinc sinh softplus softsign sqrt tan tanhshrink"
+)
+LINEAR = (
+    "T chunk clone contiguous cumsum double expand flatten flip float mT mean movedim moveaxis narrow permute ravel "
+    "repeat reshape roll select split squeeze sum swapaxes t tile to transpose unbind unflatten unsqueeze view"
+)
+WITHOUT_DERIVATIVE = (
+    "ceil detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
+    "randn_like round sign trunc zeros_like"
+)
+CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
+    **dict.fromkeys(LINEAR.split(), linear_operator),
+    "tanh": elementwise(_tanh),
+    "sigmoid": elementwise(_sigmoid),
+    "sin": elementwise(_sin),
+    "cos": elementwise(_cos),
+    "exp": elementwise(_exp),
+    "reciprocal": elementwise(_reciprocal),
+    "square": elementwise(lambda z: _power(z, 2)),
+    "pow": powered,
+    **dict.fromkeys(("add", "__add__", "__radd__"), added),
+    **dict.fromkeys(("sub", "__sub__", "subtract"), subtracted),
+    **dict.fromkeys(("rsub", "__rsub__"), swapped(subtracted)),
+    **dict.fromkeys(("neg", "__neg__", "negative"), negated),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), multiplied),
+    **dict.fromkeys(("div", "__truediv__", "divide", "true_divide"), divided),
+    **dict.fromkeys(("__rdiv__", "__rtruediv__"), swapped(divided)),
+    "addcmul": added_product,
+    **dict.fromkeys(("matmul", "__matmul__", "mm", "bmm"), matrix_product),
+    "__rmatmul__": swapped(matrix_product),
+    "einsum": contraction,
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack"), join),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
+    **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), euclidean),
+    "__getitem__": index,
+    "where": selected,
+    "linear": dense,
+    "dropout": dropout,
+    "softmax": softmax,
+    "layer_norm": layer_norm,
+}

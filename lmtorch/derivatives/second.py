@@ -1,0 +1,376 @@
+"""Second derivatives: Hessians, their diagonals and traces, products with them, and both orders in one pass."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._autodiff import ranges
+from .._errors import InputError
+from .calling import Call, Function, checked, chunk_of, first_that_works
+from .jets import diagonal, every, trace
+from .passes import (
+    by_columns,
+    by_rows,
+    fitting,
+    one_number,
+    products,
+    products_by_reverse,
+    rows,
+    rows_by_autograd,
+    taylor,
+    variable,
+)
+
+PAIRS = 6  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
+Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
+
+
+class ValueJacobianHessian(NamedTuple):
+    """A function's value with both orders of its derivatives, of each sample."""
+
+    value: Tensor  # (*batch, *out)
+    jacobian: Tensor  # (*batch, *out, *in)
+    hessian: Tensor  # (*batch, *out, *in, *in)
+
+
+def hessian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | None = None) -> Tensor:
+    """Second derivatives of every output in every pair of inputs, across the whole of x.
+
+    For a function of a batch nearly all of it is zero: `batch_hessian` leaves that out.
+
+    Args:
+        f: one tensor to one tensor; usually to a single number.
+        x: of any shape, floating.
+        mode: as in `batch_hessian`.
+        chunk_size: as in `batch_hessian`.
+
+    Returns:
+        `(*out, *x.shape, *x.shape)`, dtype and device of the output; differentiable.
+
+    Raises:
+        InputError: no function, no floating tensor, a mode that this function refuses.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> lmtorch.hessian(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 2.0]))
+        tensor([[4., 2.],
+                [2., 0.]])
+    """
+    return batch_hessian(f, x, batch_dims=0, mode=mode, chunk_size=chunk_size)
+
+
+def batch_hessian(
+    f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto", chunk_size: int | None = None
+) -> Tensor:
+    """Each sample's second derivatives in its own inputs.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        x: `(*batch, *in)`, floating.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+        mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse, torch.func) or
+            "reverse" (reverse over reverse, torch.autograd, row by row). Default: "auto": Taylor mode for few inputs,
+            else forward over reverse; the next where an operator refuses.
+        chunk_size: columns at once. Default: by the memory that is free and the cache.
+
+    Returns:
+        `(*batch, *out, *in, *in)`, dtype and device of the output; differentiable.
+
+    Raises:
+        InputError: as `batch_jacobian`.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> lmtorch.batch_hessian(lambda x: (x**3).sum(1), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([[[ 6.,  0.],
+                 [ 0., 12.]],
+        <BLANKLINE>
+                [[18.,  0.],
+                 [ 0., 24.]]])
+    """
+    call = checked(f, x, batch_dims, chunk_size)
+
+    def along() -> Tensor:
+        return _taylor(call).hessian
+
+    def forward() -> Tensor:
+        chunk = chunk_of(call, call.size, chunk_size)
+        blocks = ranges(call.size, chunk)
+        return by_columns(call, torch.cat([products(call, call.directions(some)) for some in blocks]))
+
+    def reverse() -> Tensor:
+        return by_columns(call, products_by_reverse(call, call.directions()))
+
+    ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
+    return first_that_works(ways if mode != "auto" or call.size <= PAIRS else ways[1:], mode)
+
+
+def value_jacobian_hessian(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> ValueJacobianHessian:
+    """Value, first and second derivatives of each sample in one pass: what a differential equation is made of.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        x: `(*batch, *in)`, floating.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+        mode: as in `batch_hessian`.
+
+    Returns:
+        `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and `hessian (*batch, *out, *in, *in)`, a named tuple;
+        differentiable.
+
+    Raises:
+        InputError: as `batch_jacobian`.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> tx = torch.rand(100, 2)
+        >>> u, J, H = lmtorch.value_jacobian_hessian(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx)
+        >>> u_t, u_x, u_xx = J[:, 0], J[:, 1], H[:, 1, 1]
+        >>> burgers = u_t + u * u_x - 0.01 * u_xx
+    """
+    call = checked(f, x, batch_dims)
+
+    def along() -> ValueJacobianHessian:
+        return _taylor(call)
+
+    def forward() -> ValueJacobianHessian:
+        value, found = rows(call, x)
+        blocks = ranges(call.size, chunk_of(call, call.size, None))
+        columns = torch.cat([products(call, call.directions(some)) for some in blocks])
+        return ValueJacobianHessian(value, by_rows(call, value, found), by_columns(call, columns))
+
+    def reverse() -> ValueJacobianHessian:
+        value, found = rows_by_autograd(call, variable(x), torch.is_grad_enabled())
+        second = by_columns(call, products_by_reverse(call, call.directions()))
+        value = value if torch.is_grad_enabled() else value.detach()
+        return ValueJacobianHessian(value, by_rows(call, value, found), second)
+
+    ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
+    return first_that_works(ways if mode != "auto" or call.size <= PAIRS else ways[1:], mode)
+
+
+def _taylor(call: Call) -> ValueJacobianHessian:
+    """All pairs at once."""
+    jet = taylor(call, call.directions(), every)
+    assert jet.second is not None
+    i, j = torch.triu_indices(call.size, call.size, device=call.x.device)
+    places = torch.empty(call.size, call.size, dtype=torch.long, device=call.x.device)
+    places[i, j] = places[j, i] = torch.arange(len(i), device=call.x.device)
+    whole = jet.second[places].movedim((0, 1), (-2, -1))  # (*batch, *out, d, d)
+    whole = whole.reshape(*jet.value.shape, *call.inputs, *call.inputs)
+    return ValueJacobianHessian(jet.value, by_columns(call, jet.first), whole)
+
+
+def laplacian(
+    f: Function,
+    x: Tensor,
+    *,
+    batch_dims: int = 1,
+    coordinates: Sequence[int] | None = None,
+    mode: str = "auto",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Σᵢ ∂²f/∂xᵢ², of each output of each sample.
+
+    The sum is carried through the function as one number, beside the first derivatives: d inputs cost what d + 2
+    evaluations do, and no Hessian is held.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        x: `(*batch, *in)`, floating.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+        coordinates: over which inputs of a sample (flattened) the sum goes, for example those of space and not of
+            time. Default: all.
+        mode: "taylor" (the above), "forward" (forward over reverse, torch.func) or "reverse" (reverse over reverse,
+            torch.autograd). Default: "auto": Taylor mode, and the next where an operator refuses.
+        chunk_size: directions at once. Default: by the memory that is free and the cache.
+
+    Returns:
+        `(*batch, *out)`, dtype and device of the output; differentiable.
+
+    Raises:
+        InputError: as `batch_jacobian`, or coordinates that are not there.
+
+    Reference: Li et al., A computational framework for neural network-based variational Monte Carlo with Forward
+    Laplacian (2024).
+
+    Example:
+        >>> import torch, lmtorch
+        >>> xy = torch.rand(100, 2, dtype=torch.float64)
+        >>> harmonic = lmtorch.laplacian(lambda xy: torch.exp(xy[:, 0]) * torch.sin(xy[:, 1]), xy)
+        >>> harmonic.shape, bool(harmonic.abs().max() < 1e-14)
+        (torch.Size([100]), True)
+    """
+    call = checked(f, x, batch_dims, chunk_size)
+    chosen = _chosen(call, coordinates)
+
+    def along(some: list[int]) -> Tensor:
+        second = taylor(call, call.directions(some), trace).second
+        assert second is not None
+        return second[0]
+
+    def by(product: Product, some: list[int]) -> Tensor:
+        return _picked(call, product(call, call.directions(some)), some).sum(-1)
+
+    def summed(of: Callable[[list[int]], Tensor]) -> Tensor:
+        blocks = [of(chosen[some]) for some in ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))]
+        return torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]
+
+    ways = [
+        ("taylor", lambda: summed(along)),
+        ("forward", lambda: summed(partial(by, products))),
+        ("reverse", lambda: summed(partial(by, products_by_reverse))),
+    ]
+    return first_that_works(ways, mode)
+
+
+def hessian_diagonal(
+    f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto", chunk_size: int | None = None
+) -> Tensor:
+    """∂²f/∂xᵢ² for each input by itself: the terms of the Laplacian.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        x: `(*batch, *in)`, floating.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+        mode: as in `laplacian`.
+        chunk_size: directions at once. Default: by the memory that is free and the cache.
+
+    Returns:
+        `(*batch, *out, *in)`, dtype and device of the output; differentiable.
+
+    Raises:
+        InputError: as `batch_jacobian`.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> lmtorch.hessian_diagonal(lambda x: x[:, 0] ** 2 * x[:, 1] ** 3, torch.tensor([[1.0, 2.0]]))
+        tensor([[16., 12.]])
+    """
+    call = checked(f, x, batch_dims, chunk_size)
+
+    def along(some: list[int]) -> Tensor:
+        second = taylor(call, call.directions(some), diagonal).second
+        assert second is not None
+        return second.movedim(0, -1)
+
+    def by(product: Product, some: list[int]) -> Tensor:
+        return _picked(call, product(call, call.directions(some)), some)
+
+    def joined(of: Callable[[list[int]], Tensor]) -> Tensor:
+        every_one = list(range(call.size))
+        blocks = [of(every_one[some]) for some in ranges(call.size, chunk_of(call, call.size, chunk_size))]
+        return torch.cat(blocks, -1).unflatten(-1, call.inputs) if call.inputs else blocks[0][..., 0]
+
+    ways = [
+        ("taylor", lambda: joined(along)),
+        ("forward", lambda: joined(partial(by, products))),
+        ("reverse", lambda: joined(partial(by, products_by_reverse))),
+    ]
+    return first_that_works(ways, mode)
+
+
+def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "auto") -> Tensor:
+    """H v: the derivative of the gradient along v, without H.
+
+    Args:
+        f: with one output for each sample: `(*batch, *in)` to `(*batch,)` or `(*batch, 1)`.
+        x: `(*batch, *in)`, floating.
+        v: a direction for each sample, of the shape of x or what broadcasts to it.
+        batch_dims: how many leading dimensions of x are samples. Default: 0: f is a number, a loss.
+        mode: "forward" (forward over reverse) or "reverse" (reverse over reverse). Default: "auto".
+
+    Returns:
+        The shape of x; differentiable.
+
+    Raises:
+        InputError: as `gradient`, or v that does not fit x.
+
+    Reference: Pearlmutter, Fast exact multiplication by the Hessian (1994).
+
+    Example:
+        >>> import torch, lmtorch
+        >>> lmtorch.hvp(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor([ 6., 12.])
+    """
+    call = checked(f, x, batch_dims)
+    v = fitting(v, x, "v")
+
+    def single(x: Tensor) -> Tensor:
+        y = call(x)
+        one_number(call, y, "hvp")
+        return y.reshape(call.samples)
+
+    number = Call(single, x, batch_dims)
+    ways = [
+        ("forward", lambda: products(number, v[None])[0]),
+        ("reverse", lambda: products_by_reverse(number, v[None])[0]),
+    ]
+    return first_that_works(ways, mode)
+
+
+def second_directional_derivative(
+    f: Function, x: Tensor, v: Tensor, w: Tensor | None = None, *, batch_dims: int = 1, mode: str = "auto"
+) -> Tensor:
+    """vᵀHw of every output: d²f(x + sv + tw)/ds dt at zero.
+
+    Args:
+        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        x: `(*batch, *in)`, floating.
+        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)` for the same everywhere.
+        w: another one. Default: v, the curvature along v.
+        batch_dims: how many leading dimensions of x are samples. Default: 1.
+        mode: as in `laplacian`.
+
+    Returns:
+        `(*batch, *out)`; differentiable.
+
+    Raises:
+        InputError: as `batch_jacobian`, or directions that do not fit x.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> tx = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> lmtorch.second_directional_derivative(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx, torch.tensor([0.0, 1.0]))
+        tensor([2., 6.])
+    """
+    call = checked(f, x, batch_dims)
+    v = fitting(v, x, "v")
+    w = None if w is None else fitting(w, x, "w")
+
+    def along() -> Tensor:
+        directions = v[None] if w is None else torch.stack([v, w])
+        second = taylor(call, directions, every).second
+        assert second is not None
+        return second[0 if w is None else 1]  # of the pairs (v, v), (v, w), (w, w)
+
+    def by(product: Product) -> Tensor:
+        return _inner(call, product(call, v[None])[0], v if w is None else w)
+
+    ways = [("taylor", along), ("forward", lambda: by(products)), ("reverse", lambda: by(products_by_reverse))]
+    return first_that_works(ways, mode)
+
+
+def _chosen(call: Call, coordinates: Sequence[int] | None) -> list[int]:
+    """The inputs that are summed over, or an `InputError`: they are not there."""
+    chosen = list(range(call.size)) if coordinates is None else list(coordinates)
+    if not chosen or any(not -call.size <= i < call.size for i in chosen):
+        raise InputError(f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)}).")
+    return chosen
+
+
+def _picked(call: Call, found: Tensor, coordinates: list[int]) -> Tensor:
+    """Of H e_i (c, *batch, *out, *in) for these i the entries i, (*batch, *out, c)."""
+    flat = found.flatten(-len(call.inputs)) if call.inputs else found[..., None]
+    return torch.stack([part[..., i] for part, i in zip(flat, coordinates, strict=True)], -1)
+
+
+def _inner(call: Call, found: Tensor, w: Tensor) -> Tensor:
+    """Of H v (*batch, *out, *in) the product with w (*batch, *in), (*batch, *out)."""
+    between = found.ndim - w.ndim
+    weights = w.reshape(*call.samples, *(1,) * between, *call.inputs)
+    products = found * weights
+    return products.flatten(-len(call.inputs)).sum(-1) if call.inputs else products

@@ -1,0 +1,157 @@
+"""Taylor mode: value, first and second derivatives of a function in one evaluation, along several directions at once.
+
+Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along d directions and some
+second derivatives. What an operator does to them follows from the chain rule alone (`rules.py`):
+
+    linear        y = A z        ∂ᵢy = A ∂ᵢz                 ∂ᵢⱼy = A ∂ᵢⱼz
+    elementwise   y = g(z)       ∂ᵢy = g′ ∂ᵢz                ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
+    product       y = a b        ∂ᵢy = a ∂ᵢb + b ∂ᵢa         ∂ᵢⱼy = a ∂ᵢⱼb + b ∂ᵢⱼa + ∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb
+
+∂ᵢⱼ enters linearly. So a Laplacian needs no Hessian: Σᵢ ∂ᵢᵢ is carried as one number, at the cost of d + 2 evaluations
+in all. A `Pairing` says which second derivatives are carried.
+
+What is computed are ordinary torch operations on ordinary tensors, which can be differentiated in the parameters of
+a model by one backward pass. The operators of the function are seen by a `TorchFunctionMode`. What it cannot see (an
+`autograd.Function`, a scripted or compiled function, torch.func inside the function) must not be lost: the function
+is handed leaves that require a gradient, so that autograd tells when such a path was taken. Then, and where an
+operator has no rule, `NoRuleError` is raised, and another mode serves.
+
+References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al., A computational framework for neural
+network-based variational Monte Carlo with Forward Laplacian (2024), on the collapsed sum.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .jets import Jet, NoRuleError, Pairing, Setting
+from .rules import CONSTANT, RULES
+
+
+def expand(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    directions: Tensor,  # (d, *x.shape), or what broadcasts to it
+    batch: int,
+    pairing: Pairing | None = None,
+) -> Jet:
+    """The function's jet at x, whole: value (*out), first (d, *out) and, with a pairing, second (q, *out).
+
+    Args:
+        function: one tensor to one tensor.
+        x: where.
+        directions: along which.
+        batch: leading dimensions of x that are samples.
+        pairing: which second derivatives. None: none.
+
+    Raises:
+        NoRuleError: an operator without a rule, or one that cannot be seen.
+    """
+    jet = _Expansion(Setting(batch, pairing)).evaluate(function, Jet(x, directions))
+    count, shape = directions.shape[0], jet.value.shape
+    first = jet.first.expand(count, *shape)
+    if pairing is None:
+        return Jet(jet.value, first)
+    pairs = pairing(directions.new_zeros(count, 0), directions.new_zeros(count, 0), torch.mul).shape[0]
+    second = jet.value.new_zeros(()) if jet.second is None else jet.second
+    return Jet(jet.value, first, second.expand(pairs, *shape))
+
+
+class _Expansion(TorchFunctionMode):
+    """Carries the derivatives of everything that is computed from the tensors that it has shown."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+        self.jets: Any = WeakTensorKeyDictionary()  # what the function sees -> its jet
+        self.record = torch.is_grad_enabled()
+
+    def evaluate(self, function: Callable[[Tensor], Tensor], start: Jet) -> Jet:
+        """The jet of the result."""
+        seen = self._show(start)
+        with torch.enable_grad(), self:
+            result = function(seen)
+        if not isinstance(result, Tensor):
+            raise NoRuleError(f"the function returned {type(result).__name__}")
+        self._refuse_unseen(result)
+        if result in self.jets:
+            jet: Jet = self.jets[result]
+            return jet
+        zero = result.new_zeros(())  # it does not depend on x
+        return Jet(result, zero.expand(start.first.shape[0], *(1,) * result.ndim))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        leaves, spec = tree_flatten((args, kwargs)) if _nested(args) or kwargs else (args, None)
+        jets = [self.jets.get(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
+        if not any(jets):
+            return func(*args, **kwargs)
+        name = _name(func)
+        constant = name in CONSTANT or not torch.is_grad_enabled()  # no_grad: what autograd would not follow, either
+        rule = None if constant else RULES.get(name)
+        if rule is None:
+            args, kwargs = _built(
+                [leaf if jet is None else jet.value for leaf, jet in zip(leaves, jets, strict=True)], spec
+            )
+            with torch.no_grad():
+                result = func(*args, **kwargs)
+            if not constant and any(
+                isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree_leaves(result)
+            ):
+                raise NoRuleError(f"no rule for {name!r}")
+            return result  # a constant, a shape, a comparison
+        for leaf, jet in zip(leaves, jets, strict=True):
+            if jet is None and isinstance(leaf, Tensor):
+                self._refuse_unseen(leaf)
+        args, kwargs = _built([leaf if jet is None else jet for leaf, jet in zip(leaves, jets, strict=True)], spec)
+        with torch.set_grad_enabled(self.record):
+            result = rule(self.setting, func, *args, **kwargs)
+        return self._show(result) if isinstance(result, Jet) else tree_map(self._show, result)
+
+    def _show(self, leaf: Any) -> Any:
+        """What the function gets to see of a jet: its value, as a leaf on which autograd notices every use."""
+        if not isinstance(leaf, Jet):
+            return leaf
+        seen = leaf.value.detach().requires_grad_()
+        self.jets[seen] = leaf
+        return seen
+
+    def _refuse_unseen(self, tensor: Tensor) -> None:
+        """No path may lead to what the function has seen but through the rules."""
+        if tensor.grad_fn is None or tensor in self.jets:
+            return
+        nodes, known = [tensor.grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node in known:
+                continue
+            known.add(node)
+            leaf = getattr(node, "variable", None)  # of AccumulateGrad
+            if leaf is not None and leaf in self.jets:
+                raise NoRuleError("something that torch functions do not show: an autograd.Function, torch.func inside")
+            nodes.extend(following for following, _ in node.next_functions if following is not None)
+
+
+def _nested(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(a, tuple | list | dict) for a in args)
+
+
+def _built(leaves: Sequence[Any], spec: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments from their leaves."""
+    if spec is None:
+        return tuple(leaves), {}
+    built: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(leaves, spec)
+    return built
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """As in `RULES`; of a property, `x.T`, that of the attribute."""
+    name = getattr(func, "__name__", repr(func))
+    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
