@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import choose
 from ._errors import InputError
 from ._groups import check_group, listed, named
+from ._terms import Closure, Known, Wanted, as_residual, gathered, shape_of
 from .choose import Facts, Options, Plan
 from .core.bounds import Bounds
 from .core.loop import descend
@@ -24,15 +25,15 @@ from .damping.scaling import Scaling
 from .functional.watch import say
 from .jacobians.base import JacobianSource
 from .jacobians.ladder import Ladder
+from .jacobians.terms import ByTerm
 from .losses.base import Loss
-from .residuals.closure import ClosureResidual, RowsChangedError, SampleResidual
+from .residuals.closure import RowsChangedError, SampleResidual
 from .residuals.layout import Layout, real
 from .residuals.probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
-from .residuals.samples import Samples
 from .residuals.swap import ModuleSwap, Swap, TensorSwap, check_swap, combined
+from .residuals.terms import Term, TermsResidual
 from .solvers.base import Solver
 
-Closure = Callable[..., Any]
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 PLANS = 16  # shapes remembered
 
@@ -128,8 +129,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             raise InputError(f"max_trials={max_trials} must be at least 1.")
         self._max_trials = max_trials
         self._seed = seed
-        self._plans: dict[Any, tuple[Plan, Probe, Ladder]] = {}
-        self._last: tuple[Plan, Ladder] | None = None
+        self._plans: dict[Any, Known] = {}
+        self._last: Known | None = None
         self._report: Report | None = None
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
         super().__init__(listed(params), defaults)
@@ -178,21 +179,23 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if self._last is None:
             text = "nothing is chosen yet: the first step shows the shape of the problem"
         else:
-            plan, ladder = self._last
-            text = choose.explanation(plan, tuple(ladder.refusals))
+            refusals = [refusal for ladder in self._last.ladders for refusal in ladder.refusals]
+            text = choose.explanation(self._last.plan, tuple(refusals))
         say(text)
 
     @torch.no_grad()
     # torch declares a float, or a closure of one; residuals are tensors, and to read the loss would wait for the device
-    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure: Closure | Sequence[Any] | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
         """One step: linearize, then try until the loss goes down.
 
         Args:
             closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list or dict of tensors.
-                None is a no-op, for `torch.distributed.checkpoint`, which calls so.
+                None is a no-op, for `torch.distributed.checkpoint`, which calls so. A tuple is a term: a closure
+                followed by its batch.
             batch: the closure's arguments, with samples in the first dimension of every tensor. The closure is then
                 called with parts of the batch and must return a row of residuals for each sample, which depends on
-                that sample alone; rows stream, so that the whole Jacobian is never held.
+                that sample alone; rows stream, so that the whole Jacobian is never held. After a term, further terms,
+                each with samples of its own: `step((equation, inside), (condition, boundary))`.
 
         Returns:
             The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None without
@@ -201,27 +204,21 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         Raises:
             InputError: what the closure returned are no residuals, or they depend on no parameter.
         """
-        if closure is None:
-            return None
-        if not callable(closure):
-            raise InputError(
-                f"step needs a closure that returns the residuals, and got {type(closure).__name__}. For example "
-                "opt.step(lambda: model(x) - y), or opt.step(lambda x, y: model(x) - y, x, y)."
-            )
-        return self._take_step(closure, batch)
+        return None if closure is None else self._take_step(gathered(closure, batch))
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
-    def _take_step(self, closure: Closure, batch: tuple[Any, ...]) -> Tensor:
+    def _take_step(self, terms: list[Wanted]) -> Tensor:
         """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
         resting = not any(bool(torch.as_tensor(group["lr"]).any()) for group in groups)
         swap = self._swap(layout)
         x = layout.flatten()
-        samples = Samples(batch) if batch else None
-        plan, residual, ladder, fresh = self._prepare(layout, swap, closure, samples, x)
-        problem = self._problem(layout, groups, plan, residual, ladder, x)
+        known, fresh = self._prepare(layout, swap, terms, x)
+        plan, ladders = known.plan, known.ladders
+        residual = as_residual(layout, swap, terms, known)
+        problem = self._problem(layout, groups, known, residual, x)
         trials = 1 if resting else self._max_trials
         try:
             state = descend(problem, plan.method, self._load(layout, plan, x), trials=trials, single=True)
@@ -231,18 +228,19 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self._plans.clear()
             if fresh or not isinstance(error, RowsChangedError):
                 raise
-            return self._take_step(closure, batch)
+            return self._take_step(terms)
         if self._module is not None and self._module.training and any(True for _ in self._module.buffers()):
             # evaluations wrote to clones; buffers see one forward pass a step, as in any training loop
             with residual.replay():
-                closure(*batch)
+                for term in terms:
+                    term.closure(*term.batch)
         residual.replay_.finish()
-        self._warned = ladder.warned
+        self._warned = any(ladder.warned for ladder in ladders)
         if not resting:  # a schedule at zero teaches nothing about the damping
             self._write(layout, plan, state)
-        self._last = plan, ladder
+        self._last = known
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
-        self._report = Report(state, seconds, repr(ladder.current))
+        self._report = Report(state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders)))
         if plan.share is not None and self._report.gain_ratio < DOUBLING:
             self._kept["share"] = min(1.0, 2 * self._kept.get("share", plan.share))
         assert state.trial is not None
@@ -272,49 +270,51 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         names = {id(parameter): name for name, parameter in self._module.named_parameters()}
         return combined(self._module, names, layout.tensors)
 
-    def _prepare(
-        self, layout: Layout, swap: Swap, closure: Closure, samples: Samples | None, x: Tensor
-    ) -> tuple[Plan, ClosureResidual | SampleResidual, Ladder, bool]:
-        """The plan for a problem of this shape, its residual, and whether the plan was made just now."""
-        if samples is not None and self._module is not None and self._module.training:
-            refuse_batch_statistics(self._module)
-        shapes = () if samples is None else tuple((t.shape, t.dtype) for t in samples.tensors)
-        key = (getattr(closure, "__code__", None) or id(closure), layout.n, x.dtype, x.device, shapes)
+    def _prepare(self, layout: Layout, swap: Swap, terms: list[Wanted], x: Tensor) -> tuple[Known, bool]:
+        """What is known of problems of this shape, and whether it was found out just now."""
+        module = self._module
+        if module is not None and module.training and any(term.samples is not None for term in terms):
+            refuse_batch_statistics(module)
+        key = (layout.n, x.dtype, x.device, tuple(shape_of(term) for term in terms))
         fresh = key not in self._plans
         if fresh:
-            exact = not callable(self._options.jacobian) and self._options.jacobian not in ("2-point", "3-point")
-            if samples is None:
-                probe = probe_closure(layout, swap, closure, exact)
-            else:
-                probe = probe_samples(layout, swap, closure, samples, exact)
-            if exact and not probe.random and not isinstance(swap, ModuleSwap):
-                few = () if samples is None else samples.arguments(samples.take(slice(2)))
-                check_swap(layout.tensors, closure, few, swap)
-            count = None if samples is None else samples.count
-            facts = Facts(layout.n, probe.rows * (count or 1), count, probe.activations, x.dtype, x.device)
+            probes = tuple(self._probe(layout, swap, term) for term in terms)
+            counts = [None if term.samples is None else term.samples.count for term in terms]
+            facts = [
+                Facts(layout.n, probe.rows * (count or 1), count, probe.activations, x.dtype, x.device)
+                for probe, count in zip(probes, counts, strict=True)
+            ]
             plan = choose.plan(facts, self._options)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = plan, probe, Ladder(plan.rungs)
-        plan, probe, ladder = self._plans[key]
-        ladder.warned = self._warned
-        residual = (
-            ClosureResidual(layout, swap, closure, probe.rows, probe.random)
-            if samples is None
-            else SampleResidual(layout, swap, closure, samples, plan.chunk, probe.rows, probe.random)
-        )
-        return plan, residual, ladder, fresh
+            self._plans[key] = Known(plan, probes, tuple(Ladder(term.rungs) for term in plan.terms))
+        known = self._plans[key]
+        for ladder in known.ladders:
+            ladder.warned = self._warned
+        return known, fresh
+
+    def _probe(self, layout: Layout, swap: Swap, term: Wanted) -> Probe:
+        """What a closure turns out to be."""
+        exact = not callable(self._options.jacobian) and self._options.jacobian not in ("2-point", "3-point")
+        if term.samples is None:
+            probe = probe_closure(layout, swap, term.closure, exact)
+        else:
+            probe = probe_samples(layout, swap, term.closure, term.samples, exact)
+        if exact and not probe.random and not isinstance(swap, ModuleSwap):
+            few = () if term.samples is None else term.samples.arguments(term.samples.take(slice(2)))
+            check_swap(layout.tensors, term.closure, few, swap)
+        return probe
 
     def _problem(
         self,
         layout: Layout,
         groups: list[dict[str, Any]],
-        plan: Plan,
-        residual: ClosureResidual | SampleResidual,
-        ladder: Ladder,
+        known: Known,
+        residual: Term | TermsResidual,
         x: Tensor,
     ) -> Problem:
         """The residual with its loss, penalty, bounds and rates."""
+        plan = known.plan
         like = x.new_empty(0, dtype=plan.dtype)
 
         def vector(option: str, neutral: float, kind: Tensor = like) -> Tensor | None:
@@ -333,7 +333,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             )
         return Problem(
             residual,
-            ladder,
+            known.ladders[0] if len(known.ladders) == 1 else ByTerm(known.ladders),
             plan.method.solver.form,
             choose.loss(self._options),
             plan.dtype,
@@ -343,18 +343,20 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             sample=self._sample(plan, residual),
         )
 
-    def _sample(self, plan: Plan, residual: ClosureResidual | SampleResidual) -> SampleResidual | None:
+    def _sample(self, plan: Plan, residual: Term | TermsResidual) -> SampleResidual | TermsResidual | None:
         """The samples that JᵀJ is made of in this step; None: all."""
-        if plan.share is None or isinstance(residual, ClosureResidual):
+        terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)
+        share = None if plan.share is None else self._kept.get("share", plan.share)
+        if share is None or share >= 1:
             return None
-        kept = self._kept
-        count = residual.samples.count
-        chosen = math.ceil(kept.get("share", plan.share) * count)
-        if chosen >= count:
-            return None
-        generator = torch.Generator().manual_seed(self._seed + kept.get("step", 0))
-        indices = torch.randperm(count, generator=generator)[:chosen].sort().values
-        return residual.subset(indices.to(residual.samples.tensors[0].device))
+        generator = torch.Generator().manual_seed(self._seed + self._kept.get("step", 0))
+        chosen = []
+        for term in terms:
+            assert isinstance(term, SampleResidual)  # a plan with a share has samples
+            count = term.samples.count
+            indices = torch.randperm(count, generator=generator)[: math.ceil(share * count)].sort().values
+            chosen.append(term.subset(indices.to(term.samples.tensors[0].device)))
+        return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
 
     # ---- what is kept between steps ------------------------------------------------------------------------------
 

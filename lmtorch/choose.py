@@ -3,7 +3,7 @@
 The rule, with the measurements behind it, is in docs/choices.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
@@ -130,26 +130,33 @@ class Facts(NamedTuple):
     precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
 
 
+class Derivation(NamedTuple):
+    """How the derivatives of a term are had."""
+
+    rungs: tuple[JacobianSource, ...]  # sources in the order in which they are tried
+    chunk: int  # samples evaluated together, where there are samples
+
+
 class Plan(NamedTuple):
     """What is done about it."""
 
     method: Method
-    rungs: tuple[JacobianSource, ...]  # sources in the order in which they are tried
-    chunk: int  # samples evaluated together, where there are samples
+    terms: tuple[Derivation, ...]
     dtype: torch.dtype  # of the linear algebra
     share: float | None  # of the samples that JᵀJ is made of at first; None: all
     reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)
 
 
-def plan(facts: Facts, options: Options) -> Plan:
-    """Decide how to solve a problem of this shape.
+def plan(terms: Sequence[Facts], options: Options) -> Plan:
+    """Decide how to solve a problem of this shape, of one term or several.
 
     Returns:
-        The method, the sources of derivatives, how samples stream, and the reasons.
+        The method, for each term the sources of derivatives and how its samples stream, and the reasons.
 
     Raises:
         InputError: the choice does not fit the memory, or the closure.
     """
+    facts = _together(terms)
     n, m = facts.parameters, facts.residuals
     small = n <= SMALL
     double = facts.device.type != "mps" and (facts.dtype == torch.float64 or small)
@@ -174,15 +181,29 @@ def plan(facts: Facts, options: Options) -> Plan:
     polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
     method = Method(solver, damping, scaling, tolerances, polish)
 
-    chunk, rows, why_chunk = _chunks(facts, options, dtype)
-    rungs, why = _sources(facts, options, chunk, rows)
-    reasons.append(("jacobian", repr(rungs[0]), why))
-    if facts.samples is not None:
-        reasons.append(("chunk", f"{chunk} of {facts.samples} samples", why_chunk))
-    share, why = _share(facts, options, solver, small)
+    derivations = []
+    for place, term in enumerate(terms, 1):
+        of = f" {place}" if len(terms) > 1 else ""
+        chunk, rows, why_chunk = _chunks(term, options, dtype)
+        rungs, why = _sources(term, options, chunk, rows)
+        derivations.append(Derivation(rungs, chunk))
+        reasons.append((f"jacobian{of}", repr(rungs[0]), why))
+        if term.samples is not None:
+            reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
+    share, why = _share(facts, options, solver, small or len(terms) > 1)
     reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why))
     _check_memory(facts, options, solver, dtype)
-    return Plan(method, rungs, chunk, dtype, share, tuple(reasons))
+    return Plan(method, tuple(derivations), dtype, share, tuple(reasons))
+
+
+def _together(terms: Sequence[Facts]) -> Facts:
+    """The facts of all terms as those of one."""
+    counts = [term.samples for term in terms]
+    return terms[0]._replace(
+        residuals=sum(term.residuals for term in terms),
+        samples=None if None in counts else sum(count or 0 for count in counts),
+        activations=max(term.activations for term in terms),
+    )
 
 
 def with_errors_in_x(plan: Plan) -> Method:
@@ -322,7 +343,7 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     if options.curvature == "full" or not possible or facts.samples is None:
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
     if options.curvature == "auto" and (small or m < SAMPLED_ROWS * n):
-        return None, f"n <= {SMALL}, or fewer than {SAMPLED_ROWS} rows for each parameter"
+        return None, f"n <= {SMALL}, several terms, or fewer than {SAMPLED_ROWS} rows for each parameter"
     share = min(1.0, max(SAMPLED_SHARE, SAMPLED_LEAST * n / m))
     return share, "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact"
 

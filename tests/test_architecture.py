@@ -19,7 +19,7 @@ LAYERS = (
     ("damping",),
     ("core",),
     ("choose",),
-    ("_groups", "functional"),
+    ("_groups", "_terms", "functional"),
     ("_optimizer", "_least_squares", "derivatives"),
     ("fitting",),
     ("__init__",),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError
-from lmtorch.residuals.samples import Samples
+from lmtorch._terms import as_residual, gathered
 
 from .layers import CASES, LayerCase, OldCube, reference_jacobian
 
@@ -61,10 +61,10 @@ def jacobian(opt: Any, closure: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor,
     with torch.no_grad():
         layout, groups = opt._gather()
         x = layout.flatten()
-        samples = Samples(batch) if batch else None
-        plan, residual, ladder, _ = opt._prepare(layout, opt._swap(layout), closure, samples, x)
-        problem = opt._problem(layout, groups, plan, residual, ladder, x)
-        return problem.linearize(x).jacobian, ladder
+        swap, terms = opt._swap(layout), gathered(closure, batch)
+        known, _ = opt._prepare(layout, swap, terms, x)
+        problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), x)
+        return problem.linearize(x).jacobian, known.ladders[0]
 
 
 @settings(COMPARED)

@@ -260,7 +260,7 @@ def _problem(
         xtol=tolerance(tolerances[1], "xtol"),
         gtol=tolerance(tolerances[2], "gtol"),
     )
-    plan = choose.plan(Facts(n + k, m, None, found.touched, u.dtype, u.device), options)
+    plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])
     free = point.new_full((m * k,), math.inf)
     box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
@@ -269,7 +269,7 @@ def _problem(
     displaced = Displaced(found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k))
     problem = OrthogonalProblem(
         displaced,
-        Ladder(plan.rungs),
+        Ladder(plan.terms[0].rungs),
         method.solver.form,
         Linear(),
         plan.dtype,

@@ -71,7 +71,7 @@ class Setup:
         touched = (found.touched + 8 * found.rows) * together
         options = replace(options, jacobian=source_for(options.jacobian, found))
         facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
-        self.plan = choose.plan(facts, options)
+        self.plan = choose.plan([facts], options)
         self.estimate = estimate
         self.loss = choose.loss(options)
         if estimate and not isinstance(self.loss, Robust):
@@ -96,7 +96,7 @@ class Setup:
         wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
         self.problem = Problem(
             residual,
-            Ladder(self.plan.rungs),
+            Ladder(self.plan.terms[0].rungs),
             self.plan.method.solver.form,
             self.loss,
             self.plan.dtype,

@@ -27,6 +27,7 @@ class Part:
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
     random: bool = False  # the function draws random numbers
     black_box: bool = False  # no derivatives lead through it
+    term: int = 0  # which of several terms the rows belong to
 
 
 class Residual(Protocol):

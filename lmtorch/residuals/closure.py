@@ -30,17 +30,15 @@ class ClosureResidual:
         swap: calls the closure at other values of them.
         closure: returns residuals of any shape.
         rows: m.
-        random: whether an evaluation draws random numbers, as far as the probe saw.
+        replay: of the random numbers of a step, shared by all terms.
     """
 
-    def __init__(
-        self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int, random: bool = False
-    ) -> None:
+    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int, replay: Replay) -> None:
         self.layout = layout
         self.swap = swap
         self.closure = closure
         self.rows = rows
-        self.replay_ = Replay(layout.tensors[0].device, random)
+        self.replay_ = replay
 
     def params(self, x: Tensor) -> Params:
         """Views of x."""
@@ -83,7 +81,7 @@ class SampleResidual:
         samples: the batch.
         chunk: samples of one part.
         per_sample: k, residuals of one sample.
-        random: whether an evaluation draws random numbers, as far as the probe saw.
+        replay: of the random numbers of a step, shared by all terms.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class SampleResidual:
         samples: Samples,
         chunk: int,
         per_sample: int,
-        random: bool = False,
+        replay: Replay,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -102,7 +100,7 @@ class SampleResidual:
         self.samples = samples
         self.chunk = chunk
         self.per_sample = per_sample
-        self.replay_ = Replay(layout.tensors[0].device, random)
+        self.replay_ = replay
 
     @property
     def rows(self) -> int:
@@ -134,11 +132,10 @@ class SampleResidual:
         return self
 
     def subset(self, chosen: Tensor) -> "SampleResidual":
-        """The same function of some of the samples (by index)."""
+        """The same function of some of the samples (by index), which draws numbers of its own."""
         some = self.samples.subset(chosen)
-        return SampleResidual(
-            self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, self.replay_.random
-        )
+        replay = Replay(self.replay_.device, self.replay_.random)
+        return SampleResidual(self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, replay)
 
     def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
         """Residuals (s, k) of s samples."""
