@@ -109,7 +109,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         scaling: str | Scaling = "auto",
         jacobian: str | JacobianSource | Callable[..., Any] = "auto",
         curvature: str = "auto",
-        acceleration: bool = False,
+        acceleration: bool | str = "auto",
         loss: str | Loss | Callable[..., Any] = "linear",
         loss_scale: float = 1.0,
         ftol: float | None = None,
@@ -341,6 +341,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             bounds=bounds,
             rate=vector("lr", 1.0),
             sample=self._sample(plan, residual),
+            differences=plan.differences,
         )
 
     def _sample(self, plan: Plan, residual: Term | TermsResidual) -> SampleResidual | TermsResidual | None:

@@ -75,7 +75,7 @@ class Options:
     scaling: str | Scaling = "auto"
     jacobian: str | JacobianSource | Callable[..., Any] = "auto"
     curvature: str = "auto"
-    acceleration: bool = False
+    acceleration: bool | str = "auto"
     loss: str | Loss | Callable[..., Any] = "linear"
     loss_scale: float | Tensor = 1.0
     ftol: float | None = None
@@ -112,6 +112,8 @@ class Options:
             raise InputError(f"curvature={self.curvature!r} is no name. Use one of {', '.join(map(repr, CURVATURES))}.")
         if not bool(torch.as_tensor(self.loss_scale > 0).all()):
             raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
+        if not (isinstance(self.acceleration, bool) or self.acceleration == "auto"):
+            raise InputError(f"acceleration={self.acceleration!r} must be True, False or 'auto'.")
         for name in ("ftol", "xtol", "gtol"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -144,6 +146,7 @@ class Plan(NamedTuple):
     terms: tuple[Derivation, ...]
     dtype: torch.dtype  # of the linear algebra
     share: float | None  # of the samples that JᵀJ is made of at first; None: all
+    differences: bool  # second derivatives along a step by differences of the residuals rather than forward mode
     reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)
 
 
@@ -168,7 +171,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
 
     solver, why = _solver(facts, options, small)
     reasons.append(("solver", repr(solver), why))
-    damping, scaling, why = _damping(options, small)
+    share, why_share = _share(facts, options, solver, small or len(terms) > 1)
+    damping, scaling, why = _damping(options, small, share)
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
@@ -190,10 +194,9 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         reasons.append((f"jacobian{of}", repr(rungs[0]), why))
         if term.samples is not None:
             reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
-    share, why = _share(facts, options, solver, small or len(terms) > 1)
-    reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why))
+    reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why_share))
     _check_memory(facts, options, solver, dtype)
-    return Plan(method, tuple(derivations), dtype, share, tuple(reasons))
+    return Plan(method, tuple(derivations), dtype, share, not small, tuple(reasons))
 
 
 def _together(terms: Sequence[Facts]) -> Facts:
@@ -256,14 +259,16 @@ def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
 
 
-def _damping(options: Options, small: bool) -> tuple[Damping, Scaling, str]:
+def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:
     why = f"n {'<=' if small else '>'} {SMALL}"
-    damping, scaling = options.damping, options.scaling
+    damping, scaling, accelerated = options.damping, options.scaling, options.acceleration
+    if accelerated == "auto":  # along a sampled JᵀJ a bend from all rows would cost more than the step
+        accelerated = damping == "auto" and not small and share is None
     if isinstance(damping, str):
         damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if small else Nielsen()
     if isinstance(scaling, str):
         scaling = SCALINGS[scaling] if scaling != "auto" else More() if small else Levenberg()
-    if options.acceleration:
+    if accelerated:
         damping = Geodesic(damping)
     return damping, scaling, why if "auto" in (options.damping, options.scaling) else "given"
 

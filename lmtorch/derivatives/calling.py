@@ -13,6 +13,12 @@ from ..residuals.probe import Touched, batch_statistics
 
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")
+
+
+class RefusedError(InputError):
+    """A mode that was asked for by name does not work."""
+
+
 FEW = 16  # directions that are taken at once without asking how much memory they need
 
 
@@ -141,14 +147,19 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
     Torch says by an exception that an operator has no forward formula or no batching rule, and there are many kinds.
 
     Raises:
-        InputError: an unknown mode, or one that was asked for and is refused.
+        InputError: an unknown mode, or inference mode.
+        RefusedError: a mode that was asked for by name.
         OutOfMemoryError: no other mode would need less.
     """
+    if torch.is_inference_mode_enabled():  # a path that autograd does not record would be a silent zero
+        raise InputError("under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead.")
     names = [name for name, _ in ways]
     if mode == "auto":
         for _, way in ways[:-1]:
             try:
                 return way()
+            except RefusedError:  # of another operator inside the function
+                continue
             except (InputError, torch.OutOfMemoryError):
                 raise
             except Exception:  # there are many kinds
@@ -161,10 +172,12 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise InputError(
-            f"mode={mode!r} does not work for this function ({_line(error)}). mode='auto' takes the next that does."
+        raise RefusedError(
+            f"mode={mode!r} does not work for this function ({first_line(error)}). "
+            "mode='auto' takes the next that does."
         ) from error
 
 
-def _line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or what it is."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..jacobians.finite_difference import FiniteDifference
 from ..residuals.base import Part
-from .calling import Call, checked
+from .calling import Call, checked, first_line
 from .first import batch_jacobian
 
 LOOSE = 10.0  # by which a difference may miss, beyond its own estimated error
@@ -74,7 +74,7 @@ def finite_difference_jacobian(
     part = Part(function, lambda other, params: other(params[0]), batch=batch_dims, black_box=True)
     with torch.no_grad():
         _, found = next(iter(FiniteDifference(method, step).blocks(part, (x,), workspace)))
-    return found.reshape(*call.samples, *shapes[-1], *call.inputs)
+    return found.reshape(call.samples + shapes[-1] + call.inputs)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: i
     """Hold Taylor, forward and reverse mode and finite differences against one another, and say where they part.
 
     What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which differences see
-    through (and torch's forward mode as well); a branch or a kink at x; noise; samples that are not independent.
+    through; a branch or a kink at x; noise; samples that are not independent.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`.
@@ -147,7 +147,7 @@ def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: i
             try:
                 found[mode] = batch_jacobian(f, x, batch_dims=batch_dims, mode=mode)
             except InputError as error:
-                errors[mode] = str(error.__cause__ or error).splitlines()[0]
+                errors[mode] = first_line(error.__cause__ or error)
         found["differences"] = finite_difference_jacobian(f, x, batch_dims=batch_dims, method="3-point")
         coupling = None if batch_dims == 0 else _coupling(call, y)
     reference = next(iter(found))

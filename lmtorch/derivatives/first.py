@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._autodiff import ranges
 from .._errors import InputError
-from .calling import Call, Function, checked, chunk_of, first_that_works
+from .calling import Call, Function, RefusedError, checked, chunk_of, first_that_works
 from .passes import (
     by_columns,
     by_rows,
@@ -98,6 +98,8 @@ def batch_jacobian(
         if mode == "auto" and 0 < call.size <= count:
             try:
                 return first_that_works([("taylor", along), ("forward", forward)], "auto")
+            except RefusedError:
+                pass
             except (InputError, torch.OutOfMemoryError):
                 raise
             except Exception:  # both refused
@@ -199,10 +201,11 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
 
     def reverse() -> Tensor:
         y, pull = pullback(vector, x)
-        return summed([(some, pulled(pull, units(vector, y, some))) for some in blocks])
+        return summed([(some, pulled(pull, units(vector, y, some)).to(y.dtype)) for some in blocks])
 
     def autograd() -> Tensor:
-        return summed([(slice(None), rows_by_autograd(vector, variable(x), torch.is_grad_enabled())[1])])
+        y, found = rows_by_autograd(vector, variable(x), torch.is_grad_enabled())
+        return summed([(slice(None), found.to(y.dtype))])
 
     return first_that_works(
         [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)], mode

@@ -51,7 +51,7 @@ def diagonal(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
 def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
     """∂ᵢⱼ for i ≤ j, in the order of `torch.triu_indices`."""
     i, j = torch.triu_indices(left.shape[0], left.shape[0], device=left.device)
-    if left is right:
+    if left is right and multiply is torch.mul:  # of matrices ∂ᵢa ∂ⱼa is not ∂ⱼa ∂ᵢa
         return multiply(left[i], left[j])
     return (multiply(left[i], right[j]) + multiply(left[j], right[i])) / 2
 

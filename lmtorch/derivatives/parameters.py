@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from .._errors import InputError
 from ..jacobians.layerwise import LayerWise
 from ..residuals.base import Part
 from .calling import check_chunk, first_that_works, refuse_coupling, transformed
+from .passes import cut
 
 Index = int | tuple[int, ...]
 
@@ -117,10 +118,11 @@ def parameter_jacobian(
     def autograd() -> list[Tensor]:
         record = torch.is_grad_enabled()
         with torch.enable_grad():
-            twins = tensors if record else tuple(t.detach().requires_grad_() for t in tensors)
+            twins = tuple(t if record and t.requires_grad else t.detach().requires_grad_() for t in tensors)
             blocks: list[list[Tensor]] = [[] for _ in twins]
             for i in range(count):
                 for value in rows_of(twins, *(t[i : i + 1] for t in inputs))[0]:
+                    value = value if value.requires_grad else value + 0 * twins[0].sum()  # none of them acts
                     gradients = torch.autograd.grad(
                         value, twins, retain_graph=True, create_graph=record, allow_unused=True, materialize_grads=True
                     )
@@ -128,6 +130,9 @@ def parameter_jacobian(
                         block.append(gradient)
         return [torch.stack(block).unflatten(0, (count, -1)) for block in blocks] if count else _empty(tensors)
 
+    if count == 0:
+        with torch.no_grad():
+            shapes.append(_shape(model(*inputs), count))
     found = first_that_works([("layerwise", layerwise), ("reverse", reverse), ("autograd", autograd)], mode)
     outputs = () if output is not None or not shapes else shapes[-1]
     return {
@@ -185,8 +190,8 @@ def parameter_column(
 
     def forward() -> Tensor:
         def along(*direction: Tensor) -> Tensor:
-            derivative: Tensor = torch.func.jvp(function, (tensors,), (direction,))[1]
-            return derivative
+            derivative: Tensor = torch.func.jvp(cut(function), (tensors,), (direction,))[1]
+            return derivative if torch.is_grad_enabled() else derivative.detach()
 
         result: Tensor = vmap(along, randomness="same")(*tangents)
         return result
@@ -257,11 +262,15 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
 def _place(name: str, parameter: Tensor, index: Any) -> int:
     """Among the entries, row by row."""
     shape = tuple(parameter.shape)
-    if isinstance(index, int):
-        fits = -parameter.numel() <= index < parameter.numel()
-        place = index % max(1, parameter.numel())
+    if isinstance(index, SupportsIndex):
+        fits = -parameter.numel() <= int(index) < parameter.numel()
+        place = int(index) % max(1, parameter.numel())
     else:
-        fits = len(index) == len(shape) and all(-n <= i < n for i, n in zip(index, shape, strict=True))
+        fits = (
+            isinstance(index, tuple | list)
+            and len(index) == len(shape)
+            and all(-n <= i < n for i, n in zip(index, shape, strict=True))
+        )
         place = 0
         if fits:
             for i, n in zip(index, shape, strict=True):

@@ -11,13 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from .._autodiff import ranges
 from .._errors import InputError
 from .calling import Call, transformed
 from .jets import Jet, Pairing
-from .taylor import expand
+from .taylor import expand, name_of
+
+PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 
 
 def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Jet:
@@ -31,12 +36,33 @@ def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Je
     return expand(call, call.x, directions, call.batch, pairing)
 
 
+def cut(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, of which forward mode too takes `detach` and `no_grad` as constants: tangents pass through both."""
+
+    def called(*args: Any) -> Tensor:
+        with torch.enable_grad(), _Constants(), sdpa_kernel(PLAIN):
+            return function(*args)
+
+    return called
+
+
+class _Constants(TorchFunctionMode):
+    """Lets no tangent through where reverse mode would not let a gradient through."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = name_of(func)
+        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
+            return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))
+
+
 def columns(call: Call, directions: Tensor) -> Tensor:
     """J v for each of the directions, by forward mode, (c, *batch, *out)."""
 
     def along(v: Tensor) -> Tensor:
-        derivative: Tensor = jvp(call, (call.x,), (v.expand_as(call.x),))[1]
-        return derivative
+        derivative: Tensor = jvp(cut(call), (call.x,), (v.expand_as(call.x),))[1]
+        return derivative if torch.is_grad_enabled() else derivative.detach()
 
     if len(directions) == 1:
         return along(directions[0])[None]
@@ -89,12 +115,13 @@ def rows_by_autograd(call: Call, x: Tensor, record: bool) -> tuple[Tensor, Tenso
             torch.autograd.grad(y, x, w, retain_graph=True, create_graph=record, materialize_grads=True)[0]
             for w in units(call, y, slice(None))
         ]
-    return y, torch.stack(parts)
+        return y, torch.stack(parts)
 
 
 def variable(x: Tensor) -> Tensor:
-    """x as autograd can differentiate in it; x itself where a gradient is to lead through it."""
-    return x if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
+    """x as autograd can differentiate in it; a view where a gradient is to lead through it."""
+    # a view: what the function knows of x from elsewhere is a constant
+    return x.view_as(x) if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
 
 
 def by_columns(call: Call, found: Tensor) -> Tensor:
@@ -104,15 +131,19 @@ def by_columns(call: Call, found: Tensor) -> Tensor:
 
 def by_rows(call: Call, y: Tensor, found: Tensor) -> Tensor:
     """Rows (k, *batch, *in) as a Jacobian (*batch, *out, *in)."""
-    return found.movedim(0, call.batch).reshape(*y.shape, *call.inputs)
+    return found.movedim(0, call.batch).reshape(y.shape + call.inputs).to(y.dtype)
 
 
 def products(call: Call, directions: Tensor) -> Tensor:
     """H v for each of the directions, forward over reverse, (c, *batch, *out, *in)."""
+    inner = Call(cut(call), call.x, call.batch)
+
+    def jacobian(x: Tensor) -> Tensor:
+        return by_rows(inner, *rows(inner, x))
 
     def along(v: Tensor) -> Tensor:
-        derivative: Tensor = jvp(lambda x: by_rows(call, *rows(call, x)), (call.x,), (v.expand_as(call.x),))[1]
-        return derivative
+        derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
+        return derivative if torch.is_grad_enabled() else derivative.detach()
 
     if len(directions) == 1:
         return along(directions[0])[None]
@@ -124,7 +155,8 @@ def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
     """The same, reverse over reverse: (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v."""
     record = torch.is_grad_enabled()
     x = variable(call.x)
-    y, jacobian = rows_by_autograd(call, x, record=True)
+    with sdpa_kernel(PLAIN):
+        y, jacobian = rows_by_autograd(call, x, record=True)
 
     def row_of(row: Tensor, v: Tensor) -> Tensor:
         if not row.requires_grad:  # f is linear
@@ -132,7 +164,9 @@ def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
         weights = v.expand_as(row)
         return torch.autograd.grad(row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True)[0]
 
-    found = [[row_of(row, v) for row in jacobian.unbind()] for v in directions.unbind()]
+    with torch.enable_grad():
+        lines = jacobian.unbind()
+    found = [[row_of(row, v) for row in lines] for v in directions.unbind()]
     return torch.stack([by_rows(call, y, torch.stack(of_v)) for of_v in found])
 
 

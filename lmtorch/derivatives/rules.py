@@ -107,6 +107,15 @@ def _power(z: Tensor, p: float) -> Slopes:
     return Slopes(z**p, p * z ** (p - 1), lambda: p * (p - 1) * z ** (p - 2))
 
 
+def _root(z: Tensor) -> Slopes:
+    """√z with derivatives of zero at zero, as torch has them for the length of a vector."""
+    zero = z == 0
+    safe = torch.where(zero, 1.0, z)
+    root = safe.sqrt()
+    slope = torch.where(zero, 0.0, 0.5 / root)
+    return Slopes(torch.where(zero, 0.0, root), slope, lambda: -0.5 * slope / safe)
+
+
 def powered(setting: Setting, func: Callable[..., Any], z: Any, exponent: Any) -> Jet:
     """z to the power of a number."""
     if not isinstance(z, Jet) or not isinstance(exponent, int | float) or exponent == 0:
@@ -140,6 +149,11 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
     return tree_map(Jet, value, first, second)
 
 
+def viewed(setting: Setting, func: Callable[..., Any], z: Any, *shape: Any) -> Any:
+    """view, of which derivatives that are expanded over the batch need a copy."""
+    return linear_operator(setting, torch.Tensor.reshape, z, *shape)
+
+
 def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Any:
     """cat and stack; members that are constants have no derivatives."""
     (count,) = {member.first.shape[0] for member in members if isinstance(member, Jet)}
@@ -147,14 +161,16 @@ def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, *
     return linear_operator(setting, func, whole, *args, **kwargs)
 
 
-def convolution(setting: Setting, func: Callable[..., Any], z: Any, weight: Any, bias: Any = None, *args: Any) -> Jet:
+def convolution(
+    setting: Setting, func: Callable[..., Any], z: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
+) -> Jet:
     """A bias is added to the value alone."""
     if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
         raise NoRuleError("a convolution whose weight is a function of x")
-    result: Jet = linear_operator(setting, lambda v: func(v, weight, None, *args), z)
+    result: Jet = linear_operator(setting, lambda v: func(v, weight, None, *args, **kwargs), z)
     if bias is None:
         return result
-    return Jet(func(z.value, weight, bias, *args), result.first, result.second)
+    return Jet(func(z.value, weight, bias, *args, **kwargs), result.first, result.second)
 
 
 def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> Any:
@@ -191,6 +207,8 @@ def dense(setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bi
 
 def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any, b: Any) -> Any:
     """where(condition, a, b): what is not chosen has no say."""
+    if func is torch.Tensor.where:  # a.where(condition, b)
+        condition, a = a, condition
     if isinstance(condition, Jet):
         raise NoRuleError("a condition of floating dtype")
     value = torch.where(condition, values(a), values(b))
@@ -354,7 +372,7 @@ def euclidean(
     setting: Setting,
     func: Callable[..., Any],
     z: Jet,
-    ord: Any = 2,
+    ord: Any = None,
     dim: Any = None,
     keepdim: bool = False,
     **kwargs: Any,
@@ -362,20 +380,22 @@ def euclidean(
     """The length of vectors, √Σz²."""
     if kwargs.pop("p", ord) not in (2, "fro", None) or dim is None or any(v is not None for v in kwargs.values()):
         raise NoRuleError("another norm than that of vectors")
+    if func is torch.linalg.norm and ord == 2 and not isinstance(dim, int) and len(dim) == 2:
+        raise NoRuleError("the largest singular value")
     squares = multiplied(setting, torch.mul, z, z)
     total: Jet = linear_operator(setting, torch.sum, squares, dim, keepdim=keepdim)
-    return chain(setting, total, _power(total.value, 0.5))
+    return chain(setting, total, _root(total.value))
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
 
 BY_AUTOGRAD = (
-    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log1p log2 logsigmoid "
-    "mish relu rsqrt selu silu sinc sinh softplus softsign sqrt tan tanhshrink"
+    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log_sigmoid log1p "
+    "log2 mish relu rsqrt selu silu sinc sinh softplus softsign sqrt tan tanhshrink"
 )
 LINEAR = (
-    "T chunk clone contiguous cumsum double expand flatten flip float mT mean movedim moveaxis narrow permute ravel "
-    "repeat reshape roll select split squeeze sum swapaxes t tile to transpose unbind unflatten unsqueeze view"
+    "T chunk clone contiguous cumsum double expand flatten flip float mT mean movedim narrow permute ravel "
+    "repeat reshape roll select split squeeze sum swapaxes t tile to transpose unbind unflatten unsqueeze"
 )
 WITHOUT_DERIVATIVE = (
     "ceil detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
@@ -394,21 +414,22 @@ RULES: dict[str, Rule] = {
     "reciprocal": elementwise(_reciprocal),
     "square": elementwise(lambda z: _power(z, 2)),
     "pow": powered,
-    **dict.fromkeys(("add", "__add__", "__radd__"), added),
-    **dict.fromkeys(("sub", "__sub__", "subtract"), subtracted),
+    "add": added,
+    **dict.fromkeys(("sub", "subtract"), subtracted),
     **dict.fromkeys(("rsub", "__rsub__"), swapped(subtracted)),
-    **dict.fromkeys(("neg", "__neg__", "negative"), negated),
-    **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), multiplied),
-    **dict.fromkeys(("div", "__truediv__", "divide", "true_divide"), divided),
-    **dict.fromkeys(("__rdiv__", "__rtruediv__"), swapped(divided)),
+    **dict.fromkeys(("neg", "negative"), negated),
+    **dict.fromkeys(("mul", "multiply"), multiplied),
+    **dict.fromkeys(("div", "divide", "true_divide"), divided),
+    "__rdiv__": swapped(divided),
     "addcmul": added_product,
-    **dict.fromkeys(("matmul", "__matmul__", "mm", "bmm"), matrix_product),
+    **dict.fromkeys(("matmul", "mm", "bmm"), matrix_product),
     "__rmatmul__": swapped(matrix_product),
     "einsum": contraction,
-    **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack"), join),
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), euclidean),
     "__getitem__": index,
+    "view": viewed,
     "where": selected,
     "linear": dense,
     "dropout": dropout,

@@ -160,7 +160,7 @@ def _taylor(call: Call) -> ValueJacobianHessian:
     places = torch.empty(call.size, call.size, dtype=torch.long, device=call.x.device)
     places[i, j] = places[j, i] = torch.arange(len(i), device=call.x.device)
     whole = jet.second[places].movedim((0, 1), (-2, -1))  # (*batch, *out, d, d)
-    whole = whole.reshape(*jet.value.shape, *call.inputs, *call.inputs)
+    whole = whole.reshape(jet.value.shape + call.inputs + call.inputs)
     return ValueJacobianHessian(jet.value, by_columns(call, jet.first), whole)
 
 
@@ -371,6 +371,6 @@ def _picked(call: Call, found: Tensor, coordinates: list[int]) -> Tensor:
 def _inner(call: Call, found: Tensor, w: Tensor) -> Tensor:
     """Of H v (*batch, *out, *in) the product with w (*batch, *in), (*batch, *out)."""
     between = found.ndim - w.ndim
-    weights = w.reshape(*call.samples, *(1,) * between, *call.inputs)
+    weights = w.reshape(call.samples + (1,) * between + call.inputs)
     products = found * weights
     return products.flatten(-len(call.inputs)).sum(-1) if call.inputs else products

@@ -32,6 +32,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .jets import Jet, NoRuleError, Pairing, Setting
 from .rules import CONSTANT, RULES
 
+IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
+PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)  # a tuple: torch.Size
+
 
 def expand(
     function: Callable[[Tensor], Tensor],
@@ -82,6 +85,7 @@ class _Expansion(TorchFunctionMode):
         if result in self.jets:
             jet: Jet = self.jets[result]
             return jet
+        result = result if self.record else result.detach()
         zero = result.new_zeros(())  # it does not depend on x
         return Jet(result, zero.expand(start.first.shape[0], *(1,) * result.ndim))
 
@@ -93,18 +97,20 @@ class _Expansion(TorchFunctionMode):
         jets = [self.jets.get(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
         if not any(jets):
             return func(*args, **kwargs)
-        name = _name(func)
+        name = name_of(func)
+        if name == "requires_grad":
+            return True
         constant = name in CONSTANT or not torch.is_grad_enabled()  # no_grad: what autograd would not follow, either
         rule = None if constant else RULES.get(name)
         if rule is None:
             args, kwargs = _built(
                 [leaf if jet is None else jet.value for leaf, jet in zip(leaves, jets, strict=True)], spec
             )
+            if not constant and (name in IN_PLACE or _ends_in_place(name)):  # not even tried: it may be x that changes
+                raise NoRuleError(f"{name!r} works in place")
             with torch.no_grad():
                 result = func(*args, **kwargs)
-            if not constant and any(
-                isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree_leaves(result)
-            ):
+            if not constant and not all(_known(leaf) for leaf in tree_leaves(result)):
                 raise NoRuleError(f"no rule for {name!r}")
             return result  # a constant, a shape, a comparison
         for leaf, jet in zip(leaves, jets, strict=True):
@@ -151,7 +157,18 @@ def _built(leaves: Sequence[Any], spec: Any) -> tuple[tuple[Any, ...], dict[str,
     return built
 
 
-def _name(func: Callable[..., Any]) -> str:
+def _ends_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _known(leaf: Any) -> bool:
+    """Nothing through which a derivative may lead on; of an array or iterator that is not known, nor of None."""
+    if isinstance(leaf, Tensor):
+        return not (leaf.is_floating_point() or leaf.is_complex())
+    return isinstance(leaf, PLAIN)
+
+
+def name_of(func: Callable[..., Any]) -> str:
     """As in `RULES`; of a property, `x.T`, that of the attribute."""
     name = getattr(func, "__name__", repr(func))
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name

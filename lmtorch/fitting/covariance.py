@@ -45,7 +45,7 @@ def inverse_normal(
     # a variable that is held has a null vector of its own, which tells nothing
     own = (vh.square() * held[..., None, :]).sum(-1) > 0.5
     null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
-    matrix = root @ root.mT
+    matrix = _symmetric(root @ root.mT)
     matrix = torch.where(finite[..., None, None], matrix, torch.nan)
     return Covariance(matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1))
 
@@ -75,7 +75,12 @@ def sandwich(
     scores = influence[..., None] * jacobian
     middle = scores.mT @ scores
     factor = (m / freedom.clamp(min=1))[..., None, None]
-    return outer._replace(matrix=outer.matrix @ middle @ outer.matrix * factor)
+    return outer._replace(matrix=_symmetric(outer.matrix @ middle @ outer.matrix * factor))
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """To the last bit, which some matrix products of some processors are not."""
+    return (matrix + matrix.mT) / 2
 
 
 def combinations(

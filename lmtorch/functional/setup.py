@@ -101,6 +101,7 @@ class Setup:
             self.loss,
             self.plan.dtype,
             bounds=wide,
+            differences=self.plan.differences,
             precision=found.precision,
         )
 

@@ -179,6 +179,8 @@ class _Replace(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if not kwargs and not any(id(a) in self.twins or isinstance(a, list | tuple | dict) for a in args):
+            return func(*args)  # most calls name no parameter, and the mode sees every one
         args = tuple(self._replace(a) for a in args)
         return func(*args, **{name: self._replace(a) for name, a in (kwargs or {}).items()})
 

@@ -1,0 +1,278 @@
+"""Every rule of Taylor mode gives the derivatives that torch gives of single samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import lmtorch
+from lmtorch.derivatives.rules import CONSTANT, RULES
+
+from .setting import F32, F64, close, jacobians, points, same_derivatives
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+W = torch.randn(3, 3, generator=torch.Generator().manual_seed(3), dtype=F64)
+ROW = points(3, seed=4)
+KERNEL = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(5), dtype=F64)
+BIAS = points(2, seed=6)
+
+
+def bent(x: Tensor) -> Tensor:
+    """z (b, 3) with first and second derivatives of all kinds; between 0.5 and 4.5."""
+    return x * x + x[:, :1] * x
+
+
+def constant(x: Tensor) -> Tensor:
+    """(b, 3), another row for no sample: a constant in the same shape."""
+    return ROW.expand(len(x), 3)
+
+
+# by the name under which torch shows the operator: of x and z = bent(x), each (b, 3)
+LINEAR: dict[str, Rule] = {
+    "T": lambda x, z: z.T.T,
+    "chunk": lambda x, z: z.chunk(2, 1)[0],
+    "clone": lambda x, z: z.clone(),
+    "contiguous": lambda x, z: z.mT.contiguous().mT,
+    "cumsum": lambda x, z: z.cumsum(-1),
+    "double": lambda x, z: z.double(),
+    "expand": lambda x, z: z[:, None].expand(-1, 2, -1),
+    "flatten": lambda x, z: z[:, :, None].flatten(1),
+    "flip": lambda x, z: z.flip(1),
+    "float": lambda x, z: z.float(),
+    "mT": lambda x, z: z[:, None].mT,
+    "mean": lambda x, z: z.mean(1),
+    "movedim": lambda x, z: z[:, None].movedim(1, -1),
+    "narrow": lambda x, z: z.narrow(1, 1, 2),
+    "permute": lambda x, z: z[:, None].permute(0, 2, 1),
+    "ravel": lambda x, z: z.ravel().reshape(-1, 3),
+    "repeat": lambda x, z: z.repeat(1, 2),
+    "reshape": lambda x, z: z.reshape(-1, 1, 3),
+    "roll": lambda x, z: z.roll(1, -1),
+    "select": lambda x, z: z.select(1, 1),
+    "split": lambda x, z: z.split(2, dim=1)[1],
+    "squeeze": lambda x, z: z[:, :, None].squeeze(-1),
+    "sum": lambda x, z: z.sum(-1, keepdim=True),
+    "swapaxes": lambda x, z: z[:, None].swapaxes(1, 2),
+    "t": lambda x, z: z.t().t(),
+    "tile": lambda x, z: z.tile((1, 2)),
+    "to": lambda x, z: z.to(z.dtype),
+    "transpose": lambda x, z: z[:, None].transpose(-1, -2),
+    "unbind": lambda x, z: z.unbind(1)[2],
+    "unflatten": lambda x, z: z.unflatten(1, (3, 1)),
+    "unsqueeze": lambda x, z: z.unsqueeze(-1),
+    "view": lambda x, z: z.view(-1).view(-1, 3),
+}
+POSITIVE = ("log", "log10", "log1p", "log2", "rsqrt", "sqrt")  # the others are tried on both sides of zero
+ELEMENTWISE: dict[str, Rule] = {
+    name: (lambda f, shift: lambda x, z: f(z - shift))(
+        F.logsigmoid if name == "log_sigmoid" else getattr(torch, name, None) or getattr(F, name),
+        0.0 if name in POSITIVE else 2.0,
+    )
+    for name in (
+        "abs arctan asinh atan celu cos cosh elu erf erfc exp expm1 gelu hardtanh leaky_relu log log10 log1p log2 "
+        "log_sigmoid mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh softplus softsign sqrt square tan tanh "
+        "tanhshrink"
+    ).split()
+}
+OTHER: dict[str, Rule] = {
+    "clamp": lambda x, z: z.clamp(min=1.0, max=2.0) * z,
+    "pow": lambda x, z: z**2.5,
+    "add": lambda x, z: torch.add(z, x, alpha=2),
+    "sub": lambda x, z: torch.sub(x, z, alpha=3),
+    "subtract": lambda x, z: torch.subtract(z, 1),
+    "rsub": lambda x, z: torch.rsub(z, x, alpha=2),
+    "__rsub__": lambda x, z: 1 - z,
+    "neg": lambda x, z: -z,
+    "negative": lambda x, z: z.negative(),
+    "mul": lambda x, z: z * z.sin(),
+    "multiply": lambda x, z: torch.multiply(z, x),
+    "div": lambda x, z: x / z,
+    "divide": lambda x, z: torch.divide(z, 3),
+    "true_divide": lambda x, z: torch.true_divide(ROW, z),
+    "__rdiv__": lambda x, z: 2 / z,
+    "addcmul": lambda x, z: torch.addcmul(z, z, x, value=3),
+    "matmul": lambda x, z: z[:, :, None] @ x[:, None],
+    "mm": lambda x, z: z.mm(W),
+    "bmm": lambda x, z: torch.bmm(z[:, None], x[:, :, None]),
+    "__rmatmul__": lambda x, z: z[:, :, None].__rmatmul__(W),
+    "einsum": lambda x, z: torch.einsum("bi,ij->bj", z, W),
+    "cat": lambda x, z: torch.cat([z, constant(x), x], -1),
+    "concat": lambda x, z: torch.concat([z, z], 1),
+    "concatenate": lambda x, z: torch.concatenate([z, x], 1),
+    "stack": lambda x, z: torch.stack((z, constant(x)), dim=-1),
+    "hstack": lambda x, z: torch.hstack([x, z]),
+    "vstack": lambda x, z: torch.vstack([z, x])[: len(x)],
+    "conv1d": lambda x, z: F.conv1d(z[:, None], KERNEL, BIAS, padding=1),
+    "conv2d": lambda x, z: F.conv2d(z[:, None, None], KERNEL[:, :, None], BIAS),
+    "conv3d": lambda x, z: F.conv3d(z[:, None, None, None], KERNEL[:, :, None, None]),
+    "norm": lambda x, z: z.norm(dim=1),
+    "linalg_norm": lambda x, z: torch.linalg.norm(z, dim=-1, keepdim=True),
+    "linalg_vector_norm": lambda x, z: torch.linalg.vector_norm(z, dim=-1),
+    "__getitem__": lambda x, z: z[:, 1:],
+    "where": lambda x, z: torch.where(z > 2, z * z, x),
+    "linear": lambda x, z: F.linear(z, W, ROW),
+    "dropout": lambda x, z: F.dropout(z, 0.5, training=False),
+    "softmax": lambda x, z: torch.softmax(z, -1),
+    "layer_norm": lambda x, z: F.layer_norm(z, (3,), ROW, ROW),
+}
+TABLE = {**LINEAR, **ELEMENTWISE, **OTHER}
+
+
+def test_every_rule_is_in_the_table() -> None:
+    assert set(RULES) == set(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_rule_gives_first_and_second_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    rule = RULES[name]
+
+    def spied(*args: Any, **kwargs: Any) -> Any:
+        used.append(name)
+        return rule(*args, **kwargs)
+
+    monkeypatch.setitem(RULES, name, spied)
+    dtype = F32 if name == "float" else F64
+    same_derivatives(lambda x: TABLE[name](x, bent(x)), points(4, 3, dtype=dtype))
+    assert used
+
+
+@pytest.mark.parametrize("name", sorted(CONSTANT - {"rand_like", "randn_like", "empty_like", "new_empty"}))
+def test_what_has_no_derivative_is_a_constant(name: str) -> None:
+    special: dict[str, Callable[[Tensor], Tensor]] = {
+        "full_like": lambda z: torch.full_like(z, 2.0),
+        "ones_like": torch.ones_like,
+        "zeros_like": torch.zeros_like,
+        "new_full": lambda z: z.new_full(z.shape, 2.0),
+        "new_ones": lambda z: z.new_ones(z.shape),
+        "new_tensor": lambda z: z.new_tensor([1.0, 2.0, 3.0]),
+        "new_zeros": lambda z: z.new_zeros(z.shape),
+    }
+    of = special.get(name, lambda z: getattr(z, name)())
+    x = points(4, 3)
+    found = lmtorch.batch_hessian(lambda x: bent(x) * of(bent(x)), x, mode="taylor")
+    made = of(bent(x)).expand(4, 3)
+    close(found, made[..., None, None] * lmtorch.batch_hessian(bent, x, mode="reverse").detach())
+
+
+CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
+    # broadcasting, (b, 1) with (b, h), with numbers and with 0-d tensors
+    "columns with rows": (lambda x: (x[:, :1] ** 2 * torch.sin(x)).sum(1), (4, 3), 1),
+    "outer product": (lambda x: x[:, :, None] ** 2 * x[:, None] ** 3, (4, 3), 1),
+    "0-d tensor": (lambda x: torch.tensor(2.0, dtype=F64) * x**2 + torch.tensor(1.0, dtype=F64), (4, 3), 1),
+    "fewer dimensions": (lambda x: x.sum(1) ** 2 * torch.ones(2, 4, 1, dtype=F64)[0].T[0], (4, 3), 1),
+    "a row of constants": (lambda x: (x**2)[:, :1] + ROW, (4, 3), 1),
+    "more dimensions than both": (lambda x: (x**2)[:, None] * torch.ones(1, 2, 1, dtype=F64), (4, 3), 1),
+    "without a batch": (lambda x: x[0] ** 2 * x[1:] + x.sum() * x[1], (3,), 0),
+    "a number with a vector": (lambda x: x.sum() ** 3 / x, (3,), 0),
+    "a number to a number": (lambda x: torch.sin(x) / x, (), 0),
+    "samples that are numbers": (lambda x: torch.stack([x**2, torch.cos(x)], 1), (4,), 1),
+    "two batches": (lambda x: torch.softmax(x @ W, -1) * x[..., :1], (2, 3, 3), 2),
+    "many directions": (lambda x: (x.flatten(1).cumsum(1) ** 2).tanh()[:, :4], (2, 2, 3), 1),
+    "the same twice": (lambda x: x * x, (4, 3), 1),
+    "the same matrix twice": (lambda x: x @ x, (3, 2, 2), 1),
+    "a matrix, thrice": (lambda x: x @ x.mT @ x, (2, 2, 2), 1),
+    "matrices, one for all": (lambda x: (x**2) @ points(2, 2), (3, 2, 2), 1),
+    "matrices, the first constant": (lambda x: points(5, 2) @ torch.sin(x), (3, 2, 2), 1),
+    "a matrix with a stack": (lambda x: x[0] @ torch.sin(x), (3, 2, 2), 0),
+    # powers
+    "square root": (lambda x: x**0.5, (4, 3), 1),
+    "first power": (lambda x: (x**2) ** 1, (4, 3), 1),
+    "negative power": (lambda x: (x**2) ** -3, (4, 3), 1),
+    "a float that is whole": (lambda x: torch.sin(x) ** 2.0, (4, 3), 1),
+    "pow as a function": (lambda x: torch.pow(torch.sin(x), 3), (4, 3), 1),
+    # quotients
+    "by a function of x": (lambda x: torch.sin(x) / (1 + x[:, :1] ** 2), (4, 3), 1),
+    "by itself": (lambda x: (x**2) / x.sum(1, keepdim=True), (4, 3), 1),
+    "a constant by a function": (lambda x: ROW / (x * x), (4, 3), 1),
+    "by a tensor": (lambda x: (x * x) / ROW, (4, 3), 1),
+    # where
+    "where with a number": (lambda x: torch.where(x > 1, x**3, 0.0), (4, 3), 1),
+    "where of a column": (lambda x: torch.where(x > 1, x[:, :1] ** 2, x**3), (4, 3), 1),
+    "where first a constant": (lambda x: torch.where(x > 1, ROW, x**3), (4, 3), 1),
+    "where of linear and bent": (lambda x: torch.where(x[:, :1] > 1, x, x.exp()), (4, 3), 1),
+    "where, as a method": (lambda x: (x**3).where(x > 1, x**2), (4, 3), 1),
+    "where, as a method of a constant": (lambda x: ROW.expand(4, 3)[: len(x)].where(x > 1, x**2), (4, 3), 1),
+    "where, as a method of a mask": (lambda x: (x < 9).where(x > 1, x**2), (4, 3), 1),
+    "where keeps NaN out": (lambda x: torch.where(x > 0, x, 1.0).log() * x.square(), (4, 3), 1),
+    # indices
+    "an integer": (lambda x: (x**3)[:, 1], (4, 3), 1),
+    "a negative integer": (lambda x: (x**3)[:, -1], (4, 3), 1),
+    "slices with steps": (lambda x: (x**3)[:, ::2], (4, 3), 1),
+    "None": (lambda x: (x**3)[:, None, :, None], (4, 3), 1),
+    "Ellipsis": (lambda x: (x**3)[..., 0], (4, 2, 3), 1),
+    "Ellipsis in the middle": (lambda x: (x**3)[:, ..., 1:], (4, 2, 3), 1),
+    "a list": (lambda x: (x**3)[:, [2, 0, 0]], (4, 3), 1),
+    "a tensor of integers": (lambda x: (x**3)[:, torch.tensor([2, 0])], (4, 3), 1),
+    "two tensors": (lambda x: (x**3)[:, torch.tensor([0, 1]), torch.tensor([2, 0])], (4, 2, 3), 1),
+    "a mask": (lambda x: (x**3)[:, torch.tensor([True, False, True])], (4, 3), 1),
+    "the first of all": (lambda x: (x**3)[0], (3, 2), 0),
+    "a plain mask": (lambda x: (x**3)[torch.tensor([True, False, True])], (3, 2), 0),
+    "unpacking": (lambda x: (lambda a, b, c: a**2 * b * c)(*x.T), (4, 3), 1),
+    # stacking
+    "cat along a negative dimension": (lambda x: torch.cat([x, x**2, ROW.expand(len(x), 3)], dim=-1), (4, 3), 1),
+    "stack of columns": (lambda x: torch.stack([x[:, 0] ** 2, torch.ones_like(x[:, 1]), x[:, 1]], -1), (4, 3), 1),
+    "cat of linear and bent": (lambda x: torch.cat([x, x.exp()], 1).square(), (4, 3), 1),
+    # negative dimensions, and several
+    "sum over several": (lambda x: (x**3).sum((-1, -2)), (4, 2, 3), 1),
+    "mean over a negative": (lambda x: (x**3).mean(-2, keepdim=True) * x, (4, 2, 3), 1),
+    "sum of everything": (lambda x: (x**3).sum() * x, (3,), 0),
+    "squeeze of everything": (lambda x: (x**3)[:, None].squeeze(), (4, 3), 0),
+    "softmax over a middle dimension": (lambda x: torch.softmax(x**2, dim=1), (3, 2, 2), 1),
+    "softmax as a method": (lambda x: (x * x).softmax(dim=-1), (4, 3), 1),
+    "softmax of large numbers": (lambda x: torch.softmax(1000 + x * x, -1), (4, 3), 1),
+    "layer norm over two dimensions": (lambda x: F.layer_norm(x**2, (2, 2)), (3, 2, 2), 1),
+    "norm over two dimensions": (lambda x: torch.linalg.vector_norm(x**2, dim=(1, 2)), (3, 2, 2), 1),
+    "Frobenius norm": (lambda x: torch.linalg.norm(x**2, dim=(-2, -1)), (3, 2, 2), 1),
+    "norm as a function": (lambda x: torch.norm(x**2, p=2, dim=1, keepdim=True), (4, 3), 1),
+    "view across samples": (lambda x: (x.view(-1, 3) ** 3).view(len(x), 2, 3), (4, 2, 3), 1),
+    # convolutions
+    "a convolution with bias": (lambda x: F.conv1d(x.tanh(), KERNEL, BIAS, stride=2, padding=1), (2, 1, 4), 1),
+    "a convolution of a convolution": (
+        lambda x: F.conv1d(F.conv1d(x, KERNEL, BIAS).square(), torch.ones(1, 2, 1, dtype=F64)),
+        (2, 1, 4),
+        1,
+    ),
+    "activations with options": (lambda x: F.leaky_relu(x - 1, 0.3) ** 2 + F.elu(x - 1, alpha=0.5), (4, 3), 1),
+    "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), (4, 3), 1),
+    "softplus with options": (lambda x: F.softplus(x, beta=2.0), (4, 3), 1),
+    "clamp on one side": (lambda x: (x**2).clamp(1.0) * x, (4, 3), 1),
+    "dropout that drops nothing": (lambda x: F.dropout(x**2, 0.0), (4, 3), 1),
+    "detached": (lambda x: x**2 * (x**3).detach(), (4, 3), 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_take_all_that_torch_takes(name: str) -> None:
+    f, shape, batch = CASES[name]
+    same_derivatives(f, points(*shape), batch)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("mode", ["auto", "taylor"])
+def test_whole_powers_have_derivatives_at_zero(power: int, mode: str) -> None:
+    x = torch.tensor([[0.0, 2.0], [-1.0, 0.0]], dtype=F64)
+    f = lambda x: x**power
+    slope = power * x.numpy() ** (power - 1)
+    bend = power * (power - 1) * x.numpy() ** max(0, power - 2)
+    close(lmtorch.batch_jacobian(f, x, mode=mode), torch.diag_embed(torch.tensor(slope)))
+    close(lmtorch.laplacian(f, x, mode=mode), torch.tensor(bend))
+
+
+def test_dropout_uses_one_mask_for_value_and_derivatives() -> None:
+    x = points(50, 3)
+    value, J, H = lmtorch.value_jacobian_hessian(lambda x: F.dropout(x**3, 0.5).sum(1), x, mode="taylor")
+    kept = J != 0
+    assert 0 < kept.double().mean() < 1
+    close(value, (2 * x**3 * kept).sum(1))
+    close(H, torch.diag_embed(2 * 6 * x * kept))
+
+
+def test_one_rule_serves_keywords_as_well_as_places() -> None:
+    f = lambda x: F.linear(input=x.tanh(), weight=W, bias=ROW)
+    x = points(4, 3)
+    close(lmtorch.batch_jacobian(f, x), jacobians(f, x))
