@@ -104,7 +104,7 @@ def test_a_step_lowers_the_loss(case: LayerCase, given: str, by_sample: bool) ->
 
 def test_falling_back_warns_once_and_names_what_refused() -> None:
     case = next(c for c in CASES if c.name == "old_function")
-    opt, closure, batch, _, _ = prepare(case, "module", True)
+    opt, closure, batch, _, _ = prepare(case, "module", False)
     with pytest.warns(FallbackWarning, match="does not work for this model"):
         opt.step(closure, *batch)
     with warnings.catch_warnings():

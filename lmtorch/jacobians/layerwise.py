@@ -5,8 +5,12 @@ backward pass of Σ r gives each sample's own gradients g in the layers' outputs
 
     ∂r/∂W = g aᵀ,   ∂r/∂b = g,
 
-written straight into the rows of J: no vmap, no copies. The first block is checked against autograd's own sum of the
-rows; whatever does not fit (other layers, parameters used elsewhere) is refused, and `PerSample` serves.
+written straight into the rows of J: no vmap, no copies. A layer may be applied several times, at several places of a
+sample or to the derivatives of its input (`lmtorch.derivatives` does): the outer products of all its uses add up.
+
+A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two reverse passes: Jᵀw
+is linear in w, and its derivative in w is the column. The first block is checked against autograd's own sum of the
+rows; whatever does not fit (other layers, weights used elsewhere) is refused, and `PerSample` serves.
 
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
@@ -24,6 +28,8 @@ from .._autodiff import Params, ranges
 from .._outer import Outer
 from ..residuals.base import Part
 from .base import GROSS, Block, Workspace
+
+FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
 
 
 class NotLayerwiseError(Exception):
@@ -57,6 +63,8 @@ class LayerWise:
             raise NotLayerwiseError("no linear layer")
         if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in recorder.layers):
             raise NotLayerwiseError("a linear layer without the samples in its first dimension")
+        others = _others(recorder.layers, params)
+        beside = _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]  # (m, entries)
         outputs = [layer.output for layer in recorder.layers]
         residuals = residual.detach().view(count, -1)  # (s, k)
         gradients = []
@@ -72,6 +80,12 @@ class LayerWise:
             by_sample = rows.unflatten(0, (-1, len(gradients)))  # (s, k, n)
             for index, of_outputs in enumerate(gradients):
                 _fill_(by_sample[:, index], of_outputs, recorder.layers, params, chosen)
+            start = 0
+            for columns in others.values():
+                size = columns.stop - columns.start
+                some = slice(chosen.start * len(gradients), chosen.stop * len(gradients))
+                rows[:, columns] = beside[some, start : start + size]
+                start += size
             if not self.checked:
                 _check(rows, residual, twins)
                 self.checked = True
@@ -101,7 +115,7 @@ class _Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is linear and not kwargs:
+        if func is linear and not kwargs and args[1].ndim == 2:
             weight, bias = (self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None))
             if weight >= 0 or bias >= 0:
                 self.layers.append(_Layer(weight, bias, args[0].detach(), result))
@@ -115,23 +129,21 @@ def _fill_(
     columns = [
         view.unflatten(1, p.shape) for view, p in zip(rows.split([p.numel() for p in params], 1), params, strict=True)
     ]
-    written = set()
-    for layer, gradient in zip(layers, gradients, strict=True):
-        if gradient is None:
-            continue
-        g, a = gradient[chosen], layer.input[chosen]  # (s, ..., out), (s, ..., in)
-        for place, factor in ((layer.weight, a), (layer.bias, None)):
-            if place < 0:
-                continue
-            if place in written:
-                columns[place] += _share(g, factor)
-            elif factor is not None and g.ndim == 2:
-                torch.mul(g[:, :, None], factor[:, None, :], out=columns[place])
-            else:
-                columns[place].copy_(_share(g, factor))
-            written.add(place)
-    for place in set(range(len(params))) - written:
-        columns[place].zero_()
+    for place, param in enumerate(params):
+        uses = [
+            (gradient[chosen], layer.input[chosen])
+            for layer, gradient in zip(layers, gradients, strict=True)
+            if gradient is not None and place in (layer.weight, layer.bias)
+        ]
+        if not uses:
+            columns[place].zero_()
+        elif param.ndim == 1:
+            columns[place].copy_(torch.cat([_places(g) for g, _ in uses], 1).sum(1))
+        elif len(uses) == 1 and uses[0][0].ndim == 2:
+            torch.mul(uses[0][0][:, :, None], uses[0][1][:, None, :], out=columns[place])
+        else:
+            g, a = (torch.cat([_places(part) for part in parts], 1) for parts in zip(*uses, strict=True))
+            columns[place].copy_(g.mT @ a)  # Σ_t g aᵀ
 
 
 def _outer(
@@ -154,12 +166,44 @@ def _outer(
     return tuple(sorted(found, key=lambda outer: outer.start))
 
 
-def _share(g: Tensor, a: Tensor | None) -> Tensor:
-    """Of each sample, summed over the places t where the layer is applied: Σ_t g aᵀ for a weight, Σ_t g for a bias."""
-    if g.ndim == 2:
-        return g if a is None else g[:, :, None] * a[:, None, :]
-    g = g.flatten(1, -2)  # (s, t, out)
-    return g.sum(1) if a is None else g.mT @ a.flatten(1, -2)
+def _places(part: Tensor) -> Tensor:
+    """(s, t, features): the places t of a sample where a layer is applied, one if it is applied to the sample whole."""
+    return part[:, None] if part.ndim == 2 else part.flatten(1, -2)
+
+
+def _others(layers: list[_Layer], params: Params) -> dict[int, slice]:
+    """Parameters that no linear layer uses, with their columns.
+
+    Raises:
+        NotLayerwiseError: they have too many entries for columns one by one.
+    """
+    used = {place for layer in layers for place in (layer.weight, layer.bias)}
+    starts = [0, *accumulate(p.numel() for p in params)]
+    others = {place: slice(starts[place], starts[place + 1]) for place in range(len(params)) if place not in used}
+    if sum(columns.stop - columns.start for columns in others.values()) > FEW:
+        raise NotLayerwiseError("parameters beside the linear layers")
+    return others
+
+
+def _columns(residual: Tensor, twins: Params, others: dict[int, slice]) -> Tensor:
+    """J e_j for their entries, (m, entries), by two reverse passes: the derivative of Jᵀw in w.
+
+    Raises:
+        NotLayerwiseError: something cannot be differentiated twice.
+        OutOfMemoryError: torch's own.
+    """
+    weights = torch.zeros_like(residual, requires_grad=True)
+    chosen = [twins[place] for place in others]
+    try:
+        with torch.enable_grad():
+            pulled = torch.autograd.grad(residual, chosen, weights, create_graph=True, materialize_grads=True)
+            entries = torch.cat([gradient.reshape(-1) for gradient in pulled]).unbind()
+        columns = [torch.autograd.grad(e, weights, retain_graph=True, materialize_grads=True)[0] for e in entries]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise NotLayerwiseError("parameters beside the linear layers, and no second derivatives") from error
+    return torch.stack(columns, 1)
 
 
 def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
