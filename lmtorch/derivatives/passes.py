@@ -20,7 +20,7 @@ from .._autodiff import ranges
 from .._errors import InputError
 from .calling import Call, transformed
 from .jets import Jet, Pairing
-from .taylor import expand, name_of
+from .taylor import expand, history, name_of
 
 PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 
@@ -135,8 +135,19 @@ def by_rows(call: Call, y: Tensor, found: Tensor) -> Tensor:
 
 
 def products(call: Call, directions: Tensor) -> Tensor:
-    """H v for each of the directions, forward over reverse, (c, *batch, *out, *in)."""
-    inner = Call(cut(call), call.x, call.batch)
+    """H v for each of the directions, forward over reverse, (c, *batch, *out, *in).
+
+    Raises:
+        RuntimeError: a scripted function.
+    """
+
+    def plain(x: Tensor) -> Tensor:
+        y = call(x)
+        if any("DifferentiableGraph" in node.name() for node in history(y)):
+            raise RuntimeError("the derivative of a scripted function is not followed by forward mode")  # torch 2.13
+        return y
+
+    inner = Call(cut(plain), call.x, call.batch)
 
     def jacobian(x: Tensor) -> Tensor:
         return by_rows(inner, *rows(inner, x))

@@ -398,7 +398,7 @@ LINEAR = (
     "repeat reshape roll select split squeeze sum swapaxes t tile to transpose unbind unflatten unsqueeze"
 )
 WITHOUT_DERIVATIVE = (
-    "ceil detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
+    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
     "randn_like round sign trunc zeros_like"
 )
 CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())

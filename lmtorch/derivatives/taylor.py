@@ -20,7 +20,7 @@ References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al.
 network-based variational Monte Carlo with Forward Laplacian (2024), on the collapsed sum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -131,18 +131,24 @@ class _Expansion(TorchFunctionMode):
 
     def _refuse_unseen(self, tensor: Tensor) -> None:
         """No path may lead to what the function has seen but through the rules."""
-        if tensor.grad_fn is None or tensor in self.jets:
+        if tensor in self.jets:
             return
-        nodes, known = [tensor.grad_fn], set()
-        while nodes:
-            node = nodes.pop()
-            if node in known:
-                continue
-            known.add(node)
+        for node in history(tensor):
             leaf = getattr(node, "variable", None)  # of AccumulateGrad
             if leaf is not None and leaf in self.jets:
                 raise NoRuleError("something that torch functions do not show: an autograd.Function, torch.func inside")
-            nodes.extend(following for following, _ in node.next_functions if following is not None)
+
+
+def history(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of autograd from which a tensor comes."""
+    nodes: list[Any] = [tensor.grad_fn]
+    known = {None}
+    while nodes:
+        node = nodes.pop()
+        if node not in known:
+            known.add(node)
+            yield node
+            nodes.extend(following for following, _ in node.next_functions)
 
 
 def _nested(args: tuple[Any, ...]) -> bool:

@@ -121,7 +121,9 @@ def test_a_divergence_is_the_trace_of_each_jacobian(inputs: tuple[int, ...], mod
 def test_a_curl_in_space_is_the_one_in_closed_form(mode: str) -> None:
     x = points(4, 3)
     a, b, c = x.unbind(1)
-    found = lmtorch.curl(lambda x: torch.stack([x[:, 1] * x[:, 2], x[:, 0] ** 2, x[:, 0] * x[:, 1] ** 2], 1), x, mode=mode)
+    found = lmtorch.curl(
+        lambda x: torch.stack([x[:, 1] * x[:, 2], x[:, 0] ** 2, x[:, 0] * x[:, 1] ** 2], 1), x, mode=mode
+    )
     close(found, torch.stack([2 * a * b, b - b**2, 2 * a - c], 1))
 
 
