@@ -57,7 +57,9 @@ def finite_difference_jacobian(
         raise InputError(f"step={step} must be positive: it is relative to |x|.")
 
     def black_box(x: Tensor) -> Tensor:
-        return torch.as_tensor(f(x), device=x.device)
+        y = f(x)
+        plain = isinstance(y, float | list | tuple)  # torch would take these for float32
+        return torch.as_tensor(y, dtype=x.dtype if plain else None, device=x.device)
 
     call = checked(black_box, x, batch_dims)
     x = x.detach()
@@ -66,7 +68,7 @@ def finite_difference_jacobian(
     def function(params: tuple[Tensor, ...]) -> Tensor:
         y = call(params[0])
         shapes.append(call.outputs(y))
-        return y.reshape(*call.samples, -1)
+        return y.reshape(*call.samples, call.outputs(y).numel())
 
     def workspace(rows: int) -> Tensor:
         return x.new_empty(*call.samples, rows, call.size)

@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from .._autodiff import ranges
 from .._errors import InputError
 from .calling import Call, Function, RefusedError, checked, chunk_of, first_that_works
 from .passes import (
+    PLAIN,
     by_columns,
     by_rows,
     columns,
@@ -268,7 +270,8 @@ def jvp(f: Function, x: Tensor, v: Tensor, *, mode: str = "auto") -> Tensor:
 
     def reverse() -> Tensor:
         # Jᵀw is linear in w, and its derivative in w along v is J v
-        y, pull = pullback(call, x)
+        with sdpa_kernel(PLAIN):
+            y, pull = pullback(call, x)
         twice = torch.func.vjp(pull, torch.zeros_like(y))[1]
         product: Tensor = twice(v)[0]
         return product

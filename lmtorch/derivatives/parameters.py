@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import sdpa_kernel
 
 from .. import _memory
 from .._autodiff import ranges
@@ -14,7 +15,7 @@ from .._errors import InputError
 from ..jacobians.layerwise import LayerWise
 from ..residuals.base import Part
 from .calling import check_chunk, first_that_works, refuse_coupling, transformed
-from .passes import cut
+from .passes import PLAIN, cut
 
 Index = int | tuple[int, ...]
 
@@ -197,7 +198,8 @@ def parameter_column(
         return result
 
     def reverse() -> Tensor:
-        y, pull = vjp(function, tensors)[:2]
+        with sdpa_kernel(PLAIN):
+            y, pull = vjp(function, tensors)[:2]
         _, twice = vjp(lambda w: pull(w)[0], torch.zeros_like(y))[:2]
         return torch.stack([twice(tuple(v[c] for v in tangents))[0] for c in range(len(places))])
 
@@ -219,6 +221,9 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
         if not chosen:
             raise InputError("no parameter of the model requires a gradient. Name those that are meant: names=[...].")
         return chosen
+    names = [names] if isinstance(names, str) else names
+    if not names:
+        raise InputError("names is empty: name the parameters that are meant, or leave it out for all.")
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InputError(f"the model has no parameter {unknown[0]!r}. Its parameters: {', '.join(there) or 'none'}.")
@@ -253,7 +258,12 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
     if output is None:
         return y
     place = output if isinstance(output, tuple) else (output,)
-    if len(place) != y.ndim - 1 or any(not -size <= i < size for i, size in zip(place, y.shape[1:], strict=True)):
+    whole = all(isinstance(i, SupportsIndex) for i in place)
+    if (
+        not whole
+        or len(place) != y.ndim - 1
+        or any(not -size <= i < size for i, size in zip(place, y.shape[1:], strict=True))
+    ):
         raise InputError(f"output={output} is no place in a sample's output of shape {tuple(y.shape[1:])}.")
     row: Tensor = y[(slice(None), *place)]
     return row

@@ -145,6 +145,13 @@ def test_jvp_is_the_jacobian_times_v(mode: str) -> None:
     assert not lmtorch.jvp(lambda x: torch.ones(2, dtype=F64), x, v, mode=mode).any()
 
 
+@pytest.mark.parametrize("mode", ["auto", "reverse"])
+def test_jvp_of_attention_has_a_way(mode: str) -> None:
+    model, x, v = built(Attention), points(2, 2, 4), points(2, 2, 4, seed=2)
+    expected = torch.einsum("bijkl,bkl->bij", jacobians(model, x), v)
+    close(lmtorch.jvp(model, x, v, mode=mode).detach(), expected)
+
+
 def test_vjp_is_the_jacobian_transposed_times_w() -> None:
     model, x, w = built(mlp), points(4, 3), points(4, 2)
     close(lmtorch.vjp(model, x, w), torch.autograd.functional.vjp(model, x, w)[1])
