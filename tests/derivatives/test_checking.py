@@ -127,7 +127,7 @@ def test_a_scalar_factor_too_small_to_see_by_eye_is_found() -> None:
 
 
 def test_samples_that_are_coupled_are_found() -> None:
-    check = lmtorch.check_derivatives(lambda x: torch.tanh(x - x.mean(0)), points(4, 3))
+    check = lmtorch.check_derivatives(lambda x: x**2 - x.mean(0), points(4, 3))  # on which all modes agree
     assert not check.ok
     assert check.coupling > 0.01
     assert "outputs depend on other samples" in str(check)

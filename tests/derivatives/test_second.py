@@ -189,3 +189,10 @@ def test_a_harmonic_function_has_no_laplacian(mode: str) -> None:
     found = lmtorch.laplacian(lambda x: 1 / x.norm(dim=1), x, mode=mode)
     # three terms of the size 2/r³ < 6 cancel
     assert float(found.detach().abs().max()) < 100 * torch.finfo(F64).eps
+
+
+@pytest.mark.parametrize("mode", ["auto", "taylor", "forward"])
+def test_the_length_of_a_zero_vector_has_no_curvature_as_forward_mode_has_it(mode: str) -> None:
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=F64)
+    found = lmtorch.laplacian(lambda x: x.norm(dim=1), x, mode=mode)
+    close(found, torch.tensor([0.0, 0.2], dtype=F64))  # 1 / r; at the kink a number by convention
