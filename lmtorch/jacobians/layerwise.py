@@ -126,9 +126,8 @@ def _fill_(
     rows: Tensor, gradients: Sequence[Tensor | None], layers: list[_Layer], params: Params, chosen: slice
 ) -> None:
     """Rows (s, n) of one residual of the chosen samples, from its gradients in the outputs of the layers."""
-    columns = [
-        view.unflatten(1, p.shape) for view, p in zip(rows.split([p.numel() for p in params], 1), params, strict=True)
-    ]
+    views = rows.split([p.numel() for p in params], 1)
+    columns = [view.unflatten(1, p.shape) if p.ndim else view[:, 0] for view, p in zip(views, params, strict=True)]
     for place, param in enumerate(params):
         uses = [
             (gradient[chosen], layer.input[chosen])
