@@ -1,20 +1,31 @@
 """Every example runs, at a small size, and ends where it should."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import integrate
+from torch import Tensor
 
 import lmtorch
 from examples import (
+    burgers,
     curve_fit_nist,
     demo,
     enzyme_kinetics,
     fit_layer,
     global_fit,
+    helmholtz,
     image_stack,
+    inverse_burgers,
     own_damping,
+    physics,
+    poisson_1d,
+    poisson_2d,
     regression_table,
     resume_checkpoint,
     robust_fit,
@@ -122,3 +133,85 @@ def test_the_demo_names_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     for name in ("curve_fit_nist.png", "sinc_network.png"):
         assert str(tmp_path / name) in printed
+
+
+# ---- physics-informed ------------------------------------------------------------------------------------------------
+
+
+class Solution(torch.nn.Module):
+    """A known solution where a network is expected, (points, d) to (points, 1)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x).reshape(len(x), 1)
+
+
+@pytest.mark.parametrize(
+    ("example", "solution", "rounding"),
+    [
+        (poisson_1d, poisson_1d.solution, 1e-10),
+        (poisson_2d, poisson_2d.solution, 1e-12),
+        (helmholtz, helmholtz.solution, 1e-11),
+        (burgers, burgers.cole_hopf, 2e-6),  # exp(1/πν) in the weights: second derivatives cancel to ten digits
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_the_solution_solves_the_terms_of_its_example(example: Any, solution: Any, rounding: float) -> None:
+    net = Solution(solution)
+    for closure, *batch in example.terms(net):
+        if example is burgers:
+            batch = [tx.clamp(min=1e-3) for tx in batch[:1]] if closure.__name__ == "equation" else batch
+        assert float(closure(*batch).detach().abs().max()) < rounding
+    assert example.error(net) < 1e-14
+
+
+def test_the_solution_of_burgers_equation_is_that_of_quadrature() -> None:
+    t, x, nu = 0.5, 0.3, burgers.VISCOSITY
+
+    def weight(y: float) -> float:
+        return math.exp(-(1 + math.cos(math.pi * y)) / (2 * math.pi * nu) - (x - y) ** 2 / (4 * nu * t))
+
+    options = {"limit": 1000, "epsabs": 0, "epsrel": 1e-13, "points": [x, 1, -1]}
+    above, _ = integrate.quad(lambda y: math.sin(math.pi * y) * weight(y), -2, 3, **options)
+    below, _ = integrate.quad(weight, -2, 3, **options)
+    found = burgers.cole_hopf(torch.tensor([[t, x]], dtype=torch.float64))
+    assert float(found) == pytest.approx(-above / below, rel=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "steps", "error"),
+    [(poisson_1d, 250, 1e-5), (poisson_2d, 150, 1e-6), (inverse_burgers, 120, 1e-3)],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_levenberg_marquardt_solves_the_equation(example: Any, steps: int, error: float) -> None:
+    run = physics.train(example.PROBLEM, "Levenberg–Marquardt", math.inf, steps)
+    assert run.errors[-1] < error
+    if example is inverse_burgers:
+        assert abs(float(run.network.log_viscosity.detach().exp()) - inverse_burgers.BEST) < inverse_burgers.STDERR
+
+
+@pytest.mark.parametrize(
+    "example", [poisson_1d, poisson_2d, helmholtz, burgers, inverse_burgers], ids=lambda e: e.__name__
+)
+def test_methods_are_compared_in_a_table_and_a_picture(
+    example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example.main(tmp_path, seconds=0.3)
+    printed = capsys.readouterr().out
+    assert all(f"\n{method}" in printed for method in physics.METHODS)
+    picture = tmp_path / f"{example.__name__.rpartition('.')[2]}.png"
+    assert str(picture) in printed
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("method", physics.METHODS)
+def test_every_method_lowers_the_loss(method: str) -> None:
+    net = poisson_1d.PROBLEM.network()
+    before = physics.loss(poisson_1d.terms(net)).item()
+    run = physics.train(poisson_1d.PROBLEM, method, math.inf, 30)
+    assert physics.loss(poisson_1d.terms(run.network)).item() < before
+    assert run.steps == 30
