@@ -60,10 +60,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default: "auto", by size.
         scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by size.
         jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function that returns the
-            Jacobian. Default: "auto", by shape.
+            Jacobian, called as the closure is; it goes with one closure, not with several terms. Default: "auto", by
+            shape.
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
             "auto", sampled for networks with many more samples than parameters.
-        acceleration: geodesic acceleration of the step. Default: False.
+        acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
+            with the default damping and `curvature` from all samples.
         loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
             z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
@@ -202,7 +204,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             a closure.
 
         Raises:
-            InputError: what the closure returned are no residuals, or they depend on no parameter.
+            InputError: what the closure returned are no residuals, or they depend on no parameter; several terms with
+                a function for their Jacobian.
         """
         return None if closure is None else self._take_step(gathered(closure, batch))
 
@@ -272,7 +275,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     def _prepare(self, layout: Layout, swap: Swap, terms: list[Wanted], x: Tensor) -> tuple[Known, bool]:
         """What is known of problems of this shape, and whether it was found out just now."""
-        module = self._module
+        module, given = self._module, self._options.jacobian
+        if len(terms) > 1 and callable(given) and not isinstance(given, JacobianSource):
+            raise InputError(
+                f"a function for the Jacobian goes with one closure, and this step has {len(terms)} terms, of which it "
+                "would not know which one is asked for. Pass one closure that returns all residuals and one function "
+                "that returns all rows, or choose a source of derivatives by name."
+            )
         if module is not None and module.training and any(term.samples is not None for term in terms):
             refuse_batch_statistics(module)
         key = (layout.n, x.dtype, x.device, tuple(shape_of(term) for term in terms))

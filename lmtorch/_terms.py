@@ -43,12 +43,21 @@ def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Wanted]:
     if isinstance(closure, tuple | list):
         passed = [tuple(term) if isinstance(term, tuple | list) else (term,) for term in (closure, *batch)]
     wanted = []
-    for first, *rest in [term or (None,) for term in passed]:
+    for term in passed:
+        first, *rest = term or ((),)
         if not callable(first):
+            what = "an empty term" if first == () else type(first).__name__
             raise InputError(
-                f"step needs a closure that returns the residuals, and got {type(first).__name__}. For example "
+                f"step needs a closure that returns the residuals, and got {what}. For example "
                 "opt.step(lambda: model(x) - y), opt.step(lambda x, y: model(x) - y, x, y), or for several terms "
                 "opt.step((equation, inside), (condition, boundary)), each a closure followed by its batch."
+            )
+        if any(isinstance(a, tuple | list) and a and callable(a[0]) for a in rest) or (
+            rest and all(map(callable, rest))
+        ):
+            raise InputError(
+                "a closure is followed by its batch, and here by another closure or term. For several terms each is "
+                "a tuple: opt.step((equation, inside), (condition, boundary)), opt.step((first,), (second,))."
             )
         wanted.append(Wanted(first, tuple(rest), Samples(rest) if rest else None))
     return wanted
