@@ -53,7 +53,14 @@ class Call:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The function, held to its shape."""
-        y = self.function(x)
+        return self.held(self.function(x))
+
+    def held(self, y: Any) -> Tensor:
+        """What the function returned, if it is a floating tensor with the samples in front.
+
+        Raises:
+            InputError: it is not.
+        """
         if not isinstance(y, Tensor):
             raise InputError(
                 f"the function returned {type(y).__name__} where a tensor was expected. Pick the output that is to be "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 FEW = 4  # directions that are summed one by one
+MANY = 2**15  # entries of one direction from which on all are: below, a call costs more than what it computes
 Multiply = Callable[[Any, Any], Tensor]
 Pairing = Callable[[Tensor, Tensor, Multiply], Tensor]
 """½ (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb) for the pairs (i, j) that are carried: from (d, ...) and (d, ...) to (q, ...)."""
@@ -22,6 +23,8 @@ class Setting(NamedTuple):
 
     batch: int  # leading dimensions of a value that are samples
     pairing: Pairing | None  # None: no second derivatives
+    watched: bool = True  # `watched()` when the evaluation began
+    fresh: bool = False  # neither that nor autograd does: what a rule has made it may write over
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Jet:
 
 def trace(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
     """Σᵢ ∂ᵢᵢ, one number: a Laplacian."""
-    if multiply is torch.mul and left.shape[0] <= FEW:  # no product of the size of all directions
-        total = left[:1] * right[:1]
-        for i in range(1, left.shape[0]):
-            total = torch.addcmul(total, left[i : i + 1], right[i : i + 1])
-        return total
+    if multiply is torch.mul and (left.shape[0] <= FEW or left.shape[1:].numel() > MANY):
+        parts = left.unbind()  # no product of the size of all directions
+        others = parts if left is right else right.unbind()
+        total = parts[0] * others[0]
+        for a, b in zip(parts[1:], others[1:], strict=True):
+            total = torch.addcmul(total, a, b)
+        return total[None]
     return multiply(left, right).sum(0, keepdim=True)
 
 
@@ -50,10 +55,22 @@ def diagonal(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
 
 def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
     """∂ᵢⱼ for i ≤ j, in the order of `torch.triu_indices`."""
-    i, j = torch.triu_indices(left.shape[0], left.shape[0], device=left.device)
+    parts, others = left.unbind(), right.unbind()  # views: an index would copy, and its gradient sum entry by entry
+    pairs = [(i, j) for i in range(len(parts)) for j in range(i, len(parts))]
     if left is right and multiply is torch.mul:  # of matrices ∂ᵢa ∂ⱼa is not ∂ⱼa ∂ᵢa
-        return multiply(left[i], left[j])
-    return (multiply(left[i], right[j]) + multiply(left[j], right[i])) / 2
+        if not watched() and not torch.is_grad_enabled():
+            result = left.new_empty(len(pairs), *left.shape[1:])
+            blocks = result.split(list(range(len(parts), 0, -1)))
+            for i, block in enumerate(blocks):
+                torch.mul(left[i:], parts[i], out=block)
+            return result
+        return torch.stack([parts[i] * parts[j] for i, j in pairs])
+    return torch.stack([(multiply(parts[i], others[j]) + multiply(parts[j], others[i])) / 2 for i, j in pairs])
+
+
+def watched() -> bool:
+    """Whether another mode follows what is done: nested Taylor mode, the Jacobian by linear layers."""
+    return torch._C._len_torch_function_stack() > 0
 
 
 def aligned(part: Tensor, ndim: int) -> Tensor:

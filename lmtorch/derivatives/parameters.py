@@ -12,12 +12,14 @@ from torch.nn.attention import sdpa_kernel
 from .. import _memory
 from .._autodiff import ranges
 from .._errors import InputError
-from ..jacobians.layerwise import LayerWise
+from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from .calling import check_chunk, first_that_works, refuse_coupling, transformed
+from .layers import blocks_of_layers
 from .passes import PLAIN, cut
 
 Index = int | tuple[int, ...]
+SMALL = 64 * 2**20  # bytes up to which nobody is asked how much memory is free
 
 
 def parameter_jacobian(
@@ -74,9 +76,19 @@ def parameter_jacobian(
     n = sum(t.numel() for t in tensors)
 
     def chunk(rows_per_sample: int) -> int:
-        if chunk_size is not None or transformed():
+        """Samples at once: what is made of them stays, so that only memory bounds them."""
+        each = 2 * rows_per_sample * n * tensors[0].element_size()
+        if chunk_size is not None or transformed() or each * count <= SMALL:
             return chunk_size or max(1, count)
-        return _memory.stream_rows(2 * rows_per_sample * n * tensors[0].element_size(), inputs[0].device)
+        return max(1, _memory.budget(inputs[0].device) // each)
+
+    def size() -> int:
+        """Of a sample's output, as far as the rows are concerned."""
+        with torch.no_grad():
+            return rows_of(tensors, *(t[:1] for t in inputs)).shape[1] if count else 0
+
+    def rows_with(params: tuple[Tensor, ...], samples: tuple[Tensor, ...]) -> Tensor:
+        return rows_of(params, *samples)
 
     def flat(params: tuple[Tensor, ...], samples: tuple[Tensor, ...]) -> Tensor:
         return rows_of(params, *samples).reshape(-1)
@@ -84,20 +96,19 @@ def parameter_jacobian(
     def layerwise() -> list[Tensor]:
         if (torch.is_grad_enabled() and mode == "auto") or transformed():
             raise RuntimeError("rows of linear layers are not differentiable themselves")
-        found: list[Tensor] = []
-        source = LayerWise()
-        step = chunk(rows_of(tensors, *(t[:1] for t in inputs)).shape[1]) if count else 1
+        step = chunk(size())
+        parts = []
         for some in ranges(count, step):
             samples = tuple(t[some] for t in inputs)
-            part = Part(
-                partial(flat, samples=samples),
-                _unused,
-                sample=_unused,
-                samples=samples,
-            )
-            for block in source.blocks(part, tensors, partial(_workspace, tensors[0], n)):
-                found.append(block.jacobian.reshape(samples[0].shape[0], -1, n))
-        return _split(torch.cat(found), tensors) if found else _empty(tensors)
+            try:
+                parts.append(blocks_of_layers(partial(rows_with, samples=samples), tensors))
+            except NotLayerwiseError:  # numbers beside the layers, perhaps
+                part = Part(partial(flat, samples=samples), _unused, sample=_unused, samples=samples)
+                rows = torch.cat(
+                    [block.jacobian for block in LayerWise().blocks(part, tensors, partial(_workspace, tensors[0], n))]
+                )
+                parts.append(_split(rows.view(len(samples[0]), -1, n), tensors))
+        return _joined(parts) if parts else _empty(tensors)
 
     def reverse() -> list[Tensor]:
         def of_one(params: tuple[Tensor, ...], *sample: Tensor) -> tuple[Tensor, ...]:
@@ -107,14 +118,12 @@ def parameter_jacobian(
             )
             return gradients
 
-        with torch.no_grad():
-            k = rows_of(tensors, *(t[:1] for t in inputs)).shape[1] if count else 0
         in_dims = (None, *(0 for _ in inputs))
         parts: list[tuple[Tensor, ...]] = [
             vmap(of_one, in_dims, randomness="different")(tensors, *(t[some] for t in inputs))
-            for some in ranges(count, chunk(k))
+            for some in ranges(count, chunk(size()))
         ]
-        return [torch.cat(blocks) for blocks in zip(*parts, strict=True)] if parts else _empty(tensors)
+        return _joined(parts) if parts else _empty(tensors)
 
     def autograd() -> list[Tensor]:
         record = torch.is_grad_enabled()
@@ -180,8 +189,13 @@ def parameter_column(
     places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
     tensors = tuple(parameters.values())
 
+    record = torch.is_grad_enabled()
+    if not record:  # `cut` records what the function does
+        tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
+    others = {} if record else {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
+
     def function(params: tuple[Tensor, ...]) -> Tensor:
-        return _output(functional_call(model, dict(zip(parameters, params, strict=True)), inputs))
+        return _output(functional_call(model, {**others, **dict(zip(parameters, params, strict=True))}, inputs))
 
     tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
     order = list(parameters)
@@ -192,8 +206,10 @@ def parameter_column(
     def forward() -> Tensor:
         def along(*direction: Tensor) -> Tensor:
             derivative: Tensor = torch.func.jvp(cut(function), (tensors,), (direction,))[1]
-            return derivative if torch.is_grad_enabled() else derivative.detach()
+            return derivative if record else derivative.detach()
 
+        if len(places) == 1:
+            return along(*(v[0] for v in tangents))[None]
         result: Tensor = vmap(along, randomness="same")(*tangents)
         return result
 
@@ -290,16 +306,25 @@ def _place(name: str, parameter: Tensor, index: Any) -> int:
     return place
 
 
-def _workspace(like: Tensor, n: int, rows: int) -> Tensor:
-    return like.new_empty(rows, n)
-
-
 def _unused(*args: Any) -> Any:
     raise AssertionError("layerwise rows evaluate the part as a whole")
 
 
 def _split(rows: Tensor, tensors: tuple[Tensor, ...]) -> list[Tensor]:
     return list(rows.split([t.numel() for t in tensors], -1))
+
+
+def _constant(argument: Any) -> Any:
+    return argument.detach() if isinstance(argument, Tensor) else argument
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Blocks of all samples; of a single chunk without a copy."""
+    return list(parts[0]) if len(parts) == 1 else [torch.cat(blocks) for blocks in zip(*parts, strict=True)]
+
+
+def _workspace(like: Tensor, n: int, rows: int) -> Tensor:
+    return like.new_empty(rows, n)
 
 
 def _empty(tensors: tuple[Tensor, ...]) -> list[Tensor]:

@@ -33,7 +33,9 @@ def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Je
     """
     if transformed():
         raise RuntimeError("Taylor mode does not run inside a transform of torch.func")
-    return expand(call, call.x, directions, call.batch, pairing)
+    jet = expand(call.function, call.x, directions, call.batch, pairing)
+    call.held(jet.value)  # outside, where nothing looks at every question
+    return jet
 
 
 def cut(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -105,10 +107,16 @@ def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tenso
     return y, torch.cat(parts) if parts else y.new_zeros(0, *x.shape)
 
 
-def rows_by_autograd(call: Call, x: Tensor, record: bool) -> tuple[Tensor, Tensor]:
-    """The same, row by row with plain autograd, for what torch.func refuses. x requires a gradient."""
+def rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """The same, row by row with plain autograd, for what torch.func refuses. x requires a gradient.
+
+    Raises:
+        RuntimeError: more than `most` rows.
+    """
     with torch.enable_grad():
         y = call(x)
+        if most is not None and call.outputs(y).numel() > most:
+            raise RuntimeError(f"a pass for each of {call.outputs(y).numel()} outputs")
         if not y.requires_grad:
             return y, y.new_zeros(call.outputs(y).numel(), *x.shape)
         parts = [
@@ -162,12 +170,15 @@ def products(call: Call, directions: Tensor) -> Tensor:
     return result
 
 
-def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
-    """The same, reverse over reverse: (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v."""
+def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs, the rows of J, and `products` by reverse over reverse, for at most so many outputs of a sample.
+
+    (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v.
+    """
     record = torch.is_grad_enabled()
     x = variable(call.x)
     with sdpa_kernel(PLAIN):
-        y, jacobian = rows_by_autograd(call, x, record=True)
+        y, jacobian = rows_by_autograd(call, x, record=True, most=most)
 
     def row_of(row: Tensor, v: Tensor) -> Tensor:
         if not row.requires_grad:  # f is linear
@@ -177,8 +188,15 @@ def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
 
     with torch.enable_grad():
         lines = jacobian.unbind()
-    found = [[row_of(row, v) for row in lines] for v in directions.unbind()]
-    return torch.stack([by_rows(call, y, torch.stack(of_v)) for of_v in found])
+    found = torch.stack([row_of(row, v) for v in directions.unbind() for row in lines])
+    found = found.unflatten(0, (len(directions), len(lines))).movedim(1, 1 + call.batch)
+    found = found.reshape(len(directions), *y.shape, *call.inputs).to(y.dtype)
+    return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found)
+
+
+def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
+    """The same, reverse over reverse."""
+    return twice_by_reverse(call, directions)[2]
 
 
 def one_number(call: Call, y: Tensor, what: str) -> None:

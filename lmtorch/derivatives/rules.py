@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from .jets import Jet, Multiply, NoRuleError, Setting, aligned, values
 
 Rule = Callable[..., Any]
+_times_slope_of_tanh = torch.ops.aten.tanh_backward.default  # (g, t) -> g (1 − t²)
 
 
 class Slopes(NamedTuple):
@@ -67,9 +68,19 @@ def by_autograd(setting: Setting, func: Callable[..., Tensor], z: Any, *args: An
     return chain(setting, z, Slopes(value, first, lambda: pullback(torch.ones_like(first))[0]))
 
 
-def _tanh(z: Tensor) -> Slopes:
-    t = torch.tanh(z)
-    return Slopes(t, 1 - t * t, lambda: -2 * t, relative=True)
+def tanh(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
+    """1 − t² and −2t (1 − t²), by the kernel that reverse mode has for the former unless a graph is wanted."""
+    t = torch.tanh(z.value)
+    if not setting.fresh:  # the gradient of that kernel costs more than of its parts
+        return chain(setting, z, Slopes(t, 1 - t * t, lambda: -2 * t, relative=True))
+    first = _times_slope_of_tanh(z.first, t)
+    if setting.pairing is None:
+        return Jet(t, first)
+    pairs = setting.pairing(z.first, z.first, torch.mul)
+    if z.second is None:
+        return Jet(t, first, _times_slope_of_tanh(pairs * t * -2, t))
+    bent = torch.addcmul(z.second, pairs, t, value=-2)
+    return Jet(t, first, _times_slope_of_tanh(bent, t))
 
 
 def _sigmoid(z: Tensor) -> Slopes:
@@ -190,7 +201,9 @@ def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> An
 def dense(setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None) -> Jet:
     """z Wᵀ + b: of most networks nearly all of the work.
 
-    Samples stay in front: one product serves all directions, and there the Jacobian by linear layers looks for them.
+    One product serves all directions. Those that are the same for all samples stay so, and what is elementwise after
+    it runs through long rows of memory (for 20 features 1.5 times as fast as with samples in front); but where another
+    mode looks on, samples come first: the Jacobian by linear layers looks for them there.
 
     Raises:
         NoRuleError: a weight that is a function of x.
@@ -200,6 +213,8 @@ def dense(setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bi
     place = min(setting.batch, z.value.ndim - 1)
 
     def of(part: Tensor) -> Tensor:
+        if not setting.watched:
+            return func(aligned(part, z.value.ndim), weight)
         return func(part.expand(-1, *z.value.shape).movedim(0, place), weight).movedim(place, 0)
 
     return Jet(func(z.value, weight, bias), of(z.first), None if z.second is None else of(z.second))
@@ -406,7 +421,7 @@ CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
 RULES: dict[str, Rule] = {
     **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
     **dict.fromkeys(LINEAR.split(), linear_operator),
-    "tanh": elementwise(_tanh),
+    "tanh": tanh,
     "sigmoid": elementwise(_sigmoid),
     "sin": elementwise(_sin),
     "cos": elementwise(_cos),

@@ -1,7 +1,7 @@
 """Second derivatives: Hessians, their diagonals and traces, products with them, and both orders in one pass."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._autodiff import ranges
 from .._errors import InputError
-from .calling import Call, Function, checked, chunk_of, first_that_works
+from .calling import Call, Function, checked, chunk_of, first_that_works, transformed
 from .jets import diagonal, every, trace
 from .passes import (
     by_columns,
@@ -19,12 +19,12 @@ from .passes import (
     products,
     products_by_reverse,
     rows,
-    rows_by_autograd,
     taylor,
-    variable,
+    twice_by_reverse,
 )
 
-PAIRS = 6  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
+PAIRS = 3  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
+LITTLE = 2_000  # pairs of all samples, up to which the number of calls is what costs
 Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
 
 
@@ -101,11 +101,13 @@ def batch_hessian(
         blocks = ranges(call.size, chunk)
         return by_columns(call, torch.cat([products(call, call.directions(some)) for some in blocks]))
 
-    def reverse() -> Tensor:
-        return by_columns(call, products_by_reverse(call, call.directions()))
+    def reverse(most: int | None = None) -> Tensor:
+        return by_columns(call, twice_by_reverse(call, call.directions(), most)[2])
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
-    return first_that_works(ways if mode != "auto" or call.size <= PAIRS else ways[1:], mode)
+    if mode == "auto" and not _few_pairs(call):
+        ways = [("reverse", partial(reverse, most=1)), *ways[1:]]
+    return first_that_works(ways, mode)
 
 
 def value_jacobian_hessian(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> ValueJacobianHessian:
@@ -142,26 +144,36 @@ def value_jacobian_hessian(f: Function, x: Tensor, *, batch_dims: int = 1, mode:
         columns = torch.cat([products(call, call.directions(some)) for some in blocks])
         return ValueJacobianHessian(value, by_rows(call, value, found), by_columns(call, columns))
 
-    def reverse() -> ValueJacobianHessian:
-        value, found = rows_by_autograd(call, variable(x), torch.is_grad_enabled())
-        second = by_columns(call, products_by_reverse(call, call.directions()))
-        value = value if torch.is_grad_enabled() else value.detach()
-        return ValueJacobianHessian(value, by_rows(call, value, found), second)
+    def reverse(most: int | None = None) -> ValueJacobianHessian:
+        value, found, second = twice_by_reverse(call, call.directions(), most)
+        return ValueJacobianHessian(value, by_rows(call, value, found), by_columns(call, second))
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
-    return first_that_works(ways if mode != "auto" or call.size <= PAIRS else ways[1:], mode)
+    if mode == "auto" and not _few_pairs(call):
+        ways = [("reverse", partial(reverse, most=1)), *ways[1:]]
+    return first_that_works(ways, mode)
+
+
+def _few_pairs(call: Call) -> bool:
+    """All pairs at once cost less than d products with the Hessian; inside a transform, only torch.func sees it all."""
+    return transformed() or call.size <= PAIRS or call.size * (call.size + 1) // 2 * call.samples.numel() <= LITTLE
 
 
 def _taylor(call: Call) -> ValueJacobianHessian:
     """All pairs at once."""
     jet = taylor(call, call.directions(), every)
     assert jet.second is not None
-    i, j = torch.triu_indices(call.size, call.size, device=call.x.device)
-    places = torch.empty(call.size, call.size, dtype=torch.long, device=call.x.device)
-    places[i, j] = places[j, i] = torch.arange(len(i), device=call.x.device)
-    whole = jet.second[places].movedim((0, 1), (-2, -1))  # (*batch, *out, d, d)
+    places = torch.tensor(_places(call.size), device=call.x.device)
+    whole = jet.second.index_select(0, places).movedim(0, -1)  # (*batch, *out, d²)
     whole = whole.reshape(jet.value.shape + call.inputs + call.inputs)
     return ValueJacobianHessian(jet.value, by_columns(call, jet.first), whole)
+
+
+@cache
+def _places(size: int) -> list[int]:
+    """Where the pairs (i, j) of a matrix stand among those with i ≤ j, row by row."""
+    starts = [i * size - i * (i + 1) // 2 for i in range(size)]  # the place of (i, j) is start + j
+    return [starts[min(i, j)] + max(i, j) for i in range(size) for j in range(size)]
 
 
 def laplacian(

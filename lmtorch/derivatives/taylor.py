@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from .jets import Jet, NoRuleError, Pairing, Setting
+from .jets import Jet, NoRuleError, Pairing, Setting, watched
 from .rules import CONSTANT, RULES
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
+MARK = "_lmtorch_jet"  # of a tensor that the function sees: (whose, its jet), which lives as long as the tensor does
+CONTAINERS = (tuple, list, dict)
 PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)  # a tuple: torch.Size
 
 
@@ -55,7 +56,9 @@ def expand(
     Raises:
         NoRuleError: an operator without a rule, or one that cannot be seen.
     """
-    jet = _Expansion(Setting(batch, pairing)).evaluate(function, Jet(x, directions))
+    seen = watched()
+    setting = Setting(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
+    jet = _Expansion(setting).evaluate(function, Jet(x, directions))
     count, shape = directions.shape[0], jet.value.shape
     first = jet.first.expand(count, *shape)
     if pairing is None:
@@ -71,7 +74,6 @@ class _Expansion(TorchFunctionMode):
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
-        self.jets: Any = WeakTensorKeyDictionary()  # what the function sees -> its jet
         self.record = torch.is_grad_enabled()
 
     def evaluate(self, function: Callable[[Tensor], Tensor], start: Jet) -> Jet:
@@ -82,8 +84,8 @@ class _Expansion(TorchFunctionMode):
         if not isinstance(result, Tensor):
             raise NoRuleError(f"the function returned {type(result).__name__}")
         self._refuse_unseen(result)
-        if result in self.jets:
-            jet: Jet = self.jets[result]
+        jet = self._jet(result)
+        if jet is not None:
             return jet
         result = result if self.record else result.detach()
         zero = result.new_zeros(())  # it does not depend on x
@@ -93,9 +95,9 @@ class _Expansion(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves, spec = tree_flatten((args, kwargs)) if _nested(args) or kwargs else (args, None)
-        jets = [self.jets.get(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
-        if not any(jets):
+        leaves, spec = tree_flatten((args, kwargs)) if kwargs or _nested(args) else (args, None)
+        jets = [self._jet(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
+        if jets.count(None) == len(jets):
             return func(*args, **kwargs)
         name = name_of(func)
         if name == "requires_grad":
@@ -126,16 +128,21 @@ class _Expansion(TorchFunctionMode):
         if not isinstance(leaf, Jet):
             return leaf
         seen = leaf.value.detach().requires_grad_()
-        self.jets[seen] = leaf
+        setattr(seen, MARK, (self, leaf))
         return seen
+
+    def _jet(self, tensor: Tensor) -> Jet | None:
+        """What is known of a tensor that the function has been shown; None of another."""
+        mark = getattr(tensor, MARK, None)
+        return mark[1] if mark is not None and mark[0] is self else None
 
     def _refuse_unseen(self, tensor: Tensor) -> None:
         """No path may lead to what the function has seen but through the rules."""
-        if tensor in self.jets:
+        if tensor.grad_fn is None or self._jet(tensor) is not None:
             return
         for node in history(tensor):
             leaf = getattr(node, "variable", None)  # of AccumulateGrad
-            if leaf is not None and leaf in self.jets:
+            if leaf is not None and self._jet(leaf) is not None:
                 raise NoRuleError("something that torch functions do not show: an autograd.Function, torch.func inside")
 
 
@@ -152,7 +159,10 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 
 def _nested(args: tuple[Any, ...]) -> bool:
-    return any(isinstance(a, tuple | list | dict) for a in args)
+    for a in args:  # a loop: this is asked for every call of the function
+        if isinstance(a, CONTAINERS):
+            return True
+    return False
 
 
 def _built(leaves: Sequence[Any], spec: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -176,5 +186,5 @@ def _known(leaf: Any) -> bool:
 
 def name_of(func: Callable[..., Any]) -> str:
     """As in `RULES`; of a property, `x.T`, that of the attribute."""
-    name = getattr(func, "__name__", repr(func))
+    name = getattr(func, "__name__", None) or repr(func)
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name

@@ -1,0 +1,76 @@
+"""Rows of the Jacobian in the weights of linear layers, a block for each parameter: outer products, as `LayerWise`.
+
+A row in the weight of z = W a + b is g aᵀ with g the gradient of one output in z, and g itself in b. Here the
+products of all outputs of a sample are one operation, straight into the block that is returned.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params
+from ..jacobians.base import GROSS
+from ..jacobians.layerwise import NotLayerwiseError, _Recorder
+
+FIRST = 8  # samples whose rows are held against autograd's
+
+
+def blocks_of_layers(function: Callable[[Params], Tensor], params: Params) -> list[Tensor]:
+    """Of outputs (s, k) the blocks (s, k, *param.shape), not recorded.
+
+    Raises:
+        NotLayerwiseError: a parameter is something else than the weight or bias of linear layers.
+    """
+    twins = tuple(p.detach().requires_grad_() for p in params)
+    with torch.enable_grad(), _Recorder(twins) as recorder:
+        outputs = function(twins)
+        columns = outputs.unbind(1)
+    layers = recorder.layers
+    if any(layer.input.ndim < 2 or layer.input.shape[0] != len(outputs) for layer in layers):
+        raise NotLayerwiseError("a linear layer without the samples in its first dimension")
+    if {place for layer in layers for place in (layer.weight, layer.bias)} - {-1} != set(range(len(params))):
+        raise NotLayerwiseError("a parameter beside the linear layers")
+    made = [layer.output for layer in layers]
+    ones = torch.ones_like(outputs[:, 0])
+    found = [torch.autograd.grad(y, made, ones, retain_graph=True, materialize_grads=True) for y in columns]
+    gradients = [torch.stack(of_layer, 1) for of_layer in zip(*found, strict=True)]  # (s, k, ..., out) each
+    blocks = []
+    for place, param in enumerate(params):
+        uses = [
+            (g, layer.input) for layer, g in zip(layers, gradients, strict=True) if place in (layer.weight, layer.bias)
+        ]
+        blocks.append(_bias(uses) if param.ndim == 1 else _weight(uses))
+    _check(blocks, outputs, twins)
+    return blocks
+
+
+def _bias(uses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    total, *more = [g if g.ndim == 3 else g.flatten(2, -2).sum(2) for g, _ in uses]
+    for g in more:
+        total = total + g
+    return total
+
+
+def _weight(uses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    g, a = uses[0]
+    if len(uses) == 1 and a.ndim == 2:
+        return g[..., None] * a[:, None, None, :]
+    g, a = (
+        torch.cat([part.unsqueeze(d) if part.ndim == d + 1 else part.flatten(d, -2) for part in parts], d)
+        for d, parts in ((2, [g for g, _ in uses]), (1, [a for _, a in uses]))
+    )  # (s, k, t, out), (s, t, in)
+    return g.mT @ a[:, None]  # Σ_t g aᵀ
+
+
+def _check(blocks: Sequence[Tensor], outputs: Tensor, twins: Params) -> None:
+    """The sum of some rows is the gradient of the sum of their outputs, whatever the parameters are used for."""
+    ones = torch.zeros_like(outputs)
+    ones[:FIRST] = 1
+    gradients = torch.autograd.grad(outputs, twins, ones, materialize_grads=True)
+    expected = torch.cat([g.reshape(-1) for g in gradients])
+    rows = [block[:FIRST].flatten(0, 1).flatten(1) for block in blocks]
+    found, size = (torch.cat([part.sum(0) for part in parts]) for parts in (rows, [row.abs() for row in rows]))
+    size = size + expected.abs().amax()
+    if bool(found.isfinite().all()) and not bool(((found - expected).abs() <= GROSS * size).all()):
+        raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
