@@ -6,9 +6,7 @@ Robust loss, prior, bounds, learning rate and the dtype of the parameters are pr
 not know of them. x has the dtype of the parameters, matrices and vectors that of the linear algebra, costs float64.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -125,16 +123,57 @@ class Problem:
 
     def second_order(self, x: Tensor, direction: Tensor) -> Tensor:
         """Jᵀ r_vv, the second derivative of the residuals along v pulled back, (..., n)."""
-        params, along = self.residual.params(x), self.residual.params(direction.to(x.dtype))
+        along = direction.to(x.dtype)
+        bends = None if self.differences else self._bends_by_forward(x, along)
+        if bends is None:
+            bends = self._bends_by_differences(x, along)
+        params = self.residual.params(x)
         result = torch.zeros_like(direction)
         with self.residual.replay():
-            for part in self.residual.parts():
-                if not (self.differences or part.black_box):
-                    bend = _second_directional(part, params, along)
-                else:
-                    bend = _second_difference(partial(self.source.evaluate, part), params, along, part.batch)
+            for part, bend in zip(self.residual.parts(), bends, strict=True):
                 result = result + self._pulled_back(part, params, bend)
         return result
+
+    def _bends_by_forward(self, x: Tensor, along: Tensor) -> list[Tensor] | None:
+        """r_vv of each part by forward mode twice; None for what has no forward mode."""
+        params, tangents = self.residual.params(x), self.residual.params(along)
+        try:
+            with self.residual.replay():
+                parts = list(self.residual.parts())
+                if any(part.black_box for part in parts):
+                    return None
+                return [second_directional(part.function, params, tangents) for part in parts]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch's word for an operator without a forward-mode formula
+            return None
+
+    def _bends_by_differences(self, x: Tensor, along: Tensor) -> list[Tensor]:
+        """r_vv of each part by a central difference, for each problem of a batch; zero where it would leave the box.
+
+        It is taken over a tenth of the step, whose bend is wanted, but over no less than what still resolves: ε^¼ of
+        the size of the parameters, whose square is ε^½.
+
+        Reference: Transtrum & Sethna (2012), §III, on the tenth.
+        """
+
+        def at(point: Tensor) -> list[Tensor]:
+            params = self.residual.params(point)
+            with self.residual.replay():  # all three draw the same random numbers
+                return [self.source.evaluate(part, params) for part in self.residual.parts()]
+
+        middle = at(x)
+        eps = max(torch.finfo(t.dtype).eps for t in (x, *middle))
+        size, length = (torch.linalg.vector_norm(t, dim=-1) for t in (x, along))
+        inside = length > 0
+        h = (eps**0.25 * size.clamp(min=1) / torch.where(inside, length, 1)).clamp(min=TENTH)  # (...,)
+        if self.bounds is not None:
+            reach = h[..., None] * along.abs()
+            inside &= ((x - reach >= self.bounds.lower) & (x + reach <= self.bounds.upper) | (reach == 0)).all(-1)
+        step = torch.where(inside, h, 0.0)[..., None] * along
+        ahead, behind = at(x + step), at(x - step)
+        square = h[..., None].square()
+        return [(a - 2 * r + b) / square.to(r.dtype) for a, r, b in zip(ahead, middle, behind, strict=True)]
 
     def _pulled_back(self, part: Part, params: Params, bend: Tensor) -> Tensor:
         """Jᵀ bend, rows of J and bend rescaled by the loss, (..., n): by one reverse pass where there is one."""
@@ -180,36 +219,3 @@ class Problem:
 def total(costs: list[Tensor]) -> Tensor:
     """Their sum, (...,)."""
     return costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
-
-
-def _second_directional(part: Part, params: Params, along: Params) -> Tensor:
-    """r_vv by forward mode twice, or by differences for what has no forward mode."""
-    try:
-        return second_directional(part.function, params, along)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # torch's word for an operator without a forward-mode formula
-        return _second_difference(part.function, params, along, part.batch)
-
-
-def _second_difference(function: Callable[[Params], Tensor], params: Params, along: Params, batch: int) -> Tensor:
-    """r_vv by a central difference, for each problem of a batch.
-
-    It is taken over a tenth of the step, whose bend is wanted, but over no less than what still resolves: ε^¼ of the
-    size of the parameters, whose square is ε^½.
-
-    Reference: Transtrum & Sethna (2012), §III, on the tenth.
-    """
-    middle = function(params)
-    eps = max(torch.finfo(t.dtype).eps for t in (params[0], middle))
-    size, length = (
-        sum(torch.linalg.vector_norm(t.flatten(batch), dim=-1).square() for t in vector) ** 0.5
-        for vector in (params, along)
-    )
-    h = (eps**0.25 * size.clamp(min=1) / length).clamp(min=TENTH)  # (...,)
-
-    def at(t: Tensor) -> Tensor:
-        steps = (t.reshape(t.shape + (1,) * (v.ndim - batch)) * v for v in along)
-        return function(tuple(p + step for p, step in zip(params, steps, strict=True)))
-
-    return (at(h) - 2 * middle + at(-h)) / h[..., None] ** 2
