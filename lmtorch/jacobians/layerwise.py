@@ -10,7 +10,7 @@ sample or to the derivatives of its input (`lmtorch.derivatives` does): the oute
 
 A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two reverse passes: Jᵀw
 is linear in w, and its derivative in w is the column. The first block is checked against autograd's own sum of the
-rows; whatever does not fit (other layers, weights used elsewhere) is refused, and `PerSample` serves.
+rows; whatever does not fit (other layers, weights that other functions take too) is refused, and `PerSample` serves.
 
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, ranges
 from .._outer import Outer
@@ -63,6 +64,8 @@ class LayerWise:
             raise NotLayerwiseError("no linear layer")
         if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in recorder.layers):
             raise NotLayerwiseError("a linear layer without the samples in its first dimension")
+        if any(place in recorder.elsewhere for layer in recorder.layers for place in (layer.weight, layer.bias)):
+            raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
         others = _others(recorder.layers, params)
         beside = _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]  # (m, entries)
         outputs = [layer.output for layer in recorder.layers]
@@ -104,12 +107,13 @@ class _Layer(NamedTuple):
 
 
 class _Recorder(TorchFunctionMode):
-    """Keeps inputs and outputs of the linear layers whose weight or bias is a parameter."""
+    """Keeps inputs and outputs of the linear layers whose weight or bias is a parameter, and what acts elsewhere."""
 
     def __init__(self, twins: Params) -> None:
         super().__init__()
         self.places = {id(twin): place for place, twin in enumerate(twins)}
         self.layers: list[_Layer] = []
+        self.elsewhere: set[int] = set()  # places of parameters that other functions took
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -119,6 +123,14 @@ class _Recorder(TorchFunctionMode):
             weight, bias = (self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None))
             if weight >= 0 or bias >= 0:
                 self.layers.append(_Layer(weight, bias, args[0].detach(), result))
+            args = args[:1]
+        given: Sequence[Any] = [*args, *kwargs.values()] if kwargs else args
+        if any(isinstance(a, list | tuple | dict) for a in given):
+            given = tree_leaves(given)
+        taken = [place for a in given if (place := self.places.get(id(a))) is not None]
+        # of a shape, a dtype or what is detached nothing is to be differentiated
+        if taken and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)):
+            self.elsewhere.update(taken)
         return result
 
 

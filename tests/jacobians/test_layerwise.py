@@ -1,0 +1,374 @@
+"""Rows from linear layers: weights that are used several times, numbers beside the layers, and what is refused.
+
+The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs by `torch.func` as well.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional as F
+
+import lmtorch
+from lmtorch._terms import as_residual, gathered
+from lmtorch.jacobians.layerwise import LayerWise
+from lmtorch.jacobians.per_sample import PerSample
+
+F64 = torch.float64
+Residuals = Callable[..., Tensor]  # network, coefficients, samples -> (s, k)
+
+
+def network(*extra: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(2, 7), nn.Tanh(), *extra, nn.Linear(7, 7), nn.Tanh(), nn.Linear(7, 1)).double()
+
+
+def samples(count: int = 23) -> Tensor:
+    return torch.randn(count, 2, generator=torch.Generator().manual_seed(5), dtype=F64)
+
+
+def of_step(
+    model: nn.Module, closure: Any, batch: tuple[Tensor, ...], others: tuple[Tensor, ...] = (), chunk: int | None = None
+) -> tuple[Tensor, Any]:
+    """The Jacobian that a step would use, and the ladder of sources that gave it."""
+    params = [{"params": list(model.parameters())}, *({"params": c} for c in others)]
+    opt = lmtorch.LevenbergMarquardt(params if others else model, solver="qr")
+    with torch.no_grad():
+        layout, groups = opt._gather()
+        x, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, batch)
+        known, _ = opt._prepare(layout, swap, terms, x)
+        (ladder,) = known.ladders
+        if chunk is not None:
+            ladder.rungs[0] = LayerWise(chunk)
+        problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", lmtorch.FallbackWarning)
+            return problem.linearize(x).jacobian, ladder
+
+
+def reference(
+    model: nn.Module, single: Callable[..., Tensor], batch: tuple[Tensor, ...], others: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """`single(u, coefficients, *one sample)`, with u a function of one point, to (k,): the rows sample by sample."""
+    names = [name for name, _ in model.named_parameters()]
+    params = tuple(p.detach() for p in (*model.parameters(), *others))
+
+    def residual(params: tuple[Tensor, ...], *sample: Tensor) -> Tensor:
+        weights = dict(zip(names, params, strict=False))
+        u = lambda x: functional_call(model, weights, (x[None],))[0, 0]
+        return single(u, params[len(names) :], *sample)
+
+    blocks = vmap(jacrev(residual), (None, *(0 for _ in batch)))(params, *batch)
+    return torch.cat([b.reshape(b.shape[0], b.shape[1], -1) for b in blocks], 2).flatten(0, 1)
+
+
+def gradient_of(u: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.func.grad(u)(x)
+
+
+def laplacian_of(u: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.func.hessian(u)(x).diagonal().sum()
+
+
+def same(found: Tensor, expected: Tensor) -> None:
+    """To the rounding of sums over some hundred products of numbers of order one."""
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+
+
+def value_and_laplacian(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)[:, 0] * lmtorch.laplacian(model, x)[:, 0] + x[:, 0]
+
+
+def gradient(model: nn.Module, x: Tensor) -> Tensor:
+    return lmtorch.gradient(model, x)
+
+
+def all_orders(model: nn.Module, x: Tensor) -> Tensor:
+    u, J, H = lmtorch.value_jacobian_hessian(model, x)
+    return torch.stack([J[:, 0, 0] + u[:, 0] * J[:, 0, 1] - 0.1 * H[:, 0, 1, 1], H[:, 0, 0, 1]], 1)
+
+
+def at_two_points(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x) * model(x.flip(1) + 1)
+
+
+def at_many_points(model: nn.Module, x: Tensor) -> Tensor:
+    """Five of each sample, in one call."""
+    steps = torch.arange(5, dtype=x.dtype)[:, None]
+    return model(x[:, None] + 0.1 * steps)[..., 0].cumsum(1)
+
+
+def nested(model: nn.Module, x: Tensor) -> Tensor:
+    return model(torch.cat([model(x), x[:, :1]], 1))
+
+
+USES: dict[str, tuple[Residuals, Callable[..., Tensor]]] = {
+    "value": (lambda m, x: m(x) - 1, lambda u, c, x: u(x)[None]),
+    "laplacian": (value_and_laplacian, lambda u, c, x: (u(x) * laplacian_of(u, x))[None]),
+    "gradient": (gradient, lambda u, c, x: gradient_of(u, x)),
+    "all orders": (
+        all_orders,
+        lambda u, c, x: torch.stack(
+            [
+                gradient_of(u, x)[0] + u(x) * gradient_of(u, x)[1] - 0.1 * torch.func.hessian(u)(x)[1, 1],
+                torch.func.hessian(u)(x)[0, 1],
+            ]
+        ),
+    ),
+    "two points": (at_two_points, lambda u, c, x: (u(x) * u(x.flip(0) + 1))[None]),
+    "many points": (
+        at_many_points,
+        lambda u, c, x: torch.stack([u(x + 0.1 * k) for k in range(5)]).cumsum(0),
+    ),
+    "nested": (nested, lambda u, c, x: u(torch.stack([u(x), x[0]]))[None]),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("chunk", [None, 7, 1])
+def test_a_weight_that_is_used_several_times_has_the_sum_of_its_shares(use: str, chunk: int | None) -> None:
+    model, x = network(), samples()
+    residual, single = USES[use]
+    found, ladder = of_step(model, lambda x: residual(model, x), (x,), chunk=chunk)
+    assert isinstance(ladder.current, LayerWise)
+    assert not ladder.refusals
+    same(found, reference(model, single, (x,)))
+
+
+def test_a_layer_that_appears_twice_in_the_network_is_used_twice() -> None:
+    model = network()
+    model.append(nn.Tanh())
+    shared = nn.Linear(7, 7).double()
+    model = nn.Sequential(*model[:2], shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(7, 1).double())
+    x = samples()
+    found, ladder = of_step(model, lambda x: lmtorch.laplacian(model, x), (x,))
+    assert isinstance(ladder.current, LayerWise)
+    same(found, reference(model, lambda u, c, x: laplacian_of(u, x)[None], (x,)))
+
+
+# ---- numbers beside the layers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize("size", [None, 1, 3, 16], ids=["a number", "1", "3", "16"])
+def test_a_few_numbers_beside_the_layers_have_columns_too(size: int | None, chunk: int | None) -> None:
+    model, x = network(), samples()
+    c = torch.full((), 0.7, dtype=F64) if size is None else torch.linspace(0.5, 1, size, dtype=F64)
+    c.requires_grad_()
+
+    def closure(x: Tensor) -> Tensor:
+        u, second = model(x)[:, 0], lmtorch.laplacian(model, x)[:, 0]
+        return torch.stack([c.square().sum() * second + u, c.exp().prod() * u.square()], 1)
+
+    def single(u: Any, c: Any, x: Tensor) -> Tensor:
+        return torch.stack([c[0].square().sum() * laplacian_of(u, x) + u(x), c[0].exp().prod() * u(x) ** 2])
+
+    found, ladder = of_step(model, closure, (x,), (c,), chunk)
+    assert isinstance(ladder.current, LayerWise)
+    # exp(c) summed over sixteen reaches 10⁵
+    expected = reference(model, single, (x,), (c,))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11 * float(expected.abs().max()))
+
+
+def test_several_numbers_keep_their_places_around_the_layers() -> None:
+    torch.manual_seed(1)
+    model, x = network(), samples()
+    first, last = torch.rand(2, 2, dtype=F64, requires_grad=True), torch.rand((), dtype=F64, requires_grad=True)
+
+    def closure(x: Tensor) -> Tensor:
+        return (model(x @ first) * last + last**2).squeeze(1)
+
+    opt = lmtorch.LevenbergMarquardt([first, *model.parameters(), last], solver="qr")
+    with torch.no_grad():
+        layout, groups = opt._gather()
+        at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
+        known, _ = opt._prepare(layout, swap, terms, at)
+        found = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at).linearize(at).jacobian
+    assert isinstance(known.ladders[0].current, LayerWise)
+    expected = torch.stack(
+        [
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(r, [first, *model.parameters(), last], retain_graph=True)]
+            )
+            for r in closure(x)
+        ]
+    )
+    same(found, expected)
+
+
+@pytest.mark.parametrize("size", [17, 40])
+def test_more_than_sixteen_are_refused_without_a_warning(size: int) -> None:
+    model, x = network(), samples()
+    c = torch.linspace(0.5, 1, size, dtype=F64, requires_grad=True)
+    found, ladder = of_step(model, lambda x: model(x) * c.square().sum(), (x,), (c,))
+    assert isinstance(ladder.current, PerSample)
+    assert "parameters beside the linear layers" in ladder.refusals[0]
+    same(found, reference(model, lambda u, c, x: u(x)[None] * c[0].square().sum(), (x,), (c,)))
+
+
+def test_a_number_that_is_not_used_has_a_column_of_zeros() -> None:
+    model, x = network(), samples()
+    c = torch.ones(2, dtype=F64, requires_grad=True)
+    found, ladder = of_step(model, model, (x,), (c,))
+    assert isinstance(ladder.current, LayerWise)
+    assert (found[:, -2:] == 0).all()
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """Decodes with the weight that it encodes with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(2, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.encode(x).tanh(), self.encode.weight.T).sum(1, keepdim=True)
+
+
+class Small(nn.Module):
+    """A weight's own share, too small for a check by size."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.net, self.share = network(), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + self.share * self.net[0].weight.square().sum()
+
+
+class Keyword(nn.Module):
+    """Calls with names of arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = F.linear(input=self.net(x), weight=self.net[-1].weight[:, :1], bias=self.net[-1].bias)
+        return inside + torch.cat([self.net[0].bias, self.net[2].bias]).sum()
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv1d(1, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x[:, None])
+
+
+@pytest.mark.parametrize(
+    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword, lambda: network(nn.LayerNorm(7))],
+    ids=["tied", "decay", "slight decay", "keyword", "norm"],
+)  # fmt: skip
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_a_weight_that_acts_elsewhere_too_is_refused_quietly(make: Callable[[], nn.Module], chunk: int | None) -> None:
+    torch.manual_seed(2)
+    model, x = make().double(), samples()
+    found, ladder = of_step(model, lambda x: model(x) - 1, (x,), chunk=chunk)
+    same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
+    norm = isinstance(model, nn.Sequential)  # whose fourteen numbers have columns of their own
+    assert isinstance(ladder.current, LayerWise if norm else PerSample)
+
+
+def test_decay_among_the_residuals_of_a_sample_is_refused_quietly() -> None:
+    model, x = network(), samples()
+    closure = lambda x: torch.cat([model(x), 1e-3 * model[0].weight.reshape(1, -1).expand(len(x), -1)], 1)
+    found, ladder = of_step(model, closure, (x,))
+    assert isinstance(ladder.current, PerSample)
+    by_sample = found.view(len(x), 15, -1)
+    same(by_sample[:, 0], reference(model, lambda u, c, x: u(x)[None], (x,)))
+    assert torch.equal(by_sample[:, 1:, :14], (1e-3 * torch.eye(14, dtype=F64)).expand(len(x), 14, 14))
+
+
+def test_looking_at_a_weight_is_not_using_it() -> None:
+    model, x = network(), samples()
+
+    def closure(x: Tensor) -> Tensor:
+        scale = model[0].weight.detach().abs().max() + model[0].weight.shape[0]
+        assert model[0].weight.dtype == F64
+        return model(x) / scale
+
+    _, ladder = of_step(model, closure, (x,))
+    assert isinstance(ladder.current, LayerWise)
+
+
+def test_convolutions_are_served_by_vmap() -> None:
+    torch.manual_seed(2)
+    model, x = Convolution().double(), samples()
+    found, ladder = of_step(model, lambda x: model(x) - 1, (x,))
+    # nine numbers beside the linear layer have columns of their own; more are refused
+    assert isinstance(ladder.current, LayerWise)
+    same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
+    model.net[0] = nn.Conv1d(1, 9, 2).double()
+    model.net[3] = nn.Linear(9, 1).double()
+    found, ladder = of_step(model, lambda x: model(x) - 1, (x,))
+    assert isinstance(ladder.current, PerSample)
+    same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
+
+
+class OldTanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return (1 - y * y) * w
+
+
+class OldScale(torch.autograd.Function):
+    """c x; its backward is not made of torch operations, so that it cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, c: Tensor) -> Tensor:
+        ctx.save_for_backward(x, c)
+        return c * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor, Tensor]:
+        x, c = ctx.saved_tensors
+        return c * w, (w * x).sum()
+
+
+class Activation(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return OldTanh.apply(x)
+
+
+def test_an_old_function_between_the_layers_is_no_hindrance() -> None:
+    torch.manual_seed(3)
+    model, twin = network(Activation()), network(nn.Tanh())
+    x = samples()
+    found, ladder = of_step(model, lambda x: torch.cat([model(x), model(x + 1)], 1), (x,))
+    assert isinstance(ladder.current, LayerWise)
+    same(found, reference(twin, lambda u, c, x: torch.stack([u(x), u(x + 1)]), (x,)))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.scale = network(), nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return OldScale.apply(self.net(x), self.scale)
+
+
+def test_a_number_inside_a_function_without_second_derivatives_is_served_by_plain_autograd() -> None:
+    model, x = Scaled().double(), samples()
+    opt = lmtorch.LevenbergMarquardt(model)
+    with pytest.warns(lmtorch.FallbackWarning):
+        opt.step(lambda x: model(x) - 1, x)
+    assert opt.report is not None
+    assert "Autograd" in opt.report.jacobian
+    assert opt.report.loss_after < opt.report.loss
