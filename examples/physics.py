@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import lmtorch
 
@@ -138,14 +139,21 @@ def train(problem: Problem, method: str, seconds: float, steps: int | None = Non
     step = METHODS[method](net, problem.terms(net))
     times, errors = [0.0], [problem.error(net)]
     spent, made, looks = 0.0, 0, [seconds * (i / LOOKS) ** 2 for i in range(1, LOOKS + 1)]
-    while made < steps if steps is not None else spent < seconds:
-        begun = time.perf_counter()
-        step(made / steps if steps is not None else spent / seconds)
-        spent, made = spent + time.perf_counter() - begun, made + 1
-        if steps is None and spent >= looks[0]:
-            looks = [look for look in looks if look > spent] or [math.inf]
-            times.append(spent)
-            errors.append(problem.error(net))
+    total = steps or seconds
+    bar = tqdm(
+        total=total, desc=method, bar_format="{desc:<20} {percentage:3.0f}%|{bar}|{postfix}", leave=False, disable=None
+    )
+    with bar:
+        while (share := (made if steps else spent) / total) < 1:
+            begun = time.perf_counter()
+            step(share)
+            spent, made = spent + time.perf_counter() - begun, made + 1
+            if not steps and spent >= looks[0]:
+                looks = [look for look in looks if look > spent] or [math.inf]
+                times.append(spent)
+                errors.append(problem.error(net))
+                bar.set_postfix_str(f" relative error {errors[-1]:.1e}", refresh=False)
+            bar.update(min(total, made if steps else spent) - bar.n)
     times.append(spent)
     errors.append(problem.error(net))
     return Run(net, times, errors, made)
