@@ -17,7 +17,7 @@ Function = Callable[[Params], Tensor]  # tensors of the parameters -> residuals 
 
 def ranges(total: int, chunk: int) -> Iterator[slice]:
     """Slices that cover `total` in steps of `chunk`."""
-    for start in range(0, total, chunk):
+    for start in range(0, total, max(1, chunk)):  # of nothing, chunks of nothing
         yield slice(start, min(start + chunk, total))
 
 

@@ -103,6 +103,11 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
             f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
             "dimensions that are samples, from 0 (none: x is one input) to all of them."
         )
+    if x.shape[batch_dims:].numel() == 0:
+        raise InputError(
+            f"there is nothing to differentiate in: {'a sample of ' * bool(batch_dims)}x has no entries, shape "
+            f"{tuple(x.shape)} with batch_dims={batch_dims}."
+        )
     check_chunk(chunk_size)
     if batch_dims and isinstance(function, nn.Module):
         refuse_coupling(function)

@@ -31,6 +31,8 @@ def blocks_of_layers(function: Callable[[Params], Tensor], params: Params) -> li
         raise NotLayerwiseError("a linear layer without the samples in its first dimension")
     if {place for layer in layers for place in (layer.weight, layer.bias)} - {-1} != set(range(len(params))):
         raise NotLayerwiseError("a parameter beside the linear layers")
+    if recorder.elsewhere:
+        raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
     made = [layer.output for layer in layers]
     ones = torch.ones_like(outputs[:, 0])
     found = [torch.autograd.grad(y, made, ones, retain_graph=True, materialize_grads=True) for y in columns]

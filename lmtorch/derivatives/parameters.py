@@ -16,7 +16,7 @@ from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from .calling import check_chunk, first_that_works, refuse_coupling, transformed
 from .layers import blocks_of_layers
-from .passes import PLAIN, cut
+from .passes import PLAIN, cut, wanted
 
 Index = int | tuple[int, ...]
 SMALL = 64 * 2**20  # bytes up to which nobody is asked how much memory is free
@@ -164,7 +164,8 @@ def parameter_column(
         index: place in the parameter: a tuple with one number for each of its dimensions, or one number that counts
             its entries row by row, as in `parameter.flatten()[index]`; or a list of such places.
         *inputs: whatever the model takes, tensors.
-        mode: "forward" (JVPs) or "reverse" (VJPs of VJPs, for what has no forward formula). Default: "auto".
+        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or "autograd" (the same by
+            plain autograd, for what torch.func refuses). Default: "auto".
 
     Returns:
         The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`. Differentiable.
@@ -219,7 +220,25 @@ def parameter_column(
         _, twice = vjp(lambda w: pull(w)[0], torch.zeros_like(y))[:2]
         return torch.stack([twice(tuple(v[c] for v in tangents))[0] for c in range(len(places))])
 
-    columns = first_that_works([("forward", forward), ("reverse", reverse)], mode)
+    def autograd() -> Tensor:
+        record = torch.is_grad_enabled()
+        twins = tuple(t.view_as(t) if record and t.requires_grad else t.detach().requires_grad_() for t in tensors)
+        with torch.enable_grad(), sdpa_kernel(PLAIN):
+            y = function(twins)
+            w = torch.zeros_like(y, requires_grad=True)
+            if not y.requires_grad:
+                return y.new_zeros(len(places), *y.shape)
+            # Jᵀw is linear in w, and its derivative in w along a unit vector is the column
+            pulled = torch.autograd.grad(y, twins, w, create_graph=True, materialize_grads=True)
+            found = [
+                torch.autograd.grad(
+                    pulled, w, [v[c] for v in tangents], retain_graph=True, create_graph=record, materialize_grads=True
+                )[0]
+                for c in range(len(places))
+            ]
+        return torch.stack(found) if record and wanted(y, *twins) else torch.stack(found).detach()
+
+    columns = first_that_works([("forward", forward), ("reverse", reverse), ("autograd", autograd)], mode)
     return columns if several else columns[0]
 
 

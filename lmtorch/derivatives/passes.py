@@ -108,11 +108,24 @@ def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tenso
 
 
 def rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """The same, row by row with plain autograd, for what torch.func refuses. x requires a gradient.
+    """The same, row by row with plain autograd, for what torch.func refuses. x is a `variable`.
 
     Raises:
         RuntimeError: more than `most` rows.
     """
+    y, found = _rows_by_autograd(call, x, record, most)
+    return (y, found) if record and wanted(y, x) else (y.detach(), found.detach())
+
+
+def wanted(y: Tensor, *made: Tensor) -> bool:
+    """Whether a gradient of y leads to anything but variables that we made ourselves."""
+    if not all(x.is_leaf for x in made):  # a view of the user's
+        return True
+    leaves = (getattr(node, "variable", None) for node in history(y))
+    return any(leaf is not None and all(leaf is not x for x in made) for leaf in leaves)
+
+
+def _rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         y = call(x)
         if most is not None and call.outputs(y).numel() > most:
@@ -178,7 +191,8 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
     record = torch.is_grad_enabled()
     x = variable(call.x)
     with sdpa_kernel(PLAIN):
-        y, jacobian = rows_by_autograd(call, x, record=True, most=most)
+        y, jacobian = _rows_by_autograd(call, x, record=True, most=most)
+    record = record and wanted(y, x)
 
     def row_of(row: Tensor, v: Tensor) -> Tensor:
         if not row.requires_grad:  # f is linear
@@ -191,7 +205,7 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
     found = torch.stack([row_of(row, v) for v in directions.unbind() for row in lines])
     found = found.unflatten(0, (len(directions), len(lines))).movedim(1, 1 + call.batch)
     found = found.reshape(len(directions), *y.shape, *call.inputs).to(y.dtype)
-    return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found)
+    return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found.detach())
 
 
 def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
@@ -220,7 +234,10 @@ def fitting(vector: Any, like: Tensor, name: str) -> Tensor:
         InputError: it does not fit.
     """
     if not isinstance(vector, Tensor):
-        vector = torch.as_tensor(vector, dtype=like.dtype, device=like.device)
+        try:
+            vector = torch.as_tensor(vector, dtype=like.dtype, device=like.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{name}={vector!r} is no tensor, and no numbers that could be one.") from error
     shape = tuple(like.shape)
     padded = (1,) * (len(shape) - vector.ndim) + tuple(vector.shape)
     if len(padded) > len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):

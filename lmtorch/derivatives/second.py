@@ -1,8 +1,8 @@
 """Second derivatives: Hessians, their diagonals and traces, products with them, and both orders in one pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -181,7 +181,7 @@ def laplacian(
     x: Tensor,
     *,
     batch_dims: int = 1,
-    coordinates: Sequence[int] | None = None,
+    coordinates: int | Sequence[int] | None = None,
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
@@ -195,7 +195,7 @@ def laplacian(
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
         coordinates: over which inputs of a sample (flattened) the sum goes, for example those of space and not of
-            time. Default: all.
+            time; one or several. Default: all.
         mode: "taylor" (the above), "forward" (forward over reverse, torch.func) or "reverse" (reverse over reverse,
             torch.autograd). Default: "auto": Taylor mode, and the next where an operator refuses.
         chunk_size: directions at once. Default: by the memory that is free and the cache.
@@ -366,10 +366,13 @@ def second_directional_derivative(
     return first_that_works(ways, mode)
 
 
-def _chosen(call: Call, coordinates: Sequence[int] | None) -> list[int]:
+def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     """The inputs that are summed over, or an `InputError`: they are not there."""
-    chosen = list(range(call.size)) if coordinates is None else list(coordinates)
-    if not chosen or any(not -call.size <= i < call.size for i in chosen):
+    if coordinates is None:
+        return list(range(call.size))
+    chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
+    whole = all(isinstance(i, SupportsIndex) for i in chosen)  # whatever a caller without a type checker passes
+    if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)}).")
     return chosen
 

@@ -129,6 +129,41 @@ def test_coordinates_must_be_there(coordinates: list[int]) -> None:
         lmtorch.laplacian(uncalled, X, coordinates=coordinates)
 
 
+@pytest.mark.parametrize("coordinates", [3, -4, 1.5, [1.5], "x"])
+def test_a_coordinate_alone_must_be_there(coordinates: Any) -> None:
+    with pytest.raises(InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")):
+        lmtorch.laplacian(uncalled, X, coordinates=coordinates)
+
+
+def test_a_coordinate_alone_is_one_of_a_list() -> None:
+    model = built(mlp)
+    for i in (0, 2, -1):
+        assert torch.equal(lmtorch.laplacian(model, X, coordinates=i), lmtorch.laplacian(model, X, coordinates=[i]))
+
+
+@each
+@pytest.mark.parametrize("shape", [(4, 0), (0, 0), (4, 2, 0)], ids=str)
+def test_inputs_without_entries_are_refused(operator: str, shape: tuple[int, ...]) -> None:
+    if operator == "curl":
+        return
+    with pytest.raises(InputError, match=r"nothing to differentiate in: .*x has no entries, shape"):
+        OPERATORS[operator](uncalled, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("operator", ["jacobian", "hessian", "jvp", "vjp", "finite_difference_jacobian"])
+def test_an_empty_input_is_refused(operator: str) -> None:
+    with pytest.raises(InputError, match="nothing to differentiate in: x has no entries"):
+        OPERATORS[operator](uncalled, torch.zeros(0, 3))
+
+
+def test_a_direction_is_numbers() -> None:
+    for of in (lmtorch.jvp, lmtorch.hvp, lmtorch.second_directional_derivative):
+        for v in ("x", [["a"]], object()):
+            with pytest.raises(InputError, match="is no tensor, and no numbers"):
+                of(uncalled, X, v)  # type: ignore[arg-type]
+    assert torch.equal(lmtorch.jvp(torch.sin, X, [1.0, 0.0, 2.0]), X.cos() * torch.tensor([1.0, 0.0, 2.0]))  # type: ignore[arg-type]
+
+
 def test_directions_and_weights_must_fit() -> None:
     for of in (lmtorch.jvp, lmtorch.hvp, lmtorch.second_directional_derivative):
         with pytest.raises(InputError, match=r"v of shape \(4,\) does not broadcast to \(4, 3\)"):

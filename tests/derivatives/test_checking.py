@@ -126,12 +126,20 @@ def test_a_scalar_factor_too_small_to_see_by_eye_is_found() -> None:
     assert lmtorch.check_derivatives(OldCube.apply, points(4, 3)).ok
 
 
-def test_samples_that_are_coupled_are_found() -> None:
-    # all modes agree, differences too, whose steps are the same for |x| < 1: every one moves all samples at once
-    check = lmtorch.check_derivatives(lambda x: x**2 - x.mean(0), points(4, 3) / 2)
+@pytest.mark.parametrize("size", [0.5, 1.0, 30.0])
+def test_samples_that_are_coupled_are_found_whatever_the_differences_say(size: float) -> None:
+    # every pass moves all samples alike, also a difference: all modes agree, and the coupling is told by itself
+    check = lmtorch.check_derivatives(lambda x: x**2 - x.mean(0), points(4, 3) * size)
     assert not check.ok
-    assert check.coupling > 0.01
+    assert check.coupling > 0.001
+    assert all(error <= check.tolerances[mode] for mode, error in check.errors.items())
     assert "outputs depend on other samples" in str(check)
+
+
+def test_without_an_exact_mode_nothing_agrees() -> None:
+    check = lmtorch.check_derivatives(Unwritten.apply, points(4, 3))
+    assert not check.ok
+    assert "DISAGREE; reference: differences" in str(check)
 
 
 def test_an_error_without_words_is_told_by_its_kind() -> None:
