@@ -20,6 +20,7 @@ class RefusedError(InputError):
 
 
 FEW = 16  # directions that are taken at once without asking how much memory they need
+LARGE = 16 * 2**20  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,19 @@ def transformed() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def chunk_of(call: Call, directions: int, chunk_size: int | None) -> int:
-    """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget."""
-    if chunk_size is not None or directions <= FEW or transformed():
+def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
+    """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
+
+    At least so many: each chunk of a forward pass evaluates the function anew, one of a reverse pass does not.
+    """
+    if chunk_size is not None or transformed():
         return min(directions, chunk_size or directions)
+    x = call.x
+    if directions <= FEW and (least == FEW or directions * x.numel() * x.element_size() <= LARGE):
+        return directions
     with torch.no_grad(), Touched() as touched:
-        call(call.x)
-    return min(directions, max(FEW, _memory.stream_rows(2 * touched.bytes, call.x.device)))
+        call(x)
+    return min(directions, max(least, _memory.stream_rows(2 * touched.bytes, x.device)))
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:

@@ -106,7 +106,7 @@ def batch_jacobian(
                 raise
             except Exception:  # both refused
                 pass
-        chunk = chunk_of(call, count, chunk_size)
+        chunk = chunk_of(call, count, chunk_size, least=1)
         parts = [pulled(pull, units(call, y, some)) for some in ranges(count, chunk)]
         return by_rows(call, y, torch.cat(parts) if parts else y.new_zeros(0, *x.shape))
 

@@ -13,11 +13,18 @@ from .._autodiff import Params
 from ..jacobians.base import GROSS
 from ..jacobians.layerwise import NotLayerwiseError, _Recorder
 
-FIRST = 8  # samples whose rows are held against autograd's
+FIRST = 4  # samples whose rows are held against autograd's
 
 
 def blocks_of_layers(function: Callable[[Params], Tensor], params: Params) -> list[Tensor]:
-    """Of outputs (s, k) the blocks (s, k, *param.shape), not recorded.
+    """Rows in each parameter, not recorded.
+
+    Args:
+        function: the tensors of the parameters to outputs (s, k), samples first.
+        params: of weights and biases.
+
+    Returns:
+        Blocks (s, k, *param.shape).
 
     Raises:
         NotLayerwiseError: a parameter is something else than the weight or bias of linear layers.

@@ -18,6 +18,7 @@ from .calling import check_chunk, first_that_works, refuse_coupling, transformed
 from .layers import blocks_of_layers
 from .passes import PLAIN, cut, wanted
 
+USUAL = 64  # outputs of a sample at most, nearly always
 Index = int | tuple[int, ...]
 SMALL = 64 * 2**20  # bytes up to which nobody is asked how much memory is free
 
@@ -83,9 +84,11 @@ def parameter_jacobian(
         return max(1, _memory.budget(inputs[0].device) // each)
 
     def size() -> int:
-        """Of a sample's output, as far as the rows are concerned."""
+        """Of a sample's output, as far as the rows are concerned; of little a guess, which costs no evaluation."""
+        if 2 * USUAL * n * tensors[0].element_size() * count <= SMALL:
+            return USUAL
         with torch.no_grad():
-            return rows_of(tensors, *(t[:1] for t in inputs)).shape[1] if count else 0
+            return rows_of(tensors, *(t[:1] for t in inputs)).shape[1]
 
     def rows_with(params: tuple[Tensor, ...], samples: tuple[Tensor, ...]) -> Tensor:
         return rows_of(params, *samples)

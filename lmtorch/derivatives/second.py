@@ -23,8 +23,9 @@ from .passes import (
     twice_by_reverse,
 )
 
-PAIRS = 3  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
-LITTLE = 2_000  # pairs of all samples, up to which the number of calls is what costs
+PAIRS = 6  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
+ALONE = 2  # the same of one output of a large batch: reverse over reverse, 0.7 of the time for 3 inputs (benchmarks/)
+LITTLE = 1_000  # pairs of all samples up to which the number of calls is what costs, not their work (benchmarks/)
 Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
 
 
@@ -106,7 +107,7 @@ def batch_hessian(
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
     if mode == "auto" and not _few_pairs(call):
-        ways = [("reverse", partial(reverse, most=1)), *ways[1:]]
+        ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
     return first_that_works(ways, mode)
 
 
@@ -150,13 +151,13 @@ def value_jacobian_hessian(f: Function, x: Tensor, *, batch_dims: int = 1, mode:
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
     if mode == "auto" and not _few_pairs(call):
-        ways = [("reverse", partial(reverse, most=1)), *ways[1:]]
+        ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
     return first_that_works(ways, mode)
 
 
 def _few_pairs(call: Call) -> bool:
     """All pairs at once cost less than d products with the Hessian; inside a transform, only torch.func sees it all."""
-    return transformed() or call.size <= PAIRS or call.size * (call.size + 1) // 2 * call.samples.numel() <= LITTLE
+    return transformed() or call.size <= ALONE or call.size * (call.size + 1) // 2 * call.samples.numel() <= LITTLE
 
 
 def _taylor(call: Call) -> ValueJacobianHessian:

@@ -159,10 +159,7 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 
 def _nested(args: tuple[Any, ...]) -> bool:
-    for a in args:  # a loop: this is asked for every call of the function
-        if isinstance(a, CONTAINERS):
-            return True
-    return False
+    return any(isinstance(a, CONTAINERS) for a in args)
 
 
 def _built(leaves: Sequence[Any], spec: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
