@@ -1,7 +1,7 @@
 """Derivatives of a batch's outputs: lmtorch's operators and what is written with torch instead, in time and memory.
 
 Every way is called in turns with the others, after all have agreed. Peaks of memory are those of a child of its own
-for each number, forked from a process that has imported torch and run none of it (Linux).
+for each number, forked from a process that has imported torch and run next to nothing (Linux).
 """
 
 import ctypes
@@ -184,11 +184,16 @@ def _high_water() -> float:
 
 
 def _serve() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # no child can have the threads of its parent
+    with torch.no_grad():  # what torch imports at a first call, a second for each child otherwise
+        vmap(hessian(_single(_mlp(2, 2, 1))))(torch.ones(2, 2))
     for line in sys.stdin:
         key, batch, name = line.rstrip("\n").split(" ", 2)
         if child := os.fork():
             os.waitpid(child, 0)
             continue
+        torch.set_num_threads(threads)
         case = CASES[key]
         way, x = case.ways()[name], _inputs(case, int(batch))
         for few in BATCHES[:2]:
