@@ -356,8 +356,8 @@ def _hessians(net: nn.Module) -> dict[str, Way]:
 
 def _burgers(net: nn.Module) -> dict[str, Way]:
     def whole(tx: Tensor, mode: str = "auto") -> Tensor:
-        u, J, H = lmtorch.value_jacobian_hessian(net, tx, mode=mode)
-        return J[..., 0] + u * J[..., 1] - 0.01 * H[..., 1, 1]
+        u, J, H = lmtorch.value_jacobian_hessian(net, tx, mode=mode, coordinates=1)
+        return J[..., 0] + u * J[..., 1] - 0.01 * H[..., 0, 0]
 
     def chain(tx: Tensor) -> Tensor:
         t, x = (part.detach().requires_grad_() for part in (tx[:, :1], tx[:, 1:]))

@@ -51,8 +51,8 @@ def terms(net: nn.Module) -> list[tuple]:
     inside, start, walls = points()
 
     def equation(tx):
-        u, gradient, hessian = lmtorch.value_jacobian_hessian(lambda tx: net(tx)[:, 0], tx)
-        u_t, u_x, u_xx = gradient[:, 0], gradient[:, 1], hessian[:, 1, 1]
+        u, gradient, hessian = lmtorch.value_jacobian_hessian(lambda tx: net(tx)[:, 0], tx, coordinates=1)
+        u_t, u_x, u_xx = gradient[:, 0], gradient[:, 1], hessian[:, 0, 0]
         return (u_t + u * u_x - VISCOSITY * u_xx) / math.sqrt(INSIDE)
 
     def at_start(tx):

@@ -52,8 +52,8 @@ def terms(model: Unknown) -> list[tuple]:
     inside = torch.rand(INSIDE, 2, dtype=F64, generator=generator) * torch.tensor([1.0, 2.0]) - torch.tensor([0.0, 1.0])
 
     def equation(tx):
-        u, gradient, hessian = lmtorch.value_jacobian_hessian(model, tx)
-        u_t, u_x, u_xx = gradient[:, 0], gradient[:, 1], hessian[:, 1, 1]
+        u, gradient, hessian = lmtorch.value_jacobian_hessian(model, tx, coordinates=1)
+        u_t, u_x, u_xx = gradient[:, 0], gradient[:, 1], hessian[:, 0, 0]
         return STRICT * (u_t + u * u_x - model.log_viscosity.exp() * u_xx) / math.sqrt(INSIDE)
 
     def data(tx, u):

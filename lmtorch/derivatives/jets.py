@@ -1,6 +1,6 @@
 """A value with derivatives along several directions, and which of the second ones are carried."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,6 +66,20 @@ def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
             return result
         return torch.stack([parts[i] * parts[j] for i, j in pairs])
     return torch.stack([(multiply(parts[i], others[j]) + multiply(parts[j], others[i])) / 2 for i, j in pairs])
+
+
+def among(chosen: Sequence[int]) -> Pairing:
+    """As `every`, of some of the directions."""
+    first, last = min(chosen), max(chosen) + 1
+    consecutive = list(chosen) == list(range(first, last))  # a view then serves
+
+    def pairs(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
+        some, others = (
+            side[first:last] if consecutive else torch.stack([side[i] for i in chosen]) for side in (left, right)
+        )
+        return every(some, some if left is right else others, multiply)
+
+    return pairs
 
 
 def watched() -> bool:

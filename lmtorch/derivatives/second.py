@@ -10,7 +10,7 @@ from torch import Tensor
 from .._autodiff import ranges
 from .._errors import InputError
 from .calling import Call, Function, checked, chunk_of, first_that_works, transformed
-from .jets import diagonal, every, trace
+from .jets import among, diagonal, every, trace, watched
 from .passes import (
     by_columns,
     by_rows,
@@ -95,7 +95,8 @@ def batch_hessian(
     call = checked(f, x, batch_dims, chunk_size)
 
     def along() -> Tensor:
-        return _taylor(call).hessian
+        found = _taylor(call, list(range(call.size)))
+        return found.hessian.reshape(found.value.shape + call.inputs + call.inputs)
 
     def forward() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
@@ -106,67 +107,88 @@ def batch_hessian(
         return by_columns(call, twice_by_reverse(call, call.directions(), most)[2])
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
-    if mode == "auto" and not _few_pairs(call):
+    if mode == "auto" and not _few_pairs(call, call.size):
         ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
     return first_that_works(ways, mode)
 
 
-def value_jacobian_hessian(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> ValueJacobianHessian:
+def value_jacobian_hessian(
+    f: Function,
+    x: Tensor,
+    *,
+    batch_dims: int = 1,
+    coordinates: int | Sequence[int] | None = None,
+    mode: str = "auto",
+    chunk_size: int | None = None,
+) -> ValueJacobianHessian:
     """Value, first and second derivatives of each sample in one pass: what a differential equation is made of.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
+        coordinates: of which inputs of a sample (flattened) the second derivatives are wanted, one or several: the
+            others cost time, too. Default: all. First derivatives are of all inputs.
         mode: as in `batch_hessian`.
+        chunk_size: columns of the Hessian at once, where they are not made in one pass. Default: by the memory that
+            is free and the cache.
 
     Returns:
         `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and `hessian (*batch, *out, *in, *in)`, a named tuple;
-        differentiable.
+        differentiable. With c coordinates the Hessian is `(*batch, *out, c, c)`.
 
     Raises:
-        InputError: as `batch_jacobian`.
+        InputError: as `batch_jacobian`, or coordinates that are not there.
 
     Example:
         >>> import torch, lmtorch
         >>> tx = torch.rand(100, 2)
-        >>> u, J, H = lmtorch.value_jacobian_hessian(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx)
-        >>> u_t, u_x, u_xx = J[:, 0], J[:, 1], H[:, 1, 1]
+        >>> u, J, H = lmtorch.value_jacobian_hessian(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx, coordinates=1)
+        >>> u_t, u_x, u_xx = J[:, 0], J[:, 1], H[:, 0, 0]
         >>> burgers = u_t + u * u_x - 0.01 * u_xx
     """
-    call = checked(f, x, batch_dims)
+    call = checked(f, x, batch_dims, chunk_size)
+    chosen = _chosen(call, coordinates)
+    shape = call.inputs + call.inputs if coordinates is None else torch.Size((len(chosen), len(chosen)))
+
+    def of_columns(value: Tensor, jacobian: Tensor, columns: Tensor) -> ValueJacobianHessian:
+        entries = columns.flatten(-len(call.inputs)) if call.inputs else columns[..., None]
+        second = torch.stack([entries[..., i] for i in chosen], -1).movedim(0, -2)
+        return ValueJacobianHessian(value, by_rows(call, value, jacobian), second.reshape(value.shape + shape))
 
     def along() -> ValueJacobianHessian:
-        return _taylor(call)
+        found = _taylor(call, chosen)
+        return found._replace(hessian=found.hessian.reshape(found.value.shape + shape))
 
     def forward() -> ValueJacobianHessian:
-        value, found = rows(call, x)
-        blocks = ranges(call.size, chunk_of(call, call.size, None))
-        columns = torch.cat([products(call, call.directions(some)) for some in blocks])
-        return ValueJacobianHessian(value, by_rows(call, value, found), by_columns(call, columns))
+        blocks = ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
+        columns = [products(call, call.directions(chosen[some])) for some in blocks]
+        return of_columns(*rows(call, x), torch.cat(columns))
 
     def reverse(most: int | None = None) -> ValueJacobianHessian:
-        value, found, second = twice_by_reverse(call, call.directions(), most)
-        return ValueJacobianHessian(value, by_rows(call, value, found), by_columns(call, second))
+        return of_columns(*twice_by_reverse(call, call.directions(chosen), most))
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
-    if mode == "auto" and not _few_pairs(call):
-        ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
+    if mode == "auto" and not _few_pairs(call, len(chosen)):
+        ways = [("reverse", partial(reverse, most=1)), *ways[len(chosen) > PAIRS :]]
     return first_that_works(ways, mode)
 
 
-def _few_pairs(call: Call) -> bool:
-    """All pairs at once cost less than d products with the Hessian; inside a transform, only torch.func sees it all."""
-    return transformed() or call.size <= ALONE or call.size * (call.size + 1) // 2 * call.samples.numel() <= LITTLE
+def _few_pairs(call: Call, size: int) -> bool:
+    """All pairs at once cost less than a product with the Hessian for each input."""
+    if transformed():  # only torch.func sees it all
+        return True
+    if watched() and size <= PAIRS:  # the Jacobian by linear layers must see them, which reverse mode would hide
+        return True
+    return size <= ALONE or size * (size + 1) // 2 * call.samples.numel() <= LITTLE
 
 
-def _taylor(call: Call) -> ValueJacobianHessian:
-    """All pairs at once."""
-    jet = taylor(call, call.directions(), every)
+def _taylor(call: Call, chosen: list[int]) -> ValueJacobianHessian:
+    """All pairs of the chosen inputs at once."""
+    jet = taylor(call, call.directions(), every if len(chosen) == call.size else among([i % call.size for i in chosen]))
     assert jet.second is not None
-    places = torch.tensor(_places(call.size), device=call.x.device)
-    whole = jet.second.index_select(0, places).movedim(0, -1)  # (*batch, *out, d²)
-    whole = whole.reshape(jet.value.shape + call.inputs + call.inputs)
+    places = torch.tensor(_places(len(chosen)), device=call.x.device)
+    whole = jet.second.index_select(0, places).movedim(0, -1)  # (*batch, *out, c²)
     return ValueJacobianHessian(jet.value, by_columns(call, jet.first), whole)
 
 
@@ -368,7 +390,7 @@ def second_directional_derivative(
 
 
 def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
-    """The inputs that are summed over, or an `InputError`: they are not there."""
+    """The inputs that are meant, or an `InputError`: they are not there."""
     if coordinates is None:
         return list(range(call.size))
     chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]

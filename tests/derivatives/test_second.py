@@ -196,3 +196,23 @@ def test_the_length_of_a_zero_vector_has_no_curvature_as_forward_mode_has_it(mod
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=F64)
     found = lmtorch.laplacian(lambda x: x.norm(dim=1), x, mode=mode)
     close(found, torch.tensor([0.0, 0.2], dtype=F64))  # 1 / r; at the kink a number by convention
+
+
+@pytest.mark.parametrize("mode", ["auto", "taylor", "forward", "reverse"])
+@pytest.mark.parametrize("coordinates", [1, (0, 2), (2, 1), (-1,), (0, 1, 2)], ids=str)
+def test_second_derivatives_of_some_coordinates_are_a_part_of_all(mode: str, coordinates: Any) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    whole = torch.stack(
+        [torch.stack([torch.autograd.functional.hessian(lambda p, k=k: model(p)[k], p) for k in range(2)]) for p in x]
+    )
+    chosen = [coordinates] if isinstance(coordinates, int) else list(coordinates)
+    value, first, second = lmtorch.value_jacobian_hessian(model, x, coordinates=coordinates, mode=mode)
+    torch.testing.assert_close(value, model(x))
+    torch.testing.assert_close(first, lmtorch.batch_jacobian(model, x))
+    torch.testing.assert_close(second, whole[..., chosen, :][..., chosen])
+
+
+def test_coordinates_that_are_not_there_are_refused() -> None:
+    with pytest.raises(lmtorch.InputError, match="coordinates=3 of inputs with 3 entries"):
+        lmtorch.value_jacobian_hessian(torch.sin, torch.randn(4, 3), coordinates=3)
