@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import derivatives, fits, gram, machine, memory, step_time, time_to_loss
+from . import derivatives, fits, gram, machine, memory, physics, step_time, time_to_loss
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
@@ -22,6 +22,7 @@ def main() -> None:
         "memory": memory.run,
         "fits": fits.run,
         "derivatives": derivatives.run,
+        "physics": physics.run,
         "loss": lambda: time_to_loss.run(DOCS / "images"),
     }
     parser = argparse.ArgumentParser(description=__doc__)
