@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._autodiff import Params
 from ..jacobians.base import GROSS
-from ..jacobians.layerwise import NotLayerwiseError, _Recorder
+from ..jacobians.layerwise import NotLayerwiseError, Recorder
 
 FIRST = 4  # samples whose rows are held against autograd's
 
@@ -30,7 +30,7 @@ def blocks_of_layers(function: Callable[[Params], Tensor], params: Params) -> li
         NotLayerwiseError: a parameter is something else than the weight or bias of linear layers.
     """
     twins = tuple(p.detach().requires_grad_() for p in params)
-    with torch.enable_grad(), _Recorder(twins) as recorder:
+    with torch.enable_grad(), Recorder(twins) as recorder:
         outputs = function(twins)
         columns = outputs.unbind(1)
     layers = recorder.layers

@@ -5,134 +5,28 @@ that is missing here is no error: another mode serves. What belongs here is what
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .elementwise import (
+    Rule,
+    by_autograd,
+    chain,
+    cos,
+    elementwise,
+    exp,
+    power,
+    powered,
+    reciprocal,
+    root,
+    sigmoid,
+    sin,
+    tanh,
+)
 from .jets import Jet, Multiply, NoRuleError, Setting, aligned, values
-
-Rule = Callable[..., Any]
-_times_slope_of_tanh = torch.ops.aten.tanh_backward.default  # (g, t) -> g (1 − t²)
-
-
-class Slopes(NamedTuple):
-    """An elementwise function at z with its derivatives."""
-
-    value: Tensor  # g(z)
-    slope: Tensor  # g′(z)
-    curvature: Callable[[], Tensor] | None  # how to have g″(z), or g″/g′; None: zero
-    relative: bool = False  # whether it is g″/g′
-
-
-# ---- elementwise: y = g(z) -------------------------------------------------------------------------------------------
-
-
-def chain(setting: Setting, z: Jet, slopes: Slopes) -> Jet:
-    """∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
-    value, slope, curvature, relative = slopes
-    first = slope * z.first
-    if setting.pairing is None:
-        return Jet(value, first)
-    if curvature is None:
-        return Jet(value, first, None if z.second is None else slope * z.second)
-    bend, pairs = curvature(), setting.pairing(z.first, z.first, torch.mul)
-    if relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
-        return Jet(value, first, slope * (bend * pairs if z.second is None else torch.addcmul(z.second, bend, pairs)))
-    return Jet(value, first, bend * pairs if z.second is None else torch.addcmul(slope * z.second, bend, pairs))
-
-
-def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
-    """The rule of a function of which both derivatives are known."""
-
-    def rule(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
-        return chain(setting, z, slopes(z.value))
-
-    return rule
-
-
-def by_autograd(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
-    """An elementwise function whose derivatives torch knows: g′ is the gradient of the sum of g over all entries."""
-    if kwargs.get("inplace") or not isinstance(z, Jet) or any(isinstance(a, Jet) for a in (*args, *kwargs.values())):
-        raise NoRuleError(f"{func.__name__} in place, or of several variables")
-
-    def slope(value: Tensor) -> tuple[Tensor, Tensor]:
-        result, pullback = torch.func.vjp(lambda v: func(v, *args, **kwargs), value)[:2]
-        return pullback(torch.ones_like(result))[0], result
-
-    if setting.pairing is None:
-        first, value = slope(z.value)
-        return chain(setting, z, Slopes(value, first, None))
-    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc] # declared as a pair
-    return chain(setting, z, Slopes(value, first, lambda: pullback(torch.ones_like(first))[0]))
-
-
-def tanh(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
-    """1 − t² and −2t (1 − t²), by the kernel that reverse mode has for the former unless a graph is wanted."""
-    t = torch.tanh(z.value)
-    if not setting.fresh:  # the gradient of that kernel costs more than of its parts
-        return chain(setting, z, Slopes(t, 1 - t * t, lambda: -2 * t, relative=True))
-    first = _times_slope_of_tanh(z.first, t)
-    if setting.pairing is None:
-        return Jet(t, first)
-    pairs = setting.pairing(z.first, z.first, torch.mul)
-    if z.second is None:
-        return Jet(t, first, _times_slope_of_tanh(pairs * t * -2, t))
-    bent = torch.addcmul(z.second, pairs, t, value=-2)
-    return Jet(t, first, _times_slope_of_tanh(bent, t))
-
-
-def _sigmoid(z: Tensor) -> Slopes:
-    s = torch.sigmoid(z)
-    return Slopes(s, s * (1 - s), lambda: 1 - 2 * s, relative=True)
-
-
-def _sin(z: Tensor) -> Slopes:
-    s = torch.sin(z)
-    return Slopes(s, torch.cos(z), lambda: -s)
-
-
-def _cos(z: Tensor) -> Slopes:
-    c = torch.cos(z)
-    return Slopes(c, -torch.sin(z), lambda: -c)
-
-
-def _exp(z: Tensor) -> Slopes:
-    e = torch.exp(z)
-    return Slopes(e, e, lambda: e)
-
-
-def _reciprocal(z: Tensor) -> Slopes:
-    y = 1 / z
-    slope = -y * y
-    return Slopes(y, slope, lambda: -2 * y * slope)
-
-
-def _power(z: Tensor, p: float) -> Slopes:
-    """z^p; small whole numbers by themselves, where 0 · z^(p − 2) would be NaN at zero."""
-    if p == 1:
-        return Slopes(z, torch.ones_like(z), None)
-    if p == 2:
-        return Slopes(z * z, 2 * z, lambda: torch.full_like(z, 2.0))
-    return Slopes(z**p, p * z ** (p - 1), lambda: p * (p - 1) * z ** (p - 2))
-
-
-def _root(z: Tensor) -> Slopes:
-    """√z with derivatives of zero at zero, as torch has them for the length of a vector."""
-    zero = z == 0
-    safe = torch.where(zero, 1.0, z)
-    root = safe.sqrt()
-    slope = torch.where(zero, 0.0, 0.5 / root)
-    return Slopes(torch.where(zero, 0.0, root), slope, lambda: -0.5 * slope / safe)
-
-
-def powered(setting: Setting, func: Callable[..., Any], z: Any, exponent: Any) -> Jet:
-    """z to the power of a number."""
-    if not isinstance(z, Jet) or not isinstance(exponent, int | float) or exponent == 0:
-        raise NoRuleError("a power whose exponent is no number, or zero")
-    return chain(setting, z, _power(z.value, exponent))
-
 
 # ---- linear: the operator itself acts on each derivative -------------------------------------------------------------
 
@@ -304,7 +198,7 @@ def divided(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
     """a / b."""
     if not isinstance(b, Jet):
         return product(torch.div, setting, a, b)
-    return product(torch.mul, setting, a, chain(setting, b, _reciprocal(b.value)))
+    return product(torch.mul, setting, a, chain(setting, b, reciprocal(b.value)))
 
 
 def added_product(setting: Setting, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1) -> Jet:
@@ -356,7 +250,7 @@ def softmax(
     if dtype is not None:
         raise NoRuleError("softmax in another dtype")
     shifted = subtracted(setting, torch.sub, z, z.value.detach().amax(dim, keepdim=True))
-    powers = chain(setting, shifted, _exp(shifted.value))
+    powers = chain(setting, shifted, exp(shifted.value))
     return divided(setting, torch.div, powers, linear_operator(setting, torch.sum, powers, dim, keepdim=True))
 
 
@@ -378,7 +272,7 @@ def layer_norm(
 
     centred = subtracted(setting, torch.sub, z, mean(z))
     variance = added(setting, torch.add, mean(multiplied(setting, torch.mul, centred, centred)), eps)
-    normed = multiplied(setting, torch.mul, centred, chain(setting, variance, _power(variance.value, -0.5)))
+    normed = multiplied(setting, torch.mul, centred, chain(setting, variance, power(variance.value, -0.5)))
     normed = normed if weight is None else scaled(weight, normed)
     return normed if bias is None else added(setting, torch.add, normed, bias)
 
@@ -399,7 +293,7 @@ def euclidean(
         raise NoRuleError("the largest singular value")
     squares = multiplied(setting, torch.mul, z, z)
     total: Jet = linear_operator(setting, torch.sum, squares, dim, keepdim=keepdim)
-    return chain(setting, total, _root(total.value))
+    return chain(setting, total, root(total.value))
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
@@ -422,12 +316,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
     **dict.fromkeys(LINEAR.split(), linear_operator),
     "tanh": tanh,
-    "sigmoid": elementwise(_sigmoid),
-    "sin": elementwise(_sin),
-    "cos": elementwise(_cos),
-    "exp": elementwise(_exp),
-    "reciprocal": elementwise(_reciprocal),
-    "square": elementwise(lambda z: _power(z, 2)),
+    "sigmoid": elementwise(sigmoid),
+    "sin": elementwise(sin),
+    "cos": elementwise(cos),
+    "exp": elementwise(exp),
+    "reciprocal": elementwise(reciprocal),
+    "square": elementwise(lambda z: power(z, 2)),
     "pow": powered,
     "add": added,
     **dict.fromkeys(("sub", "subtract"), subtracted),

@@ -58,7 +58,7 @@ class LayerWise:
             raise NotLayerwiseError("no independent samples")
         count = part.samples[0].shape[0]
         twins = tuple(p.detach().requires_grad_() for p in params)
-        with torch.enable_grad(), _Recorder(twins) as recorder:
+        with torch.enable_grad(), Recorder(twins) as recorder:
             residual = part.function(twins)
         if not recorder.layers:
             raise NotLayerwiseError("no linear layer")
@@ -106,7 +106,7 @@ class _Layer(NamedTuple):
     output: Tensor  # (s, ..., out)
 
 
-class _Recorder(TorchFunctionMode):
+class Recorder(TorchFunctionMode):
     """Keeps inputs and outputs of the linear layers whose weight or bias is a parameter, and what acts elsewhere."""
 
     def __init__(self, twins: Params) -> None:
