@@ -16,7 +16,7 @@ import lmtorch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
 
-from examples.physics import F64, Problem, Run, compare, draw_errors, draw_field, perceptron, ratio, relative, save
+from examples.physics import F64, Problem, Run, draw_errors, draw_field, perceptron, relative, save, show
 
 VISCOSITY = 0.01 / math.pi
 INSIDE, AROUND = 3000, 200  # points
@@ -80,10 +80,7 @@ PROBLEM = Problem(lambda: perceptron(2, 20, 20, 20, 1), terms, error)
 
 def main(output: Path = Path("output"), seconds: float = 90.0) -> float:
     """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
-    runs = compare(PROBLEM, seconds)
-    print(f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others")
-    print("picture:", draw(runs, output / "burgers.png"))
-    return ratio(runs)
+    return show(PROBLEM, seconds, draw, output / "burgers.png")
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ import lmtorch
 F64 = torch.float64
 RATE = 5e-3
 PAIRS = 50
+SIZE = 101  # of a grid
 LOOKS = 40  # at the error in the course of a run, whose time is not counted
 
 
@@ -51,6 +52,21 @@ def perceptron(*widths: int, seed: int = 0) -> nn.Sequential:
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
+
+
+def square(inside: int, edge: int, low: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Points at random in [low, 1]², and along its four sides."""
+    generator = torch.Generator().manual_seed(seed)
+    within, around = (low + (1 - low) * torch.rand(n, 2, dtype=F64, generator=generator) for n in (inside, edge))
+    side = torch.arange(edge) % 4
+    around[side == 0, 0], around[side == 1, 0], around[side == 2, 1], around[side == 3, 1] = low, 1.0, low, 1.0
+    return within, around
+
+
+def square_grid(low: float) -> Tensor:
+    """Points of a grid over [low, 1]², (SIZE², 2)."""
+    line = torch.linspace(low, 1, SIZE, dtype=F64)
+    return torch.cartesian_prod(line, line)
 
 
 def relative(found: Tensor, known: Tensor) -> float:
@@ -178,6 +194,14 @@ def ratio(runs: dict[str, Run]) -> float:
     return min(min(run.errors) for name, run in runs.items() if name != "Levenberg–Marquardt") / ours
 
 
+def show(problem: Problem, seconds: float, draw: Callable[[dict[str, Run], Path], Path], path: Path) -> float:
+    """Compare, and draw what came of it. Returns the ratio of errors."""
+    runs = compare(problem, seconds)
+    print(f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others")
+    print("picture:", draw(runs, path))
+    return ratio(runs)
+
+
 def _when(run: Run, target: float) -> str:
     return next((f"{t:.1f} s" for t, e in zip(run.seconds, run.errors, strict=True) if e < target), "–")
 
@@ -199,6 +223,23 @@ def draw_field(figure: Any, axis: Any, values: Tensor, extent: Sequence[float], 
     image = axis.imshow(values.mT.numpy(), origin="lower", extent=extent, aspect="auto", **options)
     figure.colorbar(image, ax=axis, shrink=0.85)
     axis.set_title(title, fontsize=10)
+
+
+@torch.no_grad()
+def draw_square(runs: dict[str, Run], solution: Callable[[Tensor], Tensor], low: float, title: str, path: Path) -> Path:
+    """The solution on a square, where two methods miss it, and the errors by the second."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.5), layout="constrained")
+    extent, places = (low, 1, low, 1), square_grid(low)
+    exact = solution(places).view(SIZE, SIZE)
+    draw_field(figure, axes[0], exact, extent, title, cmap="viridis")
+    for axis, name in zip(axes[1:3], ("Levenberg–Marquardt", "Adam, then L-BFGS"), strict=True):
+        missed = runs[name].network(places).view(SIZE, SIZE) - exact
+        size = float(missed.abs().max())
+        draw_field(figure, axis, missed, extent, f"error, {name}", cmap="RdBu", vmin=-size, vmax=size)
+    draw_errors(axes[3], runs)
+    return save(figure, path)
 
 
 def save(figure: Any, path: Path) -> Path:

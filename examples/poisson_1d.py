@@ -11,7 +11,7 @@ import lmtorch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
 
-from examples.physics import F64, Problem, Run, compare, draw_errors, perceptron, ratio, relative, save
+from examples.physics import F64, Problem, Run, draw_errors, perceptron, relative, save, show
 
 INSIDE = 300  # points
 WEIGHT = 10.0  # of the ends
@@ -52,10 +52,7 @@ PROBLEM = Problem(lambda: perceptron(1, 20, 20, 1), terms, error)
 
 def main(output: Path = Path("output"), seconds: float = 30.0) -> float:
     """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
-    runs = compare(PROBLEM, seconds)
-    print(f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others")
-    print("picture:", draw(runs, output / "poisson_1d.png"))
-    return ratio(runs)
+    return show(PROBLEM, seconds, draw, output / "poisson_1d.png")
 
 
 @torch.no_grad()

@@ -150,14 +150,26 @@ def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = F
 
     At least so many: each chunk of a forward pass evaluates the function anew, one of a reverse pass does not.
     """
+    large = least < FEW and directions * call.x.numel() * call.x.element_size() > LARGE
+    return at_once(lambda: call(call.x), directions, chunk_size, call.x.device, few=0 if large else FEW, least=least)
+
+
+def at_once(
+    evaluate: Callable[[], Any],
+    directions: int,
+    chunk_size: int | None,
+    device: torch.device,
+    few: int = FEW,
+    least: int = FEW,
+) -> int:
+    """The same, of anything that is evaluated for each direction; up to `few` of them without a look at its memory."""
     if chunk_size is not None or transformed():
         return min(directions, chunk_size or directions)
-    x = call.x
-    if directions <= FEW and (least == FEW or directions * x.numel() * x.element_size() <= LARGE):
+    if directions <= few:
         return directions
     with torch.no_grad(), Touched() as touched:
-        call(x)
-    return min(directions, max(least, _memory.stream_rows(2 * touched.bytes, x.device)))
+        evaluate()
+    return min(directions, max(least, _memory.stream_rows(2 * touched.bytes, device)))
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:

@@ -14,7 +14,7 @@ from .._autodiff import ranges
 from .._errors import InputError
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
-from .calling import check_chunk, first_that_works, refuse_coupling, transformed
+from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
 from .layers import blocks_of_layers
 from .passes import PLAIN, cut, wanted
 
@@ -155,7 +155,12 @@ def parameter_jacobian(
 
 
 def parameter_column(
-    model: nn.Module, name: str | Sequence[str], index: Index | Sequence[Index], *inputs: Tensor, mode: str = "auto"
+    model: nn.Module,
+    name: str | Sequence[str],
+    index: Index | Sequence[Index],
+    *inputs: Tensor,
+    mode: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor:
     """∂out/∂w of a single weight or bias, for every output of every sample, by one forward pass.
 
@@ -169,6 +174,7 @@ def parameter_column(
         *inputs: whatever the model takes, tensors.
         mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or "autograd" (the same by
             plain autograd, for what torch.func refuses). Default: "auto".
+        chunk_size: columns at once, where several are asked for. Default: by the memory that is free and the cache.
 
     Returns:
         The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`. Differentiable.
@@ -182,6 +188,7 @@ def parameter_column(
         >>> lmtorch.parameter_column(model, "weight", (2, 1), x)   # ∂(Wx + b)/∂w₂₁ = x₁ e₂
         tensor([[0., 0., 7.]]...)
     """
+    check_chunk(chunk_size)
     several = not isinstance(name, str) or isinstance(index, list)
     indices: list[Any] = list(index) if isinstance(index, list) else [index]
     names = [name] * len(indices) if isinstance(name, str) else list(name)
@@ -214,7 +221,8 @@ def parameter_column(
 
         if len(places) == 1:
             return along(*(v[0] for v in tangents))[None]
-        result: Tensor = vmap(along, randomness="same")(*tangents)
+        chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
+        result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
         return result
 
     def reverse() -> Tensor:

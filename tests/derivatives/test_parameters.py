@@ -296,3 +296,17 @@ def test_a_column_is_differentiable() -> None:
     (gradient,) = torch.autograd.grad(found, model[0].bias)
     t = model(x).detach()
     close(gradient, (-2 * t * (1 - t**2)).sum(0))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 100])
+def test_columns_in_chunks_are_the_same(chunk_size: int | None) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    columns = lmtorch.parameter_column(model, "0.weight", list(range(24)), x, chunk_size=chunk_size)
+    whole = lmtorch.parameter_jacobian(model, x)["0.weight"].reshape(5, 2, 24)
+    torch.testing.assert_close(columns.movedim(0, -1), whole)
+
+
+def test_a_chunk_of_no_columns_is_refused() -> None:
+    with pytest.raises(lmtorch.InputError, match="chunk_size=0"):
+        lmtorch.parameter_column(torch.nn.Linear(2, 1), "bias", 0, torch.rand(3, 2), chunk_size=0)
