@@ -81,6 +81,16 @@ def sigmoid(z: Tensor) -> Slopes:
     return Slopes(s, s * (1 - s), lambda: 1 - 2 * s, relative=True)
 
 
+def silu(setting: Setting, func: Callable[..., Tensor], z: Jet, inplace: bool = False) -> Jet:
+    """z s with s the sigmoid: s (1 + z (1 − s)), and s (1 − s) (2 + z (1 − 2s))."""
+    if inplace:
+        raise NoRuleError("silu in place")
+    s = torch.sigmoid(z.value)
+    rest = 1 - s
+    slope = s * (1 + z.value * rest)
+    return chain(setting, z, Slopes(z.value * s, slope, lambda: s * rest * (2 + z.value * (1 - 2 * s))))
+
+
 def sin(z: Tensor) -> Slopes:
     """sin, cos, −sin."""
     s = torch.sin(z)

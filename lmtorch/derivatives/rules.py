@@ -23,6 +23,7 @@ from .elementwise import (
     reciprocal,
     root,
     sigmoid,
+    silu,
     sin,
     tanh,
 )
@@ -54,16 +55,94 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
     return tree_map(Jet, value, first, second)
 
 
-def viewed(setting: Setting, func: Callable[..., Any], z: Any, *shape: Any) -> Any:
-    """view, of which derivatives that are expanded over the batch need a copy."""
-    return linear_operator(setting, torch.Tensor.reshape, z, *shape)
+# The most usual ones by themselves, without vmap: where derivatives are nested, the outer ones see what these do.
+
+
+def reshaped(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+    """reshape, view, flatten, squeeze and the like: the same entries in another shape."""
+    value = func(z.value, *args, **kwargs)
+    if value.dtype != z.value.dtype:
+        raise NoRuleError("the same bits in another dtype")
+
+    def of(part: Tensor) -> Tensor:
+        return part.expand(-1, *z.value.shape).reshape(part.shape[0], *value.shape)
+
+    return Jet(value, of(z.first), None if z.second is None else of(z.second))
+
+
+def broadcast(setting: Setting, func: Callable[..., Tensor], z: Any, *sizes: Any, **kwargs: Any) -> Jet:
+    """expand: derivatives broadcast by themselves."""
+    value = func(z.value, *sizes, **kwargs)
+    second = None if z.second is None else aligned(z.second, value.ndim)
+    return Jet(value, aligned(z.first, value.ndim), second)
+
+
+def permuted(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+    """movedim, permute, transpose: sizes that all differ tell the order of the dimensions."""
+    probe = torch.empty(tuple(range(2, 2 + z.value.ndim)), device="meta")
+    order = [0, *(size - 1 for size in func(probe, *args, **kwargs).shape)]
+    second = None if z.second is None else z.second.permute(order)
+    return Jet(func(z.value, *args, **kwargs), z.first.permute(order), second)
+
+
+def converted(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+    """clone, contiguous, another dtype: of each derivative as of the value."""
+    second = None if z.second is None else func(z.second, *args, **kwargs)
+    return Jet(func(z.value, *args, **kwargs), func(z.first, *args, **kwargs), second)
+
+
+def reduced(setting: Setting, func: Callable[..., Any], z: Any, *args: Any, **kwargs: Any) -> Any:
+    """sum and mean over given dimensions, counted from the last, where the directions are not in the way."""
+    dim = kwargs.get("dim", args[0] if args else None)
+    dims = (dim,) if isinstance(dim, int) else dim
+    if not dims or kwargs.keys() - {"dim", "keepdim"}:
+        return linear_operator(setting, func, z, *args, **kwargs)
+    kept = bool(kwargs.get("keepdim", args[1] if len(args) > 1 else False))
+    behind = tuple(d if d < 0 else d - z.value.ndim for d in dims)
+
+    def of(part: Tensor) -> Tensor:
+        result: Tensor = func(part.expand(-1, *z.value.shape), dim=behind, keepdim=kept)
+        return result
+
+    return Jet(func(z.value, dim=behind, keepdim=kept), of(z.first), None if z.second is None else of(z.second))
+
+
+def unbound(setting: Setting, func: Callable[..., Any], z: Any, dim: int = 0) -> tuple[Jet, ...]:
+    """unbind, a dimension counted from the last."""
+    behind = dim if dim < 0 else dim - z.value.ndim
+    parts = [z.value, *(part.expand(-1, *z.value.shape) for part in (z.first, z.second) if part is not None)]
+    return tuple(Jet(*pieces) for pieces in zip(*(part.unbind(behind) for part in parts), strict=True))
 
 
 def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Any:
     """cat and stack; members that are constants have no derivatives."""
+    jets = [member for member in members if isinstance(member, Jet)]
+    (count,) = {jet.first.shape[0] for jet in jets}
+    if kwargs.keys() - {"dim", "axis"}:
+        raise NoRuleError("a join into a given tensor")
+    dim = kwargs.get("dim", kwargs.get("axis", args[0] if args else 0))
+    value = func([values(member) for member in members], *args, **kwargs)
+    behind = dim if dim < 0 else dim - value.ndim
+
+    def of(parts: list[Tensor | None], count: int) -> Tensor:
+        whole = [
+            (values(member).new_zeros(()) if part is None else part).expand(count, *values(member).shape)
+            for member, part in zip(members, parts, strict=True)
+        ]
+        result: Tensor = func(whole, behind)
+        return result
+
+    first = of([member.first if isinstance(member, Jet) else None for member in members], count)
+    seconds = [member.second if isinstance(member, Jet) else None for member in members]
+    counts = {second.shape[0] for second in seconds if second is not None}
+    return Jet(value, first, of(seconds, *counts) if counts else None)
+
+
+def stacked(setting: Setting, func: Callable[..., Any], members: Any) -> Any:
+    """hstack and vstack, as `join`."""
     (count,) = {member.first.shape[0] for member in members if isinstance(member, Jet)}
     whole = [m if isinstance(m, Jet) else Jet(m, m.new_zeros(()).expand(count, *m.shape)) for m in members]
-    return linear_operator(setting, func, whole, *args, **kwargs)
+    return linear_operator(setting, func, whole)
 
 
 def convolution(
@@ -251,7 +330,7 @@ def softmax(
         raise NoRuleError("softmax in another dtype")
     shifted = subtracted(setting, torch.sub, z, z.value.detach().amax(dim, keepdim=True))
     powers = chain(setting, shifted, exp(shifted.value))
-    return divided(setting, torch.div, powers, linear_operator(setting, torch.sum, powers, dim, keepdim=True))
+    return divided(setting, torch.div, powers, reduced(setting, torch.sum, powers, dim, keepdim=True))
 
 
 def layer_norm(
@@ -267,7 +346,7 @@ def layer_norm(
     dims = tuple(range(-len(normalized_shape), 0))
 
     def mean(part: Jet) -> Jet:
-        result: Jet = linear_operator(setting, torch.mean, part, dims, keepdim=True)
+        result: Jet = reduced(setting, torch.mean, part, dims, keepdim=True)
         return result
 
     centred = subtracted(setting, torch.sub, z, mean(z))
@@ -292,7 +371,7 @@ def euclidean(
     if func is torch.linalg.norm and ord == 2 and not isinstance(dim, int) and len(dim) == 2:
         raise NoRuleError("the largest singular value")
     squares = multiplied(setting, torch.mul, z, z)
-    total: Jet = linear_operator(setting, torch.sum, squares, dim, keepdim=keepdim)
+    total: Jet = reduced(setting, torch.sum, squares, dim, keepdim=keepdim)
     return chain(setting, total, root(total.value))
 
 
@@ -300,12 +379,12 @@ def euclidean(
 
 BY_AUTOGRAD = (
     "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log_sigmoid log1p "
-    "log2 mish relu rsqrt selu silu sinc sinh softplus softsign sqrt tan tanhshrink"
+    "log2 mish relu rsqrt selu sinc sinh softplus softsign sqrt tan tanhshrink"
 )
-LINEAR = (
-    "T chunk clone contiguous cumsum double expand flatten flip float mT mean movedim narrow permute ravel "
-    "repeat reshape roll select split squeeze sum swapaxes t tile to transpose unbind unflatten unsqueeze"
-)
+LINEAR = "chunk cumsum flip narrow repeat roll select split tile"
+RESHAPED = "flatten ravel reshape squeeze unflatten unsqueeze view"
+PERMUTED = "T mT movedim permute swapaxes t transpose"
+CONVERTED = "clone contiguous double float to"
 WITHOUT_DERIVATIVE = (
     "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
     "randn_like round sign trunc zeros_like"
@@ -315,8 +394,15 @@ CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
 RULES: dict[str, Rule] = {
     **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
     **dict.fromkeys(LINEAR.split(), linear_operator),
+    **dict.fromkeys(RESHAPED.split(), reshaped),
+    **dict.fromkeys(PERMUTED.split(), permuted),
+    **dict.fromkeys(CONVERTED.split(), converted),
+    **dict.fromkeys(("sum", "mean"), reduced),
+    "expand": broadcast,
+    "unbind": unbound,
     "tanh": tanh,
     "sigmoid": elementwise(sigmoid),
+    "silu": silu,
     "sin": elementwise(sin),
     "cos": elementwise(cos),
     "exp": elementwise(exp),
@@ -334,11 +420,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("matmul", "mm", "bmm"), matrix_product),
     "__rmatmul__": swapped(matrix_product),
     "einsum": contraction,
-    **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), join),
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack"), join),
+    **dict.fromkeys(("hstack", "vstack"), stacked),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), euclidean),
     "__getitem__": index,
-    "view": viewed,
     "where": selected,
     "linear": dense,
     "dropout": dropout,

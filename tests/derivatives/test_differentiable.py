@@ -164,3 +164,36 @@ def test_hessians_are_of_functional_calls_too() -> None:
     f = lambda x: torch.func.functional_call(model, params, (x,))
     close(lmtorch.batch_hessian(f, x), hessians(f, x))
     assert not torch.equal(lmtorch.batch_hessian(f, x), lmtorch.batch_hessian(model, x))
+
+
+def eigenfunction(x: Tensor) -> Tensor:
+    """sin x₁ cos 2x₂ in a roundabout way, through operators that shape: Δ of it is −5 times itself."""
+    first, second = x.unbind(1)
+    stacked = torch.stack([first, 2 * second], -1).mT.unsqueeze(0).expand(1, -1, -1).squeeze(0)
+    joined = torch.cat([stacked[:1].sin(), stacked[1:].cos()]).permute(1, 0).contiguous()
+    return (joined.reshape(-1, 2).T[0] * joined.flatten(1)[:, 1])[:, None].sum(-1, keepdim=True)
+
+
+def test_nested_taylor_mode_sees_what_the_inner_one_does() -> None:
+    x = torch.randn(6, 2, dtype=torch.float64)
+
+    def inner(x: Tensor) -> Tensor:
+        return lmtorch.laplacian(eigenfunction, x, mode="taylor")
+
+    twice = lmtorch.laplacian(inner, x, mode="taylor")
+    torch.testing.assert_close(twice, 25 * eigenfunction(x), rtol=1e-12, atol=1e-12)
+    of_gradient = lmtorch.divergence(lambda x: lmtorch.gradient(eigenfunction, x, mode="taylor"), x, mode="taylor")
+    torch.testing.assert_close(of_gradient, -5 * eigenfunction(x)[:, 0], rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_on_the_biharmonic_operator_has_its_rows_from_linear_layers() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 70), torch.nn.Tanh(), torch.nn.Linear(70, 1)).double()
+    x = torch.rand(50, 2, dtype=torch.float64)
+
+    def residual(x: Tensor) -> Tensor:
+        return lmtorch.laplacian(lambda y: lmtorch.laplacian(net, y), x) - 1
+
+    opt = lmtorch.LevenbergMarquardt(net)
+    opt.step(residual, x)
+    assert opt.report.jacobian.startswith("LayerWise")
+    assert opt.report.loss_after < opt.report.loss
