@@ -224,6 +224,15 @@ def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
     gradients = torch.autograd.grad(residual, twins, ones, retain_graph=True, allow_unused=True, materialize_grads=True)
     expected = torch.cat([g.reshape(-1) for g in gradients]).to(rows.dtype)
     found = rows.sum(0)
-    size = torch.linalg.vector_norm(rows, ord=1, dim=0) + expected.abs().amax()
-    if bool(found.isfinite().all()) and not bool(((found - expected).abs() <= GROSS * size).all()):
+    hold(found, expected, torch.linalg.vector_norm(rows, ord=1, dim=0))
+
+
+def hold(found: Tensor, expected: Tensor, size: Tensor) -> None:
+    """The sum of rows against autograd's, where all is finite; `size` is the sum of their entries' magnitudes.
+
+    Raises:
+        NotLayerwiseError: they differ.
+    """
+    near = (found - expected).abs() <= GROSS * (size + expected.abs().amax())
+    if bool(found.isfinite().all()) and not bool(near.all()):
         raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")

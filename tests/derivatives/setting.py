@@ -137,3 +137,15 @@ class NewCube(torch.autograd.Function):
     def jvp(ctx: Any, v: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return 3 * x**2 * v
+
+
+def shaped(inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int) -> Callable[[Tensor], Tensor]:
+    """A function of a batch, (*batch, *inputs) to (*batch, *outputs), in which every output has every input."""
+    d, k = torch.Size(inputs).numel(), torch.Size(outputs).numel()
+    W = torch.randn(d, k, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    def f(x: Tensor) -> Tensor:
+        samples = x.shape[:batch]
+        return torch.sin((x.reshape(*samples, d, 1) * W).sum(-2)).reshape(samples + outputs)
+
+    return f

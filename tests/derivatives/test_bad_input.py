@@ -160,8 +160,8 @@ def test_a_direction_is_numbers() -> None:
     for of in (lmtorch.jvp, lmtorch.hvp, lmtorch.second_directional_derivative):
         for v in ("x", [["a"]], object()):
             with pytest.raises(InputError, match="is no tensor, and no numbers"):
-                of(uncalled, X, v)  # type: ignore[arg-type]
-    assert torch.equal(lmtorch.jvp(torch.sin, X, [1.0, 0.0, 2.0]), X.cos() * torch.tensor([1.0, 0.0, 2.0]))  # type: ignore[arg-type]
+                of(uncalled, X, v)
+    assert torch.equal(lmtorch.jvp(torch.sin, X, [1.0, 0.0, 2.0]), X.cos() * torch.tensor([1.0, 0.0, 2.0]))
 
 
 def test_directions_and_weights_must_fit() -> None:
@@ -176,7 +176,7 @@ def test_directions_and_weights_must_fit() -> None:
 
 def test_differences_know_two_methods_and_positive_steps() -> None:
     with pytest.raises(InputError, match=r"method='5-point' is not known. Use '2-point' or '3-point'"):
-        lmtorch.finite_difference_jacobian(uncalled, X, method="5-point")  # type: ignore[arg-type]
+        lmtorch.finite_difference_jacobian(uncalled, X, method="5-point")
     with pytest.raises(InputError, match="step=0 must be positive"):
         lmtorch.finite_difference_jacobian(uncalled, X, step=0)
 

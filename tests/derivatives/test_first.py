@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import lmtorch
 
@@ -21,6 +21,7 @@ from .setting import (
     mlp,
     one_by_one,
     points,
+    shaped,
     transformer,
 )
 
@@ -64,13 +65,7 @@ def test_a_jacobian_has_the_blocks_across_samples_too(mode: str) -> None:
 def test_any_shape_of_batch_inputs_and_outputs_will_do(
     inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int, mode: str
 ) -> None:
-    d, k = torch.Size(inputs).numel(), torch.Size(outputs).numel()
-    W = torch.randn(d, k, generator=torch.Generator().manual_seed(0), dtype=F64)
-
-    def f(x: Tensor) -> Tensor:
-        samples = x.shape[:batch]
-        return torch.sin((x.reshape(*samples, d, 1) * W).sum(-2)).reshape(samples + outputs)
-
+    f = shaped(inputs, outputs, batch)
     x = points(*(3, 2)[:batch], *inputs)
     found = lmtorch.batch_jacobian(f, x, batch_dims=batch, mode=mode)
     assert found.shape == (*x.shape[:batch], *outputs, *inputs)

@@ -75,14 +75,12 @@ def shifted(name: str) -> Rule:
 
 
 POSITIVE = ("log", "log10", "log1p", "log2", "rsqrt", "sqrt")
-ELEMENTWISE: dict[str, Rule] = {
-    name: shifted(name)
-    for name in (  # noqa: SIM905
-        "abs arctan asinh atan celu cos cosh elu erf erfc exp expm1 gelu hardtanh leaky_relu log log10 log1p log2 "
-        "log_sigmoid mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh softplus softsign sqrt square tan tanh "
-        "tanhshrink"
-    ).split()
-}
+NAMES = (
+    "abs arctan asinh atan celu cos cosh elu erf erfc exp expm1 gelu hardtanh leaky_relu log log10 log1p log2 "
+    "log_sigmoid mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh softplus softsign sqrt square tan tanh "
+    "tanhshrink"
+)
+ELEMENTWISE: dict[str, Rule] = {name: shifted(name) for name in NAMES.split()}
 OTHER: dict[str, Rule] = {
     "clamp": lambda x, z: z.clamp(min=1.0, max=2.0) * z,
     "pow": lambda x, z: z**2.5,

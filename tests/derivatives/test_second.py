@@ -22,6 +22,7 @@ from .setting import (
     mlp,
     points,
     same_derivatives,
+    shaped,
     transformer,
 )
 
@@ -68,13 +69,7 @@ def test_a_hessian_goes_across_all_of_x(mode: str) -> None:
 def test_any_shape_of_batch_inputs_and_outputs_will_do(
     inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int, mode: str
 ) -> None:
-    d, k = torch.Size(inputs).numel(), torch.Size(outputs).numel()
-    W = torch.randn(d, k, generator=torch.Generator().manual_seed(0), dtype=F64)
-
-    def f(x: Tensor) -> Tensor:
-        samples = x.shape[:batch]
-        return torch.sin((x.reshape(*samples, d, 1) * W).sum(-2)).reshape(samples + outputs)
-
+    f = shaped(inputs, outputs, batch)
     x = points(*(2, 3)[:batch], *inputs)
     same_derivatives(f, x, batch, mode)
 
