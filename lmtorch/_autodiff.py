@@ -6,8 +6,9 @@ which each tensor's part is written. `torch.func.jacfwd` takes no chunk size; he
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
@@ -81,6 +82,63 @@ def fill_(rows: Tensor, parts: Sequence[Tensor], batch: int = 0) -> None:
         flat = (part.to_dense() if part.is_sparse else part).reshape(*part.shape[: 1 + batch], -1)
         rows[..., start : start + flat.shape[-1]] = flat
         start += flat.shape[-1]
+
+
+class Curved(NamedTuple):
+    """First and second derivatives of a cost in the parameters."""
+
+    matrix: Tensor  # (..., n, n), the Hessian
+    gradient: Tensor  # (..., n)
+
+
+def hessian(
+    function: Function,
+    params: Params,
+    batch: int,
+    influence: Callable[[Tensor], Tensor],
+    curvature: Callable[[Tensor], Tensor],
+) -> Curved | None:
+    """Hessian of a cost Σ c(r) of the residuals, (..., n, n): JᵀWJ + Σ w ∇²r, with w = c′(r) and W = c″(r).
+
+    The gradient g = Jᵀw is a function of the parameters and of w. One reverse pass through entry g_j gives row j of
+    Σ w ∇²r from the parameters, and column j of J from w.
+
+    Args:
+        function: the residuals (..., m).
+        params: where; the leading `batch` dimensions of each tensor are problems of a batch.
+        batch: their number.
+        influence: c′(r), (..., m).
+        curvature: c″(r), (..., m).
+
+    Returns:
+        The Hessian and the gradient; None where no derivative leads from the parameters to the residuals.
+    """
+    with torch.enable_grad():
+        twins = tuple(p.detach().requires_grad_() for p in params)
+        residual = function(twins)
+        if not residual.requires_grad:
+            return None
+        weights = influence(residual.detach()).to(residual.dtype).requires_grad_()
+        shares = torch.autograd.grad(
+            residual, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        gradient = _side_by_side(shares, batch)
+        rows, columns = [], []
+        for entry in gradient.unbind(-1):
+            *second, column = torch.autograd.grad(
+                entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True, materialize_grads=True
+            ) if entry.requires_grad else (*map(torch.zeros_like, twins), torch.zeros_like(weights))  # fmt: skip
+            rows.append(_side_by_side(second, batch))
+            columns.append(column)
+    jacobian = torch.stack(columns, -1)
+    weighted = curvature(residual.detach()).to(jacobian.dtype)[..., None] * jacobian
+    found = torch.stack(rows, -2) + jacobian.mT @ weighted
+    return Curved((found + found.mT) / 2, gradient.detach())
+
+
+def _side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
+    """Tensors of the shapes of the parameters as one, (..., n)."""
+    return torch.cat([part.reshape(*part.shape[:batch], -1) for part in parts], -1)
 
 
 def second_directional(function: Function, params: Params, direction: Params) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from . import choose
 from ._errors import InputError
 from .choose import Options
 from .damping.base import Damping
@@ -23,6 +24,9 @@ from .functional.watch import Watcher, bar_of, say
 from .jacobians.base import JacobianSource
 from .losses.base import Loss
 from .solvers.base import Solver
+
+
+CERTIFIED = 512  # parameters up to which the end of a run is looked at: an eigendecomposition of n × n
 
 
 def least_squares(
@@ -53,6 +57,9 @@ def least_squares(
     damping: str | Damping = "auto",
     acceleration: bool = False,
     polish: int | None = None,
+    second_opinion: bool | int = True,
+    acceptable: Any = None,
+    names: Sequence[str] | None = None,
     n_starts: int = 1,
     sampler: Sampler | None = None,
     seed: int = 0,
@@ -101,6 +108,12 @@ def least_squares(
         damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
         acceleration: geodesic acceleration of the step. Default: False.
         polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, otherwise none.
+        second_opinion: run again in other ways what does not end at a certified minimum, and keep the best; a number
+            asks for so many starts of other sizes, too. It has no effect where you choose `solver` or `damping`.
+            Default: True.
+        acceptable: the largest cost that is believed, one number or one for each problem: above it other ways are
+            tried, and what they don't better ends as POOR, no success. Default: any.
+        names: of the parameters, one for each entry of the flattened x0, for messages. Default: x0[0], x0[1], ...
         n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is infinite). The best is
             returned, all are in `starts`. Default: 1.
         sampler: (count, generator) → (count, n), further starts of your own, with a NumPy generator.
@@ -156,6 +169,7 @@ def least_squares(
         gtol=tolerance(gtol, "gtol"),
         polish=None if polish is None else count(polish, "polish", 0),
         memory_limit=memory_limit,
+        certified=CERTIFIED,
     )
     if ftol is None and xtol is None and gtol is None:
         raise InputError("ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number.")
@@ -169,7 +183,11 @@ def least_squares(
             "parameters where the model is defined by bounds, or look for NaN in the data."
         )
     setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
-    results = Results(unknowns, setup.lead, setup.problem.bounds, options.loss_scale)
+    opinions = setup.opinions(second_opinion if isinstance(second_opinion, bool) else count(second_opinion, "second_opinion", 0))
+    results = Results(
+        unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
+        unknowns.named(names), [opinion.name for opinion in opinions],
+    )  # fmt: skip
     ongoing = (
         bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it") if progress else None
     )
@@ -184,11 +202,15 @@ def least_squares(
                 trials,
                 block=len(setup.x) if watched else setup.block,
                 estimate=setup.estimate,
+                opinions=opinions,
+                in_all=None if max_nfev is None else trials,
+                acceptable=setup.bar(acceptable),
                 watcher=watcher,
                 limit=memory_limit,
             )
     solution = finish(setup, results, outcome)
     solution.history = watcher.history
+    solution.explanation = choose.explanation(setup.plan, tuple(setup.refusals))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

@@ -10,14 +10,13 @@ T = TypeVar("T")
 
 
 def select(mask: Tensor, new: T, old: T) -> T:
-    """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through nested NamedTuples of tensors."""
-    if new is None:
-        return new
+    """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through nested NamedTuples; others as in `new`."""
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
         before: Any = old
         return made._make(select(mask, a, b) for a, b in zip(made, before, strict=True))
-    assert isinstance(new, Tensor)
+    if not isinstance(new, Tensor):
+        return new
     assert isinstance(old, Tensor)
     chosen: Any = torch.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
     return chosen
@@ -51,6 +50,11 @@ def settled(mask: Tensor) -> bool:
     An inner iteration of fixed length may end early on it; on a GPU the read would wait for the device.
     """
     return mask.device.type == "cpu" and bool(mask.all())
+
+
+def seen(mask: Tensor | None) -> bool:
+    """Whether the mask is known to hold somewhere, read only where reading costs nothing: on a CPU."""
+    return mask is not None and mask.device.type == "cpu" and bool(mask.any())
 
 
 def join(parts: Sequence[T]) -> T:

@@ -4,7 +4,7 @@ The rule, with the measurements behind it, is in docs/choices.md.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -42,6 +42,7 @@ from .solvers.qr import QR
 from .solvers.svd import SVD
 
 SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
+PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
@@ -83,6 +84,7 @@ class Options:
     gtol: float | None = None
     polish: int | None = None
     memory_limit: int | None = None
+    certified: int = SMALL  # parameters up to which the end of a run is looked at
 
     def __post_init__(self) -> None:
         """Check the names before any work."""
@@ -139,10 +141,19 @@ class Derivation(NamedTuple):
     chunk: int  # samples evaluated together, where there are samples
 
 
+class Alternative(NamedTuple):
+    """Another way to run, for what the method has not been sure of."""
+
+    name: str  # what follows "with"
+    method: Method
+    restart: bool  # begin where the last run has ended, not where it began
+
+
 class Plan(NamedTuple):
     """What is done about it."""
 
     method: Method
+    alternatives: tuple[Alternative, ...]
     terms: tuple[Derivation, ...]
     dtype: torch.dtype  # of the linear algebra
     share: float | None  # of the samples that JᵀJ is made of at first; None: all
@@ -176,15 +187,18 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
-    if options.jacobian == "2-point" or getattr(options.jacobian, "method", None) == "2-point":
+    slopes = _slopes(options.jacobian, precision)
+    if _differences(options.jacobian) == "2-point":
         tolerance = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
     tolerances = Tolerances(
         *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
     )
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
     polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
-    method = Method(solver, damping, scaling, tolerances, polish)
+    certify = n <= options.certified and share is None
+    method = Method(solver, damping, scaling, tolerances, polish, certify, PATIENCE if certify else 0.0, slopes=slopes)
 
+    reasons.append(("certificate", *_why_certify(options, certify, small)))
     derivations = []
     for place, term in enumerate(terms, 1):
         of = f" {place}" if len(terms) > 1 else ""
@@ -196,7 +210,57 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
             reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
     reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why_share))
     _check_memory(facts, options, solver, dtype)
-    return Plan(method, tuple(derivations), dtype, share, not small, tuple(reasons))
+    return Plan(method, _alternatives(method, options, small), tuple(derivations), dtype, share, not small, tuple(reasons))
+
+
+def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str]:
+    """Whether the end of a run is looked at, and how."""
+    if not certify:
+        return "none", f"n > {options.certified}, or the curvature is sampled"
+    what = "exact Hessian" if small else "J alone"
+    return what, "what an undamped model still promises, saddles, parameters without influence"
+
+
+def _alternatives(method: Method, options: Options, small: bool) -> tuple[Alternative, ...]:
+    """What else is tried where a run does not end at a certified minimum: ways that fail elsewhere than the first.
+
+    Nobody's choice of a strategy is overruled: there are none where one was made.
+    """
+    asked = (options.damping, options.solver)
+    if not (small and method.certify) or any(choice != "auto" for choice in asked) or options.acceleration is True:
+        return ()
+    ways = [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
+    if options.scaling == "auto":
+        ways += [
+            ("Nielsen's damping and current column norms", Nielsen(), CurrentNorms(), False),
+            ("a first radius ten times as long", TrustRegion(10.0), More(), False),
+            ("Nielsen's damping and Levenberg's scaling", Nielsen(), Levenberg(), False),
+        ]
+    else:
+        ways += [("Nielsen's damping", Nielsen(), method.scaling, False)]
+    others = [
+        Alternative(name, replace(method, damping=damping, scaling=scaling, windows=1 if restart else 2), restart)
+        for name, damping, scaling, restart in ways
+    ]
+    return (*others, Alternative("more patience, from where the best had ended", replace(method, patience=0.0), True))
+
+
+def _differences(jacobian: Any) -> str:
+    """The formula of finite differences, if it is they that serve."""
+    return jacobian if isinstance(jacobian, str) else getattr(jacobian, "method", "")
+
+
+def _slopes(jacobian: Any, precision: torch.dtype) -> float:
+    """Relative error of the derivatives beyond round-off: of finite differences, at their best step or at the given."""
+    method, eps = _differences(jacobian), torch.finfo(precision).eps
+    if method not in DIFFERENCES:
+        return 0.0
+    order = 1 if method == "2-point" else 2
+    step = getattr(jacobian, "step", None)
+    if step is None:
+        return eps ** (order / (order + 1))
+    step = float(torch.as_tensor(step).abs().max())
+    return step**order + eps / step
 
 
 def _together(terms: Sequence[Facts]) -> Facts:

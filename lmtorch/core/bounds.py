@@ -27,6 +27,10 @@ class Bounds(NamedTuple):
         """The nearest point of the box."""
         return torch.minimum(torch.maximum(x, self.lower), self.upper)
 
+    def touched(self, x: Tensor) -> Tensor:
+        """Which variables lie on a side of the box, (..., n) bool."""
+        return (x <= self.lower) | (x >= self.upper)
+
     def free(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Which variables may move: not those at a bound that descent would cross, (..., n) bool."""
         below = (x <= self.lower) & (gradient > 0)

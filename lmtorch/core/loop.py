@@ -9,20 +9,24 @@ Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from .._masks import select, settled
+from .._masks import seen, select, settled
 from ..damping.base import Model, Outcome, Proposal, gain_ratio
-from ..damping.scaling import positive
-from ..linearizations.base import optimality, predicted_decrease, single_moves
+from ..damping.scaling import More, positive
+from ..linearizations.base import Linearization, optimality, predicted_decrease, single_moves
+from .certificate import certify
 from .method import Method
 from .polish import polish
 from .problem import Problem
-from .state import State, Trial
-from .termination import Status, after_trial, at_point, rounding
+from .state import Begun, State, Trial, Tried
+from .termination import Status, after_trial, at_point, rounding, step_lengths
 from .working_set import WorkingSet
 
+WINDOW = 32  # trials after which the gain is looked at
 SUFFICIENT = 1e-4  # gain ratio from which a trial is kept, MINPACK's; a cost that merely fails to rise is no gain
 
 
@@ -45,18 +49,32 @@ def descend(
         watch: is shown the state after every trial, of all problems, and may end the run.
     """
     state, model = linearize(problem, method, state)
+    if state.begun is None or single:
+        state = state._replace(begun=Begun(state.x, model.linearization.cost, _largest_norms(method, state, model)))
+    cost = model.linearization.cost
+    pace = Pace(cost, torch.zeros_like(cost, dtype=torch.int64))
     whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
-    for _ in range(trials):
+    for number in range(trials):
         assert state.status is not None
         if not single and settled(state.status != Status.RUNNING):  # the point itself has said so
             break
+        x, cost = state.x, state.cost
         state = attempt(problem, method, state, model)
-        accepted, running = flags(state)  # the one host read of an iteration
-        ended = not running or (single and accepted)
-        if accepted and not ended:
+        tried, state = state.tried, state._replace(tried=None)
+        if method.patience and not single and number % WINDOW == WINDOW - 1:
+            state, pace = give_up(problem, method, state, pace)
+        moved, running = flags(state)  # the one host read of an iteration
+        ended = not running or (single and moved)
+        if moved and not ended:
             assert state.status is not None
-            problem, state, _ = working.thin(problem, state, state.status == Status.RUNNING, running, None)
-            state, model = linearize(problem, method, state)
+            assert cost is not None
+            assert tried is not None
+            last = Last(x, cost, model.linearization.column_norms, tried, pace)
+            problem, state, last = working.thin(problem, state, state.status == Status.RUNNING, running, last)
+            pace = last.pace
+            state, model = linearize(problem, method, state, last)
+            if seen(state.stale):  # on a GPU the next trial, which fails for want of a model, leads here
+                state, model = linearize(problem, method, state)
         if watch is not None and watch(working.all(state)):
             left = Status.STOPPED
             break
@@ -66,17 +84,51 @@ def descend(
     state = working.all(state)
     assert state.status is not None
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
-    return polish(whole, method, state) if method.polish else state
+    state = polish(whole, method, state) if method.polish else state
+    return certify(whole, method, state) if method.certify else state
 
 
-def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Model]:
-    """The linear model at x, factored, with D and the damping that go with it."""
+def _largest_norms(method: Method, state: State, model: Model) -> Tensor:
+    """‖J e_j‖ at the start of a run; the largest so far, where D has kept it from earlier steps of an optimizer."""
+    kept = state.scale if isinstance(method.scaling, More) else None
+    return model.linearization.column_norms if kept is None else kept
+
+
+class Pace(NamedTuple):
+    """How fast the problems gain."""
+
+    cost: Tensor  # (...,), when it was looked at last
+    windows: Tensor  # (...,) int, in a row without a gain worth the while
+
+
+class Last(NamedTuple):
+    """Where the problems stood before their last trial, the trial, and what is kept of earlier ones."""
+
+    x: Tensor
+    cost: Tensor
+    norms: Tensor  # (..., n), ‖J e_j‖
+    tried: Tried
+    pace: Pace
+
+
+def linearize(problem: Problem, method: Method, state: State, last: Last | None = None) -> tuple[State, Model]:
+    """The linear model at x, factored, with D and the damping that go with it.
+
+    An accepted trial from which no step can begin is refused after all: x is again what it was in `last`. The model
+    that was made at the trial is of no use then, which `stale` says.
+    """
     begun = perf_counter()
-    linearization = problem.linearize(state.x)
+    whole = problem.model(state.x)
+    linearization = whole if problem.bounds is None else whole.freeze(problem.free(state.x, whole.gradient))
+    refused = torch.zeros_like(whole.cost, dtype=torch.bool)
+    if last is not None:
+        refused = dead_end(problem, state.x, whole, last) & (state.status == Status.RUNNING)
+        state = withdraw(method, state, last, refused)
     seconds = state.seconds._replace(linearize=state.seconds.linearize + perf_counter() - begun)
 
     begun = perf_counter()
     scale = method.scaling.update(state.scale, linearization.column_norms)
+    scale = scale if state.scale is None else select(refused, state.scale, scale)
     factor = method.solver.factor(linearization, positive(scale))
     moving = linearization.column_norms > 0  # a variable held at its bound is held against the acceleration, too
     model = Model(
@@ -91,21 +143,52 @@ def linearize(problem: Problem, method: Method, state: State) -> tuple[State, Mo
     status = at_point(linearization, method.tolerances)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:
-        status = torch.where(state.status == Status.RUNNING, status, state.status)
+        status = torch.where((state.status == Status.RUNNING) & ~refused, status, state.status)
         trials, made = state.trials, state.linearizations
         assert state.trial is not None
-        moved = state.trial.accepted & (state.status == Status.RUNNING)
+        moved = (state.trial.accepted | refused) & (state.status == Status.RUNNING)
     else:
         moved = torch.ones_like(status, dtype=torch.bool)
     return state._replace(
-        cost=linearization.cost,
+        cost=linearization.cost if last is None else torch.where(refused, last.cost, linearization.cost),
         scale=scale,
         damping=damping,
         status=status,
         trials=trials,
         linearizations=made + moved,
+        stale=refused,
         seconds=seconds,
     ), model
+
+
+def dead_end(problem: Problem, x: Tensor, model: Linearization, last: Last) -> Tensor:
+    """Whether no step can begin at a trial although its cost is finite, (...,) bool.
+
+    Its derivatives are not finite; or no parameter has any influence there; or a bound has been met at which the
+    parameter itself has none, so that nothing would ever lead away from it.
+    """
+    finite = model.gradient.isfinite().all(-1) & model.column_norms.isfinite().all(-1)
+    died = (model.column_norms == 0) & (last.norms > 0)
+    trapped = (model.column_norms == 0).all(-1) & died.any(-1)
+    if problem.bounds is not None:
+        trapped = trapped | (died & problem.bounds.touched(x) & (x != last.x)).any(-1)
+    return ~finite | (trapped & (model.cost > 0))
+
+
+def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State:
+    """The state with the trials of some problems refused after all."""
+    damping, outcome = last.tried
+    outcome = outcome._replace(
+        ratio=torch.full_like(outcome.ratio, -1.0),
+        accepted=torch.zeros_like(outcome.accepted),
+        actual=torch.full_like(outcome.actual, -torch.inf),
+    )
+    assert state.trial is not None
+    return state._replace(
+        x=select(refused, last.x, state.x),
+        damping=select(refused, method.damping.update(damping, outcome), state.damping),
+        trial=state.trial._replace(accepted=state.trial.accepted & ~refused),
+    )
 
 
 def attempt(problem: Problem, method: Method, state: State, model: Model) -> State:
@@ -115,6 +198,8 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     assert state.trials is not None
     linearization = model.linearization
     running = state.status == Status.RUNNING
+    if state.stale is not None:  # the linear model is not that of x
+        running = running & ~state.stale
 
     begun = perf_counter()
     step, damping, linear = Proposal(*method.damping.propose(model, state.damping))
@@ -150,16 +235,19 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     promised = predicted if whole else predicted_decrease(linearization, step).to(cost.dtype)
     # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
     promised = torch.where(valid, promised, torch.inf)
-    # parameters that never had an influence have D = 1 in a step, and would set the length of x in units of their own
-    weight = model.scale if state.scale is None else state.scale
-    relative = torch.linalg.vector_norm(weight * (taken if whole else step), dim=-1)
+    relative = step_lengths(linearization, x, taken if whole else step)
+    alone = step_lengths(linearization, x, single_moves(linearization))
     eps = problem.eps(state.x)
     noise = rounding(linearization, x, eps)
     cosine = optimality(linearization)
-    alone = torch.linalg.vector_norm(weight * single_moves(linearization), ord=torch.inf, dim=-1)
-    relative, alone = (length / torch.linalg.vector_norm(weight * x, dim=-1) for length in (relative, alone))
-    relative, alone = relative.to(cost.dtype), alone.to(cost.dtype)
-    status = after_trial(method.tolerances, eps, state.cost, actual, promised, relative, accepted, noise, cosine, alone)
+    # the end is looked at again where it is to be certified; and a step that changes nothing leaves nothing to try
+    trusting = (taken == 0).all(-1) | method.certify
+    status = after_trial(
+        method.tolerances, eps, state.cost, actual, promised, relative, accepted, noise, cosine, alone, trusting
+    )
+    if problem.bounds is not None:  # at a wall that has just been met derivatives may be of another kind
+        met = problem.bounds.touched(trial) & (trial != state.x)
+        status = torch.where(accepted & met.any(-1), Status.RUNNING, status)
     return state._replace(
         x=select(accepted, trial, state.x),
         cost=torch.where(accepted, cost, state.cost),
@@ -174,13 +262,35 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
             linearization.cost,
         ),
         trials=state.trials + (running if state.trial is not None else 1),  # the first is made of all problems
+        tried=Tried(damping, outcome),
         seconds=seconds,
     )
 
 
+def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple[State, Pace]:
+    """The state with what no longer gains called slow, and the pace to compare with next time.
+
+    So small a gain is either that of the last steps towards a minimum with large residuals, where Newton steps get
+    there at once; or, if it stays so small, that of a valley without end, or of one so narrow that another strategy
+    gets along better.
+    """
+    assert state.status is not None
+    assert state.cost is not None
+    poor = (state.cost > (1 - method.patience) * pace.cost) & (state.status == Status.RUNNING)
+    windows = torch.where(poor, pace.windows + 1, 0)
+    given_up = torch.where(windows >= method.windows, Status.SLOW, state.status)
+    if seen(poor):  # not where the question would wait for the device: there they are only given up in the end
+        hurried = certify(problem, method, state._replace(status=torch.where(poor, Status.SLOW, Status.RUNNING)))
+        assert hurried.status is not None
+        there = poor & (hurried.status > 0)
+        state = select(there, hurried, state._replace(certificate=hurried.certificate))
+    return state._replace(status=torch.where(state.status > 0, state.status, given_up)), Pace(state.cost, windows)
+
+
 def flags(state: State) -> tuple[bool, int]:
-    """Whether any problem took a step, and how many are not done: one transfer."""
+    """Whether any problem needs a new linear model, and how many are not done: one transfer."""
     assert state.trial is not None
     assert state.status is not None
-    accepted, running = torch.stack([state.trial.accepted.sum(), (state.status == Status.RUNNING).sum()]).tolist()
-    return accepted > 0, running
+    needed = state.trial.accepted if state.stale is None else state.trial.accepted | state.stale
+    moved, running = torch.stack([needed.sum(), (state.status == Status.RUNNING).sum()]).tolist()
+    return moved > 0, running

@@ -17,7 +17,12 @@ class Method:
         damping: proposes steps.
         scaling: makes D.
         tolerances: when to stop.
-        polish: Gauss–Newton steps at most after convergence, see `core/polish.py`.
+        polish: Gauss–Newton and Newton steps at most after convergence, see `core/polish.py` and
+            `core/certificate.py`.
+        certify: whether the end of a run is looked at, see `core/certificate.py`.
+        patience: share of the cost that 32 trials together must gain; 0: any.
+        windows: of 32 trials in a row that gained less, after which the run is given up.
+        slopes: relative error of the derivatives beyond round-off, as finite differences have it.
     """
 
     solver: Solver
@@ -25,3 +30,7 @@ class Method:
     scaling: Scaling
     tolerances: Tolerances = Tolerances()
     polish: int = 0
+    certify: bool = False
+    patience: float = 0.0
+    windows: int = 3
+    slopes: float = 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._autodiff import Params, second_directional
+from .._autodiff import Curved, Params, hessian, second_directional
 from .._outer import Outer
 from ..jacobians.base import Block, DescendedError, JacobianSource, Workspace
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
@@ -56,13 +56,82 @@ class Problem:
 
     def linearize(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, with the variables that may not move frozen."""
-        model = self._rows(x) if self.sample is None else self._estimate(x, self.sample)
-        return model if self.bounds is None else model.freeze(self.bounds.free(x, model.gradient))
+        model = self.model(x)
+        return model if self.bounds is None else model.freeze(self.free(x, model.gradient))
 
-    def _rows(self, x: Tensor) -> Linearization:
-        """The linear model from every row."""
+    def free(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Which variables may move, (..., n) bool: all but those that descent would push out of the box."""
+        return torch.ones_like(x, dtype=torch.bool) if self.bounds is None else self.bounds.free(x, gradient)
+
+    def model(self, x: Tensor) -> Linearization:
+        """r ≈ r + J s at x, whatever may move."""
+        if self.sample is not None:
+            return self._estimate(x, self.sample)
         accumulator, cost = self._accumulate(self.residual, x)
         return accumulator.finish(self._with_penalty(cost, x), self.prior(x))
+
+    def hessian(self, x: Tensor) -> Curved | None:
+        """The exact Hessian of F, curvature of the residuals included, and its gradient; None where it cannot be had.
+
+        A black box has none, nor has an operator whose backward pass torch cannot differentiate.
+        """
+        params = self.residual.params(x)
+        matrix = torch.zeros(*x.shape, x.shape[-1], dtype=self.dtype, device=x.device)
+        gradient = torch.zeros_like(x, dtype=self.dtype)
+        try:
+            with self.residual.replay():
+                for part in self.residual.parts():
+                    share = None if part.black_box else self._share_of_hessian(part, params)
+                    if share is None:
+                        return None
+                    matrix, gradient = matrix + share.matrix, gradient + share.gradient
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch's word for a derivative that is not implemented
+            return None
+        prior = self.prior(x)
+        if prior is None:
+            return Curved(matrix, gradient)
+        return Curved(matrix + torch.diag_embed(prior.root.square()), gradient + prior.root * prior.residual)
+
+    def residual_curvature(self, x: Tensor, size: Tensor) -> Tensor | None:
+        """Σ ρ′r ∇²r, what JᵀJ leaves out of the Hessian, by differences of the residuals, (..., n, n).
+
+        None where they would leave the box. Steps of ε^¼ times the size (..., n) of the parameters, positive, balance
+        truncation and round-off.
+
+        Reference: Nocedal & Wright (2006), §8.1, eq. 8.21.
+        """
+        n = x.shape[-1]
+        step = self.eps(x) ** 0.25 * size
+        if self.bounds is not None and bool(((x - step < self.bounds.lower) | (x + step > self.bounds.upper)).any()):
+            return None
+        moves = torch.diag_embed(step)
+
+        def at(point: Tensor) -> Tensor:
+            params = self.residual.params(point)
+            with self.residual.replay():
+                values = [self.source.evaluate(part, params) for part in self.residual.parts()]
+            return torch.cat(values, -1).to(self.dtype)
+
+        middle = at(x)
+        ahead = [at(x + moves[..., i, :]) for i in range(n)]
+        weights = self.loss.influence(middle)
+        found = torch.zeros(*x.shape, n, dtype=self.dtype, device=x.device)
+        for i in range(n):
+            for j in range(i + 1):
+                far = at(x - moves[..., i, :]) if i == j else at(x + moves[..., i, :] + moves[..., j, :])
+                bend = ahead[i] + far - 2 * middle if i == j else far - ahead[i] - ahead[j] + middle
+                entry = (weights * bend).sum(-1) / (step[..., i] * step[..., j]).to(self.dtype)
+                found[..., i, j] = found[..., j, i] = entry
+        return found
+
+    def _share_of_hessian(self, part: Part, params: Params) -> Curved | None:
+        """What the rows of one part add to the Hessian and the gradient."""
+        loss = self.loss
+        if not hasattr(loss, "curvature"):  # a loss of the user's own
+            return None
+        return hessian(lambda p: self.source.evaluate(part, p), params, part.batch, loss.influence, loss.curvature)
 
     def _estimate(self, x: Tensor, sample: Residual) -> Linearization:
         """JᵀJ from some of the rows, cost and gradient from all.

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..damping.base import Outcome
+
 
 class Trial(NamedTuple):
     """What the last trial showed, (...,) each."""
@@ -14,6 +16,30 @@ class Trial(NamedTuple):
     damping: Tensor  # λ that made it
     optimality: Tensor  # scaled gradient where the linear model was made
     cost: Tensor  # there
+
+
+class Tried(NamedTuple):
+    """The last trial, as the damping sees it."""
+
+    damping: Any  # the strategy's state that made the step
+    outcome: Outcome
+
+
+class Certificate(NamedTuple):
+    """What was seen at the end of a run, see `core/certificate.py`; NaN where nothing was looked at."""
+
+    promise: Tensor  # (...,), share of the cost that the quadratic model without damping still promises
+    lowest: Tensor  # (...,), smallest curvature, where the largest is about one
+    downward: Tensor  # (..., n), the direction of it
+    lost: Tensor  # (..., n) bool, parameters that have no influence any more
+
+
+class Begun(NamedTuple):
+    """Where a run began: what a parameter has lost is measured by what it had."""
+
+    x: Tensor  # (..., n)
+    cost: Tensor  # (...,)
+    norms: Tensor  # (..., n), ‖J e_j‖
 
 
 class Seconds(NamedTuple):
@@ -35,4 +61,8 @@ class State(NamedTuple):
     trial: Trial | None = None
     trials: Tensor | None = None  # (...,) int, evaluations at trial points
     linearizations: Tensor | None = None  # (...,) int
+    begun: Begun | None = None
+    certificate: Certificate | None = None
+    stale: Tensor | None = None  # (...,) bool: went back to x after the linear model was made elsewhere
+    tried: Tried | None = None
     seconds: Seconds = Seconds()

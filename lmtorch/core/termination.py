@@ -1,7 +1,7 @@
 """When to stop, and what may be said of the point: a status, and the evidence for it.
 
-Success is said only of a step that was taken, or of a gradient that vanished; a trial that round-off refused is
-"stalled", and a NaN is "not finite".
+The tests here cost nothing beyond the trial. They say when to stop; whether the point is a minimum is for
+`core/certificate.py` to say, which looks at the point itself and may take a success back or grant one.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,15 @@ class Status(IntEnum):
         (True, False, True)
         >>> print(Status.GRADIENT.message)
         converged: the residuals are orthogonal to the columns of the Jacobian
+        >>> print(Status.SADDLE.message)
+        saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum
     """
 
     GRADIENT = 1
     COST = 2
     STEP = 3
     ZERO = 5  # 4 is scipy's "both cost and step"
+    MINIMUM = 6
     EVALUATIONS = 0
     STOPPED = -2  # -1 is MINPACK's improper input, which is an exception here
     STALLED = -3
@@ -34,6 +37,11 @@ class Status(IntEnum):
     NOT_FINITE = -5
     FLAT = -6
     RUNNING = -7
+    SADDLE = -8
+    VALLEY = -9
+    LOST = -10
+    POOR = -11
+    SLOW = -12
 
     @property
     def converged(self) -> bool:
@@ -57,12 +65,18 @@ _MESSAGES = {
     Status.COST: "converged: neither the last step nor the linear model changes the cost any more",
     Status.STEP: "converged: the last step did not change the parameters any more",
     Status.ZERO: "converged: the residuals are zero",
+    Status.MINIMUM: "converged: what the model of second order still promises is below round-off",
     Status.EVALUATIONS: "out of evaluations: max_nfev is spent, and the last steps still gained",
     Status.STOPPED: "stopped by the callback",
     Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
     Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
     Status.FLAT: "flat: no parameter has any influence there; J is zero, or f_scale is so small that all is rejected",
     Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
+    Status.SADDLE: "saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum",
+    Status.VALLEY: "valley: the steps became short, but a model of the cost still promises a decrease: no minimum",
+    Status.LOST: "lost: a parameter has run to where it has no influence any more: no minimum",
+    Status.SLOW: "slow: the cost hardly falls any more, but nothing shows a minimum",
+    Status.POOR: "poor: a minimum, but it explains less than a constant would, and no other start led to a better one",
 }
 
 
@@ -72,7 +86,7 @@ class Tolerances:
 
     Args:
         cost: decrease of the cost, both found and promised by the linear model, over the cost.
-        step: length of the step ‖D s‖ over that of the parameters ‖D x‖.
+        step: length of the step beside that of the parameters, see `step_lengths`.
         gradient: largest cosine between the residuals and a column of the Jacobian.
     """
 
@@ -94,6 +108,19 @@ def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
     return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
 
 
+def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tensor:
+    """The longest of a step's entries, each beside its parameter, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
+
+    The second length is the one by which the parameter, moved alone, changes the residuals by as much as they are: it
+    stands where a parameter is zero. No norm over all parameters will do, as ‖D s‖ / ‖D x‖ in MINPACK: one that runs
+    away makes ‖D x‖ so large that every step is short beside it.
+    """
+    norms = linearization.column_norms
+    alone = (2 * linearization.cost).sqrt()[..., None].to(norms.dtype) / norms
+    beside = torch.where(norms > 0, torch.maximum(x.abs(), alone), torch.inf)
+    return torch.where(step == 0, 0.0, step.abs() / beside).amax(-1).to(linearization.cost.dtype)
+
+
 def at_point(linearization: Linearization, tolerances: Tolerances) -> Tensor:
     """The status of a point by itself, (...,)."""
     cost, gradient = linearization.cost, linearization.gradient
@@ -110,11 +137,12 @@ def after_trial(
     cost: Tensor,  # (...,), before the trial
     actual: Tensor,  # (...,)
     predicted: Tensor,  # (...,)
-    relative_step: Tensor,  # (...,), ‖D s‖ / ‖D x‖
+    relative_step: Tensor,  # (...,), `step_lengths`
     accepted: Tensor,  # (...,)
     noise: Tensor,  # (...,), `rounding`
     cosine: Tensor,  # (...,), `optimality` before the trial
-    relative_alone: Tensor,  # (...,), as `relative_step`, of the best move of a single parameter, the longest of them
+    relative_alone: Tensor,  # (...,), `step_lengths` of the best moves of single parameters
+    trusting: Tensor,  # (...,), a refused trial that promised nothing is enough to stop
 ) -> Tensor:
     """The status after a trial, (...,)."""
 
@@ -131,5 +159,7 @@ def after_trial(
     close = relative_alone <= SLACK * max(tolerances.step, eps)
     status = torch.where(within(relative_step, tolerances.step) & (flat | close), Status.STEP, status)
     status = torch.where(within(change, tolerances.cost) & (flat | close), Status.COST, status)
-    # a promise far below zero is a step badly solved for, which more damping heals: no stall either
-    return torch.where(~accepted & (predicted.abs() <= noise), Status.STALLED, status)
+    # a promise far below zero is a step badly solved for, which more damping heals: no stall. Nor is it one where the
+    # region is so small that the step promises nothing, but a single parameter, moved to its best, still would
+    little = cosine.square() * cost <= SLACK * noise
+    return torch.where(~accepted & (predicted.abs() <= noise) & (little | trusting), Status.STALLED, status)

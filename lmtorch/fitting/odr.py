@@ -282,7 +282,7 @@ def _problem(
 def _solution(problem: OrthogonalProblem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
     """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
     x = state.x
-    model = replace(problem, bounds=None).linearize(x)
+    model = problem.model(x)
     assert isinstance(model, Arrow)
     inverse = torch.where(model.weights > 0, 1 / model.weights.square(), 0.0)
     root = (1 + (model.points.square() * inverse).sum(-1)).rsqrt()

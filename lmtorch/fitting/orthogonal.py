@@ -86,18 +86,21 @@ class OrthogonalProblem(Problem):
         theta, delta = self.residual.params(x)
         return self._cost(self.source.evaluate(self._displaced.part_at(delta), (theta,)), delta)
 
-    def linearize(self, x: Tensor) -> Linearization:
-        """The blocks of J, with the variables that may not move frozen."""
+    def hessian(self, x: Tensor) -> None:
+        """None: second derivatives are not taken here."""
+
+    def model(self, x: Tensor) -> Linearization:
+        """The blocks of J."""
         theta, delta = self.residual.params(x)
         rows, k = delta.shape
         part = self._displaced.part_at(delta)
         try:
             blocks = list(self.source.blocks(part, (theta,), lambda m: x.new_empty(m, len(theta), dtype=self.dtype)))
         except DescendedError:
-            return self.linearize(x)
+            return self.model(x)
         values = torch.cat([block[0] for block in blocks])
         jacobian = torch.cat([block[1] for block in blocks])
-        model = Arrow(
+        return Arrow(
             values.to(self.dtype),
             self.weights * delta,
             jacobian[:, :-k],
@@ -105,7 +108,6 @@ class OrthogonalProblem(Problem):
             self.weights.expand(rows, k),
             self._cost(values, delta),
         )
-        return model if self.bounds is None else model.freeze(self.bounds.free(x, model.gradient))
 
     @property
     def _displaced(self) -> Displaced:

@@ -19,7 +19,9 @@ def finish(setup: Setup, results: Results, outcome: Outcome) -> Solution:
         every = results.solution(outcome)
         assert outcome.state.cost is not None
         outcome = pick(outcome, best(outcome.state.cost.view(setup.lead)))
-        results = Results(setup.unknowns, setup.lead[1:], setup.box, results.scale)
+        results = Results(
+            setup.unknowns, setup.lead[1:], setup.box, results.scale, results.names, results.ways, results.unit
+        )
     solution = results.solution(outcome, _with_graph(setup, outcome))
     solution.starts = every
     return solution

@@ -1,6 +1,6 @@
 """Running the loop: in blocks of problems that fit the memory, with a scale to be estimated or not, watched or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from .. import _memory
 from .._autodiff import ranges
 from .._masks import join
-from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import State
@@ -18,6 +17,7 @@ from ..core.termination import Status, Tolerances
 from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
+from .opinions import Heard, Opinion, ask, unasked
 from .scale import with_estimated_scale
 from .watch import Watcher
 
@@ -32,6 +32,9 @@ class Outcome(NamedTuple):
     free: Tensor  # (..., n) bool
     jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
     scale: Tensor | None  # (...,), C where it was estimated
+    promise: Tensor  # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    runs: Tensor  # (...,) int, how many there were
+    kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
 
 def minimise(
@@ -42,20 +45,26 @@ def minimise(
     *,
     block: int,  # problems at once
     estimate: bool = False,  # C of the robust loss
+    opinions: Sequence[Opinion] = (),
+    in_all: int | None = None,  # trials of all runs together
+    acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watcher: Watcher | None = None,
     limit: int | None = None,  # bytes of one allocation
 ) -> Outcome:
     """Descend, and look at the end."""
     outcomes = []
-    for part, start in _blocks(problem, x, block):
+    for part, start, bar in _blocks(problem, x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
         if estimate:
             robust = part.loss
             assert isinstance(robust, Robust)
             part, state = with_estimated_scale(part, robust, method, start, trials, watch)
+            heard = unasked(state)
         else:
-            state = descend(part, method, State(start), trials=trials, watch=watch)
-        outcomes.append(_look(part, state, method.tolerances, estimate, limit))
+            heard = ask(
+                part, method, opinions, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
+            )
+        outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
@@ -67,22 +76,25 @@ def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) ->
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
 
-def _blocks(problem: Problem, x: Tensor, block: int) -> Iterator[tuple[Problem, Tensor]]:
+def _blocks(
+    problem: Problem, x: Tensor, acceptable: Tensor | None, block: int
+) -> Iterator[tuple[Problem, Tensor, Tensor | None]]:
     if x.ndim == 1 or len(x) <= block:
-        yield problem, x
+        yield problem, x, acceptable
         return
     for chosen in ranges(len(x), block):
         places = torch.arange(chosen.start, chosen.stop, device=x.device)
-        yield problem.take(places), x[chosen]
+        yield problem.take(places), x[chosen], None if acceptable is None else acceptable[chosen]
 
 
-def _look(problem: Problem, state: State, tolerances: Tolerances, estimated: bool, limit: int | None) -> Outcome:
+def _look(problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None) -> Outcome:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
+    state, runs, kept = heard
     x = state.x
     rows = problem.residual.rows
     fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)
     form = DenseForm() if fits else problem.form
-    model = replace(problem, form=form, bounds=None).linearize(x)
+    model = replace(problem, form=form).model(x)
     (part,) = problem.residual.parts()
     residual = problem.source.evaluate(part, problem.residual.params(x))
     free = torch.ones_like(x, dtype=torch.bool)
@@ -93,7 +105,8 @@ def _look(problem: Problem, state: State, tolerances: Tolerances, estimated: boo
     status = state.status
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
     rejected = (problem.loss.influence(residual) == 0).all(-1)
-    flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0) & (status != Status.ZERO)
+    flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
+    flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
     cosine = optimality(model.freeze(free))
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)
@@ -106,6 +119,9 @@ def _look(problem: Problem, state: State, tolerances: Tolerances, estimated: boo
         free,
         model.jacobian if isinstance(model, Dense) else None,
         _each_scale(problem, x) if estimated else None,
+        torch.full_like(cosine, torch.nan) if state.certificate is None else state.certificate.promise,
+        runs,
+        kept,
     )
 
 

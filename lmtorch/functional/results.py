@@ -1,5 +1,6 @@
 """From the loop's tensors to what the user gets: his structure, NumPy or tensors, scipy's names."""
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -25,13 +26,28 @@ class Results:
             (starts, b).
         bounds: of the loop's variables.
         scale: C of the loss as given.
+        names: of the parameters, for messages.
+        ways: of further runs, for messages.
+        unit: by which the residuals were multiplied.
     """
 
-    def __init__(self, unknowns: Unknowns, lead: tuple[int, ...], bounds: Bounds | None, scale: float | Tensor) -> None:
+    def __init__(
+        self,
+        unknowns: Unknowns,
+        lead: tuple[int, ...],
+        bounds: Bounds | None,
+        scale: float | Tensor,
+        names: Sequence[str],
+        ways: Sequence[str] = (),
+        unit: float = 1.0,
+    ) -> None:
         self.unknowns = unknowns
         self.lead = lead
         self.bounds = bounds
         self.scale = scale
+        self.names = names
+        self.ways = ways
+        self.unit = unit
         self.begun = perf_counter()
         self.cost: Tensor | None = None  # of the iterate before
 
@@ -46,23 +62,31 @@ class Results:
         x, cost, residual = graph or (point, state.cost, outcome.residual)
         status = self._shaped(state.status)
         nfev = 1 + state.trials
+        jacobian = torch.empty(0) if outcome.jacobian is None else outcome.jacobian / self.unit
+        gradient = self._squared(outcome.gradient)
         return Solution(
             x=self._structure(self._shaped(x)),
-            cost=self._number(self._shaped(cost.to(point.dtype))),
-            fun=self._array(self._shaped(residual)),
-            jac=None if outcome.jacobian is None else self._array(self._shaped(outcome.jacobian.to(point.dtype))),
-            grad=self._array(self._shaped(outcome.gradient.to(point.dtype))),
+            cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
+            fun=self._array(self._shaped(residual / self.unit)),
+            jac=None if outcome.jacobian is None else self._array(self._shaped(jacobian.to(point.dtype))),
+            grad=self._array(self._shaped(gradient.to(point.dtype))),
             optimality=self._number(
-                self._shaped(torch.where(outcome.free, outcome.gradient, 0.0).abs().amax(-1).to(point.dtype))
+                self._shaped(torch.where(outcome.free, gradient, 0.0).abs().amax(-1).to(point.dtype))
             ),
             active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
             nfev=self._count(self._shaped(nfev)),
             njev=self._count(self._shaped(state.linearizations)),
             status=Status(int(status)) if status.ndim == 0 else self._array(status),
-            message=self._messages(status, self._shaped(outcome.cosine), self._shaped(nfev)),
+            message=self._messages(outcome),
             success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
-            f_scale=self.scale if outcome.scale is None else self._number(self._shaped(outcome.scale)),
+            f_scale=self.scale if outcome.scale is None else self._number(self._shaped(outcome.scale / self.unit)),
+            promise=self._number(self._shaped(outcome.promise)),
+            lost=self._array(self._shaped(self._lost(state))),
         )
+
+    def _squared(self, value: Tensor) -> Tensor:
+        """A number in units of squared residuals, as the user's residuals have them."""
+        return value / self.unit / self.unit
 
     def iterate(self, state: State, number: int) -> Iterate:
         """The state as a callback sees it."""
@@ -75,10 +99,11 @@ class Results:
         shaped = self._shaped if whole else lambda t: t
         before, self.cost = self.cost, state.cost
         reduction = (trial.cost if before is None or before.shape != state.cost.shape else before) - state.cost
+        cost, reduction = self._squared(state.cost), self._squared(reduction)
         status = shaped(state.status)
         return Iterate(
             self._structure(shaped(state.x).clone()),  # a callback may write into what it is given
-            self._number(shaped(state.cost)),
+            self._number(shaped(cost)),
             number,
             1 + int(state.trials.max()),
             bool(trial.accepted) if status.ndim == 0 else self._array(shaped(trial.accepted)),
@@ -121,15 +146,41 @@ class Results:
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
         return torch.where(low | high, side, 0)
 
-    def _messages(self, status: Tensor, cosine: Tensor, nfev: Tensor) -> Any:
-        if status.ndim > 1:
-            return [self._messages(*one) for one in zip(status, cosine, nfev, strict=True)]
-        singles = zip(*(t.reshape(-1).tolist() for t in (status, cosine, nfev)), strict=True)
-        texts = [
-            f"{Status(s).message} (largest cosine between the residuals and a column of J {c:.1e}, {e} evaluations)"
-            for s, c, e in singles
-        ]
-        return texts if status.ndim == 1 else texts[0]
+    def _messages(self, outcome: Outcome) -> Any:
+        """The status of each problem in words, with its evidence."""
+        state = outcome.state
+        assert state.status is not None
+        assert state.trials is not None
+        rows = zip(
+            state.status.reshape(-1).tolist(),
+            outcome.cosine.reshape(-1).tolist(),
+            (1 + state.trials).reshape(-1).tolist(),
+            outcome.runs.reshape(-1).tolist(),
+            outcome.kept.reshape(-1).tolist(),
+            self._lost(state).reshape(-1, state.x.shape[-1]).tolist(),
+            strict=True,
+        )
+        texts = [self._message(Status(status), *evidence) for status, *evidence in rows]
+        if len(self.lead) > 1:
+            width = self.lead[-1]
+            return [texts[start : start + width] for start in range(0, len(texts), width)]
+        return texts if state.status.ndim else texts[0]
+
+    def _message(self, status: Status, cosine: float, nfev: int, runs: int, kept: int, lost: list[bool]) -> str:
+        text = status.message
+        if status is Status.LOST:
+            names = [name for name, gone in zip(self.names, lost, strict=True) if gone]
+            text = f"lost: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no influence any more: no minimum"
+        found = f"largest cosine between the residuals and a column of J {cosine:.1e}, {nfev} evaluations"
+        if runs > 1:
+            found += f" in {runs} runs"
+            found += f", of which the best was with {self.ways[kept - 1]}" if kept else ", of which the first was the best"
+        return f"{text} ({found})"
+
+    @staticmethod
+    def _lost(state: State) -> Tensor:
+        """Parameters that have no influence any more, (..., n) bool."""
+        return torch.zeros_like(state.x, dtype=torch.bool) if state.certificate is None else state.certificate.lost
 
 
 def pick(outcome: Outcome, chosen: Tensor) -> Outcome:

@@ -16,12 +16,15 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from .._masks import put, take
+from ..core.certificate import certify
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.polish import polish
 from ..core.problem import Problem
 from ..core.state import State
+from ..linearizations.dense import Dense, DenseForm
 from ..losses.base import Rho
+from ..losses.linear import Linear
 from ..losses.robust import Robust, soft_l1
 
 NORMAL = 1.482602218505602  # the standard deviation of a normal variable over its median absolute value
@@ -35,12 +38,13 @@ def with_estimated_scale(
     problem: Problem, robust: Robust, method: Method, x: Tensor, trials: int, watch: Watch | None
 ) -> tuple[Problem, State]:
     """The problem with its C (...,), and where the fit ended."""
-    tuning, rough = efficient(robust.rho), replace(method, polish=0)
+    tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False)
     # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
     residual, n = _residual(problem, x), x.shape[-1]
-    counted = residual != 0  # a point that is met exactly at the start has been left out, with weight zero
+    counted = _counted(problem, residual, x)
     scale = tuning * deviation(residual, n, counted)
     state = descend(replace(problem, loss=Robust(soft_l1, 0.1 * scale)), rough, State(x), trials=trials, watch=watch)
+    begun = state.begun
     scale = torch.full_like(scale, torch.inf)  # none yet of the loss itself
     going = torch.arange(len(x), device=x.device) if x.ndim > 1 else None  # problems whose C is not settled
     for _ in range(ROUNDS):
@@ -56,8 +60,19 @@ def with_estimated_scale(
         found = descend(replace(part, loss=Robust(robust.rho, now)), rough, State(spent.x), trials=trials, watch=watch)
         found = _together(spent, found)
         state, scale = (found, now) if going is None else (put(state, going, found), put(scale, going, now))
-    problem = replace(problem, loss=Robust(robust.rho, scale))
-    return problem, polish(problem, method, state) if method.polish else state
+    problem, state = replace(problem, loss=Robust(robust.rho, scale)), state._replace(begun=begun)
+    state = polish(problem, method, state) if method.polish else state
+    return problem, certify(problem, method, state) if method.certify else state
+
+
+def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
+    """Points that take part, (..., m) bool: one that has been left out, with weight zero, has neither residual nor row.
+
+    A residual alone may vanish because the start meets the point exactly.
+    """
+    model = replace(problem, form=DenseForm(), loss=Linear()).model(x)
+    assert isinstance(model, Dense)
+    return (residual != 0) | (model.jacobian != 0).any(-1)
 
 
 def _together(before: State, after: State) -> State:

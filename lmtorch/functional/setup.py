@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from .. import choose
 from .._errors import InputError
@@ -19,9 +21,14 @@ from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..residuals.problems import ProblemsResidual
 from .minimising import block_size
+from .opinions import Opinion
 from .probing import Found
 from .starts import Sampler, sample
 from .unknowns import Unknowns
+
+
+DECADES = 2.0  # up and down, by which further starts differ in size from a start that nobody chose
+SEED = 0  # of their sizes
 
 
 class Setup:
@@ -104,6 +111,37 @@ class Setup:
             differences=self.plan.differences,
             precision=found.precision,
         )
+
+    def opinions(self, wanted: bool | int) -> tuple[Opinion, ...]:
+        """What is asked about ends that are not sure; a number asks for so many starts of other sizes, too."""
+        if wanted is False:
+            return ()
+        ways = [Opinion(other.name, other.method, other.restart) for other in self.plan.alternatives]
+        if ways and wanted is not True:
+            rng = np.random.default_rng(SEED)
+            for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, self.x.shape[-1])):
+                ways.append(Opinion("another start", self.plan.method, False, torch.as_tensor(factors)))
+        return tuple(ways)
+
+    @property
+    def refusals(self) -> list[str]:
+        """Sources of derivatives that did not work for the function."""
+        source = self.problem.source
+        return source.refusals if isinstance(source, Ladder) else []
+
+    def bar(self, acceptable: Any) -> Tensor | None:
+        """The largest cost of each problem that is believed, (...,).
+
+        Raises:
+            InputError: it is no number, or does not fit the batch.
+        """
+        if acceptable is None:
+            return None
+        try:
+            bar = torch.as_tensor(acceptable, dtype=torch.float64, device=self.x.device)
+            return bar.expand(self.lead).reshape(self.x.shape[:-1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"acceptable={acceptable!r} must be a cost, or one for each problem.") from error
 
     def with_graph(self) -> ProblemsResidual:
         """The residual that leads to the arguments, of one start for each problem."""

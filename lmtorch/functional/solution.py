@@ -22,11 +22,15 @@ class Solution(OptimizeResult):
         grad: the gradient of the cost, (n,).
         optimality: largest entry of the gradient in the variables that are free to move.
         active_mask: −1 or 1 where a variable is at its lower or upper bound, else 0; int (n,).
-        nfev: evaluations of the residuals: one at x0, and those at trial points; not those of finite differences.
+        nfev: evaluations of the residuals: one at each start, and those at trial points, of all runs together; not
+            those of finite differences.
         njev: Jacobians.
         status: a `Status`, which is an int with scipy's numbers: positive for success alone.
         message: the status in words, with its evidence.
-        success: whether a minimum was found, to the tolerances.
+        success: whether a minimum was found, to the tolerances, and certified where the problem is small.
+        promise: share of the cost that a model of it without damping still promises at x; NaN where it was not made.
+        lost: whether a parameter has lost its influence, (n,) bool, flat.
+        explanation: what was chosen, and why, as a table.
         f_scale: the scale C of the loss; what "mad" estimated, or as given.
         history: reports of all iterations, if asked for.
         starts: of a multi-start, the solutions from all starts, with the batch in front.

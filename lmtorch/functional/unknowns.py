@@ -1,5 +1,6 @@
 """x0 as its user has it, an array, a tensor or a tree of them, and as the flat vector of the loop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,23 @@ class Unknowns:
             self.start = self.start.expand(count, -1).clone()
         if not bool(self.start.isfinite().all()):
             raise InputError("x0 has entries that are NaN or infinite. Start from finite numbers.")
+
+    def named(self, names: Sequence[str] | None) -> list[str]:
+        """A name for each entry of the flat x.
+
+        Raises:
+            InputError: not as many as there are entries.
+        """
+        if names is None:
+            return [
+                f"{name}[{entry}]"
+                for name, size in zip(self.layout.names, self.layout.sizes, strict=True)
+                for entry in range(size)
+            ]
+        given = [names] if isinstance(names, str) else list(names)
+        if len(given) != self.layout.n:
+            raise InputError(f"names={given} has {len(given)} entries for {self.layout.n} parameters.")
+        return [str(name) for name in given]
 
     def restore(self, params: Params) -> Any:
         """The structure of x0 with other tensors in it, dtype and device kept; leading dimensions are allowed."""

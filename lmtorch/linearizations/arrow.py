@@ -42,6 +42,20 @@ class Arrow(NamedTuple):
         of_points = (self.points.square() + self.weights.square()).sqrt()
         return torch.cat([of_parameters, of_points.flatten(-2)], -1)
 
+    @property
+    def normal(self) -> Tensor:
+        """JᵀJ of all variables, (n + m·k, n + m·k): only a small problem wants it."""
+        (m, n), k = self.parameters.shape, self.points.shape[-1]
+        across = (self.parameters[:, :, None] * self.points[:, None, :]).movedim(1, 0).reshape(n, m * k)
+        own = self.points[:, :, None] * self.points[:, None, :] + torch.diag_embed(self.weights.square())
+        points = own.new_zeros(m, k, m, k)
+        each = torch.arange(m, device=own.device)
+        points[each, :, each, :] = own
+        parameters = self.parameters.mT @ self.parameters
+        return torch.cat([
+            torch.cat([parameters, across], -1), torch.cat([across.mT, points.reshape(m * k, m * k)], -1)
+        ])  # fmt: skip
+
     def parts(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """A vector of all variables as (n,) and (m, k)."""
         n = self.parameters.shape[-1]

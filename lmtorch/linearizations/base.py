@@ -43,6 +43,10 @@ class Linearization(Protocol):
     def column_norms(self) -> Tensor:
         """‖J e_j‖, the square roots of the diagonal of JᵀJ, (..., n)."""
 
+    @property
+    def normal(self) -> Tensor:
+        """JᵀJ, (..., n, n), made where it is not there."""
+
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² of a step (..., n), (...,)."""
 

@@ -22,6 +22,12 @@ class Dense(NamedTuple):
     gradient: Tensor  # (..., n)
     column_norms: Tensor  # (..., n)
 
+    @property
+    def normal(self) -> Tensor:
+        """JᵀJ with the prior's share, (..., n, n)."""
+        jacobian, _ = self.stacked()
+        return jacobian.mT @ jacobian
+
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖², (...,)."""
         length = (self.jacobian @ step[..., None])[..., 0].square().sum(-1)

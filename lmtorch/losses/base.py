@@ -34,6 +34,9 @@ class Loss(Protocol):
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r: the gradient of the cost in the residuals."""
 
+    def curvature(self, residual: Tensor) -> Tensor:
+        """ρ′ + 2zρ″: the second derivative of the cost in each residual, negative beyond an inflection."""
+
     def take(self, places: Tensor) -> "Loss":
         """The loss of some problems of a batch (b,), by their numbers (k,)."""
 
@@ -44,8 +47,11 @@ def scalar_dtype(device: torch.device) -> torch.dtype:
 
 
 def wide(residual: Tensor) -> Tensor:
-    """Half precision as float32: the square of 256 overflows float16."""
-    return residual.float() if residual.dtype in (torch.float16, torch.bfloat16) else residual
+    """Residuals in the dtype in which costs are summed, so that squaring neither overflows nor underflows.
+
+    The square of 256 is beyond float16, that of 1e-23 below float32.
+    """
+    return residual.to(scalar_dtype(residual.device))
 
 
 def half_sum(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .base import half_sum, wide
@@ -22,6 +23,10 @@ class Linear:
     def influence(self, residual: Tensor) -> Tensor:
         """The residuals r."""
         return residual
+
+    def curvature(self, residual: Tensor) -> Tensor:
+        """One for every residual."""
+        return torch.ones_like(residual)
 
     def take(self, places: Tensor) -> "Linear":
         """The same for every problem."""

@@ -105,7 +105,7 @@ class Robust:
 
     def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
         """Rows times √W, residuals ρ′r/√W, W = ρ′ + 2zρ″."""
-        first, curvature = self.weights(residual)
+        first, curvature = (weight.to(jacobian.dtype) for weight in self.weights(residual))
         root = curvature.sqrt()
         return residual * first / root, jacobian * root[..., None]
 
@@ -120,7 +120,13 @@ class Robust:
 
     def influence(self, residual: Tensor) -> Tensor:
         """ρ′ r."""
-        return self.rho(self._squares(residual)).first * residual
+        return self.rho(self._squares(residual)).first.to(residual.dtype) * residual
+
+    def curvature(self, residual: Tensor) -> Tensor:
+        """ρ′ + 2zρ″, as it is: the exact Hessian has no floor."""
+        z = self._squares(residual)
+        rho = self.rho(z)
+        return rho.first + 2 * z * rho.second
 
     def take(self, places: Tensor) -> "Robust":
         """With the scales of some problems."""
