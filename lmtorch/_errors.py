@@ -5,6 +5,7 @@ trial) is never an exception: it is a mask, and at last a `Status`.
 """
 
 import sys
+from typing import Any
 
 INSIDE = ("lmtorch", "torch")
 
@@ -19,12 +20,27 @@ class InputError(ValueError):
 
 
 class NotConvergedError(RuntimeError):
-    """A curve fit came to no minimum, and has no parameters to return; the message says where it ended, and what helps.
+    """A curve fit came to no minimum; the message says where it ended, and what helps.
+
+    Attributes:
+        fit: the `CurveFit` at the best point that was found, with all that a result has; None where there is none.
 
     Example:
-        >>> issubclass(NotConvergedError, RuntimeError)
-        True
+        >>> import lmtorch, torch
+        >>> try:
+        ...     lmtorch.curve_fit(lambda x, a: a * torch.exp(-a * x), [0.0, 1.0, 2.0], [3.0, 1.0, 0.5], max_nfev=2)
+        ... except lmtorch.NotConvergedError as error:
+        ...     print(error.fit.status.name, error.fit.nfev)
+        EVALUATIONS 2
     """
+
+    def __init__(self, message: str, fit: Any = None) -> None:
+        super().__init__(message)
+        self.fit = fit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its fit, as results of a pool of processes are."""
+        return type(self), (self.args[0], self.fit)
 
 
 class FallbackWarning(UserWarning):

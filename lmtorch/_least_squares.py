@@ -25,7 +25,6 @@ from .jacobians.base import JacobianSource
 from .losses.base import Loss
 from .solvers.base import Solver
 
-
 CERTIFIED = 512  # parameters up to which the end of a run is looked at: an eigendecomposition of n × n
 
 
@@ -183,10 +182,12 @@ def least_squares(
             "parameters where the model is defined by bounds, or look for NaN in the data."
         )
     setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
-    opinions = setup.opinions(second_opinion if isinstance(second_opinion, bool) else count(second_opinion, "second_opinion", 0))
+    opinions = setup.opinions(
+        second_opinion if isinstance(second_opinion, bool) else count(second_opinion, "second_opinion", 0)
+    )
     results = Results(
         unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
-        unknowns.named(names), [opinion.name for opinion in opinions],
+        unknowns.named(names), [opinion.name for opinion in opinions], setup.unit,
     )  # fmt: skip
     ongoing = (
         bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it") if progress else None
@@ -210,7 +211,7 @@ def least_squares(
             )
     solution = finish(setup, results, outcome)
     solution.history = watcher.history
-    solution.explanation = choose.explanation(setup.plan, tuple(setup.refusals))
+    solution.explained(choose.explanation(setup.plan, tuple(setup.refusals)))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

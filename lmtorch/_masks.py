@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def select(mask: Tensor, new: T, old: T) -> T:
-    """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through nested NamedTuples; others as in `new`."""
+    """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through NamedTuples; others as in `new`."""
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
         before: Any = old

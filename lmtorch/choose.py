@@ -210,7 +210,9 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
             reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
     reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why_share))
     _check_memory(facts, options, solver, dtype)
-    return Plan(method, _alternatives(method, options, small), tuple(derivations), dtype, share, not small, tuple(reasons))
+    return Plan(
+        method, _alternatives(method, options, small), tuple(derivations), dtype, share, not small, tuple(reasons)
+    )
 
 
 def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str]:
@@ -222,10 +224,8 @@ def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str
 
 
 def _alternatives(method: Method, options: Options, small: bool) -> tuple[Alternative, ...]:
-    """What else is tried where a run does not end at a certified minimum: ways that fail elsewhere than the first.
-
-    Nobody's choice of a strategy is overruled: there are none where one was made.
-    """
+    """What else is tried where a run does not end at a certified minimum; nothing where the strategy was chosen."""
+    # no single strategy finds every minimum, and each fails elsewhere: benchmarks/honesty.py
     asked = (options.damping, options.solver)
     if not (small and method.certify) or any(choice != "auto" for choice in asked) or options.acceleration is True:
         return ()
@@ -276,7 +276,7 @@ def _together(terms: Sequence[Facts]) -> Facts:
 def with_errors_in_x(plan: Plan) -> Method:
     """The method where every point has an error of its own to be fitted: many variables, few of which meet."""
     tolerances = plan.method.tolerances
-    return Method(Arrow(), TrustRegion(), More(), tolerances, POLISH)
+    return Method(Arrow(), TrustRegion(), More(), tolerances, POLISH, slopes=plan.method.slopes)
 
 
 def loss(options: Options) -> Loss:

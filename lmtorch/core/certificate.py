@@ -27,7 +27,7 @@ from ..linearizations.base import Linearization
 from ..losses.base import scalar_dtype
 from .method import Method
 from .problem import Problem
-from .state import Begun, Certificate, State
+from .state import Certificate, State
 from .termination import Status, Tolerances, rounding
 from .working_set import WorkingSet
 
@@ -63,6 +63,7 @@ class Evidence(NamedTuple):
     downward: Tensor  # (..., n), the direction of it, of length one in the units
     newton: Tensor  # (..., n), step to the minimum of the quadratic model
     lost: Tensor  # (..., n) bool
+    blind: Tensor  # (...,) bool
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
@@ -100,14 +101,14 @@ class Resting(NamedTuple):
 def certify(problem: Problem, method: Method, state: State) -> State:
     """Judge the problems that have come to rest, after Newton steps where the Hessian can be had."""
     assert state.status is not None
-    assert state.begun is not None
     judged = torch.stack([state.status == s for s in JUDGED]).any(0)
     count = int(judged.sum())
+    ended = state.status
     state = state._replace(certificate=blank(state.x))
     if count == 0:
         return state
     working = WorkingSet(state)
-    problem, state, rest = working.thin(problem, state, judged, count, Resting(judged, state.status))
+    problem, state, rest = working.thin(problem, state, judged, count, Resting(judged, ended))
     seen = examine(problem, method, state)
     state = _judge(problem, method, state, rest, rest.judged, seen)
     assert state.status is not None
@@ -149,14 +150,12 @@ def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tu
     return state, rest._replace(seen=select(better, ahead, seen), judged=better)
 
 
-def _judge(
-    problem: Problem, method: Method, state: State, rest: Resting, concerned: Tensor, seen: Evidence
-) -> State:
+def _judge(problem: Problem, method: Method, state: State, rest: Resting, concerned: Tensor, seen: Evidence) -> State:
     """The state with what the evidence says of the problems concerned."""
     assert state.status is not None
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
     status = verdict(rest.ended, seen, enough)
-    found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost)
+    found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost, seen.blind)
     assert state.certificate is not None
     return state._replace(
         status=torch.where(concerned, status, state.status), certificate=select(concerned, found, state.certificate)
@@ -222,6 +221,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         (vectors[..., 0] / units).to(x.dtype),
         torch.where(finite[..., None], newton, 0.0),
         _lost(problem, state, looked),
+        remains & ((values <= floor).sum(-1) > (~free).sum(-1)) & (eps > FINE_ENOUGH),
         (matrix == 0).all(-1).all(-1) & (model.gradient == 0).all(-1) & free.any(-1),
         exact,
         whole.column_norms,
@@ -345,4 +345,5 @@ def allowance(tolerances: Tolerances, dtype: torch.dtype) -> float:
 def blank(x: Tensor) -> Certificate:
     """Nothing seen yet."""
     nothing = torch.full(x.shape[:-1], torch.nan, dtype=scalar_dtype(x.device), device=x.device)
-    return Certificate(nothing, nothing.clone(), torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool))
+    none = torch.zeros_like(x, dtype=torch.bool)
+    return Certificate(nothing, nothing.clone(), torch.zeros_like(x), none, none.any(-1))

@@ -9,7 +9,7 @@ Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,8 +51,8 @@ def descend(
     state, model = linearize(problem, method, state)
     if state.begun is None or single:
         state = state._replace(begun=Begun(state.x, model.linearization.cost, _largest_norms(method, state, model)))
-    cost = model.linearization.cost
-    pace = Pace(cost, torch.zeros_like(cost, dtype=torch.int64))
+    before = model.linearization.cost
+    pace = Pace(before, torch.zeros_like(before, dtype=torch.int64))
     whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
     for number in range(trials):
         assert state.status is not None
@@ -278,13 +278,15 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     assert state.cost is not None
     poor = (state.cost > (1 - method.patience) * pace.cost) & (state.status == Status.RUNNING)
     windows = torch.where(poor, pace.windows + 1, 0)
-    given_up = torch.where(windows >= method.windows, Status.SLOW, state.status)
+    status = torch.where(windows >= method.windows, Status.SLOW, state.status)
+    cost = state.cost
     if seen(poor):  # not where the question would wait for the device: there they are only given up in the end
         hurried = certify(problem, method, state._replace(status=torch.where(poor, Status.SLOW, Status.RUNNING)))
         assert hurried.status is not None
         there = poor & (hurried.status > 0)
+        status = torch.where(there, hurried.status, status)
         state = select(there, hurried, state._replace(certificate=hurried.certificate))
-    return state._replace(status=torch.where(state.status > 0, state.status, given_up)), Pace(state.cost, windows)
+    return state._replace(status=status), Pace(cost, windows)
 
 
 def flags(state: State) -> tuple[bool, int]:

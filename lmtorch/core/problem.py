@@ -74,6 +74,9 @@ class Problem:
         """The exact Hessian of F, curvature of the residuals included, and its gradient; None where it cannot be had.
 
         A black box has none, nor has an operator whose backward pass torch cannot differentiate.
+
+        Raises:
+            OutOfMemoryError: the memory does not hold it.
         """
         params = self.residual.params(x)
         matrix = torch.zeros(*x.shape, x.shape[-1], dtype=self.dtype, device=x.device)

@@ -32,6 +32,7 @@ class Certificate(NamedTuple):
     lowest: Tensor  # (...,), smallest curvature, where the largest is about one
     downward: Tensor  # (..., n), the direction of it
     lost: Tensor  # (..., n) bool, parameters that have no influence any more
+    blind: Tensor  # (...,) bool: curvatures are below round-off in single precision, and hide what they promise
 
 
 class Begun(NamedTuple):

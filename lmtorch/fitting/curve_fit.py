@@ -6,20 +6,22 @@ from typing import Any
 
 from torch import nn
 
-from .._errors import InputError
+from .._errors import InputError, NotConvergedError
 from ..choose import Options
 from ..choose import loss as loss_of
 from ..losses.linear import Linear
 from ..losses.robust import Robust
-from .data import gather
+from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .models import model_of
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check, names_of, start_of
+from .preparing import acceptable, bounds_of, box_of, failure, names_of, start_of, warn_of
 from .result import CurveFit
 
-FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler")  # options of the first fit alone
+# options of the first fit alone
+FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler", "acceptable", "second_opinion")
+STARTS = 8  # further ones, where nobody has chosen the first and it leads nowhere
 
 
 def curve_fit(
@@ -83,7 +85,8 @@ def curve_fit(
 
     Raises:
         InputError: data, parameters or options that cannot be fitted. It is also a `ValueError`.
-        NotConvergedError: a single fit came to no minimum. It is also a `RuntimeError`. In a batch `success` tells.
+        NotConvergedError: a single fit came to no minimum; its `fit` has the best point. It is also a `RuntimeError`.
+            In a batch `success` tells.
 
     References: Bates & Watts, Nonlinear regression analysis and its applications (1988); Press et al., Numerical
     recipes (2007), §15.
@@ -126,17 +129,37 @@ def curve_fit(
     robust = _robust(options)
     fitter = Fitter(model, parameters, data, start, box, jac, options)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
-    solution = fitter.solve(u.reshape(-1, n) if data.lead else u)
-    check(solution, data)
+    solution = fitter.solve(u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options))
     # what refits for a profile or a bootstrap starts from the solution, and quietly
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
-    return CurveFit(Inference(fitter, solution, absolute_sigma, robust), full_output=full_output)
+    inference = Inference(fitter, solution, absolute_sigma, robust)
+    if why := failure(solution, data):
+        raise NotConvergedError(why, CurveFit(inference, full_output=full_output, quiet=True))
+    warn_of(solution, data)
+    return CurveFit(inference, full_output=full_output)
+
+
+def _doubts(
+    parameters: Parameters, data: Data, robust: Robust | None, p0: Any, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What makes a fit doubtful, and how often it is tried again: options of `least_squares`, unless they are given."""
+    found: dict[str, Any] = {"names": parameters.variables}
+    if p0 is None and not parameters.transforms:
+        found["second_opinion"] = STARTS
+    # held parameters may keep a model from meeting a constant; and what a loss with a scale of its own costs is not
+    # known beforehand
+    if not parameters.fixed and not parameters.ties and not data.sizes and options.get("f_scale") != "mad":
+        bar = acceptable(data, Linear() if robust is None else robust)
+        found["acceptable"] = bar.reshape(-1) if data.lead else bar
+    return {key: value for key, value in found.items() if key not in options}
 
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The loss, if it is not plain least squares."""
-    loss = loss_of(Options(loss=options.get("loss", "linear")))
+    scale = options.get("f_scale", 1.0)
+    scale = 1.0 if isinstance(scale, str) else scale
+    loss = loss_of(Options(loss=options.get("loss", "linear"), loss_scale=scale))
     if isinstance(loss, Linear):
         return None
     if not isinstance(loss, Robust):

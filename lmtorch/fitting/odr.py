@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import choose
-from .._errors import InputError
+from .._errors import InputError, NotConvergedError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
@@ -31,7 +30,7 @@ from .inference import Inference
 from .models import model_of
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check, names_of, start_of
+from .preparing import bounds_of, box_of, failure, names_of, start_of, warn_of
 from .result import CurveFit
 
 
@@ -167,7 +166,7 @@ def odr(
 
     Raises:
         InputError: data or options that cannot be fitted.
-        NotConvergedError: no minimum was found.
+        NotConvergedError: no minimum was found; its `fit` has the best point.
 
     Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression
     (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the errors of the parameters.
@@ -201,11 +200,14 @@ def odr(
     with torch.no_grad():
         state = descend(problem, method, State(point), trials=limits(max_nfev))
         solution, delta = _solution(problem, state, n, data)
-    check(solution, data)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
     x_error = torch.where(weights > 0, 1 / weights, 0.0).expand(delta.shape)
-    return OrthogonalFit(OrthogonalInference(fitter, solution, absolute_sigma, moved, x_error))
+    inference = OrthogonalInference(fitter, solution, absolute_sigma, moved, x_error)
+    if why := failure(solution, data):
+        raise NotConvergedError(why, OrthogonalFit(inference, quiet=True))
+    warn_of(solution, data)
+    return OrthogonalFit(inference)
 
 
 def _weights(sx: Any, data: Data) -> Tensor:

@@ -1,19 +1,25 @@
 """Where a fit starts, the box that it stays in, and what must be said when it has failed."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
-from .._errors import InputError, NotConvergedError
+from .._errors import InputError, level
 from ..core.termination import Status
 from ..functional.solution import Solution
+from ..losses.base import Loss
 from .data import Data
 from .models import Model, OfNumbers
 from .parameters import Parameters
+
+SLIGHTLY = 1e-6  # by so much more of the cost of a constant a fit may have
+ROUNDINGS = 16  # times the rounding error of the data, by which every point may be missed
 
 
 def names_of(fixed: str | Sequence[str] | Mapping[str, float]) -> tuple[str, ...]:
@@ -109,10 +115,10 @@ def box_of(lower: list[float], upper: list[float], parameters: Parameters, start
     return low, high
 
 
-def check(solution: Solution, data: Data) -> None:
-    """A single fit that has no parameters to return."""
+def failure(solution: Solution, data: Data) -> str:
+    """Why a single fit has no parameters to return, and what helps; empty if it has."""
     if data.lead:
-        return
+        return ""
     status = Status(int(solution.status))
     advice = {
         Status.EVALUATIONS: "Raise max_nfev, start nearer, or check that the data determine all parameters.",
@@ -120,5 +126,44 @@ def check(solution: Solution, data: Data) -> None:
         Status.NOT_FINITE: "Keep the parameters where f is defined, by bounds or transforms.",
         Status.REFUSED: "Start nearer.",
     }
-    if status in advice:
-        raise NotConvergedError(f"no optimal parameters were found: {solution.message}. {advice[status]}")
+    if status not in advice:
+        return ""
+    return f"no optimal parameters were found: {solution.message}. {advice[status]}"
+
+
+def warn_of(solution: Solution, data: Data) -> None:
+    """Say of a single fit that it is none that may be trusted, though it has parameters to return."""
+    if data.lead or bool(solution.success) or int(solution.status) == Status.STOPPED:
+        return
+    advice = {
+        Status.LOST: "Start nearer, leave the parameter out, or keep it where it counts by bounds.",
+        Status.POOR: "Start nearer (p0), or doubt the model.",
+        Status.SADDLE: "Start from unequal parameters.",
+    }
+    helps = advice.get(Status(int(solution.status)), "Start nearer, or see whether the data determine all parameters.")
+    warnings.warn(f"the fit is not to be trusted: {solution.message}. {helps}", OptimizeWarning, stacklevel=level())
+
+
+def acceptable(data: Data, loss: Loss) -> Tensor:
+    """The cost (...,) that a fit may have at most: that of the better of two constants, the mean and the median.
+
+    A model that follows the data explains more than a constant. One that does not may be at a minimum all the same, of
+    the wrong kind: beyond a pole, say.
+    """
+    y = data.y.detach().double()
+    count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
+    kept = torch.where(count > 0, y, torch.nan)
+    levels = torch.nanmean(kept, -1), kept.nanmedian(-1).values
+    if data.root is None:
+        largest = count.amax(-1, keepdim=True)
+        share = (count / torch.where(largest > 0, largest, 1.0)).square()
+        levels = (torch.where(count > 0, share * y, 0.0).sum(-1) / share.sum(-1), levels[1])
+    costs = []
+    for constant in levels:
+        apart = constant[..., None] - y
+        rows = torch.where(count > 0, count * apart, 0.0)
+        rows = rows if data.root is None else (data.root.double() @ apart[..., None])[..., 0]
+        costs.append(loss.cost(rows))
+    # data that are constant are met by a constant to the last digit, and by a model to a few
+    rounding = torch.finfo(data.y.dtype).eps * torch.where(count > 0, count * y, 0.0)
+    return (1 + SLIGHTLY) * torch.minimum(*costs) + ROUNDINGS**2 * rounding.square().sum(-1) / 2

@@ -47,13 +47,13 @@ class CurveFit:
         True
     """
 
-    def __init__(self, inference: Inference, *, full_output: bool = False) -> None:
+    def __init__(self, inference: Inference, *, full_output: bool = False, quiet: bool = False) -> None:
         self._inference = inference
         self._full = full_output
         self.solution = inference.solution
         self.names = inference.names
         self.popt = self._out(inference.p)
-        self.notes = [] if inference.lead else inference.notes()
+        self.notes = [] if inference.lead or quiet else inference.notes()
 
     # ---- as scipy's tuple ----------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
 
+import math
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
@@ -14,6 +15,7 @@ from .._errors import InputError
 from ..residuals.layout import real
 from .unknowns import Unknowns, batch_size, spread
 
+SMALLEST, LARGEST = 1e-100, 1e100  # residuals whose squares and products are numbers, with room on the way
 RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
 
 
@@ -29,6 +31,7 @@ class Calling:
         arrays: call it on NumPy arrays, not on tensors.
 
     Attributes:
+        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers, too.
         shares: the arguments that differ between problems, (b, ...) each.
 
     Raises:
@@ -47,6 +50,7 @@ class Calling:
         self.function = function
         self.unknowns = unknowns
         self.arrays = arrays
+        self.unit = 1.0
         device = unknowns.start.device
         leaves, self.tree = tree_flatten(args)
         tensors = [to_tensor(leaf, device) for leaf in leaves]
@@ -72,6 +76,14 @@ class Calling:
         if all(dim is None for dim in flat):
             return None
         return batch_size(known, flat, [f"argument {place} of the function" for place in range(1, len(flat) + 1)])
+
+    def in_unit(self, size: float) -> "Calling":
+        """The same in a unit in which residuals of this size can be squared: a power of two, which costs no digit."""
+        if not size > 0 or SMALLEST <= size <= LARGEST:
+            return self
+        other = copy(self)
+        other.unit = 2.0 ** -round(math.log2(size / (1.0 if size < 1 else LARGEST)))
+        return other
 
     def detached(self) -> "Calling":
         """The same without the graph of the arguments, for the loop."""
@@ -112,10 +124,14 @@ class Calling:
                 f"the function returned a single number for {self.unknowns.layout.n} parameters: is it the sum of "
                 f"squares? {RESIDUALS} A single residual is a vector of one."
             )
-        return from_array(result, params[0]) if self.arrays else self._vector(result)
+        vector = from_array(result, params[0]) if self.arrays else self._vector(result)
+        return vector if self.unit == 1 else vector * self.unit
 
     def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:
         """The user's Jacobian (m, n) as a function of the parameters and shares of one problem."""
+
+        def scaled(params: Params, *shares: Tensor) -> Tensor:
+            return self.unit * matrix(params, *shares)
 
         def matrix(params: Params, *shares: Tensor) -> Tensor:
             try:
@@ -142,7 +158,7 @@ class Calling:
                 ) from error
             return torch.as_tensor(array).to(params[0].device)
 
-        return matrix
+        return scaled
 
     def _vector(self, result: Any) -> Tensor:
         """(m,) from what a function of tensors returned, complex numbers as pairs."""

@@ -61,9 +61,7 @@ def minimise(
             part, state = with_estimated_scale(part, robust, method, start, trials, watch)
             heard = unasked(state)
         else:
-            heard = ask(
-                part, method, opinions, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
-            )
+            heard = ask(part, method, opinions, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch)
         outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)

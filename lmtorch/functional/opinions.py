@@ -56,7 +56,8 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
     assert state.certificate is not None
     length = (2 * state.cost).sqrt()[..., None]  # by which the residuals change about as much as they are
     aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
-    saddle = (state.status == Status.SADDLE)[..., None] & aside.isfinite()
+    assert state.status is not None
+    saddle = torch.eq(state.status, Status.SADDLE)[..., None] & aside.isfinite()
     return State(torch.where(saddle, aside, state.x), begun=state.begun)
 
 
@@ -117,6 +118,8 @@ def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
     assert state.status is not None
     assert state.cost is not None
     doubt = state.status <= 0
+    if state.certificate is not None:
+        doubt = doubt | state.certificate.blind
     if acceptable is not None:
         doubt = doubt | (state.cost > acceptable)
     return doubt & ~torch.stack([state.status == s for s in BEYOND_HELP]).any(0)

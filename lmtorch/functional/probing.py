@@ -27,6 +27,7 @@ class Found(NamedTuple):
     black_box: bool  # no derivatives lead through it
     looped: bool  # torch.vmap refuses it
     finite: bool  # at x0 of the first problem
+    size: float  # the largest residual there, absolute
     precision: torch.dtype  # the coarser of x0's and the residuals'
 
 
@@ -114,7 +115,8 @@ def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool)
         raise InputError(f"the residuals are on {residual.device}, x0 on {device}. Bring them to one device.")
     looped = calling.arrays or _refuses_vmap(calling)
     precision = max(calling.unknowns.start.dtype, residual.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-    return Found(calling, rows, touched, black_box, looped, bool(residual.detach().isfinite().all()), precision)
+    finite, size = bool(residual.detach().isfinite().all()), float(residual.detach().abs().amax())
+    return Found(calling, rows, touched, black_box, looped, finite, size, precision)
 
 
 def _lost(calling: Calling, twins: Params, shares: tuple[Tensor, ...], residual: Tensor, box: Bounds | None) -> str:

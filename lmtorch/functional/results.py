@@ -174,7 +174,9 @@ class Results:
         found = f"largest cosine between the residuals and a column of J {cosine:.1e}, {nfev} evaluations"
         if runs > 1:
             found += f" in {runs} runs"
-            found += f", of which the best was with {self.ways[kept - 1]}" if kept else ", of which the first was the best"
+            found += (
+                f", of which the best was with {self.ways[kept - 1]}" if kept else ", of which the first was the best"
+            )
         return f"{text} ({found})"
 
     @staticmethod

@@ -26,7 +26,6 @@ from .probing import Found
 from .starts import Sampler, sample
 from .unknowns import Unknowns
 
-
 DECADES = 2.0  # up and down, by which further starts differ in size from a start that nobody chose
 SEED = 0  # of their sizes
 
@@ -58,6 +57,9 @@ class Setup:
         estimate: bool,
         grad: bool,
     ) -> None:
+        self.unit = found.calling.in_unit(found.size).unit if found.finite else 1.0
+        found = found._replace(calling=found.calling.in_unit(found.size) if found.finite else found.calling)
+        options = replace(options, loss_scale=options.loss_scale * self.unit)
         self.found = found
         self.unknowns = unknowns
         self.starts = n_starts
@@ -139,7 +141,7 @@ class Setup:
             return None
         try:
             bar = torch.as_tensor(acceptable, dtype=torch.float64, device=self.x.device)
-            return bar.expand(self.lead).reshape(self.x.shape[:-1])
+            return bar.expand(self.lead).reshape(self.x.shape[:-1]) * self.unit * self.unit
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"acceptable={acceptable!r} must be a cost, or one for each problem.") from error
 

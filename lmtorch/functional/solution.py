@@ -1,5 +1,6 @@
 """What a minimisation found, in scipy's words."""
 
+import sys
 from typing import Any
 
 from scipy.optimize import OptimizeResult
@@ -30,7 +31,6 @@ class Solution(OptimizeResult):
         success: whether a minimum was found, to the tolerances, and certified where the problem is small.
         promise: share of the cost that a model of it without damping still promises at x; NaN where it was not made.
         lost: whether a parameter has lost its influence, (n,) bool, flat.
-        explanation: what was chosen, and why, as a table.
         f_scale: the scale C of the loss; what "mad" estimated, or as given.
         history: reports of all iterations, if asked for.
         starts: of a multi-start, the solutions from all starts, with the batch in front.
@@ -47,3 +47,17 @@ class Solution(OptimizeResult):
         """The status of each problem; of a single one, in a list of one."""
         status: Any = self["status"]
         return [Status(int(s)) for s in (status.tolist() if hasattr(status, "tolist") else [status])]
+
+    def explained(self, text: str) -> None:
+        """Keep what `explain` prints, beside the entries.
+
+        Args:
+            text: a table.
+        """
+        object.__setattr__(self, "_explanation", text)
+
+    def explain(self) -> None:
+        """Print what was chosen, the numbers behind it, and how the run ended."""
+        message = self["message"]
+        ended = message if isinstance(message, str) else f"{len(message)} problems"
+        sys.stdout.write(f"{self.__dict__.get('_explanation', 'nothing is known of how it was found')}\n{ended}\n")
