@@ -31,7 +31,7 @@ from .state import Certificate, State
 from .termination import Status, Tolerances, rounding
 from .working_set import WorkingSet
 
-JUDGED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED, Status.SLOW)
+JUDGED = (Status.GRADIENT, Status.COST, Status.STEP, Status.MINIMUM, Status.STALLED, Status.SLOW)
 ENOUGH = {torch.float64: 1e-8}  # share of the cost that a certified point may still promise
 ENOUGH_COARSE = 1e-5  # the same in coarser dtypes
 LOOSER = 10  # times the user's tolerances, where they ask for less than that
@@ -278,7 +278,7 @@ def _died(state: State, looked: Looked) -> Tensor:
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
     shrunk = (norms <= DEAD * state.begun.norms) & (state.begun.norms > 0)
-    curved = looked.diagonal * reach.square() > (DEAD * length).square()
+    curved = looked.diagonal * reach.square() > DEAD * length.square()
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
     return shrunk & silent & ~curved & (length > 0) & looked.free
 
@@ -322,7 +322,8 @@ def _out_of_reach(problem: Problem, state: State, looked: Looked) -> Tensor:
     assert state.begun is not None
     reach = torch.maximum(state.x.abs(), state.begun.x.abs()).to(looked.norms.dtype)
     least = problem.eps(state.x) * looked.length
-    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= least.square())
+    bent = ROUNDINGS * problem.eps(state.x) * looked.length.square()
+    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= bent)
     silent = silent & looked.free & looked.remains[..., None]
     if not bool(silent.any()):
         return silent

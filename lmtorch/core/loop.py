@@ -18,7 +18,7 @@ from .._masks import seen, select, settled
 from ..damping.base import Model, Outcome, Proposal, gain_ratio
 from ..damping.scaling import More, positive
 from ..linearizations.base import Linearization, optimality, predicted_decrease, single_moves
-from .certificate import certify
+from .certificate import blank, certify
 from .method import Method
 from .polish import polish
 from .problem import Problem
@@ -27,6 +27,7 @@ from .termination import Status, after_trial, at_point, rounding, step_lengths
 from .working_set import WorkingSet
 
 WINDOW = 32  # trials after which the gain is looked at
+FASTER = 1.2  # times the gain before: a run that gathers speed is on its way, and is not given up
 SUFFICIENT = 1e-4  # gain ratio from which a trial is kept, MINPACK's; a cost that merely fails to rise is no gain
 
 
@@ -50,9 +51,14 @@ def descend(
     """
     state, model = linearize(problem, method, state)
     if state.begun is None or single:
-        state = state._replace(begun=Begun(state.x, model.linearization.cost, _largest_norms(method, state, model)))
+        state = state._replace(
+            begun=Begun(
+                state.x, model.linearization.cost, _largest_norms(method, state, model.linearization.column_norms)
+            )
+        )
+    state = state._replace(certificate=blank(state.x) if method.certify else None)
     before = model.linearization.cost
-    pace = Pace(before, torch.zeros_like(before, dtype=torch.int64))
+    pace = Pace(before, torch.ones_like(before), torch.zeros_like(before, dtype=torch.int64))
     whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
     for number in range(trials):
         assert state.status is not None
@@ -84,20 +90,23 @@ def descend(
     state = working.all(state)
     assert state.status is not None
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
+    assert state.begun is not None
+    state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
     state = polish(whole, method, state) if method.polish else state
     return certify(whole, method, state) if method.certify else state
 
 
-def _largest_norms(method: Method, state: State, model: Model) -> Tensor:
-    """‖J e_j‖ at the start of a run; the largest so far, where D has kept it from earlier steps of an optimizer."""
+def _largest_norms(method: Method, state: State, norms: Tensor) -> Tensor:
+    """The largest ‖J e_j‖ that is known: those given, or what D has kept, from the trials before and earlier steps."""
     kept = state.scale if isinstance(method.scaling, More) else None
-    return model.linearization.column_norms if kept is None else kept
+    return norms if kept is None else torch.maximum(norms, kept)
 
 
 class Pace(NamedTuple):
     """How fast the problems gain."""
 
     cost: Tensor  # (...,), when it was looked at last
+    gain: Tensor  # (...,), share of the cost that it had fallen by then
     windows: Tensor  # (...,) int, in a row without a gain worth the while
 
 
@@ -276,7 +285,8 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     """
     assert state.status is not None
     assert state.cost is not None
-    poor = (state.cost > (1 - method.patience) * pace.cost) & (state.status == Status.RUNNING)
+    gain = 1 - state.cost / pace.cost
+    poor = (gain < method.patience) & (gain <= FASTER * pace.gain) & (state.status == Status.RUNNING)
     windows = torch.where(poor, pace.windows + 1, 0)
     status = torch.where(windows >= method.windows, Status.SLOW, state.status)
     cost = state.cost
@@ -286,7 +296,7 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
         there = poor & (hurried.status > 0)
         status = torch.where(there, hurried.status, status)
         state = select(there, hurried, state._replace(certificate=hurried.certificate))
-    return state._replace(status=status), Pace(cost, windows)
+    return state._replace(status=status), Pace(cost, gain, windows)
 
 
 def flags(state: State) -> tuple[bool, int]:

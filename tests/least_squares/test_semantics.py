@@ -282,13 +282,16 @@ def test_a_start_on_its_bound_is_left_to_the_inside() -> None:
     assert solution.cost <= theirs.cost * (1 + 1e-6)
 
 
-def test_a_minimum_where_the_jacobian_vanishes_and_residuals_remain_is_found_but_not_called_success() -> None:
-    # scipy says success by ftol. Nothing tells this point from a plateau where the fit has lost its parameters.
-    solution = least_squares(lifted, 2.0)
-    np.testing.assert_allclose(solution.x, 0, atol=1e-9)
+@pytest.mark.parametrize(
+    "jac", [None, "2-point", "3-point", lifted_jacobian], ids=["exact", "2-point", "3-point", "given"]
+)
+def test_a_minimum_where_the_jacobian_vanishes_and_residuals_remain_is_a_success(jac: Any) -> None:
+    # no cosine tells this point from a plateau where the fit has lost its parameters; its curvature does
+    solution = least_squares(lifted, 2.0, jac)
+    np.testing.assert_allclose(solution.x, 0, atol=1e-7)
     assert solution.cost == 12.5
-    assert solution.status in (Status.STALLED, Status.FLAT)
-    assert not solution.success
+    assert solution.status is Status.MINIMUM
+    assert solution.success
 
 
 def test_a_warning_points_to_the_line_that_called() -> None:
