@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._errors import InputError, level
 from ..core.termination import Status
-from ..functional.calling import to_array
+from ..functional.calling import LARGEST, SMALLEST, to_array
 from ..functional.scale import NORMAL
 from ..functional.solution import Solution
 from ..losses.robust import Robust
@@ -91,9 +91,17 @@ class Inference:
         return mask != 0
 
     @cached_property
+    def unit(self) -> float:
+        """A power of two by which rows are multiplied where their squares are no numbers, for errors of any size."""
+        size = float(torch.as_tensor(self.solution.jac).detach().abs().nan_to_num(posinf=0.0).amax())
+        if self.loss is not None or not size > 0 or SMALLEST <= size <= LARGEST:
+            return 1.0
+        return 2.0 ** -round(math.log2(size))
+
+    @cached_property
     def covariance(self) -> Covariance:
         """Of the variables, without σ̂²."""
-        jacobian = torch.as_tensor(self.solution.jac).detach().double()
+        jacobian = self.unit * torch.as_tensor(self.solution.jac).detach().double()
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
@@ -117,8 +125,13 @@ class Inference:
 
     @cached_property
     def factor(self) -> Tensor:
-        """What `covariance` is to be multiplied by, (...,): σ̂², which a sandwich has inside."""
-        return self.variance if self.loss is None else torch.where(self.variance.isinf(), torch.inf, 1.0)
+        """What `covariance` is to be multiplied by, (...,): σ̂² in its unit, which a sandwich has inside."""
+        if self.loss is not None:
+            return torch.where(self.variance.isinf(), torch.inf, 1.0)
+        if self.absolute:
+            return self.variance * self.unit * self.unit
+        chisqr = (self.unit * self.residual.double()).square().sum(-1)
+        return torch.where(self.freedom > 0, chisqr / self.freedom.clamp(min=1), torch.inf)
 
     @cached_property
     def ucov(self) -> Tensor:

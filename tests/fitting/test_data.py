@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import OptimizeWarning
 from torch import Tensor
 from torch.autograd import gradcheck
 

@@ -1,4 +1,4 @@
-"""What may be said of the end of a run: each case was once a success that was none, or a minimum that was no success."""
+"""What may be said of the end of a run: each case was once a success that was none, or a minimum called a failure."""
 
 from typing import Any
 
@@ -30,7 +30,6 @@ def at(cost: float, known: float) -> bool:
     return abs(cost - known) <= 1e-6 * known + 1e-12
 
 
-@pytest.mark.slow
 def test_defaults_find_the_classical_minima_from_near_and_far_and_never_claim_another_place() -> None:
     lowest, false = 0, []
     for name in FITS:
@@ -283,6 +282,7 @@ def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient
     assert solution.cost == pytest.approx(0.5 * np.sum((t - y) ** 2), rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # trials that overflow are refused
 def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     x = np.linspace(1, 10, 100)
     y = 3.0 - 0.05 * x + 0.1 * np.sin(5 * x)  # the best slope, e^−p₁, is negative
