@@ -95,7 +95,8 @@ def least_squares(
         tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`, `workers`).
         tr_options: ignored.
         jac_sparsity: ignored.
-        max_nfev: evaluations of the residuals at most, those of finite differences not counted. Default: 1000.
+        max_nfev: evaluations of the residuals at most, of all runs together, those of finite differences not counted.
+            Default: 1000 for each run, and of a black box for all.
         verbose: 0 silent, 1 the end, 2 a row for every iteration.
         args: further arguments of fun and jac.
         kwargs: keyword arguments of both.
@@ -204,7 +205,8 @@ def least_squares(
                 block=len(setup.x) if watched else setup.block,
                 estimate=setup.estimate,
                 opinions=opinions,
-                in_all=None if max_nfev is None else trials,
+                # a black box is evaluated n times for each Jacobian, and may be slow: its runs share the default
+                in_all=trials if max_nfev is not None or found.black_box else None,
                 acceptable=setup.bar(acceptable),
                 watcher=watcher,
                 limit=memory_limit,

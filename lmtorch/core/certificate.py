@@ -37,7 +37,8 @@ ENOUGH_COARSE = 1e-5  # the same in coarser dtypes
 LOOSER = 10  # times the user's tolerances, where they ask for less than that
 ROUNDINGS = 16  # times its rounding error: a gradient, curvature or cost below that counts as zero
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
-DEAD = 1e-7  # a lost column is below this share of its first norm, and moves the residuals by less than this share
+SHRUNK = 1e-5  # of its largest norm, below which a column may be lost
+DEAD = 1e-7  # of the residuals, by less than which moving a lost parameter by all of itself changes them
 INVOLVED = 1e-3  # squared entry of a null vector from which its parameter takes part in it
 FAR = 1e4  # times its start, a parameter has run away
 FINE_ENOUGH = 1e-12  # round-off up to which a null direction can be told from a weak one
@@ -207,6 +208,8 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
     newton = -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
     noise = rounding(model, wide, eps)
+    if doubted:
+        noise = torch.maximum(noise, length[..., 0] * problem.trembling(x))
     remains = finite & (model.cost > ROUNDINGS * noise)
     looked = Looked(
         model.cost, noise, length, model.column_norms, error, diagonal, values, vectors, floor, free, remains
@@ -277,7 +280,7 @@ def _died(state: State, looked: Looked) -> Tensor:
     assert state.begun is not None
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
-    shrunk = (norms <= DEAD * state.begun.norms) & (state.begun.norms > 0)
+    shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
     curved = looked.diagonal * reach.square() > DEAD * length.square()
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
     return shrunk & silent & ~curved & (length > 0) & looked.free

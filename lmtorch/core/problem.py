@@ -20,6 +20,7 @@ from ..residuals.base import Part, Residual
 from .bounds import Bounds
 
 TENTH = 0.1  # of a step
+FEW = 4  # units of the last digit, by which parameters are moved to see how far round-off alone moves the residuals
 
 
 @dataclass(frozen=True)
@@ -111,23 +112,38 @@ class Problem:
             return None
         moves = torch.diag_embed(step)
 
-        def at(point: Tensor) -> Tensor:
-            params = self.residual.params(point)
-            with self.residual.replay():
-                values = [self.source.evaluate(part, params) for part in self.residual.parts()]
-            return torch.cat(values, -1).to(self.dtype)
-
-        middle = at(x)
-        ahead = [at(x + moves[..., i, :]) for i in range(n)]
+        middle = self._residuals(x)
+        ahead = [self._residuals(x + moves[..., i, :]) for i in range(n)]
         weights = self.loss.influence(middle)
         found = torch.zeros(*x.shape, n, dtype=self.dtype, device=x.device)
         for i in range(n):
             for j in range(i + 1):
-                far = at(x - moves[..., i, :]) if i == j else at(x + moves[..., i, :] + moves[..., j, :])
+                both = -moves[..., i, :] if i == j else moves[..., i, :] + moves[..., j, :]
+                far = self._residuals(x + both)
                 bend = ahead[i] + far - 2 * middle if i == j else far - ahead[i] - ahead[j] + middle
                 entry = (weights * bend).sum(-1) / (step[..., i] * step[..., j]).to(self.dtype)
                 found[..., i, j] = found[..., j, i] = entry
         return found
+
+    def trembling(self, x: Tensor) -> Tensor:
+        """How far the residuals move, ‖Δr‖ (...,), when every parameter is moved by a few units of its last digit.
+
+        A black box may be noisier than round-off alone would have it.
+
+        Reference: Moré & Wild, Estimating computational noise (2011).
+        """
+        moved = x * (1 + FEW * self.eps(x))
+        if self.bounds is not None:
+            moved = self.bounds.project(moved.to(self.dtype)).to(x.dtype)
+        here, there = self._residuals(x), self._residuals(moved)
+        return torch.linalg.vector_norm((there - here).nan_to_num(), dim=-1)
+
+    def _residuals(self, x: Tensor) -> Tensor:
+        """r(x) of all parts, (..., m)."""
+        params = self.residual.params(x)
+        with self.residual.replay():
+            values = [self.source.evaluate(part, params) for part in self.residual.parts()]
+        return torch.cat(values, -1).to(self.dtype)
 
     def _share_of_hessian(self, part: Part, params: Params) -> Curved | None:
         """What the rows of one part add to the Hessian and the gradient."""
