@@ -90,9 +90,11 @@ def ask(
         if not bool(doubt.any()):
             continue
         assert heard.state.trials is not None
-        left = trials if in_all is None else in_all - int(heard.state.trials.amax())
+        patient = not opinion.method.patience  # it gets what the first run has left, lest nothing ever end
+        shared = trials if patient and in_all is None else in_all
+        left = trials if shared is None else shared - int(torch.where(doubt, heard.state.trials, 0).amax())
         if left <= 0:
-            break
+            continue
         heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, watch)
     if acceptable is None:
         return heard
