@@ -1,0 +1,139 @@
+"""What is seen at a point without damping: curvature, what a model of second order still promises, lost parameters.
+
+Parameters are measured in units in which every curvature is at most about one. The curvature is that of the exact
+Hessian of the cost, by reverse mode twice, where it can be had and agrees with J; elsewhere JᵀJ, and where that leaves
+a doubt about a black box, with differences of second order.
+
+Reference: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..jacobians.base import GROSS
+from ..linearizations.base import Linearization
+from .influence import FINE_ENOUGH, ROUNDINGS, Looked, lost
+from .method import Method
+from .problem import Problem
+from .state import State
+from .termination import rounding
+
+EXACT = 64  # parameters up to which the Hessian is made: a reverse pass through the gradient for each
+ENTRIES = 2**24  # of a Jacobian up to which the Hessian is made
+DIFFERENCED = 8  # parameters up to which a black box is asked for second differences, (n + 1)(n + 2)/2 evaluations
+
+
+class Evidence(NamedTuple):
+    """What is seen at a point, without damping."""
+
+    cost: Tensor  # (...,)
+    gradient: Tensor  # (..., n), of the variables that may move
+    units: Tensor  # (..., n), by which the gradient was divided
+    noise: Tensor  # (...,), rounding error of the cost
+    decrement: Tensor  # (...,), in units of the cost; infinite where nothing can be said
+    lowest: Tensor  # (...,), smallest curvature
+    downward: Tensor  # (..., n), the direction of it, of length one in the units
+    newton: Tensor  # (..., n), step to the minimum of the quadratic model
+    lost: Tensor  # (..., n) bool
+    blind: Tensor  # (...,) bool
+    flat: Tensor  # (...,) bool: gradient and curvature are zero
+    exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
+    norms: Tensor  # (..., n), ‖J e_j‖ of all variables
+
+    @property
+    def promise(self) -> Tensor:
+        """The decrement as a share of the cost, (...,); zero where both are."""
+        return torch.where(self.decrement > 0, self.decrement / self.cost, 0.0)
+
+
+def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Evidence:
+    """Look at the point where a run has ended; once more, and more closely, if a first look has left a doubt."""
+    x = state.x
+    assert state.begun is not None
+    whole = problem.model(x)
+    free = problem.free(x, whole.gradient)
+    model = whole.freeze(free)
+    wide = x.to(problem.dtype)
+    length = (2 * model.cost).sqrt().to(problem.dtype)[..., None]  # ‖r‖, (..., 1)
+    size = torch.maximum(x.abs(), state.begun.x.abs())
+    size = torch.where(size > 0, size, 1.0)
+    matrix, exact = _curvature(problem, x, whole, length, size, doubted)
+    matrix = torch.where(free[..., :, None] & free[..., None, :], matrix, 0.0)
+
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1).abs()
+    units = torch.maximum(model.column_norms, diagonal.sqrt())
+    units = torch.where(units > 0, units, 1.0)
+    scaled = matrix / units[..., :, None] / units[..., None, :]
+    slope = model.gradient / units
+    finite = scaled.isfinite().all(-1).all(-1) & slope.isfinite().all(-1)
+    identity = torch.eye(x.shape[-1], dtype=scaled.dtype, device=x.device)
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], scaled, identity))
+
+    eps = problem.eps(x)
+    along = (vectors.mT @ slope[..., None])[..., 0]
+    error = _column_error(method, model, wide)
+    unclear = ROUNDINGS * eps * _carried(model, wide) + length * (ROUNDINGS * method.slopes + error / units)
+    unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
+    along = torch.where(along.abs() > unclear, along, 0.0)
+    floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
+    decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
+    newton = -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
+    noise = rounding(model, wide, eps)
+    if doubted:
+        noise = torch.maximum(noise, length[..., 0] * problem.trembling(x))
+    remains = finite & (model.cost > ROUNDINGS * noise)
+    looked = Looked(
+        model.cost, noise, length, model.column_norms, error, diagonal, values, vectors, floor, free, remains
+    )
+    return Evidence(
+        cost=model.cost,
+        gradient=model.gradient,
+        norms=whole.column_norms,
+        units=units,
+        noise=noise,
+        decrement=torch.where(finite, decrement, torch.inf),
+        lowest=torch.where(finite, values[..., 0], -torch.inf).to(model.cost.dtype),
+        downward=(vectors[..., 0] / units).to(x.dtype),
+        newton=torch.where(finite[..., None], newton, 0.0),
+        lost=lost(problem, state, looked),
+        blind=remains & ((values <= floor).sum(-1) > (~free).sum(-1)) & (eps > FINE_ENOUGH),
+        flat=(matrix == 0).all(-1).all(-1) & (model.gradient == 0).all(-1) & free.any(-1),
+        exact=exact,
+    )
+
+
+def _carried(model: Linearization, x: Tensor) -> Tensor:
+    """‖r‖ + ‖J∘x‖, (..., 1): of ε of that size is what rounding x and r costs an entry of the scaled gradient."""
+    length = (2 * model.cost).sqrt().to(x.dtype)[..., None]
+    return length + torch.linalg.vector_norm(model.column_norms * x, dim=-1, keepdim=True)
+
+
+def _column_error(method: Method, model: Linearization, x: Tensor) -> Tensor:
+    """Size of the error of a column by finite differences, (..., n): a column that ought to vanish is nothing else."""
+    return ROUNDINGS * method.slopes * _carried(model, x) / x.abs().clamp(min=1)
+
+
+def _curvature(
+    problem: Problem, x: Tensor, model: Linearization, length: Tensor, size: Tensor, doubted: bool
+) -> tuple[Tensor, Tensor]:
+    """The exact Hessian (..., n, n) where it can be had and agrees with J, elsewhere JᵀJ; and which it is, (...,).
+
+    Of a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second order are added.
+    """
+    normal = model.normal
+    n = x.shape[-1]
+    found = problem.hessian(x) if n <= EXACT and n * problem.residual.rows <= ENTRIES else None
+    if found is None:
+        second = problem.residual_curvature(x, size) if doubted and n <= DIFFERENCED else None
+        if second is not None:  # but for what is only the round-off of its differences
+            effect = second.abs() * size[..., :, None] * size[..., None, :]
+            noise = ROUNDINGS * problem.eps(x) ** 0.5 * length * _carried(model, x.to(problem.dtype))
+            normal = normal + torch.where(effect > noise[..., None], second, 0.0)
+        return normal, torch.zeros_like(model.cost, dtype=torch.bool)
+    # a source of derivatives that is not torch's own may see what torch does not
+    norms = torch.where(model.column_norms > 0, model.column_norms, 1.0)
+    apart = ((found.gradient - model.gradient) / norms).abs().amax(-1, keepdim=True)
+    exact = (found.matrix.isfinite().all(-1).all(-1)) & (apart <= GROSS * length)[..., 0]
+    return torch.where(exact[..., None, None], found.matrix, normal), exact

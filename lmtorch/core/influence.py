@@ -1,0 +1,113 @@
+"""Parameters that have lost their influence where a run has ended: alone, together with others, or before the start.
+
+A fit whose parameter has run to infinity, or began where it changes nothing, sits on a plateau, and every test of
+gradient, cost and step is satisfied there.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..linearizations.base import Linearization
+from .problem import Problem
+from .state import State
+
+ROUNDINGS = 16  # times its rounding error: a gradient, curvature or cost below that counts as zero
+SHRUNK = 1e-5  # of its largest norm, below which a column may be lost
+DEAD = 1e-7  # of the residuals, by less than which moving a lost parameter by all of itself changes them
+INVOLVED = 1e-3  # squared entry of a null vector from which its parameter takes part in it
+FAR = 1e4  # times its start, a parameter has run away
+FINE_ENOUGH = 1e-12  # round-off up to which a null direction can be told from a weak one
+ROOT = 1e-28  # of the cost at the start: so close to a singular root J is deficient as it should be
+ELSEWHERE = (0.0, 0.1, -1.0)  # times the parameters that have no influence: places to look for it
+
+
+class Looked(NamedTuple):
+    """What is seen at a point, before anything is concluded from it."""
+
+    cost: Tensor  # (...,)
+    noise: Tensor  # (...,)
+    length: Tensor  # (..., 1), ‖r‖
+    norms: Tensor  # (..., n), ‖J e_j‖
+    error: Tensor  # (..., n), of the norms, by finite differences
+    diagonal: Tensor  # (..., n), of the curvature
+    values: Tensor  # (..., n), of the scaled curvature, rising
+    vectors: Tensor  # (..., n, n)
+    floor: float  # its round-off
+    free: Tensor  # (..., n) bool
+    remains: Tensor  # (...,) bool: the residuals are not zero
+
+
+def lost(problem: Problem, state: State, looked: Looked) -> Tensor:
+    """Parameters that have lost their influence, (..., n) bool: alone, together with others, or before the start."""
+    return _died(state, looked) | _dependent(problem, state, looked) | _out_of_reach(problem, state, looked)
+
+
+def _died(state: State, looked: Looked) -> Tensor:
+    """Columns of J that have died since the run began, (..., n) bool.
+
+    A column may shrink by many orders of magnitude on the way to a minimum, as that of exp(b t) does. It is lost if,
+    besides, moving the parameter by all of itself would change next to nothing, in first and in second order.
+    """
+    assert state.begun is not None
+    norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
+    reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
+    shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
+    curved = looked.diagonal * reach.square() > DEAD * length.square()
+    silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
+    return shrunk & silent & ~curved & (length > 0) & looked.free
+
+
+def _dependent(problem: Problem, state: State, looked: Looked) -> Tensor:
+    """Parameters that can be changed together without an effect, and could not where the run began, (..., n) bool.
+
+    A model may have such combinations everywhere, a sum of two amplitudes for example, and minima all the same; and
+    there are minima at which J is deficient. What tells a plateau is that there were fewer such combinations at the
+    start, and that one of the parameters has run far away. Round-off hides that in single precision.
+    """
+    null = looked.values <= looked.floor
+    count = null.sum(-1) - (~looked.free).sum(-1)
+    nothing = torch.zeros_like(looked.free)
+    assert state.begun is not None
+    clear = (count > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
+    if problem.eps(state.x) > FINE_ENOUGH or not bool(clear.any()):
+        return nothing
+    before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
+    more = clear & (now > before)
+    share = torch.where(null[..., None, :], looked.vectors.square(), 0.0).sum(-1)
+    involved = (share > INVOLVED) & looked.free
+    begun = state.begun.x.abs()
+    ran = state.x.abs() > FAR * torch.where(begun > 0, begun, 1.0)
+    return (more & (involved & ran).any(-1))[..., None] & involved
+
+
+def _deficiency(model: Linearization, floor: float) -> Tensor:
+    """How many combinations of parameters have no influence to first order, (...,) int."""
+    units = torch.where(model.column_norms > 0, model.column_norms, 1.0)
+    scaled = model.normal / units[..., :, None] / units[..., None, :]
+    finite = scaled.isfinite().all(-1).all(-1)
+    return (torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0)) <= floor).sum(-1)
+
+
+def _out_of_reach(problem: Problem, state: State, looked: Looked) -> Tensor:
+    """Parameters without an influence here that have one elsewhere, (..., n) bool: the start was too far off.
+
+    A parameter that the model does not use has none anywhere, and is left alone.
+    """
+    assert state.begun is not None
+    reach = torch.maximum(state.x.abs(), state.begun.x.abs()).to(looked.norms.dtype)
+    least = problem.eps(state.x) * looked.length
+    bent = ROUNDINGS * problem.eps(state.x) * looked.length.square()
+    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= bent)
+    silent = silent & looked.free & looked.remains[..., None]
+    if not bool(silent.any()):
+        return silent
+    heard = torch.zeros_like(looked.remains)
+    for factor in ELSEWHERE:
+        moved = torch.where(silent, factor * state.x, state.x)
+        if problem.bounds is not None:
+            moved = problem.bounds.project(moved.to(problem.dtype)).to(state.x.dtype)
+        cost = problem.cost(moved)
+        heard = heard | ~((cost - looked.cost).abs() <= ROUNDINGS * looked.noise)
+    return silent & heard[..., None]
