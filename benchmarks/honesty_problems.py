@@ -100,8 +100,8 @@ def _curve(name: str, family: Family, sets: int) -> Group:
             spread = math.log(family.factor)
             start = truth * np.exp(np.random.default_rng([family.seed, i, 1]).uniform(-spread, spread, len(truth)))
         draws.append((x, y, sigma, start, truth))
-    ys, starts, truths = (np.stack([draw[k] for draw in draws]) for k in (1, 3, 4))  # type: ignore[arg-type]
-    sigmas = None if draws[0][2] is None else np.stack([draw[2] for draw in draws])  # type: ignore[arg-type]
+    ys, starts, truths = (np.stack([draw[k] for draw in draws]) for k in (1, 3, 4))
+    sigmas = None if draws[0][2] is None else np.stack([draw[2] for draw in draws])
     x = draws[0][0]
 
     def residual(i: int, p: Array) -> Array:

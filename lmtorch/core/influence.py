@@ -54,7 +54,10 @@ def _died(state: State, looked: Looked) -> Tensor:
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
     shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
-    curved = looked.diagonal * reach.square() > DEAD * length.square()
+    # the move that would have changed the residuals by their own size where the column was largest: of an optimizer,
+    # whose every step begins anew, the last x₀ may be as close to zero as x
+    once = length / torch.where(state.begun.norms > 0, state.begun.norms, torch.inf)
+    curved = looked.diagonal * torch.maximum(reach, once).square() > DEAD * length.square()
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
     return shrunk & silent & ~curved & (length > 0) & looked.free
 
