@@ -25,6 +25,7 @@ BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy 
 
 # ends from which it may go on once the strategy has forgotten what made its steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
+TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
 
 
@@ -34,7 +35,8 @@ class Opinion(NamedTuple):
     name: str  # in a sentence: "Nielsen's damping with Levenberg's scaling"
     method: Method
     restart: bool  # begin where the best run has ended, not where the first began
-    factors: Tensor | None = None  # (n,), by which the start is multiplied
+    factors: Tensor | None = None  # (n,) or (), by which the start is multiplied
+    of_lost: bool = False  # asked only where parameters have no influence
 
 
 class Heard(NamedTuple):
@@ -87,6 +89,9 @@ def ask(
         doubt = doubtful(heard.state, acceptable)
         if opinion.restart:
             doubt = doubt & _goes_on(heard.state, opinion)
+        if opinion.of_lost:
+            assert heard.state.status is not None
+            doubt = doubt & torch.stack([heard.state.status == s for s in TOO_FAR]).any(0)
         if not bool(doubt.any()):
             continue
         assert heard.state.trials is not None

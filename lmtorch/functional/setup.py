@@ -26,6 +26,7 @@ from .probing import Found
 from .starts import Sampler, sample
 from .unknowns import Unknowns
 
+SMALLER = (0.1, 0.01)  # of a start at which parameters have no influence: exponents that were too large
 DECADES = 2.0  # up and down, by which further starts differ in size from a start that nobody chose
 SEED = 0  # of their sizes
 
@@ -119,6 +120,17 @@ class Setup:
         if wanted is False:
             return ()
         ways = [Opinion(other.name, other.method, other.restart) for other in self.plan.alternatives]
+        if ways:
+            ways += [
+                Opinion(
+                    f"a start {round(1 / share)} times as small",
+                    self.plan.method,
+                    False,
+                    torch.tensor(share, dtype=torch.float64),
+                    True,
+                )
+                for share in SMALLER
+            ]
         if ways and wanted is not True:
             rng = np.random.default_rng(SEED)
             for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, self.x.shape[-1])):
