@@ -106,6 +106,8 @@ def ask(
     assert heard.state.cost is not None
     assert heard.state.status is not None
     poor = (heard.state.status > 0) & (heard.state.cost > acceptable)
+    if problem.bounds is not None:  # a wall may be what keeps the fit from a better one: it was the user's wish
+        poor = poor & ~problem.bounds.touched(heard.state.x).any(-1)
     status = torch.where(poor, Status.POOR, heard.state.status)
     return heard._replace(state=heard.state._replace(status=status))
 
@@ -117,7 +119,8 @@ def believable(problem: Problem, x: Tensor, end: Tensor, acceptable: Tensor | No
     before, after = problem.model(x), problem.model(end)
     scale = torch.where(before.column_norms > 0, before.column_norms, 1.0)
     apart = ((after.normal - before.normal) / scale[..., :, None] / scale[..., None, :]).abs().amax((-2, -1))
-    return torch.where(apart <= LINEAR, torch.inf, acceptable)
+    linear = (apart <= LINEAR) & (before.column_norms > 0).all(-1)  # where nothing has an influence, nothing is known
+    return torch.where(linear, torch.inf, acceptable)
 
 
 def doubtful(state: State, acceptable: Tensor | None) -> Tensor:

@@ -132,6 +132,14 @@ def test_a_line_through_the_origin_may_explain_less_than_a_constant() -> None:
     assert fit.rsquared < 0
 
 
+def test_a_wall_that_keeps_a_fit_from_the_data_makes_it_no_poor_one() -> None:
+    # the amplitude is 0.3 at most, where the data ask for 2
+    x = np.linspace(0, 1, 11)
+    fit = curve_fit(lambda x, a, b: a * torch.exp(-b * x), x, 2 * np.exp(-2 * x), bounds=([0, 0], [0.3, 3]))
+    assert fit.success
+    assert fit.rsquared < 0
+
+
 def test_a_batch_says_of_each_fit_that_it_is_poor() -> None:
     fits = curve_fit(wave, T, np.stack([WAVE, np.sin(7.05 * T)]), [7.0])
     assert fits.status[0] == Status.POOR
