@@ -78,6 +78,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
     floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
+    lowest = torch.where(values[..., 0].abs() <= floor, 0.0, values[..., 0])  # round-off has no sign
     decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
     newton = -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
     noise = rounding(model, wide, eps)
@@ -94,7 +95,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         units=units,
         noise=noise,
         decrement=torch.where(finite, decrement, torch.inf),
-        lowest=torch.where(finite, values[..., 0], -torch.inf).to(model.cost.dtype),
+        lowest=torch.where(finite, lowest, -torch.inf).to(model.cost.dtype),
         downward=(vectors[..., 0] / units).to(x.dtype),
         newton=torch.where(finite[..., None], newton, 0.0),
         lost=lost(problem, state, looked),

@@ -47,6 +47,19 @@ class Heard(NamedTuple):
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
 
+class _Told:
+    """A watch that remembers whether it was told to stop."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.stop = False
+
+    def __call__(self, state: State) -> bool:
+        """Pass on what the watch says."""
+        self.stop = self.watch(state)
+        return self.stop
+
+
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> State:
     """Where an opinion begins: at x0 or aside of it, or where the best run has ended, beside a saddle if it is one."""
     if opinion.factors is not None:
@@ -100,7 +113,12 @@ def ask(
         left = trials if shared is None else shared - int(torch.where(doubt, heard.state.trials, 0).amax())
         if left <= 0:
             continue
-        heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, watch)
+        told = watch and _Told(watch)
+        heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
+        if told is not None and told.stop:  # the user's word ends all runs, not this one alone
+            assert heard.state.status is not None
+            status = torch.where(doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status)
+            return heard._replace(state=heard.state._replace(status=status))
     if acceptable is None:
         return heard
     assert heard.state.cost is not None

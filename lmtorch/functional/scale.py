@@ -38,7 +38,7 @@ def with_estimated_scale(
     problem: Problem, robust: Robust, method: Method, x: Tensor, trials: int, watch: Watch | None
 ) -> tuple[Problem, State]:
     """The problem with its C (...,), and where the fit ended."""
-    tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False)
+    tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False, patience=0.0)
     # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
     residual, n = _residual(problem, x), x.shape[-1]
     counted = _counted(problem, residual, x)
