@@ -353,3 +353,24 @@ def test_what_creeps_is_given_up() -> None:
     solution = least_squares(CLASSICAL["beale"].residual, torch.tensor([10.0, 10.0], dtype=F64), second_opinion=False)
     assert solution.status is Status.SLOW
     assert solution.nfev < 500
+
+
+def test_a_callback_that_stops_a_further_run_ends_them_all() -> None:
+    seen = []
+
+    def stop(iterate: Any) -> None:
+        seen.append(iterate.nit)
+        if len(seen) >= 10:  # the first run ends after six
+            raise StopIteration
+
+    solution = least_squares(growth, torch.ones(2, dtype=F64), callback=stop)
+    assert len(seen) == 10
+    assert solution.status is Status.STOPPED
+
+
+def test_in_single_precision_round_off_makes_no_saddle_of_a_combination_without_influence() -> None:
+    t = torch.linspace(0, 4, 30)
+    for seed in range(5):
+        y = 3 * torch.exp(-t) + 0.01 * torch.randn(30, generator=torch.Generator().manual_seed(seed))
+        solution = least_squares(lambda x, y=y: (x[0] + x[1]) * torch.exp(-x[2] * t) - y, torch.ones(3))
+        assert solution.success, solution.message
