@@ -70,6 +70,8 @@ def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
 
     A residual alone may vanish because the start meets the point exactly.
     """
+    if bool((residual != 0).all()):
+        return residual != 0
     model = replace(problem, form=DenseForm(), loss=Linear()).model(x)
     assert isinstance(model, Dense)
     return (residual != 0) | (model.jacobian != 0).any(-1)
