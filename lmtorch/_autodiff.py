@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from ._threads import forward_mode
+
 Params = tuple[Tensor, ...]
 Function = Callable[[Params], Tensor]  # tensors of the parameters -> residuals (..., m)
 
@@ -56,11 +58,12 @@ def push(
     out_dims: Any = (None, 0)  # torch declares integers; None, which it documents, leaves the value without a batch
     pushed = vmap(directional, out_dims=out_dims, randomness="same")
     residual, jacobian = None, None
-    for columns in ranges(n, chunk or n):
-        value, derivatives = pushed(basis(params, batch, columns))
-        if residual is None or jacobian is None:
-            residual, jacobian = value, workspace(value.shape[-1])
-        jacobian[..., columns] = derivatives.movedim(0, -1)
+    with forward_mode():
+        for columns in ranges(n, chunk or n):
+            value, derivatives = pushed(basis(params, batch, columns))
+            if residual is None or jacobian is None:
+                residual, jacobian = value, workspace(value.shape[-1])
+            jacobian[..., columns] = derivatives.movedim(0, -1)
     assert residual is not None
     assert jacobian is not None
     return residual, jacobian
@@ -148,5 +151,6 @@ def second_directional(function: Function, params: Params, direction: Params) ->
         derivative: Tensor = jvp(function, (point,), (direction,))[1]
         return derivative
 
-    second: Tensor = jvp(first, (params,), (direction,))[1]
+    with forward_mode():
+        second: Tensor = jvp(first, (params,), (direction,))[1]
     return second

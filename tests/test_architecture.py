@@ -12,7 +12,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees only the bases of others.
 LAYERS = (
-    ("_masks", "_errors", "_memory", "_outer"),
+    ("_masks", "_errors", "_memory", "_outer", "_threads"),
     ("_autodiff",),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),

@@ -12,6 +12,7 @@ from torch.nn.attention import sdpa_kernel
 from .. import _memory
 from .._autodiff import ranges
 from .._errors import InputError
+from .._threads import forward_mode
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
@@ -219,10 +220,11 @@ def parameter_column(
             derivative: Tensor = torch.func.jvp(cut(function), (tensors,), (direction,))[1]
             return derivative if record else derivative.detach()
 
-        if len(places) == 1:
-            return along(*(v[0] for v in tangents))[None]
-        chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
-        result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
+        with forward_mode():
+            if len(places) == 1:
+                return along(*(v[0] for v in tangents))[None]
+            chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
+            result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
         return result
 
     def reverse() -> Tensor:

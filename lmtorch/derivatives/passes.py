@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._autodiff import ranges
 from .._errors import InputError
+from .._threads import forward_mode
 from .calling import Call, transformed
 from .jets import Jet, Pairing
 from .taylor import expand, history, name_of
@@ -66,9 +67,10 @@ def columns(call: Call, directions: Tensor) -> Tensor:
         derivative: Tensor = jvp(cut(call), (call.x,), (v.expand_as(call.x),))[1]
         return derivative if torch.is_grad_enabled() else derivative.detach()
 
-    if len(directions) == 1:
-        return along(directions[0])[None]
-    result: Tensor = vmap(along, randomness="same")(directions)
+    with forward_mode():
+        if len(directions) == 1:
+            return along(directions[0])[None]
+        result: Tensor = vmap(along, randomness="same")(directions)
     return result
 
 
@@ -177,9 +179,10 @@ def products(call: Call, directions: Tensor) -> Tensor:
         derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if torch.is_grad_enabled() else derivative.detach()
 
-    if len(directions) == 1:
-        return along(directions[0])[None]
-    result: Tensor = vmap(along, randomness="same")(directions)
+    with forward_mode():
+        if len(directions) == 1:
+            return along(directions[0])[None]
+        result: Tensor = vmap(along, randomness="same")(directions)
     return result
 
 

@@ -1,6 +1,5 @@
 """A model, its parameters and its data as one least-squares problem, solved once or a thousand times over."""
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from .._errors import FallbackWarning, InputError
 from .._least_squares import least_squares
+from .._threads import forward_mode, quiet
 from ..functional.calling import to_array
 from ..functional.solution import Solution
 from .data import Data, curve_of
@@ -99,8 +99,7 @@ class Fitter:
         many = u.reshape(-1, u.shape[-1])  # at least one: in a batch values need not be finite
         given = to_array(many) if self.data.numpy else many
         names = self.jac if isinstance(self.jac, str) else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FallbackWarning)  # said when it was fitted
+        with quiet(FallbackWarning):  # said when it was fitted
             # a minimisation that may not take a step: the linear model at u
             found = least_squares(
                 curve,
@@ -145,7 +144,8 @@ class Fitter:
             raise InputError(
                 f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
             )
-        inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(torch.as_tensor(u))
+        with forward_mode():
+            inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(torch.as_tensor(u))
         result = self.whiten(rows.to(inner) @ inner, weights, root)
         return result.numpy() if arrays else result
 

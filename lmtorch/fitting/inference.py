@@ -16,6 +16,7 @@ from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
 from .._errors import InputError, level
+from .._threads import forward_mode
 from ..core.termination import Status
 from ..functional.calling import LARGEST, SMALLEST, to_array
 from ..functional.scale import NORMAL
@@ -117,10 +118,11 @@ class Inference:
         """∂p/∂u, (..., P, n), in float64."""
         parameters, u = self.fitter.parameters, self.u.detach().double()
         start = self.fitter.start.double()
-        columns = [
-            torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
-            for unit in torch.eye(u.shape[-1])
-        ]
+        with forward_mode():
+            columns = [
+                torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
+                for unit in torch.eye(u.shape[-1])
+            ]
         return torch.stack(columns, -1)
 
     @cached_property

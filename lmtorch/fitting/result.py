@@ -1,7 +1,6 @@
 """A fitted curve: parameters with their errors, what they predict, and how well."""
 
 import json
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
 from .._errors import InputError
+from .._threads import quiet
 from ..functional.calling import to_array
 from . import report as reports
 from .bands import Band
@@ -354,8 +354,7 @@ class CurveFit:
             InputError: there is no batch, or no such fit.
         """
         one = self._inference.at(index if isinstance(index, tuple) else (index,))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # of a single fit: here `notes` have it
+        with quiet(OptimizeWarning):  # of a single fit: here `notes` have it
             return CurveFit(one, full_output=self._full)
 
     # ---- inside --------------------------------------------------------------------------------------------------

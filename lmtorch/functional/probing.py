@@ -11,6 +11,7 @@ from torch.func import vmap
 
 from .._autodiff import Params
 from .._errors import FallbackWarning, InputError, level
+from .._threads import quiet
 from ..core.bounds import Bounds
 from ..residuals.probe import Touched
 from .calling import Calling
@@ -52,8 +53,7 @@ def probe(make: Callable[[bool], Calling], exact: bool | None, box: Bounds | Non
     try:
         if exact is False and tensors.unknowns.numpy:
             return _black_box(make, InputError("not tried"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, about tensors that it is given on trial
+        with quiet():  # NumPy warns of tensors that it is given on trial
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
             with torch.enable_grad(), Touched() as touched:
                 residual = tensors.residual(twins, *shares)

@@ -43,10 +43,7 @@ class Ladder:
         blocks = self.current.blocks(part, params, workspace)
         replay = Replay(params[0].device, part.random)
         try:
-            with replay(), warnings.catch_warnings():
-                # torch.func scripts its own decompositions on first use (torch 2.13): where warnings are errors, this
-                # one would look as if the model could not be differentiated
-                warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            with replay():
                 first = Block(*next(blocks))
             if len(self.rungs) > 1 and not self.verified:
                 with replay():
