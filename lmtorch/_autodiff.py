@@ -18,6 +18,25 @@ Params = tuple[Tensor, ...]
 Function = Callable[[Params], Tensor]  # tensors of the parameters -> residuals (..., m)
 
 
+def history(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of autograd from which a tensor comes."""
+    nodes: list[Any] = [tensor.grad_fn]
+    known = {None}
+    while nodes:
+        node = nodes.pop()
+        if node not in known:
+            known.add(node)
+            yield node
+            nodes.extend(following for following, _ in node.next_functions)
+
+
+def signs(like: Tensor) -> Tensor:
+    """±1 at random, the same at every call: what differs anywhere differs in such a sum of it, almost surely."""
+    generator = torch.Generator().manual_seed(like.numel())
+    drawn = torch.randint(0, 2, like.shape, generator=generator, device="cpu")
+    return (2 * drawn - 1).to(like)
+
+
 def ranges(total: int, chunk: int) -> Iterator[slice]:
     """Slices that cover `total` in steps of `chunk`."""
     for start in range(0, total, max(1, chunk)):  # of nothing, chunks of nothing

@@ -4,6 +4,7 @@ Bad input is an `InputError`, raised before any work. What happens inside an ite
 trial) is never an exception: it is a mask, and at last a `Status`.
 """
 
+import linecache
 import sys
 from typing import Any
 
@@ -54,9 +55,31 @@ class FallbackWarning(UserWarning):
     """
 
 
+def from_within(part: str) -> bool:
+    """Whether a part of lmtorch, by the name of its package, is among the callers before the user's own code."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE:
+        if name.startswith(f"lmtorch.{part}"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def level() -> int:
     """The `stacklevel` at which a warning points to the user's line: the nearest outside lmtorch and torch."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
         frame, depth = frame.f_back, depth + 1
     return depth
+
+
+def users_line(error: BaseException) -> str:
+    """The line outside lmtorch and torch that an exception came from, for messages: ", in `F.one_hot(y, 3)`"."""
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_globals.get("__name__", "").split(".")[0] not in INSIDE:
+            code = linecache.getline(frame.f_code.co_filename, trace.tb_lineno, frame.f_globals).strip()
+            line = f", in `{code}`" if code else ""
+        trace = trace.tb_next
+    return line

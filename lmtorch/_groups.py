@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ._errors import InputError
 
@@ -69,8 +70,12 @@ def check_group(group: dict[str, Any]) -> None:
         if not (parameter.is_floating_point() or parameter.is_complex()):
             raise InputError(f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be fitted.")
         lower, upper = group["lower"], group["upper"]
+        if not is_lazy(parameter):  # which has a shape and values when the first step is taken
+            check_values(name, parameter)
         if lower is None and upper is None:
             continue
+        if is_lazy(parameter):
+            raise InputError(f"{name} has no shape yet, and a bound: call the lazy module once on a batch beforehand.")
         if parameter.is_complex():
             raise InputError(f"{name} is complex, which has no order: bounds need real parameters.")
         low, high = (
@@ -87,6 +92,22 @@ def check_group(group: dict[str, Any]) -> None:
         value = parameter.detach()
         if bool(((value < low) | (value > high)).any()):
             raise InputError(f"{name} starts outside its bounds. Move it inside first, for example with clamp_.")
+
+
+def check_values(name: str, parameter: Tensor) -> None:
+    """A parameter that has values which can be flattened.
+
+    Args:
+        name: what to call it.
+        parameter: to be fitted.
+
+    Raises:
+        InputError: it has none yet, or holds them in another way.
+    """
+    if is_lazy(parameter):
+        raise InputError(f"{name} has no shape yet: call the lazy module once on a batch before the first step.")
+    if parameter.layout != torch.strided:
+        raise InputError(f"{name} is {parameter.layout}: only dense parameters can be fitted, parameter.to_dense().")
 
 
 def _fits(shape: torch.Size, onto: torch.Size) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from . import choose
 from ._errors import InputError
+from ._faces import face
 from .choose import Options
 from .damping.base import Damping
 from .functional.calling import Calling
@@ -28,6 +29,7 @@ from .solvers.base import Solver
 CERTIFIED = 512  # parameters up to which the end of a run is looked at: an eigendecomposition of n × n
 
 
+@face
 def least_squares(
     fun: Callable[..., Any],
     x0: Any,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from . import choose
+from ._advice import Batches, of_derivatives, of_rate
 from ._errors import InputError
-from ._groups import check_group, listed, named
+from ._faces import face
+from ._groups import check_group, check_values, listed, named
+from ._state import blank_damping, check_loaded, label, moved
 from ._terms import Closure, Known, Wanted, as_residual, gathered, shape_of
 from .choose import Facts, Options, Plan
 from .core.bounds import Bounds
@@ -30,12 +33,14 @@ from .losses.base import Loss
 from .residuals.closure import RowsChangedError, SampleResidual
 from .residuals.layout import Layout, real
 from .residuals.probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
-from .residuals.swap import ModuleSwap, Swap, TensorSwap, check_swap, combined
+from .residuals.swap import Swap, TensorSwap, combined
 from .residuals.terms import Term, TermsResidual
 from .solvers.base import Solver
 
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 PLANS = 16  # shapes remembered
+OPTIONS = ("lr", "weight_decay", "lower", "upper")  # of a param group
+MISSING: Any = object()  # no closure was passed, not even None
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
@@ -96,6 +101,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         [2.5, 1.3]
     """
 
+    _advised = False  # about derivatives that the closure takes by itself
     _warned = False  # of a Jacobian that fell back: once for each optimizer
 
     def __init__(
@@ -134,6 +140,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._plans: dict[Any, Known] = {}
         self._last: Known | None = None
         self._report: Report | None = None
+        self._batches = Batches()
+        of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
         super().__init__(listed(params), defaults)
 
@@ -185,29 +193,39 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             text = choose.explanation(self._last.plan, tuple(refusals))
         say(text)
 
+    @face
     @torch.no_grad()
     # torch declares a float, or a closure of one; residuals are tensors, and to read the loss would wait for the device
-    def step(self, closure: Closure | Sequence[Any] | None = None, *batch: Any) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any) -> Tensor | None:  # type: ignore[override]
         """One step: linearize, then try until the loss goes down.
 
         Args:
             closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list or dict of tensors.
-                None is a no-op, for `torch.distributed.checkpoint`, which calls so. A tuple is a term: a closure
-                followed by its batch.
+                An explicit None takes no step, it prepares the state: so `torch.distributed.checkpoint` calls it. A
+                tuple is a term: a closure followed by its batch.
             batch: the closure's arguments, with samples in the first dimension of every tensor. The closure is then
                 called with parts of the batch and must return a row of residuals for each sample, which depends on
                 that sample alone; rows stream, so that the whole Jacobian is never held. After a term, further terms,
                 each with samples of its own: `step((equation, inside), (condition, boundary))`.
 
         Returns:
-            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None without
-            a closure.
+            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None if the
+            closure is None.
 
         Raises:
-            InputError: what the closure returned are no residuals, or they depend on no parameter; several terms with
-                a function for their Jacobian.
+            InputError: there is no closure; what it returned are no residuals, or they depend on no parameter; several
+                terms with a function for their Jacobian.
         """
-        return None if closure is None else self._take_step(gathered(closure, batch))
+        if closure is MISSING:
+            raise InputError(
+                "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - y), or "
+                "opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not serve Levenberg–Marquardt: "
+                "leave out loss.backward(), zero_grad() and GradScaler, and call opt.step(closure) itself."
+            )
+        if closure is None:
+            self._prepare_state()
+            return None
+        return self._take_step(gathered(closure, batch))
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
@@ -220,7 +238,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         x = layout.flatten()
         known, fresh = self._prepare(layout, swap, terms, x)
         plan, ladders = known.plan, known.ladders
+        if not self._advised and any(probe.differentiates for probe in known.probes):
+            self._advised = True
+            of_derivatives()
         residual = as_residual(layout, swap, terms, known)
+        self._batches.look([t.samples.tensors for t in terms if t.samples], residual.rows, layout.n)
         problem = self._problem(layout, groups, known, residual, x)
         trials = 1 if resting else self._max_trials
         try:
@@ -232,9 +254,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             if fresh or not isinstance(error, RowsChangedError):
                 raise
             return self._take_step(terms)
-        if self._module is not None and self._module.training and any(True for _ in self._module.buffers()):
-            # evaluations wrote to clones; buffers see one forward pass a step, as in any training loop
-            with residual.replay():
+        assert state.status is not None
+        # the loop has just read from the same queue, so that this read waits for nothing
+        failed = int(state.status) in (Status.NOT_FINITE, Status.REFUSED) and not resting
+        buffers = (*swap.buffers, *residual.replay_.kept)
+        if buffers and not failed:
+            # evaluations left them as they were; they see one forward pass a step, as in any training loop
+            residual.replay_.kept = buffers
+            with residual.replay_(leave=True), torch.enable_grad():
                 for term in terms:
                     term.closure(*term.batch)
         residual.replay_.finish()
@@ -245,7 +272,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders)))
         if plan.share is not None and self._report.gain_ratio < DOUBLING:
-            self._kept["share"] = min(1.0, 2 * self._kept.get("share", plan.share))
+            self._kept["share"] = min(1.0, 2 * (self._kept["share"] or plan.share))
         assert state.trial is not None
         return state.trial.cost
 
@@ -259,6 +286,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             called = group.get("param_names") or [f"group {place}, parameter {i}" for i in range(len(group["params"]))]
             for name, tensor in zip(called, group["params"], strict=True):
                 if tensor.requires_grad and not any(tensor is known for known in tensors):  # torch allows it twice
+                    check_values(name, tensor)
                     tensors.append(tensor)
                     names.append(name)
                     groups.append(group)
@@ -290,7 +318,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             probes = tuple(self._probe(layout, swap, term) for term in terms)
             counts = [None if term.samples is None else term.samples.count for term in terms]
             facts = [
-                Facts(layout.n, probe.rows * (count or 1), count, probe.activations, x.dtype, x.device)
+                Facts(
+                    layout.n,
+                    probe.rows * (count or 1),
+                    count,
+                    probe.activations,
+                    x.dtype,
+                    x.device,
+                    leading=probe.leading,
+                )
                 for probe, count in zip(probes, counts, strict=True)
             ]
             plan = choose.plan(facts, self._options)
@@ -306,13 +342,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """What a closure turns out to be."""
         exact = not callable(self._options.jacobian) and self._options.jacobian not in ("2-point", "3-point")
         if term.samples is None:
-            probe = probe_closure(layout, swap, term.closure, exact)
-        else:
-            probe = probe_samples(layout, swap, term.closure, term.samples, exact)
-        if exact and not probe.random and not isinstance(swap, ModuleSwap):
-            few = () if term.samples is None else term.samples.arguments(term.samples.take(slice(2)))
-            check_swap(layout.tensors, term.closure, few, swap)
-        return probe
+            return probe_closure(layout, swap, term.closure, exact)
+        return probe_samples(layout, swap, term.closure, term.samples, exact)
 
     def _problem(
         self,
@@ -356,7 +387,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def _sample(self, plan: Plan, residual: Term | TermsResidual) -> SampleResidual | TermsResidual | None:
         """The samples that JᵀJ is made of in this step; None: all."""
         terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)
-        share = None if plan.share is None else self._kept.get("share", plan.share)
+        share = None if plan.share is None else self._kept.get("share") or plan.share
         if share is None or share >= 1:
             return None
         generator = torch.Generator().manual_seed(self._seed + self._kept.get("step", 0))
@@ -372,18 +403,39 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @property
     def _kept(self) -> dict[str, Any]:
-        """State that belongs to no parameter, under the first one, where `torch.optim.LBFGS` keeps its own."""
-        kept: dict[str, Any] = self.state[self.param_groups[0]["params"][0]]
+        """State that belongs to no parameter, under one, where `torch.optim.LBFGS` keeps its own.
+
+        It is the first that is not frozen: of others torch's checkpoints take none.
+        """
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        holder = next((p for p in parameters if "step" in self.state.get(p, {})), None)
+        if holder is None:
+            holder = next((p for p in parameters if p.requires_grad), parameters[0])
+        kept: dict[str, Any] = self.state[holder]
         return kept
+
+    def _prepare_state(self) -> None:
+        """Before the first step, the state in the shapes that it will have: what a checkpoint is loaded into."""
+        if self.state:
+            return
+        layout, _ = self._gather()
+        x = layout.flatten()
+        plan = choose.plan([Facts(layout.n, layout.n, layout.n, 0, x.dtype, x.device)], self._options)
+        like = x.new_empty(0, dtype=plan.dtype)
+        self._kept.update(step=0, strategy=0, share=0.0, damping=blank_damping(plan.method.damping, like))
+        for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
+            self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
 
     def _load(self, layout: Layout, plan: Plan, x: Tensor) -> State:
         """The state of the loop at the parameters, with the damping and scaling of the last step."""
         kept = self._kept
+        if not kept.get("step", 0):
+            return State(x)
         known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
         scale = None
         if any(part is not None for part in known):
             scale = layout.vector([0.0 if part is None else part for part in known], 0.0, x.to(plan.dtype))
-        carried = kept.get("damping") if kept.get("strategy") == repr(plan.method.damping) else None
+        carried = kept.get("damping") if kept.get("strategy") == label(plan.method.damping) else None
         return State(x, scale=scale, damping=carried)
 
     def _write(self, layout: Layout, plan: Plan, state: State) -> None:
@@ -392,13 +444,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         assert state.status is not None
         kept = self._kept
         kept["step"] = kept.get("step", 0) + 1
+        kept.setdefault("share", 0.0)  # none yet
         # a NaN says nothing of the scale or damping of the next batch. The loop has just read from the same queue, so
         # that this read waits for nothing
         if int(state.status) == Status.NOT_FINITE:
             return
         for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
             self.state[tensor]["scale"] = scale.clone()
-        kept["strategy"] = repr(plan.method.damping)
+        kept["strategy"] = label(plan.method.damping)
         kept["damping"] = state.damping._asdict()
         torch._foreach_copy_([real(t.detach()) for t in layout.tensors], list(layout.split(state.x)))
 
@@ -407,11 +460,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
         Args:
             state_dict: from `state_dict`, possibly of an optimizer on another device.
+
+        Raises:
+            InputError: it is the state of another optimizer, or of another model. Nothing is changed then.
         """
         loaded = state_dict
 
         def notice(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
             nonlocal loaded
+            check_loaded(state_dict, self.param_groups)
             loaded = state_dict  # as the user's own hooks left it
 
         def restore(_: torch.optim.Optimizer) -> None:
@@ -421,7 +478,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             own = chain.from_iterable(group["params"] for group in self.param_groups)
             for key, parameter in zip(saved, own, strict=True):
                 if key in loaded["state"]:
-                    self.state[parameter] = _moved(loaded["state"][key], parameter.device)
+                    self.state[parameter] = moved(loaded["state"][key], parameter.device)
             self._forget()
 
         last = self.register_load_state_dict_pre_hook(notice)
@@ -437,6 +494,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._plans = {}
         self._last = None
         self._report = None
+        self._batches = Batches()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which name closures of this process."""
@@ -444,15 +502,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, with nothing planned yet."""
+        """Restore, with nothing planned yet; an option that is newer than the state gets its default."""
         super().__setstate__(state)
+        for group in self.param_groups:
+            for option in OPTIONS:
+                group.setdefault(option, self.defaults[option])
         self._forget()
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """A copy of nested dicts of tensors on a device, dtypes kept."""
-    if isinstance(value, Tensor):
-        return value.detach().clone().to(device)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return value

@@ -7,6 +7,7 @@ from ._errors import InputError
 from .choose import Plan
 from .jacobians.ladder import Ladder
 from .residuals.closure import ClosureResidual, SampleResidual
+from .residuals.in_place import InPlaceSwap
 from .residuals.layout import Layout
 from .residuals.probe import Probe
 from .residuals.replay import Replay
@@ -71,11 +72,16 @@ def shape_of(term: Wanted) -> Any:
 
 def as_residual(layout: Layout, swap: Swap, terms: list[Wanted], known: Known) -> Term | TermsResidual:
     """The terms as one residual, which draws the same random numbers in every evaluation of a step."""
-    replay = Replay(layout.tensors[0].device, any(probe.random for probe in known.probes))
+    written = [tensor for probe in known.probes for tensor in probe.written]
+    in_place = any(probe.in_place for probe in known.probes)
+    if in_place:  # it has no copies of them
+        written += swap.buffers
+        swap = InPlaceSwap(layout.tensors)
+    replay = Replay(layout.tensors[0].device, any(probe.random for probe in known.probes), written)
     made: list[Term] = []
     for (closure, _, samples), probe, derivation in zip(terms, known.probes, known.plan.terms, strict=True):
         if samples is None:
-            made.append(ClosureResidual(layout, swap, closure, probe.rows, replay))
+            made.append(ClosureResidual(layout, swap, closure, probe.rows, replay, probe.leading))
         else:
             made.append(SampleResidual(layout, swap, closure, samples, derivation.chunk, probe.rows, replay))
     return made[0] if len(made) == 1 else TermsResidual(made)

@@ -132,6 +132,7 @@ class Facts(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
+    leading: int | None = None  # blocks of rows that may belong to independent samples
 
 
 class Derivation(NamedTuple):
@@ -346,10 +347,14 @@ def _chunks(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, in
     Returns:
         Both, and the numbers behind them.
     """
-    if facts.samples is None:
+    count = facts.samples or facts.leading
+    if count is None:
         return 0, 0, ""
-    k = max(1, facts.residuals // facts.samples)
+    k = max(1, facts.residuals // count)
     row = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize)
+    if facts.samples is None:
+        rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
+        return 0, _even(count, rows), ""
     each = 2 * k * facts.activations
     if _reverse(facts, options):
         rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
@@ -396,6 +401,9 @@ def _sources(facts: Facts, options: Options, chunk: int, rows: int) -> tuple[tup
         rungs = (forward, *rungs)
     if given in ("forward", "reverse"):
         return rungs, "given"
+    if facts.samples is None and facts.leading is not None and facts.leading > 1 and m // facts.leading < n:
+        why = f"{facts.leading} blocks of rows, perhaps of independent samples: {m // facts.leading} VJPs"
+        return (LayerWise(rows), *rungs), why
     what = "residuals" if facts.samples is None else "residuals of a sample"
     if n <= k:
         return rungs, f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"

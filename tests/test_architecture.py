@@ -12,14 +12,15 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees only the bases of others.
 LAYERS = (
-    ("_masks", "_errors", "_memory", "_outer", "_threads"),
+    ("_errors", "_faces", "_masks", "_memory", "_outer", "_threads"),
+    ("_advice",),
     ("_autodiff",),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),
     ("core",),
     ("choose",),
-    ("_groups", "_terms", "functional"),
+    ("_groups", "_state", "_terms", "functional"),
     ("_optimizer", "_least_squares", "derivatives"),
     ("fitting",),
     ("__init__",),

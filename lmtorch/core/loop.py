@@ -149,7 +149,7 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
         damping = method.damping.start(linearization, model.scale, x)._replace(**(state.damping or {}))
     seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
 
-    status = at_point(linearization, method.tolerances)
+    status = at_point(linearization, method.tolerances, whole.column_norms)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:
         status = torch.where((state.status == Status.RUNNING) & ~refused, status, state.status)

@@ -121,11 +121,13 @@ def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tenso
     return torch.where(step == 0, 0.0, step.abs() / beside).amax(-1).to(linearization.cost.dtype)
 
 
-def at_point(linearization: Linearization, tolerances: Tolerances) -> Tensor:
-    """The status of a point by itself, (...,)."""
+def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor) -> Tensor:
+    """The status of a point by itself, (...,); `norms` (..., n) are ‖J e_j‖, those of variables held at bounds too."""
     cost, gradient = linearization.cost, linearization.gradient
     status = torch.full_like(cost, Status.RUNNING, dtype=torch.int64)
     status = torch.where(optimality(linearization) <= tolerances.gradient, Status.GRADIENT, status)
+    # no column of J is orthogonal to anything where all are zero
+    status = torch.where((norms == 0).all(-1), Status.FLAT, status)
     status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
     finite = cost.isfinite() & gradient.isfinite().all(-1) & linearization.column_norms.isfinite().all(-1)
     return torch.where(finite, status, Status.NOT_FINITE)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .. import _memory
 from .._errors import InputError
-from ..residuals.probe import Touched, batch_statistics
+from ..residuals.probe import batch_statistics
+from ..residuals.watching import Touched
 
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")

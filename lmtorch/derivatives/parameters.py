@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 from torch.nn.attention import sdpa_kernel
 
 from .. import _memory
@@ -15,6 +15,7 @@ from .._errors import InputError
 from .._threads import forward_mode
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
+from ..residuals.swap import call_with
 from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
 from .layers import blocks_of_layers
 from .passes import PLAIN, cut, wanted
@@ -70,7 +71,7 @@ def parameter_jacobian(
 
     def rows_of(params: tuple[Tensor, ...], *some: Tensor) -> Tensor:
         """Outputs of the samples, all of them or the one that is asked for, flat, (s, k)."""
-        y = functional_call(model, dict(zip(parameters, params, strict=True)), some)
+        y = call_with(model, dict(zip(parameters, params, strict=True)), some)
         shapes.append(_shape(y, some[0].shape[0]))
         return _chosen(y, output).reshape(some[0].shape[0], -1)
 
@@ -207,7 +208,7 @@ def parameter_column(
     others = {} if record else {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
 
     def function(params: tuple[Tensor, ...]) -> Tensor:
-        return _output(functional_call(model, {**others, **dict(zip(parameters, params, strict=True))}, inputs))
+        return _output(call_with(model, {**others, **dict(zip(parameters, params, strict=True))}, inputs))
 
     tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
     order = list(parameters)

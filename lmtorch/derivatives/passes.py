@@ -16,12 +16,12 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from .._autodiff import ranges
+from .._autodiff import history, ranges
 from .._errors import InputError
 from .._threads import forward_mode
 from .calling import Call, transformed
 from .jets import Jet, Pairing
-from .taylor import expand, history, name_of
+from .taylor import expand, name_of
 
 PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 

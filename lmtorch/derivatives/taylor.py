@@ -20,7 +20,7 @@ References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al.
 network-based variational Monte Carlo with Forward Laplacian (2024), on the collapsed sum.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from .._autodiff import history
 from .jets import Jet, NoRuleError, Pairing, Setting, watched
 from .rules import CONSTANT, RULES
 
@@ -144,18 +145,6 @@ class _Expansion(TorchFunctionMode):
             leaf = getattr(node, "variable", None)  # of AccumulateGrad
             if leaf is not None and self._jet(leaf) is not None:
                 raise NoRuleError("something that torch functions do not show: an autograd.Function, torch.func inside")
-
-
-def history(tensor: Tensor) -> Iterator[Any]:
-    """The nodes of autograd from which a tensor comes."""
-    nodes: list[Any] = [tensor.grad_fn]
-    known = {None}
-    while nodes:
-        node = nodes.pop()
-        if node not in known:
-            known.add(node)
-            yield node
-            nodes.extend(following for following, _ in node.next_functions)
 
 
 def _nested(args: tuple[Any, ...]) -> bool:

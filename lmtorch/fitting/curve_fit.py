@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError, NotConvergedError
+from .._faces import face
 from ..choose import Options
 from ..choose import loss as loss_of
 from ..losses.linear import Linear
@@ -24,6 +25,7 @@ FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler", "a
 STARTS = 8  # further ones, where nobody has chosen the first and it leads nowhere
 
 
+@face
 def curve_fit(
     f: Callable[..., Any] | nn.Module | Sequence[Callable[..., Any]],
     xdata: Any,

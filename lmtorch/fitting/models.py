@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from .._errors import InputError
+from ..residuals.swap import call_with
 
 
 class Model(Protocol):
@@ -211,7 +211,7 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             values |= {name: torch.as_tensor(value).to(values[name]) for name, value in p0.items()}
         if not values:
             raise InputError("the module has no parameters that require gradients: there is nothing to fit.")
-        return OfTensors(lambda x, params: functional_call(f, params, (x,)), values, type(f).__name__)
+        return OfTensors(lambda x, params: call_with(f, params, (x,)), values, type(f).__name__)
     if not callable(f):
         raise InputError(f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module.")
     if isinstance(p0, Mapping):

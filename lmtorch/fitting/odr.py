@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import choose
 from .._errors import InputError, NotConvergedError
+from .._faces import face
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
@@ -120,6 +121,7 @@ class OrthogonalFit(CurveFit):
         raise InputError("the bootstrap of fits with errors in x is not available.")
 
 
+@face
 def odr(
     f: Callable[..., Any] | nn.Module,
     x: Any,

@@ -13,7 +13,7 @@ from .._autodiff import Params
 from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
-from ..residuals.probe import Touched
+from ..residuals.watching import Touched
 from .calling import Calling
 
 WALK = 1e-3  # relative step by which a parameter without a derivative is moved, to see whether it has an influence

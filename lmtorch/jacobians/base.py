@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Params
@@ -11,6 +12,7 @@ from ..residuals.base import Part
 
 # a wrong formula is off by more than this share; what half precision inside the closure costs is less
 GROSS = 0.03
+NOISE = 0.75  # power of ε: share of the largest column to which the smallest ones are known
 
 Workspace = Callable[[int], Tensor]  # rows -> (..., rows, n), to be filled
 
@@ -21,6 +23,24 @@ class Block(NamedTuple):
     residual: Tensor  # (..., rows)
     jacobian: Tensor  # (..., rows, n)
     outer: tuple[Outer, ...] = ()  # columns known to be outer products, in order
+
+
+def disagrees(jacobian: Tensor, weights: Tensor, expected: Tensor, eps: float) -> bool:
+    """Whether Jᵀw is far from what a plain backward pass has found for it, where all is finite.
+
+    The weights are ±1 at random, so that an error E of a column shows as about ‖E‖₂, however smooth it is.
+
+    Args:
+        jacobian: (..., m, n).
+        weights: (m,), or (..., m).
+        expected: (..., n).
+        eps: round-off of the residuals, relative.
+    """
+    found = (jacobian.mT @ weights.to(jacobian.dtype)[..., None])[..., 0]
+    size = torch.linalg.vector_norm(jacobian, dim=-2)
+    allowed = GROSS * size + eps**NOISE * size.amax(-1, keepdim=True)
+    far = (found - expected.to(found.dtype)).abs() > allowed
+    return bool(found.isfinite().all() & far.any())
 
 
 class DescendedError(Exception):

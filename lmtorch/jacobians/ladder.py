@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .._autodiff import Params
-from .._errors import FallbackWarning, InputError, level
+from .._advice import of_inputs
+from .._autodiff import Params, signs
+from .._errors import FallbackWarning, InputError, level, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
-from .base import GROSS, Block, DescendedError, JacobianSource, Workspace
-from .layerwise import NotLayerwiseError
+from .base import GROSS, Block, DescendedError, JacobianSource, Workspace, disagrees
+from .layerwise import LayerWise, NotLayerwiseError
 from .per_sample import PerSample
+
+REASON = 200  # characters of torch's own words
 
 
 class Ladder:
@@ -32,6 +35,7 @@ class Ladder:
         self.refusals: list[str] = []
         self.warned = False
         self.verified = False
+        self._untold = ""
 
     @property
     def current(self) -> JacobianSource:
@@ -41,7 +45,7 @@ class Ladder:
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """Blocks of the rung that serves; or `DescendedError`, after a step down, to begin again with the next."""
         blocks = self.current.blocks(part, params, workspace)
-        replay = Replay(params[0].device, part.random)
+        replay = Replay(params[0].device, part.random, part.kept)
         try:
             with replay():
                 first = Block(*next(blocks))
@@ -61,6 +65,7 @@ class Ladder:
                 raise
             self._descend(error)
             raise DescendedError from error
+        self._tell()
         yield first
         for block in blocks:
             yield Block(*block)
@@ -75,13 +80,18 @@ class Ladder:
         self.refusals.append(f"{refused!r}: {reason}")
         if isinstance(error, NotLayerwiseError):
             return  # a shortcut that does not fit this model, nothing to be warned of
-        if not self.warned:
+        reason, line = reason[:REASON], users_line(error)
+        self._untold = self._untold or f"by {refused!r} does not work for this model ({reason}{line})"
+
+    def _tell(self) -> None:
+        """Warn once of what was refused first, now that it is known what serves, and of what it has seen."""
+        if self._untold and not self.warned:
             self.warned = True
-            warnings.warn(
-                f"the Jacobian by {refused!r} does not work for this model ({reason}); {self.current!r} serves.",
-                FallbackWarning,
-                stacklevel=level(),
-            )
+            warnings.warn(f"the Jacobian {self._untold}; {self.current!r} serves.", FallbackWarning, stacklevel=level())
+        self._untold = ""
+        if isinstance(self.current, LayerWise) and self.current.inputs is not None:
+            of_inputs(self.current.inputs)
+            self.current.inputs = None
 
 
 def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
@@ -102,18 +112,14 @@ def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor
         values.detach()[..., : residual.shape[-1]], residual, rtol=GROSS, atol=GROSS, equal_nan=True
     ):
         raise ArithmeticError("it draws other random numbers than an evaluation of the residuals")
-    weights = torch.arange(1, residual.shape[-1] + 1, device=values.device).to(values.dtype).cos()
+    block = signs(values.detach()[..., : residual.shape[-1]])
     direction = torch.zeros_like(values)
-    direction[..., : residual.shape[-1]] = weights  # the block's rows are the part's first
+    direction[..., : residual.shape[-1]] = block  # the block's rows are the part's first
     try:
         gradients = torch.autograd.grad(values, twins, direction, allow_unused=True, materialize_grads=True)
     except RuntimeError:
         return  # nothing to compare with
-    rows = [g.to_dense().flatten(part.batch) if g.ndim > part.batch else g[..., None] for g in gradients]
-    expected = torch.cat(rows, -1).reshape(-1).to(jacobian.dtype)
-    weights = weights.to(jacobian.dtype)
-    found = (jacobian.mT @ weights).reshape(-1)
-    size = torch.linalg.vector_norm(jacobian, ord=1, dim=-2).reshape(-1) + expected.abs().amax()
-    close = (found - expected).abs() <= GROSS * size
-    if bool(found.isfinite().all() & ~close.all()):
+    columns = [g.to_dense().reshape(*g.shape[: part.batch], -1) for g in gradients]
+    eps = max(torch.finfo(t.dtype).eps for t in (values, *params))
+    if disagrees(jacobian, block, torch.cat(columns, -1), eps):
         raise ArithmeticError("it disagrees with a plain backward pass: some operator's formula is wrong")

@@ -25,12 +25,15 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from .._autodiff import Params, ranges
+from .._autodiff import Params, history, ranges, signs
 from .._outer import Outer
 from ..residuals.base import Part
-from .base import GROSS, Block, Workspace
+from .base import Block, Workspace, disagrees
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
+
+
+FEWEST = 20  # samples from which something can be said of their size
 
 
 class NotLayerwiseError(Exception):
@@ -47,6 +50,7 @@ class LayerWise:
     def __init__(self, chunk: int | None = None) -> None:
         self.chunk = chunk
         self.checked = False
+        self.inputs: Tensor | None = None  # (s, in), of the first layer
 
     def __repr__(self) -> str:
         """As the other sources, which are dataclasses."""
@@ -54,9 +58,9 @@ class LayerWise:
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """One backward pass of the part for each residual of a sample, then rows in chunks that stay in cache."""
-        if part.sample is None:
+        count = part.count
+        if count is None:
             raise NotLayerwiseError("no independent samples")
-        count = part.samples[0].shape[0]
         twins = tuple(p.detach().requires_grad_() for p in params)
         with torch.enable_grad(), Recorder(twins) as recorder:
             residual = part.function(twins)
@@ -66,6 +70,11 @@ class LayerWise:
             raise NotLayerwiseError("a linear layer without the samples in its first dimension")
         if any(place in recorder.elsewhere for layer in recorder.layers for place in (layer.weight, layer.bias)):
             raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
+        if not self.checked:
+            if not _only_in_layers(residual, recorder.layers, twins):
+                raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
+            first = recorder.first
+            self.inputs = first if first is not None and first.ndim == 2 and count >= FEWEST else None
         others = _others(recorder.layers, params)
         beside = _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]  # (m, entries)
         outputs = [layer.output for layer in recorder.layers]
@@ -77,6 +86,8 @@ class LayerWise:
             gradients.append(
                 torch.autograd.grad(residual, outputs, direction.view(-1), retain_graph=True, allow_unused=True)
             )
+        if part.sample is None:  # nobody has looked whether they are independent
+            _check_independence(residual, outputs, gradients, count)
         for chosen in ranges(count, self.chunk or count):
             values = residuals[chosen].reshape(-1)
             rows = workspace(values.shape[0])
@@ -114,11 +125,14 @@ class Recorder(TorchFunctionMode):
         self.places = {id(twin): place for place, twin in enumerate(twins)}
         self.layers: list[_Layer] = []
         self.elsewhere: set[int] = set()  # places of parameters that other functions took
+        self.first: Tensor | None = None  # input of the first linear layer of all
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is linear and self.first is None:
+            self.first = args[0].detach()
         if func is linear and not kwargs and args[1].ndim == 2:
             weight, bias = (self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None))
             if weight >= 0 or bias >= 0:
@@ -218,21 +232,61 @@ def _columns(residual: Tensor, twins: Params, others: dict[int, slice]) -> Tenso
 
 
 def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
-    """The sum of the rows is the gradient of Σ r, which autograd knows whatever the parameters are used for."""
-    ones = torch.zeros_like(residual)
-    ones[: rows.shape[0]] = 1
-    gradients = torch.autograd.grad(residual, twins, ones, retain_graph=True, allow_unused=True, materialize_grads=True)
-    expected = torch.cat([g.reshape(-1) for g in gradients]).to(rows.dtype)
-    found = rows.sum(0)
-    hold(found, expected, torch.linalg.vector_norm(rows, ord=1, dim=0))
+    """A sum of the rows is what autograd knows it to be, whatever the parameters are used for."""
+    weights = signs(residual.detach()[: rows.shape[0]])
+    direction = torch.zeros_like(residual)
+    direction[: rows.shape[0]] = weights
+    gradients = torch.autograd.grad(
+        residual, twins, direction, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    hold(rows, weights, torch.cat([g.reshape(-1) for g in gradients]), torch.finfo(residual.dtype).eps)
 
 
-def hold(found: Tensor, expected: Tensor, size: Tensor) -> None:
-    """The sum of rows against autograd's, where all is finite; `size` is the sum of their entries' magnitudes.
+def hold(rows: Tensor, weights: Tensor, expected: Tensor, eps: float) -> None:
+    """Rowsᵀw against autograd's.
 
     Raises:
         NotLayerwiseError: they differ.
     """
-    near = (found - expected).abs() <= GROSS * (size + expected.abs().amax())
-    if bool(found.isfinite().all()) and not bool(near.all()):
+    if disagrees(rows, weights, expected, eps):
         raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
+
+
+def _only_in_layers(residual: Tensor, layers: list[_Layer], twins: Params) -> bool:
+    """Whether no path leads from the residuals to a parameter but through the layers that were seen.
+
+    An `autograd.Function` takes a weight past every torch function, and a derivative that the closure takes by itself
+    leads back through the layers' backward passes.
+    """
+    uses: dict[int, int] = {}
+    for layer in layers:
+        for place in {layer.weight, layer.bias} - {-1}:
+            uses[place] = uses.get(place, 0) + 1
+    places = {id(twin): place for place, twin in enumerate(twins)}
+    paths: dict[int, int] = {}
+    for node in history(residual):
+        for following, _ in node.next_functions:
+            leaf = places.get(id(getattr(following, "variable", None)))
+            if leaf is not None:
+                paths[leaf] = paths.get(leaf, 0) + 1
+    return all(paths.get(place, 0) <= count for place, count in uses.items())
+
+
+def _check_independence(residual: Tensor, outputs: list[Tensor], gradients: list[Any], count: int) -> None:
+    """Rows of a sample depend on that sample alone: weighted by w, they give gradients weighted by w.
+
+    Raises:
+        NotLayerwiseError: they depend on others.
+    """
+    weights = signs(residual.detach().view(count, -1))
+    weighted = torch.autograd.grad(residual, outputs, weights.view(-1), retain_graph=True, allow_unused=True)
+    for place, found in enumerate(weighted):
+        shares = [(weights[:, k], of[place]) for k, of in enumerate(gradients) if of[place] is not None]
+        if found is None:
+            continue
+        expected, size = torch.zeros_like(found), torch.zeros_like(found)
+        for w, g in shares:
+            expected += w.view(-1, *(1,) * (g.ndim - 1)) * g
+            size += g.abs()
+        if bool((found - expected).abs().amax() > torch.finfo(residual.dtype).eps ** 0.5 * size.amax()):
+            raise NotLayerwiseError("the residuals of a row depend on other rows")

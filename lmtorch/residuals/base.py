@@ -26,8 +26,15 @@ class Part:
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
     random: bool = False  # the function draws random numbers
+    kept: tuple[Tensor, ...] = ()  # what it writes to, and must not leave changed
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
+    leading: int | None = None  # rows are in so many blocks of equal size, which may be of independent samples
+
+    @property
+    def count(self) -> int | None:
+        """How many samples the rows are of; None: there are none."""
+        return self.samples[0].shape[0] if self.sample is not None else self.leading
 
 
 class Residual(Protocol):

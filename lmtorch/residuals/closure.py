@@ -31,14 +31,24 @@ class ClosureResidual:
         closure: returns residuals of any shape.
         rows: m.
         replay: of the random numbers of a step, shared by all terms.
+        leading: the first dimension of the residuals, if they are one tensor.
     """
 
-    def __init__(self, layout: Layout, swap: Swap, closure: Callable[..., Any], rows: int, replay: Replay) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        swap: Swap,
+        closure: Callable[..., Any],
+        rows: int,
+        replay: Replay,
+        leading: int | None = None,
+    ) -> None:
         self.layout = layout
         self.swap = swap
         self.closure = closure
         self.rows = rows
         self.replay_ = replay
+        self.leading = leading
 
     def params(self, x: Tensor) -> Params:
         """Views of x."""
@@ -46,7 +56,7 @@ class ClosureResidual:
 
     def parts(self) -> Iterable[Part]:
         """One."""
-        yield Part(self._function, self._run, random=self.replay_.random)
+        yield Part(self._function, self._run, random=self.replay_.random, kept=self.replay_.kept, leading=self.leading)
 
     def replay(self) -> AbstractContextManager[None]:
         """Around each evaluation."""
@@ -121,6 +131,7 @@ class SampleResidual:
                 sample=self._sample,
                 samples=tensors,
                 random=self.replay_.random,
+                kept=self.replay_.kept,
             )
 
     def replay(self) -> AbstractContextManager[None]:
@@ -134,7 +145,7 @@ class SampleResidual:
     def subset(self, chosen: Tensor) -> "SampleResidual":
         """The same function of some of the samples (by index), which draws numbers of its own."""
         some = self.samples.subset(chosen)
-        replay = Replay(self.replay_.device, self.replay_.random)
+        replay = Replay(self.replay_.device, self.replay_.random, self.replay_.kept)
         return SampleResidual(self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, replay)
 
     def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:

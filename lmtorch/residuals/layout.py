@@ -34,6 +34,8 @@ class Layout:
                     "One step solves for all of them together: bring them to one, or freeze some with "
                     "requires_grad_(False)."
                 )
+        if tensors[0].is_meta:
+            raise InputError(f"{names[0]!r} is on the meta device, where nothing has a value: bring it to another one.")
         self.shapes = [real(t).shape for t in tensors]
         self.sizes = [shape.numel() for shape in self.shapes]
         self.n = sum(self.sizes)

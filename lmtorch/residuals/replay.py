@@ -1,6 +1,6 @@
-"""The same random numbers in every evaluation of a step: dropout draws one mask for a linearization and its trials."""
+"""The same random numbers and buffers in every evaluation of a step: dropout draws one mask for all of its trials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,17 +14,31 @@ class Replay:
         device: whose generator is watched, beside the CPU's.
         random: whether numbers are drawn, if that is known before the first evaluation: sources that draw in an order
             of their own must do so from the first evaluation on.
+        kept: tensors that an evaluation writes to, and that are to be as before after it: running statistics.
     """
 
-    def __init__(self, device: torch.device, random: bool = False) -> None:
+    def __init__(self, device: torch.device, random: bool = False, kept: Sequence[Tensor] = ()) -> None:
         self.device = device
         self.before: list[Tensor] | None = None
         self.after: list[Tensor] | None = None
         self.random = random
+        self.kept = tuple(kept)
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Around one evaluation of all rows."""
+    def __call__(self, leave: bool = False) -> Iterator[None]:
+        """Around one evaluation of all rows; with `leave`, what it writes stays, if it succeeds."""
+        values = [tensor.clone() for tensor in self.kept]
+        try:
+            with self._same_draws():
+                yield
+        except BaseException:
+            self._put_back(values)
+            raise
+        if not leave:
+            self._put_back(values)
+
+    @contextmanager
+    def _same_draws(self) -> Iterator[None]:
         first = self.before is None
         if self.before is None:
             self.before = self._read()
@@ -50,6 +64,11 @@ class Replay:
         """Leave the generators as if nothing had been evaluated."""
         if self.random and self.before is not None:
             self._write(self.before)
+
+    def _put_back(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self.kept, values, strict=True):
+                tensor.copy_(value)
 
     def _read(self) -> list[Tensor]:
         states = [torch.get_rng_state()]

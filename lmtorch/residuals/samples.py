@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -22,6 +23,12 @@ class Samples:
 
     def __init__(self, batch: Sequence[Any]) -> None:
         values, self.spec = _flatten(batch)
+        for value in values:
+            if not isinstance(value, Tensor) and hasattr(value, "__array__") and np.ndim(value):
+                raise InputError(
+                    f"the batch has a {type(value).__name__}, which would not be cut into samples. Convert it: "
+                    "torch.as_tensor(array, dtype=..., device=...), in the dtype and on the device of the model."
+                )
         self.constants = [None if _has_samples(v) else v for v in values]
         self.places = [i for i, v in enumerate(values) if _has_samples(v)]
         self.tensors: tuple[Tensor, ...] = tuple(values[i] for i in self.places)

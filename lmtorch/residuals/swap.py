@@ -5,7 +5,7 @@ A closure sees its parameters through a module it closes over, or as tensors it 
 `TorchFunctionMode`, which swaps each registered tensor wherever it appears among the arguments of a torch function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
-
-from .._errors import InputError
+from torch.utils._pytree import tree_map
 
 
 class Swap(Protocol):
     """Calls with twins in place of the parameters."""
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        """Those of which each call gets copies."""
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """closure(*args), in which each parameter is its twin."""
@@ -37,17 +39,49 @@ class ModuleSwap:
     def __init__(self, module: nn.Module, names: Sequence[str], tensors: Sequence[Tensor] = ()) -> None:
         self.owner = _Owner(module)
         self.module = module
-        self.names = [f"module.{name}" for name in names]
+        everywhere = names_of(module)
+        own = dict(module.named_parameters())
+        self.names = [[f"module.{place}" for place in everywhere[id(own[name])]] for name in names]
         self.direct = TensorSwap(tensors) if tensors else None
+        # a layer that is trained in a model that is not writes to its buffers, too
+        self.training = any(child.training for child in module.modules())
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        """All of a module of which any layer is trained."""
+        return tuple(self.module.buffers()) if self.training else ()
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
-        values: dict[str, Tensor] = dict(zip(self.names, twins, strict=True))
-        if self.module.training:
-            values |= {f"module.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+        values = {place: twin for places, twin in zip(self.names, twins, strict=True) for place in places}
+        if self.training:
+            everywhere = names_of(self.module)
+            for buffer in self.module.buffers():
+                values |= dict.fromkeys((f"module.{place}" for place in everywhere[id(buffer)]), buffer.clone())
         if self.direct is not None:
             closure = partial(self.direct, twins, closure)
-        return functional_call(self.owner, values, (closure, *args))
+        return functional_call(self.owner, values, (closure, *args), tie_weights=False)
+
+
+def call_with(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[Any]) -> Any:
+    """module(*args) with other tensors in place of its parameters, by name, wherever the module holds them."""
+    everywhere, own = names_of(module), dict(module.named_parameters(remove_duplicate=False))
+    expanded = {place: value for name, value in values.items() for place in everywhere[id(own[name])]}
+    return functional_call(module, expanded, tuple(args), tie_weights=False)
+
+
+def names_of(module: nn.Module) -> dict[int, list[str]]:
+    """Under which names each parameter and buffer, by id, is held; once for a child that appears at several places.
+
+    `functional_call` itself ties weights by all their names, and leaves the replacement behind in a child that has
+    several (torch 2.13).
+    """
+    found: dict[int, list[str]] = {}
+    for prefix, child in module.named_modules():
+        for name, tensor in (*child._parameters.items(), *child._buffers.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), []).append(f"{prefix}.{name}" if prefix else name)
+    return found
 
 
 class _Owner(nn.Module):
@@ -64,6 +98,8 @@ class _Owner(nn.Module):
 class TensorSwap:
     """For tensors whose module, if any, is not known."""
 
+    buffers: tuple[Tensor, ...] = ()
+
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tuple(tensors)
 
@@ -74,71 +110,6 @@ class TensorSwap:
         return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
 
 
-def check_swap(parameters: Sequence[Tensor], closure: Callable[..., Any], args: tuple[Any, ...], swap: Swap) -> None:
-    """Hold the gradients in the twins to those in the parameters themselves: does the mode see every use of them?
-
-    An `autograd.Function` takes its arguments past every torch function mode.
-
-    Raises:
-        InputError: it does not.
-    """
-
-    def gradients(call: Callable[[], Any], inputs: Sequence[Tensor]) -> list[Tensor]:
-        with torch.enable_grad():
-            leaves = [leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad]
-            sizes.append([leaf.shape for leaf in leaves])
-            total = [torch.view_as_real(leaf).sum() if leaf.is_complex() else leaf.sum() for leaf in leaves]
-        if not total:
-            return []
-        return list(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True))
-
-    sizes: list[list[torch.Size]] = []
-    twins = [t.detach().clone().requires_grad_() for t in parameters]
-    try:
-        mine = gradients(lambda: swap(twins, closure, *args), twins)
-        theirs = gradients(lambda: closure(*args), parameters)
-    except RuntimeError:
-        return  # not to be differentiated like this: nothing to compare with
-    if mine and theirs and sizes[0] != sizes[1]:
-        return  # not the same data at every call, which the next evaluation will say
-    eps = torch.finfo(parameters[0].dtype).eps ** 0.5
-    same = len(mine) == len(theirs) and all(
-        torch.allclose(a.to_dense(), b.to_dense(), rtol=eps, atol=eps, equal_nan=True)
-        for a, b in zip(mine, theirs, strict=True)
-    )
-    if not same:
-        raise InputError(
-            "the parameters act where their values cannot be replaced (an autograd.Function takes them directly, or a "
-            "layer changes its buffers at each call). Pass the module instead of its parameters: "
-            "LevenbergMarquardt(model)."
-        )
-
-
-def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Hold a swapped evaluation to its word: no gradient may lead to the parameters themselves.
-
-    Where one does, their values act past the swap, and their columns of J would silently be zero. Nothing is
-    evaluated for it, and where all is well autograd finds no path and runs no backward pass.
-
-    Raises:
-        InputError: one does.
-    """
-    if not residual.requires_grad:
-        return
-    cotangent = torch.zeros_like(residual)
-    reached: Sequence[Tensor | None] = torch.autograd.grad(
-        residual, parameters, cotangent, retain_graph=True, allow_unused=True
-    )
-    missed = next((name for name, gradient in zip(names, reached, strict=True) if gradient is not None), None)
-    if missed is not None:
-        raise InputError(
-            f"{missed!r} acts where its value cannot be replaced: an autograd.Function takes the tensor itself, or the "
-            "closure uses a result that was computed before the step. Pass the module instead of its parameters, "
-            "LevenbergMarquardt(model); let the closure call the module rather than name its weights; and compute "
-            "inside the closure what depends on the parameters, or detach it."
-        )
-
-
 class BothSwap:
     """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
 
@@ -146,6 +117,7 @@ class BothSwap:
         self.inner = inner
         self.outer = outer
         self.inside = tuple(inside)
+        self.buffers = inner.buffers
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """The tensors' mode around the module's call."""

@@ -139,7 +139,7 @@ def test_with_dropout_and_sampled_curvature_the_gradient_and_trials_see_one_mask
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1)).to(device, F64)
     x = torch.randn(400, 5, dtype=F64, device=device)
     y = x.sum(1, keepdim=True)
-    opt = LevenbergMarquardt(model, curvature="sampled", damping="nielsen", lr=1e-4)
+    opt = LevenbergMarquardt(model, curvature="sampled", damping="nielsen", lr=torch.tensor(1e-4))
     opt.step(lambda x, y: model(x) - y, x, y)
     # so short a step gains its slope, whatever the curvature; another mask changes the loss by percents of itself
     assert opt.report.trials == 1
@@ -232,11 +232,11 @@ class Old(torch.autograd.Function):
 
 def test_a_fallback_warns_once_for_each_optimizer(device):
     model = network(device)
-    x, y = data(device, 30)
+    x, y = data(device, 90)
     opt = LevenbergMarquardt(model)
 
     def train():
-        for rows in (30, 20, 10):  # other shapes are planned anew
+        for rows in (90, 60, 30):  # other shapes are planned anew
             opt.step(lambda x, y: Old.apply(model(x)) - y, x[:rows], y[:rows])
             opt.step(lambda rows=rows: Old.apply(model(x[:rows])) - y[:rows])
 
@@ -258,3 +258,61 @@ def test_explain_prints_the_choice_with_its_numbers(capsys, device):
     text = capsys.readouterr().out
     for word in ("n = 25, m = 200", "200 independent samples", "SVD", "TrustRegion", "More", "jacobian", "VJP", "KiB"):
         assert word in text
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_targets_finer_than_the_model_are_no_coupling_of_samples(seed):
+    # a float32 model sums a batch of two in another order than one sample, and its round-off is that of float32
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(40, 300), nn.Tanh(), nn.Linear(300, 1))
+    x, y = torch.randn(50, 40), torch.randn(50, 1, dtype=F64)
+    opt = LevenbergMarquardt(model)
+    with torch.no_grad():
+        expected = (model(x) - y).square().sum() / 2
+    torch.testing.assert_close(opt.step(lambda x, y: model(x) - y, x, y), expected)
+    assert opt.report.accepted
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_a_model_in_half_precision_inside_is_no_coupling_of_samples():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 300), nn.Tanh(), nn.Linear(300, 1))
+    x, y = torch.randn(50, 40), torch.randn(50, 1)
+
+    def closure(x, y):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(x)
+        return out.float() - y
+
+    opt = LevenbergMarquardt(model)
+    opt.step(closure, x, y)
+    assert opt.report.accepted
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+def test_a_column_less_a_vector_is_told(batch):
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1).to(F64)
+    x, y = torch.randn(12, 2, dtype=F64), torch.randn(12, dtype=F64)
+    opt = LevenbergMarquardt(model)
+    if batch:
+        with pytest.raises(InputError, match=r"A column \(n, 1\) less a vector"):
+            opt.step(lambda x, y: model(x) - y, x, y)
+    else:
+        with pytest.warns(UserWarning, match=r"12 x 12 differences of a column \(12, 1\) and a vector"):
+            opt.step(lambda: model(x) - y)
+
+
+def test_pairs_of_points_are_residuals_like_others():
+    points = torch.linspace(0, 1, 6, dtype=F64)
+    theta = nn.Parameter(torch.ones(1, dtype=F64))
+    LevenbergMarquardt([theta]).step(lambda: theta * (points[:, None] - points[None, :]) - 1)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_arrays_in_the_batch_are_refused_by_name_of_what_to_do(place):
+    model = nn.Linear(2, 1).to(F64)
+    batch = [torch.randn(12, 2, dtype=F64), torch.randn(12, 1, dtype=F64)]
+    batch[place] = batch[place].numpy()
+    with pytest.raises(InputError, match=r"torch\.as_tensor"):
+        LevenbergMarquardt(model).step(lambda x, y: model(torch.as_tensor(x)) - torch.as_tensor(y), *batch)

@@ -272,3 +272,58 @@ def test_half_precision_parameters_may_be_large_beside_their_penalty(device):
     opt = LevenbergMarquardt([theta], weight_decay=1e-3)
     assert opt.step(lambda: theta - 1).isfinite()
     assert opt.report.accepted
+
+
+def test_a_lazy_module_is_fitted_once_it_has_seen_a_batch():
+    model = nn.LazyLinear(1)
+    opt = LevenbergMarquardt(model)
+    x = torch.randn(9, 2)
+    with pytest.raises(InputError, match="call the lazy module once"):
+        opt.step(lambda: model(x))
+    model(x)
+    opt.step(lambda: model(x) - 1)
+    assert opt.report.accepted
+
+
+def test_sparse_and_meta_parameters_are_refused_by_name():
+    with pytest.raises(InputError, match=r"only dense parameters.*to_dense"):
+        LevenbergMarquardt([torch.eye(3).to_sparse().requires_grad_()])
+    model = nn.Linear(2, 1, device="meta")
+    with pytest.raises(InputError, match="meta device"):
+        LevenbergMarquardt(model).step(lambda: model(torch.ones(3, 2, device="meta")))
+
+
+class Twice(nn.Module):
+    """The same child at two places, and the same parameter in two children."""
+
+    def __init__(self):
+        super().__init__()
+        shared = nn.Linear(3, 3)
+        self.body = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), shared, nn.Tanh(), shared, nn.BatchNorm1d(3))
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.again = self.body[-1]
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(self.second(self.again(self.first(self.body(x)).tanh())))
+
+
+@pytest.mark.parametrize("by", ["module", "tensors"])
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_a_child_at_two_places_stays_what_it_is_and_is_trained(by):
+    torch.manual_seed(0)
+    model = Twice().double()
+    x = torch.randn(40, 2, dtype=F64)
+    y = (x[:, :1] * x[:, 1:]).sin()
+    held = dict((*model.named_parameters(), *model.named_buffers()))
+    start = {name: t.detach().clone() for name, t in held.items()}
+    opt = LevenbergMarquardt(model if by == "module" else list(model.parameters()))
+    losses = [opt.step(lambda: model(x) - y).item() for _ in range(8)]
+    assert losses[-1] < 0.2 * losses[0]
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        assert tensor is held[name]
+        assert not torch.equal(tensor, start[name])
+    model.eval()
+    with torch.no_grad():
+        assert (model(x) - y).isfinite().all()

@@ -8,13 +8,14 @@ from itertools import product
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 
-from lmtorch import LevenbergMarquardt
+from lmtorch import InputError, LevenbergMarquardt
 
 F64 = torch.float64
 
@@ -255,13 +256,115 @@ def test_distributed_checkpoints_of_a_fresh_optimizer_change_nothing(device):
     assert training.opt.param_groups[0]["lr"] == 1.0
 
 
-def test_a_step_without_a_closure_is_harmless(device):
-    training = Training(device)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_step_with_none_for_a_closure_is_harmless(steps, device):
+    training, other = Training(device), Training(device)
+    training.run(0, steps)
+    other.run(0, steps)
     before = training.flat()
     assert training.opt.step(closure=None) is None
-    assert training.opt.step() is None
     assert torch.equal(training.flat(), before)
-    assert not training.opt.state
+    assert training.run(steps, 6) == other.run(steps, 6)
+
+
+def test_a_step_without_a_closure_is_refused_as_it_would_train_nothing(device):
+    training = Training(device)
+    (training.model(training.x) - training.y).square().mean().backward()
+    with pytest.raises(InputError, match="step\\(\\) needs a closure that returns the residuals"):
+        training.opt.step()
+
+
+def test_a_scaler_of_gradients_is_refused_as_it_would_train_nothing(device):
+    training = Training(device)
+    scaler = torch.amp.GradScaler(device.type)
+    scaler.scale((training.model(training.x) - training.y).square().mean()).backward()
+    with pytest.raises(InputError, match="GradScaler"):
+        scaler.step(training.opt)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("flattened", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"damping": "nielsen"}, {"damping": "trust_region", "scaling": "more"}], ids=str
+)
+def test_a_distributed_checkpoint_keeps_the_damping(options, flattened, tmp_path, device):
+    form = StateDictOptions(flatten_optimizer_state_dict=flattened)
+    expected = Training(device, **options).run(0, 6)
+    first, second = Training(device, **options), Training(device, **options)
+    first.run(0, 3)
+    save(get_optimizer_state_dict(first.model, first.opt, options=form), checkpoint_id=tmp_path, no_dist=True)
+    template = get_optimizer_state_dict(second.model, second.opt, options=form)
+    load(template, checkpoint_id=tmp_path, no_dist=True)
+    second.model.load_state_dict(first.model.state_dict())
+    set_optimizer_state_dict(second.model, second.opt, template, options=form)
+    assert second.run(3, 6) == expected[3:]
+
+
+def test_the_state_of_another_optimizer_is_refused_and_nothing_is_changed(device):
+    training, other = Training(device), Training(device)
+    training.run(0, 2)
+    for stranger in (torch.optim.Adam(other.model.parameters()), torch.optim.SGD(other.model.parameters(), lr=0.1)):
+        other.model(other.x).sum().backward()
+        stranger.step()
+        held = copy.deepcopy(training.opt.state_dict())
+        with pytest.raises(InputError, match="of another optimizer"):
+            training.opt.load_state_dict(stranger.state_dict())
+        assert same(training.opt.state_dict(), held)
+        training.step(2)
+
+
+def test_the_state_of_another_model_is_refused_and_nothing_is_changed(device):
+    training = Training(device)
+    training.run(0, 2)
+    smaller = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 1)).to(device)
+    other = LevenbergMarquardt(smaller)
+    held = copy.deepcopy(other.state_dict())
+    with pytest.raises(InputError, match="of another model"):
+        other.load_state_dict(training.opt.state_dict())
+    assert same(other.state_dict(), held)
+
+
+@pytest.mark.parametrize("option", ["weight_decay", "lower", "upper"])
+def test_a_checkpoint_older_than_an_option_has_its_default(option, device):
+    through, first, second = (Training(device) for _ in range(3))
+    expected = through.run(0, 6)
+    first.run(0, 3)
+    state = first.opt.state_dict()
+    del state["param_groups"][0][option]
+    second.model.load_state_dict(first.model.state_dict())
+    second.opt.load_state_dict(state)
+    assert second.run(3, 6) == expected[3:]
+
+
+@pytest.mark.parametrize("scheduler", [torch.optim.lr_scheduler.CyclicLR, torch.optim.lr_scheduler.OneCycleLR])
+def test_schedulers_that_cycle_the_momentum_say_how_to_leave_it_out(scheduler, device):
+    rates = {"max_lr": 1.0} | ({"base_lr": 0.5} if "Cyclic" in scheduler.__name__ else {"total_steps": 4})
+    with pytest.raises(ValueError, match="cycle_momentum"):
+        scheduler(Training(device).opt, **rates)
+    training = Training(device)
+    schedule = scheduler(training.opt, cycle_momentum=False, **rates)
+    for k in range(3):
+        training.step(k)
+        schedule.step()
+
+
+def test_a_step_may_be_compiled_or_called_in_inference_mode(device):
+    plain, compiled, inferred = (Training(device) for _ in range(3))
+    expected = plain.run(0, 4)
+    step = torch.compile(compiled.opt.step, backend="eager")
+    assert [step(lambda x, y: compiled.model(x) - y, *rows(compiled, k)).item() for k in range(4)] == expected
+    with torch.inference_mode():
+        found = [
+            inferred.opt.step(lambda x, y: inferred.model(x) - y, *(t * 1 for t in rows(inferred, k))).item()
+            for k in range(4)
+        ]
+    assert found == expected
+    assert torch.equal(inferred.flat(), plain.flat())
+
+
+def rows(training, k):
+    chosen = slice(24 * (k % 4), 24 * (k % 4) + 24)
+    return training.x[chosen], training.y[chosen]
 
 
 def test_names_of_parameters_are_in_the_state_dict(device):

@@ -1,0 +1,123 @@
+"""What a closure does while it runs: memory, precision, what it writes to, and habits that cost its user dearly."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .._errors import InputError, from_within
+
+DIFFERENCES = (torch.ops.aten.sub.Tensor, torch.ops.aten.rsub.Tensor)
+# they write to running statistics without a word of it in their schema (torch 2.13)
+STATISTICS = ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
+
+
+class Touched(TorchDispatchMode):
+    """Looks at every operator.
+
+    Attributes:
+        bytes: of everything that operators return.
+        precision: the coarsest floating-point dtype among it.
+        written: tensors that were there before and are written to, with copies of what they were.
+        spread: entries of the differences of a column (n, 1) and a vector (n,), which are n × n.
+    """
+
+    def __init__(self) -> None:
+        start: Callable[[TorchDispatchMode], None] = TorchDispatchMode.__init__  # torch 2.13 has no types for it
+        start(self)
+        self.bytes = 0
+        self.precision: torch.dtype | None = None
+        self.written: list[tuple[Tensor, Tensor]] = []
+        self.spread: set[int] = set()
+        self._made: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in _targets(func, args, kwargs):
+            place = _storage(tensor)
+            if place is not None and place not in self._made:
+                self._made.add(place)
+                self.written.append((tensor.detach(), tensor.detach().clone()))
+        result = func(*args, **kwargs)
+        if func in DIFFERENCES and _column_and_vector(args):
+            self.spread.add(result.numel())
+        for leaf in tree_leaves(result):
+            if not isinstance(leaf, Tensor):
+                continue
+            if leaf.is_floating_point() and (self.precision is None or _eps(leaf.dtype) > _eps(self.precision)):
+                self.precision = leaf.dtype
+            if leaf._base is None:
+                self.bytes += leaf.numel() * leaf.element_size()
+            place = _storage(leaf)
+            if place is not None:
+                self._made.add(place)
+        return result
+
+    def undo(self) -> None:
+        """Put back what was written to."""
+        with torch.no_grad():
+            for tensor, value in self.written:
+                tensor.copy_(value)
+
+
+class Habits(TorchFunctionMode):
+    """Looks at what other optimizers' closures do.
+
+    Attributes:
+        differentiates: the closure calls `torch.autograd.grad`, as residuals of differential equations do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.differentiates = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.backward:
+            raise InputError(
+                "the closure calls backward(). Levenberg–Marquardt takes the derivatives of each residual by itself: "
+                "return the residuals, model(x) - y, and leave out the loss, zero_grad() and backward()."
+            )
+        if func is torch.autograd.grad and not from_within("derivatives"):
+            self.differentiates = True
+        return func(*args, **(kwargs or {}))
+
+
+def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operator is about to write to."""
+    schema = func._schema
+    named = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
+    if schema.is_mutable:
+        found = [named.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    elif schema.name.split("::")[1] in STATISTICS and named.get("training", False):
+        found = [named.get("running_mean"), named.get("running_var")]
+    else:
+        return []
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+
+
+def _storage(tensor: Tensor) -> int | None:
+    """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
+    with suppress(NotImplementedError, RuntimeError):
+        return int(tensor.untyped_storage()._cdata)
+    return None
+
+
+def _column_and_vector(args: Sequence[Any]) -> bool:
+    shapes = sorted((tuple(a.shape) for a in args[:2] if isinstance(a, Tensor)), key=len)
+    if [len(shape) for shape in shapes] != [1, 2]:
+        return False
+    (n,), column = shapes
+    return n > 1 and column == (n, 1)
+
+
+def _eps(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps

@@ -1,0 +1,69 @@
+"""A source whose J is wrong is found out by one plain backward pass, however smooth the error is."""
+
+import pytest
+import torch
+from torch import nn
+
+import lmtorch
+from lmtorch import FallbackWarning, LevenbergMarquardt
+from lmtorch.jacobians.base import disagrees
+
+F64 = torch.float64
+
+
+def scaled(t):
+    """Residuals over their own size, which the user holds constant: forward mode in torch does not."""
+
+    def f(p):
+        u = p[0] * torch.exp(-p[1] * t) + p[2]
+        with torch.no_grad():
+            size = u.abs().mean()
+        return u / size - torch.exp(-2 * t)
+
+    return f
+
+
+@pytest.mark.parametrize("m", [10, 100, 300, 1000, 30_000])
+def test_a_scale_that_is_held_constant_is_held_constant_in_j(m):
+    f = scaled(torch.linspace(0, 2, m, dtype=F64))
+    x = torch.tensor([1.0, 1.0, 0.3], dtype=F64)
+    with pytest.warns(FallbackWarning, match="disagrees with a plain backward pass"):
+        found = lmtorch.least_squares(f, x, max_nfev=1).jac
+    p = x.clone().requires_grad_()
+    r = f(p)
+    chosen = range(0, m, max(1, m // 20))
+    exact = torch.stack([torch.autograd.grad(r[i], p, retain_graph=True)[0] for i in chosen])
+    torch.testing.assert_close(found[list(chosen)], exact)
+
+
+@pytest.mark.parametrize("m", [300, 3000])
+def test_the_same_in_the_optimizer(m):
+    f = scaled(torch.linspace(0, 2, m, dtype=F64))
+    p = nn.Parameter(torch.tensor([1.0, 1.0, 0.3], dtype=F64))
+    with pytest.warns(FallbackWarning, match="disagrees with a plain backward pass"):
+        LevenbergMarquardt([p]).step(lambda: f(p))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+@pytest.mark.parametrize("error", ["smooth", "constant", "one row", "a column of zeros", "a small column"])
+def test_what_is_wrong_by_more_than_a_share_disagrees(error, scale):
+    m = 2000
+    t = torch.linspace(0, 1, m, dtype=F64)
+    exact = torch.stack([(-t).exp(), 1 - t.square(), torch.ones_like(t)], 1) * torch.tensor([1.0, 1e-6, 1.0], dtype=F64)
+    wrong = exact.clone()
+    if error == "smooth":
+        wrong[:, 0] *= 1 + 0.3 * t
+    elif error == "constant":
+        wrong[:, 2] *= 0.5
+    elif error == "one row":
+        wrong[7, 0] += 10
+    elif error == "a column of zeros":
+        wrong[:, 0] = 0
+    else:
+        wrong[:, 1] *= 2
+    weights = 2.0 * (torch.rand(m, generator=torch.Generator().manual_seed(0)) > 0.5).to(F64) - 1
+    eps = torch.finfo(F64).eps
+    assert disagrees(scale * wrong, weights, scale * exact.T @ weights, eps)
+    assert not disagrees(scale * exact, weights, scale * exact.T @ weights, eps)
+    rounded = (scale * exact).bfloat16().to(F64)  # what half precision inside the closure costs
+    assert not disagrees(rounded, weights, scale * exact.T @ weights, eps)
