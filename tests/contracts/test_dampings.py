@@ -235,7 +235,7 @@ def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_th
         NielsenState(torch.ones(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)),
         Outcome(*(torch.ones(6, dtype=torch.float64),) * 6)._replace(accepted=torch.ones(6, dtype=torch.bool)),
     )
-    model: Any = Model(None, scale, straight, torch.zeros_like)  # type: ignore[arg-type]
+    model: Any = Model(None, scale, straight, torch.zeros_like)
     step, _, linear = Geodesic(straight).propose(model, state)
     trusted = torch.tensor([True, True, True, False, False, False])
     torch.testing.assert_close(step, velocity + torch.where(trusted[:, None], acceleration / 2, 0.0))
