@@ -58,5 +58,5 @@ class Nielsen:
 def bounded(damping: Tensor) -> Tensor:
     """Away from zero, where it could not grow again, and from infinity."""
     limits = torch.finfo(damping.dtype)
-    damping = torch.where(damping.isfinite(), damping, 1.0)
+    damping = torch.where(damping.isnan(), 1.0, damping)
     return damping.clamp(min=limits.tiny / limits.eps, max=limits.max * limits.eps)

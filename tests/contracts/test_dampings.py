@@ -13,11 +13,11 @@ from lmtorch.core.state import State
 from lmtorch.core.termination import Status, Tolerances
 from lmtorch.damping.base import Damping, Model, Outcome, gain_ratio
 from lmtorch.damping.geodesic import Geodesic
-from lmtorch.damping.marquardt import Marquardt
-from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.marquardt import Marquardt, MarquardtState
+from lmtorch.damping.nielsen import Nielsen, NielsenState, bounded
 from lmtorch.damping.scaling import Levenberg, More, Scaling
 from lmtorch.damping.scaling import Marquardt as CurrentNorms
-from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.damping.trust_region import TrustRegion, multiplier
 from lmtorch.jacobians.forward import Forward
 from lmtorch.losses.linear import Linear
 from lmtorch.residuals.function import FunctionResidual
@@ -209,6 +209,99 @@ def test_a_linear_problem_has_nothing_to_accelerate(inner: Damping) -> None:
     bent = path(problem.residual, x, Geodesic(inner), trials=3)
     for (_, _, mine), (_, _, theirs) in zip(plain, bent, strict=True):
         assert torch.equal(mine.x, theirs.x)
+
+
+class Straight:
+    """A damping that always proposes the same, and a factor whose correction is given."""
+
+    def __init__(self, velocity: Tensor, acceleration: Tensor) -> None:
+        self.velocity, self.acceleration = velocity, acceleration
+
+    def propose(self, model: Model, state: Any) -> tuple[Tensor, Any]:
+        return self.velocity, state
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        return -self.acceleration
+
+
+def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_the_metric_of_d() -> None:
+    # 2‖D a‖/‖D v‖ of the problems of a batch: in the metric of D, in which all of them are ten times what they seem
+    shares = torch.tensor([0.0, 0.5, 0.749, 0.751, 2.0, torch.nan], dtype=torch.float64)
+    velocity = torch.tensor([[10.0, 0.0]], dtype=torch.float64).expand(6, 2)
+    acceleration = torch.stack([torch.zeros(6, dtype=torch.float64), shares / 20], -1)
+    scale = torch.tensor([1.0, 100.0], dtype=torch.float64).expand(6, 2)
+    straight: Any = Straight(velocity, acceleration)
+    state = Nielsen().update(
+        NielsenState(torch.ones(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)),
+        Outcome(*(torch.ones(6, dtype=torch.float64),) * 6)._replace(accepted=torch.ones(6, dtype=torch.bool)),
+    )
+    model: Any = Model(None, scale, straight, torch.zeros_like)
+    step, _, linear = Geodesic(straight).propose(model, state)
+    trusted = torch.tensor([True, True, True, False, False, False])
+    torch.testing.assert_close(step, velocity + torch.where(trusted[:, None], acceleration / 2, 0.0))
+    assert torch.equal(linear, velocity)
+
+
+def test_nielsens_damping_follows_the_formula() -> None:
+    # Madsen & Nielsen (2010), algorithm 6.18: λ and ν after gains ρ, and after refusals in a row
+    ones = torch.ones((), dtype=torch.float64)
+
+    def after(state: NielsenState, ratio: float, accepted: bool) -> NielsenState:
+        outcome = Outcome(*(ones,) * 6)._replace(ratio=ratio * ones, accepted=torch.tensor(accepted))
+        return Nielsen().update(state, outcome)
+
+    start = NielsenState(3 * ones, 8 * ones)
+    for ratio in (0.01, 0.3, 0.5, 0.9, 1.0, 5.0):
+        state = after(start, ratio, True)
+        assert state.damping.item() == pytest.approx(3 * max(1 / 3, 1 - (2 * ratio - 1) ** 3), rel=1e-14)
+        assert state.growth == 2
+    state, damping = NielsenState(3 * ones, 2 * ones), 3.0
+    for growth in (2, 4, 8, 16, 32):
+        assert state.growth == growth
+        state, damping = after(state, -1.0, False), damping * growth
+        assert state.damping.item() == damping
+
+
+@pytest.mark.parametrize("damping", [Nielsen(), Marquardt()], ids=repr)
+@pytest.mark.parametrize("accepted", [False, True], ids=["refused for ever", "accepted for ever"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_damping_can_always_come_back(damping: Any, accepted: bool, dtype: torch.dtype) -> None:
+    ones = torch.ones((), dtype=dtype)
+    outcome = Outcome(*(ones,) * 6)._replace(accepted=torch.tensor(accepted))
+    state = NielsenState(ones, 2 * ones) if isinstance(damping, Nielsen) else MarquardtState(ones)
+    for _ in range(2000):
+        before, state = state, damping.update(state, outcome)
+        assert (state.damping <= before.damping) if accepted else (state.damping >= before.damping)
+    limits = torch.finfo(dtype)
+    assert limits.tiny < state.damping < limits.max  # away from where a product would be zero or infinite
+    assert damping.update(state, outcome._replace(accepted=torch.tensor(not accepted))).damping != state.damping
+
+
+def test_a_damping_that_is_no_number_begins_again_at_one() -> None:
+    assert bounded(torch.tensor([torch.nan, 2.0], dtype=torch.float64)).tolist() == [1.0, 2.0]
+
+
+class Shaky:
+    """JᵀJ = diag(1, 1) with D = I, whose factorisation fails below some λ: p = −g/(1 + λ)."""
+
+    def __init__(self, gradient: Tensor, least: float) -> None:
+        self.size, self.least = torch.linalg.vector_norm(gradient, dim=-1), least
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        failed = damping < self.least
+        length = torch.where(failed, torch.nan, self.size / (1 + damping))
+        return length, -length / (1 + damping)
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-9, 1e-3, 0.1, 1.0], ids=str)
+@pytest.mark.parametrize("guess", [0.0, 1e-6, 5.0], ids=str)
+def test_a_trust_region_is_met_also_where_the_first_factors_fail(least: float, guess: float) -> None:
+    gradient = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    radius = torch.tensor([0.5, 2.0], dtype=torch.float64)  # at λ = 9 and at λ = 1.5
+    factor: Any = Shaky(gradient.expand(2, 2), least)
+    found = multiplier(factor, factor.size, radius, torch.full_like(radius, guess))
+    length, _ = factor.length(found)
+    assert ((length - radius).abs() <= 0.1 * radius * (1 + 1e-12)).all()
 
 
 @dampings

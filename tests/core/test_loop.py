@@ -1,15 +1,28 @@
 """The loop: one problem and many, masks, statuses, and what is carried from call to call."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from lmtorch.core.bounds import Bounds
+from lmtorch.core.loop import attempt, dead_end, linearize, withdraw
+from lmtorch.core.method import Method
+from lmtorch.core.problem import Problem
+from lmtorch.core.state import State
 from lmtorch.core.termination import Status
 from lmtorch.damping.base import Damping
 from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.jacobians.forward import Forward
+from lmtorch.losses.linear import Linear
+from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky
 from lmtorch.solvers.qr import QR
@@ -42,6 +55,9 @@ def test_a_batch_equals_its_problems_one_by_one(damping: Damping, solver: Solver
         torch.testing.assert_close(together.x[place], alone.x, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(together.cost[place], alone.cost, rtol=1e-7, atol=1e-12)
         assert Status(int(together.status[place])).converged == Status(int(alone.status)).converged
+        # whoever is done, or was refused, needs no linear model, though the others do
+        assert together.linearizations[place] == alone.linearizations
+        assert together.trials[place] == alone.trials
 
 
 @dampings
@@ -96,6 +112,60 @@ def test_a_problem_that_is_done_is_not_moved_by_those_that_are_not() -> None:
     assert torch.equal(state.x[0], x[0])
     assert state.status[0] == Status.ZERO
     torch.testing.assert_close(state.x[1], x[0])
+
+
+NAN = torch.nan
+DEAD_ENDS: dict[str, tuple[Any, Any, Any, float, bool]] = {  # norms before and now, x before (now it is 0, 5), cost
+    "alive": ([1.0, 1.0], [1.0, 1.0], [1.0, 4.0], 1.0, False),
+    "a slope that is infinite": ([1.0, 1.0], [torch.inf, 1.0], [1.0, 4.0], 1.0, True),
+    "a slope that is no number": ([1.0, 1.0], [NAN, 1.0], [1.0, 4.0], 1.0, True),
+    "all influence has gone": ([1.0, 1.0], [0.0, 0.0], [1.0, 4.0], 1.0, True),
+    "all influence has gone from a root": ([1.0, 1.0], [0.0, 0.0], [1.0, 4.0], 0.0, False),
+    "there never was any": ([0.0, 0.0], [0.0, 0.0], [1.0, 4.0], 1.0, False),
+    "gone at the bound that it has met": ([1.0, 1.0], [0.0, 1.0], [1.0, 4.0], 1.0, True),
+    "gone at the bound where it was before": ([1.0, 1.0], [0.0, 1.0], [0.0, 4.0], 1.0, False),
+    "never there at the bound that it has met": ([0.0, 1.0], [0.0, 1.0], [1.0, 4.0], 1.0, False),
+    "gone inside the box": ([1.0, 1.0], [1.0, 0.0], [1.0, 4.0], 1.0, False),
+}
+
+
+@pytest.mark.parametrize("case", DEAD_ENDS)
+def test_a_trial_is_a_dead_end_where(case: str) -> None:
+    before, now, was, cost, expected = DEAD_ENDS[case]
+    norms, x = torch.tensor(now, dtype=torch.float64), torch.tensor([0.0, 5.0], dtype=torch.float64)
+    box = Bounds(torch.zeros(2, dtype=torch.float64), torch.full((2,), torch.inf, dtype=torch.float64))
+    problem = Problem(
+        FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64, bounds=box,
+    )  # fmt: skip
+    model: Any = SimpleNamespace(
+        gradient=norms * cost, column_norms=norms, cost=torch.tensor(cost, dtype=torch.float64)
+    )
+    last: Any = SimpleNamespace(x=torch.tensor(was, dtype=torch.float64), norms=torch.tensor(before))
+    assert bool(dead_end(problem, x, model, last)) is expected
+    unbounded = replace(problem, bounds=None)
+    assert bool(dead_end(unbounded, x, model, last)) is (expected and "bound" not in case)
+
+
+@dampings
+def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
+    x = torch.tensor([[0.8, 0.9], [1.1, 1.2]], dtype=torch.float64)
+    problem = Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64)
+    method = Method(SVD(), damping, More())
+    before, model = linearize(problem, method, State(x))
+    after = attempt(problem, method, before, model)
+    assert after.trial is not None
+    assert after.trial.accepted.all()
+    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=after.tried)
+    state = withdraw(method, after, last, torch.tensor([True, False]))
+    assert state.trial is not None
+    assert state.trial.accepted.tolist() == [False, True]
+    assert torch.equal(state.x, torch.stack([x[0], after.x[1]]))
+    # the first has learnt that the step was too long, the second goes on as it was
+    reach = lambda of: of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
+    tried = after.tried.damping
+    radius = tried.radius if hasattr(tried, "radius") else 1 / tried.damping
+    assert reach(state)[0] < radius[0]
+    assert reach(state)[1] == reach(after)[1]
 
 
 def test_too_few_trials_are_said_to_be_refused_not_converged() -> None:

@@ -104,6 +104,11 @@ UNRULED: dict[str, Callable[[Tensor], Tensor]] = {
     "largest singular value": lambda x: torch.linalg.norm(x.reshape(-1, 1, 3).mT * x.reshape(-1, 1, 3), 2, (-2, -1)),
     "einsum of two": lambda x: torch.einsum("bi,bj->bij", x, x**2),
     "norm of another order": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
+    "sum of magnitudes": lambda x: x.norm(1, dim=1),
+    "sum of magnitudes by name": lambda x: torch.norm(x**2 - 1, p=1, dim=1),
+    "third norm by name": lambda x: torch.norm(x, p=3, dim=1, keepdim=True),
+    "third norm, third argument": lambda x: torch.linalg.norm(x, ord=3, dim=-1),
+    "largest magnitude": lambda x: torch.linalg.vector_norm(x, ord=torch.inf, dim=1) ** 3,
     "softmax of a dtype": lambda x: torch.softmax(x, 1, dtype=F64),
     "matrix with vector": lambda x: x @ x[0] if len(x) == 0 else (x @ torch.ones(3, dtype=F64)) ** 2,
     "convolution whose weight is x": lambda x: (

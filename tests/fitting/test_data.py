@@ -97,6 +97,13 @@ def masked_ways() -> dict[str, dict[str, Any]]:
         "omit infinity": {"ydata": np.where(kept, Y, INF), "nan_policy": "omit"},
         "omit x": {"ydata": Y, "xdata": np.where(kept, T, np.nan), "nan_policy": "omit"},
         "sigma": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, INF)},
+        "sigma of zero": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, 0.0), "mask": kept},
+        "sigma of NaN": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, np.nan), "mask": kept},
+        "omit sigma of zero": {
+            "ydata": np.where(kept, Y, np.nan),
+            "sigma": np.where(kept, 1.0, 0.0),
+            "nan_policy": "omit",
+        },
     }
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from lmtorch import CurveFit, InputError, curve_fit
+from lmtorch.fitting.profile import _crossing as crossing
 
 from .setting import (
     CONCENTRATION,
@@ -271,6 +272,27 @@ def test_others_are_kept_inside_their_bounds(side: int) -> None:
     found = fit.profile("b").intervals["b"][side]
     # c leaves its bound on one side, where τ has a kink; scipy approaches a bound from within
     assert found == pytest.approx(end, abs=1e-4 * fit.stderr[1])
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("tau", "between"),
+    [
+        ([0.0, 1.0, 2.0, 3.0], (1.0, 2.0)),
+        ([0.0, 1.2, 0.9, 3.0], (1.0, 3.0)),  # another branch of refits, which is a little worse
+        ([0.0, 1.0, 1.0, 3.0], (1.0, 3.0)),
+        ([0.0, 2.5, 2.2, 2.9], (0.0, 1.0)),  # the first crossing counts
+        ([0.0, 0.5, 1.0, 1.4], (INF, INF)),
+    ],
+    ids=str,
+)
+def test_a_tau_that_is_not_monotonic_has_a_crossing_where_it_first_comes_to_the_limit(
+    tau: list[float], between: tuple[float, float], side: float
+) -> None:
+    theta = np.arange(4.0)
+    pairs = np.stack([side * theta, side * np.array(tau)], 1)
+    found = side * crossing(pairs[np.argsort(pairs[:, 0])], side * 1.5)
+    assert between[0] <= found <= between[1]
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------

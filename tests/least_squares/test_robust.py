@@ -14,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from lmtorch import InputError, Solution, Status, least_squares
+from lmtorch.functional import scale
 from lmtorch.losses.robust import Barron, Robust, cauchy
 
 from ..references import scipy_solution
@@ -254,6 +255,28 @@ def test_data_that_are_met_exactly_but_for_outliers_are_fitted_exactly() -> None
     y[::9] += 1.0
     solution = fit(y, loss="tukey", f_scale="mad")
     torch.testing.assert_close(solution.x, torch.tensor([2.5, 1.3, 0.3], dtype=F64), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_width_of_data_of_which_more_than_half_are_met_exactly_is_positive(n: int, dtype: torch.dtype) -> None:
+    exact = torch.zeros(9, dtype=dtype)
+    outliers = torch.tensor([0, 0, 0, 0, 0, 0, 3, -5, 0.1], dtype=dtype)
+    counted = torch.ones(9, dtype=torch.bool)
+    widths = scale.deviation(torch.stack([exact, outliers]), n, counted.expand(2, 9))
+    assert (widths > 0).all()
+    assert widths[1] < 1e-3  # everything that differs is an outlier
+    assert (1 / widths).isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ["huber", "tukey", "cauchy"])
+def test_a_start_at_data_that_are_met_exactly_but_for_outliers_stays(loss: str) -> None:
+    t = torch.arange(1.0, 11, dtype=F64)
+    y = 2 * t
+    y[::4] += 30.0
+    solution = least_squares(lambda x: x[0] * t - y, torch.tensor([2.0], dtype=F64), loss=loss, f_scale="mad")
+    assert 0 < float(solution.f_scale) < 1e-6
+    assert float(solution.x[0]) == pytest.approx(2, rel=1e-9)
 
 
 def test_least_squares_has_no_scale_to_estimate() -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 import lmtorch
 from lmtorch._outer import Outer
+from lmtorch._terms import as_residual, gathered
+from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.linearizations import kronecker
 from lmtorch.linearizations.kronecker import KroneckerSum, worth_it
 from lmtorch.linearizations.normal import NormalForm
@@ -84,3 +86,32 @@ def test_a_network_takes_the_step_that_its_whole_jacobian_gives(loss: str, outpu
             opt.step(lambda x, y, net=net: net(x) - y, x, y)
         ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("points", ["twice in the network", "two points", "many points"])
+def test_a_weight_that_is_used_twice_is_no_kronecker_product(points: str) -> None:
+    # the sum over its uses is squared, and the products of one use with another are no outer products of a sample
+    matrices = []
+    for solver in ("cholesky", "qr"):
+        torch.manual_seed(0)
+        shared = nn.Linear(12, 12)
+        net = nn.Sequential(nn.Linear(3, 12), nn.Tanh(), shared, nn.Tanh(), nn.Linear(12, 8)).double()
+        if points == "twice in the network":
+            net = nn.Sequential(*net[:4], shared, nn.Tanh(), net[4])
+        x = torch.randn(50, 3, dtype=torch.float64)
+        assert worth_it(12, 12, 8)
+
+        def closure(x: Tensor, net: nn.Module = net) -> Tensor:
+            if points == "two points":
+                return net(x) * net(x.flip(1))
+            return net(x) if points != "many points" else net(x[:, None] * torch.ones(3, 1, dtype=x.dtype)).sum(1)
+
+        opt = lmtorch.LevenbergMarquardt(net, solver=solver, curvature="full")
+        with torch.no_grad():
+            layout, groups = opt._gather()
+            at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
+            known, _ = opt._prepare(layout, swap, terms, at)
+            problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at)
+            assert isinstance(known.ladders[0].current, LayerWise)
+            matrices.append(problem.model(at).normal)
+    torch.testing.assert_close(*matrices, rtol=1e-10, atol=1e-10)

@@ -1,5 +1,7 @@
 """Losses: their derivatives, their rows, and robust fits beside scipy's."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 import lmtorch
-from lmtorch.losses.base import Loss
+from lmtorch.losses.base import Loss, half_sum
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 
@@ -85,6 +87,28 @@ def test_a_cost_is_one_number_for_each_problem_in_float64(loss: Loss, batch: tup
     assert rows.shape == (*batch, 5)
     assert jacobian.shape == (*batch, 5, 2)
     assert rows.dtype == jacobian.dtype == torch.float32
+
+
+@losses
+def test_a_cost_in_float32_is_summed_in_float64(loss: Loss) -> None:
+    # a sum in float32 would drown the ones beside 1e8, and be off by 1e-7 of itself elsewhere
+    r = torch.cat([torch.tensor([1e4]), torch.ones(999), torch.linspace(-1, 1, 1001)])
+    assert loss.cost(r).item() == pytest.approx(loss.cost(r.double()).item(), rel=1e-13)
+
+
+def test_half_a_sum_of_float32_is_that_of_exact_arithmetic() -> None:
+    values = torch.cat([torch.tensor([1e8]), torch.ones(999), torch.rand(500)])
+    assert half_sum(values).item() == pytest.approx(math.fsum(values.tolist()) / 2, rel=1e-15)
+    assert half_sum(values.expand(2, -1)).shape == (2,)
+    squares = Linear().cost(values.sqrt())
+    assert squares.item() == pytest.approx(math.fsum(v**2 for v in values.sqrt().tolist()) / 2, rel=1e-15)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+@losses
+def test_a_cost_in_float32_neither_overflows_nor_underflows(loss: Loss, size: float) -> None:
+    cost = loss.cost(torch.full((3,), size))
+    assert 0 < cost < math.inf
 
 
 @rhos

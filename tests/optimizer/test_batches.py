@@ -162,6 +162,32 @@ def test_a_step_leaves_the_generator_as_one_evaluation_would(device):
         assert torch.equal(torch.rand(3, device=device), expected)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_closure_that_raises_leaves_the_generator_where_it_was(batch, at, device):
+    # evaluations are a probe, a linearization and a trial; each draws a mask before the closure fails
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1)).to(device, F64)
+    x = torch.randn(60, 5, dtype=F64, device=device)
+    opt = LevenbergMarquardt(model, jacobian="forward")
+    evaluations = 0
+
+    def closure(x):
+        nonlocal evaluations
+        evaluations += len(x) == 60
+        residual = model(x) - 1
+        if len(x) == 60 and evaluations >= at:
+            raise KeyboardInterrupt
+        return residual
+
+    before = torch.get_rng_state()
+    expected = torch.rand(3, device=device)
+    torch.set_rng_state(before)
+    with pytest.raises(KeyboardInterrupt):
+        opt.step(closure, x) if batch else opt.step(lambda: closure(x))
+    assert torch.equal(torch.rand(3, device=device), expected)
+
+
 @pytest.mark.parametrize("by", ["module", "parameters"])
 def test_batch_statistics_are_refused_per_sample(by, device):
     model = network(device, nn.BatchNorm1d(6))
@@ -174,6 +200,19 @@ def test_batch_statistics_are_refused_per_sample(by, device):
     model.eval()
     opt.step(lambda x, y: model(x) - y, x, y)
     assert opt.report.accepted
+
+
+def test_batch_statistics_are_refused_also_where_training_begins_after_a_step(device):
+    model = network(device, nn.BatchNorm1d(6)).eval()
+    x, y = data(device)
+    opt = LevenbergMarquardt(model)
+    closure = lambda x, y: model(x) - y
+    opt.step(closure, x, y)
+    model.train()
+    before = [p.clone() for p in (*model.parameters(), *model.buffers())]
+    with pytest.raises(InputError, match="BatchNorm"):
+        opt.step(closure, x, y)
+    assert all(map(torch.equal, before, (*model.parameters(), *model.buffers())))
 
 
 def test_residuals_that_couple_samples_are_refused(device):
@@ -208,6 +247,55 @@ def test_sampled_curvature_draws_the_same_samples_for_the_same_seed(device):
 
     assert run(3) == run(3)
     assert run(3) != run(4)
+
+
+def test_sampled_curvature_draws_other_rows_in_each_step(device):
+    t = torch.linspace(0, 4, 200, dtype=F64, device=device)
+    theta = torch.ones(2, dtype=F64, device=device, requires_grad=True)
+    opt = LevenbergMarquardt([theta], curvature="sampled", jacobian="forward")
+    seen = set()
+
+    def closure(t):
+        if len(t) == 20:  # the share is a tenth, cost and gradient are of all
+            seen.add(tuple(t.tolist()))
+        return theta[0] * torch.exp(-theta[1] * t) - torch.exp(-2 * t)
+
+    for step in range(1, 4):
+        opt.step(closure, t)
+        assert len(seen) == step
+    assert all(len(set(rows)) == 20 for rows in seen)
+
+
+def test_the_sample_doubles_while_its_curvature_promises_too_much(device):
+    # a Jacobian of next to nothing makes every step far too long, and the first of each is refused
+    t = torch.ones(200, dtype=F64, device=device)
+    theta = torch.ones(1, dtype=F64, device=device, requires_grad=True)
+    sizes = []
+
+    def tiny(t):
+        sizes.append(len(t))
+        return 1e-6 * t[:, None]
+
+    opt = LevenbergMarquardt([theta], curvature="sampled", jacobian=tiny, damping="nielsen", max_trials=1)
+    for _ in range(6):
+        opt.step(lambda t: theta * t - 2, t)
+        assert not opt.report.accepted
+    assert sizes == [20, 40, 80, 160, 200, 200]
+
+
+def test_the_sample_stays_while_its_curvature_serves(device):
+    t = torch.linspace(1, 2, 200, dtype=F64, device=device)
+    theta = torch.zeros(1, dtype=F64, device=device, requires_grad=True)
+    sizes = []
+
+    def slope(t):
+        sizes.append(len(t))
+        return t[:, None]
+
+    opt = LevenbergMarquardt([theta], curvature="sampled", jacobian=slope, damping="nielsen")
+    for _ in range(3):
+        opt.step(lambda t: theta * t - 2, t)
+    assert sizes == [20, 20, 20]
 
 
 def test_sampled_curvature_needs_samples(device):

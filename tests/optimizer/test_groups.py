@@ -250,6 +250,33 @@ def test_a_group_can_be_added_between_steps(device):
     assert b.item() == 2.5
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_mores_scale_of_a_parameter_that_was_added_later_begins_with_its_own_column(size, device):
+    a = torch.ones(1, dtype=F64, device=device, requires_grad=True)
+    b = torch.ones(1, dtype=F64, device=device, requires_grad=True)
+    opt = LevenbergMarquardt([a], scaling="more")
+
+    def closure():  # columns of length 5 and `size`
+        return torch.cat([3 * a - 2, 4 * a - 3, size * b - 3])
+
+    opt.step(closure)
+    assert opt.state[a]["scale"].item() == pytest.approx(5)
+    opt.add_param_group({"params": [b]})
+    opt.step(closure)
+    assert opt.state[a]["scale"].item() == pytest.approx(5)
+    assert opt.state[b]["scale"].item() == pytest.approx(size)
+
+
+def test_a_group_may_rest_while_another_moves(device):
+    a = torch.ones(1, dtype=F64, device=device, requires_grad=True)
+    b = torch.ones(1, dtype=F64, device=device, requires_grad=True)
+    opt = LevenbergMarquardt([{"params": [a], "lr": 0.0}, {"params": [b]}])
+    for _ in range(3):
+        opt.step(lambda: torch.cat([a - 2, b - 3]))
+    assert a.item() == 1
+    assert b.item() == pytest.approx(3)
+
+
 def test_nothing_warns_on_the_way(device):
     model = nn.Linear(2, 1).to(device)
     with warnings.catch_warnings():

@@ -3,7 +3,7 @@
 import copy
 import io
 import pickle
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 import torch
@@ -15,7 +15,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from lmtorch import InputError, LevenbergMarquardt
+from lmtorch import InputError, LevenbergMarquardt, Status
+from lmtorch.damping.marquardt import Marquardt
+from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.trust_region import TrustRegion
 
 F64 = torch.float64
 
@@ -90,6 +93,31 @@ def test_damping_keeps_its_precision_under_parameters_of_lower(dtype, device):
     loaded = next(iter(fresh.opt.state.values()))["damping"]
     assert loaded["damping"].dtype == F64
     assert loaded["damping"].item() == 1e-30
+
+
+KINDS = [Nielsen(), TrustRegion(), Marquardt(), Nielsen(0.1)]
+
+
+@pytest.mark.parametrize(("saved", "own"), [*permutations(KINDS, 2)], ids=repr)
+def test_a_state_saved_under_one_damping_loads_under_another_which_begins_afresh(saved, own, device):
+    before = Training(device, damping=saved, scaling="levenberg")
+    before.run(0, 3)
+    fresh, loaded = (Training(device, damping=own, scaling="levenberg") for _ in range(2))
+    loaded.opt.load_state_dict(before.opt.state_dict())
+    assert loaded.run(0, 3) == fresh.run(0, 3)
+    assert torch.equal(loaded.flat(), fresh.flat())
+
+
+def test_a_loaded_state_says_nothing_of_the_data_of_the_step_before(device):
+    training = Training(device)
+    training.run(0, 2)
+    state = training.opt.state_dict()
+    training.y[:] = float("nan")
+    training.step(2)
+    assert training.opt.status is Status.NOT_FINITE
+    training.opt.load_state_dict(state)
+    assert training.opt.status is Status.RUNNING
+    assert training.opt.report is None
 
 
 def same(a, b):
