@@ -55,14 +55,14 @@ def sandwich(
     residual: Tensor,  # (..., m)
     rho: Rho,  # at (r/C)²
     scale: Tensor,  # (...,) or (), C
-    freedom: Tensor,  # (...,), m − n, where m counts the points that were not left out
+    count: Tensor,  # (...,), m, of the points that were not left out
+    freedom: Tensor,  # (...,), m − n, of the variables that vary
     held: Tensor,  # (..., n) bool
 ) -> Covariance:
     """A⁻¹BA⁻¹ m/(m − n), for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
     z = (residual / scale[..., None]).square()
     influence = rho.first * residual
     bend = rho.first + 2 * z * rho.second
-    m = freedom + jacobian.shape[-1]
     # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
     curvature = jacobian.mT @ (bend[..., None] * jacobian)
     positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0
@@ -74,7 +74,7 @@ def sandwich(
         outer = outer._replace(matrix=torch.linalg.pinv(free, hermitian=True))
     scores = influence[..., None] * jacobian
     middle = scores.mT @ scores
-    factor = (m / freedom.clamp(min=1))[..., None, None]
+    factor = (count / freedom.clamp(min=1))[..., None, None]
     return outer._replace(matrix=_symmetric(outer.matrix @ middle @ outer.matrix * factor))
 
 
