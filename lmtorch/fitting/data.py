@@ -197,7 +197,10 @@ def _merged(values: Any, name: str) -> Any:
     try:
         if values and all(isinstance(value, Tensor) for value in values):
             return torch.stack(list(values))
-        return np.ma.array(values) if any(map(np.ma.isMaskedArray, values)) else np.asarray(values)
+        if any(map(np.ma.isMaskedArray, values)):
+            shown = [np.nan if value is np.ma.masked else value for value in values]
+            return np.ma.array(shown, mask=[np.ma.getmaskarray(value) for value in values])
+        return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputTypeError(
             f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of arrays goes to f as it "
