@@ -116,7 +116,7 @@ def gather(
     fits = len(lead) if each_x else 0
     sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
     goods = [_whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity") for one, _, size in sets]
-    good_x = torch.cat(goods, -1)
+    good_x = torch.cat(goods, -1).to(y.device)
     hidden = any(map(np.ma.is_masked, tree_leaves(xdata)))
     shown = [_whole_points(tree_map(shown_of, given), size, fits, "is masked") for _, given, size in sets]
     kept = _kept(
@@ -436,7 +436,7 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
         InputTypeError: no numbers.
     """
     if values is None:
-        raise InputError("f returned nothing. It must return the curve, a number for each point.")
+        raise InputTypeError("f returned nothing. It must return the curve, a number for each point.")
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(
             "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."

@@ -202,7 +202,7 @@ class Inference:
 
     @property
     def redchi(self) -> Tensor:
-        """χ²/(m − n), (...,)."""
+        """χ² over the degrees of freedom, (...,)."""
         return self.chisqr / self.freedom
 
     @property

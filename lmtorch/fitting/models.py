@@ -53,13 +53,16 @@ class Arguments(NamedTuple):
         """The parameters of a start of so many numbers, which fills the arguments in order, as in scipy.
 
         Raises:
-            InputError: f has fewer, or needs more, or an option is among them.
+            InputError: an option is among them.
+            InputTypeError: f has fewer arguments, or needs more.
         """
         if self.open_ended:
             return [*self.names[:count], *(f"p{i}" for i in range(len(self.names), count))]
         needed = [name for name in self.names[count:] if name not in self.defaults]
         if count > len(self.names) or needed:
-            raise InputError(f"p0 has {count} entries, and f has {len(self.names)} parameters after x: {self.names}.")
+            raise InputTypeError(
+                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: {self.names}."
+            )
         for name in self.names[:count]:
             if isinstance(self.defaults.get(name), bool | np.bool_ | str):
                 raise InputError(

@@ -126,7 +126,7 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
         if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
             bounds = bounds.lb, bounds.ub
         if not isinstance(bounds, tuple | list | np.ndarray | Tensor) or len(bounds) != 2:
-            raise InputError(f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}")
+            raise InputTypeError(f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}")
         sides = (bounds[0], bounds[1])
     found = []
     for side in sides:

@@ -244,12 +244,26 @@ def test_values_that_an_option_does_not_have_are_refused(name: str) -> None:
         curve_fit(decay, T, Y, **{name: 3 if name != "f_scale" else None})
 
 
-def test_too_few_points_are_a_type_error_as_in_scipy() -> None:
-    with pytest.raises(TypeError) as theirs:
-        scipy.optimize.curve_fit(line, T[:1], Y[:1])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        bad("1 points cannot determine 2 parameters", x=T[:1], y=Y[:1]),
+        bad("p0 has 1 entries, and f has 2 parameters", p0=[1.0]),
+        bad("p0 has 3 entries, and f has 2 parameters", p0=[1.0, 1.0, 1.0]),
+        bad("f returned nothing", f=lambda x, a: None),
+        bad("f is int: give a function", f=3),
+        bad("bounds must be a pair", bounds=None),
+    ],
+)
+def test_what_is_a_type_error_of_scipys_is_one_here(arguments: dict[str, Any], message: str) -> None:
+    given = {"f": line, "x": T, "y": Y, **arguments}
+    f, x, y = (given.pop(name) for name in ("f", "x", "y"))
+    with pytest.raises(TypeError):
+        scipy.optimize.curve_fit(f, x, y, **given)
     for fit in (curve_fit, odr):
-        with pytest.raises(type(theirs.value), match="1 points cannot determine 2 parameters"):
-            fit(line, T[:1], Y[:1])
+        with pytest.raises(TypeError, match=message) as ours:
+            fit(f, x, y, **given)
+        assert isinstance(ours.value, InputError)
 
 
 class Opaque:

@@ -78,9 +78,16 @@ def test_the_data_are_left_as_they_are() -> None:
 
 
 def test_arrays_that_may_not_be_written_serve() -> None:
-    x, y = T.copy(), Y.copy()
-    x.flags.writeable = y.flags.writeable = False
-    assert curve_fit(decay, x, y).success
+    arrays = [T.copy(), Y.copy(), np.ones(40), np.ones(40, dtype=bool)]
+    for array in arrays:
+        array.flags.writeable = False  # as those of pandas
+    x, y, sigma, mask = arrays
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of them, once for the process
+    try:
+        assert curve_fit(decay, x, y, [1, 1, 1], sigma, mask=mask).success
+    finally:
+        torch.set_warn_always(always)
 
 
 # ---- masks and errors ------------------------------------------------------------------------------------------------
