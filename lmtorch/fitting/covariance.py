@@ -1,8 +1,9 @@
 """Covariance of fitted variables: what the data say about them, and what they do not.
 
 With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n) unless the errors are
-absolute, and n counts the variables that are not held at a bound. A robust loss has the sandwich A⁻¹BA⁻¹ with A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the
-pseudo-inverse serves for what is determined, and the null vectors name what is not.
+absolute, and n counts the variables that are not held at a bound. A robust loss has the sandwich A⁻¹BA⁻¹ with
+A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the pseudo-inverse serves for what is determined, and the
+null vectors name what is not.
 
 References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust statistics (2009), §7.6.
 """

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._errors import InputError, InputTypeError
+from .reading import as_x, is_table, merged, numbers_of, shown_of
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ def gather(
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
     else:
-        xdata, ydata, sigma = _merged(xdata, "xdata"), _merged(ydata, "ydata"), _merged(sigma, "sigma")
+        xdata, ydata, sigma = merged(xdata, "xdata"), merged(ydata, "ydata"), merged(sigma, "sigma")
     y = numbers_of(ydata, "ydata")
     if y.numel() == 0:
         raise InputError("ydata is empty: there is nothing to fit.")
-    x = tree_map(lambda leaf: _as_x(leaf, y), xdata)
+    x = tree_map(lambda leaf: as_x(leaf, y), xdata)
     if y.ndim == 0:  # one value stands for all points
         y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
     shapes = [y.shape]
@@ -182,30 +183,8 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
             pieces = [torch.as_tensor(~np.ma.getmaskarray(v)).reshape(-1) for v in values]
             shown = torch.cat([piece.expand(size) for piece, size in zip(pieces, sizes, strict=True)]).to(parts[0])
             kept = shown if kept is None else kept * shown
-    xs = [_merged(x, f"xdata[{i}]") for i, x in enumerate(xs)]
+    xs = [merged(x, f"xdata[{i}]") for i, x in enumerate(xs)]
     return xs, torch.cat(parts), deviations, None if kept is None else kept > 0, sizes
-
-
-def _merged(values: Any, name: str) -> Any:
-    """Lists and tuples as one array, which keeps their masks, or their gradients.
-
-    Raises:
-        InputTypeError: they are ragged.
-    """
-    if not isinstance(values, list | tuple):
-        return values
-    try:
-        if values and all(isinstance(value, Tensor) for value in values):
-            return torch.stack(list(values))
-        if any(map(np.ma.isMaskedArray, values)):
-            shown = [np.nan if value is np.ma.masked else value for value in values]
-            return np.ma.array(shown, mask=[np.ma.getmaskarray(value) for value in values])
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(
-            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of arrays goes to f as it "
-            "is."
-        ) from error
 
 
 def _is_column(y: Tensor, x: Any) -> bool:
@@ -213,11 +192,6 @@ def _is_column(y: Tensor, x: Any) -> bool:
     if y.ndim < 2 or y.shape[-1] != 1 or y.shape[-2] == 1:
         return False
     return all(not isinstance(leaf, Tensor) or y.shape[-2] in leaf.shape for leaf in tree_leaves(x))
-
-
-def shown_of(values: Any) -> Tensor | None:
-    """Which numbers a masked array shows; None: all."""
-    return torch.as_tensor(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
 
 
 def _shown_by(sigma: Any, y: Tensor) -> Tensor | None:
@@ -253,47 +227,6 @@ def _as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
         raise InputError(
             f"{name} of shape {tuple(values.shape)} does not fit ydata, {tuple(y.shape)}{hint}."
         ) from error
-
-
-def numbers_of(values: Any, name: str) -> Tensor:
-    """A floating-point tensor; NumPy and plain numbers become float64, as in scipy, and what is masked NaN.
-
-    Raises:
-        InputError: complex numbers.
-        InputTypeError: no real numbers.
-    """
-    values = _merged(values, name)
-    try:
-        array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
-        if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
-            raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
-        if isinstance(array, Tensor):
-            return array if array.is_floating_point() else array.to(torch.float64)
-        if array.dtype.kind in "mM":
-            raise InputTypeError(f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's').")
-        return torch.as_tensor(np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan))
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{name} is no array of real numbers: {error}") from error
-
-
-def _as_x(leaf: Any, y: Tensor) -> Any:
-    """Numbers in the dtype and on the device of y; what f alone understands, such as a table, stays as it is."""
-    if isinstance(leaf, Tensor) or is_table(leaf):
-        return leaf
-    array = leaf if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
-    if array.dtype.kind not in "fiub" and not (array.dtype.kind in "OUS" and array.ndim):
-        return leaf
-    try:
-        return numbers_of(array, "xdata").to(y)  # Decimal and digits are numbers, too
-    except InputError:
-        return leaf
-
-
-def is_table(value: Any) -> bool:
-    """Whether it is a data frame, whose columns f takes by name."""
-    return hasattr(value, "columns") and hasattr(value, "__len__")
 
 
 def _finite(leaf: Any) -> Tensor | None:
@@ -346,7 +279,7 @@ def _mask(mask: Any) -> Tensor | None:
     """
     if mask is None or isinstance(mask, Tensor):
         return None if mask is None else mask.bool()
-    array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(_merged(mask, "mask"))
+    array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(merged(mask, "mask"))
     if array.dtype.kind == "O" and all(isinstance(value, bool | np.bool_) for value in array.ravel()):
         array = array.astype(bool)
     if array.dtype.kind not in "biuf" or not array.ndim:
@@ -413,7 +346,7 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
         InputError: they cannot be counted.
     """
     new = tree_map(
-        lambda leaf: _as_x(leaf, data.y), np.asarray(x) if isinstance(x, int | float) else _merged(x, "new points")
+        lambda leaf: as_x(leaf, data.y), np.asarray(x) if isinstance(x, int | float) else merged(x, "new points")
     )
     for leaf, before in zip(tree_leaves(new), tree_leaves(known), strict=True):
         if is_table(leaf):

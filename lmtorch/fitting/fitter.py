@@ -13,9 +13,10 @@ from .._least_squares import least_squares
 from .._threads import forward_mode, quiet
 from ..functional.calling import to_array
 from ..functional.solution import Solution
-from .data import Data, curve_of, numbers_of
+from .data import Data, curve_of
 from .models import Model
 from .parameters import Parameters
+from .reading import numbers_of
 
 BATCH = (
     " ydata of several dimensions is a batch of fits, one for each row: transpose it where its columns are the curves."

@@ -24,13 +24,14 @@ from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
 from ..linearizations.arrow import Arrow
 from ..losses.linear import Linear
-from .data import Data, gather, numbers_of, shown_of
+from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .models import model_of, started
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
 from .preparing import bounds_of, box_of, check_count, check_order, failure, flag, names_of, start_of, warn_of
+from .reading import numbers_of, shown_of
 from .result import CurveFit
 
 
