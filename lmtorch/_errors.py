@@ -20,6 +20,15 @@ class InputError(ValueError):
     """
 
 
+class InputTypeError(InputError, TypeError):
+    """An `InputError` that is also a `TypeError`: of a wrong type, or where scipy raises a `TypeError`.
+
+    Example:
+        >>> issubclass(InputTypeError, TypeError) and issubclass(InputTypeError, InputError)
+        True
+    """
+
+
 class NotConvergedError(RuntimeError):
     """A curve fit came to no minimum; the message says where it ended, and what helps.
 

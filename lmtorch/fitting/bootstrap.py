@@ -76,14 +76,10 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
             noise = size * rng.standard_normal((samples, data.m))
         else:
             left = to_array(fit.residual)[used]
-            freedom = max(1, len(used) - fit.n)
+            freedom = max(1, int(fit.freedom))
             left = (left - left.mean()) * np.sqrt(len(used) / freedom)  # a fit makes its residuals smaller
             noise = rng.choice(left, size=(samples, data.m))
-        white = torch.as_tensor(noise).to(y)
-        if data.root is not None:
-            white = torch.linalg.solve(data.root, white.mT).mT
-        elif data.weights is not None:
-            white = torch.where(data.weights > 0, white / data.weights, 0.0)
+        white = data.coloured(torch.as_tensor(noise).to(y))
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
         solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
     found = torch.as_tensor(solution.x).reshape(samples, -1)

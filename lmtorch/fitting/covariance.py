@@ -1,8 +1,9 @@
 """Covariance of fitted variables: what the data say about them, and what they do not.
 
 With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n) unless the errors are
-absolute. A robust loss has the sandwich A⁻¹BA⁻¹ with A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the
-pseudo-inverse serves for what is determined, and the null vectors name what is not.
+absolute, and n counts the variables that are not held at a bound. A robust loss has the sandwich A⁻¹BA⁻¹ with
+A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the pseudo-inverse serves for what is determined, and the
+null vectors name what is not.
 
 References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust statistics (2009), §7.6.
 """
@@ -55,14 +56,14 @@ def sandwich(
     residual: Tensor,  # (..., m)
     rho: Rho,  # at (r/C)²
     scale: Tensor,  # (...,) or (), C
-    freedom: Tensor,  # (...,), m − n, where m counts the points that were not left out
+    count: Tensor,  # (...,), m, of the points that were not left out
+    freedom: Tensor,  # (...,), m − n, of the variables that vary
     held: Tensor,  # (..., n) bool
 ) -> Covariance:
     """A⁻¹BA⁻¹ m/(m − n), for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
     z = (residual / scale[..., None]).square()
     influence = rho.first * residual
     bend = rho.first + 2 * z * rho.second
-    m = freedom + jacobian.shape[-1]
     # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
     curvature = jacobian.mT @ (bend[..., None] * jacobian)
     positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0
@@ -74,7 +75,7 @@ def sandwich(
         outer = outer._replace(matrix=torch.linalg.pinv(free, hermitian=True))
     scores = influence[..., None] * jacobian
     middle = scores.mT @ scores
-    factor = (m / freedom.clamp(min=1))[..., None, None]
+    factor = (count / freedom.clamp(min=1))[..., None, None]
     return outer._replace(matrix=_symmetric(outer.matrix @ middle @ outer.matrix * factor))
 
 

@@ -6,18 +6,31 @@ from typing import Any
 
 from torch import nn
 
-from .._errors import InputError, NotConvergedError
+from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
 from ..choose import Options
 from ..choose import loss as loss_of
+from ..functional.options import real_number
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
-from .models import model_of
+from .models import model_of, started
 from .parameters import Parameters, Tie, Transform
-from .preparing import acceptable, bounds_of, box_of, failure, names_of, start_of, warn_of
+from .preparing import (
+    acceptable,
+    bounds_of,
+    box_of,
+    check_count,
+    check_order,
+    failure,
+    flag,
+    names_of,
+    start_of,
+    understood,
+    warn_of,
+)
 from .result import CurveFit
 
 # options of the first fit alone
@@ -58,19 +71,24 @@ def curve_fit(
             tensors; or an `nn.Module`, whose parameters are fitted and left as they are (`fit.popt` has the values).
             With `shared`, a list with a function for each data set is allowed.
         xdata: as f takes it: (m,), or (k, m) for k predictors, or anything else. With `shared`, a list.
-        ydata: (m,); or (..., m) for a batch of fits, one for each of the leading dimensions. With `shared`, a list.
-        p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for starts of a batch.
-            Default: f's default values, the middle of bounds, or 1.
+            A table with named columns (a pandas DataFrame) goes to f as it is, and is not searched for NaN.
+        ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the leading dimensions. With
+            `shared`, a list. Points that a masked array (of x, y or sigma) hides are left out, as by `mask`.
+        p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for starts of a batch. It says
+            how many parameters there are. Default: f's default values, the middle of bounds, or 1; arguments whose
+            default is no number (True, "linear", None) are no parameters then.
         sigma: standard deviations of ydata, a number or (m,) or (..., m), infinite for a point that does not count;
             or their covariance (m, m). Default: all equal.
         absolute_sigma: sigma is in the units of ydata, so that χ² needs no scaling. Default: False, as in scipy.
         check_finite: refuse NaN and infinity in the data. Default: True, unless nan_policy says otherwise.
         bounds: (lower, upper), each a number or one for each parameter, `scipy.optimize.Bounds`, or a dict of pairs
-            by name. Equal bounds fix a parameter. Default: none.
+            by name. Equal bounds fix a parameter. Of two parameters [(0, 1), (2, 3)] are lower and upper bounds, as in
+            scipy, and no pairs. Default: none.
         method: scipy's names are accepted and all mean the same loop.
         jac: jac(x, *p) → (m, P), "2-point" or "3-point" for finite differences. Default: exact.
         full_output: unpack to popt, pcov, infodict, mesg, ier. Default: False.
-        nan_policy: "raise", or "omit" to leave out points with NaN, in each fit of a batch its own. Default: None.
+        nan_policy: "raise", or "omit" to leave out points with NaN, in each fit of a batch its own, with their rows and
+            columns of a full sigma. Default: None.
         mask: True for points that count, (m,) or (..., m). Default: all.
         fixed: names of parameters to hold at their start, or a dict of values to hold them at.
         ties: by name, functions of a dict of the other values: `{"b": lambda p: 2 * p["a"]}`.
@@ -78,7 +96,8 @@ def curve_fit(
             of variables.
         shared: names of parameters that several data sets have in common: a global fit. The others get a copy for each,
             called `name[0]`, `name[1]`, ...
-        each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of ydata.
+        each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of ydata, and that is no
+            column.
         options: of `least_squares`: loss, f_scale, max_nfev, ftol, solver, n_starts, callback, verbose, progress, ...
 
     Returns:
@@ -87,6 +106,7 @@ def curve_fit(
 
     Raises:
         InputError: data, parameters or options that cannot be fitted. It is also a `ValueError`.
+        InputTypeError: of a wrong type, or fewer points than parameters, as in scipy. It is also a `TypeError`.
         NotConvergedError: a single fit came to no minimum; its `fit` has the best point. It is also a `RuntimeError`.
             In a batch `success` tells.
 
@@ -109,29 +129,35 @@ def curve_fit(
     for name in ("args", "kwargs", "in_dims", "x0", "fun"):
         if name in options:
             raise InputError(f"{name} is not an option of curve_fit: put constants into f itself.")
-    joint = shared is not None
+    if "weights" in options:
+        raise InputTypeError(
+            "weights is not an option of curve_fit, as it has two meanings. Of weights that multiply residuals, as in "
+            "lmfit or numpy.polyfit, give sigma=1/weights; of those that multiply their squares, as in R or MATLAB, "
+            "sigma=1/numpy.sqrt(weights)."
+        )
+    absolute_sigma, full_output = flag(absolute_sigma, "absolute_sigma"), flag(full_output, "full_output")
+    check_finite = nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
     data = gather(
         xdata, ydata, sigma, mask,
-        check_finite=nan_policy is None if check_finite is None else check_finite,
-        nan_policy=nan_policy, joint=joint, each_x=each_x,
+        check_finite=check_finite, nan_policy=nan_policy, joint=shared is not None,
+        each_x=None if each_x is None else flag(each_x, "each_x"),
     )  # fmt: skip
+    p0 = started(p0)
+    check_order(data, p0)
     model = model_of(f, p0, shared, len(data.sizes))
-    parameters = Parameters(list(model.names), names_of(fixed), dict(ties or {}), dict(transforms or {}))
+    parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
     lower, upper = bounds_of(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)
-    if data.m < n or (not data.lead and int(data.count) < n):
-        raise InputError(
-            f"{int(data.count.max())} points cannot determine {n} parameters. Fix some, tie them, or give more data "
-            "(least_squares accepts fewer residuals than parameters)."
-        )
-    box = box_of(lower, upper, parameters, start)
+    box = box_of(lower, upper, parameters, start, bounds)
     if method is not None:
         options["method"] = method
     robust = _robust(options)
     fitter = Fitter(model, parameters, data, start, box, jac, options)
+    check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
-    solution = fitter.solve(u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options))
+    with understood(data, xdata):
+        solution = fitter.solve(u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options))
     # what refits for a profile or a bootstrap starts from the solution, and quietly
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
@@ -161,7 +187,7 @@ def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The loss, if it is not plain least squares."""
     scale = options.get("f_scale", 1.0)
     scale = 1.0 if isinstance(scale, str) else scale
-    loss = loss_of(Options(loss=options.get("loss", "linear"), loss_scale=scale))
+    loss = loss_of(Options(loss=options.get("loss", "linear"), loss_scale=real_number(scale, "f_scale")))
     if isinstance(loss, Linear):
         return None
     if not isinstance(loss, Robust):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .._errors import InputError
+from .._errors import InputError, InputTypeError
+from .reading import as_x, is_table, merged, numbers_of, shown_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Data:
     def lead(self) -> tuple[int, ...]:
         """The batch."""
         return tuple(self.y.shape[:-1])
+
+    def coloured(self, rows: Tensor) -> Tensor:
+        """Rows (..., m) in units of the errors in the units of y; zero where a point is left out."""
+        if self.root is None:
+            return rows if self.weights is None else torch.where(self.weights > 0, rows / self.weights, 0.0)
+        # points that are left out have no rows in the root
+        whole = self.root if self.weights is None else self.root + torch.diag_embed((self.weights <= 0).to(self.root))
+        return torch.linalg.solve(whole, rows[..., None])[..., 0]
 
     @property
     def m(self) -> int:
@@ -75,8 +84,10 @@ def gather(
 ) -> Data:
     """Check and convert the data.
 
+    Points that a masked array hides are left out, and a column (m, 1) of ydata is one curve.
+
     Raises:
-        InputError: empty, not finite, or of shapes that do not fit.
+        InputError: empty, not finite, of shapes that do not fit, or no numbers.
     """
     if nan_policy not in (None, "raise", "omit"):
         raise InputError(f"nan_policy={nan_policy!r} must be 'raise', 'omit' or None.")
@@ -84,26 +95,38 @@ def gather(
     sizes: tuple[int, ...] = ()
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
-    y = _numbers(ydata, "ydata")
+    else:
+        xdata, ydata, sigma = merged(xdata, "xdata"), merged(ydata, "ydata"), merged(sigma, "sigma")
+    y = numbers_of(ydata, "ydata")
     if y.numel() == 0:
         raise InputError("ydata is empty: there is nothing to fit.")
-    x = tree_map(
-        lambda leaf: _as_x(leaf, y), xdata if joint or not isinstance(xdata, list | tuple) else np.asarray(xdata)
-    )
+    x = tree_map(lambda leaf: as_x(leaf, y), xdata)
     if y.ndim == 0:  # one value stands for all points
         y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
+    shapes = [y.shape]
+    if not each_x and _is_column(y, x):
+        y = y[..., 0]
+        shapes.append(y.shape)
     if each_x is None:
-        each_x = y.ndim > 1 and isinstance(x, Tensor | np.ndarray) and tuple(x.shape) == tuple(y.shape)
+        each_x = y.ndim > 1 and isinstance(x, Tensor) and x.shape in shapes
     lead = tuple(y.shape[:-1])
     if each_x and lead and not (isinstance(x, Tensor) and tuple(x.shape[: len(lead)]) == lead):
         raise InputError(f"with each_x, xdata must be one array that begins with the dimensions {lead} of ydata.")
-    kept = _mask(mask, y)
 
     good_y = y.isfinite()
     fits = len(lead) if each_x else 0
-    sets = list(zip(x, sizes, strict=True)) if joint else [(x, y.shape[-1])]
-    goods = [_finite_points(one, size, fits) for one, size in sets]
-    good_x = torch.cat(goods, -1)
+    sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
+    goods = [_whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity") for one, _, size in sets]
+    good_x = torch.cat(goods, -1).to(y.device)
+    hidden = any(map(np.ma.is_masked, tree_leaves(xdata)))
+    shown = [_whole_points(tree_map(shown_of, given), size, fits, "is masked") for _, given, size in sets]
+    kept = _kept(
+        y,
+        mask=_mask(mask),
+        ydata=shown_of(ydata),
+        sigma=_shown_by(sigma, y),
+        xdata=torch.cat(shown, -1) if hidden else None,
+    )
     if nan_policy == "omit":
         kept = good_y & good_x & (kept if kept is not None else True)
         if not bool(kept.any()):
@@ -119,21 +142,21 @@ def gather(
                 )
     weights, root = _errors(sigma, y, kept)
     if kept is not None:
-        if root is not None:
-            raise InputError("points cannot be left out under a full covariance sigma: drop their rows beforehand.")
         weights = torch.where(kept, 1.0 if weights is None else weights, 0.0).to(y)
+        if root is not None and root.ndim == 2:  # the same points are left out in all fits
+            weights = weights.reshape(-1, weights.shape[-1])[0]
         y = torch.where(kept, y, 0.0)
-        filled = [_filled(one, good, fits) for (one, _), good in zip(sets, goods, strict=True)]
+        filled = [_filled(one, good, fits) for (one, _, _), good in zip(sets, goods, strict=True)]
         x = filled if joint else filled[0]
     used = torch.ones_like(y) if weights is None else (weights > 0).to(y).expand(y.shape)
     return Data(x, y, weights, root, used.sum(-1), numpy, each_x, sizes)
 
 
 def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:
-    """Several data sets as one, x still apart."""
+    """Several data sets as one, x still apart; what masked arrays hide is in the mask."""
     if not isinstance(xs, list | tuple) or not isinstance(ys, list | tuple) or len(xs) != len(ys):
         raise InputError("with shared=..., xdata and ydata are lists of the same length, an entry for each data set.")
-    parts = [_numbers(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
+    parts = [numbers_of(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
     sizes = tuple(len(part) for part in parts)
     for i, size in enumerate(sizes):
         if not size:
@@ -146,53 +169,83 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
             raise InputError(f"{name} must be a list with an entry for each of the {len(parts)} data sets.")
         pieces = []
         for i, (value, part) in enumerate(zip(values, parts, strict=True)):
-            piece = _numbers(value, f"{name}[{i}]")
-            if piece.numel() != 1 and piece.shape != part.shape:
+            piece = numbers_of(value, f"{name}[{i}]")
+            if piece.numel() not in (1, len(part)):
                 raise InputError(
                     f"{name}[{i}] of shape {tuple(piece.shape)} does not fit ydata[{i}], {len(part)} points."
                 )
             pieces.append(piece.reshape(-1).expand(len(part)).to(part))
         return torch.cat(pieces)
 
-    return list(xs), torch.cat(parts), joined(sigma, "sigma"), joined(mask, "mask"), sizes
+    deviations, kept = joined(sigma, "sigma"), joined(mask, "mask")
+    for values in (ys, sigma or ()):
+        if any(map(np.ma.is_masked, values)):
+            pieces = [torch.as_tensor(~np.ma.getmaskarray(v)).reshape(-1) for v in values]
+            shown = torch.cat([piece.expand(size) for piece, size in zip(pieces, sizes, strict=True)]).to(parts[0])
+            kept = shown if kept is None else kept * shown
+    xs = [merged(x, f"xdata[{i}]") for i, x in enumerate(xs)]
+    return xs, torch.cat(parts), deviations, None if kept is None else kept > 0, sizes
 
 
-def _numbers(values: Any, name: str) -> Tensor:
-    """A floating-point tensor; NumPy and plain numbers become float64, as in scipy."""
-    array: Tensor | np.ndarray
+def _is_column(y: Tensor, x: Any) -> bool:
+    """Whether y (..., m, 1) is a column of m points, and not m fits of a single point: where x has m points, too."""
+    if y.ndim < 2 or y.shape[-1] != 1 or y.shape[-2] == 1:
+        return False
+    return all(not isinstance(leaf, Tensor) or y.shape[-2] in leaf.shape for leaf in tree_leaves(x))
+
+
+def _shown_by(sigma: Any, y: Tensor) -> Tensor | None:
+    """Which points a masked sigma shows; of a covariance matrix the diagonal tells."""
+    shown = shown_of(sigma)
+    return shown.diagonal(dim1=-2, dim2=-1) if shown is not None and _is_matrix(shown, y) else shown
+
+
+def _kept(y: Tensor, **shown: Tensor | None) -> Tensor | None:
+    """Points that nothing leaves out, in the shape of y; None: all.
+
+    Raises:
+        InputError: a mask of another shape.
+    """
+    kept = None
+    for name, one in shown.items():
+        if one is not None:
+            points = _as_points(one.to(y.device), y, name)
+            kept = points if kept is None else kept & points
+    return kept
+
+
+def _as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
+    """One entry for each point, in the shape of y; a column beside it counts as a row.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    column = tuple(values.shape) == (*y.shape, 1)
     try:
-        array = values if isinstance(values, Tensor) else np.asarray(values)
-        real = array if isinstance(array, Tensor) else np.array(array.real, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is no array of real numbers: {error}") from error
-    if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
-        raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
-    if isinstance(real, np.ndarray):
-        return torch.as_tensor(real)
-    return real if real.is_floating_point() else real.to(torch.float64)
+        return (values[..., 0] if column else values).expand(y.shape)
+    except RuntimeError as error:
+        raise InputError(
+            f"{name} of shape {tuple(values.shape)} does not fit ydata, {tuple(y.shape)}{hint}."
+        ) from error
 
 
-def _as_x(leaf: Any, y: Tensor) -> Any:
-    """Numbers in the dtype and on the device of y; what f alone understands stays."""
-    if isinstance(leaf, Tensor):
-        return leaf
-    array = np.asarray(leaf)
-    return torch.as_tensor(np.array(array, dtype=np.float64)).to(y) if array.dtype.kind in "fiub" else leaf
+def _finite(leaf: Any) -> Tensor | None:
+    return leaf.detach().isfinite() if isinstance(leaf, Tensor) and leaf.is_floating_point() else None
 
 
-def _finite_points(x: Any, m: int, fits: int) -> Tensor:
-    """Which of the points have a finite x, (..., m) with the first dimensions of x that count fits."""
-    good = torch.ones(m, dtype=torch.bool)
-    for leaf in tree_leaves(x):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            finite = leaf.detach().isfinite()
-            if finite.ndim > fits and finite.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
-                good = good.to(finite.device) & finite.reshape(*finite.shape[:fits], -1, m).all(-2)
-            elif finite.ndim > fits and finite.shape[fits] == m:  # (m, k): samples in rows, a module's
-                good = good.to(finite.device) & finite.flatten(fits + 1).all(-1)
-            elif not bool(finite.all()):
-                raise InputError("xdata has NaN or infinity.")
-    return good
+def _whole_points(flags: Any, m: int, fits: int, what: str) -> Tensor:
+    """Points for which all flags (a tree) of x hold, (..., m) with the first dimensions of x that count fits."""
+    whole = torch.ones(m, dtype=torch.bool)
+    for flag in tree_leaves(flags):
+        if not isinstance(flag, Tensor):
+            continue
+        if flag.ndim > fits and flag.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
+            whole = whole.to(flag.device) & flag.reshape(*flag.shape[:fits], -1, m).all(-2)
+        elif flag.ndim > fits and flag.shape[fits] == m:  # (m, k): samples in rows, a module's
+            whole = whole.to(flag.device) & flag.flatten(fits + 1).all(-1)
+        elif not bool(flag.all()):
+            raise InputError(f"xdata {what} in a part that does not count the points.")
+    return whole
 
 
 def _filled(x: Any, good: Tensor, fits: int) -> Any:
@@ -218,13 +271,27 @@ def _filled(x: Any, good: Tensor, fits: int) -> Any:
     return tree_map(filled, x)
 
 
-def _mask(mask: Any, y: Tensor) -> Tensor | None:
-    if mask is None:
-        return None
-    try:
-        return torch.as_tensor(mask).to(y.device).bool().expand(y.shape)
-    except RuntimeError as error:
-        raise InputError(f"mask of shape {tuple(np.shape(mask))} does not fit ydata, {tuple(y.shape)}.") from error
+def _mask(mask: Any) -> Tensor | None:
+    """True for points that count; what a masked array hides does not.
+
+    Raises:
+        InputTypeError: no truth values.
+    """
+    if mask is None or isinstance(mask, Tensor):
+        return None if mask is None else mask.bool()
+    array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(merged(mask, "mask"))
+    if array.dtype.kind == "O" and all(isinstance(value, bool | np.bool_) for value in array.ravel()):
+        array = array.astype(bool)
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise InputTypeError(f"mask={mask!r} must hold True for each point that counts, and False for the others.")
+    return torch.as_tensor(np.array(np.ma.filled(array, 0), dtype=bool))  # a copy: frames give what may not be written
+
+
+def _is_matrix(sigma: Tensor, y: Tensor) -> bool:
+    """Whether sigma is a covariance (..., m, m), not a deviation for each point of a batch of m fits."""
+    m = y.shape[-1]
+    square = sigma.ndim >= 2 and tuple(sigma.shape[-2:]) == (m, m)
+    return square and (y.ndim == 1 or tuple(sigma.shape) != tuple(y.shape))
 
 
 def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -235,28 +302,41 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
     """
     if sigma is None:
         return None, None
-    s = _numbers(sigma, "sigma").to(y)
+    s = numbers_of(sigma, "sigma").to(y)
     m = y.shape[-1]
-    matrix = s.ndim >= 2 and tuple(s.shape[-2:]) == (m, m) and (y.ndim == 1 or tuple(s.shape) != tuple(y.shape))
-    if matrix:
-        if not torch.allclose(s, s.mT, rtol=1e-6, atol=0):
-            raise InputError("sigma is a matrix, and not symmetric: it must be the covariance of ydata.")
-        lower, failed = torch.linalg.cholesky_ex(s)
-        if bool(failed.any()):
-            raise InputError("sigma is not positive definite: it must be a covariance matrix that can be inverted.")
-        eye = torch.eye(m, dtype=s.dtype, device=s.device)
-        return None, torch.linalg.solve_triangular(lower, eye.expand(s.shape), upper=False)
-    try:
-        deviations = s.expand(y.shape)
-    except RuntimeError as error:
-        raise InputError(
-            f"sigma of shape {tuple(s.shape)} does not fit ydata, {tuple(y.shape)}: give one deviation, one for each "
-            f"point, or a covariance ({m}, {m})."
-        ) from error
+    if _is_matrix(s, y):
+        return None, _whitening(s, kept)
+    deviations = _as_points(s, y, "sigma", f": give one deviation, one for each point, or a covariance ({m}, {m})")
     bad = ~(deviations > 0) if kept is None else ~(deviations > 0) & kept
     if bool(bad.any()):
         raise InputError("sigma has entries that are zero, negative or NaN: it holds standard deviations.")
     return 1 / deviations, None
+
+
+def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
+    """L⁻¹ (..., m, m) of the covariance L Lᵀ of the points that are kept; rows and columns of the others are zero.
+
+    A row and a column of the identity in place of a point's own leave the factor of the others as if it were not there.
+
+    Raises:
+        InputError: no covariance.
+    """
+    pairs = None
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    if kept is not None:
+        same = kept.ndim == 1 or bool((kept == kept.reshape(-1, kept.shape[-1])[0]).all())
+        kept = kept.reshape(-1, kept.shape[-1])[0] if same else kept  # one matrix for all, where one will do
+        pairs = kept[..., :, None] & kept[..., None, :]
+        covariance = torch.where(pairs, covariance, eye)
+    if bool(covariance.isnan().any()):
+        raise InputError("sigma has entries that are NaN or masked between points that count.")
+    if not torch.allclose(covariance, covariance.mT, rtol=1e-6, atol=0):
+        raise InputError("sigma is a matrix, and not symmetric: it must be the covariance of ydata.")
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    if bool(failed.any()):
+        raise InputError("sigma is not positive definite: it must be a covariance matrix that can be inverted.")
+    root = torch.linalg.solve_triangular(lower, eye.expand(covariance.shape), upper=False)
+    return root if pairs is None else torch.where(pairs, root, 0.0)
 
 
 def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
@@ -265,35 +345,41 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
     Raises:
         InputError: they cannot be counted.
     """
-    new = tree_map(lambda leaf: _as_x(leaf, data.y), np.asarray(x) if isinstance(x, list | tuple | int | float) else x)
-    pairs = zip(tree_leaves(new), tree_leaves(known), strict=True)
-    for leaf, before in pairs:
-        if not isinstance(leaf, Tensor):
+    new = tree_map(
+        lambda leaf: as_x(leaf, data.y), np.asarray(x) if isinstance(x, int | float) else merged(x, "new points")
+    )
+    for leaf, before in zip(tree_leaves(new), tree_leaves(known), strict=True):
+        if is_table(leaf):
+            return new, len(leaf)
+        shape = np.shape(leaf) if isinstance(leaf, Tensor) or hasattr(leaf, "dtype") else None
+        if shape is None:
             continue
-        if leaf.ndim == 0:
+        if not shape:
             return leaf[None], 1
-        in_rows = isinstance(before, Tensor) and before.ndim > 1 and before.shape[-1] not in (*data.sizes, data.m)
-        return new, leaf.shape[0 if in_rows else -1]
+        in_rows = len(np.shape(before)) > 1 and np.shape(before)[-1] not in (*data.sizes, data.m)
+        return new, shape[0 if in_rows else -1]
     raise InputError("new points must be arrays or tensors in the layout of xdata.")
 
 
-def curve_of(values: Any, like: Tensor, count: int) -> Tensor:
+def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
     """(count,) from what f returned, flat; one number stands for all points.
 
     Raises:
         InputError: another number of values, complex ones, or none.
+        InputTypeError: no numbers.
     """
     if values is None:
-        raise InputError("f returned nothing. It must return the curve, a number for each point.")
+        raise InputTypeError("f returned nothing. It must return the curve, a number for each point.")
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(
             "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."
         )
-    curve = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values, dtype=np.float64))
-    curve = curve.reshape(-1)
+    curve = (values if isinstance(values, Tensor) else numbers_of(values, "what f returned")).reshape(-1)
     if curve.shape[0] != count:
         if curve.shape[0] != 1:
-            raise InputError(f"f returned {curve.shape[0]} values for {count} points. It must return one for each.")
+            raise InputError(
+                f"f returned {curve.shape[0]} values for {count} points. It must return one for each.{hint}"
+            )
         curve = curve.expand(count)
     return curve.to(like.device)
 

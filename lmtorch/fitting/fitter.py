@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .._errors import FallbackWarning, InputError
+from .._errors import FallbackWarning, InputTypeError
 from .._least_squares import least_squares
 from .._threads import forward_mode, quiet
 from ..functional.calling import to_array
@@ -16,6 +16,11 @@ from ..functional.solution import Solution
 from .data import Data, curve_of
 from .models import Model
 from .parameters import Parameters
+from .reading import numbers_of
+
+BATCH = (
+    " ydata of several dimensions is a batch of fits, one for each row: transpose it where its columns are the curves."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,12 @@ class Fitter:
     bounds: tuple[Tensor, Tensor]
     jac: Any = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def varying(self) -> int:
+        """How many variables are fitted: those that equal bounds do not fix."""
+        lower, upper = self.bounds
+        return int((lower < upper).sum())
 
     def solve(
         self,
@@ -66,7 +77,7 @@ class Fitter:
                 0 if data.each_x and lead else None,
                 *(None if t is None or t.ndim == k else 0 for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1))),
             )
-        jac = self.jac if self.jac is None or isinstance(self.jac, str) else self._jacobian
+        jac = self._jacobian if callable(self.jac) else self.jac
         given: Any = u
         if data.numpy:  # how x0 comes says how results go back; the other arguments follow
             given = to_array(u)
@@ -116,7 +127,8 @@ class Fitter:
     def curve(self, u: Any, x: Any, start: Any, count: int, place: int | None = None) -> Tensor:
         """f(x) at variables u (n,), (count,)."""
         p = self.parameters.outward(torch.as_tensor(u), torch.as_tensor(start))
-        return curve_of(self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count)
+        hint = BATCH if self.data.lead else ""
+        return curve_of(self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count, hint)
 
     def whiten(self, values: Tensor, weights: Any, root: Any) -> Tensor:
         """Rows (m,) or (m, k) in units of their errors."""
@@ -137,11 +149,11 @@ class Fitter:
         arrays = isinstance(u, np.ndarray)
         start = torch.as_tensor(start)
         p = self.parameters.outward(torch.as_tensor(u), start)
-        rows = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
-        rows = torch.as_tensor(rows).to(p.device)
+        given = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
+        rows = (given if isinstance(given, Tensor) else numbers_of(given, "what jac returned")).to(p.device)
         needed = (torch.as_tensor(y).shape[-1], p.shape[-1])
         if tuple(rows.shape) != needed:
-            raise InputError(
+            raise InputTypeError(
                 f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
             )
         with forward_mode():

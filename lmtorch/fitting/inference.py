@@ -47,15 +47,20 @@ class Inference:
         self.loss = loss
         self.names = list(fitter.model.names)
         self.lead = fitter.data.lead
-        self.n = len(fitter.parameters.variables)
+        self.n = fitter.varying
         u = torch.as_tensor(solution.x)
         self.u = u.reshape(*self.lead, u.shape[-1])  # with a graph, if the solution has one
         self.p = fitter.parameters.outward(self.u, fitter.start)
 
     @cached_property
     def freedom(self) -> Tensor:
-        """Degrees of freedom, (...,)."""
-        return self.fitter.data.count - self.n
+        """Degrees of freedom, (...,): the points less the variables that are not held.
+
+        A variable at its bound is one that a fit with it fixed there does not have, and the errors of the others are
+        those of that fit. The expected dimension of the face of the box is also what a fit within it takes from the
+        degrees of freedom (Meyer & Woodroofe 2000).
+        """
+        return self.fitter.data.count - (~self.held).sum(-1)
 
     @cached_property
     def residual(self) -> Tensor:
@@ -67,11 +72,8 @@ class Inference:
     def curve(self) -> Tensor:
         """At the data, (..., m); NaN where a point is left out."""
         data = self.fitter.data
-        if data.root is not None:
-            return data.y.detach() + torch.linalg.solve(data.root, self.residual[..., None])[..., 0]
-        if data.weights is None:
-            return data.y.detach() + self.residual
-        return torch.where(data.weights > 0, data.y.detach() + self.residual / data.weights, torch.nan)
+        curve = data.y.detach() + data.coloured(self.residual)
+        return curve if data.weights is None else torch.where(data.weights > 0, curve, torch.nan)
 
     @cached_property
     def chisqr(self) -> Tensor:
@@ -111,7 +113,8 @@ class Inference:
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
         _, weights = Robust(self.loss.rho, scale).weights(self.residual)  # by which the loop has rescaled the rows
-        return sandwich(jacobian / weights.sqrt()[..., None], residual, rho, scale, self.freedom, self.held)
+        count = self.fitter.data.count
+        return sandwich(jacobian / weights.sqrt()[..., None], residual, rho, scale, count, self.freedom, self.held)
 
     @cached_property
     def slopes(self) -> Tensor:
@@ -199,7 +202,7 @@ class Inference:
 
     @property
     def redchi(self) -> Tensor:
-        """χ²/(m − n), (...,)."""
+        """χ² over the degrees of freedom, (...,)."""
         return self.chisqr / self.freedom
 
     @property

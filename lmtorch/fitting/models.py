@@ -5,13 +5,14 @@ A model knows the names of its parameters and how to be called with all of them 
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from numbers import Real
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import InputError, InputTypeError
 from ..residuals.swap import call_with
 
 
@@ -36,12 +37,54 @@ class Model(Protocol):
         """The curve at x, flat; p (P,) is a tensor or an array. `place`: of one of several data sets."""
 
 
+class Arguments(NamedTuple):
+    """What a function takes after x."""
+
+    names: list[str]  # of all that can be passed by position
+    defaults: dict[str, Any]  # of those that have one
+    open_ended: bool  # there is *p
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the parameters: a default that is no number, such as True, "linear" or None, makes an option."""
+        return [name for name in self.names if name not in self.defaults or is_number(self.defaults[name])]
+
+    def first(self, count: int) -> list[str]:
+        """The parameters of a start of so many numbers, which fills the arguments in order, as in scipy.
+
+        Raises:
+            InputError: an option is among them.
+            InputTypeError: f has fewer arguments, or needs more.
+        """
+        if self.open_ended:
+            return [*self.names[:count], *(f"p{i}" for i in range(len(self.names), count))]
+        needed = [name for name in self.names[count:] if name not in self.defaults]
+        if count > len(self.names) or needed:
+            raise InputTypeError(
+                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: {self.names}."
+            )
+        for name in self.names[:count]:
+            if isinstance(self.defaults.get(name), bool | np.bool_ | str):
+                raise InputError(
+                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, which is no number: name "
+                    f"those that are fitted, p0={{'{self.numbers[0]}': 1.0, ...}}."
+                )
+        return self.names[:count]
+
+    def call(self, function: Callable[..., Any], x: Any, names: Sequence[str], values: Sequence[Any]) -> Any:
+        """f(x, *p), by keyword from the first argument that is left at its default."""
+        count = 0
+        while count < len(names) and (count >= len(self.names) or names[count] == self.names[count]):
+            count += 1
+        return function(x, *values[:count], **dict(zip(names[count:], values[count:], strict=True)))
+
+
 class OfNumbers:
     """f(x, a, b, ...), scipy's kind.
 
     Args:
         function: the user's.
-        p0: what the user starts from, to count the parameters of f(x, *p).
+        p0: what the user starts from: it says how many parameters there are, and the signature what they are called.
 
     Raises:
         InputError: the number of parameters cannot be told.
@@ -50,30 +93,28 @@ class OfNumbers:
     def __init__(self, function: Callable[..., Any], p0: Any) -> None:
         self.function = function
         self.label = _label(function)
-        names, defaults, open_ended = _signature(function)
+        self.arguments = _signature(function)
+        names = self.arguments.numbers
         if isinstance(p0, Mapping):
-            unknown = set(p0) - set(names)
-            if unknown and not open_ended:
-                raise InputError(f"p0 names {sorted(unknown)}, which f does not have: its parameters are {names}.")
+            unknown = [name for name in p0 if name not in self.arguments.names]
+            if unknown and not self.arguments.open_ended:
+                raise InputError(f"p0 names {unknown}, which f does not have: its parameters are {names}.")
+            names = [name for name in self.arguments.names if name in names or name in p0]
         elif p0 is not None:
-            count = np.shape(_array(p0))[-1] if np.ndim(_array(p0)) else 1
-            if open_ended:
-                names = [*names, *(f"p{i}" for i in range(len(names), count))]
-            elif count != len(names):
-                raise InputError(f"p0 has {count} entries, and f has {len(names)} parameters after x: {names}.")
+            names = self.arguments.first(np.shape(_array(p0))[-1] if np.ndim(_array(p0)) else 1)
         if not names:
             raise InputError(
                 "the number of parameters cannot be told from f(x, *p): give p0, or name them, f(x, a, b)."
             )
         self.names = names
-        self.defaults = defaults
+        self.defaults = {name: value for name, value in self.arguments.defaults.items() if is_number(value)}
 
     def start(self, p0: Any) -> Any:
         """Ones where nothing is said, or the default values of f's arguments."""
         if p0 is not None and not isinstance(p0, Mapping):
             return torch.atleast_1d(p0) if isinstance(p0, Tensor) else np.atleast_1d(np.array(_array(p0)))
         given = {**self.defaults, **(p0 or {})}
-        return _stacked([given.get(name, 1.0) for name in self.names])
+        return _stacked({name: given.get(name, 1.0) for name in self.names})
 
     def named(self, p: Any) -> dict[str, Any]:
         """Numbers."""
@@ -81,7 +122,7 @@ class OfNumbers:
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """f(x, *p)."""
-        return self.function(x, *(p[i] for i in range(len(self.names))))
+        return self.arguments.call(self.function, x, self.names, [p[i] for i in range(len(self.names))])
 
 
 class OfTensors:
@@ -139,7 +180,8 @@ class Joint:
             raise InputError(f"there are {len(functions)} functions for {count} data sets: give one, or one for each.")
         self.functions = list(functions)
         self.label = ", ".join(dict.fromkeys(_label(f) for f in self.functions))
-        own = [_signature(f)[0] for f in self.functions]
+        self.arguments = [_signature(f) for f in self.functions]
+        own = self.own = [arguments.numbers for arguments in self.arguments]
         self.bare = list(dict.fromkeys(name for names in own for name in names))
         unknown = [name for name in shared if name not in self.bare]
         if unknown:
@@ -160,16 +202,16 @@ class Joint:
         if p0 is None:
             p0 = {}
         if not isinstance(p0, Mapping):
-            values = list(p0)
+            values = list(p0) if np.iterable(p0) and not isinstance(p0, str) else [_array(p0)]
             if len(values) == len(self.names) != len(self.bare):
-                return _stacked(values)
+                return _stacked(dict(zip(self.names, values, strict=True)))
             if len(values) != len(self.bare):
                 raise InputError(f"p0 has {len(values)} entries for the parameters {self.bare}.")
             p0 = dict(zip(self.bare, values, strict=True))
-        unknown = set(p0) - set(self.bare) - set(self.names)
+        unknown = [name for name in p0 if name not in (*self.bare, *self.names)]
         if unknown:
-            raise InputError(f"p0 names {sorted(unknown)}: the parameters are {self.bare}, and {self.names} in full.")
-        starts = []
+            raise InputError(f"p0 names {unknown}: the parameters are {self.bare}, and {self.names} in full.")
+        starts = {}
         for full in self.names:
             bare, _, rest = full.partition("[")
             value = p0.get(full, p0.get(bare, 1.0))
@@ -177,7 +219,7 @@ class Joint:
                 if len(value) != len(self.functions):
                     raise InputError(f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets.")
                 value = value[int(rest[:-1])]
-            starts.append(value)
+            starts[full] = value
         return _stacked(starts)
 
     def named(self, p: Any) -> dict[str, Any]:
@@ -187,8 +229,9 @@ class Joint:
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """All curves, one after the other, or that of one data set."""
         if place is not None:
-            return self.functions[place](x, *(p[i] for i in self.picks[place]))
-        curves = [f(one, *(p[i] for i in picks)) for f, one, picks in zip(self.functions, x, self.picks, strict=True)]
+            values = [p[i] for i in self.picks[place]]
+            return self.arguments[place].call(self.functions[place], x, self.own[place], values)
+        curves = [self(one, p, place) for place, one in enumerate(x)]
         if any(isinstance(curve, Tensor) for curve in curves):
             return torch.cat([torch.as_tensor(curve).reshape(-1) for curve in curves])
         return np.concatenate([np.ravel(curve) for curve in curves])
@@ -199,8 +242,11 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
 
     Raises:
         InputError: it is none.
+        InputTypeError: f is no function, or `shared` no list.
     """
     if shared is not None:
+        if not isinstance(shared, list | tuple | set | frozenset):
+            raise InputTypeError(f"shared={shared!r} must be a list of names of parameters.")
         return Joint(list(f) if isinstance(f, list | tuple) else [f], count, shared)
     if isinstance(f, nn.Module):
         values = {name: p.detach() for name, p in f.named_parameters() if p.requires_grad}
@@ -208,17 +254,24 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             unknown = set(p0) - set(values)
             if unknown:
                 raise InputError(f"p0 names {sorted(unknown)}, which the module does not have: {list(values)}.")
-            values |= {name: torch.as_tensor(value).to(values[name]) for name, value in p0.items()}
+            values |= {name: torch.as_tensor(_array(value)).to(values[name]) for name, value in p0.items()}
         if not values:
             raise InputError("the module has no parameters that require gradients: there is nothing to fit.")
         return OfTensors(lambda x, params: call_with(f, params, (x,)), values, type(f).__name__)
     if not callable(f):
-        raise InputError(f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module.")
+        raise InputTypeError(f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module.")
     if isinstance(p0, Mapping):
-        names, _, open_ended = _signature(f)
-        if not set(p0) <= set(names) and len(names) == 1 and not open_ended:
+        arguments = _signature(f)
+        if not set(p0) <= set(arguments.names) and len(arguments.numbers) == 1 and not arguments.open_ended:
             return OfTensors(f, p0, _label(f))
     return OfNumbers(f, p0)
+
+
+def started(p0: Any) -> Any:
+    """A start with labels (a pandas Series) as a dict by name, any other as it is."""
+    if hasattr(p0, "to_dict") and all(isinstance(label, str) for label in getattr(p0, "index", [None])):
+        return p0.to_dict()
+    return p0
 
 
 def by_name(names: list[str], p: Any) -> dict[str, Any]:
@@ -231,17 +284,26 @@ def entries(key: str, shape: tuple[int, ...]) -> list[str]:
     return [key] if not shape else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
 
 
-def _signature(function: Callable[..., Any]) -> tuple[list[str], dict[str, float], bool]:
-    """Names of the parameters after x, numbers that they default to, and whether there is *p."""
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _signature(function: Callable[..., Any]) -> Arguments:
+    """What the function takes after x.
+
+    Raises:
+        InputError: nothing, not even x.
+    """
     try:
         given = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return [], {}, True
+        return Arguments([], {}, True)
     positional = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if not given or (not positional and not any(p.kind == p.VAR_POSITIONAL for p in given)):
         raise InputError("f takes no arguments: it must be f(x, a, b, ...).")
-    defaults = {p.name: p.default for p in positional[1:] if isinstance(p.default, int | float)}
-    return [p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given)
+    defaults = {p.name: p.default for p in positional[1:] if p.default is not p.empty}
+    return Arguments([p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given))
 
 
 def _label(function: Callable[..., Any]) -> str:
@@ -259,18 +321,27 @@ def _array(value: Any) -> Any:
     """A start as numbers.
 
     Raises:
-        InputError: it is none.
+        InputTypeError: it is none.
     """
     try:
         return value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"p0 has {value!r}, where numbers are needed: {error}") from error
+        raise InputTypeError(f"p0 has {value!r}, where numbers are needed: {error}") from error
 
 
-def _stacked(values: Sequence[Any]) -> Any:
-    """One vector (P,), or (..., P) where some are batches."""
-    if any(isinstance(value, Tensor) for value in values):
-        like = next(value for value in values if isinstance(value, Tensor))
-        tensors = [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values]
-        return torch.stack(torch.broadcast_tensors(*tensors), -1)
-    return np.stack(np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in values)), -1)
+def _stacked(values: Mapping[str, Any]) -> Any:
+    """One vector (P,) of starts by name, or (..., P) where some are batches.
+
+    Raises:
+        InputError: no numbers, or batches of several sizes.
+    """
+    arrays = [_array(value) for value in values.values()]
+    try:
+        if any(isinstance(array, Tensor) for array in arrays):
+            like = next(array for array in arrays if isinstance(array, Tensor))
+            tensors = [torch.as_tensor(array, dtype=like.dtype, device=like.device) for array in arrays]
+            return torch.stack(torch.broadcast_tensors(*tensors), -1)
+        return np.stack(np.broadcast_arrays(*arrays), -1)
+    except (RuntimeError, ValueError) as error:
+        shapes = {name: np.shape(array) for name, array in zip(values, arrays, strict=True)}
+        raise InputError(f"p0 has entries of shapes that do not fit each other: {shapes}.") from error

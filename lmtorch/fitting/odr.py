@@ -28,10 +28,11 @@ from ..losses.linear import Linear
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
-from .models import model_of
+from .models import model_of, started
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, failure, names_of, start_of, warn_of
+from .preparing import bounds_of, box_of, check_count, check_order, failure, flag, names_of, start_of, warn_of
+from .reading import numbers_of, shown_of
 from .result import CurveFit
 
 
@@ -53,9 +54,14 @@ class OrthogonalInference(Inference):
 
     @cached_property
     def curve(self) -> Tensor:
-        """Where the points have moved to, (m,)."""
+        """The curve where the points have moved to, (m,); NaN for a point that is left out."""
         data = self.fitter.data
-        return self.fitter.sensitivity(self.u, data.x + self.delta, data.m)[0]
+        return self.counted(self.fitter.sensitivity(self.u, data.x + self.delta, data.m)[0])
+
+    def counted(self, values: Tensor) -> Tensor:
+        """Values (..., m) with NaN for points that are left out."""
+        weights = self.fitter.data.weights
+        return values if weights is None else torch.where(weights > 0, values, torch.nan)
 
     @property
     def rsquared(self) -> Tensor:
@@ -86,8 +92,8 @@ class OrthogonalFit(CurveFit):
 
     @property
     def x_fit(self) -> Any:
-        """Where the points are on the curve, in the shape of x: scipy.odr's xplus."""
-        return self._out(self._inference.fitter.data.x + self._inference.delta)
+        """Where the points are on the curve, in the shape of x: scipy.odr's xplus; NaN for a point that is left out."""
+        return self._out(self._inference.counted(self._inference.fitter.data.x + self._inference.delta))
 
     @property
     def eps(self) -> Any:
@@ -148,7 +154,7 @@ def odr(
     Args:
         f: f(x, a, b, ...), as for `curve_fit`; each value may depend on its own x alone.
         x: (m,), or (k, m) for k predictors.
-        y: (m,).
+        y: (m,). Points that a masked array (of x, y, sx or sy) hides are left out.
         p0: as for `curve_fit`.
         sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where x is exact.
             Default: 1.
@@ -167,7 +173,7 @@ def odr(
         An `OrthogonalFit`, which unpacks to popt, pcov.
 
     Raises:
-        InputError: data or options that cannot be fitted.
+        InputError: data or options that cannot be fitted; also a `TypeError` where they are of a wrong type.
         NotConvergedError: no minimum was found; its `fit` has the best point.
 
     Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression
@@ -182,21 +188,25 @@ def odr(
         >>> bool(abs(fit["k"] - 1) < 3 * fit.stderr[1]), fit.delta.shape
         (True, (30,))
     """
-    data = gather(x, y, sy, None, check_finite=True, nan_policy=None, joint=False, each_x=False)
+    absolute_sigma = flag(absolute_sigma, "absolute_sigma")
+    shown = shown_of(sx)
+    mask = None if shown is None else shown.reshape(-1, shown.shape[-1]).all(0)
+    data = gather(x, y, sy, mask, check_finite=True, nan_policy=None, joint=False, each_x=False)
     if data.y.ndim != 1:
         raise InputError(f"y has shape {tuple(data.y.shape)}: odr fits one curve, (m,).")
     if data.root is not None:
         raise InputError("sy is a matrix: odr takes standard deviations of independent errors.")
     if not isinstance(data.x, Tensor) or data.x.ndim > 2 or data.x.shape[-1] != data.m:
         raise InputError(f"x must be numbers of shape ({data.m},) or (k, {data.m}), as many as y.")
+    p0 = started(p0)
+    check_order(data, p0)
     model = model_of(f, p0, None, 0)
-    parameters = Parameters(list(model.names), names_of(fixed), dict(ties or {}), dict(transforms or {}))
+    parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
     lower, upper = bounds_of(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)
-    if data.m < n:
-        raise InputError(f"{data.m} points cannot determine {n} parameters. Fix some, or give more data.")
-    fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start))
+    fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start, bounds))
+    check_count(data, fitter.varying)
     weights = _weights(sx, data)
     problem, method, point = _problem(fitter, parameters.inward(start), weights, (ftol, xtol, gtol))
     with torch.no_grad():
@@ -223,10 +233,11 @@ def _weights(sx: Any, data: Data) -> Tensor:
     """
     x = data.x
     try:
-        deviations = torch.as_tensor(1.0 if sx is None else sx, dtype=x.dtype, device=x.device).expand(x.shape)
-    except (RuntimeError, ValueError, TypeError) as error:
+        deviations = numbers_of(1.0 if sx is None else sx, "sx").to(x).expand(x.shape)
+    except RuntimeError as error:
         raise InputError(f"sx does not fit x of shape {tuple(x.shape)}: give one number, or the shape of x.") from error
-    if not bool((deviations >= 0).all()):
+    left_out = x.new_zeros(data.m, dtype=torch.bool) if data.weights is None else data.weights <= 0
+    if not bool(((deviations >= 0) | left_out).all()):
         raise InputError("sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x.")
     inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
     return inverse[:, None] if x.ndim == 1 else inverse.mT.contiguous()

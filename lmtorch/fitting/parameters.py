@@ -8,12 +8,13 @@ stay with u.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._errors import InputError
+from .._errors import InputError, InputTypeError
 
 Tie = Callable[[dict[str, Any]], Any]
 Transform = str | tuple[float, float]
@@ -43,6 +44,9 @@ class Parameters:
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise InputError(f"several parameters are called {twice}: give each a name of its own.")
+        for what, roles in (("ties", self.ties), ("transforms", self.transforms)):
+            if not isinstance(roles, Mapping):
+                raise InputTypeError(f"{what}={roles!r} must be a dict by name.")
         for what, given in (("fixed", self.fixed), ("ties", self.ties), ("transforms", self.transforms)):
             unknown = [name for name in given if name not in self.names]
             if unknown:
@@ -52,10 +56,13 @@ class Parameters:
             raise InputError(f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them.")
         for name, tie in self.ties.items():
             if not callable(tie):
-                raise InputError(f"the tie of {name!r} is {type(tie).__name__}: give a function of a dict of values.")
+                raise InputTypeError(
+                    f"the tie of {name!r} is {type(tie).__name__}: give a function of a dict of values."
+                )
         for name, transform in self.transforms.items():
             pair = isinstance(transform, tuple | list) and len(transform) == 2
-            if transform != "positive" and not (pair and float(transform[0]) < float(transform[1])):
+            numbers = pair and all(isinstance(end, Real) for end in transform)
+            if transform != "positive" and not (numbers and float(transform[0]) < float(transform[1])):
                 raise InputError(f"the transform of {name!r} is {transform!r}: 'positive', or (lower, upper).")
         if not self.variables:
             raise InputError("every parameter is fixed or tied: there is nothing to fit.")
@@ -108,11 +115,22 @@ class Parameters:
 
     @staticmethod
     def _tied(name: str, tie: Tie, values: dict[str, Any], like: Tensor) -> bool:
-        """Compute a tie, if all that it asks for is there."""
+        """Compute a tie, if all that it asks for is there.
+
+        Raises:
+            InputTypeError: it returns no number, or not one for each fit.
+        """
         try:
-            values[name] = torch.as_tensor(tie(values)).to(like)
+            value = tie(values)
         except KeyError:
             return False
+        try:
+            values[name] = torch.as_tensor(value).to(like).expand(like.shape[:-1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputTypeError(
+                f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the other values, and must "
+                "return the one that it stands for."
+            ) from error
         return True
 
     def role(self, name: str) -> str:

@@ -26,8 +26,10 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         rows = sets[place]
         x = np.asarray(to_array(data.x[place] if data.sizes else data.x), dtype=float)
         y = to_array(data.y.detach())[rows]
-        if x.shape != y.shape:
+        if x.size != y.size:
             raise InputError(f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself.")
+        layout = [-1 if size == x.size else 1 for size in x.shape]  # of a column f gets a column
+        x = x.reshape(-1)
         weights = None if data.weights is None else to_array(data.weights)[rows]
         shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
         error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
@@ -36,7 +38,7 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
             x[shown], y[shown], error, across, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data"
         )
         grid = np.linspace(x.min(), x.max(), GRID)
-        band = fit.band(grid, level, place if data.sizes else None, None)
+        band = fit.band(grid.reshape(layout), level, place if data.sizes else None, None)
         curve, lower, upper = (to_array(side) for side in band)
         line = "C3" if len(chosen) == 1 else colour
         above.fill_between(grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band")

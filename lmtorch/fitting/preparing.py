@@ -2,16 +2,19 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from .._errors import InputError, level
+from .._errors import InputError, InputTypeError, level
 from ..core.termination import Status
+from ..functional.options import as_pairs, check_pairs
 from ..functional.solution import Solution
 from ..losses.base import Loss
 from .data import Data
@@ -22,9 +25,50 @@ SLIGHTLY = 1e-6  # by so much more of the cost of a constant a fit may have
 ROUNDINGS = 16  # times the rounding error of the data, by which every point may be missed
 
 
-def names_of(fixed: str | Sequence[str] | Mapping[str, float]) -> tuple[str, ...]:
-    """Of the fixed parameters; a bare string is one name."""
-    return (fixed,) if isinstance(fixed, str) else tuple(fixed)
+def names_of(fixed: Any) -> tuple[str, ...]:
+    """Names of the fixed parameters; a bare string is one name.
+
+    Raises:
+        InputTypeError: no names, or no numbers for them.
+    """
+    if fixed is None or isinstance(fixed, str):
+        return () if fixed is None else (fixed,)
+    if not isinstance(fixed, Collection):
+        raise InputTypeError(f"fixed={fixed!r} must be a list of names, or a dict of values by name.")
+    if isinstance(fixed, Mapping):
+        for name, value in fixed.items():
+            if not hasattr(value, "__float__") or isinstance(value, str) or np.size(value) != 1:
+                raise InputTypeError(
+                    f"fixed[{name!r}]={value!r} is no number: give the value to hold it at, or a list of names to hold "
+                    "them at their start."
+                )
+    return tuple(fixed)
+
+
+def flag(value: Any, name: str) -> bool:
+    """A truth value.
+
+    Raises:
+        InputTypeError: it is none.
+    """
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise InputTypeError(f"{name}={value!r} must be True or False.")
+
+
+def check_order(data: Data, p0: Any) -> None:
+    """See whether the arguments are in MATLAB's order.
+
+    Raises:
+        InputError: a start of as many numbers as there are points, and x of fewer.
+    """
+    x = data.x
+    starts = len(p0) if isinstance(p0, list | tuple | np.ndarray) and np.iterable(p0) else 0
+    if isinstance(x, Tensor) and x.ndim == 1 and not data.lead and 1 < len(x) < data.m == starts:
+        raise InputError(
+            f"p0 has {data.m} entries, as many as ydata, and xdata {len(x)}. The order of the arguments is "
+            "(f, xdata, ydata, p0) with f(x, a, b, ...), not MATLAB's (fun, x0, xdata, ydata) with fun(p, x)."
+        )
 
 
 def start_of(
@@ -61,8 +105,13 @@ def start_of(
 
 
 def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[float], list[float]]:
-    """One pair for each parameter."""
-    size = len(model.names)
+    """One pair for each parameter.
+
+    Raises:
+        InputError: no pairs, reversed, NaN, or of another size.
+        InputTypeError: no numbers.
+    """
+    size, hint = len(model.names), ""
     if isinstance(bounds, Mapping):
         unknown = [name for name in bounds if name not in model.names]
         if unknown:
@@ -71,32 +120,37 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
         for name, pair in zip(model.names, pairs, strict=True):
             if np.shape(pair) != (2,):
                 raise InputError(f"the bounds of {name!r} are {pair!r}: give a pair, (lower, upper).")
-        sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        sides: tuple[Any, Any] = ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     else:
+        hint = as_pairs(bounds, size)
         if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
             bounds = bounds.lb, bounds.ub
-        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-            raise InputError("bounds must be a pair (lower, upper), or a dict of pairs by name.")
-        sides = bounds[0], bounds[1]
+        if not isinstance(bounds, tuple | list | np.ndarray | Tensor) or len(bounds) != 2:
+            raise InputTypeError(f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}")
+        sides = (bounds[0], bounds[1])
     found = []
     for side in sides:
         try:
             array = np.asarray(side, dtype=float)
         except (TypeError, ValueError) as error:
-            raise InputError(f"bounds must be numbers, not {side!r}.") from error
+            raise InputTypeError(f"bounds must be numbers, not {side!r}.{hint}") from error
         if array.ndim > 1 or array.size not in (1, size):
-            raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.")
+            raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.{hint}")
         found.append(np.broadcast_to(array.reshape(-1), size).tolist())
     for name, low, high in zip(model.names, *found, strict=True):
         if not low <= high:
-            raise InputError(f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.")
+            raise InputError(f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.{hint}")
         if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
             raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
+    if hint and any(low == high for low, high in zip(*found, strict=True)):
+        check_pairs(bounds, hint)
     return found[0], found[1]
 
 
-def box_of(lower: list[float], upper: list[float], parameters: Parameters, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the variables (n,); a transform is a box of its own.
+def box_of(
+    lower: list[float], upper: list[float], parameters: Parameters, start: Tensor, bounds: Any
+) -> tuple[Tensor, Tensor]:
+    """Bounds of the variables (n,); a transform is a box of its own. `bounds` are as the user gave them.
 
     Raises:
         InputError: a variable starts outside.
@@ -111,8 +165,42 @@ def box_of(lower: list[float], upper: list[float], parameters: Parameters, start
         if not good and name not in parameters.transforms:
             raise InputError(
                 f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to {upper[i]}. Move it inside."
+                + as_pairs(bounds, len(parameters.names), start)
             )
     return low, high
+
+
+def check_count(data: Data, count: int) -> None:
+    """See whether there are enough points for so many variables.
+
+    Raises:
+        InputTypeError: fewer, in a single fit or in all.
+    """
+    if data.m < count or (not data.lead and int(data.count) < count):
+        raise InputTypeError(
+            f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie them, or give more "
+            "data (least_squares accepts fewer residuals than parameters)."
+        )
+
+
+@contextmanager
+def understood(data: Data, xdata: Any) -> Iterator[None]:
+    """Tell what f refuses in xdata that are no numbers, such as dates, text or a table.
+
+    Raises:
+        InputTypeError: in place of f's TypeError.
+        TypeError: f's own, where x is numbers.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if isinstance(error, InputError) or all(isinstance(leaf, Tensor) for leaf in tree_leaves(data.x)):
+            raise
+        kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
+        raise InputTypeError(
+            f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give numbers, such as "
+            "(time - time[0]) / np.timedelta64(1, 's') for dates, or take in f what it needs of xdata."
+        ) from error
 
 
 def failure(solution: Solution, data: Data) -> str:

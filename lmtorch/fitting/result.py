@@ -157,12 +157,12 @@ class CurveFit:
 
     @property
     def nvarys(self) -> int:
-        """Parameters that are fitted."""
+        """Parameters that are fitted: not fixed, by name or by equal bounds, and not tied."""
         return self._inference.n
 
     @property
     def nfree(self) -> Any:
-        """Degrees of freedom, ndata − nvarys, (...,)."""
+        """Degrees of freedom, ndata less the parameters that are fitted and did not end at a bound, (...,)."""
         return self._number(self._inference.freedom.to(torch.int64))
 
     @property

@@ -150,7 +150,8 @@ class Calling:
                     leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
                 ], 1)  # fmt: skip
             try:  # NumPy makes a NaN of None
-                array = np.asarray("nothing" if result is None else result, dtype=np.float64)
+                filled = np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else result
+                array = np.asarray("nothing" if filled is None else filled, dtype=np.float64)
             except (TypeError, ValueError) as error:
                 raise InputError(
                     f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
@@ -175,8 +176,8 @@ class Calling:
 
 
 def to_tensor(leaf: Any, device: torch.device) -> Any:
-    """NumPy numbers as a tensor on the device, other things as they are."""
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc":
+    """NumPy numbers as a tensor on the device, other things as they are; also masked arrays: tensors have no mask."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc" and not np.ma.is_masked(leaf):
         return torch.as_tensor(np.array(leaf)).to(device)
     return leaf
 
@@ -187,7 +188,7 @@ def to_array(leaf: Any) -> Any:
 
 
 def from_array(result: Any, like: Tensor) -> Tensor:
-    """(m,) from what a function of NumPy arrays returned.
+    """(m,) from what a function of NumPy arrays returned; a residual that is masked is left out, by zero.
 
     Raises:
         InputError: it is no array of numbers.
@@ -197,7 +198,7 @@ def from_array(result: Any, like: Tensor) -> Tensor:
     if isinstance(result, Tensor):
         result = to_array(result)
     try:
-        array = np.asarray(result)
+        array = np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else np.asarray(result)
         array = array if array.dtype.kind in "fc" else array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"the function returned {type(result).__name__}, not numbers. {RESIDUALS}") from error

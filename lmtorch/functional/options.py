@@ -57,20 +57,63 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
         bounds = bounds.lb, bounds.ub
+    hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
     try:
         low, high = bounds
     except (TypeError, ValueError) as error:
-        raise InputError("bounds must be a pair (lower, upper), each one number or of the shape of x0.") from error
-    lower = unknowns.vector(low, "the lower bound", -math.inf)
-    upper = unknowns.vector(high, "the upper bound", math.inf)
+        raise InputError(
+            f"bounds must be a pair (lower, upper), each one number or of the shape of x0.{hint}"
+        ) from error
+    try:
+        lower = unknowns.vector(low, "the lower bound", -math.inf)
+        upper = unknowns.vector(high, "the upper bound", math.inf)
+    except InputError as error:
+        raise InputError(f"{error}{hint}") from error
     if not bool((lower <= upper).all()):
-        raise InputError(f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.")
+        raise InputError(
+            f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.{hint}"
+        )
     outside = (unknowns.start < lower) | (unknowns.start > upper)
     if bool(outside.any()):
-        raise InputError(f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.")
+        raise InputError(f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.{hint}")
+    if hint and bool((lower == upper).any()):
+        check_pairs(bounds, hint)
     if not bool((lower.isfinite() | upper.isfinite()).any()):
         return None
     return Bounds(lower, upper)
+
+
+def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
+    """How to write bounds that may be pairs, one for each of `count` parameters; empty if they cannot be.
+
+    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take (lower, upper): of two
+    parameters both fit, unless the start (..., n) tells.
+    """
+    try:
+        pairs = [
+            (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+            for low, high in bounds
+        ]
+        lower, upper = map(list, zip(*pairs, strict=True))
+        if start is not None:
+            low, high = start.new_tensor(pairs).T
+            if not bool(((low <= start) & (start <= high)).all()):
+                return ""
+    except (TypeError, ValueError, RuntimeError):
+        return ""
+    if len(pairs) != count or not all(low <= high for low, high in pairs):
+        return ""
+    return f" If they are pairs, one for each parameter, write bounds=({lower}, {upper})."
+
+
+def check_pairs(bounds: Any, hint: str) -> None:
+    """Refuse two tuples that fix a parameter when read as (lower, upper), and that are good pairs.
+
+    Raises:
+        InputError: they are.
+    """
+    if all(isinstance(side, tuple) for side in bounds):
+        raise InputError(f"bounds={bounds!r} fix a parameter by equal bounds: if so, write lists.{hint}")
 
 
 def _where(mask: Tensor, unknowns: Unknowns) -> str:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from torch import Tensor
 
-from lmtorch import InputError, NotConvergedError, curve_fit
+from lmtorch import InputError, NotConvergedError, curve_fit, odr
 from lmtorch.losses.linear import Linear
 
 from .setting import T, decay, line, noise, noisy
@@ -63,8 +64,12 @@ def test_data_that_cannot_be_fitted_are_refused(arguments: dict[str, Any], messa
         bad("sigma is a matrix, and not symmetric", sigma=np.triu(np.ones((40, 40)))),
         bad("sigma is not positive definite", sigma=np.ones((40, 40))),
         bad("sigma is not positive definite: it must be a covariance", sigma=-np.eye(40)),
-        bad("left out under a full covariance sigma", sigma=np.eye(40), mask=T > 1),
-        bad("left out under a full covariance", sigma=np.eye(40), nan_policy="omit"),
+        bad("entries that are NaN or masked between points that count", sigma=np.where(np.eye(40) > 0, NAN, 0)),
+        bad(
+            "are NaN or masked between points",
+            sigma=np.ma.array(np.eye(40), mask=np.arange(1600).reshape(40, 40) == 1),
+            mask=T < 3,
+        ),
     ],
 )
 def test_errors_that_are_none_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -83,6 +88,13 @@ def test_errors_that_are_none_are_refused(arguments: dict[str, Any], message: st
         bad("p0 has 'abc', where numbers are needed", p0="abc"),
         bad(r"p0 names \['d'\], which f does not have", p0={"a": 1, "d": 1}),
         bad("p0 is infeasible: 'a' starts outside its bounds, 0.0 to 0.5", p0=[1, 1, 1], bounds={"a": (0, 0.5)}),
+        bad("p0 has 4 entries, and f has 3 parameters after x", p0=[1] * 4),
+        bad("p0 has entries of shapes that do not fit", p0={"a": [1, 2], "b": [1, 2, 3]}, ydata=[Y, Y]),
+        bad("one of them for flag=True, which is no number: name", f=lambda x, a, flag=True, b=1.0: a * x, p0=[1, 1]),
+        bad("one of them for kind='lin'.*p0={'a': 1.0", f=lambda x, a, kind="lin": a * x, p0=[1, 1]),
+        bad(r"not MATLAB's \(fun, x0, xdata, ydata\)", xdata=[1, 1, 1], ydata=T, p0=Y),
+        bad("p0 has 40 entries, as many as ydata", f=lambda p, t: p[0] * t, xdata=[1, 1, 1], ydata=T, p0=Y),
+        bad("as many as ydata, and xdata 3", f=lambda x, *p: p[0] * x, xdata=np.ones(3), ydata=T, p0=Y),
     ],
 )
 def test_a_start_that_is_none_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -96,7 +108,11 @@ def test_a_start_that_is_none_is_refused(arguments: dict[str, Any], message: str
         bad("the lower bound of 'b' is above its upper bound", bounds={"b": (1, 0)}),
         bad("the lower bound of 'a' is above its upper bound, or NaN", bounds=(NAN, 1)),
         bad(r"bounds have \(2,\) entries for the 3 parameters", bounds=([0, 0], [1, 1])),
-        bad("bounds must be a pair", bounds=[(0, 9)] * 3),
+        bad(r"write bounds=\(\[0.0, 0.0, 0.0\], \[9.0, 9.0, 9.0\]\)", bounds=[(0, 9)] * 3),
+        bad(r"write bounds=\(\[0.0, -inf, 0.0\], \[9.0, 9.0, inf\]\)", bounds=[(0, 9), (None, 9), (0, None)]),
+        bad(r"'intercept' is above.* write bounds=\(\[0.0, 1.0\], \[5.0, 3.0", f=line, bounds=[(0, 5), (1, 3)]),
+        bad(r"infeasible: 'slope'.*pairs, .*\(\[1.0, 2.0\]", f=line, p0=[2.5, 2.5], bounds=[(1, 3), (2, 4)]),
+        bad("by equal bounds: if so, write lists. If they are pairs, one for each", f=line, bounds=[(0, 1), (0, 2)]),
         bad("bounds must be a pair \\(lower, upper\\), or a dict", bounds=None),
         bad(r"bounds name \['d'\], which the model does not have", bounds={"d": (0, 1)}),
         bad("the bounds of 'a' are 1: give a pair", bounds={"a": 1}),
@@ -167,6 +183,87 @@ def test_new_points_that_are_none_are_refused(x: Any) -> None:
     fit = curve_fit(line, T, T + noise(40))
     with pytest.raises(InputError, match="new points must be arrays or tensors in the layout of xdata"):
         fit.confidence_band(x)
+
+
+# ---- wrong types -----------------------------------------------------------------------------------------------------
+
+TYPES: dict[str, tuple[dict[str, Any], str]] = {
+    "fixed": ({"fixed": 3}, "fixed=3 must be a list of names"),
+    "a value of fixed": ({"fixed": {"b": None}}, r"fixed\['b'\]=None is no number"),
+    "ties": ({"ties": 3}, "ties=3 must be a dict by name"),
+    "a list of ties": ({"ties": ["b"]}, r"ties=\['b'\] must be a dict by name"),
+    "a tie": ({"ties": {"b": "2 * a"}}, "the tie of 'b' is str: give a function"),
+    "a tie that returns nothing": ({"ties": {"b": lambda p: None}}, "the tie of 'b' returned None, not a number"),
+    "a tie that returns text": ({"ties": {"b": lambda p: "x"}}, "the tie of 'b' returned 'x', not a number"),
+    "a tie that returns many": ({"ties": {"b": lambda p: np.ones(3)}}, "the tie of 'b' returned array.*, not a number"),
+    "transforms": ({"transforms": 3}, "transforms=3 must be a dict by name"),
+    "absolute_sigma": ({"absolute_sigma": "x"}, "absolute_sigma='x' must be True or False"),
+    "p0": ({"p0": "x"}, "p0 has 'x', where numbers are needed"),
+    "p0 of an object": ({"p0": object()}, "p0 has <object.*, where numbers are needed"),
+    "p0 by name": ({"p0": {"a": "x"}}, "p0 has 'x', where numbers are needed"),
+    "a complex p0": ({"p0": 1j}, "p0 has 1j, where numbers are needed"),
+    "a ragged p0": ({"p0": [[1, 2], [3]]}, "p0 has .*, where numbers are needed"),
+    "a bound": ({"bounds": ("low", "high")}, "bounds must be numbers, not 'low'"),
+    "f": ({"f": None}, "f is NoneType: give a function"),
+    "what f returns": ({"f": lambda x, a: "x"}, "what f returned is no array of real numbers"),
+    "an object that f returns": ({"f": lambda x, a: object()}, "what f returned is no array of real numbers"),
+}
+OF_CURVE_FIT: dict[str, tuple[dict[str, Any], str]] = {
+    "mask": ({"mask": "x"}, "mask='x' must hold True for each point that counts"),
+    "mask of words": ({"mask": ["yes"] * 40}, "mask=.* must hold True for each point that counts"),
+    "sigma": ({"sigma": "x"}, "sigma is no array of real numbers"),
+    "shared": ({"shared": 3, "xdata": [T], "ydata": [Y]}, "shared=3 must be a list of names"),
+    "each_x": ({"each_x": "x"}, "each_x='x' must be True or False"),
+    "full_output": ({"full_output": "x"}, "full_output='x' must be True or False"),
+    "check_finite": ({"check_finite": "x"}, "check_finite='x' must be True or False"),
+    "weights": ({"weights": np.ones(40)}, "weights is not an option .* sigma=1/weights; .* sigma=1/numpy.sqrt"),
+    "what jac returns": ({"jac": lambda t, *p: "x"}, "what jac returned is no array of real numbers"),
+    "nothing that jac returns": ({"jac": lambda t, *p: None}, r"jac returned a matrix of \(\); it must be \(40, 3\)"),
+}
+
+
+@pytest.mark.parametrize("name", [*TYPES, *OF_CURVE_FIT])
+def test_what_is_of_a_wrong_type_is_named_and_also_a_type_error(name: str) -> None:
+    arguments, message = (TYPES | OF_CURVE_FIT)[name]
+    with pytest.raises(TypeError, match=message) as caught:
+        curve_fit(**{"f": decay, "xdata": T, "ydata": Y, **arguments})
+    assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_odr_names_what_is_of_a_wrong_type(name: str) -> None:
+    arguments, message = TYPES[name]
+    with pytest.raises(TypeError, match=message) as caught:
+        odr(**{"f": decay, "x": T, "y": Y, "sx": 0.1, "sy": 0.1, **arguments})
+    assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("name", ["nan_policy", "jac", "f_scale"])
+def test_values_that_an_option_does_not_have_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}="):
+        curve_fit(decay, T, Y, **{name: 3 if name != "f_scale" else None})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        bad("1 points cannot determine 2 parameters", x=T[:1], y=Y[:1]),
+        bad("p0 has 1 entries, and f has 2 parameters", p0=[1.0]),
+        bad("p0 has 3 entries, and f has 2 parameters", p0=[1.0, 1.0, 1.0]),
+        bad("f returned nothing", f=lambda x, a: None),
+        bad("f is int: give a function", f=3),
+        bad("bounds must be a pair", bounds=None),
+    ],
+)
+def test_what_is_a_type_error_of_scipys_is_one_here(arguments: dict[str, Any], message: str) -> None:
+    given = {"f": line, "x": T, "y": Y, **arguments}
+    f, x, y = (given.pop(name) for name in ("f", "x", "y"))
+    with pytest.raises(TypeError):
+        scipy.optimize.curve_fit(f, x, y, **given)
+    for fit in (curve_fit, odr):
+        with pytest.raises(TypeError, match=message) as ours:
+            fit(f, x, y, **given)
+        assert isinstance(ours.value, InputError)
 
 
 class Opaque:

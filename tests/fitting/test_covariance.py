@@ -175,7 +175,37 @@ def test_a_parameter_at_its_bound_has_no_error_and_the_others_are_those_with_it_
     assert fit["c"] == 0.6
     assert np.isnan(fit.pcov[2]).all()
     np.testing.assert_allclose(fit.popt[:2], popt, rtol=1e-8)
-    np.testing.assert_allclose(fit.pcov[:2, :2], pcov * 38 / 37, rtol=1e-7)  # it counts as fitted
+    np.testing.assert_allclose(fit.pcov[:2, :2], pcov, rtol=1e-7)
+
+
+@pytest.mark.parametrize("way", ["at a bound", "equal bounds", "fixed"])
+def test_a_parameter_that_is_held_takes_no_degree_of_freedom_however_it_is_held(way: str) -> None:
+    options: dict[str, Any] = {
+        "at a bound": {"p0": [1, 1, 1], "bounds": {"c": (0.6, 2.0)}},
+        "equal bounds": {"p0": [1, 1, 0.6], "bounds": {"c": (0.6, 0.6)}},
+        "fixed": {"fixed": {"c": 0.6}},
+    }[way]
+    y = noisy()
+    fit = curve_fit(decay, T, y, **options)
+    popt, pcov = scipys(lambda t, a, b: decay(t, a, b, 0.6), T, y, [1, 1])
+    chisqr = float(np.sum((decay(torch.as_tensor(T), *popt, 0.6).numpy() - y) ** 2))
+    assert fit.nfree == 38
+    assert fit.redchi == pytest.approx(chisqr / 38, rel=1e-9)
+    np.testing.assert_allclose(fit.pcov[:2, :2], pcov, rtol=1e-7)
+    # whoever fits c may find it at its bound, and pays for the choice
+    assert fit.nvarys == (3 if way == "at a bound" else 2)
+    assert fit.aic == pytest.approx(40 * np.log(chisqr / 40) + 2 * fit.nvarys, rel=1e-9)
+
+
+def test_fits_that_end_at_a_bound_scatter_by_the_points_less_the_others() -> None:
+    x = np.linspace(1, 2, 6)
+    fits = curve_fit(line, x, 3 * x + noise((2000, 6)), bounds={"intercept": (0, INF)})  # half of them end there
+    held = fits["intercept"] == 0
+    for chosen, freedom in ((held, 5), (~held, 4)):
+        assert 800 < chosen.sum() < 1200
+        assert set(fits.nfree[chosen]) == {freedom}
+        # four standard errors of the mean of χ², whose variance is twice the degrees of freedom
+        assert abs(fits.chisqr[chosen].mean() - freedom) < 4 * np.sqrt(2 * freedom / chosen.sum())
 
 
 def test_a_note_says_who_ended_at_a_bound() -> None:

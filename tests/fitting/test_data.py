@@ -10,7 +10,7 @@ from scipy.optimize import OptimizeWarning
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from lmtorch import curve_fit
+from lmtorch import InputError, curve_fit
 
 from .setting import F64, INF, T, decay, line, noise, noisy, scipys
 
@@ -78,9 +78,16 @@ def test_the_data_are_left_as_they_are() -> None:
 
 
 def test_arrays_that_may_not_be_written_serve() -> None:
-    x, y = T.copy(), Y.copy()
-    x.flags.writeable = y.flags.writeable = False
-    assert curve_fit(decay, x, y).success
+    arrays = [T.copy(), Y.copy(), np.ones(40), np.ones(40, dtype=bool)]
+    for array in arrays:
+        array.flags.writeable = False  # as those of pandas
+    x, y, sigma, mask = arrays
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of them, once for the process
+    try:
+        assert curve_fit(decay, x, y, [1, 1, 1], sigma, mask=mask).success
+    finally:
+        torch.set_warn_always(always)
 
 
 # ---- masks and errors ------------------------------------------------------------------------------------------------
@@ -104,6 +111,18 @@ def masked_ways() -> dict[str, dict[str, Any]]:
             "sigma": np.where(kept, 1.0, 0.0),
             "nan_policy": "omit",
         },
+        "masked y": {"ydata": np.ma.array(np.where(kept, Y, 999), mask=~kept)},
+        "masked NaN": {"ydata": np.ma.masked_invalid(np.where(kept, Y, np.nan))},
+        "masked items": {"ydata": [y if k else np.ma.masked for y, k in zip(Y, kept, strict=True)]},
+        "masked x": {"ydata": Y, "xdata": np.ma.array(np.where(kept, T, 999), mask=~kept)},
+        "masked x of a tensor": {"ydata": torch.as_tensor(Y), "xdata": np.ma.array(T, mask=~kept)},
+        "masked sigma": {"ydata": Y, "sigma": np.ma.array(np.where(kept, 1.0, -1), mask=~kept)},
+        "masked mask": {"ydata": Y, "mask": np.ma.array(np.ones(40, dtype=bool), mask=~kept)},
+        "all in part": {
+            "ydata": np.ma.array(Y, mask=np.arange(40) % 15 == 0),
+            "xdata": np.ma.array(T, mask=np.arange(40) % 15 == 5),
+            "mask": np.arange(40) % 15 != 10,
+        },
     }
 
 
@@ -115,6 +134,52 @@ def test_points_that_do_not_count_might_as_well_be_absent(way: str) -> None:
     np.testing.assert_allclose(fit.popt, popt, rtol=1e-8)
     np.testing.assert_allclose(fit.pcov, pcov, rtol=1e-7)
     assert fit.ndata == 32
+
+
+def test_a_point_is_left_out_if_any_of_its_predictors_is_masked() -> None:
+    x, y = np.ma.array(noise((2, 20))), noise(20, seed=1)
+    x[0, 3], x[1, 5] = np.ma.masked, np.ma.masked
+    kept = ~np.isin(np.arange(20), [3, 5])
+    popt = np.linalg.lstsq(x.data[:, kept].T, y[kept])[0]
+    for given in (x, list(x), x.T):
+
+        def plane(x: Any, a: Any, b: Any, rows: bool = given is x.T or len(given) == 20) -> Any:
+            first, second = x.mT if rows else x
+            return a * first + b * second
+
+        np.testing.assert_allclose(curve_fit(plane, given, y).popt, popt, rtol=1e-10)
+    fit = curve_fit(lambda x, a, b: a * x["u"] + b * x["v"], {"u": x[0], "v": x[1]}, y)
+    np.testing.assert_allclose(fit.popt, popt, rtol=1e-10)
+
+
+def test_where_x_is_masked_f_is_not_asked() -> None:
+    x = np.ma.masked_less(np.array([-7.0, 1.0, 2.0, 0.0, 3.0, 4.0]), 0.5)
+    y = torch.tensor([7.0, 0.1, 0.8, 2.0, 1.0, 1.5], dtype=F64, requires_grad=True)
+    fit = curve_fit(lambda x, a, b: a * torch.log(x) + b, x, y)
+    popt, _ = scipys(lambda x, a, b: a * torch.log(x) + b, x.compressed(), y.detach().numpy()[~x.mask], [1, 1])
+    np.testing.assert_allclose(fit.popt.detach(), popt, rtol=1e-9)
+    (gradient,) = torch.autograd.grad(fit.popt.sum(), y)
+    assert gradient.isfinite().all()
+    assert not gradient[np.ma.getmaskarray(x)].any()
+
+
+def test_fits_of_a_batch_leave_out_what_is_masked_of_each() -> None:
+    y = np.ma.array(np.stack([Y, 2 * Y, Y + 1]), mask=noise((3, 40), seed=5) > 1)
+    for given in (y, list(y)):
+        fits = curve_fit(decay, T, given)
+        for i in range(3):
+            kept = ~y.mask[i]
+            np.testing.assert_allclose(fits.popt[i], scipys(decay, T[kept], y.data[i][kept], [1, 1, 1])[0], rtol=1e-8)
+
+
+def test_data_sets_of_a_global_fit_leave_out_what_is_masked() -> None:
+    kept = np.arange(40) % 5 != 0
+    y, x = np.ma.array(np.where(kept, Y, 999), mask=~kept), np.ma.array(T, mask=np.arange(40) == 1)
+    rest = kept & (np.arange(40) != 1)
+    fit = curve_fit(decay, [x, T], [y, 2 * Y], sigma=[0.5, np.ma.array(np.ones(40), mask=~kept)], shared=["b"])
+    known = curve_fit(decay, [T[rest], T[kept]], [Y[rest], 2 * Y[kept]], sigma=[0.5, 1.0], shared=["b"])
+    np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-8)
+    np.testing.assert_allclose(fit.pcov, known.pcov, rtol=1e-7)
 
 
 def test_omit_and_mask_leave_out_what_either_does() -> None:
@@ -173,6 +238,121 @@ def test_a_covariance_is_whitened() -> None:
     np.testing.assert_allclose(fit.pcov, pcov, rtol=1e-7)
     left = fit.best_fit - Y
     assert fit.chisqr == pytest.approx(left @ np.linalg.solve(sigma, left), rel=1e-9)
+
+
+COVARIANCE = 0.01 * (np.eye(40) + noise((40, 40), seed=4) @ noise((40, 40), seed=4).T / 40)
+
+
+@pytest.mark.parametrize("way", ["omit", "mask", "masked y", "masked sigma"])
+def test_a_point_is_left_out_with_its_row_and_column_of_a_covariance(way: str) -> None:
+    kept = np.arange(40) % 5 != 0
+    pairs = kept[:, None] & kept
+    options: dict[str, Any] = {
+        "omit": {"ydata": np.where(kept, Y, np.nan), "nan_policy": "omit", "sigma": COVARIANCE},
+        "mask": {"ydata": np.where(kept, Y, 1e9), "mask": kept, "sigma": np.where(pairs, COVARIANCE, np.nan)},
+        "masked y": {"ydata": np.ma.array(Y, mask=~kept), "sigma": COVARIANCE},
+        "masked sigma": {"ydata": Y, "sigma": np.ma.array(COVARIANCE, mask=~pairs)},
+    }[way]
+    fit = curve_fit(decay, T, **options, absolute_sigma=True)
+    within = COVARIANCE[np.ix_(kept, kept)]
+    popt, pcov = scipys(decay, T[kept], Y[kept], [1, 1, 1], sigma=within, absolute_sigma=True)
+    np.testing.assert_allclose(fit.popt, popt, rtol=1e-8)
+    np.testing.assert_allclose(fit.pcov, pcov, rtol=1e-7)
+    curve = decay(torch.as_tensor(T), *popt).numpy()
+    left = (curve - Y)[kept]
+    assert fit.chisqr == pytest.approx(left @ np.linalg.solve(within, left), rel=1e-9)
+    assert fit.ndata == 32
+    np.testing.assert_allclose(fit.best_fit, np.where(kept, curve, np.nan), rtol=1e-8)
+    alone = curve_fit(decay, T[kept], Y[kept], sigma=within, absolute_sigma=True)
+    assert fit.rsquared == pytest.approx(alone.rsquared, rel=1e-9)
+    np.testing.assert_allclose(fit.profile("b").intervals["b"], alone.profile("b").intervals["b"], rtol=1e-6)
+    # a thousand refits tell their own deviation to some 2 %
+    np.testing.assert_allclose(fit.bootstrap(1000, "normal").stderr, fit.stderr, rtol=0.15)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_each_fit_of_a_batch_has_the_covariance_of_its_own_points(each: bool) -> None:
+    y = np.stack([Y, 2 * Y, Y + 1])
+    y[0, 3], y[2, 7:11] = np.nan, np.nan
+    sigma = np.stack([COVARIANCE, 2 * COVARIANCE, COVARIANCE]) if each else COVARIANCE
+    fits = curve_fit(decay, T, y, sigma=sigma, nan_policy="omit")
+    for i in range(3):
+        kept = np.isfinite(y[i])
+        within = (sigma[i] if each else sigma)[np.ix_(kept, kept)]
+        popt, pcov = scipys(decay, T[kept], y[i][kept], [1, 1, 1], sigma=within)
+        np.testing.assert_allclose(fits.popt[i], popt, rtol=1e-8)
+        np.testing.assert_allclose(fits.pcov[i], pcov, rtol=1e-7)
+        np.testing.assert_allclose(fits.at(i).pcov, pcov, rtol=1e-7)
+
+
+# ---- columns ---------------------------------------------------------------------------------------------------------
+
+COLUMN = T[:, None]
+
+
+@pytest.mark.parametrize("x", [T, COLUMN], ids=["x in a row", "x in a column"])
+@pytest.mark.parametrize("y", [Y, Y[:, None]], ids=["y in a row", "y in a column"])
+@pytest.mark.parametrize("sigma", [0.2 + T, 0.2 + COLUMN], ids=["sigma in a row", "sigma in a column"])
+def test_a_column_is_one_curve(x: np.ndarray, y: np.ndarray, sigma: np.ndarray) -> None:
+    popt, pcov = scipys(decay, T, Y, [1, 1, 1], sigma=0.2 + T)
+    shapes = set()
+
+    def watched(t: Any, a: Any, b: Any, c: Any) -> Any:
+        shapes.add(tuple(t.shape))
+        return decay(t, a, b, c)
+
+    fit = curve_fit(watched, x, y, sigma=sigma)
+    np.testing.assert_allclose(fit.popt, popt, rtol=1e-8)
+    np.testing.assert_allclose(fit.pcov, pcov, rtol=1e-7)
+    assert shapes == {x.shape}  # f gets x as it was given
+    assert fit.residual.shape == (40,)
+    kept = (np.arange(40) % 5 != 0).reshape(y.shape)
+    masked = curve_fit(decay, x, y, mask=kept)
+    np.testing.assert_allclose(masked.popt, curve_fit(decay, T[kept.ravel()], Y[kept.ravel()]).popt, rtol=1e-9)
+
+
+@pytest.mark.parametrize("y", [Y, Y[:, None]], ids=["row", "column"])
+def test_a_module_takes_a_column_of_samples(y: np.ndarray) -> None:
+    module = torch.nn.Linear(1, 1).double()
+    fit = curve_fit(module, COLUMN, y)
+    np.testing.assert_allclose(fit.popt, np.polyfit(T, Y, 1), rtol=1e-9)
+    np.testing.assert_allclose(fit([[1.0], [2.0]]), np.polyval(fit.popt, [1.0, 2.0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("x", [T, COLUMN, np.stack([COLUMN, COLUMN + 1])], ids=["row", "column", "of each"])
+def test_columns_of_a_batch_are_one_curve_each(x: np.ndarray) -> None:
+    y = np.stack([Y, 2 * Y])
+    fits = curve_fit(decay, x, y[..., None], sigma=np.full((2, 40, 1), 0.1))
+    for i in range(2):
+        t = x[i, :, 0] if x.ndim == 3 else T
+        np.testing.assert_allclose(fits.popt[i], scipys(decay, t, y[i], [1, 1, 1])[0], rtol=1e-8)
+
+
+def test_columns_of_data_sets_are_curves() -> None:
+    fit = curve_fit(decay, [COLUMN, T], [Y[:, None], 2 * Y], sigma=[np.ones((40, 1)), np.ones(40)], shared=["b"])
+    np.testing.assert_allclose(fit.popt, curve_fit(decay, [T, T], [Y, 2 * Y], shared=["b"]).popt, rtol=1e-9)
+
+
+@pytest.mark.parametrize("x", [np.array([2.0]), 2.0], ids=repr)
+def test_fits_of_a_single_point_are_told_by_their_single_x(x: Any) -> None:
+    fits = curve_fit(lambda x, a: a * x, x, Y[:, None])
+    np.testing.assert_allclose(fits["a"], Y / 2, rtol=1e-12)
+
+
+def test_fits_of_a_single_point_each_are_told_by_each_x() -> None:
+    fits = curve_fit(lambda x, a: a * x, 1 + COLUMN, Y[:, None], each_x=True)
+    np.testing.assert_allclose(fits["a"], Y / (1 + T), rtol=1e-12)
+
+
+def test_what_is_broadcast_to_all_pairs_is_refused() -> None:
+    center = torch.as_tensor(T)
+    with pytest.raises(InputError, match="f returned 1600 values for 40 points"):
+        curve_fit(lambda x, a, b: a * (x - center) + b, COLUMN, Y)
+
+
+def test_of_curves_in_columns_it_is_said_that_they_are_rows() -> None:
+    with pytest.raises(InputError, match=r"f returned 40 values for 2 points.*one for each row: transpose it"):
+        curve_fit(lambda x, a, b: a * x + b, T, np.stack([Y, Y], 1))
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------

@@ -89,6 +89,41 @@ def test_some_exact_x_stay_where_they_are() -> None:
     assert fit.delta[1::3].all()
 
 
+@pytest.mark.parametrize("what", ["x", "y", "sx", "sy"])
+def test_points_that_are_masked_might_as_well_be_absent(what: str) -> None:
+    x, y = simulated()
+    left_out = np.arange(60) % 7 == 0
+    given: dict[str, Any] = {"x": x, "y": y, "sx": 0.05 + 0.01 * x, "sy": np.full(60, 0.02)}
+    known = lmtorch.odr(decay, **{name: value[~left_out] for name, value in given.items()})
+    fit = lmtorch.odr(decay, **given | {what: np.ma.array(np.where(left_out, -999, given[what]), mask=left_out)})
+    np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-9)
+    np.testing.assert_allclose(fit.pcov, known.pcov, rtol=1e-7)
+    assert fit.ndata == known.ndata
+    assert np.isnan(fit.eps[left_out]).all()
+    assert np.isnan(fit.x_fit[left_out]).all()
+    np.testing.assert_allclose(fit.x_fit[~left_out], known.x_fit, rtol=1e-9)
+    assert not fit.delta[left_out].any()
+
+
+def test_a_point_is_left_out_if_any_of_its_predictors_is_masked() -> None:
+    rng = np.random.default_rng(0)
+    x = np.ma.array(rng.uniform(1, 2, (2, 50)))
+    y = 1.5 * x.data[0] * x.data[1] ** 0.7 + 0.05 * rng.standard_normal(50)
+    x[1, 3] = np.ma.masked
+    sx = np.ma.array(np.full((2, 50), 0.03), mask=np.zeros((2, 50)))
+    sx[0, 5] = np.ma.masked
+    kept = ~np.isin(np.arange(50), [3, 5])
+    f = lambda x, a, k: a * x[0] * x[1] ** k
+    fit, known = lmtorch.odr(f, x, y, sx=sx, sy=0.05), lmtorch.odr(f, x.data[:, kept], y[kept], sx=0.03, sy=0.05)
+    np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-9)
+
+
+def test_a_column_of_y_is_one_curve() -> None:
+    x, y = simulated()
+    fit = lmtorch.odr(decay, x, y[:, None], sx=0.05, sy=np.full((60, 1), 0.02))
+    np.testing.assert_allclose(fit.popt, lmtorch.odr(decay, x, y, sx=0.05, sy=0.02).popt, rtol=1e-12)
+
+
 def test_numpy_code_is_fitted_by_differences_after_a_warning() -> None:
     x, y = simulated()
     with pytest.warns(lmtorch.FallbackWarning, match="finite differences"):
@@ -113,6 +148,7 @@ def test_a_parameter_at_its_bound_is_noted() -> None:
     assert "a ended at a bound" in fit.notes[0]
     assert np.isnan(fit.stderr[0])
     np.testing.assert_allclose(fit.chisqr, held.chisqr, rtol=1e-13)
+    np.testing.assert_allclose(fit.stderr[1], held.stderr[1], rtol=1e-12)
 
 
 def test_absolute_errors_need_no_scaling() -> None:

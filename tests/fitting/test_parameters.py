@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, OptimizeWarning
 
 from lmtorch import InputError, curve_fit
 
-from .setting import INF, T, decay, line, noise, noisy, scipys
+from .setting import DIFFERENCED, INF, T, decay, line, noise, noisy, scipys
 
 Y = noisy()
 
@@ -49,6 +49,54 @@ def test_keyword_only_arguments_are_no_parameters() -> None:
         return decay(t, scale * a, b, c)
 
     assert curve_fit(scaled, T, Y).names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("option", [True, "linear", None, np.ones(3)], ids=repr)
+def test_a_default_that_is_no_number_makes_an_option(option: Any) -> None:
+    def f(t: Any, a: Any, b: Any, kind: Any = option, c: Any = 0.25) -> Any:
+        assert kind is option
+        return decay(t, a, b, c)
+
+    for p0 in (None, {"a": 2.0}):
+        fit = curve_fit(f, T, Y, p0)
+        assert fit.names == ["a", "b", "c"]
+        np.testing.assert_allclose(fit.popt, curve_fit(decay, T, Y).popt, rtol=1e-9)
+    both = curve_fit(f, [T, T], [Y, 2 * Y], shared=["b"])
+    assert both.names == ["a[0]", "a[1]", "b", "c[0]", "c[1]"]
+    assert both.success
+
+
+def test_p0_says_how_many_parameters_there_are() -> None:
+    def f(t: Any, a: Any, b: Any, c: Any = 0.4, kind: Any = True, d: Any = None) -> Any:
+        assert kind is True
+        return decay(t, a, b, c) if d is None else decay(t, a, b, c) + d * t
+
+    for count, names in ((2, ["a", "b"]), (3, ["a", "b", "c"])):
+        fit = curve_fit(f, T, Y, [1.0] * count)
+        assert fit.names == names
+        np.testing.assert_allclose(fit.popt, scipys(f, T, Y, [1.0] * count)[0], rtol=1e-8)
+    named = curve_fit(f, T, Y, {"a": 1.0, "d": 0.0})
+    assert named.names == ["a", "b", "c", "d"]
+    np.testing.assert_allclose(
+        named.popt, scipys(lambda t, a, b, c, d: decay(t, a, b, c) + d * t, T, Y, [1, 1, 1, 0])[0], rtol=1e-7
+    )
+
+
+def test_an_optional_parameter_is_one_where_p0_reaches_it() -> None:
+    def f(t: Any, a: Any, b: Any, c: Any = None) -> Any:
+        return decay(t, a, b, 0.4 if c is None else c)
+
+    assert curve_fit(f, T, Y).names == ["a", "b"]
+    fit = curve_fit(f, T, Y, [1, 1, 1])
+    np.testing.assert_allclose(fit.popt, scipys(decay, T, Y, [1, 1, 1])[0], rtol=1e-8)
+
+
+@DIFFERENCED
+def test_of_a_ufunc_p0_says_how_many_parameters_there_are() -> None:
+    x = T + 1
+    y = x**1.7 + noise(40, 0.01)
+    fit = curve_fit(np.power, x, y, p0=[1.0])
+    np.testing.assert_allclose(fit.popt, scipys(lambda x, k: x**k, x, y, [1.0])[0], rtol=1e-7)
 
 
 def test_defaults_of_the_arguments_are_the_start() -> None:

@@ -73,6 +73,13 @@ def test_masked_points_are_not_drawn() -> None:
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_xdata(), T[kept])
 
 
+def test_a_column_is_drawn_and_f_gets_columns() -> None:
+    y = 2 * T + 1 + noise(40, 0.1)
+    figure = curve_fit(torch.nn.Linear(1, 1).double(), T[:, None], y[:, None]).plot()
+    curve = figure.axes[0].get_lines()[-1].get_xydata()
+    np.testing.assert_allclose(curve[:, 1], np.polyval(np.polyfit(T, y, 1), curve[:, 0]), rtol=1e-9)
+
+
 def test_tensors_are_drawn() -> None:
     y = torch.as_tensor(noisy()).float().requires_grad_()
     assert len(curve_fit(decay, torch.as_tensor(T).float(), y).plot().axes) == 2

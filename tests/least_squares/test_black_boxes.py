@@ -296,6 +296,28 @@ def test_arguments_that_are_no_numbers_reach_the_function_as_they_are() -> None:
     np.testing.assert_allclose(solution.x, [3, 3])
 
 
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+@pytest.mark.parametrize("jac", [None, "given"])
+@pytest.mark.parametrize("way", ["argument", "keyword", "closure"])
+def test_residuals_that_are_masked_are_left_out(way: str, jac: Any) -> None:
+    left_out = np.arange(len(Y)) % 5 == 0
+    y = np.ma.array(np.where(left_out, 999, Y.numpy()), mask=left_out)
+
+    def f(x: np.ndarray, y: Any = y) -> Any:
+        return x[0] * np.exp(-x[1] * T.numpy()) + x[2] - y
+
+    def derivatives(x: np.ndarray, *y: Any, **named: Any) -> Any:
+        return np.ma.array(jacobian(x), mask=np.broadcast_to(left_out[:, None], (len(Y), 3)))
+
+    options: dict[str, Any] = {"argument": {"args": (y,)}, "keyword": {"kwargs": {"y": y}}, "closure": {}}[way]
+    solution = least_squares(f, START, derivatives if jac else None, **options)
+    kept = torch.as_tensor(~left_out)
+    known = scipy_solution(lambda x: residual(x)[kept], START)
+    np.testing.assert_allclose(solution.x, known.x, rtol=1e-7)
+    assert not solution.fun[left_out].any()
+    assert not solution.jac[left_out].any()
+
+
 def test_the_number_of_calls_is_what_the_counts_say() -> None:
     # one to look, at x0; 7 for a central Jacobian of 3 parameters, two of them at the end, for the certificate and for
     # the result; one for a trial

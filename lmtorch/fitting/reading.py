@@ -1,0 +1,81 @@
+"""What users have as data, read as tensors: arrays with masks, lists, decimals, text of digits, columns of tables.
+
+What a masked array hides becomes NaN, and `shown_of` tells where. What is no number at all is left to f, if it is x,
+and refused otherwise.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import InputError, InputTypeError
+
+
+def merged(values: Any, name: str) -> Any:
+    """Lists and tuples as one array, which keeps their masks, or their gradients.
+
+    Raises:
+        InputTypeError: they are ragged.
+    """
+    if not isinstance(values, list | tuple):
+        return values
+    try:
+        if values and all(isinstance(value, Tensor) for value in values):
+            return torch.stack(list(values))
+        if any(map(np.ma.isMaskedArray, values)):
+            shown = [np.nan if value is np.ma.masked else value for value in values]
+            return np.ma.array(shown, mask=[np.ma.getmaskarray(value) for value in values])
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(
+            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of arrays goes to f as it "
+            "is."
+        ) from error
+
+
+def shown_of(values: Any) -> Tensor | None:
+    """Which numbers a masked array shows; None: all."""
+    return torch.as_tensor(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
+
+
+def numbers_of(values: Any, name: str) -> Tensor:
+    """A floating-point tensor; NumPy and plain numbers become float64, as in scipy, and what is masked NaN.
+
+    Raises:
+        InputError: complex numbers.
+        InputTypeError: no real numbers.
+    """
+    values = merged(values, name)
+    try:
+        array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
+        if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
+            raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
+        if isinstance(array, Tensor):
+            return array if array.is_floating_point() else array.to(torch.float64)
+        if array.dtype.kind in "mM":
+            raise InputTypeError(f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's').")
+        return torch.as_tensor(np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan))
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(f"{name} is no array of real numbers: {error}") from error
+
+
+def as_x(leaf: Any, y: Tensor) -> Any:
+    """Numbers in the dtype and on the device of y; what f alone understands, such as a table, stays as it is."""
+    if isinstance(leaf, Tensor) or is_table(leaf):
+        return leaf
+    array = leaf if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
+    if array.dtype.kind not in "fiub" and not (array.dtype.kind in "OUS" and array.ndim):
+        return leaf
+    try:
+        return numbers_of(array, "xdata").to(y)  # Decimal and digits are numbers, too
+    except InputError:
+        return leaf
+
+
+def is_table(value: Any) -> bool:
+    """Whether it is a data frame, whose columns f takes by name."""
+    return hasattr(value, "columns") and hasattr(value, "__len__")
