@@ -1,15 +1,19 @@
 """What operators ask of a function and its inputs, and the way on where a mode of differentiation is refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map
 
 from .. import _memory
 from .._errors import InputError
 from ..residuals.probe import Touched, batch_statistics
+from .formulas import KERNELS, Plainly
+from .taylor import history
 
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")
@@ -31,11 +35,13 @@ class Call:
         function: as a user wrote it, for a batch.
         x: (*batch, *in).
         batch: how many dimensions of x are samples.
+        again: whether what is found may be differentiated again.
     """
 
     function: Function
     x: Tensor
     batch: int
+    again: bool = field(default_factory=lambda: followed())  # defined below
 
     @property
     def samples(self) -> torch.Size:
@@ -53,8 +59,16 @@ class Call:
         return self.inputs.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function, held to its shape."""
-        return self.held(self.function(x))
+        """The function, held to its shape, in operators that may be differentiated as often as need be."""
+        y = self.held(self.function(x))
+        if not self.again:
+            return y
+        with torch._C.DisableTorchFunction():  # Taylor mode would look at the question
+            fused = any(kernel in node.name() for node in history(y) for kernel in KERNELS)
+        if not fused:
+            return y
+        with Plainly():
+            return self.held(self.function(x))
 
     def held(self, y: Any) -> Tensor:
         """What the function returned, if it is a floating tensor with the samples in front.
@@ -99,6 +113,8 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
     if not x.is_floating_point():
         raise InputError(f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float().")
+    if not transformed() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise InputError("x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp.")
     if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or not 0 <= batch_dims <= x.ndim:
         raise InputError(
             f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
@@ -145,6 +161,11 @@ def transformed() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
+def followed() -> bool:
+    """Whether what is found may be differentiated again."""
+    return torch.is_grad_enabled() or transformed()
+
+
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
     """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
 
@@ -184,6 +205,21 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
     """
     if torch.is_inference_mode_enabled():  # a path that autograd does not record would be a silent zero
         raise InputError("under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead.")
+    if not transformed():
+        return _first_that_works(ways, mode)
+    # outer derivatives of forward mode are not always right, those of reverse mode are, while autograd records
+    ways = sorted(ways, key=lambda way: way[0] == "forward")
+    record = torch.is_grad_enabled()
+    with torch.enable_grad():
+        found = _first_that_works(ways, mode)
+    return found if record else tree_map(_detached, found)
+
+
+def _detached(part: Any) -> Any:
+    return part.detach() if isinstance(part, Tensor) else part
+
+
+def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
     names = [name for name, _ in ways]
     if mode == "auto":
         for _, way in ways[:-1]:

@@ -17,7 +17,7 @@ from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
 from .layers import blocks_of_layers
-from .passes import PLAIN, cut, wanted
+from .passes import PLAIN, Cut, wanted
 
 USUAL = 64  # outputs of a sample at most, nearly always
 Index = int | tuple[int, ...]
@@ -216,16 +216,18 @@ def parameter_column(
     tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
 
     def forward() -> Tensor:
+        cut = Cut(function)
+
         def along(*direction: Tensor) -> Tensor:
-            derivative: Tensor = torch.func.jvp(cut(function), (tensors,), (direction,))[1]
+            derivative: Tensor = torch.func.jvp(cut, (tensors,), (direction,))[1]
             return derivative if record else derivative.detach()
 
         with forward_mode():
             if len(places) == 1:
-                return along(*(v[0] for v in tangents))[None]
+                return cut.held(along(*(v[0] for v in tangents))[None])
             chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
             result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
-        return result
+        return cut.held(result)
 
     def reverse() -> Tensor:
         with sdpa_kernel(PLAIN):
