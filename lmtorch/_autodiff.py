@@ -145,7 +145,7 @@ def _side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
 
 
 def second_directional(function: Function, params: Params, direction: Params) -> Tensor:
-    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice."""
+    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice. Not every operator's formula is right: see `bent`."""
 
     def first(point: Params) -> Tensor:
         derivative: Tensor = jvp(function, (point,), (direction,))[1]
@@ -154,3 +154,40 @@ def second_directional(function: Function, params: Params, direction: Params) ->
     with forward_mode():
         second: Tensor = jvp(first, (params,), (direction,))[1]
     return second
+
+
+class Bend(NamedTuple):
+    """How residuals bend along a direction, summed with random signs s."""
+
+    first: Tensor  # sᵀJv, (...,)
+    second: Tensor  # sᵀr_vv, (...,)
+
+
+def bent(function: Function, params: Params, direction: Params, batch: int, signs: Tensor) -> Bend:
+    """First and second derivative of Σ s r(x + tv) in t, by reverse mode twice, which is right for all operators.
+
+    Args:
+        function: the residuals (..., m).
+        params: where; the leading `batch` dimensions of each tensor are problems of a batch.
+        direction: v, as the parameters.
+        batch: their number.
+        signs: s (..., m).
+    """
+    with torch.enable_grad():
+        twins = tuple(p.detach().requires_grad_() for p in params)
+        values = function(twins)
+        if not values.requires_grad:
+            return Bend(*values.new_zeros(2, *values.shape[:-1]).unbind())
+        gradients = torch.autograd.grad(
+            values, twins, signs, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        first = _inner(gradients, direction, batch)
+        if not first.requires_grad:  # the residuals are linear
+            return Bend(first, torch.zeros_like(first))
+        seconds = torch.autograd.grad(first.sum(), twins, allow_unused=True, materialize_grads=True)
+    return Bend(first.detach(), _inner(seconds, direction, batch))
+
+
+def _inner(parts: Sequence[Tensor], direction: Params, batch: int) -> Tensor:
+    """Their product with v, (...,)."""
+    return (_side_by_side(parts, batch) * _side_by_side(direction, batch)).sum(-1)

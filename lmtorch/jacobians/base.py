@@ -36,3 +36,11 @@ class JacobianSource(Protocol):
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The part's residuals (..., m) alone, equal to those of `blocks` also where random numbers are drawn."""
+
+
+@runtime_checkable
+class Bending(Protocol):
+    """A source that has second derivatives along a direction as well."""
+
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """d²r(x + tv)/dt² at t = 0 of a part, (..., m); None where derivatives do not give it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .._autodiff import Params
+from .._autodiff import Params, bent, second_directional
 from .._errors import FallbackWarning, InputError, level
 from ..residuals.base import Part
 from ..residuals.replay import Replay
@@ -32,6 +32,7 @@ class Ladder:
         self.refusals: list[str] = []
         self.warned = False
         self.verified = False
+        self.bends: bool | None = None  # whether forward mode twice is right; None: not tried yet
 
     @property
     def current(self) -> JacobianSource:
@@ -69,6 +70,24 @@ class Ladder:
         """As the rung that serves does."""
         return self.current.evaluate(part, params)
 
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice; None where that is refused, or wrong."""
+        if self.bends is False:
+            return None
+        replay = Replay(params[0].device, part.random)
+        try:
+            with replay():
+                found = second_directional(part.function, params, direction)
+            if self.bends is None:
+                with replay():
+                    self.bends = _bends(part, params, direction, found)
+                replay.finish()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch's word for an operator without a forward-mode formula
+            self.bends = False
+        return found if self.bends else None
+
     def _descend(self, error: Exception) -> None:
         refused, self.rungs = self.rungs[0], self.rungs[1:]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -82,6 +101,20 @@ class Ladder:
                 FallbackWarning,
                 stacklevel=level(),
             )
+
+
+def _bends(part: Part, params: Params, direction: Params, found: Tensor) -> bool:
+    """Hold d²r/dt² by forward mode twice to reverse mode twice, in one sum with random signs.
+
+    In torch 2.13 an inner derivative of forward mode takes what an operator has kept for a constant: the factors of
+    `solve` and `det`, the statistics of `layer_norm`, all of an `autograd.Function`. Of the step's own first derivative
+    round-off's square root does not count.
+    """
+    signs = torch.randint(0, 2, found.shape, generator=torch.Generator().manual_seed(0)).to(found) * 2 - 1
+    first, expected = bent(part.function, params, direction, part.batch, signs)
+    size = GROSS * torch.linalg.vector_norm(found, dim=-1) + torch.finfo(found.dtype).eps ** 0.5 * first.abs()
+    apart = ((signs * found).sum(-1) - expected).abs()
+    return bool((apart <= size).logical_or(~apart.isfinite()).all())
 
 
 def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:

@@ -20,6 +20,7 @@ from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.given import Given
+from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.reverse import Reverse
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.losses.base import Loss
@@ -62,7 +63,7 @@ class BlackBox(FunctionResidual):
 
 
 def problem(fun: Any, x: Tensor, source: JacobianSource | None = None, kind: Any = FunctionResidual, **of: Any) -> Any:
-    return Problem(kind(fun, x), source or Forward(), DenseForm(), of.pop("loss", Linear()), of.pop("dtype", F64), **of)
+    return Problem(kind(fun, x), Ladder([source or Forward()]), DenseForm(), of.pop("loss", Linear()), of.pop("dtype", F64), **of)
 
 
 def points(*batch: int, dtype: torch.dtype = F64) -> tuple[Tensor, Tensor]:
