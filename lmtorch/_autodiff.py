@@ -157,21 +157,21 @@ def second_directional(function: Function, params: Params, direction: Params) ->
 
 
 class Bend(NamedTuple):
-    """How residuals bend along a direction, summed with random signs s."""
+    """How a weighted sum of residuals bends along a direction v."""
 
-    first: Tensor  # sᵀJv, (...,)
-    second: Tensor  # sᵀr_vv, (...,)
+    first: Tensor  # wᵀJv, (...,)
+    second: Tensor  # wᵀr_vv, (...,)
 
 
-def bent(function: Function, params: Params, direction: Params, batch: int, signs: Tensor) -> Bend:
-    """First and second derivative of Σ s r(x + tv) in t, by reverse mode twice, which is right for all operators.
+def bent(function: Function, params: Params, direction: Params, batch: int, weights: Tensor) -> Bend:
+    """First and second derivative of Σ w r(x + tv) in t, by reverse mode twice, which is right for all operators.
 
     Args:
         function: the residuals (..., m).
         params: where; the leading `batch` dimensions of each tensor are problems of a batch.
         direction: v, as the parameters.
         batch: their number.
-        signs: s (..., m).
+        weights: w (..., m).
     """
     with torch.enable_grad():
         twins = tuple(p.detach().requires_grad_() for p in params)
@@ -179,7 +179,7 @@ def bent(function: Function, params: Params, direction: Params, batch: int, sign
         if not values.requires_grad:
             return Bend(*values.new_zeros(2, *values.shape[:-1]).unbind())
         gradients = torch.autograd.grad(
-            values, twins, signs, create_graph=True, allow_unused=True, materialize_grads=True
+            values, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
         )
         first = _inner(gradients, direction, batch)
         if not first.requires_grad:  # the residuals are linear

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.utils._pytree import tree_map
+from torch.overrides import _get_current_function_mode_stack
 
 from .. import _memory
 from .._errors import InputError
 from ..residuals.probe import Touched, batch_statistics
-from .formulas import KERNELS, Plainly
+from .formulas import KERNELS, Constants, Plainly
 from .taylor import history
 
 Function = Callable[[Tensor], Tensor]
@@ -25,6 +25,16 @@ class RefusedError(InputError):
 
 FEW = 16  # directions that are taken at once without asking how much memory they need
 LARGE = 16 * 2**20  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+
+
+def transformed() -> bool:
+    """Whether we are inside vmap, grad, jvp or another transform of torch.func."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def followed() -> bool:
+    """Whether what is found may be differentiated again."""
+    return torch.is_grad_enabled() or transformed()
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Call:
     function: Function
     x: Tensor
     batch: int
-    again: bool = field(default_factory=lambda: followed())  # defined below
+    again: bool = field(default_factory=followed)
 
     @property
     def samples(self) -> torch.Size:
@@ -156,16 +166,6 @@ def check_chunk(chunk_size: Any) -> None:
         raise InputError(f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None.")
 
 
-def transformed() -> bool:
-    """Whether we are inside vmap, grad, jvp or another transform of torch.func."""
-    return bool(torch._C._are_functorch_transforms_active())
-
-
-def followed() -> bool:
-    """Whether what is found may be differentiated again."""
-    return torch.is_grad_enabled() or transformed()
-
-
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
     """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
 
@@ -207,16 +207,20 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
         raise InputError("under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead.")
     if not transformed():
         return _first_that_works(ways, mode)
-    # outer derivatives of forward mode are not always right, those of reverse mode are, while autograd records
+    # outer derivatives of forward mode are not always right; those of reverse mode are, while autograd records
     ways = sorted(ways, key=lambda way: way[0] == "forward")
-    record = torch.is_grad_enabled()
-    with torch.enable_grad():
-        found = _first_that_works(ways, mode)
-    return found if record else tree_map(_detached, found)
+    with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
+        return _first_that_works(ways, mode)
 
 
-def _detached(part: Any) -> Any:
-    return part.detach() if isinstance(part, Tensor) else part
+def _silenced() -> bool:
+    """Whether autograd's records were switched off inside a function that is differentiated, and not round it all."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    modes = _get_current_function_mode_stack()
+    # both had switched them on for the function
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels) or any(
+        isinstance(mode, Constants) for mode in modes
+    )
 
 
 def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:

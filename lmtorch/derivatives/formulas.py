@@ -17,15 +17,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_LINALG = ("", "linalg_", "_linalg_")
+from .taylor import name_of
+
 WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
+_FACTORED = ("det", "eig", "eigvals", "householder_product", "slogdet", "solve", "solve_ex", "tensorsolve")
+_NORMS = ("batch_norm", "instance_norm", "layer_norm", "native_batch_norm", "native_layer_norm")
 FROZEN = frozenset(
-    {prefix + name for prefix in _LINALG for name in "det eig eigvals slogdet solve solve_ex tensorsolve".split()}
-    | set("custom_function_call gesv linalg_householder_product logdet orgqr".split())
-    | set("batch_norm instance_norm layer_norm native_batch_norm native_layer_norm".split())
+    {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
+    | {"custom_function_call", "logdet", "orgqr", *_NORMS}
 )
 KERNELS = ("LayerNorm", "BatchNorm")  # in the names of autograd's nodes
 
@@ -120,4 +123,41 @@ class Plainly(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return PLAINLY.get(func, func)(*args, **(kwargs or {}))
+        called: Callable[..., Any] = PLAINLY.get(func, func)
+        return called(*args, **(kwargs or {}))
+
+
+def frozen(name: str) -> str:
+    """What is wrong with an operator of `FROZEN`."""
+    return f"torch's forward formula of {name!r} is not differentiable itself"
+
+
+class Constants(TorchFunctionMode):
+    """Lets no tangent through where reverse mode would not let a gradient through, and looks for wrong formulas.
+
+    Args:
+        again: what is found may be differentiated again.
+        nested: by a transform of torch.func that is at work already.
+    """
+
+    def __init__(self, again: bool, nested: bool) -> None:
+        super().__init__()
+        self.again = again
+        self.nested = nested
+        self.frozen = ""  # an operator that may not be differentiated again
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self.again and func in PLAINLY:
+            with self:
+                return PLAINLY[func](*args, **(kwargs or {}))
+        name = name_of(func).partition(".")[0]  # an overload's name follows it
+        if name in WRONG:
+            raise RuntimeError(f"torch's forward formula of {name!r} is wrong")
+        if name in FROZEN:
+            if self.nested:
+                raise RuntimeError(frozen(name))
+            self.frozen = name
+        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
+            return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))

@@ -15,7 +15,7 @@ from .._errors import InputError
 from .._threads import forward_mode
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
-from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
+from .calling import at_once, check_chunk, first_that_works, followed, refuse_coupling, transformed
 from .layers import blocks_of_layers
 from .passes import PLAIN, Cut, wanted
 
@@ -201,8 +201,8 @@ def parameter_column(
     places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
     tensors = tuple(parameters.values())
 
-    record = torch.is_grad_enabled()
-    if not record:  # `cut` records what the function does
+    record = followed()
+    if not record:  # `Cut` records what the function does
         tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
     others = {} if record else {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
 

@@ -11,18 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from .._autodiff import ranges
 from .._errors import InputError
 from .._threads import forward_mode
 from .calling import Call, followed, transformed
-from .formulas import FROZEN, PLAINLY, WRONG
+from .formulas import Constants, frozen
 from .jets import Jet, Pairing
-from .taylor import expand, history, name_of
+from .taylor import expand, history
 
 PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 
@@ -49,7 +47,7 @@ class Cut:
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
-        self.mode = _Constants()
+        self.mode = Constants(followed(), transformed())
 
     def __call__(self, *args: Any) -> Tensor:
         """The function's value."""
@@ -65,37 +63,6 @@ class Cut:
         if self.mode.frozen and found.requires_grad:
             raise RuntimeError(frozen(self.mode.frozen))
         return found
-
-
-def frozen(name: str) -> str:
-    """What is wrong with an operator of `FROZEN`."""
-    return f"torch's forward formula of {name!r} is not differentiable itself"
-
-
-class _Constants(TorchFunctionMode):
-    """Lets no tangent through where reverse mode would not let a gradient through, and looks for wrong formulas."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.again = followed()
-        self.nested = transformed()
-        self.frozen = ""  # an operator that may not be differentiated again
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if self.again and func in PLAINLY:
-            with self:
-                return PLAINLY[func](*args, **(kwargs or {}))
-        name = name_of(func).partition(".")[0]  # an overload's name follows it
-        if name in WRONG:
-            raise RuntimeError(f"torch's forward formula of {name!r} is wrong")
-        if name in FROZEN:
-            if self.nested:
-                raise RuntimeError(frozen(name))
-            self.frozen = name
-        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
-            return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))
 
 
 def columns(call: Call, directions: Tensor) -> Tensor:
@@ -258,6 +225,7 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
 
 def _twice_inside(call: Call, directions: Tensor, most: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Reverse over reverse inside a transform of torch.func, which plain autograd could not see."""
+
     def along(v: Tensor) -> Tensor:
         def slope(x: Tensor) -> Tensor:
             slopes = by_rows(call, *rows(call, x)) * v.expand_as(x).reshape(shape)
