@@ -437,9 +437,12 @@ def explanation(plan: Plan, ladders: Sequence[Ladder]) -> str:
     Args:
         plan: what was decided.
         ladders: the sources of each term, as they stand now; none where one was given.
+
+    Returns:
+        A line for each choice: what, which, why.
     """
     serving = iter(ladders)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for what, choice, why in plan.reasons:
         ladder = next(serving, None) if what.startswith("jacobian") else None
         if ladder is None or not ladder.refusals:

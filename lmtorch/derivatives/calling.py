@@ -123,6 +123,7 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
     if not x.is_floating_point():
         raise InputError(f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float().")
+    check_kind(x, "x")
     if not transformed() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
         raise InputError("x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp.")
     if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or not 0 <= batch_dims <= x.ndim:
@@ -139,6 +140,20 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     if batch_dims and isinstance(function, nn.Module):
         refuse_coupling(function)
     return Call(function, x, batch_dims)
+
+
+def check_kind(tensor: Tensor, name: str) -> None:
+    """A tensor that autograd can follow.
+
+    Raises:
+        InputError: it is sparse, or was made in inference mode.
+    """
+    if tensor.layout != torch.strided:
+        raise InputError(f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one.")
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise InputError(
+            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: {name}.clone() can be used."
+        )
 
 
 def refuse_coupling(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import sdpa_kernel
+from torch.nn.parameter import is_lazy
 
 from .. import _memory
 from .._autodiff import ranges
@@ -15,7 +16,7 @@ from .._errors import InputError
 from .._threads import forward_mode
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
-from .calling import at_once, check_chunk, first_that_works, followed, refuse_coupling, transformed
+from .calling import at_once, check_chunk, check_kind, first_that_works, followed, refuse_coupling, transformed
 from .layers import blocks_of_layers
 from .passes import PLAIN, Cut, wanted
 
@@ -190,6 +191,7 @@ def parameter_column(
         tensor([[0., 0., 7.]]...)
     """
     check_chunk(chunk_size)
+    _tensors(inputs)
     several = not isinstance(name, str) or isinstance(index, list)
     indices: list[Any] = list(index) if isinstance(index, list) else [index]
     names = [name] * len(indices) if isinstance(name, str) else list(name)
@@ -265,7 +267,14 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
         raise InputError(
             f"the model must be an nn.Module, whose parameters have names; this is {type(model).__name__}."
         )
+    if isinstance(model, nn.DataParallel):
+        raise InputError(
+            "nn.DataParallel copies the model for each device, and has no parameters of its own: pass model.module."
+        )
     there: dict[str, Tensor] = dict(model.named_parameters())
+    lazy = next((name for name, p in there.items() if is_lazy(p)), None)
+    if lazy is not None:
+        raise InputError(f"the parameter {lazy!r} has no shape yet: call the model once on data, then differentiate.")
     if names is None:
         chosen = {name: p for name, p in there.items() if p.requires_grad}
         if not chosen:
@@ -281,12 +290,22 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
 
 
 def _samples(inputs: tuple[Any, ...]) -> int:
-    if not inputs or any(not isinstance(t, Tensor) or t.ndim == 0 for t in inputs):
+    _tensors(inputs)
+    if not inputs or any(t.ndim == 0 for t in inputs):
         raise InputError("the inputs must be tensors with the samples in their first dimension.")
     counts = [t.shape[0] for t in inputs]
     if len(set(counts)) > 1:
         raise InputError(f"the inputs disagree on the number of samples: first dimensions {counts}.")
     return counts[0]
+
+
+def _tensors(inputs: tuple[Any, ...]) -> None:
+    for place, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise InputError(
+                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor makes one."
+            )
+        check_kind(t, f"input {place}")
 
 
 def _output(y: Any) -> Tensor:
