@@ -30,11 +30,9 @@ def history(tensor: Tensor) -> Iterator[Any]:
             nodes.extend(following for following, _ in node.next_functions)
 
 
-def signs(like: Tensor) -> Tensor:
-    """±1 at random, the same at every call: what differs anywhere differs in such a sum of it, almost surely."""
-    generator = torch.Generator().manual_seed(like.numel())
-    drawn = torch.randint(0, 2, like.shape, generator=generator, device="cpu")
-    return (2 * drawn - 1).to(like)
+def random_weights(like: Tensor, seed: int = 0) -> Tensor:
+    """Weights of a sum, normal and the same at every call: what differs anywhere differs in the sum, almost surely."""
+    return torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(like)
 
 
 def ranges(total: int, chunk: int) -> Iterator[slice]:
@@ -164,7 +162,7 @@ def _side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
 
 
 def second_directional(function: Function, params: Params, direction: Params) -> Tensor:
-    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice."""
+    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice. Not every operator's formula is right: see `bent`."""
 
     def first(point: Params) -> Tensor:
         derivative: Tensor = jvp(function, (point,), (direction,))[1]
@@ -173,3 +171,40 @@ def second_directional(function: Function, params: Params, direction: Params) ->
     with forward_mode():
         second: Tensor = jvp(first, (params,), (direction,))[1]
     return second
+
+
+class Bend(NamedTuple):
+    """How a weighted sum of residuals bends along a direction v."""
+
+    first: Tensor  # wᵀJv, (...,)
+    second: Tensor  # wᵀr_vv, (...,)
+
+
+def bent(function: Function, params: Params, direction: Params, batch: int, weights: Tensor) -> Bend:
+    """First and second derivative of Σ w r(x + tv) in t, by reverse mode twice, which is right for all operators.
+
+    Args:
+        function: the residuals (..., m).
+        params: where; the leading `batch` dimensions of each tensor are problems of a batch.
+        direction: v, as the parameters.
+        batch: their number.
+        weights: w (..., m).
+    """
+    with torch.enable_grad():
+        twins = tuple(p.detach().requires_grad_() for p in params)
+        values = function(twins)
+        if not values.requires_grad:
+            return Bend(*values.new_zeros(2, *values.shape[:-1]).unbind())
+        gradients = torch.autograd.grad(
+            values, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        first = _inner(gradients, direction, batch)
+        if not first.requires_grad:  # the residuals are linear
+            return Bend(first, torch.zeros_like(first))
+        seconds = torch.autograd.grad(first.sum(), twins, allow_unused=True, materialize_grads=True)
+    return Bend(first.detach(), _inner(seconds, direction, batch))
+
+
+def _inner(parts: Sequence[Tensor], direction: Params, batch: int) -> Tensor:
+    """Their product with v, (...,)."""
+    return (_side_by_side(parts, batch) * _side_by_side(direction, batch)).sum(-1)

@@ -215,7 +215,7 @@ def least_squares(
             )
     solution = finish(setup, results, outcome)
     solution.history = watcher.history
-    solution.explained(choose.explanation(setup.plan, tuple(setup.refusals)))
+    solution.explained(choose.explanation(setup.plan, setup.ladders))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

@@ -189,8 +189,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if self._last is None:
             text = "nothing is chosen yet: the first step shows the shape of the problem"
         else:
-            refusals = [refusal for ladder in self._last.ladders for refusal in ladder.refusals]
-            text = choose.explanation(self._last.plan, tuple(refusals))
+            text = choose.explanation(self._last.plan, self._last.ladders)
         say(text)
 
     @face

@@ -26,6 +26,7 @@ from .jacobians.base import JacobianSource
 from .jacobians.finite_difference import FiniteDifference
 from .jacobians.forward import Forward
 from .jacobians.given import Given
+from .jacobians.ladder import Ladder
 from .jacobians.layerwise import LayerWise
 from .jacobians.per_sample import PerSample
 from .jacobians.reverse import Reverse
@@ -438,8 +439,24 @@ def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.d
         )
 
 
-def explanation(plan: Plan, refusals: tuple[str, ...] = ()) -> str:
-    """The choices as a table, with the numbers behind them."""
-    rows = [*plan.reasons, *(("refused", *refusal.split(": ", 1)) for refusal in refusals)]
+def explanation(plan: Plan, ladders: Sequence[Ladder]) -> str:
+    """The choices as a table, with the numbers behind them: what serves now, and what was refused before it.
+
+    Args:
+        plan: what was decided.
+        ladders: the sources of each term, as they stand now; none where one was given.
+
+    Returns:
+        A line for each choice: what, which, why.
+    """
+    serving = iter(ladders)
+    rows: list[tuple[str, ...]] = []
+    for what, choice, why in plan.reasons:
+        ladder = next(serving, None) if what.startswith("jacobian") else None
+        if ladder is None or not ladder.refusals:
+            rows.append((what, choice, why))
+            continue
+        rows.append((what, repr(ladder.current), f"in the place of {choice}, which would be chosen: {why}"))
+        rows += [("refused", *refusal.split(": ", 1)) for refusal in ladder.refusals]
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return "\n".join(f"{what:<{widths[0]}}  {choice:<{widths[1]}}  {why}" for what, choice, why in rows)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._autodiff import Curved, Params, hessian, second_directional
+from .._autodiff import Curved, Params, hessian
 from .._outer import Outer
-from ..jacobians.base import Block, DescendedError, JacobianSource, Workspace
+from ..jacobians.base import Bending, Block, DescendedError, JacobianSource, Workspace
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
@@ -223,18 +223,18 @@ class Problem:
         return result
 
     def _bends_by_forward(self, x: Tensor, along: Tensor) -> list[Tensor] | None:
-        """r_vv of each part by forward mode twice; None for what has no forward mode."""
-        params, tangents = self.residual.params(x), self.residual.params(along)
-        try:
-            with self.residual.replay():
-                parts = list(self.residual.parts())
-                if any(part.black_box for part in parts):
-                    return None
-                return [second_directional(part.function, params, tangents) for part in parts]
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # torch's word for an operator without a forward-mode formula
+        """r_vv of each part by forward mode twice; None for what has no forward mode, or a wrong one."""
+        if not isinstance(self.source, Bending):
             return None
+        params, tangents = self.residual.params(x), self.residual.params(along)
+        bends = []
+        with self.residual.replay():
+            for part in self.residual.parts():
+                bend = None if part.black_box else self.source.bend(part, params, tangents)
+                if bend is None:
+                    return None
+                bends.append(bend)
+        return bends
 
     def _bends_by_differences(self, x: Tensor, along: Tensor) -> list[Tensor]:
         """r_vv of each part by a central difference, for each problem of a batch; zero where it would leave the box.

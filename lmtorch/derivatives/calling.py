@@ -1,16 +1,20 @@
 """What operators ask of a function and its inputs, and the way on where a mode of differentiation is refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
 
 from .. import _memory
+from .._autodiff import history
 from .._errors import InputError
 from ..residuals.probe import batch_statistics
 from ..residuals.watching import Touched
+from .formulas import KERNELS, Constants, Plainly
 
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")
@@ -24,6 +28,16 @@ FEW = 16  # directions that are taken at once without asking how much memory the
 LARGE = 16 * 2**20  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
 
 
+def transformed() -> bool:
+    """Whether we are inside vmap, grad, jvp or another transform of torch.func."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def followed() -> bool:
+    """Whether what is found may be differentiated again."""
+    return torch.is_grad_enabled() or transformed()
+
+
 @dataclass(frozen=True)
 class Call:
     """A function with the point at which it is differentiated.
@@ -32,11 +46,13 @@ class Call:
         function: as a user wrote it, for a batch.
         x: (*batch, *in).
         batch: how many dimensions of x are samples.
+        again: whether what is found may be differentiated again.
     """
 
     function: Function
     x: Tensor
     batch: int
+    again: bool = field(default_factory=followed)
 
     @property
     def samples(self) -> torch.Size:
@@ -54,8 +70,16 @@ class Call:
         return self.inputs.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function, held to its shape."""
-        return self.held(self.function(x))
+        """The function, held to its shape, in operators that may be differentiated as often as need be."""
+        y = self.held(self.function(x))
+        if not self.again:
+            return y
+        with torch._C.DisableTorchFunction():  # Taylor mode would look at the question
+            fused = any(kernel in node.name() for node in history(y) for kernel in KERNELS)
+        if not fused:
+            return y
+        with Plainly():
+            return self.held(self.function(x))
 
     def held(self, y: Any) -> Tensor:
         """What the function returned, if it is a floating tensor with the samples in front.
@@ -100,6 +124,9 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
     if not x.is_floating_point():
         raise InputError(f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float().")
+    check_kind(x, "x")
+    if not transformed() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise InputError("x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp.")
     if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or not 0 <= batch_dims <= x.ndim:
         raise InputError(
             f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
@@ -114,6 +141,20 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     if batch_dims and isinstance(function, nn.Module):
         refuse_coupling(function)
     return Call(function, x, batch_dims)
+
+
+def check_kind(tensor: Tensor, name: str) -> None:
+    """A tensor that autograd can follow.
+
+    Raises:
+        InputError: it is sparse, or was made in inference mode.
+    """
+    if tensor.layout != torch.strided:
+        raise InputError(f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one.")
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise InputError(
+            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: {name}.clone() can be used."
+        )
 
 
 def refuse_coupling(module: nn.Module) -> None:
@@ -139,11 +180,6 @@ def check_chunk(chunk_size: Any) -> None:
     """
     if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
         raise InputError(f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None.")
-
-
-def transformed() -> bool:
-    """Whether we are inside vmap, grad, jvp or another transform of torch.func."""
-    return bool(torch._C._are_functorch_transforms_active())
 
 
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
@@ -185,6 +221,25 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
     """
     if torch.is_inference_mode_enabled():  # a path that autograd does not record would be a silent zero
         raise InputError("under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead.")
+    if not transformed():
+        return _first_that_works(ways, mode)
+    # outer derivatives of forward mode are not always right; those of reverse mode are, while autograd records
+    ways = sorted(ways, key=lambda way: way[0] == "forward")
+    with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
+        return _first_that_works(ways, mode)
+
+
+def _silenced() -> bool:
+    """Whether autograd's records were switched off inside a function that is differentiated, and not round it all."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    modes = _get_current_function_mode_stack()
+    # both had switched them on for the function
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels) or any(
+        isinstance(mode, Constants) for mode in modes
+    )
+
+
+def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
     names = [name for name, _ in ways]
     if mode == "auto":
         for _, way in ways[:-1]:

@@ -6,7 +6,7 @@ from torch.nn.attention import sdpa_kernel
 
 from .._autodiff import ranges
 from .._errors import InputError
-from .calling import Call, Function, RefusedError, checked, chunk_of, first_that_works
+from .calling import Call, Function, RefusedError, checked, chunk_of, first_that_works, transformed
 from .passes import (
     PLAIN,
     by_columns,
@@ -97,7 +97,7 @@ def batch_jacobian(
     def reverse() -> Tensor:
         y, pull = pullback(call, x)
         count = call.outputs(y).numel()
-        if mode == "auto" and 0 < call.size <= count:
+        if mode == "auto" and 0 < call.size <= count and not transformed():
             try:
                 return first_that_works([("taylor", along), ("forward", forward)], "auto")
             except RefusedError:

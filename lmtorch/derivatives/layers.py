@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .._autodiff import Params, signs
+from .._autodiff import Params, random_weights
 from ..jacobians.layerwise import NotLayerwiseError, Recorder, hold
 
 FIRST = 4  # samples whose rows are held against autograd's
@@ -73,7 +73,7 @@ def _weight(uses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 def _check(blocks: Sequence[Tensor], outputs: Tensor, twins: Params) -> None:
     """A sum of some rows is what autograd knows it to be, whatever the parameters are used for."""
-    weights = signs(outputs.detach()[:FIRST])
+    weights = random_weights(outputs.detach()[:FIRST])
     direction = torch.zeros_like(outputs)
     direction[:FIRST] = weights
     gradients = torch.autograd.grad(outputs, twins, direction, materialize_grads=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn.attention import sdpa_kernel
+from torch.nn.parameter import is_lazy
 
 from .. import _memory
 from .._autodiff import ranges
@@ -16,9 +17,9 @@ from .._threads import forward_mode
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from ..residuals.swap import call_with
-from .calling import at_once, check_chunk, first_that_works, refuse_coupling, transformed
+from .calling import at_once, check_chunk, check_kind, first_that_works, followed, refuse_coupling, transformed
 from .layers import blocks_of_layers
-from .passes import PLAIN, cut, wanted
+from .passes import PLAIN, Cut, wanted
 
 USUAL = 64  # outputs of a sample at most, nearly always
 Index = int | tuple[int, ...]
@@ -191,6 +192,7 @@ def parameter_column(
         tensor([[0., 0., 7.]]...)
     """
     check_chunk(chunk_size)
+    _tensors(inputs)
     several = not isinstance(name, str) or isinstance(index, list)
     indices: list[Any] = list(index) if isinstance(index, list) else [index]
     names = [name] * len(indices) if isinstance(name, str) else list(name)
@@ -202,8 +204,8 @@ def parameter_column(
     places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
     tensors = tuple(parameters.values())
 
-    record = torch.is_grad_enabled()
-    if not record:  # `cut` records what the function does
+    record = followed()
+    if not record:  # `Cut` records what the function does
         tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
     others = {} if record else {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
 
@@ -217,16 +219,18 @@ def parameter_column(
     tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
 
     def forward() -> Tensor:
+        cut = Cut(function)
+
         def along(*direction: Tensor) -> Tensor:
-            derivative: Tensor = torch.func.jvp(cut(function), (tensors,), (direction,))[1]
+            derivative: Tensor = torch.func.jvp(cut, (tensors,), (direction,))[1]
             return derivative if record else derivative.detach()
 
         with forward_mode():
             if len(places) == 1:
-                return along(*(v[0] for v in tangents))[None]
+                return cut.held(along(*(v[0] for v in tangents))[None])
             chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
             result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
-        return result
+        return cut.held(result)
 
     def reverse() -> Tensor:
         with sdpa_kernel(PLAIN):
@@ -264,7 +268,14 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
         raise InputError(
             f"the model must be an nn.Module, whose parameters have names; this is {type(model).__name__}."
         )
+    if isinstance(model, nn.DataParallel):
+        raise InputError(
+            "nn.DataParallel copies the model for each device, and has no parameters of its own: pass model.module."
+        )
     there: dict[str, Tensor] = dict(model.named_parameters())
+    lazy = next((name for name, p in there.items() if is_lazy(p)), None)
+    if lazy is not None:
+        raise InputError(f"the parameter {lazy!r} has no shape yet: call the model once on data, then differentiate.")
     if names is None:
         chosen = {name: p for name, p in there.items() if p.requires_grad}
         if not chosen:
@@ -280,12 +291,22 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
 
 
 def _samples(inputs: tuple[Any, ...]) -> int:
-    if not inputs or any(not isinstance(t, Tensor) or t.ndim == 0 for t in inputs):
+    _tensors(inputs)
+    if not inputs or any(t.ndim == 0 for t in inputs):
         raise InputError("the inputs must be tensors with the samples in their first dimension.")
     counts = [t.shape[0] for t in inputs]
     if len(set(counts)) > 1:
         raise InputError(f"the inputs disagree on the number of samples: first dimensions {counts}.")
     return counts[0]
+
+
+def _tensors(inputs: tuple[Any, ...]) -> None:
+    for place, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise InputError(
+                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor makes one."
+            )
+        check_kind(t, f"input {place}")
 
 
 def _output(y: Any) -> Tensor:

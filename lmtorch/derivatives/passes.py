@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from .._autodiff import history, ranges
 from .._errors import InputError
 from .._threads import forward_mode
-from .calling import Call, transformed
+from .calling import Call, followed, transformed
+from .formulas import Constants, frozen
 from .jets import Jet, Pairing
-from .taylor import expand, name_of
+from .taylor import expand
 
 PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 
@@ -39,39 +38,51 @@ def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Je
     return jet
 
 
-def cut(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function, of which forward mode too takes `detach` and `no_grad` as constants: tangents pass through both."""
+class Cut:
+    """A function for forward mode: `detach` and `no_grad` let no tangents through, as no gradients.
 
-    def called(*args: Any) -> Tensor:
-        with torch.enable_grad(), _Constants(), sdpa_kernel(PLAIN):
-            return function(*args)
+    Args:
+        function: of tensors.
+    """
 
-    return called
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.mode = Constants(followed(), transformed())
 
+    def __call__(self, *args: Any) -> Tensor:
+        """The function's value."""
+        with torch.enable_grad(), self.mode, sdpa_kernel(PLAIN):
+            return self.function(*args)
 
-class _Constants(TorchFunctionMode):
-    """Lets no tangent through where reverse mode would not let a gradient through."""
+    def held(self, found: Tensor) -> Tensor:
+        """What forward mode found, unless it is to be differentiated again and would be wrong then.
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = name_of(func)
-        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
-            return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))
+        Raises:
+            RuntimeError: it is.
+        """
+        if self.mode.frozen and found.requires_grad:
+            raise RuntimeError(frozen(self.mode.frozen))
+        return found
 
 
 def columns(call: Call, directions: Tensor) -> Tensor:
     """J v for each of the directions, by forward mode, (c, *batch, *out)."""
+    function = Cut(call)
 
     def along(v: Tensor) -> Tensor:
-        derivative: Tensor = jvp(cut(call), (call.x,), (v.expand_as(call.x),))[1]
+        derivative: Tensor = jvp(function, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if torch.is_grad_enabled() else derivative.detach()
 
+    return function.held(_each(along, directions))
+
+
+def _each(along: Callable[[Tensor], Tensor], directions: Tensor) -> Tensor:
+    """What forward mode finds along each of the directions."""
     with forward_mode():
         if len(directions) == 1:
             return along(directions[0])[None]
         result: Tensor = vmap(along, randomness="same")(directions)
-    return result
+        return result
 
 
 def pullback(call: Call, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -170,20 +181,19 @@ def products(call: Call, directions: Tensor) -> Tensor:
             raise RuntimeError("the derivative of a scripted function is not followed by forward mode")  # torch 2.13
         return y
 
-    inner = Call(cut(plain), call.x, call.batch)
+    function, record = Cut(plain), torch.is_grad_enabled()
+    inner = Call(function, call.x, call.batch)
 
     def jacobian(x: Tensor) -> Tensor:
         return by_rows(inner, *rows(inner, x))
 
     def along(v: Tensor) -> Tensor:
-        derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
-        return derivative if torch.is_grad_enabled() else derivative.detach()
+        # what backward passes do without autograd's records they do with the factors of a matrix as constants
+        with torch.enable_grad():
+            derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
+        return derivative if record else derivative.detach()
 
-    with forward_mode():
-        if len(directions) == 1:
-            return along(directions[0])[None]
-        result: Tensor = vmap(along, randomness="same")(directions)
-    return result
+    return function.held(_each(along, directions))
 
 
 def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,6 +201,8 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
 
     (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v.
     """
+    if transformed():
+        return _twice_inside(call, directions, most)
     record = torch.is_grad_enabled()
     x = variable(call.x)
     with sdpa_kernel(PLAIN):
@@ -209,6 +221,24 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
     found = found.unflatten(0, (len(directions), len(lines))).movedim(1, 1 + call.batch)
     found = found.reshape(len(directions), *y.shape, *call.inputs).to(y.dtype)
     return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found.detach())
+
+
+def _twice_inside(call: Call, directions: Tensor, most: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Reverse over reverse inside a transform of torch.func, which plain autograd could not see."""
+
+    def along(v: Tensor) -> Tensor:
+        def slope(x: Tensor) -> Tensor:
+            slopes = by_rows(call, *rows(call, x)) * v.expand_as(x).reshape(shape)
+            return slopes.flatten(-len(call.inputs)).sum(-1) if call.inputs else slopes
+
+        return by_rows(call, *rows(Call(slope, call.x, call.batch), call.x))
+
+    with sdpa_kernel(PLAIN):
+        y, jacobian = rows(call, call.x)
+        if most is not None and len(jacobian) > most:
+            raise RuntimeError(f"a pass for each of {len(jacobian)} outputs")
+        shape = call.samples + (1,) * len(call.outputs(y)) + call.inputs
+        return y, jacobian, torch.stack([along(v) for v in directions.unbind()])
 
 
 def products_by_reverse(call: Call, directions: Tensor) -> Tensor:

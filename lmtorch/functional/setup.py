@@ -138,10 +138,10 @@ class Setup:
         return tuple(ways)
 
     @property
-    def refusals(self) -> list[str]:
-        """Sources of derivatives that did not work for the function."""
+    def ladders(self) -> list[Ladder]:
+        """The sources of derivatives, as they stand now."""
         source = self.problem.source
-        return source.refusals if isinstance(source, Ladder) else []
+        return [source] if isinstance(source, Ladder) else []
 
     def bar(self, acceptable: Any) -> Tensor | None:
         """The largest cost of each problem that is believed, (...,).

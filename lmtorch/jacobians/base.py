@@ -28,7 +28,7 @@ class Block(NamedTuple):
 def disagrees(jacobian: Tensor, weights: Tensor, expected: Tensor, eps: float) -> bool:
     """Whether Jᵀw is far from what a plain backward pass has found for it, where all is finite.
 
-    The weights are ±1 at random, so that an error E of a column shows as about ‖E‖₂, however smooth it is.
+    With random normal weights an error E of a column shows as about ‖E‖₂, however smooth it is.
 
     Args:
         jacobian: (..., m, n).
@@ -56,3 +56,11 @@ class JacobianSource(Protocol):
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The part's residuals (..., m) alone, equal to those of `blocks` also where random numbers are drawn."""
+
+
+@runtime_checkable
+class Bending(Protocol):
+    """A source that has second derivatives along a direction as well."""
+
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """d²r(x + tv)/dt² at t = 0 of a part, (..., m); None where derivatives do not give it."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._advice import of_inputs
-from .._autodiff import Params, signs
+from .._autodiff import Params, bent, random_weights, second_directional
 from .._errors import FallbackWarning, InputError, level, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
@@ -36,6 +36,7 @@ class Ladder:
         self.warned = False
         self.verified = False
         self._untold = ""
+        self.bends: bool | None = None  # whether forward mode twice is right; None: not tried yet
 
     @property
     def current(self) -> JacobianSource:
@@ -74,6 +75,26 @@ class Ladder:
         """As the rung that serves does."""
         return self.current.evaluate(part, params)
 
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice; None where that is refused, or wrong."""
+        if self.bends is False:
+            return None
+        replay = Replay(params[0].device, part.random)
+        try:
+            with replay():
+                found = second_directional(part.function, params, direction)
+            if self.bends is None:
+                for seed in (0, 1):  # one sum alone may agree by chance
+                    with replay():
+                        self.bends = self.bends is not False and _bends(part, params, direction, found, seed)
+                replay.finish()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch's word for an operator without a forward-mode formula
+            self.bends = False
+            return None
+        return found if self.bends else None
+
     def _descend(self, error: Exception) -> None:
         refused, self.rungs = self.rungs[0], self.rungs[1:]
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -94,6 +115,20 @@ class Ladder:
             self.current.inputs = None
 
 
+def _bends(part: Part, params: Params, direction: Params, found: Tensor, seed: int) -> bool:
+    """Hold d²r/dt² by forward mode twice to reverse mode twice, in a sum with random weights.
+
+    In torch 2.13 an inner derivative of forward mode takes what an operator has kept for a constant: the factors of
+    `solve` and `det`, the statistics of `layer_norm`, all of an `autograd.Function`. What is below the square root of
+    round-off beside the first derivative does not count.
+    """
+    weights = random_weights(found, seed)
+    first, expected = bent(part.function, params, direction, part.batch, weights)
+    size = GROSS * torch.linalg.vector_norm(found, dim=-1) + torch.finfo(found.dtype).eps ** 0.5 * first.abs()
+    apart = ((weights * found).sum(-1) - expected).abs()
+    return bool((apart <= size).logical_or(~apart.isfinite()).all())
+
+
 def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
     """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
 
@@ -112,7 +147,7 @@ def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor
         values.detach()[..., : residual.shape[-1]], residual, rtol=GROSS, atol=GROSS, equal_nan=True
     ):
         raise ArithmeticError("it draws other random numbers than an evaluation of the residuals")
-    block = signs(values.detach()[..., : residual.shape[-1]])
+    block = random_weights(values.detach()[..., : residual.shape[-1]])
     direction = torch.zeros_like(values)
     direction[..., : residual.shape[-1]] = block  # the block's rows are the part's first
     try:

@@ -25,7 +25,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from .._autodiff import Params, history, ranges, signs
+from .._autodiff import Params, history, random_weights, ranges
 from .._outer import Outer
 from ..residuals.base import Part
 from .base import Block, Workspace, disagrees
@@ -233,7 +233,7 @@ def _columns(residual: Tensor, twins: Params, others: dict[int, slice]) -> Tenso
 
 def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
     """A sum of the rows is what autograd knows it to be, whatever the parameters are used for."""
-    weights = signs(residual.detach()[: rows.shape[0]])
+    weights = random_weights(residual.detach()[: rows.shape[0]])
     direction = torch.zeros_like(residual)
     direction[: rows.shape[0]] = weights
     gradients = torch.autograd.grad(
@@ -278,7 +278,7 @@ def _check_independence(residual: Tensor, outputs: list[Tensor], gradients: list
     Raises:
         NotLayerwiseError: they depend on others.
     """
-    weights = signs(residual.detach().view(count, -1))
+    weights = random_weights(residual.detach().view(count, -1))
     weighted = torch.autograd.grad(residual, outputs, weights.view(-1), retain_graph=True, allow_unused=True)
     for place, found in enumerate(weighted):
         shares = [(weights[:, k], of[place]) for k, of in enumerate(gradients) if of[place] is not None]

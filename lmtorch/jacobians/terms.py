@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._autodiff import Params
 from ..residuals.base import Part
-from .base import Block, JacobianSource, Workspace
+from .base import Bending, Block, JacobianSource, Workspace
 
 
 @dataclass(frozen=True)
@@ -27,3 +27,8 @@ class ByTerm:
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """As the term's source does."""
         return self.sources[part.term].evaluate(part, params)
+
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """As the term's source has it."""
+        source = self.sources[part.term]
+        return source.bend(part, params, direction) if isinstance(source, Bending) else None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .._autodiff import history, signs
+from .._autodiff import history, random_weights
 from .._errors import InputError
 from .replay import Replay
 from .swap import Swap
@@ -96,13 +96,13 @@ def swaps(
 def _gradients(
     call: Callable[[], Any], inputs: Sequence[Tensor], replay: Replay
 ) -> tuple[list[Tensor], list[torch.Size]]:
-    """Of a sum of the results with random signs, and the shapes of the results."""
+    """Of a sum of the results with random weights, and the shapes of the results."""
     with replay(), torch.enable_grad():
         leaves = [leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad]
         real = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves]
         if not real:
             return [torch.zeros_like(t) for t in inputs], []
         found = torch.autograd.grad(
-            real, inputs, [signs(leaf) for leaf in real], allow_unused=True, materialize_grads=True
+            real, inputs, [random_weights(leaf) for leaf in real], allow_unused=True, materialize_grads=True
         )
     return [g.to_dense() for g in found], [leaf.shape for leaf in leaves]

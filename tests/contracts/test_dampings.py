@@ -19,6 +19,7 @@ from lmtorch.damping.scaling import Levenberg, More, Scaling
 from lmtorch.damping.scaling import Marquardt as CurrentNorms
 from lmtorch.damping.trust_region import TrustRegion, multiplier
 from lmtorch.jacobians.forward import Forward
+from lmtorch.jacobians.ladder import Ladder
 from lmtorch.losses.linear import Linear
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers.base import Solver
@@ -39,7 +40,7 @@ solvers = pytest.mark.parametrize("solver", [SVD(), QR(), Cholesky()], ids=lambd
 
 def problem_of(fun: Any, x: Tensor, solver: Solver) -> Problem:
     """Plain least squares."""
-    return Problem(FunctionResidual(fun, x), Forward(), solver.form, Linear(), torch.float64)
+    return Problem(FunctionResidual(fun, x), Ladder([Forward()]), solver.form, Linear(), torch.float64)
 
 
 def path(

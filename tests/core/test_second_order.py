@@ -20,6 +20,7 @@ from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.given import Given
+from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.reverse import Reverse
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.losses.base import Loss
@@ -62,7 +63,9 @@ class BlackBox(FunctionResidual):
 
 
 def problem(fun: Any, x: Tensor, source: JacobianSource | None = None, kind: Any = FunctionResidual, **of: Any) -> Any:
-    return Problem(kind(fun, x), source or Forward(), DenseForm(), of.pop("loss", Linear()), of.pop("dtype", F64), **of)
+    return Problem(
+        kind(fun, x), Ladder([source or Forward()]), DenseForm(), of.pop("loss", Linear()), of.pop("dtype", F64), **of
+    )
 
 
 def points(*batch: int, dtype: torch.dtype = F64) -> tuple[Tensor, Tensor]:
@@ -314,3 +317,71 @@ def test_a_differential_equation_is_solved_a_hundred_times_more_closely() -> Non
     # 700, 2000 and 300,000 times (and 170 and 240 for other seeds): the middle one, for paths part by rounding
     gains = [poisson(seed, False) / poisson(seed, True) for seed in (0, 2, 3)]
     assert sorted(gains)[1] > 100
+
+
+class JvpExp(torch.autograd.Function):
+    """exp with a formula for forward mode, which torch runs with forward mode switched off."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.exp()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Tensor:
+        return ctx.saved_tensors[0] * w
+
+    @staticmethod
+    def jvp(ctx: Any, v: Tensor) -> Tensor:
+        return ctx.saved_tensors[0] * v
+
+
+def by_function(x: Tensor) -> Tensor:
+    return x[..., :1] * JvpExp.apply(-x[..., 1:2] * TIMES.to(x)) + torch.sin(x[..., 2:] * TIMES.to(x)) - 0.4
+
+
+def by_solving(x: Tensor) -> Tensor:
+    """Two equations for each of the times."""
+    a, b, c = (x[..., i, None] * TIMES.to(x) for i in range(3))
+    matrices = torch.stack([torch.stack([2 + a, b], -1), torch.stack([c, 3 + b * a], -1)], -2)
+    return torch.linalg.solve(matrices, torch.stack([1 + b, c], -1)[..., None])[..., 0, 0]
+
+
+def by_norm(x: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(decay(x), (7,))
+
+
+@batches
+@pytest.mark.parametrize("fun", [by_function, by_solving, by_norm], ids=lambda fun: fun.__name__)
+def test_differences_stand_in_where_forward_mode_twice_is_wrong(fun: Any, batch: tuple[int, ...]) -> None:
+    x, v = points(*batch)
+    v = v / 8  # differences err by the square of the length
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            found = problem(fun, x).second_order(x, v)
+        expected = exact(fun, x, v, Linear())
+        assert bool(((found - expected).abs() < SHARE * expected.abs().amax(-1, keepdim=True)).all())
+
+
+def test_whether_forward_mode_twice_is_right_is_found_out_once() -> None:
+    calls = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return decay(x)
+
+    x, v = points()
+    made = problem(counted, x)
+    counts = []
+    for _ in range(3):
+        calls = 0
+        made.second_order(x, v)
+        counts.append(calls)
+    assert counts[0] == counts[1] + 2 == counts[2] + 2  # two sums, each with a reverse pass twice

@@ -244,3 +244,42 @@ def test_inference_mode_is_refused_for_parameters_too() -> None:
 def test_an_input_error_is_a_value_error() -> None:
     with pytest.raises(ValueError, match=r"x is torch.int64"):
         lmtorch.hessian(torch.sin, torch.ones(3, dtype=torch.int64))
+
+
+def test_a_tensor_of_inference_mode_is_named_with_the_way_out() -> None:
+    with torch.inference_mode():
+        x = points(4, 3)
+    model = torch.nn.Linear(3, 2, dtype=torch.float64)
+    for of in (lmtorch.batch_jacobian, lmtorch.laplacian, lmtorch.batch_hessian, lmtorch.value_jacobian_hessian):
+        with pytest.raises(InputError, match=r"inference_mode.*x\.clone\(\)"):
+            of(model, x)
+    with pytest.raises(InputError, match=r"inference_mode.*clone\(\)"):
+        lmtorch.parameter_jacobian(model, x)
+    with pytest.raises(InputError, match=r"inference_mode.*clone\(\)"):
+        lmtorch.parameter_column(model, "weight", (0, 0), x)
+
+
+def test_what_is_no_dense_tensor_is_named_with_the_way_out() -> None:
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(InputError, match=r"to_dense\(\)"):
+        lmtorch.jacobian(lambda x: x, torch.eye(3).to_sparse())
+    for array in (torch.ones(4, 3).numpy(), [[1.0, 2.0, 3.0]]):
+        with pytest.raises(InputError, match=r"torch\.as_tensor"):
+            lmtorch.parameter_jacobian(model, array)
+        with pytest.raises(InputError, match=r"torch\.as_tensor"):
+            lmtorch.parameter_column(model, "weight", (0, 0), array)
+
+
+def test_models_whose_parameters_are_not_their_own_or_not_there_are_named() -> None:
+    x = torch.ones(4, 3)
+    with pytest.raises(InputError, match=r"DataParallel.*model\.module"):
+        lmtorch.parameter_jacobian(torch.nn.DataParallel(torch.nn.Linear(3, 2)), x)
+    with pytest.raises(InputError, match=r"'0\.weight' has no shape yet"):
+        lmtorch.parameter_jacobian(torch.nn.Sequential(torch.nn.LazyLinear(2)), x)
+
+
+def test_shapes_come_from_meta_tensors() -> None:
+    model, x = torch.nn.Linear(3, 2, device="meta"), torch.empty(4, 3, device="meta")
+    assert lmtorch.batch_jacobian(model, x).shape == (4, 2, 3)
+    assert lmtorch.laplacian(model, x).shape == (4, 2)
+    assert lmtorch.parameter_jacobian(model, x)["weight"].shape == (4, 2, 2, 3)

@@ -374,3 +374,26 @@ def test_in_single_precision_round_off_makes_no_saddle_of_a_combination_without_
         y = 3 * torch.exp(-t) + 0.01 * torch.randn(30, generator=torch.Generator().manual_seed(seed))
         solution = least_squares(lambda x, y=y: (x[0] + x[1]) * torch.exp(-x[2] * t) - y, torch.ones(3))
         assert solution.success, solution.message
+
+
+class Old(torch.autograd.Function):
+    """exp, in a form that torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x.exp())
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, w: torch.Tensor) -> torch.Tensor:
+        return ctx.saved_tensors[0] * w
+
+
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_the_explanation_shows_the_source_that_serves_and_what_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    least_squares(lambda x: Old.apply(x[0] * T) - 1 - x[1], torch.ones(2, dtype=F64)).explain()
+    lines = capsys.readouterr().out.splitlines()
+    (serving,) = [line for line in lines if line.startswith("jacobian")]
+    refused = [line.split()[1] for line in lines if line.startswith("refused")]
+    assert serving.split()[1].startswith("Autograd(")
+    assert [source.split("(")[0] for source in refused] == ["Forward", "Reverse"]

@@ -428,9 +428,9 @@ def test_a_term_whose_model_is_refused_falls_back_alone(capsys):
         for word in ("jacobian 1", "jacobian 2", "chunk 1", "refused")
     )
     assert "LayerWise" in first
-    assert "Reverse" in second
+    assert re.match(r"jacobian 2 +Autograd\(.*in the place of Reverse\(", second)  # what serves now
     assert "of 31 samples" in chunk
-    assert "Reverse" in refused
+    assert re.match(r"refused +Reverse\(", refused)
     assert not any(line.startswith("chunk 2") for line in table)
 
 

@@ -1,0 +1,163 @@
+"""Formulas of torch that are wrong, silently, where derivatives are nested; and what stands in for them.
+
+Every operator of torch 2.13 that has derivatives was held against differences of exact gradients: forward mode over
+forward mode, the two over reverse mode and below it, and reverse mode three times. Reverse mode twice is right for all
+of them, and so is forward mode over it while autograd records. The rest of the exceptions:
+
+- some formulas of forward mode are wrong at first order (`WRONG`);
+- some treat what they have kept from the forward pass, a factor of the matrix, say, as a constant (`FROZEN`): right
+  once, wrong when differentiated again. An `autograd.Function` with a `jvp` counts among them, as torch runs that
+  function with forward mode switched off, so that an outer derivative would be zero;
+- norms with a kernel of their own do so in forward mode and in the backward pass of their backward pass: third
+  derivatives are wrong in reverse mode, too. They are replaced by the plain operators that they are made of.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .taylor import name_of
+
+WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
+_FACTORED = ("det", "eig", "eigvals", "householder_product", "slogdet", "solve", "solve_ex", "tensorsolve")
+_NORMS = ("batch_norm", "instance_norm", "layer_norm", "native_batch_norm", "native_layer_norm")
+FROZEN = frozenset(
+    {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
+    | {"custom_function_call", "logdet", "orgqr", *_NORMS}
+)
+KERNELS = ("LayerNorm", "BatchNorm")  # in the names of autograd's nodes
+
+
+def layer_norm(
+    z: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Layer norm in plain operators."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    normed = _normed(z, dims, eps)
+    normed = normed if weight is None else normed * weight
+    return (normed if bias is None else normed + bias).to(z.dtype)
+
+
+def batch_norm(
+    z: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch norm in plain operators; running statistics move as they do in torch's own."""
+    if training:
+        if running_mean is not None:
+            with torch.no_grad():
+                functional.batch_norm(z.detach(), running_mean, running_var, None, None, True, momentum, eps)
+        normed = _normed(z, tuple(d for d in range(z.ndim) if d != 1), eps)
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        normed = (z - _channels(running_mean, z)) * _channels((running_var + eps).rsqrt(), z)
+    return _scaled(normed, z, weight, bias)
+
+
+def instance_norm(
+    z: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Instance norm in plain operators; running statistics move as they do in torch's own."""
+    if not use_input_stats:
+        return batch_norm(z, running_mean, running_var, weight, bias, False, momentum, eps)
+    if running_mean is not None:
+        with torch.no_grad():
+            functional.instance_norm(z.detach(), running_mean, running_var, None, None, True, momentum, eps)
+    return _scaled(_normed(z, tuple(range(2, z.ndim)), eps), z, weight, bias)
+
+
+def _normed(z: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """(z − mean) / √(variance + ε); of half precision in single, as torch's kernels have it."""
+    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    centred = z - z.mean(dims, keepdim=True)
+    return centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def _scaled(normed: Tensor, z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    normed = normed if weight is None else normed * _channels(weight, z)
+    return (normed if bias is None else normed + _channels(bias, z)).to(z.dtype)
+
+
+def _channels(of_each: Tensor, z: Tensor) -> Tensor:
+    """One number for each channel, in the shape of z."""
+    return of_each.reshape(1, -1, *(1,) * (z.ndim - 2))
+
+
+def _whole_cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
+    """The linear layer and the loss one after the other: in chunks they have first derivatives alone."""
+    result: Tensor = functional.linear_cross_entropy(*args, **kwargs | {"options": None})
+    return result
+
+
+PLAINLY: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.layer_norm: layer_norm,
+    functional.batch_norm: batch_norm,
+    functional.instance_norm: instance_norm,
+}
+if hasattr(functional, "linear_cross_entropy"):  # from torch 2.12 or 2.13 on
+    PLAINLY[functional.linear_cross_entropy] = _whole_cross_entropy
+
+
+class Plainly(TorchFunctionMode):
+    """Evaluates a function in operators whose derivatives are right at all orders."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        called: Callable[..., Any] = PLAINLY.get(func, func)
+        return called(*args, **(kwargs or {}))
+
+
+def frozen(name: str) -> str:
+    """What is wrong with an operator of `FROZEN`."""
+    return f"torch's forward formula of {name!r} is not differentiable itself"
+
+
+class Constants(TorchFunctionMode):
+    """Lets no tangent through where reverse mode would not let a gradient through, and looks for wrong formulas.
+
+    Args:
+        again: what is found may be differentiated again.
+        nested: by a transform of torch.func that is at work already.
+    """
+
+    def __init__(self, again: bool, nested: bool) -> None:
+        super().__init__()
+        self.again = again
+        self.nested = nested
+        self.frozen = ""  # an operator that may not be differentiated again
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self.again and func in PLAINLY:
+            with self:
+                return PLAINLY[func](*args, **(kwargs or {}))
+        name = name_of(func).partition(".")[0]  # an overload's name follows it
+        if name in WRONG:
+            raise RuntimeError(f"torch's forward formula of {name!r} is wrong")
+        if name in FROZEN:
+            if self.nested:
+                raise RuntimeError(frozen(name))
+            self.frozen = name
+        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
+            return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))
