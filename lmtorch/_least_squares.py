@@ -87,7 +87,8 @@ def least_squares(
             Default: "auto", 1e-10, in float32 1e-6.
         xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖.
         gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
-        x_scale: typical size of each parameter, "jac" (or "more", "marquardt", "levenberg") for a rule, or an object.
+        x_scale: typical size of each parameter, as bounds are given (in a batch it may differ between problems); "jac"
+            (or "more", "marquardt", "levenberg") for a rule, or an object.
             Default: None, the column norms of J where there are few parameters.
         loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
             z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.robust.Barron(alpha)` as a function.

@@ -53,15 +53,18 @@ def minimise(
 ) -> Outcome:
     """Descend, and look at the end."""
     outcomes = []
-    for part, start, bar in _blocks(problem, x, acceptable, block):
+    for places, start, bar in _blocks(x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
+        part, way, others = problem, method, opinions
+        if places is not None:
+            part, way, others = problem.take(places), method.take(places), [other.take(places) for other in opinions]
         if estimate:
             robust = part.loss
             assert isinstance(robust, Robust)
-            part, state = with_estimated_scale(part, robust, method, start, trials, watch)
+            part, state = with_estimated_scale(part, robust, way, start, trials, watch)
             heard = unasked(state)
         else:
-            heard = ask(part, method, opinions, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch)
+            heard = ask(part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch)
         outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)
@@ -74,15 +77,14 @@ def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) ->
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
 
-def _blocks(
-    problem: Problem, x: Tensor, acceptable: Tensor | None, block: int
-) -> Iterator[tuple[Problem, Tensor, Tensor | None]]:
+def _blocks(x: Tensor, acceptable: Tensor | None, block: int) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
+    """Which problems fit the memory together (None: all), their starts, and what is believed of them."""
     if x.ndim == 1 or len(x) <= block:
-        yield problem, x, acceptable
+        yield None, x, acceptable
         return
     for chosen in ranges(len(x), block):
         places = torch.arange(chosen.start, chosen.stop, device=x.device)
-        yield problem.take(places), x[chosen], None if acceptable is None else acceptable[chosen]
+        yield places, x[chosen], None if acceptable is None else acceptable[chosen]
 
 
 def _look(problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None) -> Outcome:

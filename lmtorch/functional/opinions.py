@@ -38,6 +38,10 @@ class Opinion(NamedTuple):
     factors: Tensor | None = None  # (n,) or (), by which the start is multiplied
     of_lost: bool = False  # asked only where parameters have no influence
 
+    def take(self, places: Tensor) -> "Opinion":
+        """The same on some problems of a batch (b,)."""
+        return self._replace(method=self.method.take(places))
+
 
 class Heard(NamedTuple):
     """The best of all runs."""
@@ -189,7 +193,7 @@ def _hear(
     part = problem.take(places)
     other = descend(
         part,
-        opinion.method,
+        opinion.method.take(places),
         beginning(opinion, x[places], before.state, part.bounds),
         trials=trials,
         watch=None if watch is None else show,

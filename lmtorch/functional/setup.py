@@ -13,9 +13,10 @@ from .._errors import InputError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.problem import Problem
+from ..damping.scaling import Given
 from ..jacobians.base import JacobianSource
 from ..jacobians.finite_difference import FiniteDifference
-from ..jacobians.given import Given
+from ..jacobians.given import Given as GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..losses.linear import Linear
 from ..losses.robust import Robust
@@ -71,6 +72,9 @@ class Setup:
             low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
             x = sample(x, low, high, n_starts, sampler, seed)
             shares = tuple(share.repeat(n_starts, *(1,) * (share.ndim - 1)) for share in shares)
+            if isinstance(options.scaling, Given) and unknowns.batched:
+                places = torch.arange(len(unknowns.start), device=x.device)
+                options = replace(options, scaling=options.scaling.take(places.repeat(n_starts)))
             bounds = bounds and Bounds(*(side.expand(x.shape).reshape(-1, x.shape[-1]) for side in bounds))
         self.lead = tuple(x.shape[:-1])
         self.x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
@@ -176,4 +180,4 @@ def source_for(asked: str | JacobianSource | Callable[..., Any], found: Found) -
         return "auto"
     if isinstance(asked, str | JacobianSource):
         return asked
-    return Given(found.calling.jacobian(asked))
+    return GivenJacobian(found.calling.jacobian(asked))
