@@ -315,7 +315,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         key = (layout.n, x.dtype, x.device, tuple(shape_of(term) for term in terms))
         fresh = key not in self._plans
         if fresh:
-            probes = tuple(self._probe(layout, swap, term) for term in terms)
+            probes = [self._probe(layout, swap, term) for term in terms]
             counts = [None if term.samples is None else term.samples.count for term in terms]
             facts = [
                 Facts(
@@ -332,7 +332,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             plan = choose.plan(facts, self._options)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = Known(plan, probes, tuple(Ladder(term.rungs) for term in plan.terms))
+            self._plans[key] = Known(plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms))
         known = self._plans[key]
         for ladder in known.ladders:
             ladder.warned = self._warned

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._errors import InputError
+from .._errors import InputError, as_raised
 from ..jacobians.finite_difference import FiniteDifference
 from ..residuals.base import Part
 from .calling import Call, checked, first_line
@@ -18,6 +18,7 @@ LOOSE = 10.0  # by which a difference may miss, beyond its own estimated error
 EXACT = 100.0  # roundings by which two exact modes may differ
 
 
+@as_raised
 def finite_difference_jacobian(
     f: Callable[[Tensor], Any],
     x: Tensor,

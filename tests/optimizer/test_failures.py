@@ -37,7 +37,7 @@ BATCH = pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"
 
 
 @BATCH
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, StopIteration, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 @pytest.mark.parametrize("steps", [0, 2], ids=["first step", "later"])
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
