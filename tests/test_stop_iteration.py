@@ -35,8 +35,8 @@ FACES: dict[str, Callable[[Exhausted], Any]] = {
     "least_squares with acceleration": lambda f: lmtorch.least_squares(
         lambda x: f(T, *x) - Y, START, acceleration=True
     ),
-    "curve_fit": lambda f: lmtorch.curve_fit(lambda t, a, k: f(t, a, k), T, Y),
-    "odr": lambda f: lmtorch.odr(lambda t, a, k: f(t, a, k), T, Y),
+    "curve_fit": lambda f: lmtorch.curve_fit(f, T, Y),
+    "odr": lambda f: lmtorch.odr(f, T, Y),
     "batch_jacobian": lambda f: lmtorch.batch_jacobian(lambda t: f(t, 2.0, 0.7), T),
     "laplacian": lambda f: lmtorch.laplacian(lambda t: f(t, 2.0, 0.7), T[:, None]),
     "finite_difference_jacobian": lambda f: lmtorch.finite_difference_jacobian(lambda t: f(t, 2.0, 0.7), T),
