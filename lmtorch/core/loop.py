@@ -90,6 +90,10 @@ def descend(
             break
     problem, method = whole
     state = working.all(state)
+    if state.trial is None:  # the start itself has said that it is the end; runs are merged, and each has had a trial
+        assert state.cost is not None
+        zero = torch.zeros_like(state.cost)
+        state = state._replace(trial=Trial(zero > 0, zero, zero, zero, zero, state.cost))
     assert state.status is not None
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
     assert state.begun is not None

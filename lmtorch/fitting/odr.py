@@ -182,6 +182,8 @@ def odr(
         >>> bool(abs(fit["k"] - 1) < 3 * fit.stderr[1]), fit.delta.shape
         (True, (30,))
     """
+    tolerances = tuple(tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol")))
+    trials = limits(max_nfev)
     data = gather(x, y, sy, None, check_finite=True, nan_policy=None, joint=False, each_x=False)
     if data.y.ndim != 1:
         raise InputError(f"y has shape {tuple(data.y.shape)}: odr fits one curve, (m,).")
@@ -198,9 +200,9 @@ def odr(
         raise InputError(f"{data.m} points cannot determine {n} parameters. Fix some, or give more data.")
     fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start))
     weights = _weights(sx, data)
-    problem, method, point = _problem(fitter, parameters.inward(start), weights, (ftol, xtol, gtol))
+    problem, method, point = _problem(fitter, parameters.inward(start), weights, tolerances)
     with torch.no_grad():
-        state = descend(problem, method, State(point), trials=limits(max_nfev))
+        state = descend(problem, method, State(point), trials=trials)
         solution, delta = _solution(problem, state, n, data)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
@@ -233,7 +235,7 @@ def _weights(sx: Any, data: Data) -> Tensor:
 
 
 def _problem(
-    fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[Any, Any, Any]
+    fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[float | None, ...]
 ) -> tuple[OrthogonalProblem, Any, Tensor]:
     """The loop's problem, its method, and where it starts."""
     data, start = fitter.data, fitter.start
@@ -260,9 +262,9 @@ def _problem(
         raise InputError("the residuals are not finite at p0: start elsewhere, or look for NaN in the data.")
     options = Options(
         jacobian=FiniteDifference() if found.black_box else "auto",
-        ftol=tolerance(tolerances[0], "ftol"),
-        xtol=tolerance(tolerances[1], "xtol"),
-        gtol=tolerance(tolerances[2], "gtol"),
+        ftol=tolerances[0],
+        xtol=tolerances[1],
+        gtol=tolerances[2],
     )
     plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])

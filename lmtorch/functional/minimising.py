@@ -18,7 +18,7 @@ from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import Heard, Opinion, ask, unasked
-from .scale import with_estimated_scale
+from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
 
@@ -52,6 +52,8 @@ def minimise(
     limit: int | None = None,  # bytes of one allocation
 ) -> Outcome:
     """Descend, and look at the end."""
+    if x.shape[-1] == 0:
+        return _without_unknowns(problem, x, estimate)
     outcomes = []
     for places, start, bar in _blocks(x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
@@ -122,6 +124,33 @@ def _look(problem: Problem, heard: Heard, tolerances: Tolerances, estimated: boo
         torch.full_like(cosine, torch.nan) if state.certificate is None else state.certificate.promise,
         runs,
         kept,
+    )
+
+
+def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Outcome:
+    """Where there is nothing to fit: the cost as it is, and a gradient without entries, which vanishes."""
+    (part,) = problem.residual.parts()
+    residual = problem.source.evaluate(part, problem.residual.params(x))
+    scale, loss = None, problem.loss
+    if estimate:
+        assert isinstance(loss, Robust)
+        scale = scale_of(loss, residual)
+        loss = Robust(loss.rho, scale)
+    cost = loss.cost(residual)
+    count = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.where(cost.isfinite(), Status.GRADIENT, Status.NOT_FINITE)
+    zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
+    return Outcome(
+        State(x, cost, status=status, trials=count, linearizations=count + 1),
+        residual,
+        gradient=torch.zeros_like(x, dtype=problem.dtype),
+        cosine=zero,
+        free=none,
+        jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),
+        scale=scale,
+        promise=zero,
+        runs=count + 1,
+        kept=count,
     )
 
 

@@ -66,6 +66,11 @@ def with_estimated_scale(
     return problem, certify(problem, method, state) if method.certify else state
 
 
+def scale_of(robust: Robust, residual: Tensor) -> Tensor:
+    """C (...,) of residuals (..., m) that no parameter has made smaller."""
+    return efficient(robust.rho) * deviation(residual, 1, residual != 0)
+
+
 def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
     """Points that take part, (..., m) bool: one that has been left out, with weight zero, has neither residual nor row.
 
