@@ -62,7 +62,7 @@ def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
     return int(value)
 
 
-def flag(value: Any, name: str, also: str = "") -> bool:
+def flag(value: Any, name: str) -> bool:
     """Yes or no, of Python or NumPy; 1 and 0 are taken for it.
 
     Raises:
@@ -70,7 +70,7 @@ def flag(value: Any, name: str, also: str = "") -> bool:
     """
     if type(value).__name__ in ("bool", "bool_") or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
-    raise InputError(f"{name}={value!r} must be True or False{also}.")
+    raise InputError(f"{name}={value!r} must be True or False.")
 
 
 def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _memory
-from ._checks import choice, count, flag, member, positive, tolerance
+from ._checks import choice, count, member, positive, tolerance
 from ._errors import InputError
 from .core.method import Method
 from .core.termination import Tolerances
@@ -99,8 +99,9 @@ class Options:
         ):
             member(getattr(self, name), name, ("auto", *known), verb, function=function)
         choice(self.curvature, "curvature", CURVATURES)
-        if not (isinstance(self.acceleration, str) and self.acceleration == "auto"):
-            self._keep("acceleration", flag(self.acceleration, "acceleration", " or 'auto'"))
+        accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
+        if not isinstance(accelerated, bool) and not (isinstance(accelerated, str) and accelerated == "auto"):
+            raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
         self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
         for name in ("ftol", "xtol", "gtol"):
             self._keep(name, tolerance(getattr(self, name), name))
