@@ -108,6 +108,14 @@ def test_a_bad_batch_in_between_leaves_the_damping_alone(device):
     assert torch.equal(fit.flat(), other.flat())
 
 
+def test_a_parameter_that_is_not_finite_stops_the_step(device):
+    theta = torch.tensor([float("nan"), 1.0], dtype=F64, device=device, requires_grad=True)
+    opt = LevenbergMarquardt([theta])
+    opt.step(lambda: theta[0] * theta[1] - torch.ones(3, dtype=F64, device=device))
+    assert opt.status is Status.NOT_FINITE
+    assert torch.equal(theta[1:], torch.ones_like(theta[1:]))
+
+
 def test_a_jacobian_that_is_not_finite_stops_the_step(device):
     theta = torch.zeros(1, dtype=F64, device=device, requires_grad=True)
     opt = LevenbergMarquardt([theta])
