@@ -1,6 +1,7 @@
 # make demo    install into .venv, fit a data set, train a network, write pictures
 # make test    the same environment, then every check
 # make format  let ruff format and fix what it can
+# make random-calls    ten thousand random calls of every face; hours (CALLS=1000 for fewer)
 # make bench   the benchmarks beside their rivals
 # make clean   back to a fresh clone
 #
@@ -10,6 +11,8 @@
 PYTHON ?= python3
 # processes of pytest; each computes on one thread
 WORKERS ?= 2
+# random calls of each face
+CALLS ?= 10000
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -18,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_RIVALS := $(VENV)/.installed-benchmarks
 CHECKS := format lint types tests
 
-.PHONY: help demo test format bench clean $(CHECKS:%=check-%)
+.PHONY: help demo test format random-calls bench clean $(CHECKS:%=check-%)
 
 help:
 	@sed -n '/^# make/s/^# /  /p' Makefile
@@ -52,6 +55,11 @@ check-tests: $(INSTALLED)
 
 format: $(INSTALLED)
 	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format .
+
+# A call that breaks a promise is printed with the command that makes it alone.
+random-calls: $(INSTALLED)
+	@OMP_NUM_THREADS=1 RANDOM_CALLS=$(CALLS) $(RUN) -m pytest tests/test_random_calls.py --numprocesses=$(WORKERS) \
+		--dist=worksteal --quiet
 
 bench: $(INSTALLED_RIVALS)
 	@MPLBACKEND=Agg $(RUN) -m benchmarks

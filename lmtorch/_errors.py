@@ -6,9 +6,13 @@ trial) is never an exception: it is a mask, and at last a `Status`.
 
 import linecache
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 INSIDE = ("lmtorch", "torch")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -72,6 +76,26 @@ def from_within(part: str) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def stopped(error: BaseException) -> bool:
+    """Whether it is a StopIteration of the user's function, of which a generator makes a RuntimeError (PEP 479)."""
+    return isinstance(error, StopIteration) or isinstance(error.__cause__, StopIteration)
+
+
+def as_raised(function: Callable[P, T]) -> Callable[P, T]:
+    """Around what reads from generators that call a user's function: its StopIteration comes out as it was raised."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, StopIteration):
+                raise error.__cause__ from None
+            raise
+
+    return call
 
 
 def level() -> int:

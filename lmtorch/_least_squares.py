@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from . import choose
+from ._checks import count, flag
 from ._errors import InputError
 from ._faces import face
 from .choose import Options
@@ -14,7 +15,16 @@ from .damping.base import Damping
 from .functional.calling import Calling
 from .functional.finishing import finish
 from .functional.minimising import minimise
-from .functional.options import bounds_of, check_scipys, count, limits, real_number, scaling_of, source_of, tolerance
+from .functional.options import (
+    believed,
+    bounds_of,
+    check_scipys,
+    limits,
+    real_number,
+    scaling_of,
+    source_of,
+    tolerance,
+)
 from .functional.probing import probe
 from .functional.results import Results
 from .functional.setup import Setup
@@ -77,7 +87,8 @@ def least_squares(
         fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict of them. It gets
             x in the structure of x0, and tensors; or arrays, if it refuses tensors.
         x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of tensors. Integers become
-            float64; otherwise dtype and device are those of the fit.
+            float64; otherwise dtype and device are those of the fit. Without entries there is nothing to fit, and the
+            result is the cost as it is.
         jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd" to insist on them,
             "2-point" or "3-point" for finite differences, or jac(x, *args, **kwargs) → (m, n).
         bounds: (lower, upper), each a number, an array of the shape of x0, or a tree like it; or
@@ -87,7 +98,8 @@ def least_squares(
             Default: "auto", 1e-10, in float32 1e-6.
         xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖.
         gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
-        x_scale: typical size of each parameter, "jac" (or "more", "marquardt", "levenberg") for a rule, or an object.
+        x_scale: typical size of each parameter, as bounds are given (in a batch it may differ between problems); "jac"
+            (or "more", "marquardt", "levenberg") for a rule, or an object.
             Default: None, the column norms of J where there are few parameters.
         loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
             z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.robust.Barron(alpha)` as a function.
@@ -148,16 +160,28 @@ def least_squares(
         [[2.5, 1.3], [5.0, 1.3]]
     """
     grad = torch.is_grad_enabled()
+    history, progress = flag(history, "history"), flag(progress, "progress")
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
     if not callable(fun):
         raise InputError(f"fun is {type(fun).__name__}, not a function of x that returns residuals.")
     if callback is not None and not callable(callback):
         raise InputError(f"callback is {type(callback).__name__}, not a function.")
+    if sampler is not None and not callable(sampler):
+        raise InputError(f"sampler is {type(sampler).__name__}, not a function.")
+    if not isinstance(kwargs, Mapping | None):
+        raise InputError(f"kwargs is {type(kwargs).__name__}, not a dict of keyword arguments.")
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     dims = _dims(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], Calling.count(args, dims[1:]))
     box = bounds_of(bounds, unknowns)
+    called, n_starts, seed = unknowns.named(names), count(n_starts, "n_starts", 1), count(seed, "seed", 0)
+    n_starts = n_starts if unknowns.layout.n else 1
+    second_opinion = second_opinion if isinstance(second_opinion, bool) else count(second_opinion, "second_opinion", 0)
+    bar = believed(acceptable, (n_starts, *unknowns.start.shape)[n_starts == 1 : -1], unknowns.start.device)
     source, exact = source_of(jac, diff_step, unknowns)
+    estimate = isinstance(f_scale, str) and f_scale == "mad"
+    if unknowns.layout.n == 0:  # as in scipy: a success, of one evaluation, with nothing to differentiate in
+        source, exact = "auto", False
     options = Options(
         solver=solver,
         damping=damping,
@@ -165,18 +189,17 @@ def least_squares(
         jacobian=source,
         acceleration=acceleration,
         loss=loss,
-        loss_scale=1.0 if f_scale == "mad" else real_number(f_scale, "f_scale"),
+        loss_scale=1.0 if estimate else real_number(f_scale, "f_scale"),
         ftol=tolerance(ftol, "ftol"),
         xtol=tolerance(xtol, "xtol"),
         gtol=tolerance(gtol, "gtol"),
-        polish=None if polish is None else count(polish, "polish", 0),
+        polish=polish,
         memory_limit=memory_limit,
         certified=CERTIFIED,
     )
     if ftol is None and xtol is None and gtol is None:
         raise InputError("ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number.")
     trials = limits(max_nfev)
-    n_starts, seed = count(n_starts, "n_starts", 1), count(seed, "seed", 0)
 
     found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact, box)
     if not found.finite and not unknowns.batched and n_starts == 1:
@@ -184,13 +207,11 @@ def least_squares(
             "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
             "parameters where the model is defined by bounds, or look for NaN in the data."
         )
-    setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, f_scale == "mad", grad)
-    opinions = setup.opinions(
-        second_opinion if isinstance(second_opinion, bool) else count(second_opinion, "second_opinion", 0)
-    )
+    setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, estimate, grad)
+    opinions = setup.opinions(second_opinion)
     results = Results(
         unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
-        unknowns.named(names), [opinion.name for opinion in opinions], setup.unit,
+        called, [opinion.name for opinion in opinions], setup.unit,
     )  # fmt: skip
     ongoing = (
         bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it") if progress else None
@@ -209,9 +230,9 @@ def least_squares(
                 opinions=opinions,
                 # a black box is evaluated n times for each Jacobian, and may be slow: its runs share the default
                 in_all=trials if max_nfev is not None or found.black_box else None,
-                acceptable=setup.bar(acceptable),
+                acceptable=setup.bar(bar),
                 watcher=watcher,
-                limit=memory_limit,
+                limit=options.memory_limit,
             )
     solution = finish(setup, results, outcome)
     solution.history = watcher.history
@@ -223,7 +244,7 @@ def least_squares(
 
 def _dims(in_dims: Any, count: int) -> tuple[Any, ...]:
     """For x0 and each of the arguments."""
-    if in_dims is None or isinstance(in_dims, int):
+    if in_dims is None or (isinstance(in_dims, int) and not isinstance(in_dims, bool)):
         return (in_dims,) * (count + 1)
     if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
         raise InputError(

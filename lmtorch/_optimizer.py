@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from . import choose
 from ._advice import Batches, of_derivatives, of_rate
+from ._checks import count
 from ._errors import InputError
 from ._faces import face
-from ._groups import check_group, check_values, listed, named
+from ._groups import check_group, check_tensors, check_values, listed, named
 from ._state import blank_damping, check_loaded, label, moved
 from ._terms import Closure, Known, Wanted, as_residual, gathered, shape_of
 from .choose import Facts, Options, Plan
@@ -133,10 +134,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale, ftol, xtol, gtol, polish,
             memory_limit,
         )  # fmt: skip
-        if max_trials < 1:
-            raise InputError(f"max_trials={max_trials} must be at least 1.")
-        self._max_trials = max_trials
-        self._seed = seed
+        self._max_trials = count(max_trials, "max_trials", 1)
+        self._seed = count(seed, "seed", 0)
         self._plans: dict[Any, Known] = {}
         self._last: Known | None = None
         self._report: Report | None = None
@@ -154,6 +153,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         Raises:
             InputError: a bound, rate or penalty that cannot serve.
         """
+        check_tensors([param_group])
         if isinstance(param_group["params"], nn.Module):
             param_group = {**param_group, "params": list(param_group["params"].named_parameters())}
         if self.param_groups and "param_names" in self.param_groups[0]:
@@ -314,7 +314,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         key = (layout.n, x.dtype, x.device, tuple(shape_of(term) for term in terms))
         fresh = key not in self._plans
         if fresh:
-            probes = tuple(self._probe(layout, swap, term) for term in terms)
+            probes = [self._probe(layout, swap, term) for term in terms]
             counts = [None if term.samples is None else term.samples.count for term in terms]
             facts = [
                 Facts(
@@ -331,7 +331,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             plan = choose.plan(facts, self._options)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = Known(plan, probes, tuple(Ladder(term.rungs) for term in plan.terms))
+            self._plans[key] = Known(plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms))
         known = self._plans[key]
         for ladder in known.ladders:
             ladder.warned = self._warned

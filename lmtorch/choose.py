@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _memory
+from ._checks import choice, count, member, positive, tolerance
 from ._errors import InputError
 from .core.method import Method
 from .core.termination import Tolerances
@@ -45,6 +46,7 @@ from .solvers.svd import SVD
 SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
 PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
+LARGEST = 1e100  # scale of a loss: beyond it every residual is small, and its square must be a number
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # of the rows, at first
@@ -79,7 +81,7 @@ class Options:
     curvature: str = "auto"
     acceleration: bool | str = "auto"
     loss: str | Loss | Callable[..., Any] = "linear"
-    loss_scale: float | Tensor = 1.0
+    loss_scale: float = 1.0
     ftol: float | None = None
     xtol: float | None = None
     gtol: float | None = None
@@ -88,39 +90,28 @@ class Options:
     certified: int = SMALL  # parameters up to which the end of a run is looked at
 
     def __post_init__(self) -> None:
-        """Check the names before any work."""
-        for what, value, known in (
-            ("solver", self.solver, SOLVERS),
-            ("damping", self.damping, DAMPINGS),
-            ("scaling", self.scaling, SCALINGS),
-            ("jacobian", self.jacobian, SOURCES),
-            ("loss", self.loss, ("linear", *RHOS)),
-            ("curvature", self.curvature, CURVATURES),
+        """Check them before any work, and keep numbers as numbers."""
+        for name, known, verb, function in (
+            ("solver", SOLVERS, "factor", False),
+            ("damping", DAMPINGS, "propose", False),
+            ("scaling", SCALINGS, "update", False),
+            ("jacobian", SOURCES, "blocks", True),
+            ("loss", ("linear", *RHOS), "rescale", True),
         ):
-            if isinstance(value, str) and value != "auto" and value not in known:
-                raise InputError(f"{what}={value!r} is not known. Use one of {', '.join(map(repr, ('auto', *known)))}.")
-        for what, value, verb in (
-            ("solver", self.solver, "factor"),
-            ("damping", self.damping, "propose"),
-            ("scaling", self.scaling, "update"),
-            ("loss", self.loss, "rescale"),
-        ):
-            if what == "loss" and callable(value):
-                continue
-            if not isinstance(value, str) and not hasattr(value, verb):
-                raise InputError(f"{what}={value!r} is no name and has no method {verb!r}.")
-        if not (isinstance(self.jacobian, str) or callable(self.jacobian) or hasattr(self.jacobian, "blocks")):
-            raise InputError(f"jacobian={self.jacobian!r} is no name, no function and has no method 'blocks'.")
-        if not isinstance(self.curvature, str):
-            raise InputError(f"curvature={self.curvature!r} is no name. Use one of {', '.join(map(repr, CURVATURES))}.")
-        if not bool(torch.as_tensor(self.loss_scale > 0).all()):
-            raise InputError(f"loss_scale={self.loss_scale} must be positive: it is in the units of the residuals.")
-        if not (isinstance(self.acceleration, bool) or self.acceleration == "auto"):
-            raise InputError(f"acceleration={self.acceleration!r} must be True, False or 'auto'.")
+            member(getattr(self, name), name, ("auto", *known), verb, function=function)
+        choice(self.curvature, "curvature", CURVATURES)
+        accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
+        if not isinstance(accelerated, bool) and not (isinstance(accelerated, str) and accelerated == "auto"):
+            raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
+        self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
         for name in ("ftol", "xtol", "gtol"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name}={value} must be zero or positive.")
+            self._keep(name, tolerance(getattr(self, name), name))
+        for name, least in (("polish", 0), ("memory_limit", 1)):
+            if getattr(self, name) is not None:
+                self._keep(name, count(getattr(self, name), name, least, ", or None"))
+
+    def _keep(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
 class Facts(NamedTuple):
@@ -283,12 +274,13 @@ def with_errors_in_x(plan: Plan) -> Method:
 
 def loss(options: Options) -> Loss:
     """The loss by name or as given."""
+    scale = min(options.loss_scale, LARGEST)
     if isinstance(options.loss, str):
-        return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], options.loss_scale)
+        return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], scale)
     if _whole(options.loss):
         return options.loss
     assert callable(options.loss)
-    return Robust(given_rho(options.loss), options.loss_scale)
+    return Robust(given_rho(options.loss), scale)
 
 
 def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
@@ -451,12 +443,12 @@ def explanation(plan: Plan, ladders: Sequence[Ladder]) -> str:
     """
     serving = iter(ladders)
     rows: list[tuple[str, ...]] = []
-    for what, choice, why in plan.reasons:
+    for what, chosen, why in plan.reasons:
         ladder = next(serving, None) if what.startswith("jacobian") else None
         if ladder is None or not ladder.refusals:
-            rows.append((what, choice, why))
+            rows.append((what, chosen, why))
             continue
-        rows.append((what, repr(ladder.current), f"in the place of {choice}, which would be chosen: {why}"))
+        rows.append((what, repr(ladder.current), f"in the place of {chosen}, which would be chosen: {why}"))
         rows += [("refused", *refusal.split(": ", 1)) for refusal in ladder.refusals]
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    return "\n".join(f"{what:<{widths[0]}}  {choice:<{widths[1]}}  {why}" for what, choice, why in rows)
+    return "\n".join(f"{what:<{widths[0]}}  {chosen:<{widths[1]}}  {why}" for what, chosen, why in rows)

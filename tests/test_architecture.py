@@ -14,7 +14,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 LAYERS = (
     ("_errors", "_faces", "_masks", "_memory", "_outer", "_threads"),
     ("_advice",),
-    ("_autodiff",),
+    ("_autodiff", "_checks"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),

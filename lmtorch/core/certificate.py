@@ -59,7 +59,7 @@ def certify(problem: Problem, method: Method, state: State) -> State:
     if count == 0:
         return state
     working = WorkingSet(state)
-    problem, state, rest = working.thin(problem, state, judged, count, Resting(judged, ended))
+    problem, method, state, rest = working.thin(problem, method, state, judged, count, Resting(judged, ended))
     seen = examine(problem, method, state)
     state = _judge(problem, method, state, rest, rest.judged, seen)
     assert state.status is not None
@@ -75,7 +75,7 @@ def certify(problem: Problem, method: Method, state: State) -> State:
         count = int(wanted.sum())
         if count == 0:
             break
-        problem, state, rest = working.thin(problem, state, wanted, count, rest._replace(judged=wanted))
+        problem, method, state, rest = working.thin(problem, method, state, wanted, count, rest._replace(judged=wanted))
         state, rest = _newton(problem, method, state, rest)
     return working.all(state)
 

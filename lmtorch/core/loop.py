@@ -59,7 +59,7 @@ def descend(
     state = state._replace(certificate=blank(state.x) if method.certify else None)
     before = model.linearization.cost
     pace = Pace(before, torch.ones_like(before), torch.zeros_like(before, dtype=torch.int64))
-    whole, working, left = problem, WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
+    whole, working, left = (problem, method), WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
     for number in range(trials):
         assert state.status is not None
         if not single and settled(state.status != Status.RUNNING):  # the point itself has said so
@@ -76,7 +76,8 @@ def descend(
             assert cost is not None
             assert tried is not None
             last = Last(x, cost, model.linearization.column_norms, tried, pace)
-            problem, state, last = working.thin(problem, state, state.status == Status.RUNNING, running, last)
+            staying = state.status == Status.RUNNING
+            problem, method, state, last = working.thin(problem, method, state, staying, running, last)
             pace = last.pace
             state, model = linearize(problem, method, state, last)
             if seen(state.stale):  # on a GPU the next trial, which fails for want of a model, leads here
@@ -87,13 +88,18 @@ def descend(
         if ended:
             left = Status.RUNNING
             break
+    problem, method = whole
     state = working.all(state)
+    if state.trial is None:  # the start itself has said that it is the end; runs are merged, and each has had a trial
+        assert state.cost is not None
+        zero = torch.zeros_like(state.cost)
+        state = state._replace(trial=Trial(zero > 0, zero, zero, zero, zero, state.cost))
     assert state.status is not None
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
     assert state.begun is not None
     state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
-    state = polish(whole, method, state) if method.polish else state
-    return certify(whole, method, state) if method.certify else state
+    state = polish(problem, method, state) if method.polish else state
+    return certify(problem, method, state) if method.certify else state
 
 
 def _largest_norms(method: Method, state: State, norms: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """A known method is a combination of choices: who solves, who damps, what is a long step, when to stop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from ..damping.base import Damping
-from ..damping.scaling import Scaling
+from ..damping.scaling import Given, Scaling
 from ..solvers.base import Solver
 from .termination import Tolerances
 
@@ -34,3 +36,7 @@ class Method:
     patience: float = 0.0
     windows: int = 3
     slopes: float = 0.0
+
+    def take(self, places: Tensor) -> "Method":
+        """The same for those at `places` (k,) of a batch (b,) of problems, each of which may have a D of its own."""
+        return replace(self, scaling=self.scaling.take(places)) if isinstance(self.scaling, Given) else self

@@ -39,7 +39,7 @@ def polish(problem: Problem, method: Method, state: State) -> State:
         return state
     eps = problem.eps(state.x)
     working = WorkingSet(state)
-    problem, state, rest = working.thin(problem, state, eligible, count, Rest(eligible))
+    problem, method, state, rest = working.thin(problem, method, state, eligible, count, Rest(eligible))
     rest = rest._replace(linearization=problem.linearize(state.x))
     for _ in range(method.polish):
         eligible, linearization = rest
@@ -66,7 +66,7 @@ def polish(problem: Problem, method: Method, state: State) -> State:
         if count == 0:
             break
         rest = Rest(better, select(better, ahead, linearization))
-        problem, state, rest = working.thin(problem, state, better, count, rest)
+        problem, method, state, rest = working.thin(problem, method, state, better, count, rest)
     return working.all(state)
 
 

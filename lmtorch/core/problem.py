@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Curved, Params, hessian
+from .._errors import as_raised
 from .._outer import Outer
 from ..jacobians.base import Bending, Block, DescendedError, JacobianSource, Workspace
 from ..linearizations.base import Accumulator, Exact, Form, Linearization, Prior
@@ -166,6 +167,7 @@ class Problem:
         exact = Exact(gradient, self.residual.rows / sample.rows)
         return accumulator.finish(self._with_penalty(cost, x), self.prior(x), exact)
 
+    @as_raised
     def _accumulate(self, residual: Residual, x: Tensor) -> tuple[Accumulator, Tensor]:
         """Stream the rows of J into the form that the solver takes, and sum the cost."""
         accumulator = self.form.accumulator(tuple(x.shape), residual.rows, x.new_empty(0, dtype=self.dtype))
@@ -263,6 +265,7 @@ class Problem:
         square = h[..., None].square()
         return [(a - 2 * r + b) / square.to(r.dtype) for a, r, b in zip(ahead, middle, behind, strict=True)]
 
+    @as_raised
     def _pulled_back(self, part: Part, params: Params, bend: Tensor) -> Tensor:
         """Jᵀ bend, rows of J and bend rescaled by the loss, (..., n): by one reverse pass where there is one."""
         with torch.enable_grad():

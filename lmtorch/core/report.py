@@ -71,7 +71,7 @@ class Report:
 
     @property
     def accepted(self) -> bool:
-        """Whether the parameters moved."""
+        """Whether a trial was kept. Polishing after convergence may move the parameters by round-off beside it."""
         return bool(self._values["accepted"])
 
     @property

@@ -5,6 +5,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from .._masks import put, take
+from .method import Method
 from .problem import Problem
 from .state import State
 
@@ -30,15 +31,16 @@ class WorkingSet:
     def thin(
         self,
         problem: Problem,
+        method: Method,
         state: State,
         staying: Tensor,  # (k,) bool
         count: int,  # of those, known already: to read it would wait for the device
         beside: T,
-    ) -> tuple[Problem, State, T]:
+    ) -> tuple[Problem, Method, State, T]:
         """Let the others go if they are many; `beside` is thinned alike."""
         if state.x.ndim != 2 or count > THIN * len(state.x):
-            return problem, state, beside
+            return problem, method, state, beside
         self.whole = self.all(state)
         chosen = staying.nonzero()[:, 0]
         self.places = chosen if self.places is None else self.places[chosen]
-        return problem.take(chosen), take(state, chosen), take(beside, chosen)
+        return problem.take(chosen), method.take(chosen), take(state, chosen), take(beside, chosen)

@@ -50,10 +50,14 @@ class Given:
     """A fixed D: the inverse of what counts as a long way for each parameter.
 
     Args:
-        scale: (n,), or one number; positive.
+        scale: (n,), one number, or (b, n) for each problem of a batch; positive.
     """
 
     scale: Tensor
+
+    def take(self, places: Tensor) -> "Given":
+        """That of some problems of a batch (b,)."""
+        return Given(self.scale[places]) if self.scale.ndim > 1 else self
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The given one."""

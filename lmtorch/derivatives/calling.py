@@ -118,8 +118,7 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     Raises:
         InputError: it cannot be differentiated as asked.
     """
-    if not callable(function):
-        raise InputError(f"the first argument must be a function or module, and is {type(function).__name__}.")
+    check_function(function)
     if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
         raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
     if not x.is_floating_point():
@@ -157,6 +156,16 @@ def check_kind(tensor: Tensor, name: str) -> None:
         )
 
 
+def check_function(function: Any) -> None:
+    """Something that can be called.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not callable(function):
+        raise InputError(f"the first argument must be a function or module, and is {type(function).__name__}.")
+
+
 def refuse_coupling(module: nn.Module) -> None:
     """A layer that mixes samples has no derivatives per sample.
 
@@ -178,7 +187,9 @@ def check_chunk(chunk_size: Any) -> None:
     Raises:
         InputError: something else.
     """
-    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
+    if chunk_size is not None and (
+        isinstance(chunk_size, bool) or not (isinstance(chunk_size, int) and chunk_size > 0)
+    ):
         raise InputError(f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None.")
 
 

@@ -1,5 +1,6 @@
 """Derivatives without a formula, and derivatives held against one another."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._errors import InputError
+from .._checks import choice, number
+from .._errors import InputError, as_raised
 from ..jacobians.finite_difference import FiniteDifference
 from ..residuals.base import Part
-from .calling import Call, checked, first_line
+from .calling import Call, check_function, checked, first_line
 from .first import batch_jacobian
 from .passes import by_columns
 
@@ -18,6 +20,7 @@ LOOSE = 10.0  # by which a difference may miss, beyond its own estimated error
 EXACT = 100.0  # roundings by which two exact modes may differ
 
 
+@as_raised
 def finite_difference_jacobian(
     f: Callable[[Tensor], Any],
     x: Tensor,
@@ -52,10 +55,13 @@ def finite_difference_jacobian(
         tensor([[ 0.5403,  0.0000],
                 [ 0.0000, -0.4161]], dtype=torch.float64)
     """
-    if method not in ("2-point", "3-point"):
-        raise InputError(f"method={method!r} is not known. Use '2-point' or '3-point'.")
-    if step is not None and not step > 0:
-        raise InputError(f"step={step} must be positive: it is relative to |x|.")
+    check_function(f)
+    choice(method, "method", ("2-point", "3-point"))
+    if step is not None:
+        size = number(step, "step", "must be a positive number: it is relative to |x|")
+        if not 0 < size < math.inf:
+            raise InputError(f"step={step} must be positive and finite: it is relative to |x|.")
+        step = size
 
     def black_box(x: Tensor) -> Tensor:
         y = f(x)

@@ -13,6 +13,7 @@ from .passes import (
     by_rows,
     columns,
     fitting,
+    numbers,
     one_number,
     pullback,
     pulled,
@@ -304,6 +305,7 @@ def vjp(f: Function, x: Tensor, w: Tensor) -> Tensor:
         tensor([4., 1.])
     """
     call = checked(f, x, 0)
+    w = numbers(w, x, "w")
 
     def reverse() -> Tensor:
         y, pull = pullback(call, x)

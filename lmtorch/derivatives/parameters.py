@@ -1,6 +1,6 @@
 """Outputs in the parameters of a model: the Jacobian of every sample, by parameter, or single columns of it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from typing import Any, SupportsIndex
 
@@ -67,6 +67,10 @@ def parameter_jacobian(
     parameters = _parameters(model, names)
     count = _samples(inputs)
     check_chunk(chunk_size)
+    if output is not None and not all(
+        isinstance(i, SupportsIndex) for i in (output if isinstance(output, tuple) else (output,))
+    ):
+        raise InputError(f"output={output!r} is no place in a sample's output: give an int, or a tuple of ints.")
     refuse_coupling(model)
     tensors = tuple(parameters.values())
 
@@ -195,7 +199,7 @@ def parameter_column(
     _tensors(inputs)
     several = not isinstance(name, str) or isinstance(index, list)
     indices: list[Any] = list(index) if isinstance(index, list) else [index]
-    names = [name] * len(indices) if isinstance(name, str) else list(name)
+    names = [name] * len(indices) if isinstance(name, str) else _names(name, "name")
     if len(indices) == 1 and len(names) > 1:
         indices = indices * len(names)
     if len(names) != len(indices) or not names:
@@ -281,13 +285,27 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
         if not chosen:
             raise InputError("no parameter of the model requires a gradient. Name those that are meant: names=[...].")
         return chosen
-    names = [names] if isinstance(names, str) else names
+    names = [names] if isinstance(names, str) else _names(names, "names")
     if not names:
         raise InputError("names is empty: name the parameters that are meant, or leave it out for all.")
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InputError(f"the model has no parameter {unknown[0]!r}. Its parameters: {', '.join(there) or 'none'}.")
     return {name: there[name] for name in names}
+
+
+def _names(names: Any, option: str) -> list[str]:
+    """Names of parameters, as they were given.
+
+    Returns:
+        A list.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(names, Sequence | Set) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{option}={names!r} is no name of a parameter and no list of names.")
+    return list(names)
 
 
 def _samples(inputs: tuple[Any, ...]) -> int:
@@ -328,12 +346,7 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
     if output is None:
         return y
     place = output if isinstance(output, tuple) else (output,)
-    whole = all(isinstance(i, SupportsIndex) for i in place)
-    if (
-        not whole
-        or len(place) != y.ndim - 1
-        or any(not -size <= i < size for i, size in zip(place, y.shape[1:], strict=True))
-    ):
+    if len(place) != y.ndim - 1 or any(not -size <= i < size for i, size in zip(place, y.shape[1:], strict=True)):
         raise InputError(f"output={output} is no place in a sample's output of shape {tuple(y.shape[1:])}.")
     row: Tensor = y[(slice(None), *place)]
     return row
@@ -349,7 +362,7 @@ def _place(name: str, parameter: Tensor, index: Any) -> int:
         fits = (
             isinstance(index, tuple | list)
             and len(index) == len(shape)
-            and all(-n <= i < n for i, n in zip(index, shape, strict=True))
+            and all(isinstance(i, SupportsIndex) and -n <= int(i) < n for i, n in zip(index, shape, strict=True))
         )
         place = 0
         if fits:

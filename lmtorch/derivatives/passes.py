@@ -260,17 +260,27 @@ def one_number(call: Call, y: Tensor, what: str) -> None:
         )
 
 
+def numbers(vector: Any, like: Tensor, name: str) -> Tensor:
+    """A direction or weight as a tensor; plain numbers get the dtype and device of another.
+
+    Raises:
+        InputError: there are none.
+    """
+    if isinstance(vector, Tensor):
+        return vector
+    try:
+        return torch.as_tensor(vector, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}={vector!r} is no tensor, and no numbers that could be one.") from error
+
+
 def fitting(vector: Any, like: Tensor, name: str) -> Tensor:
     """A direction or weight in the shape of what it goes with.
 
     Raises:
         InputError: it does not fit.
     """
-    if not isinstance(vector, Tensor):
-        try:
-            vector = torch.as_tensor(vector, dtype=like.dtype, device=like.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{name}={vector!r} is no tensor, and no numbers that could be one.") from error
+    vector = numbers(vector, like, name)
     shape = tuple(like.shape)
     padded = (1,) * (len(shape) - vector.ndim) + tuple(vector.shape)
     if len(padded) > len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .._checks import flag
 from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
 from ..choose import Options
@@ -25,7 +26,6 @@ from .preparing import (
     check_count,
     check_order,
     failure,
-    flag,
     names_of,
     start_of,
     understood,

@@ -1,6 +1,7 @@
 """`odr`: orthogonal distance regression, for data with errors in x and in y."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import choose
+from .._checks import flag
 from .._errors import InputError, NotConvergedError
 from .._faces import face
 from ..choose import Facts, Options
@@ -31,7 +33,7 @@ from .inference import Inference
 from .models import model_of, started
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check_count, check_order, failure, flag, names_of, start_of, warn_of
+from .preparing import bounds_of, box_of, check_count, check_order, failure, names_of, start_of, warn_of
 from .reading import numbers_of, shown_of
 from .result import CurveFit
 
@@ -189,9 +191,14 @@ def odr(
         (True, (30,))
     """
     absolute_sigma = flag(absolute_sigma, "absolute_sigma")
+    tolerances = tuple(tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol")))
+    trials = limits(max_nfev)
     shown = shown_of(sx)
     mask = None if shown is None else shown.reshape(-1, shown.shape[-1]).all(0)
-    data = gather(x, y, sy, mask, check_finite=True, nan_policy=None, joint=False, each_x=False)
+    try:
+        data = gather(x, y, sy, mask, check_finite=True, nan_policy=None, joint=False, each_x=False)
+    except InputError as error:
+        raise type(error)(_renamed(str(error))) from error
     if data.y.ndim != 1:
         raise InputError(f"y has shape {tuple(data.y.shape)}: odr fits one curve, (m,).")
     if data.root is not None:
@@ -208,9 +215,9 @@ def odr(
     fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start, bounds))
     check_count(data, fitter.varying)
     weights = _weights(sx, data)
-    problem, method, point = _problem(fitter, parameters.inward(start), weights, (ftol, xtol, gtol))
+    problem, method, point = _problem(fitter, parameters.inward(start), weights, tolerances)
     with torch.no_grad():
-        state = descend(problem, method, State(point), trials=limits(max_nfev))
+        state = descend(problem, method, State(point), trials=trials)
         solution, delta = _solution(problem, state, n, data)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
@@ -220,6 +227,13 @@ def odr(
         raise NotConvergedError(why, OrthogonalFit(inference, quiet=True))
     warn_of(solution, data)
     return OrthogonalFit(inference)
+
+
+def _renamed(message: str) -> str:
+    """What is said of the arguments of `curve_fit`, of those of `odr`."""
+    for theirs, ours in (("xdata", "x"), ("ydata", "y"), ("sigma", "sy")):
+        message = re.sub(rf"\b{theirs}\b", ours, message)
+    return message
 
 
 def _weights(sx: Any, data: Data) -> Tensor:
@@ -244,7 +258,7 @@ def _weights(sx: Any, data: Data) -> Tensor:
 
 
 def _problem(
-    fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[Any, Any, Any]
+    fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[float | None, ...]
 ) -> tuple[OrthogonalProblem, Any, Tensor]:
     """The loop's problem, its method, and where it starts."""
     data, start = fitter.data, fitter.start
@@ -271,9 +285,9 @@ def _problem(
         raise InputError("the residuals are not finite at p0: start elsewhere, or look for NaN in the data.")
     options = Options(
         jacobian=FiniteDifference() if found.black_box else "auto",
-        ftol=tolerance(tolerances[0], "ftol"),
-        xtol=tolerance(tolerances[1], "xtol"),
-        gtol=tolerance(tolerances[2], "gtol"),
+        ftol=tolerances[0],
+        xtol=tolerances[1],
+        gtol=tolerances[2],
     )
     plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])

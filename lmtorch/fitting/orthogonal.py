@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params
+from .._errors import as_raised
 from ..core.problem import Problem
 from ..functional.calling import Calling
 from ..jacobians.base import DescendedError
@@ -89,6 +90,7 @@ class OrthogonalProblem(Problem):
     def hessian(self, x: Tensor) -> None:
         """None: second derivatives are not taken here."""
 
+    @as_raised
     def model(self, x: Tensor) -> Linearization:
         """The blocks of J."""
         theta, delta = self.residual.params(x)

@@ -45,17 +45,6 @@ def names_of(fixed: Any) -> tuple[str, ...]:
     return tuple(fixed)
 
 
-def flag(value: Any, name: str) -> bool:
-    """A truth value.
-
-    Raises:
-        InputTypeError: it is none.
-    """
-    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    raise InputTypeError(f"{name}={value!r} must be True or False.")
-
-
 def check_order(data: Data, p0: Any) -> None:
     """See whether the arguments are in MATLAB's order.
 

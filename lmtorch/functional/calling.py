@@ -31,6 +31,7 @@ class Calling:
         arrays: call it on NumPy arrays, not on tensors.
 
     Attributes:
+        rows: how many residuals there are, once that is known.
         unit: by which residuals and Jacobian are multiplied, so that their squares are numbers, too.
         shares: the arguments that differ between problems, (b, ...) each.
 
@@ -50,6 +51,7 @@ class Calling:
         self.function = function
         self.unknowns = unknowns
         self.arrays = arrays
+        self.rows: int | None = None
         self.unit = 1.0
         device = unknowns.start.device
         leaves, self.tree = tree_flatten(args)
@@ -125,6 +127,11 @@ class Calling:
                 f"squares? {RESIDUALS} A single residual is a vector of one."
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
+        if self.rows not in (None, len(vector)):
+            raise InputError(
+                f"the function returned {len(vector)} residuals where it had returned {self.rows}. It must return the "
+                "same number at every x: use NaN, or a large number, where the model is not defined."
+            )
         return vector if self.unit == 1 else vector * self.unit
 
     def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:

@@ -26,6 +26,8 @@ def attach(
     free: Tensor,  # (..., n) bool
 ) -> Tensor:
     """x with a graph that leads to the arguments of the residual."""
+    if not x.numel():
+        return x
     (part,) = residual.parts()
     with torch.enable_grad():
         point = x.detach().requires_grad_()

@@ -18,7 +18,7 @@ from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import Heard, Opinion, ask, unasked
-from .scale import with_estimated_scale
+from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
 
@@ -52,16 +52,21 @@ def minimise(
     limit: int | None = None,  # bytes of one allocation
 ) -> Outcome:
     """Descend, and look at the end."""
+    if x.shape[-1] == 0:
+        return _without_unknowns(problem, x, estimate)
     outcomes = []
-    for part, start, bar in _blocks(problem, x, acceptable, block):
+    for places, start, bar in _blocks(x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
+        part, way, others = problem, method, opinions
+        if places is not None:
+            part, way, others = problem.take(places), method.take(places), [other.take(places) for other in opinions]
         if estimate:
             robust = part.loss
             assert isinstance(robust, Robust)
-            part, state = with_estimated_scale(part, robust, method, start, trials, watch)
+            part, state = with_estimated_scale(part, robust, way, start, trials, watch)
             heard = unasked(state)
         else:
-            heard = ask(part, method, opinions, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch)
+            heard = ask(part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch)
         outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)
@@ -74,15 +79,14 @@ def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) ->
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
 
-def _blocks(
-    problem: Problem, x: Tensor, acceptable: Tensor | None, block: int
-) -> Iterator[tuple[Problem, Tensor, Tensor | None]]:
+def _blocks(x: Tensor, acceptable: Tensor | None, block: int) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
+    """Which problems fit the memory together (None: all), their starts, and what is believed of them."""
     if x.ndim == 1 or len(x) <= block:
-        yield problem, x, acceptable
+        yield None, x, acceptable
         return
     for chosen in ranges(len(x), block):
         places = torch.arange(chosen.start, chosen.stop, device=x.device)
-        yield problem.take(places), x[chosen], None if acceptable is None else acceptable[chosen]
+        yield places, x[chosen], None if acceptable is None else acceptable[chosen]
 
 
 def _look(problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None) -> Outcome:
@@ -120,6 +124,33 @@ def _look(problem: Problem, heard: Heard, tolerances: Tolerances, estimated: boo
         torch.full_like(cosine, torch.nan) if state.certificate is None else state.certificate.promise,
         runs,
         kept,
+    )
+
+
+def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Outcome:
+    """Where there is nothing to fit: the cost as it is, and a gradient without entries, which vanishes."""
+    (part,) = problem.residual.parts()
+    residual = problem.source.evaluate(part, problem.residual.params(x))
+    scale, loss = None, problem.loss
+    if estimate:
+        assert isinstance(loss, Robust)
+        scale = scale_of(loss, residual)
+        loss = Robust(loss.rho, scale)
+    cost = loss.cost(residual)
+    count = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.where(cost.isfinite(), Status.GRADIENT, Status.NOT_FINITE)
+    zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
+    return Outcome(
+        State(x, cost, status=status, trials=count, linearizations=count + 1),
+        residual,
+        gradient=torch.zeros_like(x, dtype=problem.dtype),
+        cosine=zero,
+        free=none,
+        jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),
+        scale=scale,
+        promise=zero,
+        runs=count + 1,
+        kept=count,
     )
 
 

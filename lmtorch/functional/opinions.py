@@ -15,7 +15,7 @@ from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import Seconds, State, Trial
+from ..core.state import Seconds, State
 from ..core.termination import Status
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
@@ -37,6 +37,10 @@ class Opinion(NamedTuple):
     restart: bool  # begin where the best run has ended, not where the first began
     factors: Tensor | None = None  # (n,) or (), by which the start is multiplied
     of_lost: bool = False  # asked only where parameters have no influence
+
+    def take(self, places: Tensor) -> "Opinion":
+        """The same on some problems of a batch (b,)."""
+        return self._replace(method=self.method.take(places))
 
 
 class Heard(NamedTuple):
@@ -189,7 +193,7 @@ def _hear(
     part = problem.take(places)
     other = descend(
         part,
-        opinion.method,
+        opinion.method.take(places),
         beginning(opinion, x[places], before.state, part.bounds),
         trials=trials,
         watch=None if watch is None else show,
@@ -221,10 +225,5 @@ def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) 
 
 
 def _ended(state: State) -> State:
-    """What two runs have in common when they have ended: nothing of their strategies, and a trial each."""
-    trial = state.trial
-    if trial is None:  # the start itself has said that it is the end
-        assert state.cost is not None
-        zero = torch.zeros_like(state.cost)
-        trial = Trial(zero > 0, zero, zero, zero, zero, state.cost)
-    return state._replace(scale=None, damping=None, stale=None, trial=trial)
+    """What two runs have in common when they have ended: nothing of their strategies."""
+    return state._replace(scale=None, damping=None, stale=None)

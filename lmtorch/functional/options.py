@@ -2,12 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from numbers import Integral
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .. import _checks, choose
+from .._checks import choice, count, member, number, positive
 from .._errors import InputError, level
 from ..core.bounds import Bounds
 from ..damping.scaling import Given, Scaling
@@ -29,12 +31,11 @@ def check_scipys(
     Raises:
         InputError: a name that scipy does not know either.
     """
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is not known. All of {METHODS} run the same loop; leave it out.")
-    if tr_solver not in (None, "exact", "lsmr"):
-        raise InputError(f"tr_solver={tr_solver!r} is not known. Choose a factorisation by solver= instead.")
-    if verbose not in (0, 1, 2):
-        raise InputError(f"verbose={verbose!r} must be 0 (silent), 1 (the end) or 2 (every iteration).")
+    choice(method, "method", METHODS, " All of them run the same loop; leave it out.")
+    choice(tr_solver, "tr_solver", (None, "exact", "lsmr"), " Choose a factorisation by solver= instead.")
+    choice(verbose, "verbose", (0, 1, 2), " They mean silent, the end, and every iteration.")
+    if not isinstance(tr_options, Mapping | None):
+        raise InputError(f"tr_options={tr_options!r} is no dict; it chooses nothing here: leave it out.")
     for name, value in (
         ("tr_solver", None if tr_solver == "exact" else tr_solver),
         ("tr_options", tr_options or None),
@@ -138,21 +139,8 @@ def tolerance(value: float | str | None, name: str) -> float | None:
         return 0.0
     if isinstance(value, str) and value == "auto":
         return None
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise InputError(f'{name}={value!r} is no number. Use a number, "auto" or None (never by this test).')
-    return float(value)
-
-
-def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
-    """A whole number that may be written as a float.
-
-    Raises:
-        InputError: it is none, or less than `least`.
-    """
-    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
-    if not whole or isinstance(value, bool) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number, at least {least}{otherwise}.")
-    return int(value)
+    needs = 'is no number. Use a number, "auto" or None (never by this test)'
+    return _checks.tolerance(number(value, name, needs), name)
 
 
 def limits(max_nfev: int | None) -> int:
@@ -174,11 +162,10 @@ def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
     """
     if x_scale is None:
         return "auto"
-    if isinstance(x_scale, str):
-        return "more" if x_scale == "jac" else x_scale
-    if hasattr(x_scale, "update") and not isinstance(x_scale, dict):
-        given: Scaling = x_scale
-        return given
+    # dicts, sets and tables of pandas have an `update` of another kind
+    if isinstance(x_scale, str | type) or (hasattr(x_scale, "update") and not hasattr(x_scale, "__len__")):
+        member(x_scale, "x_scale", ("jac", *choose.SCALINGS), "update")
+        return "more" if isinstance(x_scale, str) and x_scale == "jac" else x_scale
     vector = unknowns.vector(x_scale, "x_scale", 1.0)
     if not bool((vector.isfinite() & (vector > 0)).all()):
         raise InputError("x_scale must be positive and finite: the size of a typical change of each parameter.")
@@ -208,11 +195,26 @@ def source_of(
             return jac, True
         hint = " Exact derivatives need no complex step." if jac == "cs" else ""
         raise InputError(f"jac={jac!r} is not known. Use one of {(*EXACT, *DIFFERENCES)} or a function.{hint}")
-    if isinstance(jac, JacobianSource) and not isinstance(jac, type):
-        return jac, False
-    if callable(jac):
-        return jac, False
-    raise InputError(f"jac={jac!r} is no name and no function.")
+    if isinstance(jac, type) or not (isinstance(jac, JacobianSource) or callable(jac)):
+        raise InputError(f"jac={jac!r} is no name and no function.")
+    return jac, False
+
+
+def believed(acceptable: Any, lead: Sequence[int], device: torch.device) -> Tensor | None:
+    """The largest cost of each problem that is believed, of shape `lead`; None: any.
+
+    Raises:
+        InputError: it is no number, or does not fit the batch.
+    """
+    if acceptable is None:
+        return None
+    try:
+        bar = torch.as_tensor(acceptable, dtype=torch.float64, device=device).detach().expand(tuple(lead))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"acceptable={acceptable!r} must be a cost, or one for each problem.") from error
+    if bool(bar.isnan().any()):
+        raise InputError(f"acceptable={acceptable!r} has NaN: it must be a cost, or one for each problem.")
+    return bar
 
 
 def real_number(value: Any, name: str) -> float:
@@ -221,10 +223,4 @@ def real_number(value: Any, name: str) -> float:
     Raises:
         InputError: it is none.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f'{name}={value!r} must be a positive number, or "mad".') from error
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(f"{name}={value!r} must be positive and finite: it is in the units of the residuals.")
-    return number
+    return positive(value, name, ', or "mad"')

@@ -110,6 +110,7 @@ def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool)
     rows = residual.shape[0]
     if rows == 0:
         raise InputError("the function returned no residuals: m = 0. There is nothing to fit.")
+    calling.rows = rows
     device = calling.unknowns.start.device
     if residual.device != device:
         raise InputError(f"the residuals are on {residual.device}, x0 on {device}. Bring them to one device.")

@@ -70,9 +70,7 @@ class Results:
             fun=self._array(self._shaped(residual / self.unit)),
             jac=None if outcome.jacobian is None else self._array(self._shaped(jacobian.to(point.dtype))),
             grad=self._array(self._shaped(gradient.to(point.dtype))),
-            optimality=self._number(
-                self._shaped(torch.where(outcome.free, gradient, 0.0).abs().amax(-1).to(point.dtype))
-            ),
+            optimality=self._number(self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))),
             active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
             nfev=self._count(self._shaped(nfev)),
             njev=self._count(self._shaped(state.linearizations)),
@@ -157,7 +155,7 @@ class Results:
             (1 + state.trials).reshape(-1).tolist(),
             outcome.runs.reshape(-1).tolist(),
             outcome.kept.reshape(-1).tolist(),
-            self._lost(state).reshape(-1, state.x.shape[-1]).tolist(),
+            torch.atleast_2d(self._lost(state)).flatten(0, -2).tolist(),
             strict=True,
         )
         texts = [self._message(Status(status), *evidence) for status, *evidence in rows]
@@ -183,6 +181,11 @@ class Results:
     def _lost(state: State) -> Tensor:
         """Parameters that have no influence any more, (..., n) bool."""
         return torch.zeros_like(state.x, dtype=torch.bool) if state.certificate is None else state.certificate.lost
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Of the absolute values (..., n), (...,); zero where there are none."""
+    return values.abs().amax(-1) if values.shape[-1] else values.sum(-1)
 
 
 def pick(outcome: Outcome, chosen: Tensor) -> Outcome:

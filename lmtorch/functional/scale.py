@@ -48,7 +48,7 @@ def with_estimated_scale(
     scale = torch.full_like(scale, torch.inf)  # none yet of the loss itself
     going = torch.arange(len(x), device=x.device) if x.ndim > 1 else None  # problems whose C is not settled
     for _ in range(ROUNDS):
-        part = problem if going is None else problem.take(going)
+        part, way = (problem, rough) if going is None else (problem.take(going), rough.take(going))
         spent = state if going is None else take(state, going)
         before, left = (scale, counted) if going is None else (scale[going], counted[going])
         now = tuning * deviation(_residual(part, spent.x), n, left)
@@ -56,13 +56,19 @@ def with_estimated_scale(
         if not bool(moving.any()):
             break
         if going is not None:
-            going, now, spent, part = going[moving], now[moving], take(spent, moving), problem.take(going[moving])
-        found = descend(replace(part, loss=Robust(robust.rho, now)), rough, State(spent.x), trials=trials, watch=watch)
+            going, now, spent = going[moving], now[moving], take(spent, moving)
+            part, way = problem.take(going), rough.take(going)
+        found = descend(replace(part, loss=Robust(robust.rho, now)), way, State(spent.x), trials=trials, watch=watch)
         found = _together(spent, found)
         state, scale = (found, now) if going is None else (put(state, going, found), put(scale, going, now))
     problem, state = replace(problem, loss=Robust(robust.rho, scale)), state._replace(begun=begun)
     state = polish(problem, method, state) if method.polish else state
     return problem, certify(problem, method, state) if method.certify else state
+
+
+def scale_of(robust: Robust, residual: Tensor) -> Tensor:
+    """C (...,) of residuals (..., m) that no parameter has made smaller."""
+    return efficient(robust.rho) * deviation(residual, 1, residual != 0)
 
 
 def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:

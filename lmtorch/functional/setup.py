@@ -13,9 +13,10 @@ from .._errors import InputError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.problem import Problem
+from ..damping.scaling import Given
 from ..jacobians.base import JacobianSource
 from ..jacobians.finite_difference import FiniteDifference
-from ..jacobians.given import Given
+from ..jacobians.given import Given as GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..losses.linear import Linear
 from ..losses.robust import Robust
@@ -60,7 +61,14 @@ class Setup:
     ) -> None:
         self.unit = found.calling.in_unit(found.size).unit if found.finite else 1.0
         found = found._replace(calling=found.calling.in_unit(found.size) if found.finite else found.calling)
-        options = replace(options, loss_scale=options.loss_scale * self.unit)
+        scale = min(options.loss_scale * self.unit, choose.LARGEST)
+        plain = isinstance(options.loss, str) and options.loss in ("linear", "auto")
+        if found.finite and not (plain or estimate) and found.size * self.unit > choose.LARGEST * scale:
+            raise InputError(
+                f"f_scale={options.loss_scale} is too small for residuals of up to {found.size:.3g}: in units of it "
+                "their squares are no numbers. Choose one nearer to the noise."
+            )
+        options = replace(options, loss_scale=scale or 1.0)
         self.found = found
         self.unknowns = unknowns
         self.starts = n_starts
@@ -71,9 +79,12 @@ class Setup:
             low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
             x = sample(x, low, high, n_starts, sampler, seed)
             shares = tuple(share.repeat(n_starts, *(1,) * (share.ndim - 1)) for share in shares)
+            if isinstance(options.scaling, Given) and unknowns.batched:
+                places = torch.arange(len(unknowns.start), device=x.device)
+                options = replace(options, scaling=options.scaling.take(places.repeat(n_starts)))
             bounds = bounds and Bounds(*(side.expand(x.shape).reshape(-1, x.shape[-1]) for side in bounds))
         self.lead = tuple(x.shape[:-1])
-        self.x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
+        self.x = x.flatten(0, -2) if x.ndim > 1 else x
         count = len(self.x) if self.x.ndim > 1 else 1
         n = x.shape[-1]
         self.block = block_size(found.rows, n, found.touched, x, options.memory_limit)
@@ -143,19 +154,9 @@ class Setup:
         source = self.problem.source
         return [source] if isinstance(source, Ladder) else []
 
-    def bar(self, acceptable: Any) -> Tensor | None:
-        """The largest cost of each problem that is believed, (...,).
-
-        Raises:
-            InputError: it is no number, or does not fit the batch.
-        """
-        if acceptable is None:
-            return None
-        try:
-            bar = torch.as_tensor(acceptable, dtype=torch.float64, device=self.x.device)
-            return bar.expand(self.lead).reshape(self.x.shape[:-1]) * self.unit * self.unit
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"acceptable={acceptable!r} must be a cost, or one for each problem.") from error
+    def bar(self, acceptable: Tensor | None) -> Tensor | None:
+        """The largest cost of each problem that is believed, (...,), in the unit of the residuals."""
+        return None if acceptable is None else acceptable.reshape(self.x.shape[:-1]) * self.unit * self.unit
 
     def with_graph(self) -> ProblemsResidual:
         """The residual that leads to the arguments, of one start for each problem."""
@@ -176,4 +177,4 @@ def source_for(asked: str | JacobianSource | Callable[..., Any], found: Found) -
         return "auto"
     if isinstance(asked, str | JacobianSource):
         return asked
-    return Given(found.calling.jacobian(asked))
+    return GivenJacobian(found.calling.jacobian(asked))

@@ -1,6 +1,6 @@
 """x0 as its user has it, an array, a tensor or a tree of them, and as the flat vector of the loop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,6 @@ class Unknowns:
                 for leaf, dim in zip(leaves, flat_dims, strict=True)
             ]
         self.layout = Layout([leaf[0] if self.batched else leaf for leaf in leaves], names)
-        if self.layout.n == 0:
-            raise InputError("x0 has no entries: there is nothing to fit.")
         lead = 1 if self.batched else 0
         self.start = torch.cat([leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
                                 for leaf in leaves], -1)  # fmt: skip
@@ -68,7 +66,7 @@ class Unknowns:
         if not bool(self.start.isfinite().all()):
             raise InputError("x0 has entries that are NaN or infinite. Start from finite numbers.")
 
-    def named(self, names: Sequence[str] | None) -> list[str]:
+    def named(self, names: Any) -> list[str]:
         """A name for each entry of the flat x.
 
         Raises:
@@ -80,9 +78,9 @@ class Unknowns:
                 for name, size in zip(self.layout.names, self.layout.sizes, strict=True)
                 for entry in range(size)
             ]
-        given = [names] if isinstance(names, str) else list(names)
+        given = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
         if len(given) != self.layout.n:
-            raise InputError(f"names={given} has {len(given)} entries for {self.layout.n} parameters.")
+            raise InputError(f"names={names!r} has {len(given)} entries for {self.layout.n} parameters.")
         return [str(name) for name in given]
 
     def restore(self, params: Params) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._advice import of_inputs
 from .._autodiff import Params, bent, random_weights, second_directional
-from .._errors import FallbackWarning, InputError, level, users_line
+from .._errors import FallbackWarning, InputError, level, stopped, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
 from .base import GROSS, Block, DescendedError, JacobianSource, Workspace, disagrees
@@ -60,6 +60,8 @@ class Ladder:
         except Exception as error:
             # under vmap shapes may mislead an operator; elsewhere a closure that returns no residuals is at fault
             if isinstance(error, InputError) and not isinstance(self.current, PerSample):
+                raise
+            if stopped(error):  # the closure's word, not a source's refusal
                 raise
             # whatever the reason: if it is the closure's own fault, the last rung raises it as it is
             if len(self.rungs) == 1:

@@ -82,15 +82,16 @@ def swaps(
     if size != other:
         return True  # not the same data at every call, which the next evaluation will say
     eps = torch.finfo(parameters[0].dtype).eps
-    largest = max((float(g.abs().amax()) for g in (*mine, *theirs) if g.numel()), default=0.0)
+    # what is not finite says nothing of the size
+    sizes = [
+        max((float(g.abs().nan_to_num(0.0, 0.0, 0.0).amax()) for g in pair if g.numel()), default=0.0)
+        for pair in zip(mine, theirs, strict=True)
+    ]
+    largest = max(sizes, default=0.0)
     return all(
-        torch.allclose(
-            a, b, rtol=0, atol=eps**0.5 * float(torch.maximum(a.abs(), b.abs()).amax()) + eps**0.75 * largest,
-            equal_nan=True,
-        )
-        for a, b in zip(mine, theirs, strict=True)
-        if a.numel()
-    )  # fmt: skip
+        torch.allclose(a, b, rtol=0, atol=eps**0.5 * size + eps**0.75 * largest, equal_nan=True)
+        for a, b, size in zip(mine, theirs, sizes, strict=True)
+    )
 
 
 def _gradients(

@@ -175,7 +175,7 @@ def test_directions_and_weights_must_fit() -> None:
 
 
 def test_differences_know_two_methods_and_positive_steps() -> None:
-    with pytest.raises(InputError, match=r"method='5-point' is not known. Use '2-point' or '3-point'"):
+    with pytest.raises(InputError, match=r"method='5-point' is not known. Use one of '2-point', '3-point'"):
         lmtorch.finite_difference_jacobian(uncalled, X, method="5-point")
     with pytest.raises(InputError, match="step=0 must be positive"):
         lmtorch.finite_difference_jacobian(uncalled, X, step=0)

@@ -1,6 +1,7 @@
 """Mistakes that are easily made, and what is said of them before any work."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,6 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "leaves of two dtypes": ({"x0": [torch.zeros(1), torch.zeros(1, dtype=F64)]}, "several dtypes: 'x0.0.'"),
     "NaN in the start": ({"x0": [1.0, np.nan]}, "x0 has entries that are NaN or infinite"),
     "infinity in the start": ({"x0": [1.0, -np.inf]}, "x0 has entries that are NaN or infinite"),
-    "an empty start": ({"x0": []}, "x0 has no entries"),
     "an empty tree": ({"x0": {}}, "x0 is empty"),
     "an unknown Jacobian": ({"jac": "oops"}, "jac='oops' is not known"),
     "the complex step": ({"jac": "cs"}, "Exact derivatives need no complex step"),
@@ -77,13 +77,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an infinite scale": ({"x_scale": INF}, "x_scale must be positive and finite"),
     "a complex scale": ({"x_scale": 1 + 2j}, "x_scale=.* is not made of real numbers"),
     "too many scales": ({"x_scale": [1.0, 1.0, 1.0]}, r"x_scale of shape \(3,\) does not fit x0 of \(2,\)"),
-    "an unknown scaling": ({"x_scale": "oops"}, "scaling='oops' is not known"),
+    "an unknown scaling": ({"x_scale": "oops"}, "x_scale='oops' is not known"),
     "an unknown loss": ({"loss": "hinge"}, "loss='hinge' is not known"),
     "a number for the loss": ({"loss": 3}, "loss=3 is no name"),
     "a threshold of zero": ({"f_scale": 0.0}, "f_scale=0.0 must be positive and finite"),
     "a negative threshold": ({"f_scale": -1.0}, "f_scale=-1.0 must be positive and finite"),
     "a threshold in words": ({"f_scale": "auto"}, 'f_scale=\'auto\' must be a positive number, or "mad"'),
     "no threshold": ({"f_scale": None}, "f_scale=None must be a positive number"),
+    "a threshold of nothing": ({"f_scale": 1e-200, "loss": "huber"}, "f_scale=1e-200 is too small for residuals of up"),
     "thresholds": ({"f_scale": [1.0, 2.0]}, r"f_scale=\[1.0, 2.0\] must be a positive number"),
     "a threshold to estimate of an object": (
         {"loss": Squares(), "f_scale": "mad"}, "needs a loss that has a scale: a name or a function"
@@ -96,7 +97,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "half an evaluation": ({"max_nfev": 1.5}, "max_nfev=1.5 must be a whole number"),
     "infinitely many evaluations": ({"max_nfev": INF}, "max_nfev=inf must be a whole number"),
     "evaluations in words": ({"max_nfev": "many"}, "max_nfev='many' must be a whole number"),
-    "too much to say": ({"verbose": 3}, "verbose=3 must be 0"),
+    "too much to say": ({"verbose": 3}, "verbose=3 is not known. Use one of 0, 1, 2"),
     "no callback": ({"callback": 3}, "callback is int, not a function"),
     "an unknown solver": ({"solver": "lu"}, "solver='lu' is not known"),
     "an object that solves nothing": ({"solver": 3}, "solver=3 is no name and has no method 'factor'"),
@@ -189,14 +190,20 @@ def test_what_is_said_of_trees_beside_a_tree(name: str) -> None:
         least_squares(lambda x: torch.cat([x["a"], x["b"][None]]) - 3, start, **options)
 
 
-def test_a_function_of_other_residuals_than_before_is_no_silent_success() -> None:
-    counts = iter([3, 3, 3, 2, 2, 2, 2, 2])
+@pytest.mark.parametrize("jac", [None, "2-point", "3-point"])
+@pytest.mark.parametrize("at", range(1, 7))
+@pytest.mark.parametrize(("first", "later"), [(3, 2), (2, 3), (3, 1), (1, 3)])
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_a_function_of_other_residuals_than_before_is_no_silent_success(
+    jac: Any, at: int, first: int, later: int
+) -> None:
+    calls = count(1 if jac else 0)  # without a word on derivatives it is tried on a tensor first
 
     def changing(x: np.ndarray) -> np.ndarray:
-        return np.ones(next(counts)) * x[0] - 3
+        return np.ones(first if next(calls) <= at else later) * np.asarray(x)[0] - 3
 
-    with pytest.raises((InputError, RuntimeError)):
-        least_squares(changing, [1.0], "2-point")
+    with pytest.raises(InputError, match=f"returned {later} residuals where it had returned {first}"):
+        least_squares(changing, [1.0], jac)
 
 
 @pytest.mark.cuda

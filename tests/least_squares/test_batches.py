@@ -208,6 +208,50 @@ def test_blocks_that_fit_the_memory_have_the_same_answers(limit: int) -> None:
     assert len(solution.message) == COUNT
 
 
+def sizes() -> Tensor:
+    """What counts as a long way for each parameter of nine problems: of another make for every third."""
+    kinds = torch.tensor([[1.0, 1.0, 1.0, 1.0], [3.0, 0.1, 1.0, 0.3], [0.01, 1.0, 0.3, 2.0]], dtype=F64)
+    return kinds.repeat(3, 1)
+
+
+X_SCALES: dict[str, tuple[Any, Tensor, dict[str, Any]]] = {
+    "one vector for all": ([3.0, 0.1, 1.0, 0.3], sizes()[1].expand(9, 4), {}),
+    "one for each": (sizes(), sizes(), {}),
+    "in blocks": (sizes(), sizes(), {"memory_limit": 30_000}),
+    "from several starts": (sizes(), sizes(), {"n_starts": 2}),
+    "with a scale to be estimated": (sizes(), sizes(), {"loss": "huber", "f_scale": "mad"}),
+    "with second opinions": (sizes(), sizes(), {"acceptable": 0.0, "second_opinion": True}),
+}
+
+
+@pytest.mark.parametrize("name", X_SCALES)
+def test_each_problem_has_the_steps_of_its_own_x_scale(name: str) -> None:
+    # problems are done at different times, and leave the others their own scales
+    x_scale, own, options = X_SCALES[name]
+    options = {"polish": 0, "second_opinion": False, **options}
+    batch = least_squares(residual, START, args=(POINTS, few(9)), in_dims=(None, None, 0), x_scale=x_scale, **options)
+    options.pop("memory_limit", None)
+    singles = [
+        least_squares(residual, START, args=(POINTS, y), x_scale=scale, **options)
+        for y, scale in zip(few(9), own, strict=True)
+    ]
+    assert batch.nfev.tolist() == [solution.nfev for solution in singles]
+    assert len(set(batch.nfev.tolist())) > 1
+    torch.testing.assert_close(batch.x, torch.stack([solution.x for solution in singles]), rtol=1e-7, atol=1e-9)
+
+
+def test_x_scale_may_be_a_tree_in_a_batch_too() -> None:
+    def of_tree(x: dict[str, Tensor], t: Tensor, y: Tensor) -> Tensor:
+        return residual(torch.cat([x["a"], x["b"]]), t, y)
+
+    start = {"a": START[:2], "b": START[2:]}
+    dims, args = (None, None, 0), (POINTS, few(9))
+    flat = least_squares(residual, START, args=args, in_dims=dims, x_scale=sizes())
+    tree = least_squares(of_tree, start, args=args, in_dims=dims, x_scale={"a": sizes()[:, :2], "b": sizes()[:, 2:]})
+    assert tree.nfev.tolist() == flat.nfev.tolist()
+    torch.testing.assert_close(torch.cat([tree.x["a"], tree.x["b"]], -1), flat.x, rtol=1e-12, atol=0)
+
+
 def walls() -> tuple[Tensor, Tensor]:
     """A box for each of five problems: none, a wall above, a wall below, a point, none."""
     lower = torch.full((5, 4), -INF, dtype=F64)

@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
-from lmtorch import InputError, Solution, Status, least_squares
+from lmtorch import InputError, LevenbergMarquardt, Solution, Status, least_squares
 from lmtorch.functional import scale
 from lmtorch.losses.robust import Barron, Robust, cauchy
 
@@ -277,6 +277,30 @@ def test_a_start_at_data_that_are_met_exactly_but_for_outliers_stays(loss: str) 
     solution = least_squares(lambda x: x[0] * t - y, torch.tensor([2.0], dtype=F64), loss=loss, f_scale="mad")
     assert 0 < float(solution.f_scale) < 1e-6
     assert float(solution.x[0]) == pytest.approx(2, rel=1e-9)
+
+
+def test_a_start_that_is_the_end_has_a_scale_to_estimate() -> None:
+    # of two starts the first one is at the minimum, and has nothing left to do
+    solution = least_squares(
+        lambda x: x - torch.arange(5.0, dtype=F64), [3.0], bounds=(-1, 5), loss="huber", f_scale="mad", n_starts=2
+    )
+    assert solution.x[0] == pytest.approx(2.0)
+    batch = least_squares(
+        lambda x, y: x - y, [[2.0], [0.0], [4.0]], in_dims=0, loss="huber", f_scale="mad",
+        args=(torch.arange(5.0, dtype=F64) * torch.tensor([[1.0], [0.0], [3.0]], dtype=F64),),
+    )  # fmt: skip
+    np.testing.assert_allclose(batch.x[:, 0], [2.0, 0.0, 6.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [*NAMED, lambda z: (torch.log1p(z), 1 / (1 + z), -1 / (1 + z) ** 2)])
+@pytest.mark.parametrize("f_scale", [1e120, 1e200, 1e308])
+def test_a_scale_beyond_all_residuals_is_least_squares(loss: Any, f_scale: float) -> None:
+    y = contaminated()
+    torch.testing.assert_close(fit(y, loss=loss, f_scale=f_scale).x, fit(y).x, rtol=1e-9, atol=1e-9)
+    theta = torch.ones(1, dtype=F64, requires_grad=True)
+    opt = LevenbergMarquardt([theta], loss=loss, loss_scale=f_scale)
+    opt.step(lambda: theta - torch.arange(5.0, dtype=F64))
+    assert theta.item() == pytest.approx(2.0)
 
 
 def test_least_squares_has_no_scale_to_estimate() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from torch import Tensor
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError, Status, least_squares
 
-from .setting import Counted, lifted, lifted_jacobian, rosenbrock, rosenbrock_jacobian
+from .setting import F64, Counted, lifted, lifted_jacobian, rosenbrock, rosenbrock_jacobian
 
 # the exact ways, finite differences, and the user's own
 JACOBIANS = [None, "auto", "forward", "reverse", "autograd", "2-point", "3-point", lifted_jacobian]
@@ -64,6 +65,27 @@ def test_every_way_to_the_jacobian_finds_the_minimum(jac: Any) -> None:
 @pytest.mark.parametrize("max_nfev", [None, 20, 20.0])
 def test_max_nfev_may_be_none_or_a_whole_number(max_nfev: Any) -> None:
     np.testing.assert_allclose(least_squares(lifted, 2.0, max_nfev=max_nfev).x, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("x0", [[], (), np.empty(0), torch.empty(0, dtype=F64)], ids=repr)
+@pytest.mark.parametrize("loss", ["linear", "huber"])
+def test_nothing_to_fit_is_a_success_as_in_scipy(x0: Any, loss: str) -> None:
+    ours = least_squares(lambda x: torch.tensor([1.0, -2.0], dtype=F64), x0, loss=loss)
+    theirs = scipy.optimize.least_squares(lambda x: np.array([1.0, -2.0]), [], loss=loss)
+    for name in ("x", "cost", "fun", "grad", "optimality", "active_mask", "nfev", "njev", "status", "success"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert ours.jac.shape == (2, 0)  # scipy's is (2, 0), too, with plain least squares
+    assert type(ours.x) is type(least_squares(lambda x: x - 1, torch.ones(1) if isinstance(x0, Tensor) else [1.0]).x)
+
+
+def test_nothing_to_fit_in_a_batch_is_a_cost_for_each_problem() -> None:
+    y = torch.arange(6.0, dtype=F64).reshape(3, 2).requires_grad_()
+    solution = least_squares(lambda x, y: 1.0 * y, torch.empty(0, dtype=F64), args=(y,), in_dims=(None, 0))
+    torch.testing.assert_close(solution.cost, y.square().sum(-1) / 2)
+    assert solution.success.tolist() == [True] * 3
+    assert solution.x.shape == (3, 0)
+    solution.cost.sum().backward()
+    torch.testing.assert_close(y.grad, y.detach())
 
 
 @pytest.mark.parametrize("x_scale", [1.0, [0.5], np.array([0.5]), "jac", "more", "marquardt", "levenberg", None])

@@ -37,7 +37,7 @@ BATCH = pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"
 
 
 @BATCH
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, StopIteration, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 @pytest.mark.parametrize("steps", [0, 2], ids=["first step", "later"])
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
@@ -123,6 +123,14 @@ def test_a_jacobian_that_is_not_finite_leaves_scale_and_damping_alone(damping, s
     for _ in range(2):
         assert fit.step(True) == other.step(True)
     assert torch.equal(fit.flat(), other.flat())
+
+
+def test_a_parameter_that_is_not_finite_stops_the_step(device):
+    theta = torch.tensor([float("nan"), 1.0], dtype=F64, device=device, requires_grad=True)
+    opt = LevenbergMarquardt([theta])
+    opt.step(lambda: theta[0] * theta[1] - torch.ones(3, dtype=F64, device=device))
+    assert opt.status is Status.NOT_FINITE
+    assert torch.equal(theta[1:], torch.ones_like(theta[1:]))
 
 
 def test_a_jacobian_that_is_not_finite_stops_the_step(device):

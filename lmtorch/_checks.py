@@ -1,0 +1,99 @@
+"""What an option may be: every check names the option, says what came and what is needed."""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+from ._errors import InputError, InputTypeError
+
+
+def number(value: Any, name: str, needs: str = "must be a number") -> float:
+    """A real number; an array or tensor of no dimensions is one, too.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        single = not isinstance(value, str | bytes | bool) and getattr(value, "ndim", None) in (None, 0)
+        found = float(value) if single else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = None
+    if found is None:
+        raise InputError(f"{name}={value!r} {needs}.")
+    return found
+
+
+def positive(value: Any, name: str, otherwise: str = "") -> float:
+    """A positive number in the units of the residuals.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = number(value, name, f"must be a positive number{otherwise}")
+    if not (math.isfinite(found) and found > 0):
+        raise InputError(f"{name}={value!r} must be positive and finite: it is in the units of the residuals.")
+    return found
+
+
+def tolerance(value: Any, name: str) -> float | None:
+    """Zero or positive, or None for the default.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if value is None:
+        return None
+    found = number(value, name, "is no number")
+    if not found >= 0:
+        raise InputError(f"{name}={value!r} must be zero or positive.")
+    return found
+
+
+def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
+    """A whole number that may be written as a float.
+
+    Raises:
+        InputError: it is none, or less than `least`.
+    """
+    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number, at least {least}{otherwise}.")
+    return int(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """Yes or no, of Python or NumPy; 1 and 0 are taken for it.
+
+    Raises:
+        InputTypeError: something else.
+    """
+    if type(value).__name__ in ("bool", "bool_") or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise InputTypeError(f"{name}={value!r} must be True or False.")
+
+
+def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:
+    """One of a few names or numbers.
+
+    Raises:
+        InputError: none of them.
+    """
+    names = tuple(known)
+    if getattr(value, "ndim", None) not in (None, 0) or not any(value == one for one in names):
+        raise InputError(f"{name}={value!r} is not known. Use one of {', '.join(map(repr, names))}.{hint}")
+
+
+def member(value: Any, name: str, known: Iterable[str], verb: str, *, function: bool = False) -> None:
+    """A name, an object with a method, or (where it may be one) a function.
+
+    Raises:
+        InputError: nothing of the kind.
+    """
+    if isinstance(value, str):
+        choice(value, name, known)
+    elif isinstance(value, type):
+        raise InputError(f"{name}={value!r} is a class: give an instance, {value.__name__}().")
+    elif not (hasattr(value, verb) or (function and callable(value))):
+        either = "no name, no function" if function else "no name"
+        raise InputError(f"{name}={value!r} is {either} and has no method {verb!r}.")
