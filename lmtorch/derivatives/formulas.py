@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from .._modes import FunctionMode
 from .taylor import name_of
 
 WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
@@ -117,7 +117,7 @@ if hasattr(functional, "linear_cross_entropy"):  # from torch 2.12 or 2.13 on
     PLAINLY[functional.linear_cross_entropy] = _whole_cross_entropy
 
 
-class Plainly(TorchFunctionMode):
+class Plainly(FunctionMode):
     """Evaluates a function in operators whose derivatives are right at all orders."""
 
     def __torch_function__(
@@ -132,7 +132,7 @@ def frozen(name: str) -> str:
     return f"torch's forward formula of {name!r} is not differentiable itself"
 
 
-class Constants(TorchFunctionMode):
+class Constants(FunctionMode):
     """Lets no tangent through where reverse mode would not let a gradient through, and looks for wrong formulas.
 
     Args:

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from .._autodiff import history
+from .._modes import FunctionMode
 from .jets import Jet, NoRuleError, Pairing, Setting, watched
 from .rules import CONSTANT, RULES
 
@@ -69,7 +69,7 @@ def expand(
     return Jet(jet.value, first, second.expand(pairs, *shape))
 
 
-class _Expansion(TorchFunctionMode):
+class _Expansion(FunctionMode):
     """Carries the derivatives of everything that is computed from the tensors that it has shown."""
 
     def __init__(self, setting: Setting) -> None:

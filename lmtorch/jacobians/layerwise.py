@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights, ranges
+from .._modes import FunctionMode
 from .._outer import Outer
 from ..residuals.base import Part
 from .base import Block, Workspace, disagrees
@@ -117,7 +117,7 @@ class _Layer(NamedTuple):
     output: Tensor  # (s, ..., out)
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(FunctionMode):
     """Keeps inputs and outputs of the linear layers whose weight or bias is a parameter, and what acts elsewhere."""
 
     def __init__(self, twins: Params) -> None:

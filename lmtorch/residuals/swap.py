@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
+
+from .._modes import FunctionMode
 
 
 class Swap(Protocol):
@@ -141,7 +142,7 @@ def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> A
     return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)
 
 
-class _Replace(TorchFunctionMode):
+class _Replace(FunctionMode):
     """Replaces tensors by identity among the arguments of torch functions, also inside lists and dicts."""
 
     def __init__(self, twins: dict[int, Tensor]) -> None:

@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .._errors import InputError, from_within
+from .._modes import DispatchMode, FunctionMode
 
 DIFFERENCES = (torch.ops.aten.sub.Tensor, torch.ops.aten.rsub.Tensor)
 # they write to running statistics without a word of it in their schema (torch 2.13)
 STATISTICS = ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
 
 
-class Touched(TorchDispatchMode):
+class Touched(DispatchMode):
     """Looks at every operator.
 
     Attributes:
@@ -28,7 +27,7 @@ class Touched(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        start: Callable[[TorchDispatchMode], None] = TorchDispatchMode.__init__  # torch 2.13 has no types for it
+        start: Callable[[DispatchMode], None] = DispatchMode.__init__  # torch 2.13 has no types for it
         start(self)
         self.bytes = 0
         self.precision: torch.dtype | None = None
@@ -67,7 +66,7 @@ class Touched(TorchDispatchMode):
                 tensor.copy_(value)
 
 
-class Habits(TorchFunctionMode):
+class Habits(FunctionMode):
     """Looks at what other optimizers' closures do.
 
     Attributes:
