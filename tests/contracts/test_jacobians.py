@@ -266,6 +266,7 @@ def peak_of_a_step(samples: int, jacobian: str) -> int:
     return meter.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jacobian", ["auto", "per_sample"])
 def test_the_peak_memory_of_streamed_rows_does_not_grow_with_the_samples(jacobian: str) -> None:
     small, large = 8_000, 64_000
