@@ -1,8 +1,7 @@
 # make demo    install into .venv, fit a data set, train a network, write pictures
 # make test    the same environment, then every check
 # make fuzz    the laws on examples drawn anew, twenty times as many
-# make test-versions TORCH="2.11.0 2.15.0"
-# make         ... runs all tests on each of these versions of torch, in an environment for each
+# make test-versions TORCH="2.11.0 2.15.0"   all tests on each of these versions of torch
 # make format  let ruff format and fix what it can
 # make bench   the benchmarks beside their rivals
 # make clean   back to a fresh clone
