@@ -225,6 +225,7 @@ curves = st.tuples(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(curves)
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_a_success_is_never_said_of_numbers_that_are_not_finite_or_of_a_worse_point(drawn: Any) -> None:
