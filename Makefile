@@ -1,5 +1,7 @@
 # make demo    install into .venv, fit a data set, train a network, write pictures
 # make test    the same environment, then every check
+# make fuzz    the laws on examples drawn anew, twenty times as many
+# make test-versions TORCH="2.11.0 2.15.0"   all tests on each of these versions of torch
 # make format  let ruff format and fix what it can
 # make random-calls    ten thousand random calls of every face; hours (CALLS=1000 for fewer)
 # make bench   the benchmarks beside their rivals
@@ -19,9 +21,15 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_RIVALS := $(VENV)/.installed-benchmarks
-CHECKS := format lint types tests
+CHECKS := format lint types tests slow
+# One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
+PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help demo test format random-calls bench clean $(CHECKS:%=check-%)
+# the oldest version that is supported and the newest
+TORCH ?= 2.11.0 2.15.0
+
+.PHONY: help demo test fuzz test-versions format random-calls bench clean $(CHECKS:%=check-%)
 
 help:
 	@sed -n '/^# make/s/^# /  /p' Makefile
@@ -48,10 +56,30 @@ check-lint: $(INSTALLED)
 check-types: $(INSTALLED)
 	@$(RUN) -m mypy
 
-# One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
 check-tests: $(INSTALLED)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(RUN) -m pytest --numprocesses=$(WORKERS) --dist=worksteal --durations=10 \
-		--cov --cov-report=term-missing:skip-covered
+	@$(ALONE) $(RUN) $(PYTEST) -m "not slow" --durations=10 --cov --cov-report=term-missing:skip-covered
+
+# without coverage, which would double the time of some
+check-slow: $(INSTALLED)
+	@$(ALONE) $(RUN) $(PYTEST) -m slow --durations=0
+
+fuzz: $(INSTALLED)
+	@$(ALONE) $(RUN) $(PYTEST) -m hypothesis --hypothesis-profile=fuzz
+
+# A version of torch brings what it needs; all else is as in constraints.txt.
+test-versions:
+	@failed=; \
+	for version in $(TORCH); do \
+		there=$(VENV)-torch/$$version; \
+		echo "== torch $$version in $$there"; \
+		{ $(PYTHON) -m venv $$there \
+			&& grep -v -e '^torch==' -e '^setuptools==' constraints.txt > $$there/constraints.txt \
+			&& $$there/bin/python -m pip --disable-pip-version-check install --quiet \
+				--constraint $$there/constraints.txt "torch==$$version" --editable '.[dev]' \
+			&& $(ALONE) $$there/bin/python $(PYTEST); } || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test-versions: FAILED on torch:$$failed"; exit 1; fi; \
+	echo "make test-versions: all tests passed on torch $(TORCH)"
 
 format: $(INSTALLED)
 	@$(RUN) -m ruff check --fix . ; $(RUN) -m ruff format .
@@ -65,7 +93,7 @@ bench: $(INSTALLED_RIVALS)
 	@MPLBACKEND=Agg $(RUN) -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist output .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-torch build dist output .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

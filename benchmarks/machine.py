@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("lmtorch", "torch", "numpy", "scipy", "torch-levenberg-marquardt", "pypose")
+import lmtorch
+
+PACKAGES = ("torch", "numpy", "scipy", "torch-levenberg-marquardt", "pypose")
 
 
 def description() -> str:
@@ -17,7 +19,7 @@ def description() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    versions = []
+    versions = [f"lmtorch {lmtorch.__version__}"]
     for package in PACKAGES:
         try:
             versions.append(f"{package} {version(package)}")

@@ -3,8 +3,6 @@
 `LevenbergMarquardt` is a `torch.optim.Optimizer` whose closure returns residuals instead of a loss.
 """
 
-from importlib.metadata import version
-
 from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
 from ._errors import NotConvergedError as NotConvergedError
@@ -39,4 +37,4 @@ from .fitting.result import CurveFit as CurveFit
 from .functional.solution import Solution as Solution
 from .functional.watch import Iterate as Iterate
 
-__version__ = version("lmtorch")
+__version__ = "0.1.0.dev0"

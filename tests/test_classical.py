@@ -35,6 +35,8 @@ BEYOND = {
     ("2-point", "watson_9"): "the derivatives have 8 digits",
     ("2-point", "watson_12"): "the derivatives have 8 digits",
 }
+# steps that are needed where the way is long; run apart
+LONG = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
 FEW = ("rosenbrock", "kowalik_osborne", "box_3d", "freudenstein_roth", "beale")
 IDENTIFIABLE = 1e-9  # share of J's largest singular value, columns scaled, above which a direction is determined
 
@@ -106,16 +108,16 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, *choice.items())))
-@pytest.mark.parametrize("name", CLASSICAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CLASSICAL]
+)
 def test_every_choice_finds_a_known_minimum(choice: dict[str, Any], name: str) -> None:
     problem = CLASSICAL[name]
     ((what, value),) = choice.items()
     # the default tolerance, 1e-10 of the cost in a step, is not 1e-9 of the cost where convergence is linear
     tolerances = {"ftol": 1e-14, "xtol": 1e-14}
     # singular zeros are approached by a constant factor for ever: the cost is known long before
-    slow = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
-    steps = slow.get(name, 250)
-    _, cost, status = run(problem, steps, **choice, **tolerances)
+    _, cost, status = run(problem, LONG.get(name, 250), **choice, **tolerances)
     if (value, name) in BEYOND and what != "damping":
         assert not (status.converged and cost > 1.01 * problem.minimum_cost), what
         return

@@ -12,9 +12,6 @@ from .nist import DIRECTORY, PROBLEMS, NistProblem, log_relative_error
 from .problems import CLASSICAL, ClassicalProblem
 from .references import scipy_solution
 
-# torch.func decomposes some forward-mode derivatives with torch.jit.script, which torch itself deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
-
 nist_problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 classical_problems = pytest.mark.parametrize("problem", CLASSICAL.values(), ids=CLASSICAL)
 

@@ -80,5 +80,5 @@ def _pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise InputError('plot() needs matplotlib: pip install "lmtorch[plot]".') from error
+        raise InputError("plot() needs matplotlib: pip install matplotlib.") from error
     return plt

@@ -130,7 +130,7 @@ def bar_of(total: int | None, unit: str) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise InputError('progress=True needs tqdm: pip install "lmtorch[progress]".') from error
+        raise InputError("progress=True needs tqdm: pip install tqdm.") from error
     return tqdm(total=total, unit=unit)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
@@ -104,7 +104,6 @@ def sources(model: Model, chunk: int | None) -> dict[str, JacobianSource]:
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
 def test_every_source_gives_the_same_matrix(
     widths: tuple[int, ...], samples: int, chunk: int | None, dtype: torch.dtype, seed: int
 ) -> None:
@@ -130,7 +129,6 @@ def test_every_source_gives_the_same_matrix(
     seed=st.integers(0, 2**16),
     method=st.sampled_from(["2-point", "3-point"]),
 )
-@settings(max_examples=15, deadline=None, derandomize=True)
 def test_differences_come_as_near_as_their_order_allows(
     widths: tuple[int, ...], samples: int, seed: int, method: str
 ) -> None:
@@ -268,6 +266,7 @@ def peak_of_a_step(samples: int, jacobian: str) -> int:
     return meter.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jacobian", ["auto", "per_sample"])
 def test_the_peak_memory_of_streamed_rows_does_not_grow_with_the_samples(jacobian: str) -> None:
     small, large = 8_000, 64_000

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -159,7 +159,6 @@ def test_the_length_at_zero_damping_has_the_one_sided_derivative(solver: Solver,
     penalized=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
 def test_all_solvers_take_the_same_step(m: int, n: int, decades: float, penalized: bool, seed: int) -> None:
     system = System((m, n), penalized=penalized, condition=10**decades, seed=seed)
     steps = [s.factor(system.linearization(s), system.scale).step(system.damping) for s in SOLVERS]

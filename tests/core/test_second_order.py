@@ -313,6 +313,7 @@ def poisson(seed: int, acceleration: bool) -> float:
     return opt.report.loss_after
 
 
+@pytest.mark.slow
 def test_a_differential_equation_is_solved_a_hundred_times_more_closely() -> None:
     # 700, 2000 and 300,000 times (and 170 and 240 for other seeds): the middle one, for paths part by rounding
     gains = [poisson(seed, False) / poisson(seed, True) for seed in (0, 2, 3)]

@@ -1,7 +1,6 @@
 """What a mode does not know is never dropped: "auto" takes the next, and a mode asked for by name says so."""
 
 import re
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -71,12 +70,9 @@ def func_inside(x: Tensor) -> Tensor:
     return torch.func.vmap(torch.func.grad(lambda s: NET(s).square().sum()))(x)
 
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated, and in use
-
-    @torch.jit.script
-    def scripted(x: Tensor) -> Tensor:
-        return torch.sin(x) * x[:, :1] ** 3
+@torch.jit.script
+def scripted(x: Tensor) -> Tensor:
+    return torch.sin(x) * x[:, :1] ** 3
 
 
 def or_refused(result: Callable[[], Tensor], *modes: str) -> Tensor | None:

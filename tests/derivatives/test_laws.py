@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +15,6 @@ import lmtorch
 from .setting import F64, FIRST, SECOND, built, close, mlp, points
 
 drawn = given(d=st.integers(1, 5), b=st.integers(1, 4), seed=st.integers(0, 2**16), mode=st.sampled_from(SECOND))
-few = settings(max_examples=25, deadline=None)  # the first evaluation imports
 
 
 def field(d: int, k: int, seed: int) -> Callable[[Tensor], Tensor]:
@@ -30,7 +29,6 @@ def scalar(d: int, seed: int) -> Callable[[Tensor], Tensor]:
     return lambda x: g(x)[..., 0]
 
 
-@few
 @drawn
 def test_the_laplacian_is_the_sum_of_the_diagonal_and_the_trace(d: int, b: int, seed: int, mode: str) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
@@ -41,7 +39,6 @@ def test_the_laplacian_is_the_sum_of_the_diagonal_and_the_trace(d: int, b: int, 
     close(H, H.mT)
 
 
-@few
 @drawn
 def test_the_divergence_of_a_gradient_is_the_laplacian(d: int, b: int, seed: int, mode: str) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
@@ -49,7 +46,6 @@ def test_the_divergence_of_a_gradient_is_the_laplacian(d: int, b: int, seed: int
     close(found.detach(), lmtorch.laplacian(f, x, mode=mode).detach())
 
 
-@few
 @given(d=st.integers(2, 3), b=st.integers(1, 4), seed=st.integers(0, 2**16))
 def test_a_gradient_has_no_curl_and_a_curl_no_divergence(d: int, b: int, seed: int) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
@@ -61,7 +57,6 @@ def test_a_gradient_has_no_curl_and_a_curl_no_divergence(d: int, b: int, seed: i
         close(divergence.detach(), torch.zeros_like(divergence), roundings=4096)
 
 
-@few
 @drawn
 def test_jvp_and_vjp_are_adjoint(d: int, b: int, seed: int, mode: str) -> None:
     f, x = field(d, 3, seed), points(b, d, seed=seed)
@@ -73,7 +68,6 @@ def test_jvp_and_vjp_are_adjoint(d: int, b: int, seed: int, mode: str) -> None:
     close(back, (J.mT @ w[..., None])[..., 0])
 
 
-@few
 @drawn
 def test_hvp_and_the_directional_derivative_are_products_with_the_hessian(d: int, b: int, seed: int, mode: str) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
@@ -84,7 +78,6 @@ def test_hvp_and_the_directional_derivative_are_products_with_the_hessian(d: int
     close(lmtorch.second_directional_derivative(f, x, v, w, mode=mode).detach(), (product * w).sum(-1))
 
 
-@few
 @drawn
 def test_the_laplacian_is_the_same_in_rotated_coordinates(d: int, b: int, seed: int, mode: str) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
@@ -94,7 +87,6 @@ def test_the_laplacian_is_the_same_in_rotated_coordinates(d: int, b: int, seed: 
     close(found.detach(), lmtorch.laplacian(f, x, mode=mode).detach())
 
 
-@few
 @drawn
 def test_a_batch_is_its_samples_one_by_one(d: int, b: int, seed: int, mode: str) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
@@ -105,7 +97,6 @@ def test_a_batch_is_its_samples_one_by_one(d: int, b: int, seed: int, mode: str)
         close(whole, operator(f, x[None], batch_dims=2, mode=mode).detach()[0])
 
 
-@few
 @drawn
 def test_derivatives_are_linear_in_the_function(d: int, b: int, seed: int, mode: str) -> None:
     f, g, x = field(d, 2, seed), field(d, 2, seed + 1), points(b, d, seed=seed)

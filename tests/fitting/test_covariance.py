@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import OptimizeWarning
@@ -14,7 +14,6 @@ from lmtorch import curve_fit
 
 from .setting import INF, UNDETERMINED, T, decay, design, line, noise, noisy, scipys, solved
 
-LAWS = settings(derandomize=True, deadline=None, max_examples=30)
 SMALL = st.integers(-8, 8).map(float)
 
 
@@ -22,7 +21,6 @@ def cubic(x: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     return ((a * x + b) * x + c) * x + d
 
 
-@LAWS
 @given(
     x=arrays(float, 9, elements=SMALL, unique=True),
     y=arrays(float, 9, elements=SMALL),
@@ -55,7 +53,6 @@ def test_stderr_and_correlation_are_made_of_it() -> None:
     np.testing.assert_allclose(fit.correlation, fit.pcov / np.outer(fit.stderr, fit.stderr), rtol=1e-14)
 
 
-@settings(LAWS, max_examples=10)
 @given(factor=st.floats(1e-3, 1e3))
 def test_absolute_errors_scale_with_sigma_and_relative_ones_do_not(factor: float) -> None:
     y, sigma = noisy(), 0.05 + 0.01 * T

@@ -59,6 +59,7 @@ def test_exponential_growth_from_the_default_start() -> None:
     np.testing.assert_allclose(fit.popt, near.popt, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_is_as_honest_as_single_fits() -> None:
     rng = np.random.default_rng(0)
     k = 10 ** rng.uniform(-1.7, 0, (20, 1))

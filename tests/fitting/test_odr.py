@@ -157,6 +157,7 @@ def test_absolute_errors_need_no_scaling() -> None:
     np.testing.assert_allclose(scaled.pcov, absolute.pcov * scaled.redchi, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_errors_of_the_parameters_are_as_wide_as_their_scatter() -> None:
     found, errors = [], []
     for seed in range(200):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtorch import CurveFit, curve_fit
@@ -219,7 +219,6 @@ def test_a_value_is_written_to_the_digits_that_its_error_leaves(value: float, er
     assert with_error(value, error) == text
 
 
-@settings(derandomize=True, deadline=None)
 @given(value=st.floats(-1e6, 1e6), exponent=st.floats(-7, 0.9))
 def test_what_is_written_is_within_half_a_unit_of_the_error(value: float, exponent: float) -> None:
     error = 10**exponent

@@ -381,6 +381,7 @@ def test_x_and_y_may_differ_in_dtype(of_x: Any, of_y: Any) -> None:
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_both_in_single_precision_is_as_good_as_the_data() -> None:
     # gh-7117
     def hyperbola(x: Any, s_1: Any, s_2: Any, o_x: Any, o_y: Any, c: Any) -> Any:

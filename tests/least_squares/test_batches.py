@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds
 from torch import Tensor
@@ -372,7 +372,6 @@ def test_more_parameters_than_the_small_ones_go_in_batches_too() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 5), st.integers(0, 2**31))
-@settings(max_examples=25, derandomize=True, deadline=None)
 def test_linear_problems_have_the_solutions_of_lstsq(count: int, n: int, more: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     A = torch.randn(count, n + more, n, dtype=F64, generator=generator)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -99,7 +99,6 @@ def linear(n: int, m: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @given(boxed)
-@settings(max_examples=60, derandomize=True, deadline=None)
 @pytest.mark.parametrize("jac", [None, "2-point", "3-point"])
 def test_a_linear_problem_in_a_box_has_the_minimum_of_bounded_linear_least_squares(jac: Any, drawn: Any) -> None:
     A, b, lower, upper, start = linear(*drawn)
@@ -119,7 +118,6 @@ def test_a_linear_problem_in_a_box_has_the_minimum_of_bounded_linear_least_squar
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=100, derandomize=True, deadline=None)
 @pytest.mark.parametrize("jac", ["2-point", "3-point"])
 @pytest.mark.parametrize("diff_step", [None, 0.1, -1e3])
 def test_finite_differences_stay_inside_a_box_narrower_than_their_step(jac: str, diff_step: Any, seed: int) -> None:

@@ -30,6 +30,7 @@ def at(cost: float, known: float) -> bool:
     return abs(cost - known) <= 1e-6 * known + 1e-12
 
 
+@pytest.mark.slow
 def test_defaults_find_the_classical_minima_from_near_and_far_and_never_claim_another_place() -> None:
     lowest, false = 0, []
     for name in FITS:

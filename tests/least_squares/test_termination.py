@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -225,8 +225,8 @@ curves = st.tuples(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(curves)
-@settings(max_examples=25, derandomize=True, deadline=None)
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_a_success_is_never_said_of_numbers_that_are_not_finite_or_of_a_worse_point(drawn: Any) -> None:
     a, b, c, unit, seed = drawn

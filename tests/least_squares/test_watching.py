@@ -203,7 +203,7 @@ def test_a_bar_counts_the_problems_of_all_blocks(capsys: pytest.CaptureFixture[s
 
 def test_a_bar_without_tqdm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(InputError, match=r"pip install \"lmtorch\[progress\]\""):
+    with pytest.raises(InputError, match="pip install tqdm"):
         least_squares(rosenbrock, START, progress=True)
 
 

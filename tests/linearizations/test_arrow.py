@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -38,7 +38,6 @@ def drawn(m: int, n: int, k: int, seed: int, exact: bool) -> tuple[Arrow, Tensor
 
 
 @sizes
-@settings(max_examples=50, deadline=None, derandomize=True)
 def test_it_answers_as_the_matrix_does(m: int, n: int, k: int, seed: int, exact: bool) -> None:
     arrow, matrix, vector, step, _ = drawn(m, n, k, seed, exact)
     torch.testing.assert_close(arrow.gradient, matrix.mT @ vector)
@@ -47,7 +46,6 @@ def test_it_answers_as_the_matrix_does(m: int, n: int, k: int, seed: int, exact:
 
 
 @sizes
-@settings(max_examples=50, deadline=None, derandomize=True)
 def test_the_solver_solves_the_damped_normal_equations(m: int, n: int, k: int, seed: int, exact: bool) -> None:
     arrow, matrix, vector, scale, damping = drawn(m, n, k, seed, exact)
     normal = matrix.mT @ matrix + damping * (scale**2).diag()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -29,7 +29,6 @@ def block(p: int, q: int, k: int, samples: int, seed: int = 0, start: int = 0) -
 @given(
     p=st.integers(1, 30), q=st.integers(1, 30), k=st.integers(1, 3), samples=st.integers(1, 9), seed=st.integers(0, 99)
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
 def test_the_sum_is_the_product_of_the_rows(p: int, q: int, k: int, samples: int, seed: int) -> None:
     outer = block(p, q, k, samples, seed)
     rows = written_out(outer)

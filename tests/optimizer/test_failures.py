@@ -253,8 +253,8 @@ def test_shapes_may_change_between_steps(device):
     torch.testing.assert_close(theta.detach(), torch.full_like(theta, 1.5))
 
 
-def test_batch_tensors_that_disagree_in_length_are_refused(device):
-    fit = Fit(device)
+def test_batch_tensors_that_disagree_in_length_are_refused():
+    fit = Fit("cpu")
     before = fit.flat()
     with pytest.raises(InputError, match=r"disagree.*\[40, 39\]"):
         fit.opt.step(fit.closure, fit.x, fit.y[:39])
@@ -271,8 +271,8 @@ def test_a_closure_that_averages_over_the_samples_is_refused(device):
         fit.opt.step(lambda x, y: (fit.model(x) - y).square().mean(), fit.x, fit.y)
 
 
-def test_something_that_cannot_be_called_is_refused(device):
-    fit = Fit(device)
+def test_something_that_cannot_be_called_is_refused():
+    fit = Fit("cpu")
     with pytest.raises(InputError, match="closure"):
         fit.opt.step(fit.model(fit.x) - fit.y)
 

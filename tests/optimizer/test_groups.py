@@ -199,10 +199,10 @@ BAD = {
 
 @pytest.mark.parametrize(("options", "says"), BAD.values(), ids=BAD)
 @pytest.mark.parametrize("later", [False, True], ids=["at first", "added"])
-def test_options_that_cannot_serve_are_refused(options, says, later, device):
-    theta = torch.zeros(2, device=device, requires_grad=True)
+def test_options_that_cannot_serve_are_refused(options, says, later):
+    theta = torch.zeros(2, requires_grad=True)
     if later:
-        opt = LevenbergMarquardt([torch.ones(1, device=device, requires_grad=True)])
+        opt = LevenbergMarquardt([torch.ones(1, requires_grad=True)])
         with pytest.raises(InputError, match=says):
             opt.add_param_group({"params": [theta], **options})
         assert len(opt.param_groups) == 1

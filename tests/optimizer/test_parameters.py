@@ -87,10 +87,10 @@ def test_parameters_may_be_frozen_and_freed_between_steps(device):
     assert not torch.equal(held, model[0].weight)
 
 
-def test_all_parameters_frozen_is_an_error(device):
-    model = network(device).requires_grad_(False)
+def test_all_parameters_frozen_is_an_error():
+    model = network("cpu").requires_grad_(False)
     with pytest.raises(InputError, match="frozen"):
-        LevenbergMarquardt(model).step(lambda: model(torch.ones(3, 1, dtype=F64, device=device)))
+        LevenbergMarquardt(model).step(lambda: model(torch.ones(3, 1, dtype=F64)))
 
 
 @pytest.mark.parametrize("by", ["module", "parameters"])

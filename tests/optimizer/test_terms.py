@@ -109,7 +109,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "streamed" else name for name in OPTIONS]
+)
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 def test_terms_take_the_step_of_one_closure_over_everything(name, width):
     options = OPTIONS[name]
