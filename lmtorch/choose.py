@@ -194,9 +194,14 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
     )
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
-    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
+    # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
+    frugal = _black_box(options.jacobian) and options.polish is None
+    polish = options.polish if options.polish is not None else POLISH if small and undamped and not frugal else 0
     certify = n <= options.certified and share is None
-    method = Method(solver, damping, scaling, tolerances, polish, certify, PATIENCE if certify else 0.0, slopes=slopes)
+    patience = PATIENCE if certify else 0.0
+    method = Method(
+        solver, damping, scaling, tolerances, polish, certify, patience, slopes=slopes, frugal=frugal and undamped
+    )
 
     reasons.append(("certificate", *_why_certify(options, certify, small)))
     derivations = []
@@ -243,6 +248,11 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
         for name, damping, scaling, restart in ways
     ]
     return (*others, Alternative("more patience, from where the best had ended", replace(method, patience=0.0), True))
+
+
+def _black_box(jacobian: Any) -> bool:
+    """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
+    return _differences(jacobian) in DIFFERENCES or isinstance(jacobian, Given)
 
 
 def _differences(jacobian: Any) -> str:

@@ -73,7 +73,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
 
     eps = problem.eps(x)
     along = (vectors.mT @ slope[..., None])[..., 0]
-    error = _column_error(method, model, wide)
+    error = _column_error(problem, method, model, wide)
     unclear = ROUNDINGS * eps * _carried(model, wide) + length * (ROUNDINGS * method.slopes + error / units)
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
@@ -111,9 +111,11 @@ def _carried(model: Linearization, x: Tensor) -> Tensor:
     return length + torch.linalg.vector_norm(model.column_norms * x, dim=-1, keepdim=True)
 
 
-def _column_error(method: Method, model: Linearization, x: Tensor) -> Tensor:
+def _column_error(problem: Problem, method: Method, model: Linearization, x: Tensor) -> Tensor:
     """Size of the error of a column by finite differences, (..., n): a column that ought to vanish is nothing else."""
-    return ROUNDINGS * method.slopes * _carried(model, x) / x.abs().clamp(min=1)
+    if not method.slopes:
+        return torch.zeros_like(x)
+    return ROUNDINGS * method.slopes * _carried(model, x) / problem.sizes(x)
 
 
 def _curvature(

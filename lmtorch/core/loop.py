@@ -23,7 +23,7 @@ from .method import Method
 from .polish import polish
 from .problem import Problem
 from .state import Begun, State, Trial, Tried
-from .termination import Status, after_trial, at_point, rounding, step_lengths
+from .termination import Status, after_trial, at_point, not_worth_a_trial, rounding, step_lengths
 from .working_set import WorkingSet
 
 WINDOW = 32  # trials after which the gain is looked at
@@ -150,6 +150,12 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
 
     status = at_point(linearization, method.tolerances)
+    if method.frugal and last is not None:
+        promised = predicted_decrease(linearization, factor.step(torch.zeros_like(linearization.cost)))
+        enough = not_worth_a_trial(
+            method.tolerances, linearization.cost, promised.to(last.cost.dtype), 1 - linearization.cost / last.cost
+        )
+        status = torch.where((status == Status.RUNNING) & enough, Status.COST, status)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:
         status = torch.where((state.status == Status.RUNNING) & ~refused, status, state.status)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Function, Params
@@ -28,6 +29,8 @@ class Part:
     random: bool = False  # the function draws random numbers
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
+    sizes: Tensor | None = None  # (..., n), of the parameters, of which differences take a share; None: not known
+    precision: torch.dtype | None = None  # in which the rows are computed, where theirs does not show it
 
 
 class Residual(Protocol):
