@@ -188,11 +188,12 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
     slopes = _slopes(options.jacobian, precision)
+    known = tolerance
     if _differences(options.jacobian) == "2-point":
-        tolerance = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
-    tolerances = Tolerances(
-        *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
-    )
+        known = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
+    defaults = (tolerance, known, known)  # the cost falls with the square of what the derivatives promise
+    asked = (options.ftol, options.xtol, options.gtol)
+    tolerances = Tolerances(*(other if given is None else given for given, other in zip(asked, defaults, strict=True)))
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
     frugal = _black_box(options.jacobian) and options.polish is None

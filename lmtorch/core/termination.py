@@ -108,6 +108,18 @@ def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
     return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
 
 
+def carried(linearization: Linearization, x: Tensor) -> Tensor:
+    """‖r‖ + ‖J∘x‖, (...,): of ε of that size is what rounding x and r costs an entry of the scaled gradient."""
+    length = (2 * linearization.cost).sqrt().to(x.dtype)
+    return length + torch.linalg.vector_norm(linearization.column_norms * x, dim=-1)
+
+
+def mistaken(linearization: Linearization, x: Tensor, slopes: float) -> Tensor:
+    """What a step promises that follows nothing but the error of the derivatives, (...,): ½ Σ (error of vₖᵀg)²."""
+    along = slopes * carried(linearization, x).to(linearization.cost.dtype)
+    return x.shape[-1] * along.square() / 2
+
+
 def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tensor:
     """The longest of a step's entries, each beside its parameter, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
 

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from .._masks import seen
+from .._masks import seen, select
 from ..residuals.base import Part
 from .base import Workspace
 
 DROWNED = 100  # roundings: residuals that change by less say nothing of the derivative
 AGREE = 1e-3  # relative difference of two slopes up to which the longer step is short enough
-TRIALS = 6  # of other sizes, each by ε^¼
+TRIALS = 6  # of other sizes, by ε^¼ or more each
 KINK = 1e-3  # of a difference, by which two halves of it may differ before it looks like noise
 
 
@@ -36,6 +36,7 @@ class Column(NamedTuple):
     """A column of J, and what its difference says of the step."""
 
     slope: Tensor  # (..., m)
+    change: Tensor  # (...,), of the residuals by the step, ‖r(x + h) − r(x)‖
     size: Tensor  # (...,), of the parameter
     rough: Tensor  # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
 
@@ -104,7 +105,7 @@ class FiniteDifference:
             function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
             return function, exact[..., None].to(residual.dtype)
 
-        def two_points(step: Tensor) -> tuple[Tensor, Tensor]:
+        def two_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             # away from a wall, and where both are nearer than the step, as far as the farther one
             ahead = torch.where(step > 0, above, below)
             behind = torch.where(step > 0, below, above)
@@ -113,9 +114,10 @@ class FiniteDifference:
             step = torch.where(turned, -step, step).clamp(min=-room, max=room)
             f, h = at(step)
             still = ((f == residual) & (h != 0)).double().mean(-1)
-            return torch.where(h == 0, 0.0, (f - residual) / h), still > 1 / 2
+            change = torch.linalg.vector_norm(f - residual, dim=-1)
+            return torch.where(h == 0, 0.0, (f - residual) / h), change, still > 1 / 2
 
-        def three_points(step: Tensor) -> tuple[Tensor, Tensor]:
+        def three_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             size = step.abs()
             central = (size <= below) & (size <= above)
             outward = torch.where(above >= below, 1.0, -1.0).to(value)  # one-sided: to the wider side
@@ -127,23 +129,25 @@ class FiniteDifference:
             plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
             bend = torch.linalg.vector_norm(first - 2 * residual + second, dim=-1)
             rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
-            return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)), rough
+            change = torch.linalg.vector_norm(first - residual, dim=-1)
+            return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)), change, rough
 
         eps = max(torch.finfo(kind).eps for kind in (value.dtype, residual.dtype, part.precision or value.dtype))
         share = self._share(number, eps, value)
-        differ = two_points if self.method == "2-point" else three_points
+        formula = two_points if self.method == "2-point" else three_points
 
-        def slope(size: Tensor) -> tuple[Tensor, Tensor]:
+        def differ(size: Tensor) -> Column:
             step = share * size
-            return differ(torch.where(value < 0, -step, step))
+            slope, change, rough = formula(torch.where(value < 0, -step, step))
+            return Column(slope, change, size, rough)
 
         least = torch.zeros_like(value) if part.sizes is None else part.sizes[..., number].to(value)
         unknown = least == 0
         size = torch.maximum(value.abs(), torch.where(unknown, 1.0, least))
-        found, rough = slope(size)
+        column = differ(size)
         if not (guessed or seen(unknown)):
-            return Column(found, size, rough)
-        column, judged = _judged(slope, Column(found, size, rough), residual, value, share, eps, unknown, guessed)
+            return column
+        column, judged = _judged(differ, column, residual, value, share, eps, unknown, guessed)
         # from here on: what was found where nothing was known, otherwise a share of the start
         own = unknown | judged | (value == 0)
         return column._replace(size=torch.where(own, column.size, share.sqrt() * size))
@@ -157,8 +161,8 @@ class FiniteDifference:
 
 
 def _judged(
-    slope: Callable[[Tensor], tuple[Tensor, Tensor]],
-    column: Column,
+    differ: Callable[[Tensor], Column],
+    given: Column,
     residual: Tensor,
     value: Tensor,  # (...,), of the parameter
     share: Tensor,
@@ -168,30 +172,26 @@ def _judged(
 ) -> tuple[Column, Tensor]:
     """The column with another size where its difference is out of proportion, and where that is, (...,) bool.
 
-    A change beneath the rounding of the residuals asks for a longer step, one that is as large as the residuals
-    themselves for a shorter one, unless a shorter one shows the same slope: the residuals may be what is small.
+    A change beneath the rounding of the residuals asks for a longer step, one that is nearly as large as the residuals
+    themselves for a shorter one, unless that shows the same slope: the residuals may be what is small.
     """
     length = torch.linalg.vector_norm(residual, dim=-1)
     least, most = value.abs(), share.rsqrt() * value.abs().clamp(min=1)
-    given, judged = column, torch.zeros_like(unknown)
-    drowned, loud = torch.ones_like(unknown), unknown
+    column, judged = given, torch.zeros_like(unknown)
+    drowned, loud = unknown | everywhere, unknown
     for _ in range(TRIALS):
-        change = torch.linalg.vector_norm(column.slope, dim=-1) * (share * column.size).to(residual.dtype)
-        drowned = drowned & (change < DROWNED * eps * length) & (column.size < most) & (unknown | everywhere)
-        loud = loud & (change > share.sqrt() * length) & (column.size > least) & ~drowned
-        if not bool((drowned | loud).any()):
+        drowned = drowned & (column.change < DROWNED * eps * length)
+        loud = loud & (column.change > share.sqrt() * length) & (column.size > least)
+        longer = drowned & (column.size < most)
+        if not bool((longer | loud).any()):
             break
-        size = torch.where(drowned, torch.minimum(column.size * eps**-0.25, most), column.size)
-        size = torch.where(loud, torch.maximum(column.size * eps**0.25, least), size)
-        other, _ = slope(size)
-        apart = torch.linalg.vector_norm(other - column.slope, dim=-1)
+        far = torch.maximum(column.size * eps**-0.25, (column.size * most).sqrt())  # half of the decades to go
+        size = torch.where(longer, torch.minimum(far, most), column.size)
+        other = differ(torch.where(loud, torch.maximum(column.size * eps**0.25, least), size))
+        apart = torch.linalg.vector_norm(other.slope - column.slope, dim=-1)
         alike = apart <= AGREE * torch.linalg.vector_norm(column.slope, dim=-1)
-        taken = (drowned | (loud & ~alike)) & other.isfinite().all(-1)
-        column = column._replace(
-            slope=torch.where(taken[..., None], other, column.slope), size=torch.where(taken, size, column.size)
-        )
-        judged, drowned, loud = judged | taken, drowned & taken, loud & taken
-    change = torch.linalg.vector_norm(column.slope, dim=-1) * (share * column.size).to(residual.dtype)
-    mute = drowned & (change < DROWNED * eps * length)  # a parameter without influence, to which no step is long enough
-    slope_, size = torch.where(mute[..., None], given.slope, column.slope), torch.where(mute, given.size, column.size)
-    return column._replace(slope=slope_, size=size), judged & ~mute
+        taken = (longer | (loud & ~alike)) & other.slope.isfinite().all(-1)
+        column = select(taken, other, column)
+        judged, drowned, loud = judged | taken, drowned & (taken | ~longer), loud & taken
+    mute = drowned & (column.change < DROWNED * eps * length)  # no step is long enough: it has no influence
+    return select(mute, given, column)._replace(rough=given.rough), judged & ~mute

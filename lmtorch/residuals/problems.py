@@ -73,9 +73,9 @@ class ProblemsResidual:
             return self._once(function, 0, params, lambda: function(params))
         if self.looped:
             singles = zip(*(t.unbind(0) for t in (*params, *self.shares)), strict=True)
-            numbers = self.numbers or range(len(params[0]))
+            numbers, n = self.numbers or range(len(params[0])), len(params)
             return torch.stack([
-                self._once(function, number, one[: len(params)], partial(function, one[: len(params)], *one[len(params) :]))
+                self._once(function, number, one[:n], partial(function, one[:n], *one[n:]))
                 for number, one in zip(numbers, singles, strict=True)
             ])  # fmt: skip
         return self._once(function, 0, params, lambda: vmap(function)(params, *self.shares))
