@@ -162,9 +162,7 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     status = at_point(linearization, method.tolerances)
     if method.frugal and last is not None:
         promised = predicted_decrease(linearization, factor.step(torch.zeros_like(linearization.cost)))
-        enough = not_worth_a_trial(
-            method.tolerances, linearization.cost, promised.to(last.cost.dtype), 1 - linearization.cost / last.cost
-        )
+        enough = not_worth_a_trial(method.tolerances, linearization.cost, promised.to(last.cost.dtype))
         status = torch.where((status == Status.RUNNING) & enough, Status.COST, status)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:

@@ -143,22 +143,18 @@ def at_point(linearization: Linearization, tolerances: Tolerances) -> Tensor:
     return torch.where(finite, status, Status.NOT_FINITE)
 
 
-NEARLY = 10  # times the tolerance, a gain after which the next, if it is promised to be within it, is not waited for
 NOTHING = 1e-4  # of the tolerance: a promise that is never worth an evaluation
 
 
-def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor, gained: Tensor) -> Tensor:
+def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
     """Whether the next step, undamped, is promised so little that the fit has converged without it, (...,) bool.
 
     Args:
         tolerances: in which the cost's is a share of it.
         cost: at the point, (...,).
         promised: decrease of the cost, (...,).
-        gained: share of the cost by which the last step lowered it, (...,).
     """
-    share = promised / cost
-    converging = (gained <= NEARLY * tolerances.cost) & (share <= tolerances.cost)
-    return converging | (share <= NOTHING * tolerances.cost)
+    return promised <= NOTHING * tolerances.cost * cost
 
 
 def after_trial(
