@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import derivatives, fits, gram, honesty, machine, memory, physics, step_time, time_to_loss
+from . import calls, derivatives, fits, gram, honesty, machine, memory, physics, step_time, time_to_loss
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
@@ -21,6 +21,7 @@ def main() -> None:
         "step": step_time.run,
         "memory": memory.run,
         "fits": fits.run,
+        "calls": calls.run,
         "honesty": honesty.run,
         "derivatives": derivatives.run,
         "physics": physics.run,

@@ -12,6 +12,7 @@ from ._errors import InputError
 from ._faces import face
 from .choose import Options
 from .damping.base import Damping
+from .functional.blackboxes import Counted
 from .functional.calling import Calling
 from .functional.finishing import finish
 from .functional.minimising import minimise
@@ -96,7 +97,7 @@ def least_squares(
         method: scipy's names are accepted and all mean the same loop.
         ftol: stop when the relative decrease of the cost, found and promised, is no more than that; None: never.
             Default: "auto", 1e-10, in float32 1e-6.
-        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖.
+        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences 1.5e-8.
         gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
         x_scale: typical size of each parameter, as bounds are given (in a batch it may differ between problems); "jac"
             (or "more", "marquardt", "levenberg") for a rule, or an object.
@@ -105,7 +106,8 @@ def least_squares(
             z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.robust.Barron(alpha)` as a function.
         f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
             from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
-        diff_step: relative step of finite differences, one number or one for each parameter.
+        diff_step: step of finite differences relative to the size of the parameter, one number or one for each. The
+            size is |x|, but no less than a part of the start.
         tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`, `workers`).
         tr_options: ignored.
         jac_sparsity: ignored.
@@ -121,7 +123,8 @@ def least_squares(
         solver: "auto", "svd", "qr", "cholesky", "dual" or an object.
         damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
         acceleration: geodesic acceleration of the step. Default: False.
-        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, otherwise none.
+        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems with derivatives by torch,
+            otherwise none.
         second_opinion: run again in other ways what does not end at a certified minimum, and keep the best; a number
             asks for so many starts of other sizes, too. It has no effect where you choose `solver` or `damping`.
             Default: True.
@@ -201,7 +204,8 @@ def least_squares(
         raise InputError("ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number.")
     trials = limits(max_nfev)
 
-    found = probe(lambda arrays: Calling(fun, unknowns, args, kwargs or {}, dims[1:], arrays), exact, box)
+    counted = Counted(fun)
+    found = probe(lambda arrays: Calling(counted, unknowns, args, kwargs or {}, dims[1:], arrays), exact, box)
     if not found.finite and not unknowns.batched and n_starts == 1:
         raise InputError(
             "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
@@ -235,6 +239,7 @@ def least_squares(
                 limit=options.memory_limit,
             )
     solution = finish(setup, results, outcome)
+    solution.calls = counted.calls
     solution.history = watcher.history
     solution.explained(choose.explanation(setup.plan, setup.ladders))
     if verbose:

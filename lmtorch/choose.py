@@ -181,15 +181,21 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
     slopes = _slopes(options.jacobian, precision)
+    known = tolerance
     if _differences(options.jacobian) == "2-point":
-        tolerance = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
-    tolerances = Tolerances(
-        *(tolerance if given is None else given for given in (options.ftol, options.xtol, options.gtol))
-    )
+        known = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
+    defaults = (tolerance, known, known)  # the cost falls with the square of what the derivatives promise
+    asked = (options.ftol, options.xtol, options.gtol)
+    tolerances = Tolerances(*(other if given is None else given for given, other in zip(asked, defaults, strict=True)))
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
-    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
+    # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
+    frugal = _black_box(options.jacobian) and options.polish is None
+    polish = options.polish if options.polish is not None else POLISH if small and undamped and not frugal else 0
     certify = n <= options.certified and share is None
-    method = Method(solver, damping, scaling, tolerances, polish, certify, PATIENCE if certify else 0.0, slopes=slopes)
+    patience = PATIENCE if certify else 0.0
+    method = Method(
+        solver, damping, scaling, tolerances, polish, certify, patience, slopes=slopes, frugal=frugal and undamped
+    )
 
     reasons.append(("certificate", *_why_certify(options, certify, small)))
     derivations = []
@@ -236,6 +242,11 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
         for name, damping, scaling, restart in ways
     ]
     return (*others, Alternative("more patience, from where the best had ended", replace(method, patience=0.0), True))
+
+
+def _black_box(jacobian: Any) -> bool:
+    """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
+    return _differences(jacobian) in DIFFERENCES or isinstance(jacobian, Given)
 
 
 def _differences(jacobian: Any) -> str:

@@ -18,7 +18,7 @@ from .influence import FINE_ENOUGH, ROUNDINGS, Looked, lost
 from .method import Method
 from .problem import Problem
 from .state import State
-from .termination import rounding
+from .termination import carried, rounding
 
 EXACT = 64  # parameters up to which the Hessian is made: a reverse pass through the gradient for each
 ENTRIES = 2**24  # of a Jacobian up to which the Hessian is made
@@ -73,8 +73,8 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
 
     eps = problem.eps(x)
     along = (vectors.mT @ slope[..., None])[..., 0]
-    error = _column_error(method, model, wide)
-    unclear = ROUNDINGS * eps * _carried(model, wide) + length * (ROUNDINGS * method.slopes + error / units)
+    error = _column_error(problem, method, model, wide)
+    unclear = ROUNDINGS * eps * carried(model, wide)[..., None] + length * (ROUNDINGS * method.slopes + error / units)
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
     floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
@@ -105,15 +105,11 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     )
 
 
-def _carried(model: Linearization, x: Tensor) -> Tensor:
-    """‖r‖ + ‖J∘x‖, (..., 1): of ε of that size is what rounding x and r costs an entry of the scaled gradient."""
-    length = (2 * model.cost).sqrt().to(x.dtype)[..., None]
-    return length + torch.linalg.vector_norm(model.column_norms * x, dim=-1, keepdim=True)
-
-
-def _column_error(method: Method, model: Linearization, x: Tensor) -> Tensor:
+def _column_error(problem: Problem, method: Method, model: Linearization, x: Tensor) -> Tensor:
     """Size of the error of a column by finite differences, (..., n): a column that ought to vanish is nothing else."""
-    return ROUNDINGS * method.slopes * _carried(model, x) / x.abs().clamp(min=1)
+    if not method.slopes:
+        return torch.zeros_like(x)
+    return ROUNDINGS * method.slopes * carried(model, x)[..., None] / problem.sizes(x)
 
 
 def _curvature(
@@ -130,7 +126,7 @@ def _curvature(
         second = problem.residual_curvature(x, size) if doubted and n <= DIFFERENCED else None
         if second is not None:  # but for what is only the round-off of its differences
             effect = second.abs() * size[..., :, None] * size[..., None, :]
-            noise = ROUNDINGS * problem.eps(x) ** 0.5 * length * _carried(model, x.to(problem.dtype))
+            noise = ROUNDINGS * problem.eps(x) ** 0.5 * length * carried(model, x.to(problem.dtype))[..., None]
             normal = normal + torch.where(effect > noise[..., None], second, 0.0)
         return normal, torch.zeros_like(model.cost, dtype=torch.bool)
     # a source of derivatives that is not torch's own may see what torch does not

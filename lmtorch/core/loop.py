@@ -23,7 +23,7 @@ from .method import Method
 from .polish import polish
 from .problem import Problem
 from .state import Begun, State, Trial, Tried
-from .termination import Status, after_trial, at_point, rounding, step_lengths
+from .termination import Status, after_trial, at_point, mistaken, not_worth_a_trial, rounding, step_lengths
 from .working_set import WorkingSet
 
 WINDOW = 32  # trials after which the gain is looked at
@@ -69,6 +69,8 @@ def descend(
         tried, state = state.tried, state._replace(tried=None)
         if method.patience and not single and number % WINDOW == WINDOW - 1:
             state, pace = give_up(problem, method, state, pace)
+        if not single:  # the Jacobian of a point where a run has ended is made, to look at it
+            state = _ended_with_another(state)
         moved, running = flags(state)  # the one host read of an iteration
         ended = not running or (single and moved)
         if moved and not ended:
@@ -100,6 +102,14 @@ def descend(
     state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
     state = polish(problem, method, state) if method.polish else state
     return certify(problem, method, state) if method.certify else state
+
+
+def _ended_with_another(state: State) -> State:
+    """The state with a linearization counted where the last trial was both kept and the end."""
+    assert state.trial is not None
+    assert state.linearizations is not None
+    ended = state.trial.accepted & (state.status != Status.RUNNING)
+    return state._replace(linearizations=state.linearizations + ended)
 
 
 def _largest_norms(method: Method, state: State, norms: Tensor) -> Tensor:
@@ -156,6 +166,10 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
 
     status = at_point(linearization, method.tolerances, whole.column_norms)
+    if method.frugal and last is not None:
+        promised = predicted_decrease(linearization, factor.step(torch.zeros_like(linearization.cost)))
+        enough = not_worth_a_trial(method.tolerances, linearization.cost, promised.to(last.cost.dtype))
+        status = torch.where((status == Status.RUNNING) & enough, Status.COST, status)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:
         status = torch.where((state.status == Status.RUNNING) & ~refused, status, state.status)
@@ -253,7 +267,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     relative = step_lengths(linearization, x, taken if whole else step)
     alone = step_lengths(linearization, x, single_moves(linearization))
     eps = problem.eps(state.x)
-    noise = rounding(linearization, x, eps)
+    noise = rounding(linearization, x, eps) + mistaken(linearization, x, method.slopes)
     cosine = optimality(linearization)
     # the end is looked at again where it is to be certified; and a step that changes nothing leaves nothing to try
     trusting = (taken == 0).all(-1) | method.certify

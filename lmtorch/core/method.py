@@ -25,6 +25,8 @@ class Method:
         patience: share of the cost that 32 trials together must gain; 0: any.
         windows: of 32 trials in a row that gained less, after which the run is given up.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
+        frugal: evaluations are dear, and a trial that promises less than the tolerance is not made, see
+            `core/termination.py`.
     """
 
     solver: Solver
@@ -36,6 +38,7 @@ class Method:
     patience: float = 0.0
     windows: int = 3
     slopes: float = 0.0
+    frugal: bool = False
 
     def take(self, places: Tensor) -> "Method":
         """The same for those at `places` (k,) of a batch (b,) of problems, each of which may have a D of its own."""

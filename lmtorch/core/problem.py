@@ -44,6 +44,11 @@ class Problem:
         """Round-off of the residuals, relative."""
         return torch.finfo(self.precision or x.dtype).eps
 
+    def sizes(self, x: Tensor) -> Tensor:
+        """Of the parameters, (..., n), of which the steps of finite differences are a share."""
+        (part, *_) = self.residual.parts()
+        return x.abs().clamp(min=1) if part.sizes is None else torch.maximum(x.abs(), part.sizes)
+
     def take(self, places: Tensor) -> "Problem":
         """Those at `places` (k,) of a batch (b,) of problems."""
         bounds = self.bounds and self.bounds.take(places)
@@ -270,8 +275,8 @@ class Problem:
         """Jᵀ bend, rows of J and bend rescaled by the loss, (..., n): by one reverse pass where there is one."""
         with torch.enable_grad():
             twins = tuple(p.detach().requires_grad_() for p in params)
-            values = self.source.evaluate(part, twins)
-        if values.requires_grad:
+            values = None if part.black_box else self.source.evaluate(part, twins)
+        if values is not None and values.requires_grad:
             ones = torch.ones_like(bend)[..., None]
             weight = self.loss.rescale(values.detach(), ones)[1][..., 0].square() * bend
             shares = torch.autograd.grad(values, twins, weight, allow_unused=True, materialize_grads=True)

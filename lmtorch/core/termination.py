@@ -108,6 +108,18 @@ def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
     return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
 
 
+def carried(linearization: Linearization, x: Tensor) -> Tensor:
+    """‖r‖ + ‖J∘x‖, (...,): of ε of that size is what rounding x and r costs an entry of the scaled gradient."""
+    length = (2 * linearization.cost).sqrt().to(x.dtype)
+    return length + torch.linalg.vector_norm(linearization.column_norms * x, dim=-1)
+
+
+def mistaken(linearization: Linearization, x: Tensor, slopes: float) -> Tensor:
+    """What a step promises that follows nothing but the error of the derivatives, (...,): ½ Σ (error of vₖᵀg)²."""
+    along = slopes * carried(linearization, x).to(linearization.cost.dtype)
+    return x.shape[-1] * along.square() / 2
+
+
 def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tensor:
     """The longest of a step's entries, each beside its parameter, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
 
@@ -131,6 +143,20 @@ def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor
     status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
     finite = cost.isfinite() & gradient.isfinite().all(-1) & linearization.column_norms.isfinite().all(-1)
     return torch.where(finite, status, Status.NOT_FINITE)
+
+
+NOTHING = 1e-4  # of the tolerance: a promise that is never worth an evaluation
+
+
+def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
+    """Whether the next step, undamped, is promised so little that the fit has converged without it, (...,) bool.
+
+    Args:
+        tolerances: in which the cost's is a share of it.
+        cost: at the point, (...,).
+        promised: decrease of the cost, (...,).
+    """
+    return promised <= NOTHING * tolerances.cost * cost
 
 
 def after_trial(

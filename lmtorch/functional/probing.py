@@ -30,6 +30,7 @@ class Found(NamedTuple):
     finite: bool  # at x0 of the first problem
     size: float  # the largest residual there, absolute
     precision: torch.dtype  # the coarser of x0's and the residuals'
+    residual: Tensor  # (m,), at x0 of the first problem
 
 
 def probe(make: Callable[[bool], Calling], exact: bool | None, box: Bounds | None) -> Found:
@@ -117,7 +118,7 @@ def _found(calling: Calling, residual: Tensor, touched: int, *, black_box: bool)
     looped = calling.arrays or _refuses_vmap(calling)
     precision = max(calling.unknowns.start.dtype, residual.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     finite, size = bool(residual.detach().isfinite().all()), float(residual.detach().abs().amax())
-    return Found(calling, rows, touched, black_box, looped, finite, size, precision)
+    return Found(calling, rows, touched, black_box, looped, finite, size, precision, residual.detach().clone())
 
 
 def _lost(calling: Calling, twins: Params, shares: tuple[Tensor, ...], residual: Tensor, box: Bounds | None) -> str:

@@ -21,6 +21,7 @@ from ..jacobians.ladder import Ladder
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..residuals.problems import ProblemsResidual
+from .blackboxes import looked_at, remembering
 from .minimising import block_size
 from .opinions import Opinion
 from .probing import Found
@@ -91,6 +92,10 @@ class Setup:
         together = min(count, self.block)
         touched = (found.touched + 8 * found.rows) * together
         options = replace(options, jacobian=source_for(options.jacobian, found))
+        residual = remembering(self._residual(shares, bounds), options, found, self.x)
+        source = options.jacobian
+        if isinstance(source, FiniteDifference):
+            found, residual = looked_at(residual, source, self.x, found, options.scaling)
         facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
         self.plan = choose.plan([facts], options)
         self.estimate = estimate
@@ -104,16 +109,6 @@ class Setup:
                 'f_scale="mad" passes no gradients to the data: C changes with them, by the median residual. Estimate '
                 "it without (torch.no_grad(), or .detach() of the data), then give the number that was found."
             )
-        residual = ProblemsResidual(
-            found.calling.detached().residual,
-            unknowns.layout,
-            shares,
-            found.rows,
-            batched=self.x.ndim > 1,
-            looped=found.looped,
-            black_box=found.black_box,
-            box=bounds and (bounds.lower, bounds.upper),
-        )
         wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
         self.problem = Problem(
             residual,
@@ -124,6 +119,20 @@ class Setup:
             bounds=wide,
             differences=self.plan.differences,
             precision=found.precision,
+        )
+
+    def _residual(self, shares: tuple[Tensor, ...], bounds: Bounds | None) -> ProblemsResidual:
+        """Without the graph that leads to the arguments, of all starts."""
+        found = self.found
+        return ProblemsResidual(
+            found.calling.detached().residual,
+            self.unknowns.layout,
+            shares,
+            found.rows,
+            batched=self.x.ndim > 1,
+            looped=found.looped,
+            black_box=found.black_box,
+            box=bounds and (bounds.lower, bounds.upper),
         )
 
     def opinions(self, wanted: bool | int) -> tuple[Opinion, ...]:

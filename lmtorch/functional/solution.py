@@ -24,8 +24,10 @@ class Solution(OptimizeResult):
         optimality: largest entry of the gradient in the variables that are free to move.
         active_mask: −1 or 1 where a variable is at its lower or upper bound, else 0; int (n,).
         nfev: evaluations of the residuals: one at each start, and those at trial points, of all runs together; not
-            those of finite differences.
-        njev: Jacobians.
+            those of finite differences, as in scipy.
+        njev: Jacobians, one at each start and at each point that was kept.
+        calls: how often `fun` was called in all, for whatever purpose: to look at it, for trials, for differences, for
+            what is asked about the end; of all problems of a batch together.
         status: a `Status`, which is an int with scipy's numbers: positive for success alone.
         message: the status in words, with its evidence.
         success: whether a minimum was found, to the tolerances, and certified where the problem is small.

@@ -1,23 +1,44 @@
 """Finite differences, for residuals that cannot be differentiated: black boxes.
 
-The step balances truncation against round-off: h = ε^½ max(1, |x|) for two points and ε^⅓ max(1, |x|) for three, with ε
-of the parameters or of the residuals, whichever are coarser, and is made exact as (x + h) − x. It never leaves the box
-in which the function is defined.
+The step balances truncation against round-off: h = ε^½ s for two points and ε^⅓ s for three, with the size s of the
+parameter and ε of the parameters or of the residuals, whichever are coarser. It is made exact as (x + h) − x, and
+never leaves the box in which the function is defined.
 
-Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4; Nocedal & Wright (2006),
-§8.1.
+The size is |x|, so that the units of a parameter do not matter; but a parameter that passes through zero keeps a size.
+Where it is known, it is that of the start, of which a share of h/s (both in decades) is the least: halfway between a
+parameter whose own size is what matters and one that is merely added to something. Where nothing is known, as of a
+parameter that starts at zero, it is 1 at first; what the difference itself says of that is looked at.
+
+References: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4, with the typical size of a
+parameter; Nocedal & Wright (2006), §8.1; Gill, Murray, Saunders & Wright, Computing forward-difference intervals for
+numerical optimization (1983), on a step that is judged by its own difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._autodiff import Params
+from .._masks import seen, select
 from ..residuals.base import Part
 from .base import Workspace
+
+DROWNED = 100  # roundings: residuals that change by less say nothing of the derivative
+AGREE = 1e-3  # relative difference of two slopes up to which the longer step is short enough
+TRIALS = 6  # of other sizes, by ε^¼ or more each
+KINK = 1e-3  # of a difference, by which two halves of it may differ before it looks like noise
+
+
+class Column(NamedTuple):
+    """A column of J, and what its difference says of the step."""
+
+    slope: Tensor  # (..., m)
+    change: Tensor  # (...,), of the residuals by the step, ‖r(x + h) − r(x)‖
+    size: Tensor  # (...,), of the parameter
+    rough: Tensor  # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
 
 
 @dataclass(frozen=True)
@@ -26,7 +47,7 @@ class FiniteDifference:
 
     Args:
         method: "2-point" (n more evaluations, error of order ε^½) or "3-point" (2n, of order ε^⅔). Default: "2-point".
-        step: h/|x| instead of the above, one number or one for each parameter, flat (n,); where x is zero, the above.
+        step: h/s instead of the above, one number or one for each parameter, flat (n,).
     """
 
     method: Literal["2-point", "3-point"] = "2-point"
@@ -36,19 +57,37 @@ class FiniteDifference:
         """All rows of the part, in one block."""
         residual = part.function(params)
         jacobian = workspace(residual.shape[-1])
-        column = 0
-        for which, param in enumerate(params):
-            for entry in range(param.shape[part.batch :].numel()):
-                jacobian[..., column] = self._difference(part, params, which, entry, column, residual)
-                column += 1
+        for number, column in enumerate(self._columns(part, params, residual)):
+            jacobian[..., number] = column.slope
         yield residual, jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """Plain."""
         return part.function(params)
 
-    def _difference(self, part: Part, params: Params, which: int, entry: int, column: int, residual: Tensor) -> Tensor:
-        """One column (..., m)."""
+    def evaluations(self, n: int) -> int:
+        """How many a Jacobian of n columns takes beside that of the point itself."""
+        return n if self.method == "2-point" else 2 * n
+
+    def look(self, part: Part, params: Params) -> tuple[Tensor, bool]:
+        """What sizes (..., n) of the parameters serve from here on, and whether residuals seem to be rounded coarsely.
+
+        The part's own sizes are a guess. At these parameters, the steps will be those that were looked at.
+        """
+        residual = part.function(params)
+        found = [(column.size, column.rough) for column in self._columns(part, params, residual, guessed=True)]
+        return torch.stack([size for size, _ in found], -1), bool(torch.stack([rough for _, rough in found]).any())
+
+    def _columns(self, part: Part, params: Params, residual: Tensor, guessed: bool = False) -> Iterator[Column]:
+        number = 0
+        for which, param in enumerate(params):
+            for entry in range(param.shape[part.batch :].numel()):
+                yield self._column(part, params, which, entry, number, residual, guessed)
+                number += 1
+
+    def _column(
+        self, part: Part, params: Params, which: int, entry: int, number: int, residual: Tensor, guessed: bool
+    ) -> Column:
         batch = part.batch
         param = params[which]
         value = param.flatten(batch)[..., entry]  # (...,)
@@ -66,8 +105,7 @@ class FiniteDifference:
             function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
             return function, exact[..., None].to(residual.dtype)
 
-        step = self._step(value, column, max(torch.finfo(t.dtype).eps for t in (value, residual)))
-        if self.method == "2-point":
+        def two_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             # away from a wall, and where both are nearer than the step, as far as the farther one
             ahead = torch.where(step > 0, above, below)
             behind = torch.where(step > 0, below, above)
@@ -75,24 +113,85 @@ class FiniteDifference:
             room = torch.maximum(ahead, behind)
             step = torch.where(turned, -step, step).clamp(min=-room, max=room)
             f, h = at(step)
-            return torch.where(h == 0, 0.0, (f - residual) / h)
-        size = step.abs()
-        central = (size <= below) & (size <= above)
-        outward = torch.where(above >= below, 1.0, -1.0).to(value)  # one-sided: to the wider side
-        size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
-        first, h1 = at(torch.where(central, size, outward * size))
-        second, h2 = at(torch.where(central, -size, 2 * outward * size))
-        # the parabola through three points at 0, h₁, h₂
-        slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (h1 * h2 * (h2 - h1))
-        plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
-        return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope))
+            still = ((f == residual) & (h != 0)).double().mean(-1)
+            change = torch.linalg.vector_norm(f - residual, dim=-1)
+            return torch.where(h == 0, 0.0, (f - residual) / h), change, still > 1 / 2
 
-    def _step(self, value: Tensor, column: int, eps: float) -> Tensor:
-        """h (...,), away from zero."""
-        power = 1 / 2 if self.method == "2-point" else 1 / 3
-        size = eps**power * value.abs().clamp(min=1)
-        if self.step is not None:
-            relative = self.step[column].to(value) if isinstance(self.step, Tensor) and self.step.ndim else self.step
-            given = (relative * value).abs()
-            size = torch.where(given > 0, given, size)
-        return torch.where(value < 0, -size, size)
+        def three_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            size = step.abs()
+            central = (size <= below) & (size <= above)
+            outward = torch.where(above >= below, 1.0, -1.0).to(value)  # one-sided: to the wider side
+            size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
+            first, h1 = at(torch.where(central, size, outward * size))
+            second, h2 = at(torch.where(central, -size, 2 * outward * size))
+            # the parabola through three points at 0, h₁, h₂
+            slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (h1 * h2 * (h2 - h1))
+            plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
+            bend = torch.linalg.vector_norm(first - 2 * residual + second, dim=-1)
+            rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
+            change = torch.linalg.vector_norm(first - residual, dim=-1)
+            return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)), change, rough
+
+        eps = max(torch.finfo(kind).eps for kind in (value.dtype, residual.dtype, part.precision or value.dtype))
+        share = self._share(number, eps, value)
+        formula = two_points if self.method == "2-point" else three_points
+
+        def differ(size: Tensor) -> Column:
+            step = share * size
+            slope, change, rough = formula(torch.where(value < 0, -step, step))
+            return Column(slope, change, size, rough)
+
+        least = torch.zeros_like(value) if part.sizes is None else part.sizes[..., number].to(value)
+        unknown = least == 0
+        size = torch.maximum(value.abs(), torch.where(unknown, 1.0, least))
+        column = differ(size)
+        if not (guessed or seen(unknown)):
+            return column
+        column, judged = _judged(differ, column, residual, value, share, eps, unknown, guessed)
+        # from here on: what was found where nothing was known, otherwise a share of the start
+        own = unknown | judged | (value == 0)
+        return column._replace(size=torch.where(own, column.size, share.sqrt() * size))
+
+    def _share(self, number: int, eps: float, value: Tensor) -> Tensor:
+        """h/s (), positive."""
+        if self.step is None:
+            return value.new_tensor(eps ** (1 / 2 if self.method == "2-point" else 1 / 3))
+        step = self.step[number] if isinstance(self.step, Tensor) and self.step.ndim else self.step
+        return torch.as_tensor(step).to(value).abs()
+
+
+def _judged(
+    differ: Callable[[Tensor], Column],
+    given: Column,
+    residual: Tensor,
+    value: Tensor,  # (...,), of the parameter
+    share: Tensor,
+    eps: float,
+    unknown: Tensor,  # (...,) bool: the size is no more than a guess
+    everywhere: bool,
+) -> tuple[Column, Tensor]:
+    """The column with another size where its difference is out of proportion, and where that is, (...,) bool.
+
+    A change beneath the rounding of the residuals asks for a longer step, one that is nearly as large as the residuals
+    themselves for a shorter one, unless that shows the same slope: the residuals may be what is small.
+    """
+    length = torch.linalg.vector_norm(residual, dim=-1)
+    least, most = value.abs(), share.rsqrt() * value.abs().clamp(min=1)
+    column, judged = given, torch.zeros_like(unknown)
+    drowned, loud = unknown | everywhere, unknown
+    for _ in range(TRIALS):
+        drowned = drowned & (column.change < DROWNED * eps * length)
+        loud = loud & (column.change > share.sqrt() * length) & (column.size > least)
+        longer = drowned & (column.size < most)
+        if not bool((longer | loud).any()):
+            break
+        far = torch.maximum(column.size * eps**-0.25, (column.size * most).sqrt())  # half of the decades to go
+        size = torch.where(longer, torch.minimum(far, most), column.size)
+        other = differ(torch.where(loud, torch.maximum(column.size * eps**0.25, least), size))
+        apart = torch.linalg.vector_norm(other.slope - column.slope, dim=-1)
+        alike = apart <= AGREE * torch.linalg.vector_norm(column.slope, dim=-1)
+        taken = (longer | (loud & ~alike)) & other.slope.isfinite().all(-1)
+        column = select(taken, other, column)
+        judged, drowned, loud = judged | taken, drowned & (taken | ~longer), loud & taken
+    mute = drowned & (column.change < DROWNED * eps * length)  # no step is long enough: it has no influence
+    return select(mute, given, column)._replace(rough=given.rough), judged & ~mute

@@ -297,7 +297,7 @@ def test_the_users_jacobian_is_whitened_with_the_residuals(method: str | None, s
     mixed = np.random.default_rng(3).normal(size=(11, 11))
     errors = {None: None, "deviations": 0.1 + 0.05 * SHORT, "covariance": 0.1 * np.eye(11) + 0.02 * mixed @ mixed.T}
     theirs = scipys(fall, SHORT, y, [1, 1], sigma=errors[sigma])
-    popt, pcov = curve_fit(fall, SHORT, y, sigma=errors[sigma], jac=fall_jacobian, method=method)
+    popt, pcov = curve_fit(fall, SHORT, y, sigma=errors[sigma], jac=fall_jacobian, method=method, ftol=1e-14)
     np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)
 
@@ -312,7 +312,7 @@ def test_the_users_jacobian_may_be_numpys() -> None:
         return np.vstack((e, -a * x * e)).T
 
     y = EXACT + noise(11, 0.1)
-    popt, pcov = curve_fit(f, SHORT, y, jac=jacobian)
+    popt, pcov = curve_fit(f, SHORT, y, jac=jacobian, ftol=1e-14)
     theirs = scipys(fall, SHORT, y, [1, 1])
     np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)

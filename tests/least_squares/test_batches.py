@@ -336,7 +336,7 @@ def test_a_jacobian_of_the_users_is_asked_for_each_problem() -> None:
         decay = torch.exp(-x[1] * t)
         return torch.stack([decay, -x[0] * t * decay, torch.cos(x[3] * t), -x[2] * t * torch.sin(x[3] * t)], 1)
 
-    solution = least_squares(residual, START, jacobian, args=(POINTS, few()), in_dims=(None, None, 0))
+    solution = least_squares(residual, START, jacobian, args=(POINTS, few()), in_dims=(None, None, 0), ftol=1e-15)
     torch.testing.assert_close(solution.x, expected(), rtol=1e-9, atol=0)
 
 
