@@ -23,6 +23,8 @@ COUPLED = (
     "LayerNorm), or call step(closure) with a closure over the whole batch."
 )
 
+STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch of one
+
 
 class Probe(NamedTuple):
     """Facts that decide how derivatives are taken."""
@@ -114,8 +116,8 @@ def _single(
     try:
         with replay():
             result, _, alone, _ = _evaluate(layout, swap, closure, samples.arguments(samples.take(slice(1))))
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):  # BatchNorm's own word for a batch of one
+    except InputError as error:
+        if STATISTICS in str(error.__cause__):
             raise InputError(COUPLED.format(reason="BatchNorm in training mode")) from error
         raise
     first = outputs.by_sample(result, 1)
@@ -182,6 +184,12 @@ def _evaluate(
             touched.bytes = 0
             with habits:
                 result = swap(twins, closure, *arguments)
+    except ValueError as error:
+        if STATISTICS in str(error):
+            raise InputError(
+                "BatchNorm in training mode has no statistics of a single row: pass more rows, or use model.eval()."
+            ) from error
+        raise
     finally:
         touched.undo()
     return result, twins, touched, habits

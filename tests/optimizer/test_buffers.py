@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmtorch import LevenbergMarquardt, Status
+from lmtorch import InputError, LevenbergMarquardt, Status
 
 F64 = torch.float64
 
@@ -121,4 +121,15 @@ def test_a_refused_step_and_one_that_is_not_finite_leave_none(by, device):
     assert same(buffers(model), before)
     opt.step(lambda: model(x) - y * torch.nan)
     assert opt.status is Status.NOT_FINITE
+    assert same(buffers(model), before)
+
+
+@pytest.mark.parametrize("by", ["module", "tensors"])
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+def test_statistics_of_a_single_row_are_refused(batch, by, device):
+    model = network(device, nn.BatchNorm1d(4))
+    x, y = (t[:1] for t in problem(device))
+    opt, before = optimizer(model, by), buffers(model)
+    with pytest.raises(InputError, match="BatchNorm"):
+        opt.step(lambda x, y: model(x) - y, x, y) if batch else opt.step(lambda: model(x) - y)
     assert same(buffers(model), before)
