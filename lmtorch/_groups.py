@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._arrays import tensor_of
 from ._errors import InputError
 from .residuals.layout import real
 
@@ -126,7 +127,7 @@ def _numbers(value: Any, option: str) -> Tensor | None:
     if value is None:
         return None
     try:
-        found = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        found = value if isinstance(value, Tensor) else tensor_of(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{option}={value!r} is not made of real numbers.") from error
     if found.is_complex():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import choose
 from ._advice import Batches, of_derivatives, of_rate
+from ._arrays import tensor_of
 from ._checks import count
 from ._errors import InputError
 from ._faces import face
@@ -232,7 +233,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
-        resting = not any(bool(torch.as_tensor(group["lr"]).any()) for group in groups)
+        resting = not any(bool(tensor_of(group["lr"]).any()) for group in groups)
         swap = self._swap(layout)
         x = layout.flatten()
         known, fresh = self._prepare(layout, swap, terms, x)
@@ -394,7 +395,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         for term in terms:
             assert isinstance(term, SampleResidual)  # a plan with a share has samples
             count = term.samples.count
-            indices = torch.randperm(count, generator=generator)[: math.ceil(share * count)].sort().values
+            indices = torch.randperm(count, generator=generator, device="cpu")[: math.ceil(share * count)].sort().values
             chosen.append(term.subset(indices.to(term.samples.tensors[0].device)))
         return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
 

@@ -31,7 +31,8 @@ def forward_mode() -> Iterator[None]:
 def _load_formulas() -> None:
     """Let torch script its formulas for forward mode, which it does once, with a warning that is not the user's."""
     with quiet(Warning, "`torch.jit"):
-        jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
+        zero = torch.zeros((), device="cpu")
+        jvp(torch.sin, (zero,), (zero,))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _memory
+from ._arrays import tensor_of
 from ._checks import choice, count, member, positive, tolerance
 from ._errors import InputError
 from .core.method import Method
@@ -263,7 +264,7 @@ def _slopes(jacobian: Any, precision: torch.dtype) -> float:
     step = getattr(jacobian, "step", None)
     if step is None:
         return eps ** (order / (order + 1))
-    step = float(torch.as_tensor(step).abs().max())
+    step = float(tensor_of(step).abs().max())
     return step**order + eps / step
 
 

@@ -12,7 +12,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees only the bases of others.
 LAYERS = (
-    ("_checks", "_errors", "_faces", "_masks", "_memory", "_modes", "_outer", "_threads"),
+    ("_arrays", "_checks", "_errors", "_faces", "_masks", "_memory", "_modes", "_outer", "_threads"),
     ("_advice",),
     ("_autodiff", "_checks"),
     ("residuals", "losses", "linearizations"),

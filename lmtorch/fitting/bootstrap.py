@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .._arrays import tensor_of
 from .._errors import InputError
 from ..core.termination import Status
 from ..functional.calling import to_array
@@ -68,7 +69,7 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
             raise InputError("points with correlated errors cannot be drawn one by one: use kind='residuals'.")
         counts = np.zeros((samples, data.m))
         counts[:, used] = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=samples)
-        weights = torch.as_tensor(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
+        weights = tensor_of(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
         solution = fitter.solve(u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None)
     else:
         size = float(fit.variance) ** 0.5
@@ -79,11 +80,11 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
             freedom = max(1, int(fit.freedom))
             left = (left - left.mean()) * np.sqrt(len(used) / freedom)  # a fit makes its residuals smaller
             noise = rng.choice(left, size=(samples, data.m))
-        white = data.coloured(torch.as_tensor(noise).to(y))
+        white = data.coloured(tensor_of(noise).to(y))
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
         solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
-    found = torch.as_tensor(solution.x).reshape(samples, -1)
-    status = to_array(torch.as_tensor(solution.status))
+    found = tensor_of(solution.x).reshape(samples, -1)
+    status = to_array(tensor_of(solution.status))
     good = (status > 0) | (status == Status.STALLED)  # a stall at round-off is as good as it gets
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
     return Bootstrap(fit.names, p[good], int((~good).sum()))

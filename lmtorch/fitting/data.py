@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
 from .reading import as_x, is_table, merged, numbers_of, shown_of
 
@@ -180,7 +181,7 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
     deviations, kept = joined(sigma, "sigma"), joined(mask, "mask")
     for values in (ys, sigma or ()):
         if any(map(np.ma.is_masked, values)):
-            pieces = [torch.as_tensor(~np.ma.getmaskarray(v)).reshape(-1) for v in values]
+            pieces = [tensor_of(~np.ma.getmaskarray(v)).reshape(-1) for v in values]
             shown = torch.cat([piece.expand(size) for piece, size in zip(pieces, sizes, strict=True)]).to(parts[0])
             kept = shown if kept is None else kept * shown
     xs = [merged(x, f"xdata[{i}]") for i, x in enumerate(xs)]
@@ -235,7 +236,7 @@ def _finite(leaf: Any) -> Tensor | None:
 
 def _whole_points(flags: Any, m: int, fits: int, what: str) -> Tensor:
     """Points for which all flags (a tree) of x hold, (..., m) with the first dimensions of x that count fits."""
-    whole = torch.ones(m, dtype=torch.bool)
+    whole = torch.ones(m, dtype=torch.bool, device="cpu")
     for flag in tree_leaves(flags):
         if not isinstance(flag, Tensor):
             continue
@@ -284,7 +285,7 @@ def _mask(mask: Any) -> Tensor | None:
         array = array.astype(bool)
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise InputTypeError(f"mask={mask!r} must hold True for each point that counts, and False for the others.")
-    return torch.as_tensor(np.array(np.ma.filled(array, 0), dtype=bool))  # a copy: frames give what may not be written
+    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))  # a copy: frames give what may not be written
 
 
 def _is_matrix(sigma: Tensor, y: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .._arrays import tensor_of
 from .._errors import FallbackWarning, InputTypeError
 from .._least_squares import least_squares
 from .._threads import forward_mode, quiet
@@ -121,43 +122,43 @@ class Fitter:
                 max_nfev=1,
                 polish=0,
             )
-        values, slopes = torch.as_tensor(found.fun), torch.as_tensor(found.jac)
+        values, slopes = tensor_of(found.fun), tensor_of(found.jac)
         return values.reshape(*lead, count), slopes.reshape(*lead, count, u.shape[-1])
 
     def curve(self, u: Any, x: Any, start: Any, count: int, place: int | None = None) -> Tensor:
         """f(x) at variables u (n,), (count,)."""
-        p = self.parameters.outward(torch.as_tensor(u), torch.as_tensor(start))
+        p = self.parameters.outward(tensor_of(u), tensor_of(start))
         hint = BATCH if self.data.lead else ""
         return curve_of(self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count, hint)
 
     def whiten(self, values: Tensor, weights: Any, root: Any) -> Tensor:
         """Rows (m,) or (m, k) in units of their errors."""
         if weights is not None:
-            weights = torch.as_tensor(weights)
+            weights = tensor_of(weights)
             weights = weights if values.ndim == 1 else weights[:, None]
             values = torch.where(weights > 0, weights * values, 0.0)  # not a product alone: a masked value may be NaN
-        return values if root is None else torch.as_tensor(root) @ values
+        return values if root is None else tensor_of(root) @ values
 
     def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
         """(f(x) − y)/σ of one problem."""
-        y = torch.as_tensor(y)
+        y = tensor_of(y)
         residual = self.whiten(self.curve(u, x, start, y.shape[-1]) - y, weights, root)
         return residual.numpy() if isinstance(u, np.ndarray) else residual
 
     def _jacobian(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
         """The user's ∂f/∂p, whitened, times ∂p/∂u."""
         arrays = isinstance(u, np.ndarray)
-        start = torch.as_tensor(start)
-        p = self.parameters.outward(torch.as_tensor(u), start)
+        start = tensor_of(start)
+        p = self.parameters.outward(tensor_of(u), start)
         given = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
         rows = (given if isinstance(given, Tensor) else numbers_of(given, "what jac returned")).to(p.device)
-        needed = (torch.as_tensor(y).shape[-1], p.shape[-1])
+        needed = (tensor_of(y).shape[-1], p.shape[-1])
         if tuple(rows.shape) != needed:
             raise InputTypeError(
                 f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
             )
         with forward_mode():
-            inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(torch.as_tensor(u))
+            inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(tensor_of(u))
         result = self.whiten(rows.to(inner) @ inner, weights, root)
         return result.numpy() if arrays else result
 

@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError, level
 from .._threads import forward_mode
 from ..core.termination import Status
@@ -48,7 +49,7 @@ class Inference:
         self.names = list(fitter.model.names)
         self.lead = fitter.data.lead
         self.n = fitter.varying
-        u = torch.as_tensor(solution.x)
+        u = tensor_of(solution.x)
         self.u = u.reshape(*self.lead, u.shape[-1])  # with a graph, if the solution has one
         self.p = fitter.parameters.outward(self.u, fitter.start)
 
@@ -65,7 +66,7 @@ class Inference:
     @cached_property
     def residual(self) -> Tensor:
         """In units of the errors, (..., m)."""
-        fun = torch.as_tensor(self.solution.fun).detach()
+        fun = tensor_of(self.solution.fun).detach()
         return fun.reshape(*self.lead, -1)
 
     @cached_property
@@ -90,13 +91,13 @@ class Inference:
     @cached_property
     def held(self) -> Tensor:
         """Variables at a bound, (..., n) bool: fixed by equal bounds, or pushed against one."""
-        mask = torch.as_tensor(self.solution.active_mask).reshape(self.u.shape)
+        mask = tensor_of(self.solution.active_mask).reshape(self.u.shape)
         return mask != 0
 
     @cached_property
     def unit(self) -> float:
         """A power of two by which rows are multiplied where their squares are no numbers, for errors of any size."""
-        size = float(torch.as_tensor(self.solution.jac).detach().abs().nan_to_num(posinf=0.0).amax())
+        size = float(tensor_of(self.solution.jac).detach().abs().nan_to_num(posinf=0.0).amax())
         if self.loss is not None or not size > 0 or SMALLEST <= size <= LARGEST:
             return 1.0
         return 2.0 ** -round(math.log2(size))
@@ -104,11 +105,11 @@ class Inference:
     @cached_property
     def covariance(self) -> Covariance:
         """Of the variables, without σ̂²."""
-        jacobian = self.unit * torch.as_tensor(self.solution.jac).detach().double()
+        jacobian = self.unit * tensor_of(self.solution.jac).detach().double()
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
-        scale = torch.as_tensor(self.solution.f_scale, dtype=torch.float64)
+        scale = tensor_of(self.solution.f_scale, dtype=torch.float64)
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
@@ -124,7 +125,7 @@ class Inference:
         with forward_mode():
             columns = [
                 torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
-                for unit in torch.eye(u.shape[-1])
+                for unit in torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
             ]
         return torch.stack(columns, -1)
 
@@ -187,7 +188,7 @@ class Inference:
         if self.absolute:
             return torch.full_like(self.chisqr, stats.norm.ppf((1 + level) / 2))
         freedom = np.maximum(to_array(self.freedom), 1)
-        return torch.as_tensor(np.asarray(stats.t.ppf((1 + level) / 2, freedom))).to(self.chisqr)
+        return tensor_of(np.asarray(stats.t.ppf((1 + level) / 2, freedom))).to(self.chisqr)
 
     @property
     def stderr(self) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
 from ..residuals.swap import call_with
 
@@ -141,7 +142,7 @@ class OfTensors:
         arrays = [_array(value) for value in values.values()]
         self.shapes = [tuple(np.shape(array)) for array in arrays]
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
-        self.values = torch.cat([torch.as_tensor(array).reshape(-1) for array in arrays])
+        self.values = torch.cat([tensor_of(array).reshape(-1) for array in arrays])
         self.names = [name for key, shape in zip(self.keys, self.shapes, strict=True) for name in entries(key, shape)]
 
     def start(self, p0: Any) -> Any:
@@ -233,7 +234,7 @@ class Joint:
             return self.arguments[place].call(self.functions[place], x, self.own[place], values)
         curves = [self(one, p, place) for place, one in enumerate(x)]
         if any(isinstance(curve, Tensor) for curve in curves):
-            return torch.cat([torch.as_tensor(curve).reshape(-1) for curve in curves])
+            return torch.cat([tensor_of(curve).reshape(-1) for curve in curves])
         return np.concatenate([np.ravel(curve) for curve in curves])
 
 
@@ -254,7 +255,7 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             unknown = set(p0) - set(values)
             if unknown:
                 raise InputError(f"p0 names {sorted(unknown)}, which the module does not have: {list(values)}.")
-            values |= {name: torch.as_tensor(_array(value)).to(values[name]) for name, value in p0.items()}
+            values |= {name: tensor_of(_array(value)).to(values[name]) for name, value in p0.items()}
         if not values:
             raise InputError("the module has no parameters that require gradients: there is nothing to fit.")
         return OfTensors(lambda x, params: call_with(f, params, (x,)), values, type(f).__name__)

@@ -80,7 +80,9 @@ def _run(other: Callable[..., Any], params: Params) -> Any:
 class OrthogonalProblem(Problem):
     """The loop's problem, with J as an arrow."""
 
-    weights: Tensor = field(default_factory=lambda: torch.ones(1, 1))  # (m, k), 1/σ_x, zero where x is exact
+    weights: Tensor = field(
+        default_factory=lambda: torch.ones(1, 1, device="cpu")
+    )  # (m, k), 1/σ_x, zero where x is exact
 
     def cost(self, x: Tensor) -> Tensor:
         """F(β, δ)."""

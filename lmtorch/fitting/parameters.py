@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
 
 Tie = Callable[[dict[str, Any]], Any]
@@ -110,7 +111,7 @@ class Parameters:
                 )
             for name in done:
                 del waiting[name]
-        columns = [torch.as_tensor(values[name]).to(u) for name in self.names]
+        columns = [tensor_of(values[name]).to(u) for name in self.names]
         return torch.stack(torch.broadcast_tensors(*columns), -1)
 
     @staticmethod
@@ -125,7 +126,7 @@ class Parameters:
         except KeyError:
             return False
         try:
-            values[name] = torch.as_tensor(value).to(like).expand(like.shape[:-1])
+            values[name] = tensor_of(value).to(like).expand(like.shape[:-1])
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(
                 f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the other values, and must "

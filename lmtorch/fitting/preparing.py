@@ -12,6 +12,7 @@ from scipy.optimize import OptimizeWarning
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError, level
 from ..core.termination import Status
 from ..functional.options import as_pairs, check_pairs
@@ -69,7 +70,7 @@ def start_of(
     upper: list[float],
 ) -> Tensor:
     """p0 (..., P) in the dtype and on the device of ydata."""
-    given = torch.as_tensor(model.start(p0)).to(data.y).detach().clone()
+    given = tensor_of(model.start(p0)).to(data.y).detach().clone()
     size = len(model.names)
     if given.shape[-1] != size or (given.ndim > 1 and tuple(given.shape[:-1]) != data.lead):
         raise InputError(

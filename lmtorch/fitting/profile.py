@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
+from .._arrays import tensor_of
 from .._errors import InputError
 from ..core.termination import Status
 from ..functional.calling import to_array
@@ -121,7 +122,7 @@ def _refit(
         start[row] = torch.minimum(torch.maximum(center + ridge * (held - center[i]), lower[row]), upper[row])
         start[row, i] = lower[row, i] = upper[row, i] = held
     solution = fitter.solve(start, bounds=(lower, upper), verbose=0, callback=None, history=False)
-    cost, found = to_array(torch.as_tensor(solution.cost)), to_array(torch.as_tensor(solution.status))
+    cost, found = to_array(tensor_of(solution.cost)), to_array(tensor_of(solution.status))
     for (name, i, held), c, status in zip(tasks, cost, found, strict=True):
         if np.isfinite(c) and status != Status.NOT_FINITE:
             rise = max(0.0, (2 * float(c) - least) / variance)
@@ -152,6 +153,6 @@ def _outward(fit: Inference, name: str, u: np.ndarray) -> np.ndarray:
     parameters, fitter = fit.fitter.parameters, fit.fitter
     i = parameters.variables.index(name)
     many = fit.u.detach().double().expand(len(u), -1).clone()
-    many[:, i] = torch.as_tensor(u)
+    many[:, i] = tensor_of(u)
     p = parameters.outward(many, fitter.start.double().expand(len(u), -1))
     return to_array(p[:, parameters.names.index(name)])

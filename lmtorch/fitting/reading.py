@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
 
 
@@ -37,7 +38,7 @@ def merged(values: Any, name: str) -> Any:
 
 def shown_of(values: Any) -> Tensor | None:
     """Which numbers a masked array shows; None: all."""
-    return torch.as_tensor(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
+    return tensor_of(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
 
 
 def numbers_of(values: Any, name: str) -> Tensor:
@@ -56,7 +57,7 @@ def numbers_of(values: Any, name: str) -> Tensor:
             return array if array.is_floating_point() else array.to(torch.float64)
         if array.dtype.kind in "mM":
             raise InputTypeError(f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's').")
-        return torch.as_tensor(np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan))
+        return tensor_of(np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan))
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

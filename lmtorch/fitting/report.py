@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._arrays import tensor_of
 from ..core.termination import Status
 from ..functional.calling import to_array
 from .inference import Inference
@@ -128,7 +129,7 @@ def _correlations(fit: Inference, least: float) -> list[str]:
 
 def _many(fit: Inference) -> str:
     """Quantiles over a batch."""
-    status = to_array(torch.as_tensor(fit.solution.status))
+    status = to_array(tensor_of(fit.solution.status))
     lines = [
         "[[Model]]",
         f"    {fit.fitter.model.label}",

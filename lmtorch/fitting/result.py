@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError
 from .._threads import quiet
 from ..functional.calling import to_array
@@ -299,7 +300,7 @@ class CurveFit:
         """The values with their errors; of a batch, its size."""
         inference = self._inference
         if inference.lead:
-            good = int(torch.as_tensor(self.solution.success).sum())
+            good = int(tensor_of(self.solution.success).sum())
             return f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
         values = zip(self.names, inference.p.tolist(), inference.stderr.tolist(), strict=True)
         return f"CurveFit({', '.join(f'{name}={reports.with_error(value, error)}' for name, value, error in values)})"

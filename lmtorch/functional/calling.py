@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.layout import real
@@ -164,7 +165,7 @@ class Calling:
                     f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
                     "alone (a LinearOperator) are not supported."
                 ) from error
-            return torch.as_tensor(array).to(params[0].device)
+            return tensor_of(array).to(params[0].device)
 
         return scaled
 
@@ -185,7 +186,7 @@ class Calling:
 def to_tensor(leaf: Any, device: torch.device) -> Any:
     """NumPy numbers as a tensor on the device, other things as they are; also masked arrays: tensors have no mask."""
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc" and not np.ma.is_masked(leaf):
-        return torch.as_tensor(np.array(leaf)).to(device)
+        return tensor_of(np.array(leaf)).to(device)
     return leaf
 
 
@@ -209,7 +210,7 @@ def from_array(result: Any, like: Tensor) -> Tensor:
         array = array if array.dtype.kind in "fc" else array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"the function returned {type(result).__name__}, not numbers. {RESIDUALS}") from error
-    vector = real(torch.as_tensor(np.array(array))).reshape(-1)
+    vector = real(tensor_of(np.array(array))).reshape(-1)
     return vector.to(like.device)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _memory
+from .._arrays import tensor_of
 from .._autodiff import ranges
 from .._masks import join
 from ..core.method import Method
@@ -156,4 +157,4 @@ def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Outcome:
 
 def _each_scale(problem: Problem, x: Tensor) -> Tensor:
     assert isinstance(problem.loss, Robust)
-    return torch.as_tensor(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])
+    return tensor_of(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])

@@ -101,7 +101,7 @@ def efficient(rho: Callable[[Tensor], Rho]) -> float:
 
     Reference: Huber & Ronchetti (2009), §3.2.
     """
-    r = torch.linspace(0, 12, 12_001, dtype=torch.float64)
+    r = torch.linspace(0, 12, 12_001, dtype=torch.float64, device="cpu")
     density = torch.exp(-(r**2) / 2)
     density[0] /= 2  # the trapezoidal rule, of which the other end vanishes
     density = density / density.sum()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import choose
+from .._arrays import tensor_of
 from .._errors import InputError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
@@ -146,7 +147,7 @@ class Setup:
                     f"a start {round(1 / share)} times as small",
                     self.plan.method,
                     False,
-                    torch.tensor(share, dtype=torch.float64),
+                    torch.tensor(share, dtype=torch.float64, device="cpu"),
                     True,
                 )
                 for share in SMALLER
@@ -154,7 +155,7 @@ class Setup:
         if ways and wanted is not True:
             rng = np.random.default_rng(SEED)
             for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, self.x.shape[-1])):
-                ways.append(Opinion("another start", self.plan.method, False, torch.as_tensor(factors)))
+                ways.append(Opinion("another start", self.plan.method, False, tensor_of(factors)))
         return tuple(ways)
 
     @property

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import norm, qmc
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError
 
 Sampler = Callable[[int, np.random.Generator], Any]
@@ -34,7 +35,7 @@ def sample(
     n = start.shape[-1]
     rng = np.random.default_rng(seed)
     if sampler is not None:
-        points = torch.as_tensor(np.asarray(sampler(count - 1, rng)), dtype=start.dtype).to(start.device)
+        points = tensor_of(np.asarray(sampler(count - 1, rng)), dtype=start.dtype).to(start.device)
         if tuple(points.shape) != (count - 1, n):
             raise InputError(
                 f"the sampler returned {tuple(points.shape)}; {count - 1} further starts of {n} parameters need "
@@ -46,7 +47,7 @@ def sample(
     else:
         shares = qmc.LatinHypercube(d=n, rng=rng).random(count - 1)  # in (0, 1)
         uniform, normal = (
-            torch.as_tensor(v, dtype=start.dtype).to(start.device).view(count - 1, *(1,) * (start.ndim - 1), n)
+            tensor_of(v, dtype=start.dtype).to(start.device).view(count - 1, *(1,) * (start.ndim - 1), n)
             for v in (shares, norm.ppf(shares))
         )
         boxed = lower.isfinite() & upper.isfinite()

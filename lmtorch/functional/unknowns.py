@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
+from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.layout import Layout
@@ -197,7 +198,7 @@ def _tensor(value: Any, name: str) -> Tensor:
         InputError: no real numbers.
     """
     try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+        tensor = value if isinstance(value, Tensor) else tensor_of(np.array(value))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is {type(value).__name__}, not numbers: {error}") from error
     if tensor.is_complex():

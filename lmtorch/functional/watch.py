@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from .._arrays import tensor_of
 from .._errors import InputError
 from ..core.state import State
 from ..core.termination import Status
@@ -56,7 +55,7 @@ class Iterate:
     def __repr__(self) -> str:
         """One line."""
         if not isinstance(self.status, Status):
-            status = torch.as_tensor(self.status)
+            status = tensor_of(self.status)
             running = int((status == Status.RUNNING).sum())
             return f"Iterate(nit={self.nit}, {running} of {status.numel()} problems running, {self.seconds:.3g} s)"
         return (

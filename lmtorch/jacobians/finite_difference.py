@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._autodiff import Params
 from .._masks import seen, select
 from ..residuals.base import Part
@@ -157,7 +158,7 @@ class FiniteDifference:
         if self.step is None:
             return value.new_tensor(eps ** (1 / 2 if self.method == "2-point" else 1 / 3))
         step = self.step[number] if isinstance(self.step, Tensor) and self.step.ndim else self.step
-        return torch.as_tensor(step).to(value).abs()
+        return tensor_of(step).to(value).abs()
 
 
 def _judged(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.base import Part
@@ -31,8 +32,8 @@ class Given:
         m, n = residual.shape[-1], sum(p.shape[part.batch :].numel() for p in params)
         result = part.run(self.function, params)
         if isinstance(result, tuple | list):
-            result = torch.cat([torch.as_tensor(block).reshape(m, -1) for block in result], 1)
-        result = torch.as_tensor(result)
+            result = torch.cat([tensor_of(block).reshape(m, -1) for block in result], 1)
+        result = tensor_of(result)
         if result.ndim <= residual.ndim and result.numel() == residual.numel() * n and 1 in (m, n):
             result = result.reshape(*residual.shape, n)  # one parameter, or one residual
         if result.shape != (*residual.shape, n):

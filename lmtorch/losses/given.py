@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._errors import InputError
 from .base import Rho
 
@@ -19,7 +19,7 @@ def given_rho(function: Callable[..., Any]) -> Callable[[Tensor], Rho]:
             found = function(flat)
         except (TypeError, RuntimeError):
             found = function(flat.detach().cpu().numpy())
-        rows = [torch.as_tensor(row).to(z) for row in found]
+        rows = [tensor_of(row).to(z) for row in found]
         if len(rows) != 3 or any(row.shape != flat.shape for row in rows):
             raise InputError(
                 f"the loss returned {len(rows)} rows of shapes {[tuple(row.shape) for row in rows]} for z of "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 
@@ -61,7 +62,7 @@ class Layout:
         for value, shape in zip(values, self.shapes, strict=True):
             number = fill if value is None else value
             # a Python float would become float32 on the way: 0.1 is to be 0.1 in float64
-            part = number.detach() if isinstance(number, Tensor) else torch.as_tensor(number, dtype=like.dtype)
+            part = number.detach() if isinstance(number, Tensor) else tensor_of(number, dtype=like.dtype)
             parts.append(part.to(like).expand(shape).reshape(-1))
         return torch.cat(parts)
 
