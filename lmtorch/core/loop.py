@@ -100,8 +100,23 @@ def descend(
     state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
     assert state.begun is not None
     state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
-    state = polish(problem, method, state) if method.polish else state
-    return certify(problem, method, state) if method.certify else state
+    return look(problem, method, state)
+
+
+def look(problem: Problem, method: Method, state: State) -> State:
+    """The end polished and certified; where evaluations are dear, polished only where it is not certified as it is."""
+    if not method.certify:
+        return polish(problem, method, state) if method.polish else state
+    if not (method.frugal and method.polish):
+        return certify(problem, method, polish(problem, method, state) if method.polish else state)
+    seen = certify(problem, method, state)
+    assert seen.status is not None
+    assert state.status is not None
+    doubt = seen.status <= 0
+    if not bool(doubt.any()):
+        return seen
+    polished = polish(problem, method, state._replace(status=torch.where(doubt, state.status, Status.EVALUATIONS)))
+    return select(doubt, certify(problem, method, polished), seen)
 
 
 def _ended_with_another(state: State) -> State:
