@@ -23,7 +23,7 @@ from .method import Method
 from .polish import polish
 from .problem import Problem
 from .state import Begun, State, Trial, Tried
-from .termination import Status, after_trial, at_point, mistaken, not_worth_a_trial, rounding, step_lengths
+from .termination import Status, after_trial, at_point, not_worth_a_trial, rounding, step_lengths
 from .working_set import WorkingSet
 
 WINDOW = 32  # trials after which the gain is looked at
@@ -282,7 +282,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     relative = step_lengths(linearization, x, taken if whole else step)
     alone = step_lengths(linearization, x, single_moves(linearization))
     eps = problem.eps(state.x)
-    noise = rounding(linearization, x, eps) + mistaken(linearization, x, method.slopes)
+    noise = rounding(linearization, x, eps)
     cosine = optimality(linearization)
     # the end is looked at again where it is to be certified; and a step that changes nothing leaves nothing to try
     trusting = (taken == 0).all(-1) | method.certify
