@@ -123,8 +123,8 @@ def least_squares(
         solver: "auto", "svd", "qr", "cholesky", "dual" or an object.
         damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
         acceleration: geodesic acceleration of the step. Default: False.
-        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems with derivatives by torch,
-            otherwise none.
+        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a black box only where
+            its end would be in doubt; otherwise none.
         second_opinion: run again in other ways what does not end at a certified minimum, and keep the best; a number
             asks for so many starts of other sizes, too. It has no effect where you choose `solver` or `damping`.
             Default: True.

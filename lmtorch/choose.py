@@ -190,8 +190,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     tolerances = Tolerances(*(other if given is None else given for given, other in zip(asked, defaults, strict=True)))
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
-    frugal = _black_box(options.jacobian) and options.polish is None
-    polish = options.polish if options.polish is not None else POLISH if small and undamped and not frugal else 0
+    frugal = _black_box(options.jacobian) and not options.polish
+    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
     certify = n <= options.certified and share is None
     patience = PATIENCE if certify else 0.0
     method = Method(

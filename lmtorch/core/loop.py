@@ -23,7 +23,7 @@ from .method import Method
 from .polish import polish
 from .problem import Problem
 from .state import Begun, State, Trial, Tried
-from .termination import Status, after_trial, at_point, mistaken, not_worth_a_trial, rounding, step_lengths
+from .termination import Status, after_trial, at_point, not_worth_a_trial, rounding, step_lengths
 from .working_set import WorkingSet
 
 WINDOW = 32  # trials after which the gain is looked at
@@ -106,8 +106,23 @@ def descend(
     )
     assert state.begun is not None
     state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
-    state = polish(problem, method, state) if method.polish else state
-    return certify(problem, method, state) if method.certify else state
+    return look(problem, method, state)
+
+
+def look(problem: Problem, method: Method, state: State) -> State:
+    """The end polished and certified; where evaluations are dear, polished only where it is not certified as it is."""
+    if not method.certify:
+        return polish(problem, method, state) if method.polish else state
+    if not (method.frugal and method.polish):
+        return certify(problem, method, polish(problem, method, state) if method.polish else state)
+    certified = certify(problem, method, state)
+    assert certified.status is not None
+    assert state.status is not None
+    doubt = certified.status <= 0
+    if not seen(doubt):
+        return certified
+    polished = polish(problem, method, state._replace(status=torch.where(doubt, state.status, Status.EVALUATIONS)))
+    return select(doubt, certify(problem, method, polished), certified)
 
 
 def _ended_with_another(state: State) -> State:
@@ -273,7 +288,7 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     relative = step_lengths(linearization, x, taken if whole else step)
     alone = step_lengths(linearization, x, single_moves(linearization))
     eps = problem.eps(state.x)
-    noise = rounding(linearization, x, eps) + mistaken(linearization, x, method.slopes)
+    noise = rounding(linearization, x, eps)
     cosine = optimality(linearization)
     # the end is looked at again where it is to be certified; and a step that changes nothing leaves nothing to try
     trusting = (taken == 0).all(-1) | method.certify

@@ -25,8 +25,8 @@ class Method:
         patience: share of the cost that 32 trials together must gain; 0: any.
         windows: of 32 trials in a row that gained less, after which the run is given up.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
-        frugal: evaluations are dear, and a trial that promises less than the tolerance is not made, see
-            `core/termination.py`.
+        frugal: evaluations are dear: no trial is made that promises next to nothing, and what is certified is not
+            polished.
     """
 
     solver: Solver

@@ -120,12 +120,6 @@ def carried(linearization: Linearization, x: Tensor) -> Tensor:
     return length + torch.linalg.vector_norm(linearization.column_norms * x, dim=-1)
 
 
-def mistaken(linearization: Linearization, x: Tensor, slopes: float) -> Tensor:
-    """What a step promises that follows nothing but the error of the derivatives, (...,): ½ Σ (error of vₖᵀg)²."""
-    along = slopes * carried(linearization, x).to(linearization.cost.dtype)
-    return x.shape[-1] * along.square() / 2
-
-
 def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tensor:
     """The longest of a step's entries, each beside its parameter, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
 

@@ -16,10 +16,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from .._masks import places, put, take
-from ..core.certificate import certify
-from ..core.loop import Watch, descend
+from ..core.loop import Watch, descend, look
 from ..core.method import Method
-from ..core.polish import polish
 from ..core.problem import Problem
 from ..core.state import State
 from ..linearizations.dense import Dense, DenseForm
@@ -64,8 +62,7 @@ def with_estimated_scale(
         found = _together(spent, found)
         state, scale = (found, now) if going is None else (put(state, going, found), put(scale, going, now))
     problem, state = replace(problem, loss=Robust(robust.rho, scale)), state._replace(begun=begun)
-    state = polish(problem, method, state) if method.polish else state
-    return problem, certify(problem, method, state) if method.certify else state
+    return problem, look(problem, method, state)
 
 
 def scale_of(robust: Robust, residual: Tensor) -> Tensor:
