@@ -64,7 +64,7 @@ check-slow: $(INSTALLED)
 	@$(ALONE) $(RUN) $(PYTEST) -m slow --durations=0
 
 fuzz: $(INSTALLED)
-	@$(ALONE) $(RUN) $(PYTEST) -m hypothesis --hypothesis-profile=fuzz
+	@$(ALONE) $(RUN) $(PYTEST) -m hypothesis --hypothesis-profile=fuzz -o faulthandler_timeout=3600
 
 # A version of torch brings what it needs; all else is as in constraints.txt.
 test-versions:
