@@ -68,11 +68,11 @@ class FallbackWarning(UserWarning):
     """
 
 
-def from_within(part: str) -> bool:
-    """Whether a part of lmtorch, by the name of its package, is among the callers before the user's own code."""
+def from_within() -> bool:
+    """Whether lmtorch itself calls, for the user's function, and not that function: other than the swap around it."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE:
-        if name.startswith(f"lmtorch.{part}"):
+        if name.split(".")[0] == "lmtorch" and not name.startswith("lmtorch.residuals"):
             return True
         frame = frame.f_back
     return False

@@ -443,7 +443,7 @@ def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.d
         )
 
 
-def explanation(plan: Plan, ladders: Sequence[Ladder]) -> str:
+def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
     """The choices as a table, with the numbers behind them: what serves now, and what was refused before it.
 
     Args:

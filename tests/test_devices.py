@@ -106,7 +106,7 @@ def test_x_may_be_an_array_or_whole_numbers(
         {"damping": "nielsen"}, {"acceleration": True}, {"loss": "barron", "f_scale": 0.1}, {"history": True},
         {"n_starts": 2, "sampler": lambda n, rng: rng.uniform(0, 2, (n, 3))}, {"acceptable": 1.0},
     ],
-    ids=str,
+    ids=lambda options: ", ".join(options) or "defaults",
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")  # finite differences, which are the point
 def test_least_squares_goes_where_x0_is(options: dict[str, Any], elsewhere: torch.device) -> None:

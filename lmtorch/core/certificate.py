@@ -31,7 +31,7 @@ from .state import Certificate, State
 from .termination import Status, Tolerances, among
 from .working_set import WorkingSet
 
-JUDGED = (Status.GRADIENT, Status.COST, Status.STEP, Status.MINIMUM, Status.STALLED, Status.SLOW)
+JUDGED = (Status.FLAT, Status.GRADIENT, Status.COST, Status.STEP, Status.MINIMUM, Status.STALLED, Status.SLOW)
 ENOUGH = {torch.float64: 1e-8}  # share of the cost that a certified point may still promise
 ENOUGH_COARSE = 1e-5  # the same in coarser dtypes
 LOOSER = 10  # times the user's tolerances, where they ask for less than that

@@ -244,4 +244,5 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
         costs.append(loss.cost(rows))
     # data that are constant are met by a constant to the last digit, and by a model to a few
     rounding = torch.finfo(data.y.dtype).eps * torch.where(count > 0, count * y, 0.0)
-    return (1 + SLIGHTLY) * torch.minimum(*costs) + ROUNDINGS**2 * rounding.square().sum(-1) / 2
+    bar = (1 + SLIGHTLY) * torch.minimum(*costs) + ROUNDINGS**2 * rounding.square().sum(-1) / 2
+    return torch.where(bar.isnan(), torch.inf, bar)  # of data that are not finite nothing is known

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._errors import as_raised
 from ..choose import Options
 from ..damping.scaling import Given as GivenScaling
 from ..jacobians.finite_difference import FiniteDifference
@@ -59,6 +60,7 @@ def remembering(residual: ProblemsResidual, options: Options, found: Found, x: T
     return replace(residual, memory=memory, numbers=tuple(range(len(x))) if x.ndim > 1 else ())
 
 
+@as_raised
 def looked_at(
     residual: ProblemsResidual, source: FiniteDifference, x: Tensor, found: Found, scaling: Any
 ) -> tuple[Found, ProblemsResidual]:

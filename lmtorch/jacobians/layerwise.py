@@ -74,7 +74,10 @@ class LayerWise:
             if not _only_in_layers(residual, recorder.layers, twins):
                 raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
             first = recorder.first
-            self.inputs = first if first is not None and first.ndim == 2 and count >= FEWEST else None
+            told = (
+                first is not None and first.ndim == 2 and count >= FEWEST and part.whole
+            )  # sorted data change from part to part
+            self.inputs = first if told else None
         others = _others(recorder.layers, params)
         beside = _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]  # (m, entries)
         outputs = [layer.output for layer in recorder.layers]

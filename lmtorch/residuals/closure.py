@@ -132,6 +132,7 @@ class SampleResidual:
                 samples=tensors,
                 random=self.replay_.random,
                 kept=self.replay_.kept,
+                whole=self.chunk >= self.samples.count,
             )
 
     def replay(self) -> AbstractContextManager[None]:

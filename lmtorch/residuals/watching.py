@@ -85,7 +85,7 @@ class Habits(FunctionMode):
                 "the closure calls backward(). Levenberg–Marquardt takes the derivatives of each residual by itself: "
                 "return the residuals, model(x) - y, and leave out the loss, zero_grad() and backward()."
             )
-        if func is torch.autograd.grad and not from_within("derivatives"):
+        if func is torch.autograd.grad and not from_within():
             self.differentiates = True
         return func(*args, **(kwargs or {}))
 

@@ -321,7 +321,7 @@ class Old(torch.autograd.Function):
 def test_a_fallback_warns_once_for_each_optimizer(device):
     model = network(device)
     x, y = data(device, 90)
-    opt = LevenbergMarquardt(model)
+    opt = LevenbergMarquardt(model, jacobian="reverse")
 
     def train():
         for rows in (90, 60, 30):  # other shapes are planned anew

@@ -87,7 +87,7 @@ def test_a_rate_of_zero_changes_neither_parameters_nor_damping(device):
 
 def test_a_tiny_rate_is_no_convergence(device):
     theta, closure = line(device)
-    opt = LevenbergMarquardt([theta], lr=1e-12)
+    opt = LevenbergMarquardt([theta], lr=torch.tensor(1e-12))
     with torch.no_grad():
         theta += 1
     opt.step(closure)

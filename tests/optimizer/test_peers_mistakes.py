@@ -99,7 +99,7 @@ def test_the_step_descends_on_the_robust_loss_itself(loss, device):
     y[3], y[9] = 30.0, -20.0
     x = vector([0.3, 0.1], device)
     options = {"loss": loss, "damping": "marquardt", "scaling": "levenberg"}
-    opt = LevenbergMarquardt([x], lr=1e-6, **options)
+    opt = LevenbergMarquardt([x], lr=torch.tensor(1e-6), **options)
     opt.step(lambda: x[0] * t + x[1] - y)
     # the loss fell by what its own slope says
     assert opt.report.gain_ratio == pytest.approx(1, abs=1e-4)

@@ -21,6 +21,7 @@ from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.trust_region import TrustRegion
 
 F64 = torch.float64
+pytestmark = pytest.mark.filterwarnings("ignore:[0-9]+ residuals of other samples")
 
 
 class Training:

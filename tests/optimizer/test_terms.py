@@ -21,6 +21,7 @@ from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 
 F64 = torch.float64
+pytestmark = pytest.mark.filterwarnings("ignore:[0-9]+ residuals of other samples")
 WIDE, NARROW = 10, 3  # networks of more than 64 parameters and of fewer
 
 
@@ -430,7 +431,7 @@ def test_a_term_whose_model_is_refused_falls_back_alone(capsys):
         for word in ("jacobian 1", "jacobian 2", "chunk 1", "refused")
     )
     assert "LayerWise" in first
-    assert re.match(r"jacobian 2 +Autograd\(.*in the place of Reverse\(", second)  # what serves now
+    assert re.match(r"jacobian 2 +Autograd\(.*in the place of LayerWise\(", second)  # what serves now
     assert "of 31 samples" in chunk
     assert re.match(r"refused +Reverse\(", refused)
     assert not any(line.startswith("chunk 2") for line in table)
