@@ -191,7 +191,7 @@ def test_what_is_said_of_trees_beside_a_tree(name: str) -> None:
 
 
 @pytest.mark.parametrize("jac", [None, "2-point", "3-point"])
-@pytest.mark.parametrize("at", range(1, 7))
+@pytest.mark.parametrize("at", range(1, 6))
 @pytest.mark.parametrize(("first", "later"), [(3, 2), (2, 3), (3, 1), (1, 3)])
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_a_function_of_other_residuals_than_before_is_no_silent_success(
