@@ -120,6 +120,8 @@ def _judge(
     )
     seen = seen._replace(lost=lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0))
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
+    # a promise made of the error of differences is not held against a point
+    enough = max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
     status = verdict(rest.ended, seen, enough)
     found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost, seen.blind)
     return state._replace(

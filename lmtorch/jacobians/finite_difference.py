@@ -4,10 +4,10 @@ The step balances truncation against round-off: h = ε^½ s for two points and �
 parameter and ε of the parameters or of the residuals, whichever are coarser. It is made exact as (x + h) − x, and
 never leaves the box in which the function is defined.
 
-The size is |x|, so that the units of a parameter do not matter; but a parameter that passes through zero keeps a size.
-Where it is known, it is that of the start, of which a share of h/s (both in decades) is the least: halfway between a
-parameter whose own size is what matters and one that is merely added to something. Where nothing is known, as of a
-parameter that starts at zero, it is 1 at first; what the difference itself says of that is looked at.
+The size is |x|, so that the units of a parameter do not matter; but a parameter that passes through zero keeps a size,
+ε^¼ of its start at least. That is halfway, in decades, between what a parameter needs whose own size is what matters
+and one that is merely added to something; where the difference drowns in round-off, it is more, up to that of the
+start. Of a parameter that starts at zero the size is 1 at first, and then what the difference itself says.
 
 References: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4, with the typical size of a
 parameter; Nocedal & Wright (2006), §8.1; Gill, Murray, Saunders & Wright, Computing forward-difference intervals for
@@ -143,14 +143,19 @@ class FiniteDifference:
 
         least = torch.zeros_like(value) if part.sizes is None else part.sizes[..., number].to(value)
         unknown = least == 0
-        size = torch.maximum(value.abs(), torch.where(unknown, 1.0, least))
+        # a step that was given is a share of |x|, whatever that is, unless x is zero
+        guess = torch.ones_like(value) if self.step is None else (value == 0).to(value)
+        size = torch.maximum(value.abs(), torch.where(unknown, guess, least))
+        most = share.rsqrt() * value.abs().clamp(min=1)
+        if not guessed:  # as far as the start's own size
+            most = torch.where(unknown, most, least * eps**-0.25)
         column = differ(size)
-        if not (guessed or seen(unknown)):
+        if not (guessed or seen(unknown | (size < most))):
             return column
-        column, judged = _judged(differ, column, residual, value, share, eps, unknown, guessed)
+        column, judged = _judged(differ, column, residual, value.abs(), most, share, eps, unknown)
         # from here on: what was found where nothing was known, otherwise a share of the start
         own = unknown | judged | (value == 0)
-        return column._replace(size=torch.where(own, column.size, share.sqrt() * size))
+        return column._replace(size=torch.where(own, column.size, eps**0.25 * size))
 
     def _share(self, number: int, eps: float, value: Tensor) -> Tensor:
         """h/s (), positive."""
@@ -164,11 +169,11 @@ def _judged(
     differ: Callable[[Tensor], Column],
     given: Column,
     residual: Tensor,
-    value: Tensor,  # (...,), of the parameter
+    least: Tensor,  # (...,), sizes between which others are tried
+    most: Tensor,
     share: Tensor,
     eps: float,
-    unknown: Tensor,  # (...,) bool: the size is no more than a guess
-    everywhere: bool,
+    unknown: Tensor,  # (...,) bool: the size is no more than a guess, and may be too large
 ) -> tuple[Column, Tensor]:
     """The column with another size where its difference is out of proportion, and where that is, (...,) bool.
 
@@ -176,9 +181,8 @@ def _judged(
     themselves for a shorter one, unless that shows the same slope: the residuals may be what is small.
     """
     length = torch.linalg.vector_norm(residual, dim=-1)
-    least, most = value.abs(), share.rsqrt() * value.abs().clamp(min=1)
     column, judged = given, torch.zeros_like(unknown)
-    drowned, loud = unknown | everywhere, unknown
+    drowned, loud = torch.ones_like(unknown), unknown
     for _ in range(TRIALS):
         drowned = drowned & (column.change < DROWNED * eps * length)
         loud = loud & (column.change > share.sqrt() * length) & (column.size > least)
