@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import calls, derivatives, fits, gram, honesty, machine, memory, physics, step_time, time_to_loss
+from . import calls, derivatives, fits, gram, honesty, host_reads, machine, memory, physics, step_time, time_to_loss
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
@@ -20,6 +20,7 @@ def main() -> None:
         "gram": gram.run,
         "step": step_time.run,
         "memory": memory.run,
+        "reads": host_reads.run,
         "fits": fits.run,
         "calls": calls.run,
         "honesty": honesty.run,

@@ -31,6 +31,16 @@ def take(value: T, places: Tensor) -> T:
     return chosen
 
 
+def places(mask: Tensor, count: int) -> Tensor:
+    """Where a mask (b,) holds, (count,), in order, when it is known how often: `nonzero` would wait for the number."""
+    return mask.to(torch.int8).argsort(descending=True, stable=True)[:count]
+
+
+def read(*numbers: Tensor) -> list[int]:
+    """Counts and flags, 0-d each, as numbers of the host: one transfer, which waits for the device."""
+    return [int(number) for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()]
+
+
 def put(whole: T, places: Tensor, part: T) -> T:
     """`whole` (b, ...) with the problems at `places` (k,) replaced; other things as in `part`."""
     if isinstance(whole, tuple):

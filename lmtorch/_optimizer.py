@@ -233,7 +233,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
-        resting = not any(bool(tensor_of(group["lr"]).any()) for group in groups)
         swap = self._swap(layout)
         x = layout.flatten()
         known, fresh = self._prepare(layout, swap, terms, x)
@@ -244,9 +243,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         residual = as_residual(layout, swap, terms, known)
         self._batches.look([t.samples.tensors for t in terms if t.samples], residual.rows, layout.n)
         problem = self._problem(layout, groups, known, residual, x)
-        trials = 1 if resting else self._max_trials
         try:
-            state = descend(problem, plan.method, self._load(layout, plan, x), trials=trials, single=True)
+            state = descend(problem, plan.method, self._load(layout, plan, x), trials=self._max_trials, single=True)
         except BaseException as error:
             # nothing was written; what was found out may be wrong: a closure of the same code on other data, or an
             # exception of the closure itself that looked like a source of derivatives that fails
@@ -254,9 +252,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             if fresh or not isinstance(error, RowsChangedError):
                 raise
             return self._take_step(terms)
-        assert state.status is not None
-        # the loop has just read from the same queue, so that this read waits for nothing
-        failed = int(state.status) in (Status.NOT_FINITE, Status.REFUSED) and not resting
+        failed = state.ended in (Status.NOT_FINITE, Status.REFUSED) and not state.resting
         buffers = (*swap.buffers, *residual.replay_.kept)
         if buffers and not failed:
             # evaluations left them as they were; they see one forward pass a step, as in any training loop
@@ -266,12 +262,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                     term.closure(*term.batch)
         residual.replay_.finish()
         self._warned = any(ladder.warned for ladder in ladders)
-        if not resting:  # a schedule at zero teaches nothing about the damping
+        if not state.resting:  # a schedule at zero teaches nothing about the damping
             self._write(layout, plan, state)
         self._last = known
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders)))
-        if plan.share is not None and self._report.gain_ratio < DOUBLING:
+        if plan.share is not None and state.gain < DOUBLING:
             self._kept["share"] = min(1.0, 2 * (self._kept["share"] or plan.share))
         assert state.trial is not None
         return state.trial.cost
@@ -396,7 +392,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             assert isinstance(term, SampleResidual)  # a plan with a share has samples
             count = term.samples.count
             indices = torch.randperm(count, generator=generator, device="cpu")[: math.ceil(share * count)].sort().values
-            chosen.append(term.subset(indices.to(term.samples.tensors[0].device)))
+            # not to wait for the device
+            chosen.append(term.subset(indices.to(term.samples.tensors[0].device, non_blocking=True)))
         return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
 
     # ---- what is kept between steps ------------------------------------------------------------------------------
@@ -445,9 +442,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         kept = self._kept
         kept["step"] = kept.get("step", 0) + 1
         kept.setdefault("share", 0.0)  # none yet
-        # a NaN says nothing of the scale or damping of the next batch. The loop has just read from the same queue, so
-        # that this read waits for nothing
-        if int(state.status) == Status.NOT_FINITE:
+        if state.ended == Status.NOT_FINITE:  # it says nothing of the scale or damping of the next batch
             return
         for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
             self.state[tensor]["scale"] = scale.clone()

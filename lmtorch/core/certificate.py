@@ -21,14 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import select
+from .._masks import read, select
 from ..losses.base import scalar_dtype
 from .evidence import Evidence, examine
-from .influence import ROUNDINGS
+from .influence import ROUNDINGS, lost, suspects
 from .method import Method
 from .problem import Problem
 from .state import Certificate, State
-from .termination import Status, Tolerances
+from .termination import Status, Tolerances, among
 from .working_set import WorkingSet
 
 JUDGED = (Status.GRADIENT, Status.COST, Status.STEP, Status.MINIMUM, Status.STALLED, Status.SLOW)
@@ -49,11 +49,19 @@ class Resting(NamedTuple):
     seen: Evidence | None = None
 
 
+class Next(NamedTuple):
+    """What is to be done with the problems that have been judged."""
+
+    wanting: Tensor  # (...,) bool: a Newton step may help
+    wanted: int  # how many
+    inexact: bool  # a curvature is not that of the exact Hessian
+
+
 def certify(problem: Problem, method: Method, state: State) -> State:
     """Judge the problems that have come to rest, after Newton steps where the Hessian can be had."""
     assert state.status is not None
-    judged = torch.stack([state.status == s for s in JUDGED]).any(0)
-    count = int(judged.sum())
+    judged = among(state.status, JUDGED)
+    count = int(judged.sum()) if state.ended is None else int(state.ended in JUDGED)
     ended = state.status
     state = state._replace(certificate=blank(state.x))
     if count == 0:
@@ -61,26 +69,22 @@ def certify(problem: Problem, method: Method, state: State) -> State:
     working = WorkingSet(state)
     problem, method, state, rest = working.thin(problem, method, state, judged, count, Resting(judged, ended))
     seen = examine(problem, method, state)
-    state = _judge(problem, method, state, rest, rest.judged, seen)
+    state, after = _judge(problem, method, state, rest, rest.judged, seen)
     assert state.status is not None
-    if bool((rest.judged & (state.status <= 0) & ~seen.exact).any()):
+    if after.inexact and bool((rest.judged & (state.status <= 0) & ~seen.exact).any()):
         seen = examine(problem, method, state, doubted=True)
-        state = _judge(problem, method, state, rest, rest.judged, seen)
+        state, after = _judge(problem, method, state, rest, rest.judged, seen)
     rest = rest._replace(seen=seen)
     for _ in range(min(NEWTON, method.polish)):
-        assert rest.seen is not None
-        seen = rest.seen
-        fine = max(FINE, torch.finfo(state.x.dtype).eps ** 2)
-        wanted = rest.judged & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
-        count = int(wanted.sum())
-        if count == 0:
+        if after.wanted == 0:
             break
-        problem, method, state, rest = working.thin(problem, method, state, wanted, count, rest._replace(judged=wanted))
-        state, rest = _newton(problem, method, state, rest)
+        rest = rest._replace(judged=after.wanting)
+        problem, method, state, rest = working.thin(problem, method, state, after.wanting, after.wanted, rest)
+        state, rest, after = _newton(problem, method, state, rest)
     return working.all(state)
 
 
-def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Resting]:
+def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Resting, Next]:
     """One Newton step of the problems that want it, kept where the gradient falls."""
     seen, wanted = rest.seen, rest.judged
     assert seen is not None
@@ -97,31 +101,40 @@ def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tu
         trials=state.trials + wanted,
         linearizations=state.linearizations + wanted,
     )
-    state = _judge(problem, method, state, rest, better, ahead)
-    return state, rest._replace(seen=select(better, ahead, seen), judged=better)
+    state, after = _judge(problem, method, state, rest, better, ahead)
+    return state, rest._replace(seen=select(better, ahead, seen), judged=better), after
 
 
-def _judge(problem: Problem, method: Method, state: State, rest: Resting, concerned: Tensor, seen: Evidence) -> State:
-    """The state with what the evidence says of the problems concerned."""
+def _judge(
+    problem: Problem, method: Method, state: State, rest: Resting, concerned: Tensor, seen: Evidence
+) -> tuple[State, Next]:
+    """The state with what the evidence says of the problems concerned, and what comes next: one host read."""
     assert state.status is not None
-    enough = allowance(method.tolerances, problem.precision or state.x.dtype)
-    status = verdict(rest.ended, seen, enough)
-    found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost, seen.blind)
     assert state.certificate is not None
+    fine = max(FINE, torch.finfo(state.x.dtype).eps ** 2)
+    wanting = concerned & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
+    suspected = suspects(problem, state, seen.looked)
+    count, inexact, dependent, silent = read(
+        wanting.sum(), (concerned & ~seen.exact).any(), suspected.dependent.any(), suspected.silent.any()
+    )
+    gone = lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0)
+    enough = allowance(method.tolerances, problem.precision or state.x.dtype)
+    status = verdict(rest.ended, seen, gone, enough)
+    found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)
     return state._replace(
         status=torch.where(concerned, status, state.status), certificate=select(concerned, found, state.certificate)
-    )
+    ), Next(wanting, count, inexact > 0)
 
 
-def verdict(ended: Tensor, seen: Evidence, enough: float) -> Tensor:
-    """The status of a point, (...,), from that with which its run ended and from the evidence."""
+def verdict(ended: Tensor, seen: Evidence, gone: Tensor, enough: float) -> Tensor:
+    """The status of a point, (...,), from that with which its run ended and from the evidence; `gone` (..., n)."""
     nothing = (seen.promise <= enough) | (seen.decrement <= ROUNDINGS * seen.noise)
     # where every column of J vanishes no cosine says anything, and only the curvature can
     upgraded = (ended <= 0) | (seen.norms == 0).all(-1)
     status = torch.where(upgraded, Status.MINIMUM, ended)
     status = torch.where(seen.lowest < -NEGATIVE, Status.SADDLE, status)
     status = torch.where(nothing, status, torch.where(ended == Status.SLOW, ended, Status.VALLEY))
-    status = torch.where(seen.lost.any(-1), Status.LOST, status)
+    status = torch.where(gone.any(-1), Status.LOST, status)
     return torch.where(seen.flat & (seen.cost > 0), Status.FLAT, status)
 
 

@@ -39,9 +39,42 @@ class Looked(NamedTuple):
     remains: Tensor  # (...,) bool: the residuals are not zero
 
 
-def lost(problem: Problem, state: State, looked: Looked) -> Tensor:
+class Suspects(NamedTuple):
+    """What calls for a closer look, which costs evaluations."""
+
+    dependent: Tensor  # (...,) bool: parameters can be changed together without an effect
+    silent: Tensor  # (..., n) bool: parameters have no influence here
+
+
+def suspects(problem: Problem, state: State, looked: Looked) -> Suspects:
+    """What calls for a closer look. Round-off hides dependent parameters in single precision."""
+    assert state.begun is not None
+    null = (looked.values <= looked.floor).sum(-1) - (~looked.free).sum(-1)
+    dependent = (null > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
+    if problem.eps(state.x) > FINE_ENOUGH:
+        dependent = torch.zeros_like(dependent)
+    reach = torch.maximum(state.x.abs(), state.begun.x.abs()).to(looked.norms.dtype)
+    least = problem.eps(state.x) * looked.length
+    bent = ROUNDINGS * problem.eps(state.x) * looked.length.square()
+    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= bent)
+    return Suspects(dependent, silent & looked.free & looked.remains[..., None])
+
+
+def lost(
+    problem: Problem,
+    state: State,
+    looked: Looked,
+    suspected: Suspects,
+    dependent: bool,  # whether there are any: to read it would wait for the device
+    silent: bool,
+) -> Tensor:
     """Parameters that have lost their influence, (..., n) bool: alone, together with others, or before the start."""
-    return _died(state, looked) | _dependent(problem, state, looked) | _out_of_reach(problem, state, looked)
+    found = _died(state, looked)
+    if dependent:
+        found = found | _dependent(problem, state, looked, suspected.dependent)
+    if silent:
+        found = found | _out_of_reach(problem, state, looked, suspected.silent)
+    return found
 
 
 def _died(state: State, looked: Looked) -> Tensor:
@@ -62,20 +95,15 @@ def _died(state: State, looked: Looked) -> Tensor:
     return shrunk & silent & ~curved & (length > 0) & looked.free
 
 
-def _dependent(problem: Problem, state: State, looked: Looked) -> Tensor:
+def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) -> Tensor:
     """Parameters that can be changed together without an effect, and could not where the run began, (..., n) bool.
 
     A model may have such combinations everywhere, a sum of two amplitudes for example, and minima all the same; and
     there are minima at which J is deficient. What tells a plateau is that there were fewer such combinations at the
-    start, and that one of the parameters has run far away. Round-off hides that in single precision.
+    start, and that one of the parameters has run far away.
     """
     null = looked.values <= looked.floor
-    count = null.sum(-1) - (~looked.free).sum(-1)
-    nothing = torch.zeros_like(looked.free)
     assert state.begun is not None
-    clear = (count > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
-    if problem.eps(state.x) > FINE_ENOUGH or not bool(clear.any()):
-        return nothing
     before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
     more = clear & (now > before)
     share = torch.where(null[..., None, :], looked.vectors.square(), 0.0).sum(-1)
@@ -93,19 +121,11 @@ def _deficiency(model: Linearization, floor: float) -> Tensor:
     return (torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0)) <= floor).sum(-1)
 
 
-def _out_of_reach(problem: Problem, state: State, looked: Looked) -> Tensor:
+def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:
     """Parameters without an influence here that have one elsewhere, (..., n) bool: the start was too far off.
 
     A parameter that the model does not use has none anywhere, and is left alone.
     """
-    assert state.begun is not None
-    reach = torch.maximum(state.x.abs(), state.begun.x.abs()).to(looked.norms.dtype)
-    least = problem.eps(state.x) * looked.length
-    bent = ROUNDINGS * problem.eps(state.x) * looked.length.square()
-    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= bent)
-    silent = silent & looked.free & looked.remains[..., None]
-    if not bool(silent.any()):
-        return silent
     heard = torch.zeros_like(looked.remains)
     for factor in ELSEWHERE:
         moved = torch.where(silent, factor * state.x, state.x)

@@ -71,9 +71,9 @@ def descend(
             state, pace = give_up(problem, method, state, pace)
         if not single:  # the Jacobian of a point where a run has ended is made, to look at it
             state = _ended_with_another(state)
-        moved, running = flags(state)  # the one host read of an iteration
-        ended = not running or (single and moved)
-        if moved and not ended:
+        moved, running, state = told(problem, state)  # the one host read of an iteration
+        over = not running or (single and moved)
+        if moved and not over:
             assert state.status is not None
             assert cost is not None
             assert tried is not None
@@ -84,11 +84,14 @@ def descend(
             state, model = linearize(problem, method, state, last)
             if seen(state.stale):  # on a GPU the next trial, which fails for want of a model, leads here
                 state, model = linearize(problem, method, state)
+            state = state._replace(ended=None)  # the new point may have a word of its own
         if watch is not None and watch(working.all(state)):
             left = Status.STOPPED
             break
-        if ended:
+        if over:
             left = Status.RUNNING
+            break
+        if state.resting:
             break
     problem, method = whole
     state = working.all(state)
@@ -97,7 +100,10 @@ def descend(
         zero = torch.zeros_like(state.cost)
         state = state._replace(trial=Trial(zero > 0, zero, zero, zero, zero, state.cost))
     assert state.status is not None
-    state = state._replace(status=torch.where(state.status == Status.RUNNING, left, state.status))
+    state = state._replace(
+        status=torch.where(state.status == Status.RUNNING, left, state.status),
+        ended=left if state.ended == Status.RUNNING else state.ended,
+    )
     assert state.begun is not None
     state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
     state = polish(problem, method, state) if method.polish else state
@@ -311,7 +317,8 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     status = torch.where(windows >= method.windows, Status.SLOW, state.status)
     cost = state.cost
     if seen(poor):  # not where the question would wait for the device: there they are only given up in the end
-        hurried = certify(problem, method, state._replace(status=torch.where(poor, Status.SLOW, Status.RUNNING)))
+        status_now = torch.where(poor, Status.SLOW, Status.RUNNING)
+        hurried = certify(problem, method, state._replace(status=status_now, ended=None))
         assert hurried.status is not None
         there = poor & (hurried.status > 0)
         status = torch.where(there, hurried.status, status)
@@ -319,10 +326,18 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     return state._replace(status=status), Pace(cost, gain, windows)
 
 
-def flags(state: State) -> tuple[bool, int]:
-    """Whether any problem needs a new linear model, and how many are not done: one transfer."""
+def told(problem: Problem, state: State) -> tuple[bool, int, State]:
+    """What the host must know of a trial, in one transfer.
+
+    Whether any problem needs a new linear model, how many are not done, and the state with what the host knows of it.
+    """
     assert state.trial is not None
     assert state.status is not None
     needed = state.trial.accepted if state.stale is None else state.trial.accepted | state.stale
-    moved, running = torch.stack([needed.sum(), (state.status == Status.RUNNING).sum()]).tolist()
-    return moved > 0, running
+    running = (state.status == Status.RUNNING).sum()
+    resting = torch.zeros_like(running) if problem.rate is None else (problem.rate == 0).all()
+    numbers = (needed.sum(), running, state.status.sum(), resting, state.trial.ratio.sum())
+    moved, count, status, zero, gain = torch.stack([number.to(state.trial.ratio.dtype) for number in numbers]).tolist()
+    one = state.x.ndim == 1
+    state = state._replace(ended=int(status) if one else None, gain=gain if one else float("nan"), resting=zero > 0)
+    return moved > 0, int(count), state

@@ -16,7 +16,7 @@ from ..linearizations.base import Linearization
 from .method import Method
 from .problem import Problem
 from .state import State
-from .termination import Status, rounding
+from .termination import Status, among, rounding
 from .working_set import WorkingSet
 
 POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
@@ -33,8 +33,8 @@ class Rest(NamedTuple):
 def polish(problem: Problem, method: Method, state: State) -> State:
     """Polish the problems that have come to rest; their last D is that of the measure."""
     assert state.status is not None
-    eligible = torch.stack([state.status == s for s in POLISHED]).any(0)
-    count = int(eligible.sum())
+    eligible = among(state.status, POLISHED)
+    count = int(eligible.sum()) if state.ended is None else int(state.ended in POLISHED)
     if count == 0:
         return state
     eps = problem.eps(state.x)

@@ -67,3 +67,7 @@ class State(NamedTuple):
     stale: Tensor | None = None  # (...,) bool: went back to x after the linear model was made elsewhere
     tried: Tried | None = None
     seconds: Seconds = Seconds()
+    # what the host knows, from its one read of a trial
+    ended: int | None = None  # of one problem: the status with which the run ended
+    gain: float = float("nan")  # of one problem: the gain ratio of the last trial
+    resting: bool = False  # all learning rates are zero: nothing was tried in earnest

@@ -4,6 +4,7 @@ The tests here cost nothing beyond the trial. They say when to stop; whether the
 `core/certificate.py` to say, which looks at the point itself and may take a success back or grant one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -78,6 +79,11 @@ _MESSAGES = {
     Status.SLOW: "slow: the cost hardly falls any more, but nothing shows a minimum",
     Status.POOR: "poor: a minimum, but it explains less than a constant would, and no other start led to a better one",
 }
+
+
+def among(status: Tensor, chosen: Sequence[Status]) -> Tensor:
+    """Which problems stand at one of these, (...,) bool."""
+    return torch.stack([status == s for s in chosen]).any(0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from .._masks import put, take
+from .._masks import places, put, take
 from .method import Method
 from .problem import Problem
 from .state import State
@@ -41,6 +41,6 @@ class WorkingSet:
         if state.x.ndim != 2 or count > THIN * len(state.x):
             return problem, method, state, beside
         self.whole = self.all(state)
-        chosen = staying.nonzero()[:, 0]
+        chosen = places(staying, count)
         self.places = chosen if self.places is None else self.places[chosen]
         return problem.take(chosen), method.take(chosen), take(state, chosen), take(beside, chosen)

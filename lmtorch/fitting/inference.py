@@ -109,7 +109,7 @@ class Inference:
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
-        scale = tensor_of(self.solution.f_scale, dtype=torch.float64)
+        scale = tensor_of(self.solution.f_scale, dtype=torch.float64).to(self.u.device)
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
@@ -124,7 +124,7 @@ class Inference:
         start = self.fitter.start.double()
         with forward_mode():
             columns = [
-                torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape).to(u),))[1]
+                torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape),))[1]
                 for unit in torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
             ]
         return torch.stack(columns, -1)

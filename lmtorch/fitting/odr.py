@@ -320,11 +320,7 @@ def _solution(problem: OrthogonalProblem, state: State, n: int, data: Data) -> t
     assert state.trials is not None
     assert state.cost is not None
     status = Status(int(state.status))
-    free = (
-        torch.ones(n, dtype=torch.bool, device=x.device)
-        if problem.bounds is None
-        else problem.bounds.free(x, model.gradient)[:n]
-    )
+    free = problem.free(x, model.gradient)[:n]
     side = torch.where(model.gradient[:n] > 0, -1, 1)
     solution = Solution(
         x=x[:n],

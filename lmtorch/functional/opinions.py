@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import put, select, take
+from .._masks import places, put, read, select, take
 from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Seconds, State
-from ..core.termination import Status
+from ..core.termination import Status, among
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
 AGREE = 1e-6  # relative difference of two costs up to which both runs have ended at the same place
@@ -102,23 +102,19 @@ def ask(
     heard = unasked(_ended(state))
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
+    doubts = _doubts(opinions, heard.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
-        doubt = doubtful(heard.state, acceptable)
-        if opinion.restart:
-            doubt = doubt & _goes_on(heard.state, opinion)
-        if opinion.of_lost:
-            assert heard.state.status is not None
-            doubt = doubt & torch.stack([heard.state.status == s for s in TOO_FAR]).any(0)
-        if not bool(doubt.any()):
+        doubt = doubts[number - 1]
+        if not doubt.number:
             continue
-        assert heard.state.trials is not None
         patient = not opinion.method.patience  # it gets what the first run has left, lest nothing ever end
         shared = trials if patient and in_all is None else in_all
-        left = trials if shared is None else shared - int(torch.where(doubt, heard.state.trials, 0).amax())
+        left = trials if shared is None else shared - doubt.spent
         if left <= 0:
             continue
         told = watch and _Told(watch)
         heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
+        doubts = _doubts(opinions, heard.state, acceptable)
         if told is not None and told.stop:  # the user's word ends all runs, not this one alone
             assert heard.state.status is not None
             status = torch.where(doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status)
@@ -154,7 +150,35 @@ def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
         doubt = doubt | state.certificate.blind
     if acceptable is not None:
         doubt = doubt | (state.cost > acceptable)
-    return doubt & ~torch.stack([state.status == s for s in BEYOND_HELP]).any(0)
+    return doubt & ~among(state.status, BEYOND_HELP)
+
+
+class _Doubt(NamedTuple):
+    """The problems that an opinion is to be asked about."""
+
+    where: Tensor  # (...,) bool
+    number: int
+    spent: int  # trials that one of them has cost, at most
+
+
+def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
+    """What each opinion would be asked about as things stand: one host read for all."""
+    assert state.status is not None
+    assert state.trials is not None
+    if not opinions:
+        return []
+    every, numbers = [], []
+    doubt = doubtful(state, acceptable)
+    for opinion in opinions:
+        own = doubt
+        if opinion.restart:
+            own = own & _goes_on(state, opinion)
+        if opinion.of_lost:
+            own = own & among(state.status, TOO_FAR)
+        every.append(own)
+        numbers += [own.sum(), torch.where(own, state.trials, 0).amax()]
+    found = read(*numbers)
+    return [_Doubt(*of) for of in zip(every, found[::2], found[1::2], strict=True)]
 
 
 def _goes_on(state: State, opinion: Opinion) -> Tensor:
@@ -164,7 +188,7 @@ def _goes_on(state: State, opinion: Opinion) -> Tensor:
     slow = state.status == Status.SLOW
     if opinion.method.patience:
         slow = slow & (state.certificate.promise < NEAR)
-    return slow | torch.stack([state.status == s for s in GOES_ON]).any(0)
+    return slow | among(state.status, GOES_ON)
 
 
 def _hear(
@@ -173,7 +197,7 @@ def _hear(
     number: int,
     x: Tensor,
     heard: Heard,
-    doubt: Tensor,
+    doubt: _Doubt,
     trials: int,
     acceptable: Tensor | None,
     watch: Watch | None,
@@ -183,23 +207,23 @@ def _hear(
         start = beginning(opinion, x, heard.state, problem.bounds)
         other = descend(problem, opinion.method, start, trials=trials, watch=watch)
         return _better(heard, other, number, acceptable)
-    places = doubt.nonzero()[:, 0]
-    before = take(heard, places)
+    chosen = places(doubt.where, doubt.number)
+    before = take(heard, chosen)
     whole = heard.state
 
     def show(state: State) -> bool:
-        return watch is not None and watch(put(whole, places, state))
+        return watch is not None and watch(put(whole, chosen, state))
 
-    part = problem.take(places)
+    part = problem.take(chosen)
     other = descend(
         part,
-        opinion.method.take(places),
-        beginning(opinion, x[places], before.state, part.bounds),
+        opinion.method.take(chosen),
+        beginning(opinion, x[chosen], before.state, part.bounds),
         trials=trials,
         watch=None if watch is None else show,
     )
-    bar = None if acceptable is None else acceptable[places]
-    return put(heard, places, _better(before, other, number, bar))
+    bar = None if acceptable is None else acceptable[chosen]
+    return put(heard, chosen, _better(before, other, number, bar))
 
 
 def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) -> Heard:
@@ -226,4 +250,4 @@ def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) 
 
 def _ended(state: State) -> State:
     """What two runs have in common when they have ended: nothing of their strategies."""
-    return state._replace(scale=None, damping=None, stale=None)
+    return state._replace(scale=None, damping=None, stale=None, ended=None)

@@ -149,22 +149,19 @@ class Results:
         state = outcome.state
         assert state.status is not None
         assert state.trials is not None
-        rows = zip(
-            state.status.reshape(-1).tolist(),
-            outcome.cosine.reshape(-1).tolist(),
-            (1 + state.trials).reshape(-1).tolist(),
-            outcome.runs.reshape(-1).tolist(),
-            outcome.kept.reshape(-1).tolist(),
-            torch.atleast_2d(self._lost(state)).flatten(0, -2).tolist(),
-            strict=True,
-        )
-        texts = [self._message(Status(status), *evidence) for status, *evidence in rows]
+        columns = [state.status, outcome.cosine, 1 + state.trials, outcome.runs, outcome.kept]
+        evidence = torch.stack([column.reshape(-1).to(outcome.cosine.dtype) for column in columns], -1)
+        lost = torch.atleast_2d(self._lost(state)).flatten(0, -2)
+        texts = [
+            self._message(Status(int(status)), cosine, int(nfev), int(runs), int(kept), gone)
+            for status, cosine, nfev, runs, kept, *gone in torch.cat([evidence, lost.to(evidence)], -1).tolist()
+        ]
         if len(self.lead) > 1:
             width = self.lead[-1]
             return [texts[start : start + width] for start in range(0, len(texts), width)]
         return texts if state.status.ndim else texts[0]
 
-    def _message(self, status: Status, cosine: float, nfev: int, runs: int, kept: int, lost: list[bool]) -> str:
+    def _message(self, status: Status, cosine: float, nfev: int, runs: int, kept: int, lost: list[float]) -> str:
         text = status.message
         if status is Status.LOST:
             names = [name for name, gone in zip(self.names, lost, strict=True) if gone]

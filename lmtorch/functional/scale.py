@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from .._masks import put, take
+from .._masks import places, put, take
 from ..core.certificate import certify
 from ..core.loop import Watch, descend
 from ..core.method import Method
@@ -53,10 +53,12 @@ def with_estimated_scale(
         before, left = (scale, counted) if going is None else (scale[going], counted[going])
         now = tuning * deviation(_residual(part, spent.x), n, left)
         moving = ~((now - before).abs() <= SETTLED * now)
-        if not bool(moving.any()):
+        count = int(moving.sum())
+        if not count:
             break
         if going is not None:
-            going, now, spent = going[moving], now[moving], take(spent, moving)
+            chosen = places(moving, count)
+            going, now, spent = going[chosen], now[chosen], take(spent, chosen)
             part, way = problem.take(going), rough.take(going)
         found = descend(replace(part, loss=Robust(robust.rho, now)), way, State(spent.x), trials=trials, watch=watch)
         found = _together(spent, found)

@@ -61,9 +61,11 @@ class Layout:
         parts = []
         for value, shape in zip(values, self.shapes, strict=True):
             number = fill if value is None else value
-            # a Python float would become float32 on the way: 0.1 is to be 0.1 in float64
-            part = number.detach() if isinstance(number, Tensor) else tensor_of(number, dtype=like.dtype)
-            parts.append(part.to(like).expand(shape).reshape(-1))
+            if isinstance(number, Tensor) and number.ndim == 0 and number.device.type == "cpu":
+                number = number.item()  # a copy to the device would wait for it
+            # made in the dtype: a float32 on the way would round 0.1
+            part = number.detach().to(like) if isinstance(number, Tensor) else like.new_full((), number)
+            parts.append(part.expand(shape).reshape(-1))
         return torch.cat(parts)
 
 

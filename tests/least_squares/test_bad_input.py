@@ -206,8 +206,6 @@ def test_a_function_of_other_residuals_than_before_is_no_silent_success(
         least_squares(changing, [1.0], jac)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_residuals_on_another_device_are_refused() -> None:
-    with pytest.raises(InputError, match="the residuals are on cpu, x0 on cuda"):
-        least_squares(lambda x: x.cpu() - 3, TENSOR.cuda())
+def test_residuals_on_another_device_are_refused(elsewhere: torch.device) -> None:
+    with pytest.raises(InputError, match=f"the residuals are on cpu, x0 on {elsewhere.type}"):
+        least_squares(lambda x: x.cpu() - 3, TENSOR.to(elsewhere))

@@ -1,0 +1,37 @@
+"""How often the host waits for the device, for each face: counted on the tests' stand-in for a GPU."""
+
+import warnings
+from datetime import UTC, datetime
+
+import torch
+
+from tests import stand_in
+from tests.faces import FITS, OPTIMIZER, Run
+
+from .machine import table
+
+INTRODUCTION = """## Host reads
+
+How often the host waits for the device: numbers that it reads, copies, results whose size it must know. Counted on the
+stand-in of the tests, which shows neither speed nor kernels; the problems are those of `tests/faces.py`. Of an
+optimizer in its steps after the first, the report being looked at outside the count; of a fit from the call to the
+result. SVD and eigh wait on a GPU by themselves, within torch, and are counted apart.
+"""
+
+
+def run() -> str:
+    """A table of all faces."""
+    if stand_in.MISSING is not None:
+        return f"{INTRODUCTION}\nNot counted: {stand_in.MISSING}."
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for prefix, faces in (("optimizer, ", OPTIMIZER), ("", FITS)):
+            rows += [_row(prefix + name, face()) for name, face in faces.items()]
+    counted = f"Counted {datetime.now(UTC).date().isoformat()} with torch {torch.__version__}; no GPU.\n\n"
+    return f"{INTRODUCTION}\n{counted}" + table(["", "trials", "reads", "reads a trial", "SVD and eigh"], rows)
+
+
+def _row(name: str, run: Run) -> list[str]:
+    reads, factorisations = stand_in.waits(run.counter)
+    return [name, f"{run.trials}", f"{reads}", f"{reads / run.trials:.2f}", f"{factorisations}"]
