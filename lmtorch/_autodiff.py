@@ -32,7 +32,8 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:
     """Weights of a sum, normal and the same at every call: what differs anywhere differs in the sum, almost surely."""
-    return torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(like)
+    drawn = torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    return drawn.to(like, non_blocking=True)  # not to wait for the device
 
 
 def ranges(total: int, chunk: int) -> Iterator[slice]:

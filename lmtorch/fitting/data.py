@@ -117,10 +117,12 @@ def gather(
     good_y = y.isfinite()
     fits = len(lead) if each_x else 0
     sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
-    goods = [_whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity") for one, _, size in sets]
-    good_x = torch.cat(goods, -1).to(y.device)
+    goods = [
+        _whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity", y.device) for one, _, size in sets
+    ]
+    good_x = torch.cat(goods, -1)
     hidden = any(map(np.ma.is_masked, tree_leaves(xdata)))
-    shown = [_whole_points(tree_map(shown_of, given), size, fits, "is masked") for _, given, size in sets]
+    shown = [_whole_points(tree_map(shown_of, given), size, fits, "is masked", y.device) for _, given, size in sets]
     kept = _kept(
         y,
         mask=_mask(mask),
@@ -234,16 +236,16 @@ def _finite(leaf: Any) -> Tensor | None:
     return leaf.detach().isfinite() if isinstance(leaf, Tensor) and leaf.is_floating_point() else None
 
 
-def _whole_points(flags: Any, m: int, fits: int, what: str) -> Tensor:
+def _whole_points(flags: Any, m: int, fits: int, what: str, device: torch.device) -> Tensor:
     """Points for which all flags (a tree) of x hold, (..., m) with the first dimensions of x that count fits."""
-    whole = torch.ones(m, dtype=torch.bool, device="cpu")
+    whole = torch.ones(m, dtype=torch.bool, device=device)
     for flag in tree_leaves(flags):
         if not isinstance(flag, Tensor):
             continue
         if flag.ndim > fits and flag.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
-            whole = whole.to(flag.device) & flag.reshape(*flag.shape[:fits], -1, m).all(-2)
+            whole = whole & flag.to(device).reshape(*flag.shape[:fits], -1, m).all(-2)
         elif flag.ndim > fits and flag.shape[fits] == m:  # (m, k): samples in rows, a module's
-            whole = whole.to(flag.device) & flag.flatten(fits + 1).all(-1)
+            whole = whole & flag.to(device).flatten(fits + 1).all(-1)
         elif not bool(flag.all()):
             raise InputError(f"xdata {what} in a part that does not count the points.")
     return whole

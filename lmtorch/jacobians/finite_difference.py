@@ -156,9 +156,9 @@ class FiniteDifference:
     def _share(self, number: int, eps: float, value: Tensor) -> Tensor:
         """h/s (), positive."""
         if self.step is None:
-            return value.new_tensor(eps ** (1 / 2 if self.method == "2-point" else 1 / 3))
+            return value.new_full((), eps ** (1 / 2 if self.method == "2-point" else 1 / 3))
         step = self.step[number] if isinstance(self.step, Tensor) and self.step.ndim else self.step
-        return tensor_of(step).to(value).abs()
+        return (step.to(value) if isinstance(step, Tensor) else value.new_full((), step)).abs()
 
 
 def _judged(
