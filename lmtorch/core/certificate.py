@@ -111,30 +111,31 @@ def _judge(
     """The state with what the evidence says of the problems concerned, and what comes next: one host read."""
     assert state.status is not None
     assert state.certificate is not None
+    assert seen.looked is not None
     fine = max(FINE, torch.finfo(state.x.dtype).eps ** 2)
     wanting = concerned & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
     suspected = suspects(problem, state, seen.looked)
     count, inexact, dependent, silent = read(
         wanting.sum(), (concerned & ~seen.exact).any(), suspected.dependent.any(), suspected.silent.any()
     )
-    gone = lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0)
+    seen = seen._replace(lost=lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0))
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
-    status = verdict(rest.ended, seen, gone, enough)
-    found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)
+    status = verdict(rest.ended, seen, enough)
+    found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost, seen.blind)
     return state._replace(
         status=torch.where(concerned, status, state.status), certificate=select(concerned, found, state.certificate)
     ), Next(wanting, count, inexact > 0)
 
 
-def verdict(ended: Tensor, seen: Evidence, gone: Tensor, enough: float) -> Tensor:
-    """The status of a point, (...,), from that with which its run ended and from the evidence; `gone` (..., n)."""
+def verdict(ended: Tensor, seen: Evidence, enough: float) -> Tensor:
+    """The status of a point, (...,), from that with which its run ended and from the evidence."""
     nothing = (seen.promise <= enough) | (seen.decrement <= ROUNDINGS * seen.noise)
     # where every column of J vanishes no cosine says anything, and only the curvature can
     upgraded = (ended <= 0) | (seen.norms == 0).all(-1)
     status = torch.where(upgraded, Status.MINIMUM, ended)
     status = torch.where(seen.lowest < -NEGATIVE, Status.SADDLE, status)
     status = torch.where(nothing, status, torch.where(ended == Status.SLOW, ended, Status.VALLEY))
-    status = torch.where(gone.any(-1), Status.LOST, status)
+    status = torch.where(seen.lost.any(-1), Status.LOST, status)
     return torch.where(seen.flat & (seen.cost > 0), Status.FLAT, status)
 
 

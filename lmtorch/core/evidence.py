@@ -36,11 +36,12 @@ class Evidence(NamedTuple):
     lowest: Tensor  # (...,), smallest curvature
     downward: Tensor  # (..., n), the direction of it, of length one in the units
     newton: Tensor  # (..., n), step to the minimum of the quadratic model
+    lost: Tensor  # (..., n) bool; none before `influence.lost` has been asked
     blind: Tensor  # (...,) bool
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
-    looked: Looked
+    looked: Looked | None = None
 
     @property
     def promise(self) -> Tensor:
@@ -98,6 +99,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         lowest=torch.where(finite, lowest, -torch.inf).to(model.cost.dtype),
         downward=(vectors[..., 0] / units).to(x.dtype),
         newton=torch.where(finite[..., None], newton, 0.0),
+        lost=torch.zeros_like(free),
         blind=remains & ((values <= floor).sum(-1) > (~free).sum(-1)) & (eps > FINE_ENOUGH),
         flat=(matrix == 0).all(-1).all(-1) & (model.gradient == 0).all(-1) & free.any(-1),
         exact=exact,
