@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from . import choose
 from ._advice import Batches, of_derivatives, of_rate
-from ._arrays import tensor_of
 from ._checks import count
 from ._errors import InputError
 from ._faces import face

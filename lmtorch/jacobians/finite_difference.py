@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._arrays import tensor_of
 from .._autodiff import Params
 from .._masks import seen, select
 from ..residuals.base import Part

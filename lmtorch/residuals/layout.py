@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 
