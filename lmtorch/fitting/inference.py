@@ -109,7 +109,7 @@ class Inference:
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
-        scale = torch.as_tensor(self.solution.f_scale, dtype=torch.float64, device=self.u.device)
+        scale = tensor_of(self.solution.f_scale, dtype=torch.float64).to(self.u.device)
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
