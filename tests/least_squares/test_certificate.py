@@ -117,6 +117,9 @@ def test_a_saddle_that_nobody_leaves_is_called_one() -> None:
 @pytest.mark.parametrize("jac", [None, "2-point"])
 def test_a_maximum_where_the_jacobian_vanishes_is_no_success(jac: str | None) -> None:
     solution = least_squares(lambda x: 5 - x**2, [0.0], jac, second_opinion=False)
+    if jac == "2-point" and solution.success:  # a difference may be long enough to see the way down, to the root
+        np.testing.assert_allclose(abs(solution.x), 5**0.5, rtol=1e-7)
+        return
     assert solution.status in (Status.SADDLE, Status.FLAT)
     assert not solution.success
 
