@@ -38,7 +38,8 @@ def finite_difference_jacobian(
             moved at once, and their number costs no evaluations. Default: 0, the full Jacobian.
         method: "2-point", n + 1 evaluations with errors of order ε^½, or "3-point", 2n + 1 with errors of order ε^⅔.
             n is the number of inputs (of a sample).
-        step: of the difference, relative to |x|. Default: by the dtype, ε^½ or ε^⅓; of an x of zero, what the difference itself says.
+        step: of the difference, relative to |x|. Default: by the dtype, ε^½ or ε^⅓; of an x of zero, what the
+            difference itself says.
 
     Returns:
         `(*batch, *out, *in)`, dtype and device of x.
