@@ -20,6 +20,8 @@ from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.trust_region import TrustRegion
 
+from .. import stand_in
+
 F64 = torch.float64
 pytestmark = pytest.mark.filterwarnings("ignore:[0-9]+ residuals of other samples")
 
@@ -317,6 +319,8 @@ def test_a_scaler_of_gradients_is_refused_as_it_would_train_nothing(device):
     "options", [{}, {"damping": "nielsen"}, {"damping": "trust_region", "scaling": "more"}], ids=str
 )
 def test_a_distributed_checkpoint_keeps_the_damping(options, flattened, tmp_path, device):
+    if device.type == stand_in.NAME:
+        pytest.skip("torch.distributed.checkpoint copies by a device's streams, and the stand-in has none")
     form = StateDictOptions(flatten_optimizer_state_dict=flattened)
     expected = Training(device, **options).run(0, 6)
     first, second = Training(device, **options), Training(device, **options)
@@ -378,6 +382,8 @@ def test_schedulers_that_cycle_the_momentum_say_how_to_leave_it_out(scheduler, d
 
 
 def test_a_step_may_be_compiled_or_called_in_inference_mode(device):
+    if device.type == stand_in.NAME:
+        pytest.skip("torch makes no views of wrapped tensors in inference mode, and those of the stand-in are wrapped")
     plain, compiled, inferred = (Training(device) for _ in range(3))
     expected = plain.run(0, 4)
     step = torch.compile(compiled.opt.step, backend="eager")
