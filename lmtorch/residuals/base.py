@@ -31,7 +31,7 @@ class Part:
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
     leading: int | None = None  # rows are in so many blocks of equal size, which may be of independent samples
-    whole: bool = True  # there is no other part
+    whole: bool = True  # there is no other part, of this or another term
     sizes: Tensor | None = None  # (..., n), of the parameters, of which differences take a share; None: not known
     precision: torch.dtype | None = None  # in which the rows are computed, where theirs does not show it
 

@@ -37,7 +37,7 @@ class TermsResidual:
         """Those of the first term, then those of the next."""
         for place, term in enumerate(self.terms):
             for part in term.parts():
-                yield replace(part, term=place)
+                yield replace(part, term=place, whole=False)
 
     def replay(self) -> AbstractContextManager[None]:
         """Around each evaluation of all terms."""

@@ -8,7 +8,7 @@ from itertools import permutations, product
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint import load, save
+from torch.distributed.checkpoint import FileSystemWriter, load, save
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -325,7 +325,8 @@ def test_a_distributed_checkpoint_keeps_the_damping(options, flattened, tmp_path
     expected = Training(device, **options).run(0, 6)
     first, second = Training(device, **options), Training(device, **options)
     first.run(0, 3)
-    save(get_optimizer_state_dict(first.model, first.opt, options=form), checkpoint_id=tmp_path, no_dist=True)
+    writer = FileSystemWriter(tmp_path, thread_count=2)  # one thread asks any device but the CPU for streams
+    save(get_optimizer_state_dict(first.model, first.opt, options=form), storage_writer=writer, no_dist=True)
     template = get_optimizer_state_dict(second.model, second.opt, options=form)
     load(template, checkpoint_id=tmp_path, no_dist=True)
     second.model.load_state_dict(first.model.state_dict())
