@@ -267,7 +267,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders)))
         if plan.share is not None and state.gain < DOUBLING:
-            self._kept["share"] = min(1.0, 2 * (self._kept["share"] or plan.share))
+            self._kept["share"] = min(1.0, 2 * (self._kept.get("share") or plan.share))
         assert state.trial is not None
         return state.trial.cost
 

@@ -404,3 +404,12 @@ def test_arrays_in_the_batch_are_refused_by_name_of_what_to_do(place):
     batch[place] = batch[place].numpy()
     with pytest.raises(InputError, match=r"torch\.as_tensor"):
         LevenbergMarquardt(model).step(lambda x, y: model(torch.as_tensor(x)) - torch.as_tensor(y), *batch)
+
+
+def test_a_sampled_curvature_may_begin_at_a_rate_of_zero():
+    t = torch.ones(200, dtype=F64)
+    theta = torch.ones(1, dtype=F64, requires_grad=True)
+    opt = LevenbergMarquardt([theta], lr=0.0, curvature="sampled", damping="nielsen", solver="cholesky")
+    for _ in range(2):
+        opt.step(lambda t: (theta * t).exp() - 9, t)
+    assert theta.item() == 1
