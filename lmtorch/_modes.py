@@ -24,7 +24,7 @@ class DispatchMode(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_dispatch__")
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call] # as above
         return self
 
 

@@ -194,7 +194,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @face
     @torch.no_grad()
-    # torch declares a float, or a closure of one; residuals are tensors, and to read the loss would wait for the device
+    # an override of another type: torch's closure returns a loss, and step a float; here residuals are tensors, and to
+    # read the loss as a float would wait for the device
     def step(self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any) -> Tensor | None:  # type: ignore[override]
         """One step: linearize, then try until the loss goes down.
 

@@ -187,6 +187,7 @@ ASKED = {
 
 def state_of(*things: Any) -> list[Any]:
     """Copies of all arrays and tensors among them, and of the generators."""
+    # ruff would have us use a generator of our own: the global one is what must not be touched
     numpy = np.random.get_state()  # noqa: NPY002
     leaves = [leaf for leaf in tree_leaves(things) if isinstance(leaf, np.ndarray | Tensor | float)]
     return [deepcopy(leaf.detach() if isinstance(leaf, Tensor) else leaf) for leaf in leaves] + [
@@ -465,6 +466,7 @@ def _named(curve: Curve, n: int, kind: str) -> Callable[..., Any]:
             raise TypeError("NumPy alone")
         return curve(xp, t, *p)
 
+    # ruff would have us use `of` itself: its signature has no names, and names are what curve_fit reads
     signatures: list[Curve] = [lambda t, a: of(t, a), lambda t, a, b: of(t, a, b), lambda t, a, b, c: of(t, a, b, c)]  # noqa: PLW0108
     return signatures[n - 1]
 

@@ -105,7 +105,7 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def _storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    with suppress(NotImplementedError, RuntimeError):
+    with suppress(NotImplementedError, RuntimeError):  # what torch raises where a layout has no storage
         return int(tensor.untyped_storage()._cdata)
     return None
 

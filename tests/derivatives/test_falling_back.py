@@ -257,7 +257,7 @@ def test_an_error_of_the_functions_own_comes_through() -> None:
 
 def test_an_error_without_words_is_named_by_its_kind() -> None:
     def f(x: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError  # without a word: its kind is all that can be told
 
     with pytest.raises(InputError, match=re.escape("(NotImplementedError)")):
         lmtorch.batch_jacobian(f, points(4, 3), mode="forward")

@@ -68,8 +68,8 @@ def ahead(norm: nn.Module, features: Callable[[Tensor], Tensor] = wide) -> Calla
 
 def statistics(norm: nn.Module) -> nn.Module:
     """A batch norm that has seen data."""
-    norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr, operator]
-    norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+    norm.get_buffer("running_mean").uniform_(-1, 1)
+    norm.get_buffer("running_var").uniform_(0.5, 2)
     return norm
 
 

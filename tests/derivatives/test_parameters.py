@@ -310,3 +310,19 @@ def test_columns_in_chunks_are_the_same(chunk_size: int | None) -> None:
 def test_a_chunk_of_no_columns_is_refused() -> None:
     with pytest.raises(lmtorch.InputError, match="chunk_size=0"):
         lmtorch.parameter_column(torch.nn.Linear(2, 1), "bias", 0, torch.rand(3, 2), chunk_size=0)
+
+
+def test_a_child_at_two_places_and_a_weight_in_two_children_are_followed_and_left_as_they_are() -> None:
+    torch.manual_seed(0)
+    shared, first, second = (torch.nn.Linear(3, 3, dtype=F64) for _ in range(3))
+    second.weight = first.weight
+    model = torch.nn.Sequential(shared, torch.nn.Tanh(), first, torch.nn.Tanh(), second, torch.nn.Tanh(), shared)
+    held = dict(model.named_parameters())
+    x = torch.randn(4, 3, dtype=F64)
+    found = lmtorch.parameter_jacobian(model, x)
+    assert all(p is held[name] for name, p in model.named_parameters())
+    assert shared.weight is held["0.weight"]
+    assert second.weight is first.weight
+    for name, p in held.items():
+        rows = [torch.autograd.grad(y, p, retain_graph=True)[0] for y in model(x).flatten()]
+        torch.testing.assert_close(found[name].reshape(12, *p.shape), torch.stack(rows))
