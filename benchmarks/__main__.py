@@ -3,7 +3,19 @@
 import argparse
 from pathlib import Path
 
-from . import calls, derivatives, fits, gram, honesty, host_reads, machine, memory, physics, step_time, time_to_loss
+from . import (
+    calls,
+    derivatives,
+    fits,
+    gram,
+    honesty,
+    host_reads,
+    machine,
+    memory,
+    physics,
+    step_time,
+    time_to_loss,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
@@ -31,7 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(parts), help=f"some of {', '.join(parts)}")
     chosen = parser.parse_args().parts
-    sections = [INTRODUCTION, f"Machine: {machine.description()}.", *(parts[name]() for name in chosen)]
+    sections = [
+        INTRODUCTION,
+        f"Machine: {machine.description()}.",
+        *(parts[name]() for name in chosen),
+    ]
     text = "\n\n".join(section.strip() for section in sections) + "\n"
     print(text)
     if chosen == list(parts):

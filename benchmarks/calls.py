@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-
-import lmtorch
 from tests.least_squares.setting import Counted
 from tests.least_squares.test_black_boxes import ORDINARY
+
+import lmtorch
 
 from .machine import table
 
@@ -21,7 +21,11 @@ def run() -> str:
     for name, (fun, own, start, bounds) in ORDINARY.items():
         row = [name]
         for jac in ("2-point", "3-point", "own"):
-            row.append(" / ".join(_calls(fit, fun, own if jac == "own" else jac, start, bounds) for fit in FITTERS))
+            row.append(
+                " / ".join(
+                    _calls(fit, fun, own if jac == "own" else jac, start, bounds) for fit in FITTERS
+                )
+            )
         rows.append(row)
     intro = (
         "Calls of the function by lmtorch / scipy's trf, those of differences among them, and of the Jacobian where it "

@@ -51,7 +51,12 @@ def _mlp(*widths: int) -> nn.Sequential:
 def _classifier() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2), nn.Tanh(), nn.Conv2d(8, 16, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 10)
+        nn.Conv2d(1, 8, 3, stride=2),
+        nn.Tanh(),
+        nn.Conv2d(8, 16, 3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(144, 10),
     )
 
 
@@ -102,7 +107,9 @@ def _jacobians(net: nn.Module) -> dict[str, Way]:
     def per_number(x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         y = net(x)
-        rows = [grad(number, x, retain_graph=True)[0][i] for i, row in enumerate(y) for number in row]
+        rows = [
+            grad(number, x, retain_graph=True)[0][i] for i, row in enumerate(y) for number in row
+        ]
         return torch.stack(rows).unflatten(0, y.shape)
 
     return {
@@ -111,8 +118,12 @@ def _jacobians(net: nn.Module) -> dict[str, Way]:
         "vmap(jacfwd)": Way(_quiet(vmap(jacfwd(_single(net))))),
         "autograd.grad of each output's sum over the batch": Way(per_output),
         "autograd.grad of each sample's outputs": Way(per_number, 2),
-        "autograd.functional.jacobian, its diagonal": Way(lambda x: diagonal(functional.jacobian(net, x)), 2),
-        "the same with vectorize=True": Way(lambda x: diagonal(functional.jacobian(net, x, vectorize=True)), 2),
+        "autograd.functional.jacobian, its diagonal": Way(
+            lambda x: diagonal(functional.jacobian(net, x)), 2
+        ),
+        "the same with vectorize=True": Way(
+            lambda x: diagonal(functional.jacobian(net, x, vectorize=True)), 2
+        ),
     }
 
 
@@ -126,7 +137,9 @@ def _laplacians(net: nn.Module, training: bool) -> dict[str, Way]:
             (first,) = grad(net(x).sum(), x, create_graph=True)
             total = torch.zeros_like(x[:, 0])
             for i in range(x.shape[1]):
-                second = grad(first[:, i].sum(), x, retain_graph=True, create_graph=training)[0][:, i]
+                second = grad(first[:, i].sum(), x, retain_graph=True, create_graph=training)[0][
+                    :, i
+                ]
                 total = total + second
         return total[:, None]
 
@@ -145,8 +158,12 @@ def _laplacians(net: nn.Module, training: bool) -> dict[str, Way]:
 
     ways = {
         OURS: Way(lambda x: lmtorch.laplacian(net, x), rival=False),
-        'lmtorch, mode="forward"': Way(lambda x: lmtorch.laplacian(net, x, mode="forward"), rival=False),
-        'lmtorch, mode="reverse"': Way(lambda x: lmtorch.laplacian(net, x, mode="reverse"), rival=False),
+        'lmtorch, mode="forward"': Way(
+            lambda x: lmtorch.laplacian(net, x, mode="forward"), rival=False
+        ),
+        'lmtorch, mode="reverse"': Way(
+            lambda x: lmtorch.laplacian(net, x, mode="reverse"), rival=False
+        ),
         "autograd.grad of each component's sum": Way(trick),
         "trace of vmap(hessian)": Way(vmap(traced)),
         "jvp of jvp, vmap over directions": Way(nested),
@@ -169,12 +186,18 @@ def _hessians(net: nn.Module) -> dict[str, Way]:
         return torch.stack(rows, 1)[:, None]
 
     def one_by_one(x: Tensor) -> Tensor:
-        return torch.stack([functional.hessian(lambda p: net(p).squeeze(), point) for point in x])[:, None]
+        return torch.stack([functional.hessian(lambda p: net(p).squeeze(), point) for point in x])[
+            :, None
+        ]
 
     return {
         OURS: Way(_quiet(lambda x: lmtorch.batch_hessian(net, x)), rival=False),
-        'lmtorch, mode="taylor"': Way(_quiet(lambda x: lmtorch.batch_hessian(net, x, mode="taylor")), rival=False),
-        'lmtorch, mode="forward"': Way(_quiet(lambda x: lmtorch.batch_hessian(net, x, mode="forward")), rival=False),
+        'lmtorch, mode="taylor"': Way(
+            _quiet(lambda x: lmtorch.batch_hessian(net, x, mode="taylor")), rival=False
+        ),
+        'lmtorch, mode="forward"': Way(
+            _quiet(lambda x: lmtorch.batch_hessian(net, x, mode="forward")), rival=False
+        ),
         "vmap(hessian)": Way(_quiet(vmap(hessian(_single(net))))),
         "autograd.grad of each component's sum": Way(trick),
         "autograd.functional.hessian, sample by sample": Way(one_by_one),
@@ -235,7 +258,13 @@ def _parameters(net: nn.Module, record: bool) -> dict[str, Way]:
             y = net(x)
             numbers = [number for sample in y for number in sample]
         rows = [
-            grad(number, list(params.values()), retain_graph=True, create_graph=record, materialize_grads=True)
+            grad(
+                number,
+                list(params.values()),
+                retain_graph=True,
+                create_graph=record,
+                materialize_grads=True,
+            )
             for number in numbers
         ]
         return [torch.stack(blocks).unflatten(0, y.shape) for blocks in zip(*rows, strict=True)]
@@ -245,7 +274,11 @@ def _parameters(net: nn.Module, record: bool) -> dict[str, Way]:
         "vmap(jacrev of functional_call)": Way(by_jacrev),
         "autograd.grad of each sample's outputs": Way(by_row, 2),
     }
-    return ways if record else {name: way._replace(call=_quiet(way.call)) for name, way in ways.items()}
+    return (
+        ways
+        if record
+        else {name: way._replace(call=_quiet(way.call)) for name, way in ways.items()}
+    )
 
 
 def _columns(net: nn.Module, count: int) -> dict[str, Way]:
@@ -262,7 +295,9 @@ def _columns(net: nn.Module, count: int) -> dict[str, Way]:
         weight = params[name]
 
         def along(place: Tensor) -> Tensor:
-            direction = torch.zeros_like(weight).flatten().scatter(0, place[None], 1).view_as(weight)
+            direction = (
+                torch.zeros_like(weight).flatten().scatter(0, place[None], 1).view_as(weight)
+            )
             return jvp(lambda w: functional_call(net, {name: w}, (x,)), (weight,), (direction,))[1]
 
         if count == 1:
@@ -276,34 +311,60 @@ def _columns(net: nn.Module, count: int) -> dict[str, Way]:
             "jvp of functional_call, by hand": by_jvp,
             "the whole Jacobian by vmap(jacrev)": by_jacrev,
             "the whole Jacobian by lmtorch": lambda x: (
-                lmtorch.parameter_jacobian(net, x, names=[name])[name].flatten(2)[..., places].movedim(-1, 0)
+                lmtorch.parameter_jacobian(net, x, names=[name])[name]
+                .flatten(2)[..., places]
+                .movedim(-1, 0)
             ),
         }.items()
     }
 
 
 CASES = {
-    "jacobian-mlp": Case("Jacobian per sample, MLP 3-64-64-5", (3,), lambda: _jacobians(_mlp(3, 64, 64, 5))),
-    "jacobian-conv": Case(
-        "Jacobian per sample, convolutions, 12 x 12 to 10", (1, 12, 12), lambda: _jacobians(_classifier())
+    "jacobian-mlp": Case(
+        "Jacobian per sample, MLP 3-64-64-5", (3,), lambda: _jacobians(_mlp(3, 64, 64, 5))
     ),
-    "laplacian-2": Case("Laplacian, MLP 2-64-64-64-1", (2,), lambda: _laplacians(_mlp(2, 64, 64, 64, 1), False)),
-    "laplacian-10": Case("Laplacian, MLP 10-64-64-64-1", (10,), lambda: _laplacians(_mlp(10, 64, 64, 64, 1), False)),
+    "jacobian-conv": Case(
+        "Jacobian per sample, convolutions, 12 x 12 to 10",
+        (1, 12, 12),
+        lambda: _jacobians(_classifier()),
+    ),
+    "laplacian-2": Case(
+        "Laplacian, MLP 2-64-64-64-1", (2,), lambda: _laplacians(_mlp(2, 64, 64, 64, 1), False)
+    ),
+    "laplacian-10": Case(
+        "Laplacian, MLP 10-64-64-64-1", (10,), lambda: _laplacians(_mlp(10, 64, 64, 64, 1), False)
+    ),
     "training-2": Case(
-        "Laplacian with its gradient, MLP 2-64-64-64-1", (2,), lambda: _laplacians(_mlp(2, 64, 64, 64, 1), True)
+        "Laplacian with its gradient, MLP 2-64-64-64-1",
+        (2,),
+        lambda: _laplacians(_mlp(2, 64, 64, 64, 1), True),
     ),
     "training-10": Case(
-        "Laplacian with its gradient, MLP 10-64-64-64-1", (10,), lambda: _laplacians(_mlp(10, 64, 64, 64, 1), True)
+        "Laplacian with its gradient, MLP 10-64-64-64-1",
+        (10,),
+        lambda: _laplacians(_mlp(10, 64, 64, 64, 1), True),
     ),
-    "hessian-3": Case("Hessian per sample, MLP 3-64-64-1", (3,), lambda: _hessians(_mlp(3, 64, 64, 1))),
-    "hessian-10": Case("Hessian per sample, MLP 10-64-64-1", (10,), lambda: _hessians(_mlp(10, 64, 64, 1))),
-    "parameters": Case("In all parameters, MLP 3-64-64-5", (3,), lambda: _parameters(_mlp(3, 64, 64, 5), False)),
+    "hessian-3": Case(
+        "Hessian per sample, MLP 3-64-64-1", (3,), lambda: _hessians(_mlp(3, 64, 64, 1))
+    ),
+    "hessian-10": Case(
+        "Hessian per sample, MLP 10-64-64-1", (10,), lambda: _hessians(_mlp(10, 64, 64, 1))
+    ),
+    "parameters": Case(
+        "In all parameters, MLP 3-64-64-5", (3,), lambda: _parameters(_mlp(3, 64, 64, 5), False)
+    ),
     "parameters-graph": Case(
-        "In all parameters, differentiable, MLP 3-64-64-5", (3,), lambda: _parameters(_mlp(3, 64, 64, 5), True)
+        "In all parameters, differentiable, MLP 3-64-64-5",
+        (3,),
+        lambda: _parameters(_mlp(3, 64, 64, 5), True),
     ),
     "column-1": Case("In one weight, MLP 3-64-64-5", (3,), lambda: _columns(_mlp(3, 64, 64, 5), 1)),
-    "column-16": Case("In sixteen weights, MLP 3-64-64-5", (3,), lambda: _columns(_mlp(3, 64, 64, 5), 16)),
+    "column-16": Case(
+        "In sixteen weights, MLP 3-64-64-5", (3,), lambda: _columns(_mlp(3, 64, 64, 5), 16)
+    ),
     "burgers": Case(
-        "Burgers' residual with its gradient, MLP 2-20-20-20-1", (2,), lambda: _burgers(_mlp(2, 20, 20, 20, 1))
+        "Burgers' residual with its gradient, MLP 2-20-20-20-1",
+        (2,),
+        lambda: _burgers(_mlp(2, 20, 20, 20, 1)),
     ),
 }

@@ -22,7 +22,10 @@ from .machine import table
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 BATCHES = (10, 100, 1_000, 10_000)
-SECONDS, MIB = 2.0, 4096.0  # that a call may take; beyond, by what it took for a tenth of the batch, it is left out
+SECONDS, MIB = (
+    2.0,
+    4096.0,
+)  # that a call may take; beyond, by what it took for a tenth of the batch, it is left out
 TURNS = 0.12  # seconds of turns for each way; at least three turns, or one of more than SLOW
 SLOW, QUICK = 0.4, 2e-3
 ROUNDING = 2e-4  # of the largest number, in float32 and through second derivatives
@@ -40,8 +43,12 @@ def run() -> str:
         if len(peaks) > 1 and peaks[-2] > 2:
             growth.append((peaks[-1] / peaks[-2], case.name))
     ratio, batch, name = min(least)
-    verdict = f"Least ratio of the best rival over lmtorch: {ratio:.2f} ({name}, batch of {batch:,}). "
-    slower = sorted(f"{name}: {ratio:.2f} at {batch:,}" for ratio, batch, name in least if ratio < NOISE)
+    verdict = (
+        f"Least ratio of the best rival over lmtorch: {ratio:.2f} ({name}, batch of {batch:,}). "
+    )
+    slower = sorted(
+        f"{name}: {ratio:.2f} at {batch:,}" for ratio, batch, name in least if ratio < NOISE
+    )
     verdict += f"Below {NOISE}: {'; '.join(slower) or 'nowhere'}."
     if growth:
         verdict += " Peak memory of lmtorch from 1,000 to 10,000 samples grows at most by {:.1f} ({}).".format(
@@ -56,7 +63,9 @@ def run() -> str:
     return "## Derivatives\n\n" + intro + verdict + "\n\n" + "\n\n".join(sections)
 
 
-def _compared(key: str, case: Case, server: "_Server | None") -> tuple[str, dict[int, float], list[float]]:
+def _compared(
+    key: str, case: Case, server: "_Server | None"
+) -> tuple[str, dict[int, float], list[float]]:
     """The table; the best rival's time over ours by batch; our peaks, MiB."""
     ways = case.ways()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -69,7 +78,10 @@ def _compared(key: str, case: Case, server: "_Server | None") -> tuple[str, dict
         for name, way in ways.items():
             growth = 10**way.power
             if len(seconds[name]) < len(seconds[OURS]) or (  # left out before
-                seconds[name] and (seconds[name][-1] * growth > SECONDS or (peaks[name] or [0])[-1] * growth > MIB)
+                seconds[name]
+                and (
+                    seconds[name][-1] * growth > SECONDS or (peaks[name] or [0])[-1] * growth > MIB
+                )
             ):
                 continue
             alive[name] = way
@@ -91,11 +103,19 @@ def _compared(key: str, case: Case, server: "_Server | None") -> tuple[str, dict
     header = ["", *(f"{b:,}" for b in BATCHES), *(f"MiB at {b:,}" for b in BATCHES)]
     ratios = {}
     for place, batch in enumerate(BATCHES):
-        rivals = [seconds[name][place] for name, way in ways.items() if way.rival and place < len(seconds[name])]
+        rivals = [
+            seconds[name][place]
+            for name, way in ways.items()
+            if way.rival and place < len(seconds[name])
+        ]
         if rivals:
             ratios[batch] = min(rivals) / seconds[OURS][place]
     best = ", ".join(f"{ratio:.2f}" for ratio in ratios.values())
-    return f"### {case.name}\n\n{table(header, rows)}\n\nBest rival over lmtorch: {best}.", ratios, peaks[OURS]
+    return (
+        f"### {case.name}\n\n{table(header, rows)}\n\nBest rival over lmtorch: {best}.",
+        ratios,
+        peaks[OURS],
+    )
 
 
 def _filled(cells: list[str]) -> list[str]:
@@ -104,7 +124,11 @@ def _filled(cells: list[str]) -> list[str]:
 
 def _turns(ways: dict[str, Way], x: Tensor) -> dict[str, float]:
     """Least seconds of each, called in turns, after a call of each whose results agree."""
-    least, spent, count = dict.fromkeys(ways, float("inf")), dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
+    least, spent, count = (
+        dict.fromkeys(ways, float("inf")),
+        dict.fromkeys(ways, 0.0),
+        dict.fromkeys(ways, 0),
+    )
     reference: list[Tensor] | None = None
     for name, way in ways.items():
         least[name], found = _timed(way, x)
@@ -142,7 +166,9 @@ class _Server:
 
     def __init__(self) -> None:
         child = [sys.executable, "-W", "ignore", "-m", __spec__.name]
-        self.process = subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def peak(self, key: str, name: str, batch: int) -> float:
         """MiB over what the child held before, of one call."""
@@ -174,7 +200,9 @@ def _serve() -> None:
         way, x = case.ways()[name], inputs(case, int(batch))
         for few in BATCHES[:2]:
             way.call(inputs(case, few))
-        ctypes.CDLL(None).malloc_trim(0)  # what the allocator has kept of that would hide as much of the peak
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # what the allocator has kept of that would hide as much of the peak
         RESET.write_text("5")  # the peak begins anew: proc(5), clear_refs
         before = _high_water()
         way.call(x)

@@ -42,7 +42,10 @@ def run() -> str:
 
 def _ours(problem: NistProblem, start: tuple[float, ...]) -> Found:
     fit = lmtorch.curve_fit(
-        lambda x, *b: problem.model(torch.stack(b), x), problem.x.numpy(), problem.y.numpy(), p0=start
+        lambda x, *b: problem.model(torch.stack(b), x),
+        problem.x.numpy(),
+        problem.y.numpy(),
+        p0=start,
     )
     return Found(fit.popt, fit.success, fit.nfev, fit.stderr)
 
@@ -57,7 +60,9 @@ def _scipy_curve_fit(problem: NistProblem, start: tuple[float, ...]) -> Found:
         return problem.model(torch.tensor(b, dtype=torch.float64), problem.x).numpy()
 
     try:
-        popt, pcov, info, _, code = curve_fit(f, problem.x.numpy(), problem.y.numpy(), p0=start, full_output=True)
+        popt, pcov, info, _, code = curve_fit(
+            f, problem.x.numpy(), problem.y.numpy(), p0=start, full_output=True
+        )
     except RuntimeError:
         return Found(np.full(len(start), np.nan), False, 0)
     return Found(popt, code in (1, 2, 3, 4), info["nfev"], np.sqrt(np.diag(pcov)))
@@ -72,7 +77,14 @@ def _scipy_trf(problem: NistProblem, start: tuple[float, ...]) -> Found:
 def _scipy_leastsq_tight(problem: NistProblem, start: tuple[float, ...]) -> Found:
     fun, jacobian = _exact(problem)
     x, _, info, _, code = leastsq(
-        fun, start, Dfun=jacobian, full_output=True, ftol=TIGHT, xtol=TIGHT, gtol=TIGHT, maxfev=10_000
+        fun,
+        start,
+        Dfun=jacobian,
+        full_output=True,
+        ftol=TIGHT,
+        xtol=TIGHT,
+        gtol=TIGHT,
+        maxfev=10_000,
     )
     return Found(x, code in (1, 2, 3, 4), info["nfev"])
 
@@ -97,10 +109,16 @@ FITTERS: dict[str, Callable[[NistProblem, tuple[float, ...]], Found]] = {
 def _nist() -> str:
     rows = []
     for name, fitter in FITTERS.items():
-        found = [(problem, fitter(problem, start)) for problem in PROBLEMS.values() for start in problem.starts]
+        found = [
+            (problem, fitter(problem, start))
+            for problem in PROBLEMS.values()
+            for start in problem.starts
+        ]
         digits = [log_relative_error(f.x, problem.certified) for problem, f in found]
         false = sum(f.success and d < 4 for (_, f), d in zip(found, digits, strict=True))
-        errors = [log_relative_error(f.errors, p.certified_std) for p, f in found if f.errors is not None]
+        errors = [
+            log_relative_error(f.errors, p.certified_std) for p, f in found if f.errors is not None
+        ]
         rows.append([
             name,
             f"{sum(d >= 6 for d in digits)}",
@@ -109,7 +127,14 @@ def _nist() -> str:
             f"{sum(f.evaluations for _, f in found):,}",
             f"{sum(d >= 4 for d in errors)}" if errors else "–",
         ])  # fmt: skip
-    header = ["", "≥ 6 digits", "mean digits", "false successes", "evaluations", "standard errors ≥ 4 digits"]
+    header = [
+        "",
+        "≥ 6 digits",
+        "mean digits",
+        "false successes",
+        "evaluations",
+        "standard errors ≥ 4 digits",
+    ]
     intro = (
         "NIST's 27 problems from both starts, 54 runs. A false success has fewer than four digits. Evaluations are "
         "those of the residuals; scipy's curve_fit counts those of its differences, too, not those of runs it gave up."
@@ -135,10 +160,17 @@ def _many() -> str:
     t = np.linspace(0, 1, POINTS)
     most = max(SIZES)
     true = np.stack(
-        [1 + 2 * rng.random(most), 0.3 + 0.4 * rng.random(most), 0.05 + 0.1 * rng.random(most), rng.random(most) / 2],
+        [
+            1 + 2 * rng.random(most),
+            0.3 + 0.4 * rng.random(most),
+            0.05 + 0.1 * rng.random(most),
+            rng.random(most) / 2,
+        ],
         -1,
     )
-    curves = peak_numpy(t, *(true[:, i : i + 1] for i in range(4))) + 0.02 * rng.standard_normal((most, POINTS))
+    curves = peak_numpy(t, *(true[:, i : i + 1] for i in range(4))) + 0.02 * rng.standard_normal(
+        (most, POINTS)
+    )
     start = [1.0, 0.5, 0.1, 0.0]
     rows = []
     for size in SIZES:
@@ -161,7 +193,14 @@ def _many() -> str:
             f"{np.mean(fit.success):.2%}",
             f"{np.mean(apart < 1e-5):.2%}",
         ])  # fmt: skip
-    header = ["fits", "lmtorch.curve_fit, one call", "scipy curve_fit, a loop", "ratio", "converged", "agree to 1e-5"]
+    header = [
+        "fits",
+        "lmtorch.curve_fit, one call",
+        "scipy curve_fit, a loop",
+        "ratio",
+        "converged",
+        "agree to 1e-5",
+    ]
     intro = (
         f"Gaussian peaks, {POINTS} points, 4 parameters, the same poor start for all, in float64; the fastest of "
         f"{REPEATS} runs. scipy's model is NumPy code, its tolerances 1e-8; ours 1e-10 and polishing."

@@ -57,7 +57,12 @@ def tight(group: Group, i: int, start: Array) -> float:
         for method in ("lm", "trf"):
             try:
                 found = least_squares(
-                    lambda p: group.residual(i, p), start, jacobian, method=method, x_scale="jac", **TIGHT
+                    lambda p: group.residual(i, p),
+                    start,
+                    jacobian,
+                    method=method,
+                    x_scale="jac",
+                    **TIGHT,
                 )
             except Exception:  # NaN on the way
                 continue
@@ -67,7 +72,11 @@ def tight(group: Group, i: int, start: Array) -> float:
 
 def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
     """The lowest costs published or near the truth (b,), and what the rivals found; from the cache if it is there."""
-    data = [np.ascontiguousarray(v).tobytes() for v in (group.starts, group.y, group.sigma) if v is not None]
+    data = [
+        np.ascontiguousarray(v).tobytes()
+        for v in (group.starts, group.y, group.sigma)
+        if v is not None
+    ]
     versions = f"{scipy.__version__} {lmfit.__version__} {np.__version__}"
     key = hashlib.sha256(b"".join([group.name.encode(), versions.encode(), *data])).hexdigest()[:16]
     path = CACHE / f"{group.name.replace(':', '-')}-{len(group)}-{key}.npz"
@@ -84,7 +93,10 @@ def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
         np.savez(path, **arrays)
     kept = dict(np.load(path))
     return kept["known"], {
-        name: [Outcome(p, str(word)) for p, word in zip(kept[f"{name}, p"], kept[f"{name}, word"], strict=True)]
+        name: [
+            Outcome(p, str(word))
+            for p, word in zip(kept[f"{name}, p"], kept[f"{name}, word"], strict=True)
+        ]
         if f"{name}, p" in kept
         else None
         for name in RIVALS
@@ -120,7 +132,9 @@ class Score:
         self.evaluations += outcome.evaluations
 
     def __str__(self) -> str:
-        doubted, unfinished = (f" ({count})" if count else "" for count in (self.doubted, self.unfinished))
+        doubted, unfinished = (
+            f" ({count})" if count else "" for count in (self.doubted, self.unfinished)
+        )
         return f"{self.right}{doubted} / {self.word} / {self.silent}{unfinished}"
 
 
@@ -152,19 +166,29 @@ class Scores:
         if not good and self.verbose > bool(outcome.word):
             _tell(group, i, best, who, outcome, nearby)
 
-    def _count(self, title: str, row: str, who: str, good: bool, unfinished: bool, outcome: Outcome) -> None:
-        self.tables.setdefault(title, {}).setdefault(row, {}).setdefault(who, Score()).add(good, unfinished, outcome)
+    def _count(
+        self, title: str, row: str, who: str, good: bool, unfinished: bool, outcome: Outcome
+    ) -> None:
+        self.tables.setdefault(title, {}).setdefault(row, {}).setdefault(who, Score()).add(
+            good, unfinished, outcome
+        )
 
     def section(self, shown: Sequence[str]) -> str:
         """The tables in Markdown."""
         parts = ["## Honesty", INTRO.replace("\n", " ")]
         for title in (USER, RANDOM, MGH, NIST):
             rows = []
-            for name, scores in sorted(self.tables.get(title, {}).items(), key=lambda item: item[0] == "**all**"):
+            for name, scores in sorted(
+                self.tables.get(title, {}).items(), key=lambda item: item[0] == "**all**"
+            ):
                 counts = [f"{scores[who].evaluations:,}" for who in shown if who in OURS]
-                rows.append([name, *(str(scores.get(who, "–")) for who in shown), " / ".join(counts)])
+                rows.append(
+                    [name, *(str(scores.get(who, "–")) for who in shown), " / ".join(counts)]
+                )
             if rows:
-                parts.append(f"### {title}\n\n{table(['', *shown, 'evaluations of lmtorch'], rows)}")
+                parts.append(
+                    f"### {title}\n\n{table(['', *shown, 'evaluations of lmtorch'], rows)}"
+                )
         return "\n\n".join(parts)
 
 
@@ -172,7 +196,11 @@ def _tell(group: Group, i: int, best: float, who: str, outcome: Outcome, nearby:
     """A wrong answer, so that it can be found again."""
     cost = group.cost(i, outcome.p)
     ratio = f"{cost / best:.6g} times the best" if best > 0 else "the best is 0"
-    ended = f"{outcome.status} after {outcome.evaluations} evaluations at" if outcome.status else "ended at"
+    ended = (
+        f"{outcome.status} after {outcome.evaluations} evaluations at"
+        if outcome.status
+        else "ended at"
+    )
     print(
         f"{'with a word' if outcome.word else 'SILENT'}: {group.name}[{i}], {who}: {ended} "
         f"{np.asarray(outcome.p).tolist()} from {group.starts[i].tolist()}; cost {cost:.6g}, {ratio} ({best:.6g})"
@@ -184,7 +212,9 @@ def _tell(group: Group, i: int, best: float, who: str, outcome: Outcome, nearby:
 # ---- faces -----------------------------------------------------------------------------------------------------------
 
 
-def measure(names: Sequence[str], sets: int, shown: Sequence[str], verbose: int = 0, fresh: bool = False) -> Scores:
+def measure(
+    names: Sequence[str], sets: int, shown: Sequence[str], verbose: int = 0, fresh: bool = False
+) -> Scores:
     """Run the contenders that are shown on the families named."""
     scores = Scores(verbose)
     for name in names:
@@ -193,13 +223,21 @@ def measure(names: Sequence[str], sets: int, shown: Sequence[str], verbose: int 
         for group in groups(name, sets):
             known, theirs = rivals(group, fresh)
             found = {**theirs, **{who: OURS[who](group) for who in shown if who in OURS}}
-            costs = [[group.cost(i, o.p) for i, o in enumerate(outcomes)] for outcomes in found.values() if outcomes]
+            costs = [
+                [group.cost(i, o.p) for i, o in enumerate(outcomes)]
+                for outcomes in found.values()
+                if outcomes
+            ]
             best = np.min([known, *costs], axis=0)
             lower += int((known > (1 + RELATIVE[0]) * best + group.allowance[:, 0]).sum())
             for who in shown:
                 for i, outcome in enumerate(found[who] or ()):
                     scores.add(group, i, best[i], who, outcome)
-        note = f", {lower} times someone found less than is published or was found from the truth" if lower else ""
+        note = (
+            f", {lower} times someone found less than is published or was found from the truth"
+            if lower
+            else ""
+        )
         print(f"{name}: {time.perf_counter() - begun:.1f} s{note}", file=sys.stderr, flush=True)
     return scores
 
@@ -212,18 +250,36 @@ def run() -> str:
 
 def main() -> None:
     """This section alone, or some families of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", help="names, with wildcards ('diode*'); all, if none is given")
-    parser.add_argument("--sets", type=int, default=SETS, help="of each family of curves; half for random starts")
-    parser.add_argument("--contenders", default="all", help="all, ours, rivals, or a part of their names")
-    parser.add_argument("--verbose", "-v", action="count", default=0, help="silent wrong answers; -vv: all wrong ones")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "families", nargs="*", help="names, with wildcards ('diode*'); all, if none is given"
+    )
+    parser.add_argument(
+        "--sets", type=int, default=SETS, help="of each family of curves; half for random starts"
+    )
+    parser.add_argument(
+        "--contenders", default="all", help="all, ours, rivals, or a part of their names"
+    )
+    parser.add_argument(
+        "--verbose",
+        "-v",
+        action="count",
+        default=0,
+        help="silent wrong answers; -vv: all wrong ones",
+    )
     parser.add_argument("--fresh", action="store_true", help="run the rivals again")
     given = parser.parse_args()
     everyone = [*OURS, *RIVALS]
     known = {"all": everyone, "ours": [*OURS], "rivals": [*RIVALS]}
     shown = known.get(given.contenders, [who for who in everyone if given.contenders in who])
     print(f"lmtorch of {Path(lmtorch.__file__).parent}", file=sys.stderr)
-    print(measure(chosen(given.families), given.sets, shown, given.verbose, given.fresh).section(shown))
+    print(
+        measure(chosen(given.families), given.sets, shown, given.verbose, given.fresh).section(
+            shown
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -52,14 +52,20 @@ def _called(group: Group, dtype: torch.dtype, i: int | None) -> list[Outcome]:
     lost = np.full_like(np.atleast_2d(group.starts[place]), np.nan)
 
     def given(values: Array | None) -> Any:
-        return values if dtype is torch.float64 or values is None else torch.from_numpy(values).to(dtype)
+        return (
+            values
+            if dtype is torch.float64 or values is None
+            else torch.from_numpy(values).to(dtype)
+        )
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             if group.torch_residual is not None:
                 start = given(group.starts[place])
-                fit = lmtorch.least_squares(group.torch_residual, start, in_dims=None if i is not None else (0,))
+                fit = lmtorch.least_squares(
+                    group.torch_residual, start, in_dims=None if i is not None else (0,)
+                )
                 found, finite = fit.x, True
             else:
                 model, y, sigma = _data(group, place)
@@ -101,7 +107,10 @@ def _one_by_one(solve: Callable[[Group, int], tuple[Any, str]]) -> Contender:
                 try:
                     p, word = solve(group, i)
                 except Exception as error:
-                    p, word = np.full(group.starts.shape[-1], np.nan), f"{type(error).__name__}: {error}"
+                    p, word = (
+                        np.full(group.starts.shape[-1], np.nan),
+                        f"{type(error).__name__}: {error}",
+                    )
             heard = [str(w.message) for w in said if not issubclass(w.category, NOT_OF_THE_RESULT)]
             outcomes.append(Outcome(p, word or "; ".join(heard)))
         return outcomes
@@ -127,19 +136,25 @@ def _lmfit(group: Group, i: int) -> tuple[Any, str]:
     start = lmfit.Parameters()
     for k, value in enumerate(group.starts[i]):
         start.add(f"p{k}", value=value)
-    found = lmfit.minimize(lambda p: group.residual(i, np.array([p[name].value for name in p])), start)
+    found = lmfit.minimize(
+        lambda p: group.residual(i, np.array([p[name].value for name in p])), start
+    )
     p = np.array([found.params[name].value for name in found.params])
     return p, "" if found.success and found.errorbars else str(found.message)
 
 
 OURS: dict[str, Contender] = {
-    f"lmtorch {name} {how}": lambda group, dtype=dtype, batched=how == "batched": _ours(group, dtype, batched)
+    f"lmtorch {name} {how}": lambda group, dtype=dtype, batched=how == "batched": _ours(
+        group, dtype, batched
+    )
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32))
     for how in ("single", "batched")
 }
 RIVALS: dict[str, Contender] = {
     "scipy trf": _least_squares("trf"),
     "scipy lm": _least_squares("lm"),
-    "scipy curve_fit": lambda group: None if group.model is None else _one_by_one(_curve_fit)(group),
+    "scipy curve_fit": lambda group: (
+        None if group.model is None else _one_by_one(_curve_fit)(group)
+    ),
     "lmfit": _one_by_one(_lmfit),
 }

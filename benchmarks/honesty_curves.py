@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Model = Callable[..., Any]  # model(module, x, *parameters): one formula for NumPy and torch, the module that is given
+Model = Callable[
+    ..., Any
+]  # model(module, x, *parameters): one formula for NumPy and torch, the module that is given
 Draw = tuple[Array, Array, Array | None, Array, Array]  # x, y, sigma, start, truth
 Rng = np.random.Generator
 
-OBSERVED = (2938.0, 7354.0, 11900.0, 17000.0, 47200.0, 79100.0, 119600.0)  # the real case, problem 0 of its family
+OBSERVED = (
+    2938.0,
+    7354.0,
+    11900.0,
+    17000.0,
+    47200.0,
+    79100.0,
+    119600.0,
+)  # the real case, problem 0 of its family
 
 
 def exponential(xp: Any, x: Any, a: Any, b: Any) -> Any:
@@ -100,7 +110,11 @@ def draw_counts(rng: Rng, i: int) -> Draw:
     x = np.arange(100.0)
     truth = np.array([between(rng, 20, 2000), rng.uniform(35, 65), rng.uniform(4, 12)])
     counts = rng.poisson(peak(np, x, *truth)).astype(float)
-    start = truth * [between(rng, 0.5, 2), 1, between(rng, 0.5, 2)] + [0, rng.uniform(-1, 1) * truth[2], 0]
+    start = truth * [between(rng, 0.5, 2), 1, between(rng, 0.5, 2)] + [
+        0,
+        rng.uniform(-1, 1) * truth[2],
+        0,
+    ]
     return x, counts, np.sqrt(counts) + 1e-6, start, truth
 
 
@@ -116,8 +130,16 @@ def draw_peak_on_constant(rng: Rng, i: int) -> Draw:
     """A peak on a constant, 2 % noise."""
     x = np.arange(100.0)
     height = between(rng, 1, 1000)
-    truth = np.array([height, rng.uniform(30, 70), rng.uniform(4, 12), height * rng.uniform(0.05, 0.5)])
-    return x, peak_on_constant(np, x, *truth) + 0.02 * height * rng.standard_normal(100), None, truth, truth
+    truth = np.array(
+        [height, rng.uniform(30, 70), rng.uniform(4, 12), height * rng.uniform(0.05, 0.5)]
+    )
+    return (
+        x,
+        peak_on_constant(np, x, *truth) + 0.02 * height * rng.standard_normal(100),
+        None,
+        truth,
+        truth,
+    )
 
 
 def draw_biexponential(rng: Rng, i: int) -> Draw:
@@ -126,7 +148,13 @@ def draw_biexponential(rng: Rng, i: int) -> Draw:
     slow = between(rng, 0.2, 1)
     truth = np.array([between(rng, 1, 10), slow * rng.uniform(3, 10), between(rng, 1, 10), slow])
     y = biexponential(np, t, *truth)
-    return t, y + 0.01 * y[0] * rng.standard_normal(60), None, truth * [between(rng, 0.5, 2) for _ in truth], truth
+    return (
+        t,
+        y + 0.01 * y[0] * rng.standard_normal(60),
+        None,
+        truth * [between(rng, 0.5, 2) for _ in truth],
+        truth,
+    )
 
 
 def draw_equal_decays(rng: Rng, i: int) -> Draw:
@@ -148,8 +176,16 @@ def draw_logistic(rng: Rng, i: int) -> Draw:
     """Logistic growth, 2 % noise, from four ones."""
     x = np.linspace(0, 20, 40)
     height = between(rng, 1, 100)
-    truth = np.array([height, between(rng, 0.3, 3), rng.uniform(5, 15), height * rng.uniform(-1, 1)])
-    return x, logistic(np, x, *truth) + 0.02 * height * rng.standard_normal(40), None, np.ones(4), truth
+    truth = np.array(
+        [height, between(rng, 0.3, 3), rng.uniform(5, 15), height * rng.uniform(-1, 1)]
+    )
+    return (
+        x,
+        logistic(np, x, *truth) + 0.02 * height * rng.standard_normal(40),
+        None,
+        np.ones(4),
+        truth,
+    )
 
 
 # ---- families --------------------------------------------------------------------------------------------------------
@@ -178,15 +214,23 @@ FAMILIES = {
     "exponential": Family("exponential growth, from (1, 1)", exponential, draw_exponential, 1),
     "diode": Family("diode, from (1, 1)", diode, draw_diode, 2),
     "diode-noiseless": Family("diode without noise, from (1, 1)", diode, draw_noiseless_diode, 2),
-    "michaelis": Family("Michaelis–Menten, from (1, 1)", michaelis_menten, draw_michaelis_menten, 3),
+    "michaelis": Family(
+        "Michaelis–Menten, from (1, 1)", michaelis_menten, draw_michaelis_menten, 3
+    ),
     "counts": Family("Gaussian, counts, σ = √N + 1e-6", peak, draw_counts, 6),
-    "peak": Family("Gaussian on a constant, width or height off by 10", peak_on_constant, draw_off_by_ten, 4),
+    "peak": Family(
+        "Gaussian on a constant, width or height off by 10", peak_on_constant, draw_off_by_ten, 4
+    ),
     "biexponential": Family("biexponential, off by up to 2", biexponential, draw_biexponential, 5),
-    "biexponential-equal": Family("biexponential, from equal parameters", biexponential, draw_equal_decays, 5),
+    "biexponential-equal": Family(
+        "biexponential, from equal parameters", biexponential, draw_equal_decays, 5
+    ),
     "hill": Family("Hill, from the data's extremes", hill, draw_hill, 8),
     "logistic": Family("logistic, from four ones", logistic, draw_logistic, 7),
 } | {
-    f"{name}-x{factor}": Family(f"{base.row}, off by up to {factor}", base.model, base.draw, base.seed, factor)
+    f"{name}-x{factor}": Family(
+        f"{base.row}, off by up to {factor}", base.model, base.draw, base.seed, factor
+    )
     for name, base in BASES.items()
     for factor in FACTORS
 }

@@ -21,7 +21,9 @@ from tests.problems import CLASSICAL
 
 from .honesty_curves import FAMILIES, Array, Family, Model
 
-ROUNDING = np.array([1e-6, 1e-4]) ** 2  # of Σ(y/σ)², that float64 and float32 may leave where there is no noise
+ROUNDING = (
+    np.array([1e-6, 1e-4]) ** 2
+)  # of Σ(y/σ)², that float64 and float32 may leave where there is no noise
 USER, RANDOM = "Starts as a user gives them", "Random starts about the truth"
 MGH, NIST = "Moré, Garbow and Hillstrom", "NIST"
 
@@ -98,7 +100,9 @@ def _curve(name: str, family: Family, sets: int) -> Group:
         x, y, sigma, start, truth = family.draw(rng, i)
         if family.factor is not None:
             spread = math.log(family.factor)
-            start = truth * np.exp(np.random.default_rng([family.seed, i, 1]).uniform(-spread, spread, len(truth)))
+            start = truth * np.exp(
+                np.random.default_rng([family.seed, i, 1]).uniform(-spread, spread, len(truth))
+            )
         draws.append((x, y, sigma, start, truth))
     ys, starts, truths = (np.stack([draw[k] for draw in draws]) for k in (1, 3, 4))
     sigmas = None if draws[0][2] is None else np.stack([draw[2] for draw in draws])
@@ -124,10 +128,15 @@ def _classical(name: str) -> Group:
         return problem.residual(torch.from_numpy(np.array(p, dtype=np.float64))).numpy()
 
     published = [tuple(2 * cost for cost in problem.costs)] * len(starts)
-    rows = [f"from {scale} × the paper's start" if scale > 1 else "from the paper's start" for scale in scales]
+    rows = [
+        f"from {scale} × the paper's start" if scale > 1 else "from the paper's start"
+        for scale in scales
+    ]
     # in float32 the rounding of the parameters alone moves some residuals by 1e-4
     allowance = np.tile([0.0 if problem.minimum_cost else 1e-12, 1e-8], (len(starts), 1))
-    return Group(f"mgh:{name}", MGH, rows, residual, starts, None, published, allowance, problem.residual)
+    return Group(
+        f"mgh:{name}", MGH, rows, residual, starts, None, published, allowance, problem.residual
+    )
 
 
 def _nist(name: str) -> Group:
@@ -137,7 +146,9 @@ def _nist(name: str) -> Group:
     def model(xp: Any, x: Any, *p: Any) -> Any:
         if xp is torch:
             return problem.model(torch.stack(p), x)
-        return problem.model(torch.tensor(np.array(p, dtype=np.float64)), torch.from_numpy(x)).numpy()
+        return problem.model(
+            torch.tensor(np.array(p, dtype=np.float64)), torch.from_numpy(x)
+        ).numpy()
 
     return Group(
         f"nist:{name}", NIST, ["far start", "near start"], lambda i, p: model(np, x, *p) - y, starts, None,

@@ -28,7 +28,9 @@ def run() -> str:
 
 def _peak(key: str, name: str) -> float:
     child = [sys.executable, "-W", "ignore", "-m", __spec__.name, key, name]
-    return float(subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return float(
+        subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 def _high_water() -> float:

@@ -18,7 +18,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "Marquardt's factors": {"acceleration": False, "damping": "marquardt"},
     "Marquardt's factors, acceleration": {"acceleration": True, "damping": "marquardt"},
     "trust region, SVD": {"acceleration": False, "damping": "trust_region", "solver": "svd"},
-    "trust region, SVD, acceleration": {"acceleration": True, "damping": "trust_region", "solver": "svd"},
+    "trust region, SVD, acceleration": {
+        "acceleration": True,
+        "damping": "trust_region",
+        "solver": "svd",
+    },
     "Moré's scaling": {"acceleration": False, "scaling": "more"},
     "Moré's scaling, acceleration": {"acceleration": True, "scaling": "more"},
 }
@@ -31,7 +35,9 @@ def run() -> str:
         net = poisson_2d.PROBLEM.network()
         opt = lmtorch.LevenbergMarquardt(net, **options)
         errors, seconds = _errors(net, opt)
-        rows.append([name, *(f"{error:.1e}" for error in errors), f"{seconds / max(CHECKED) * 1e3:.0f} ms"])
+        rows.append(
+            [name, *(f"{error:.1e}" for error in errors), f"{seconds / max(CHECKED) * 1e3:.0f} ms"]
+        )
     intro = (
         "Poisson's equation on a square (`examples/poisson_2d.py`: 2-20-20-1, n = 501, 1,740 points, float64). "
         "Relative L2 error of the solution."

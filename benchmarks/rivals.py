@@ -23,13 +23,17 @@ def lmtorch_default(net: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 def lmtorch_full(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """lmtorch with JᵀJ from all rows: the same equations as the peers solve."""
-    opt = lmtorch.LevenbergMarquardt(net, curvature="full", solver="cholesky", damping="nielsen", scaling="levenberg")
+    opt = lmtorch.LevenbergMarquardt(
+        net, curvature="full", solver="cholesky", damping="nielsen", scaling="levenberg"
+    )
     return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
 
 
 def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """The peer at its fastest: Cholesky, the batch whole."""
-    peer = LevenbergMarquardtModule(net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky")
+    peer = LevenbergMarquardtModule(
+        net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky"
+    )
     return lambda: _drop(peer.training_step(x, y))
 
 
@@ -41,7 +45,9 @@ def pypose_lm(net: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 def lbfgs(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """torch's L-BFGS with strong Wolfe line search, 20 iterations a step."""
-    opt = torch.optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe", max_iter=20, history_size=50)
+    opt = torch.optim.LBFGS(
+        net.parameters(), line_search_fn="strong_wolfe", max_iter=20, history_size=50
+    )
 
     def closure() -> Tensor:
         opt.zero_grad()
@@ -73,4 +79,10 @@ LM = {
     "lmtorch (all rows)": lmtorch_full,
     "torch-levenberg-marquardt": torch_levenberg_marquardt,
 }
-ALL = {"lmtorch": lmtorch_default, **LM, PYPOSE: pypose_lm, "torch L-BFGS": lbfgs, "torch Adam": adam}
+ALL = {
+    "lmtorch": lmtorch_default,
+    **LM,
+    PYPOSE: pypose_lm,
+    "torch L-BFGS": lbfgs,
+    "torch Adam": adam,
+}

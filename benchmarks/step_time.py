@@ -43,5 +43,13 @@ def _task(key: str, task: Task) -> str:
         ])  # fmt: skip
     title = f"### {task.name}, n = {n:,}\n\nThe product JᵀJ alone (torch.mm, J whole): {bare * 1e3:.1f} ms.\n\n"
     return title + table(
-        ["", "fastest step", "median step", "fastest over lmtorch's", "median of the ratios", "over JᵀJ alone"], rows
+        [
+            "",
+            "fastest step",
+            "median step",
+            "fastest over lmtorch's",
+            "median of the ratios",
+            "over JᵀJ alone",
+        ],
+        rows,
     )

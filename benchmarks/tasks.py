@@ -55,9 +55,21 @@ def wide_table() -> tuple[Tensor, Tensor]:
 
 
 SINC = Task(
-    "noisy sinc, 1-20-20-1, 10,000 rows", (1, 20, 20, 1), noisy_sinc, (0.02, 0.0105, 0.0102, 0.01013), 5.0, (PYPOSE,)
+    "noisy sinc, 1-20-20-1, 10,000 rows",
+    (1, 20, 20, 1),
+    noisy_sinc,
+    (0.02, 0.0105, 0.0102, 0.01013),
+    5.0,
+    (PYPOSE,),
 )
-CONCRETE_TABLE = Task("concrete, 8-32-32-1, 1,030 rows", (8, 32, 32, 1), concrete, (0.1, 0.05, 0.02, 0.01), 6.0)
+CONCRETE_TABLE = Task(
+    "concrete, 8-32-32-1, 1,030 rows", (8, 32, 32, 1), concrete, (0.1, 0.05, 0.02, 0.01), 6.0
+)
 WIDE = Task(
-    "synthetic table, 8-32-32-1, 20,640 rows", (8, 32, 32, 1), wide_table, (0.2, 0.1, 0.06, 0.05), 20.0, (PYPOSE,)
+    "synthetic table, 8-32-32-1, 20,640 rows",
+    (8, 32, 32, 1),
+    wide_table,
+    (0.2, 0.1, 0.06, 0.05),
+    20.0,
+    (PYPOSE,),
 )

@@ -22,15 +22,25 @@ def run(pictures: Path) -> str:
     for task, picture in (
         (SINC, "benchmark_sinc.png"), (CONCRETE_TABLE, "benchmark_concrete.png"),
     ):  # fmt: skip
-        curves = {name: [_curve(task, name, seed) for seed in SEEDS] for name in rivals.ALL if name not in task.without}
+        curves = {
+            name: [_curve(task, name, seed) for seed in SEEDS]
+            for name in rivals.ALL
+            if name not in task.without
+        }
         rows = []
         for name, runs in curves.items():
             times = [[_reached(curve, target) for curve in runs] for target in task.targets]
             last = median(min(loss for _, loss in curve) for curve in runs)
             rows.append([name, *(_show(t) for t in times), f"{last:.5f}"])
-        header = ["seconds to a loss of", *(f"{target:g}" for target in task.targets), f"loss in {task.seconds:g} s"]
+        header = [
+            "seconds to a loss of",
+            *(f"{target:g}" for target in task.targets),
+            f"loss in {task.seconds:g} s",
+        ]
         _draw(task, curves, pictures / picture)
-        sections.append(f"### {task.name}\n\n{table(header, rows)}\n\n![Loss against seconds](images/{picture})")
+        sections.append(
+            f"### {task.name}\n\n{table(header, rows)}\n\n![Loss against seconds](images/{picture})"
+        )
     intro = f"Median of {len(SEEDS)} starts; – where fewer than half of them came there in the time given."
     return "## Time to a loss\n\n" + intro + "\n\n" + "\n\n".join(sections)
 
@@ -72,7 +82,13 @@ def _draw(task: Task, curves: dict[str, list[Curve]], path: Path) -> None:
             seconds, losses = zip(*curve[1:], strict=True) if len(curve) > 1 else ((), ())
             style = {"color": f"C{index}", "lw": 2.2 if name == "lmtorch" else 1.3, "alpha": 0.85}
             axes.plot(seconds, losses, label=name if number == 0 else None, **style)
-    axes.set(xscale="log", yscale="log", xlabel="seconds", ylabel="mean squared residual", title=task.name)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds",
+        ylabel="mean squared residual",
+        title=task.name,
+    )
     axes.legend(frameon=False, fontsize=9)
     axes.grid(alpha=0.25)
     path.parent.mkdir(parents=True, exist_ok=True)

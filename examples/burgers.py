@@ -14,9 +14,21 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # where the other examples are, if this is run as a script
 
-from examples.physics import F64, Problem, Run, draw_errors, draw_field, perceptron, relative, save, show
+from examples.physics import (
+    F64,
+    Problem,
+    Run,
+    draw_errors,
+    draw_field,
+    perceptron,
+    relative,
+    save,
+    show,
+)
 
 VISCOSITY = 0.01 / math.pi
 INSIDE, AROUND = 3000, 200  # points
@@ -51,7 +63,9 @@ def terms(net: nn.Module) -> list[tuple]:
     inside, start, walls = points()
 
     def equation(tx):
-        u, gradient, hessian = lmtorch.value_jacobian_hessian(lambda tx: net(tx)[:, 0], tx, coordinates=1)
+        u, gradient, hessian = lmtorch.value_jacobian_hessian(
+            lambda tx: net(tx)[:, 0], tx, coordinates=1
+        )
         u_t, u_x, u_xx = gradient[:, 0], gradient[:, 1], hessian[:, 0, 0]
         return (u_t + u * u_x - VISCOSITY * u_xx) / math.sqrt(INSIDE)
 
@@ -93,13 +107,25 @@ def draw(runs: dict[str, Run], path: Path) -> Path:
     exact = EXACT.view(len(TIMES), len(PLACES))
     draw_field(figure, axes[0], exact, extent, "u(t, x)", cmap="RdBu")
     axes[0].set(xlabel="t", ylabel="x")
-    for name, colour, width in (("Adam, then L-BFGS", "C2", 1.2), ("Levenberg–Marquardt", "C3", 1.5)):
+    for name, colour, width in (
+        ("Adam, then L-BFGS", "C2", 1.2),
+        ("Levenberg–Marquardt", "C3", 1.5),
+    ):
         last = runs[name].network(GRID).view_as(exact)[-1] - exact[-1]
         axes[1].semilogy(PLACES, last.abs().clamp(min=1e-12), color=colour, lw=width, label=name)
     axes[1].set(xlabel="x", title="|error| at t = 1")
     missed = runs["Levenberg–Marquardt"].network(GRID).view_as(exact) - exact
     size = float(missed.abs().quantile(0.995))
-    draw_field(figure, axes[2], missed, extent, "error, Levenberg–Marquardt", cmap="RdBu", vmin=-size, vmax=size)
+    draw_field(
+        figure,
+        axes[2],
+        missed,
+        extent,
+        "error, Levenberg–Marquardt",
+        cmap="RdBu",
+        vmin=-size,
+        vmax=size,
+    )
     draw_errors(axes[3], runs)
     return save(figure, path)
 

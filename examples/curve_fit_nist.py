@@ -14,7 +14,9 @@ DATA = Path(__file__).parent / "data" / "Hahn1.dat"
 def read() -> tuple[torch.Tensor, torch.Tensor, list[float], torch.Tensor]:
     """Temperature (K), expansion coefficient, NIST's first start, certified parameters."""
     lines = DATA.read_text().splitlines()
-    rows = [re.split(r"\s*=\s*|\s+", line.strip())[1:] for line in lines if re.match(r"\s*b\d+ =", line)]
+    rows = [
+        re.split(r"\s*=\s*|\s+", line.strip())[1:] for line in lines if re.match(r"\s*b\d+ =", line)
+    ]
     values = np.loadtxt(lines[60:])
     table = torch.as_tensor(values, dtype=torch.float64)
     certified = torch.tensor([float(row[2]) for row in rows], dtype=torch.float64)
@@ -53,7 +55,9 @@ def draw(t: torch.Tensor, y: torch.Tensor, b: torch.Tensor, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     grid = torch.linspace(float(t.min()), float(t.max()), 400, dtype=t.dtype)
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained")
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
     above.plot(t, y, "o", ms=3.5, mfc="none", color="C0", label="Hahn (NIST), 236 points")
     above.plot(grid, model(b, grid), color="C3", lw=1.5, label="cubic over cubic, 7 parameters")
     above.set(ylabel="thermal expansion of copper")

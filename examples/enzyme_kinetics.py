@@ -10,7 +10,9 @@ import numpy as np
 
 import lmtorch
 
-CONCENTRATION = np.array([0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10])  # ppm
+CONCENTRATION = np.array(
+    [0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10]
+)  # ppm
 RATE = np.array([76.0, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200])  # counts/min²
 KNOWN = {"v_max": 212.684, "k_m": 0.064121}  # the digits that R's nls gives
 
@@ -47,17 +49,25 @@ def main(output: Path = Path("output"), samples: int = 1000) -> float:
 
 
 def draw(
-    fit: lmtorch.CurveFit, profile: object, linear: dict[str, tuple[float, float]], bootstrap: object, path: Path
+    fit: lmtorch.CurveFit,
+    profile: object,
+    linear: dict[str, tuple[float, float]],
+    bootstrap: object,
+    path: Path,
 ) -> Path:
     """The curve in its band; the profiles of both parameters, straight where a linear model would do."""
     import matplotlib.pyplot as plt
 
-    figure, (left, *right) = plt.subplots(1, 3, figsize=(10, 3.8), width_ratios=(1.5, 1, 1), layout="constrained")
+    figure, (left, *right) = plt.subplots(
+        1, 3, figsize=(10, 3.8), width_ratios=(1.5, 1, 1), layout="constrained"
+    )
     grid = np.linspace(0, 1.2, 300)
     curve, lower, upper = fit.confidence_band(grid)
     _, least, most = fit.prediction_band(grid)
     left.fill_between(grid, least, most, color="C3", alpha=0.10, lw=0, label="95% of new points")
-    left.fill_between(grid, lower, upper, color="C3", alpha=0.30, lw=0, label="95% band of the curve")
+    left.fill_between(
+        grid, lower, upper, color="C3", alpha=0.30, lw=0, label="95% band of the curve"
+    )
     left.plot(grid, curve, color="C3", lw=1.5, label="Michaelis–Menten")
     left.plot(CONCENTRATION, RATE, "o", ms=5, mfc="white", color="C0", label="Treloar (1974)")
     left.plot([0, fit["k_m"], fit["k_m"]], [fit["v_max"] / 2] * 2 + [0], ":", color="0.4", lw=1)
@@ -66,20 +76,35 @@ def draw(
     left.legend(frameon=False, loc="lower right")
 
     limit = profile.limit
-    for axes, name, label in zip(right, fit.names, ("$v_{max}$ (counts/min²)", "$K_m$ (ppm)"), strict=True):
+    for axes, name, label in zip(
+        right, fit.names, ("$v_{max}$ (counts/min²)", "$K_m$ (ppm)"), strict=True
+    ):
         axes.axhspan(-limit, limit, color="C0", alpha=0.10, lw=0)
         axes.plot(linear[name], (-limit, limit), "--", color="0.5", lw=1.2, label="linear")
         axes.plot(profile.values[name], profile.tau[name], color="C3", lw=1.8, label="profile")
         axes.plot(profile.intervals[name], (-limit, limit), "o", ms=5, mfc="white", color="C3")
         density = axes.twinx()
-        density.hist(bootstrap.samples[:, fit.names.index(name)], 24, color="C2", alpha=0.25, label="bootstrap")
+        density.hist(
+            bootstrap.samples[:, fit.names.index(name)],
+            24,
+            color="C2",
+            alpha=0.25,
+            label="bootstrap",
+        )
         density.set(yticks=[], ylim=(0, density.get_ylim()[1] * 2.5))
         width = profile.intervals[name][1] - profile.intervals[name][0]
-        axes.set(xlabel=label, xlim=(fit[name] - 0.85 * width, fit[name] + 0.85 * width), ylim=(-3.6, 3.6))
+        axes.set(
+            xlabel=label,
+            xlim=(fit[name] - 0.85 * width, fit[name] + 0.85 * width),
+            ylim=(-3.6, 3.6),
+        )
         axes.set_zorder(density.get_zorder() + 1)
         axes.patch.set_visible(False)
     right[0].set(ylabel="τ: root of the rise of χ², in σ")
-    handles = [*right[0].get_legend_handles_labels()[0], plt.Rectangle((0, 0), 1, 1, color="C2", alpha=0.25, lw=0)]
+    handles = [
+        *right[0].get_legend_handles_labels()[0],
+        plt.Rectangle((0, 0), 1, 1, color="C2", alpha=0.25, lw=0),
+    ]
     right[0].legend(handles, ["linear", "profile", "bootstrap"], frameon=False, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

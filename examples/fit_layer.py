@@ -39,7 +39,10 @@ class Correction(nn.Module):
 
     def forward(self, rate: Tensor) -> Tensor:
         """Same shape."""
-        return rate * (self.net(rate[..., None] / 3000) - self.net(torch.zeros(1).double()))[..., 0].exp()
+        return (
+            rate
+            * (self.net(rate[..., None] / 3000) - self.net(torch.zeros(1).double()))[..., 0].exp()
+        )
 
 
 def half_lives(rate: Tensor) -> Tensor:
@@ -56,7 +59,9 @@ def main(output: Path = Path("output"), steps: int = 8) -> float:
     """Train on known sources, test on others, draw. Returns the error of unknown half-lives, before over after."""
     known = torch.tensor([4.0, 8, 12, 16, 20, 30], dtype=torch.float64).repeat(4)
     shown = counted(known, seed=0)
-    unknown = 5 + 30 * torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    unknown = 5 + 30 * torch.rand(
+        100, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     tested = counted(unknown, seed=2)
 
     def error(rate: Tensor) -> tuple[Tensor, float]:
@@ -80,7 +85,10 @@ def main(output: Path = Path("output"), steps: int = 8) -> float:
         print(f"step {step}: {last:.2%}   {opt.report}")
     _, ideal = error(tested / (1 - BLIND * tested))
     print(f"with the formula of the simulation, which the network has not seen: {ideal:.2%}")
-    print("picture:", draw(correct, losses, errors, ideal, unknown, before, after, output / "fit_layer.png"))
+    print(
+        "picture:",
+        draw(correct, losses, errors, ideal, unknown, before, after, output / "fit_layer.png"),
+    )
     return first / last
 
 
@@ -99,7 +107,9 @@ def draw(
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
     left.semilogy([100 * e for e in errors], "o-", ms=4, color="C3", label="100 unknown sources")
-    left.semilogy([100 * e for e in losses], "s--", ms=3.5, color="0.5", label="24 known ones (loss)")
+    left.semilogy(
+        [100 * e for e in losses], "s--", ms=3.5, color="0.5", label="24 known ones (loss)"
+    )
     left.axhline(100 * ideal, color="C0", lw=1, ls=":", label="with the true correction")
     left.set(xlabel="step", ylabel="error of the fitted half-life (%)")
     left.legend(frameon=False, fontsize=9)
@@ -107,7 +117,9 @@ def draw(
     middle.plot([0, 40], [0, 40], color="0.6", lw=1)
     middle.plot(unknown, before, "o", ms=4, mfc="none", color="0.5", label="before")
     middle.plot(unknown, after, "o", ms=4, mfc="none", color="C3", label="after")
-    middle.set(xlabel="true half-life (min)", ylabel="fitted half-life (min)", xlim=(0, 40), ylim=(0, 60))
+    middle.set(
+        xlabel="true half-life (min)", ylabel="fitted half-life (min)", xlim=(0, 40), ylim=(0, 60)
+    )
     middle.legend(frameon=False, fontsize=9)
 
     shown = torch.linspace(0, 2700, 200, dtype=torch.float64)
@@ -116,7 +128,9 @@ def draw(
     right.plot(shown, shown / (1 - BLIND * shown), color="C0", lw=4, alpha=0.4, label="true rate")
     right.plot(shown, learned, color="C3", lw=1.5, label="learned")
     right.plot(shown, shown, color="0.6", lw=1, ls="--", label="uncorrected")
-    right.set(xlabel="counts per second shown", ylabel="corrected (1/s)", xlim=(0, 2700), ylim=(0, None))
+    right.set(
+        xlabel="counts per second shown", ylabel="corrected (1/s)", xlim=(0, 2700), ylim=(0, None)
+    )
     right.legend(frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

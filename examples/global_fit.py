@@ -34,7 +34,8 @@ def read() -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     hours = 24 * (days - PERIOD * np.round(days / PERIOD))
     nights = [table["telescope"] == name for name in NIGHTS]
     return tuple(
-        [values[night] for night in nights] for values in (hours, 1e3 * (table["flux"] - 1), 1e3 * table["flux_err"])
+        [values[night] for night in nights]
+        for values in (hours, 1e3 * (table["flux"] - 1), 1e3 * table["flux_err"])
     )
 
 
@@ -48,13 +49,18 @@ def main(output: Path = Path("output")) -> float:
     print(f"{'':18}{'parameters':>10}{'AIC':>8}{'BIC':>8}   duration (h)")
     for name, fit in fits.items():
         durations = [
-            f"{fit[p]:.3f} ± {e:.3f}" for p, e in zip(fit.names, fit.stderr, strict=True) if p.startswith("duration")
+            f"{fit[p]:.3f} ± {e:.3f}"
+            for p, e in zip(fit.names, fit.stderr, strict=True)
+            if p.startswith("duration")
         ]
         print(f"{name:18}{fit.nvarys:10}{fit.aic:8.1f}{fit.bic:8.1f}   {', '.join(durations)}")
     best = fits["shape and time"]
     print(best.report(min_correl=0.4))
     print("picture:", draw(hours, flux, error, fits, output / "global_fit.png"))
-    worst = max(fits["separate fits"].stderr[fits["separate fits"].names.index(f"duration[{i}]")] for i in range(2))
+    worst = max(
+        fits["separate fits"].stderr[fits["separate fits"].names.index(f"duration[{i}]")]
+        for i in range(2)
+    )
     return worst / best.stderr[best.names.index("duration")]
 
 
@@ -74,15 +80,21 @@ def draw(
     for side, fit in zip(axes, (apart, together), strict=True):
         for i, (night, colour) in enumerate(zip(NIGHTS, ("C0", "C1"), strict=True)):
             down = -22 * i
-            side.errorbar(hours[i], flux[i] + down, error[i], fmt="o", ms=3, mfc="white", lw=0.7, color=colour)
+            side.errorbar(
+                hours[i], flux[i] + down, error[i], fmt="o", ms=3, mfc="white", lw=0.7, color=colour
+            )
             curve, lower, upper = fit.confidence_band(grid, dataset=i)
             side.fill_between(grid, lower + down, upper + down, color="C3", alpha=0.25, lw=0)
             side.plot(grid, curve + down, color="C3", lw=1.4)
             side.text(-2.4, down + 3.4, night, color=colour, weight="bold")
         side.set(xlabel="hours from the predicted mid-transit", ylim=(-42, 9))
     axes[0].set(ylabel="flux − 1 (parts per thousand, the second night shifted)")
-    axes[0].set_title(f"each night by itself: {apart.nvarys} parameters, BIC {apart.bic:.0f}", fontsize=11)
-    axes[1].set_title(f"one shape, one time: {together.nvarys} parameters, BIC {together.bic:.0f}", fontsize=11)
+    axes[0].set_title(
+        f"each night by itself: {apart.nvarys} parameters, BIC {apart.bic:.0f}", fontsize=11
+    )
+    axes[1].set_title(
+        f"one shape, one time: {together.nvarys} parameters, BIC {together.bic:.0f}", fontsize=11
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -15,9 +15,17 @@ from scipy import optimize
 import lmtorch
 
 DATA = Path(__file__).parent / "data" / "ivim_mri.npz"
-BOUNDS = [0, 0, 3e-3, 0], [np.inf, 1, 0.3, 3e-3]  # free water diffuses by 3e-3 mm²/s: tissue slower, blood faster
+BOUNDS = (
+    [0, 0, 3e-3, 0],
+    [np.inf, 1, 0.3, 3e-3],
+)  # free water diffuses by 3e-3 mm²/s: tissue slower, blood faster
 TIGHT = {"ftol": 1e-12, "xtol": 1e-12, "gtol": 1e-12}  # at its defaults SciPy stops on the way
-NAMES = ("signal without weighting", "share of blood", "D of blood (10⁻³ mm²/s)", "D of tissue (10⁻³ mm²/s)")
+NAMES = (
+    "signal without weighting",
+    "share of blood",
+    "D of blood (10⁻³ mm²/s)",
+    "D of tissue (10⁻³ mm²/s)",
+)
 
 
 def ivim(b, s0, share, d_blood, d_tissue):
@@ -37,12 +45,20 @@ def main(output: Path = Path("output"), copies: int = 30) -> float:
     """
     stack = np.load(DATA)
     b, signal = stack["bval"], stack["signal"].astype(float)  # (21,), (10, 10, 21)
-    start = {"s0": signal[..., :5].mean(-1), "share": 0.2, "d_blood": 0.02, "d_tissue": 8e-4}  # s0: of each pixel
+    start = {
+        "s0": signal[..., :5].mean(-1),
+        "share": 0.2,
+        "d_blood": 0.02,
+        "d_tissue": 8e-4,
+    }  # s0: of each pixel
 
     fit = lmtorch.curve_fit(ivim, b, signal, p0=start, bounds=BOUNDS)
     print(fit.report())
 
-    noise = np.random.default_rng(0).standard_normal((copies, *signal.shape)) * np.sqrt(fit.redchi)[..., None]
+    noise = (
+        np.random.default_rng(0).standard_normal((copies, *signal.shape))
+        * np.sqrt(fit.redchi)[..., None]
+    )
     starts = start | {"s0": np.tile(start["s0"], (copies, 1, 1))}
     begun = time.perf_counter()
     again = lmtorch.curve_fit(ivim, b, fit.best_fit + noise, p0=starts, bounds=BOUNDS)
@@ -60,7 +76,12 @@ def main(output: Path = Path("output"), copies: int = 30) -> float:
     print(f"a loop over scipy.optimize.curve_fit: {theirs:.0f} a second")
     print("medians    " + "".join(f"{name:>12}" for name in fit.names))
     known = np.where(np.isfinite(fit.stderr), fit.stderr, np.nan)
-    rows = {"value": fit.popt, "error": known, "of copies": again.popt.std(0, ddof=1), "SciPy": rival}
+    rows = {
+        "value": fit.popt,
+        "error": known,
+        "of copies": again.popt.std(0, ddof=1),
+        "SciPy": rival,
+    }
     for name, values in rows.items():
         # where a pixel has no blood, its D may be anything: the median is of those that know it
         medians = np.nanmedian(np.where(np.isfinite(known), values, np.nan), (0, 1))
@@ -70,7 +91,9 @@ def main(output: Path = Path("output"), copies: int = 30) -> float:
     return float(np.mean(fit.chisqr < 1.001 * (left**2).sum(-1)))
 
 
-def draw(b: np.ndarray, signal: np.ndarray, fit: lmtorch.CurveFit, error: np.ndarray, path: Path) -> Path:
+def draw(
+    b: np.ndarray, signal: np.ndarray, fit: lmtorch.CurveFit, error: np.ndarray, path: Path
+) -> Path:
     """Three of the pixels with their curves; maps of the parameters above maps of their errors."""
     import matplotlib.pyplot as plt
     from matplotlib.colors import LogNorm, Normalize
@@ -91,9 +114,14 @@ def draw(b: np.ndarray, signal: np.ndarray, fit: lmtorch.CurveFit, error: np.nda
     curves.set_title("signal/s0, fit, 95% band", fontsize=10)
 
     for i, unit, scale in ((1, 1, Normalize), (2, 1e3, LogNorm), (3, 1e3, Normalize)):
-        for place, values, colours in ((0, unit * fit.popt[..., i], "viridis"), (1, unit * error[..., i], "magma")):
+        for place, values, colours in (
+            (0, unit * fit.popt[..., i], "viridis"),
+            (1, unit * error[..., i], "magma"),
+        ):
             low, high = np.nanquantile(values, (0.03, 0.95))
-            shown = axes[place, i].imshow(values, plt.get_cmap(colours).with_extremes(bad="0.85"), scale(low, high))
+            shown = axes[place, i].imshow(
+                values, plt.get_cmap(colours).with_extremes(bad="0.85"), scale(low, high)
+            )
             figure.colorbar(shown, ax=axes[place, i], shrink=0.9)
         axes[0, i].set_title(NAMES[i], fontsize=10)
         axes[1, i].set_title("its standard error", fontsize=10)

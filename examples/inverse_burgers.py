@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # where the other examples are, if this is run as a script
 
 from examples.burgers import GRID, cole_hopf
 from examples.physics import F64, Problem, Run, compare, draw_errors, perceptron, relative, save
@@ -31,7 +33,9 @@ class Unknown(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = perceptron(2, 16, 16, 1)
-        self.log_viscosity = nn.Parameter(torch.tensor(math.log(0.5), dtype=F64))  # ten times too large
+        self.log_viscosity = nn.Parameter(
+            torch.tensor(math.log(0.5), dtype=F64)
+        )  # ten times too large
 
     def forward(self, tx: Tensor) -> Tensor:
         """u(t, x); −sin πx at the start and 0 at the walls, whatever the network says."""
@@ -42,14 +46,20 @@ class Unknown(nn.Module):
 def measurements(seed: int = 0) -> tuple[Tensor, Tensor]:
     """Places (t, x), and u there with noise."""
     generator = torch.Generator().manual_seed(seed)
-    tx = torch.rand(MEASURED, 2, dtype=F64, generator=generator) * torch.tensor([1.0, 2.0]) - torch.tensor([0.0, 1.0])
-    return tx, cole_hopf(tx, VISCOSITY) + NOISE * torch.randn(MEASURED, dtype=F64, generator=generator)
+    tx = torch.rand(MEASURED, 2, dtype=F64, generator=generator) * torch.tensor(
+        [1.0, 2.0]
+    ) - torch.tensor([0.0, 1.0])
+    return tx, cole_hopf(tx, VISCOSITY) + NOISE * torch.randn(
+        MEASURED, dtype=F64, generator=generator
+    )
 
 
 def terms(model: Unknown) -> list[tuple]:
     """The equation everywhere, the data where they are."""
     generator = torch.Generator().manual_seed(1)
-    inside = torch.rand(INSIDE, 2, dtype=F64, generator=generator) * torch.tensor([1.0, 2.0]) - torch.tensor([0.0, 1.0])
+    inside = torch.rand(INSIDE, 2, dtype=F64, generator=generator) * torch.tensor(
+        [1.0, 2.0]
+    ) - torch.tensor([0.0, 1.0])
 
     def equation(tx):
         u, gradient, hessian = lmtorch.value_jacobian_hessian(model, tx, coordinates=1)
@@ -85,7 +95,9 @@ PROBLEM = Problem(Unknown, terms, error)
 def main(output: Path = Path("output"), seconds: float = 30.0) -> dict[str, float]:
     """Compare, draw. Returns how many standard errors each method's ν is from that of the exact solution's fit."""
     runs = compare(PROBLEM, seconds)
-    print(f"ν: true {VISCOSITY}; from the exact solution fitted to the data {BEST:.5f} ± {STDERR:.5f}")
+    print(
+        f"ν: true {VISCOSITY}; from the exact solution fitted to the data {BEST:.5f} ± {STDERR:.5f}"
+    )
     away = {}
     for name, run in runs.items():
         found = float(run.network.log_viscosity.detach().exp())
@@ -105,13 +117,31 @@ def draw(runs: dict[str, Run], path: Path) -> Path:
     axes[0].scatter(tx[:, 1], u, c=tx[:, 0], s=8, cmap="viridis")
     x = torch.linspace(-1, 1, 201, dtype=F64)
     for t in (0.1, 0.4, 0.7, 1.0):
-        axes[0].plot(x, model(torch.stack([torch.full_like(x, t), x], 1)), color=plt.get_cmap("viridis")(t), lw=1.3)
-    axes[0].set(xlabel="x", ylabel="u", title=f"{MEASURED} measurements (colour: t), the solution found")
-    axes[1].axhspan(BEST - STDERR, BEST + STDERR, color="0.85", label="fit of the exact solution ± standard error")
+        axes[0].plot(
+            x,
+            model(torch.stack([torch.full_like(x, t), x], 1)),
+            color=plt.get_cmap("viridis")(t),
+            lw=1.3,
+        )
+    axes[0].set(
+        xlabel="x", ylabel="u", title=f"{MEASURED} measurements (colour: t), the solution found"
+    )
+    axes[1].axhspan(
+        BEST - STDERR,
+        BEST + STDERR,
+        color="0.85",
+        label="fit of the exact solution ± standard error",
+    )
     axes[1].axhline(VISCOSITY, color="0.3", ls=":", label="true")
-    for place, ((_, run), colour) in enumerate(zip(runs.items(), ("C3", "0.55", "C0", "C2"), strict=True)):
+    for place, ((_, run), colour) in enumerate(
+        zip(runs.items(), ("C3", "0.55", "C0", "C2"), strict=True)
+    ):
         axes[1].plot(place, float(run.network.log_viscosity.exp()), "o", color=colour, ms=8)
-    axes[1].set_xticks(range(len(runs)), [name.replace(", ", ",\n").replace("–", "–\n") for name in runs], fontsize=8)
+    axes[1].set_xticks(
+        range(len(runs)),
+        [name.replace(", ", ",\n").replace("–", "–\n") for name in runs],
+        fontsize=8,
+    )
     axes[1].set(title="viscosity")
     axes[1].legend(frameon=False, fontsize=8)
     draw_errors(axes[2], runs)

@@ -40,7 +40,9 @@ class DelayedGratification:
 
     def update(self, state: Lambda, outcome) -> Lambda:
         """Judge by whether the trial was kept; masks, not branches, so that it also serves batches."""
-        return Lambda(state.damping * torch.where(outcome.accepted, 1 / self.lower_by, self.raise_by))
+        return Lambda(
+            state.damping * torch.where(outcome.accepted, 1 / self.lower_by, self.raise_by)
+        )
 
 
 def rosenbrock(x: Tensor) -> Tensor:

@@ -29,7 +29,9 @@ class Problem(NamedTuple):
     """A differential equation to be solved by a network."""
 
     network: Callable[[], nn.Module]
-    terms: Callable[[nn.Module], Sequence[tuple[Any, ...]]]  # as `step` takes them: a closure and its samples
+    terms: Callable[
+        [nn.Module], Sequence[tuple[Any, ...]]
+    ]  # as `step` takes them: a closure and its samples
     error: Callable[[nn.Module], float]  # relative L2 distance from the solution
 
 
@@ -57,9 +59,16 @@ def perceptron(*widths: int, seed: int = 0) -> nn.Sequential:
 def square(inside: int, edge: int, low: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Points at random in [low, 1]², and along its four sides."""
     generator = torch.Generator().manual_seed(seed)
-    within, around = (low + (1 - low) * torch.rand(n, 2, dtype=F64, generator=generator) for n in (inside, edge))
+    within, around = (
+        low + (1 - low) * torch.rand(n, 2, dtype=F64, generator=generator) for n in (inside, edge)
+    )
     side = torch.arange(edge) % 4
-    around[side == 0, 0], around[side == 1, 0], around[side == 2, 1], around[side == 3, 1] = low, 1.0, low, 1.0
+    around[side == 0, 0], around[side == 1, 0], around[side == 2, 1], around[side == 3, 1] = (
+        low,
+        1.0,
+        low,
+        1.0,
+    )
     return within, around
 
 
@@ -76,7 +85,13 @@ def relative(found: Tensor, known: Tensor) -> float:
 
 def loss(terms: Sequence[tuple[Any, ...]]) -> Tensor:
     """½Σr², what Levenberg–Marquardt minimises, for the others."""
-    return sum((closure(*batch).square().sum() for closure, *batch in terms), torch.zeros((), dtype=F64)) / 2
+    return (
+        sum(
+            (closure(*batch).square().sum() for closure, *batch in terms),
+            torch.zeros((), dtype=F64),
+        )
+        / 2
+    )
 
 
 # ---- the methods: each takes one step, and is told what share of its time has gone -----------------------------------
@@ -157,7 +172,11 @@ def train(problem: Problem, method: str, seconds: float, steps: int | None = Non
     spent, made, looks = 0.0, 0, [seconds * (i / LOOKS) ** 2 for i in range(1, LOOKS + 1)]
     total = steps or seconds
     bar = tqdm(
-        total=total, desc=method, bar_format="{desc:<20} {percentage:3.0f}%|{bar}|{postfix}", leave=False, disable=None
+        total=total,
+        desc=method,
+        bar_format="{desc:<20} {percentage:3.0f}%|{bar}|{postfix}",
+        leave=False,
+        disable=None,
     )
     with bar:
         while (share := (made if steps else spent) / total) < 1:
@@ -180,30 +199,42 @@ def compare(problem: Problem, seconds: float) -> dict[str, Run]:
     runs = {}
     n = sum(p.numel() for p in problem.network().parameters())
     print(f"n = {n} parameters, {seconds:g} s each")
-    print(f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} {'1e-6':>8} {'steps':>8}")
+    print(
+        f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} {'1e-6':>8} {'steps':>8}"
+    )
     for method in METHODS:
         run = runs[method] = train(problem, method, seconds)
         reached = [_when(run, target) for target in (1e-3, 1e-5, 1e-6)]
-        print(f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} {reached[2]:>8} {run.steps:>8}")
+        print(
+            f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} {reached[2]:>8} {run.steps:>8}"
+        )
     return runs
 
 
 def ratio(runs: dict[str, Run]) -> float:
     """How many times less the error of Levenberg–Marquardt is than that of the best of the others."""
     ours = runs["Levenberg–Marquardt"].errors[-1]
-    return min(min(run.errors) for name, run in runs.items() if name != "Levenberg–Marquardt") / ours
+    return (
+        min(min(run.errors) for name, run in runs.items() if name != "Levenberg–Marquardt") / ours
+    )
 
 
-def show(problem: Problem, seconds: float, draw: Callable[[dict[str, Run], Path], Path], path: Path) -> float:
+def show(
+    problem: Problem, seconds: float, draw: Callable[[dict[str, Run], Path], Path], path: Path
+) -> float:
     """Compare, and draw what came of it. Returns the ratio of errors."""
     runs = compare(problem, seconds)
-    print(f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others")
+    print(
+        f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others"
+    )
     print("picture:", draw(runs, path))
     return ratio(runs)
 
 
 def _when(run: Run, target: float) -> str:
-    return next((f"{t:.1f} s" for t, e in zip(run.seconds, run.errors, strict=True) if e < target), "–")
+    return next(
+        (f"{t:.1f} s" for t, e in zip(run.seconds, run.errors, strict=True) if e < target), "–"
+    )
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -212,13 +243,21 @@ def _when(run: Run, target: float) -> str:
 def draw_errors(axis: Any, runs: dict[str, Run]) -> None:
     """Relative L2 error against seconds."""
     for (name, run), colour in zip(runs.items(), ("C3", "0.55", "C0", "C2"), strict=False):
-        axis.loglog(run.seconds[1:], run.errors[1:], color=colour, lw=2 if colour == "C3" else 1.2, label=name)
+        axis.loglog(
+            run.seconds[1:],
+            run.errors[1:],
+            color=colour,
+            lw=2 if colour == "C3" else 1.2,
+            label=name,
+        )
     axis.set(xlabel="seconds", ylabel="relative L2 error")
     axis.legend(frameon=False, fontsize=8)
     axis.grid(alpha=0.2)
 
 
-def draw_field(figure: Any, axis: Any, values: Tensor, extent: Sequence[float], title: str, **options: Any) -> None:
+def draw_field(
+    figure: Any, axis: Any, values: Tensor, extent: Sequence[float], title: str, **options: Any
+) -> None:
     """Numbers on a grid, x to the right."""
     image = axis.imshow(values.mT.numpy(), origin="lower", extent=extent, aspect="auto", **options)
     figure.colorbar(image, ax=axis, shrink=0.85)
@@ -226,7 +265,9 @@ def draw_field(figure: Any, axis: Any, values: Tensor, extent: Sequence[float], 
 
 
 @torch.no_grad()
-def draw_square(runs: dict[str, Run], solution: Callable[[Tensor], Tensor], low: float, title: str, path: Path) -> Path:
+def draw_square(
+    runs: dict[str, Run], solution: Callable[[Tensor], Tensor], low: float, title: str, path: Path
+) -> Path:
     """The solution on a square, where two methods miss it, and the errors by the second."""
     import matplotlib.pyplot as plt
 
@@ -237,7 +278,9 @@ def draw_square(runs: dict[str, Run], solution: Callable[[Tensor], Tensor], low:
     for axis, name in zip(axes[1:3], ("Levenberg–Marquardt", "Adam, then L-BFGS"), strict=True):
         missed = runs[name].network(places).view(SIZE, SIZE) - exact
         size = float(missed.abs().max())
-        draw_field(figure, axis, missed, extent, f"error, {name}", cmap="RdBu", vmin=-size, vmax=size)
+        draw_field(
+            figure, axis, missed, extent, f"error, {name}", cmap="RdBu", vmin=-size, vmax=size
+        )
     draw_errors(axes[3], runs)
     return save(figure, path)
 

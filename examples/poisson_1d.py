@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # where the other examples are, if this is run as a script
 
 from examples.physics import F64, Problem, Run, draw_errors, perceptron, relative, save, show
 
@@ -24,7 +26,9 @@ def solution(x: Tensor) -> Tensor:
 
 def source(x: Tensor) -> Tensor:
     """f = −u″."""
-    return (2 * math.pi) ** 2 * torch.sin(2 * math.pi * x) + (16 * math.pi) ** 2 * torch.sin(16 * math.pi * x) / 10
+    return (2 * math.pi) ** 2 * torch.sin(2 * math.pi * x) + (16 * math.pi) ** 2 * torch.sin(
+        16 * math.pi * x
+    ) / 10
 
 
 def terms(net: nn.Module) -> list[tuple]:
@@ -65,7 +69,9 @@ def draw(runs: dict[str, Run], path: Path) -> Path:
     for (name, run), colour in zip(runs.items(), ("C3", "0.55", "C0", "C2"), strict=True):
         found = run.network(GRID)
         axes[0].plot(GRID, found, color=colour, lw=1)
-        axes[1].semilogy(GRID, (found - solution(GRID)).abs().clamp(min=1e-16), color=colour, lw=1, label=name)
+        axes[1].semilogy(
+            GRID, (found - solution(GRID)).abs().clamp(min=1e-16), color=colour, lw=1, label=name
+        )
     axes[0].set(xlabel="x", title="u = sin 2πx + sin(16πx)/10")
     axes[1].set(xlabel="x", title="|error|")
     draw_errors(axes[2], runs)

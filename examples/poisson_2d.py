@@ -9,9 +9,20 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other examples are, if this is run as a script
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # where the other examples are, if this is run as a script
 
-from examples.physics import Problem, Run, draw_square, perceptron, relative, show, square, square_grid
+from examples.physics import (
+    Problem,
+    Run,
+    draw_square,
+    perceptron,
+    relative,
+    show,
+    square,
+    square_grid,
+)
 
 INSIDE, EDGE = 1500, 240  # points
 WEIGHT = 10.0  # of the edge

@@ -29,7 +29,9 @@ def data() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch
 def network() -> nn.Module:
     """1,377 parameters, more than there are training rows: weight decay does the rest."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+    return nn.Sequential(
+        nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1)
+    )
 
 
 def main(output: Path = Path("output"), steps: int = 25, weight_decay: float = 0.3) -> float:
@@ -60,8 +62,12 @@ def main(output: Path = Path("output"), steps: int = 25, weight_decay: float = 0
 
     print(f"{seconds:.1f} s each; root mean square error in MPa")
     print(f"{'':34}{'training':>10}{'test':>8}")
-    print(f"{f'lmtorch, {steps} steps':34}{error(net, x, y):10.2f}{error(net, x_test, y_test):8.2f}")
-    print(f"{f'Adam, {updates} updates':34}{error(rival, x, y):10.2f}{error(rival, x_test, y_test):8.2f}")
+    print(
+        f"{f'lmtorch, {steps} steps':34}{error(net, x, y):10.2f}{error(net, x_test, y_test):8.2f}"
+    )
+    print(
+        f"{f'Adam, {updates} updates':34}{error(rival, x, y):10.2f}{error(rival, x_test, y_test):8.2f}"
+    )
     print("picture:", draw(net, x_test, y_test, unit, output / "regression_table.png"))
     return error(net, x_test, y_test)
 
@@ -76,7 +82,13 @@ def draw(net: nn.Module, x: torch.Tensor, y: torch.Tensor, unit: float, path: Pa
     axes.plot(unit * y, unit * predicted, "o", ms=4, mfc="none", color="C0")
     limits = [unit * float(y.min()) - 3, unit * float(y.max()) + 3]
     axes.plot(limits, limits, color="C3", lw=1)
-    axes.set(xlabel="measured strength − mean (MPa)", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
+    axes.set(
+        xlabel="measured strength − mean (MPa)",
+        ylabel="predicted",
+        xlim=limits,
+        ylim=limits,
+        aspect="equal",
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -33,8 +33,12 @@ def main(output: Path = Path("output"), samples: int = 2_000, steps: int = 6) ->
     for _ in range(steps):
         opt.step(lambda x, y: second(x) - y, x, y)
 
-    equal = all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
-    print(f"after {2 * steps} steps, resumed at {steps}: {'the same bits' if equal else 'DIFFERENT'}; {opt.report}")
+    equal = all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True)
+    )
+    print(
+        f"after {2 * steps} steps, resumed at {steps}: {'the same bits' if equal else 'DIFFERENT'}; {opt.report}"
+    )
     return equal
 
 

@@ -38,11 +38,17 @@ def main(output: Path = Path("output"), share: float = 0.1, seed: int = 0) -> fl
     spoiled, lost = damaged(asymmetry, share, seed)
     known = lmtorch.curve_fit(kubo_toyabe, time, asymmetry, p0=START, sigma=error)
     fits = {
-        loss: lmtorch.curve_fit(kubo_toyabe, time, spoiled, p0=START, sigma=error, loss=loss, f_scale="mad")
+        loss: lmtorch.curve_fit(
+            kubo_toyabe, time, spoiled, p0=START, sigma=error, loss=loss, f_scale="mad"
+        )
         for loss in LOSSES
     }
-    print(f"{len(time)} points, reduced chi-square {known.redchi:.3f} before {lost.sum()} of them were set to zero")
-    print(f"{'':12}{'amplitude':>20}{'rate (1/µs)':>20}{'background':>21}   off by (in errors of the undamaged fit)")
+    print(
+        f"{len(time)} points, reduced chi-square {known.redchi:.3f} before {lost.sum()} of them were set to zero"
+    )
+    print(
+        f"{'':12}{'amplitude':>20}{'rate (1/µs)':>20}{'background':>21}   off by (in errors of the undamaged fit)"
+    )
     distance = {}
     for name, fit in [("undamaged", known), *fits.items()]:
         distance[name] = float(np.abs((fit.popt - known.popt) / known.stderr).max())
@@ -66,20 +72,32 @@ def draw(
 
     grid = np.linspace(0.1, 10, 400)
     truth, lower, upper = known.confidence_band(grid)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), width_ratios=(1.35, 1), layout="constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 4.2), width_ratios=(1.35, 1), layout="constrained"
+    )
     good = ~lost
-    left.errorbar(time[good], spoiled[good], error[good], fmt=".", ms=2.5, lw=0.5, color="0.7", zorder=1)
-    left.plot(time[lost], spoiled[lost], "x", ms=4, color="C3", label=f"{lost.sum()} bins set to zero")
+    left.errorbar(
+        time[good], spoiled[good], error[good], fmt=".", ms=2.5, lw=0.5, color="0.7", zorder=1
+    )
+    left.plot(
+        time[lost], spoiled[lost], "x", ms=4, color="C3", label=f"{lost.sum()} bins set to zero"
+    )
     left.plot(grid, truth, color="0.2", lw=4, alpha=0.35, label="fit of the undamaged data")
-    right.fill_between(grid, lower - truth, upper - truth, color="0.2", alpha=0.2, lw=0, label="its 95% band")
-    for (loss, fit), colour, style in zip(fits.items(), ("C1", "C0", "C2"), ("--", "-.", "-"), strict=True):
+    right.fill_between(
+        grid, lower - truth, upper - truth, color="0.2", alpha=0.2, lw=0, label="its 95% band"
+    )
+    for (loss, fit), colour, style in zip(
+        fits.items(), ("C1", "C0", "C2"), ("--", "-.", "-"), strict=True
+    ):
         curve = fit(grid)
         left.plot(grid, curve, style, color=colour, lw=1.6, label=loss)
         right.plot(grid, curve - truth, style, color=colour, lw=1.6, label=loss)
     left.set(xlabel="time (µs)", ylabel="asymmetry", xlim=(0, 10), ylim=(-0.31, 0.12))
     left.legend(frameon=False, ncols=2, loc="upper right", fontsize=9)
     right.axhline(0, color="0.2", lw=0.8)
-    right.set(xlabel="time (µs)", ylabel="distance from the fit of the undamaged data", xlim=(0, 10))
+    right.set(
+        xlabel="time (µs)", ylabel="distance from the fit of the undamaged data", xlim=(0, 10)
+    )
     right.legend(frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -11,7 +11,9 @@ import lmtorch
 def network(seed: int = 0) -> nn.Module:
     """A tanh network of 481 parameters."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1))
+    return nn.Sequential(
+        nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)
+    )
 
 
 def data(samples: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +48,12 @@ def main(output: Path = Path("output"), samples: int = 10_000, steps: int = 30) 
 
 
 def draw(
-    x: torch.Tensor, y: torch.Tensor, grid: torch.Tensor, fitted: torch.Tensor, history: list[float], path: Path
+    x: torch.Tensor,
+    y: torch.Tensor,
+    grid: torch.Tensor,
+    fitted: torch.Tensor,
+    history: list[float],
+    path: Path,
 ) -> Path:
     """Data and network, and the loss by step."""
     import matplotlib.pyplot as plt

@@ -39,7 +39,9 @@ def main(output: Path = Path("output")) -> float:
     """Fit all three, compare, report the best, draw. Returns by how much its AIC beats the runner-up's."""
     fits = {shape.__name__: fit(shape) for shape in (gaussian, lorentzian, pseudo_voigt)}
     best, second = sorted(fits.values(), key=lambda one: one.aic)[:2]
-    print(f"{'':14}{'parameters':>11}{'chi-square':>12}{'AIC':>10}{'BIC':>10}{'full width':>14}{'offset':>12}")
+    print(
+        f"{'':14}{'parameters':>11}{'chi-square':>12}{'AIC':>10}{'BIC':>10}{'full width':>14}{'offset':>12}"
+    )
     for name, one in fits.items():
         print(
             f"{name:14}{one.nvarys:11}{one.chisqr:12.3f}{one.aic:10.1f}{one.bic:10.1f}"
@@ -67,9 +69,13 @@ def draw(x: np.ndarray, y: np.ndarray, fits: dict[str, lmtorch.CurveFit], path: 
     left, *right = figure.subplot_mosaic("ab;ac;ad", width_ratios=(1.35, 1)).values()
     inset = left.inset_axes((0.63, 0.44, 0.36, 0.54))
     for axes in (left, inset):
-        axes.fill_between(grid, least, most, color="C3", alpha=0.12, lw=0, label="95% of new points")
+        axes.fill_between(
+            grid, least, most, color="C3", alpha=0.12, lw=0, label="95% of new points"
+        )
         axes.plot(x, y, "o", ms=3, mfc="none", mew=0.8, color="C0", label="data, 401 points")
-        axes.fill_between(grid, lower, upper, color="C3", alpha=0.4, lw=0, label="95% band of the curve")
+        axes.fill_between(
+            grid, lower, upper, color="C3", alpha=0.4, lw=0, label="95% band of the curve"
+        )
         axes.plot(grid, curve, color="C3", lw=1.2, label="pseudo-Voigt")
     inset.set(xlim=(8.6, 9.9), ylim=(9.0, 10.7), xticks=[9.0, 9.5], yticks=[9, 10])
     inset.tick_params(labelsize=8)

@@ -6,8 +6,6 @@
 from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
 from ._errors import NotConvergedError as NotConvergedError
-from ._least_squares import least_squares as least_squares
-from ._optimizer import LevenbergMarquardt as LevenbergMarquardt
 from .core.report import Report as Report
 from .core.termination import Status as Status
 from .derivatives import DerivativeCheck as DerivativeCheck
@@ -34,7 +32,9 @@ from .fitting.curve_fit import curve_fit as curve_fit
 from .fitting.odr import OrthogonalFit as OrthogonalFit
 from .fitting.odr import odr as odr
 from .fitting.result import CurveFit as CurveFit
-from .functional.solution import Solution as Solution
-from .functional.watch import Iterate as Iterate
+from .minimising.least_squares import least_squares as least_squares
+from .minimising.solution import Solution as Solution
+from .minimising.watch import Iterate as Iterate
+from .training.optimizer import LevenbergMarquardt as LevenbergMarquardt
 
 __version__ = "0.1.0.dev0"

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ._errors import level
 
-SMALL_RATE = 0.05  # learning rates of first-order optimizers; a schedule that ends below begins above
+SMALL_RATE = (
+    0.05  # learning rates of first-order optimizers; a schedule that ends below begins above
+)
 
 
 def of_rate(lr: float | Tensor) -> None:
@@ -70,9 +72,12 @@ def _place(tensor: Tensor) -> tuple[Any, int, torch.Size]:
     return weakref.ref(owner), int(tensor.storage_offset()), tensor.shape
 
 
-def _same(before: Sequence[tuple[Any, int, torch.Size]], now: Sequence[tuple[Any, int, torch.Size]]) -> bool:
+def _same(
+    before: Sequence[tuple[Any, int, torch.Size]], now: Sequence[tuple[Any, int, torch.Size]]
+) -> bool:
     return len(before) == len(now) and all(
-        a[0]() is not None and a[0]() is b[0]() and a[1:] == b[1:] for a, b in zip(before, now, strict=True)
+        a[0]() is not None and a[0]() is b[0]() and a[1:] == b[1:]
+        for a, b in zip(before, now, strict=True)
     )
 
 

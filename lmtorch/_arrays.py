@@ -14,3 +14,8 @@ def tensor_of(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value if dtype is None else value.to(dtype)
     return torch.as_tensor(value, dtype=dtype, device="cpu")
+
+
+def to_array(leaf: Any) -> Any:
+    """A tensor as NumPy numbers, other things as they are."""
+    return leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf

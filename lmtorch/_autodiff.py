@@ -32,7 +32,9 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:
     """Weights of a sum, normal and the same at every call: what differs anywhere differs in the sum, almost surely."""
-    drawn = torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    drawn = torch.randn(
+        like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
+    )
     return drawn.to(like, non_blocking=True)  # not to wait for the device
 
 
@@ -42,7 +44,7 @@ def ranges(total: int, chunk: int) -> Iterator[slice]:
         yield slice(start, min(start + chunk, total))
 
 
-def units(size: int, chosen: slice, like: Tensor) -> Tensor:
+def unit_rows(size: int, chosen: slice, like: Tensor) -> Tensor:
     """The unit vectors of `chosen`, as rows (c, size), without the whole identity."""
     directions = like.new_zeros(chosen.stop - chosen.start, size)
     directions[:, chosen].fill_diagonal_(1)
@@ -55,7 +57,7 @@ def basis(params: Params, batch: int, columns: slice) -> Params:
     The leading `batch` dimensions of every tensor are problems of a batch, all moved at once.
     """
     sizes = [p.shape[batch:].numel() for p in params]
-    directions = units(sum(sizes), columns, params[0])
+    directions = unit_rows(sum(sizes), columns, params[0])
     count = directions.shape[0]
     return tuple(
         part.reshape(count, *(1,) * batch, *p.shape[batch:]).expand(count, *p.shape)
@@ -64,7 +66,11 @@ def basis(params: Params, batch: int, columns: slice) -> Params:
 
 
 def push(
-    function: Function, params: Params, batch: int, workspace: Callable[[int], Tensor], chunk: int | None
+    function: Function,
+    params: Params,
+    batch: int,
+    workspace: Callable[[int], Tensor],
+    chunk: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Residuals (..., m) and Jacobian (..., m, n), filled by columns J e_j with forward mode."""
 
@@ -73,7 +79,10 @@ def push(
         return value, derivative
 
     n = sum(p.shape[batch:].numel() for p in params)
-    out_dims: Any = (None, 0)  # torch declares integers; None, which it documents, leaves the value without a batch
+    out_dims: Any = (
+        None,
+        0,
+    )  # torch declares integers; None, which it documents, leaves the value without a batch
     pushed = vmap(directional, out_dims=out_dims, randomness="same")
     residual, jacobian = None, None
     with forward_mode():
@@ -87,11 +96,15 @@ def push(
     return residual, jacobian
 
 
-def pull(pullback: Callable[[Tensor], tuple[Params]], residual: Tensor, jacobian: Tensor, rows: slice) -> None:
+def pull(
+    pullback: Callable[[Tensor], tuple[Params]], residual: Tensor, jacobian: Tensor, rows: slice
+) -> None:
     """Fill rows of the Jacobian (..., m, n), e_iᵀJ, with reverse mode; all problems of a batch at once."""
-    directions = units(residual.shape[-1], rows, residual)
+    directions = unit_rows(residual.shape[-1], rows, residual)
     batch = residual.ndim - 1
-    cotangents = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(-1, *residual.shape)
+    cotangents = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(
+        -1, *residual.shape
+    )
     gradients = vmap(lambda w: pullback(w)[0], randomness="same")(cotangents)
     fill_(jacobian if batch == 0 else jacobian.movedim(-2, 0), gradients, batch)
 
@@ -181,7 +194,9 @@ class Bend(NamedTuple):
     second: Tensor  # wᵀr_vv, (...,)
 
 
-def bent(function: Function, params: Params, direction: Params, batch: int, weights: Tensor) -> Bend:
+def bent(
+    function: Function, params: Params, direction: Params, batch: int, weights: Tensor
+) -> Bend:
     """First and second derivative of Σ w r(x + tv) in t, by reverse mode twice, which is right for all operators.
 
     Args:

@@ -15,7 +15,10 @@ def number(value: Any, name: str, needs: str = "must be a number") -> float:
         InputError: it is none.
     """
     try:
-        single = not isinstance(value, str | bytes | bool) and getattr(value, "ndim", None) in (None, 0)
+        single = not isinstance(value, str | bytes | bool) and getattr(value, "ndim", None) in (
+            None,
+            0,
+        )
         found = float(value) if single else None
     except (TypeError, ValueError, RuntimeError, OverflowError):
         found = None
@@ -32,7 +35,9 @@ def positive(value: Any, name: str, otherwise: str = "") -> float:
     """
     found = number(value, name, f"must be a positive number{otherwise}")
     if not (math.isfinite(found) and found > 0):
-        raise InputError(f"{name}={value!r} must be positive and finite: it is in the units of the residuals.")
+        raise InputError(
+            f"{name}={value!r} must be positive and finite: it is in the units of the residuals."
+        )
     return found
 
 
@@ -81,10 +86,14 @@ def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:
     """
     names = tuple(known)
     if getattr(value, "ndim", None) not in (None, 0) or not any(value == one for one in names):
-        raise InputError(f"{name}={value!r} is not known. Use one of {', '.join(map(repr, names))}.{hint}")
+        raise InputError(
+            f"{name}={value!r} is not known. Use one of {', '.join(map(repr, names))}.{hint}"
+        )
 
 
-def member(value: Any, name: str, known: Iterable[str], verb: str, *, function: bool = False) -> None:
+def member(
+    value: Any, name: str, known: Iterable[str], verb: str, *, function: bool = False
+) -> None:
     """A name, an object with a method, or (where it may be one) a function.
 
     Raises:

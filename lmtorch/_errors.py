@@ -71,8 +71,11 @@ class FallbackWarning(UserWarning):
 def from_within() -> bool:
     """Whether lmtorch itself calls, for the user's function, and not that function: other than the swap around it."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE:
-        if name.split(".")[0] == "lmtorch" and not name.startswith("lmtorch.residuals"):
+    while (
+        frame.f_back is not None
+        and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE
+    ):
+        if name.split(".")[0] == "lmtorch" and not name.startswith("lmtorch.training"):
             return True
         frame = frame.f_back
     return False
@@ -112,7 +115,9 @@ def users_line(error: BaseException) -> str:
     while trace is not None:
         frame = trace.tb_frame
         if frame.f_globals.get("__name__", "").split(".")[0] not in INSIDE:
-            code = linecache.getline(frame.f_code.co_filename, trace.tb_lineno, frame.f_globals).strip()
+            code = linecache.getline(
+                frame.f_code.co_filename, trace.tb_lineno, frame.f_globals
+            ).strip()
             line = f", in `{code}`" if code else ""
         trace = trace.tb_next
     return line

@@ -38,7 +38,10 @@ def places(mask: Tensor, count: int) -> Tensor:
 
 def read(*numbers: Tensor) -> list[int]:
     """Counts and flags, 0-d each, as numbers of the host: one transfer, which waits for the device."""
-    return [int(number) for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()]
+    return [
+        int(number)
+        for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()
+    ]
 
 
 def put(whole: T, places: Tensor, part: T) -> T:

@@ -28,7 +28,9 @@ def free_bytes(device: torch.device) -> int:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # no better answer: half of what is built in
+    return (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    )  # no better answer: half of what is built in
 
 
 def budget(device: torch.device, limit: int | None = None) -> int:
@@ -37,7 +39,10 @@ def budget(device: torch.device, limit: int | None = None) -> int:
 
 
 def stream_rows(
-    bytes_per_row: int, device: torch.device, limit: int | None = None, cache: Mapping[str, int] = CACHE
+    bytes_per_row: int,
+    device: torch.device,
+    limit: int | None = None,
+    cache: Mapping[str, int] = CACHE,
 ) -> int:
     """Rows of a streamed chunk, at least one: small enough for the cache and for the limit."""
     target = cache.get(device.type, STREAM)

@@ -36,5 +36,7 @@ def leave_alone(kind: type, method: str) -> None:
     with suppress(ImportError, AttributeError):  # its names are torch's own affair, as of 2.13
         from torch._C._dynamo import eval_frame
 
-        skip = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
+        skip = eval_frame._FrameExecStrategy(
+            eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP
+        )
         eval_frame.set_code_exec_strategy(getattr(kind, method).__code__, skip)

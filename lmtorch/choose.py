@@ -20,43 +20,64 @@ from .damping.base import Damping
 from .damping.geodesic import Geodesic
 from .damping.marquardt import Marquardt
 from .damping.nielsen import Nielsen
-from .damping.scaling import Levenberg, More, Scaling
-from .damping.scaling import Marquardt as CurrentNorms
+from .damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from .damping.trust_region import TrustRegion
 from .jacobians.autograd import Autograd
 from .jacobians.base import JacobianSource
 from .jacobians.finite_difference import FiniteDifference
 from .jacobians.forward import Forward
-from .jacobians.given import Given
+from .jacobians.given import GivenJacobian
 from .jacobians.ladder import Ladder
 from .jacobians.layerwise import LayerWise
 from .jacobians.per_sample import PerSample
 from .jacobians.reverse import Reverse
 from .linearizations.dense import DenseForm
 from .losses.base import Loss, Rho
-from .losses.given import given_rho
 from .losses.linear import Linear
-from .losses.robust import Barron, Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
-from .solvers.arrow import Arrow
+from .losses.robust import (
+    Barron,
+    Robust,
+    arctan,
+    cauchy,
+    geman_mcclure,
+    given_rho,
+    huber,
+    soft_l1,
+    tukey,
+)
 from .solvers.base import Solver
 from .solvers.cholesky import Cholesky
 from .solvers.dual import Dual
 from .solvers.qr import QR
+from .solvers.schur import Arrow
 from .solvers.svd import SVD
 
 SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
 PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
-LARGEST = 1e100  # scale of a loss: beyond it every residual is small, and its square must be a number
+LARGEST = (
+    1e100  # scale of a loss: beyond it every residual is small, and its square must be a number
+)
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # of the rows, at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
-DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}  # others: 1e-3, a few units of round-off
+DEFAULT_TOLERANCE = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-6,
+}  # others: 1e-3, a few units of round-off
 
 SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
-DAMPINGS: dict[str, Damping] = {"trust_region": TrustRegion(), "nielsen": Nielsen(), "marquardt": Marquardt()}
-SCALINGS: dict[str, Scaling] = {"more": More(), "levenberg": Levenberg(), "marquardt": CurrentNorms()}
+DAMPINGS: dict[str, Damping] = {
+    "trust_region": TrustRegion(),
+    "nielsen": Nielsen(),
+    "marquardt": Marquardt(),
+}
+SCALINGS: dict[str, Scaling] = {
+    "more": More(),
+    "levenberg": Levenberg(),
+    "marquardt": CurrentNorms(),
+}
 RHOS: dict[str, Callable[[Tensor], Rho]] = {
     "soft_l1": soft_l1,
     "huber": huber,
@@ -102,7 +123,9 @@ class Options:
             member(getattr(self, name), name, ("auto", *known), verb, function=function)
         choice(self.curvature, "curvature", CURVATURES)
         accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
-        if not isinstance(accelerated, bool) and not (isinstance(accelerated, str) and accelerated == "auto"):
+        if not isinstance(accelerated, bool) and not (
+            isinstance(accelerated, str) and accelerated == "auto"
+        ):
             raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
         self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
         for name in ("ftol", "xtol", "gtol"):
@@ -124,7 +147,9 @@ class Facts(NamedTuple):
     activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
     dtype: torch.dtype
     device: torch.device
-    precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
+    precision: torch.dtype | None = (
+        None  # of the residuals, where it is coarser than that of the parameters
+    )
     leading: int | None = None  # blocks of rows that may belong to independent samples
 
 
@@ -184,10 +209,18 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     slopes = _slopes(options.jacobian, precision)
     known = tolerance
     if _differences(options.jacobian) == "2-point":
-        known = max(tolerance, torch.finfo(precision).eps ** 0.5)  # to which the derivatives are known
-    defaults = (tolerance, known, known)  # the cost falls with the square of what the derivatives promise
+        known = max(
+            tolerance, torch.finfo(precision).eps ** 0.5
+        )  # to which the derivatives are known
+    defaults = (
+        tolerance,
+        known,
+        known,
+    )  # the cost falls with the square of what the derivatives promise
     asked = (options.ftol, options.xtol, options.gtol)
-    tolerances = Tolerances(*(other if given is None else given for given, other in zip(asked, defaults, strict=True)))
+    tolerances = Tolerances(
+        *(other if given is None else given for given, other in zip(asked, defaults, strict=True))
+    )
     undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
     frugal = _black_box(options.jacobian) and not options.polish
@@ -195,7 +228,15 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     certify = n <= options.certified and share is None
     patience = PATIENCE if certify else 0.0
     method = Method(
-        solver, damping, scaling, tolerances, polish, certify, patience, slopes=slopes, frugal=frugal and undamped
+        solver,
+        damping,
+        scaling,
+        tolerances,
+        polish,
+        certify,
+        patience,
+        slopes=slopes,
+        frugal=frugal and undamped,
     )
 
     reasons.append(("certificate", *_why_certify(options, certify, small)))
@@ -208,10 +249,22 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         reasons.append((f"jacobian{of}", repr(rungs[0]), why))
         if term.samples is not None:
             reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
-    reasons.append(("curvature", "all rows" if share is None else f"{share:.0%} of the samples at first", why_share))
+    reasons.append(
+        (
+            "curvature",
+            "all rows" if share is None else f"{share:.0%} of the samples at first",
+            why_share,
+        )
+    )
     _check_memory(facts, options, solver, dtype)
     return Plan(
-        method, _alternatives(method, options, small), tuple(derivations), dtype, share, not small, tuple(reasons)
+        method,
+        _alternatives(method, options, small),
+        tuple(derivations),
+        dtype,
+        share,
+        not small,
+        tuple(reasons),
     )
 
 
@@ -227,7 +280,11 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
     """What else is tried where a run does not end at a certified minimum; nothing where the strategy was chosen."""
     # no single strategy finds every minimum, and each fails elsewhere: benchmarks/honesty.py
     asked = (options.damping, options.solver)
-    if not (small and method.certify) or any(choice != "auto" for choice in asked) or options.acceleration is True:
+    if (
+        not (small and method.certify)
+        or any(choice != "auto" for choice in asked)
+        or options.acceleration is True
+    ):
         return ()
     ways = [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
     if options.scaling == "auto":
@@ -239,15 +296,24 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
     else:
         ways += [("Nielsen's damping", Nielsen(), method.scaling, False)]
     others = [
-        Alternative(name, replace(method, damping=damping, scaling=scaling, windows=1 if restart else 2), restart)
+        Alternative(
+            name,
+            replace(method, damping=damping, scaling=scaling, windows=1 if restart else 2),
+            restart,
+        )
         for name, damping, scaling, restart in ways
     ]
-    return (*others, Alternative("more patience, from where the best had ended", replace(method, patience=0.0), True))
+    return (
+        *others,
+        Alternative(
+            "more patience, from where the best had ended", replace(method, patience=0.0), True
+        ),
+    )
 
 
 def _black_box(jacobian: Any) -> bool:
     """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
-    return _differences(jacobian) in DIFFERENCES or isinstance(jacobian, Given)
+    return _differences(jacobian) in DIFFERENCES or isinstance(jacobian, GivenJacobian)
 
 
 def _differences(jacobian: Any) -> str:
@@ -301,7 +367,9 @@ def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
 
 
 def _size(facts: Facts) -> str:
-    kind = "no structure is known" if facts.samples is None else f"{facts.samples} independent samples"
+    kind = (
+        "no structure is known" if facts.samples is None else f"{facts.samples} independent samples"
+    )
     each = "in an evaluation" if facts.samples is None else "by each"
     return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {each}"
 
@@ -332,7 +400,9 @@ def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
 def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:
     why = f"n {'<=' if small else '>'} {SMALL}"
     damping, scaling, accelerated = options.damping, options.scaling, options.acceleration
-    if accelerated == "auto":  # along a sampled JᵀJ a bend from all rows would cost more than the step
+    if (
+        accelerated == "auto"
+    ):  # along a sampled JᵀJ a bend from all rows would cost more than the step
         accelerated = damping == "auto" and not small and share is None
     if isinstance(damping, str):
         damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if small else Nielsen()
@@ -367,7 +437,11 @@ def _chunks(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, in
         rows, each = facts.samples, each + row
     chunk = _even(facts.samples, _memory.stream_rows(each, facts.device, options.memory_limit))
     rows = _even(chunk, rows)
-    return chunk, rows, f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB"
+    return (
+        chunk,
+        rows,
+        f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB",
+    )
 
 
 def _even(count: int, most: int) -> int:
@@ -383,30 +457,43 @@ def _reverse(facts: Facts, options: Options) -> bool:
     return options.jacobian == "reverse"
 
 
-def _sources(facts: Facts, options: Options, chunk: int, rows: int) -> tuple[tuple[JacobianSource, ...], str]:
+def _sources(
+    facts: Facts, options: Options, chunk: int, rows: int
+) -> tuple[tuple[JacobianSource, ...], str]:
     """The chosen source and those below it on the ladder."""
     n, m, given = facts.parameters, facts.residuals, options.jacobian
     k = m if facts.samples is None else m // facts.samples
     part = m if facts.samples is None else k * chunk
     touched = facts.activations * (1 if facts.samples is None else chunk)
-    directions = max(1, _memory.budget(facts.device, options.memory_limit) // max(1, 2 * touched + part * 8))
+    directions = max(
+        1, _memory.budget(facts.device, options.memory_limit) // max(1, 2 * touched + part * 8)
+    )
     forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
     last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
     if not isinstance(given, str):
-        return (given if isinstance(given, JacobianSource) else Given(given),), "given"
+        return (given if isinstance(given, JacobianSource) else GivenJacobian(given),), "given"
     if given in DIFFERENCES:
         return (DIFFERENCES[given],), "given"
     if given == "autograd":
         return (last, slow), "given"
     if given == "per_sample" and facts.samples is None:
-        raise InputError("jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch.")
-    by_rows: tuple[JacobianSource, ...] = (reverse,) if facts.samples is None else (LayerWise(rows), PerSample(rows))
+        raise InputError(
+            "jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch."
+        )
+    by_rows: tuple[JacobianSource, ...] = (
+        (reverse,) if facts.samples is None else (LayerWise(rows), PerSample(rows))
+    )
     rungs = (*by_rows, last, slow)
     if not _reverse(facts, options):
         rungs = (forward, *rungs)
     if given in ("forward", "reverse"):
         return rungs, "given"
-    if facts.samples is None and facts.leading is not None and facts.leading > 1 and m // facts.leading < n:
+    if (
+        facts.samples is None
+        and facts.leading is not None
+        and facts.leading > 1
+        and m // facts.leading < n
+    ):
         why = f"{facts.leading} blocks of rows, perhaps of independent samples: {m // facts.leading} VJPs"
         return (LayerWise(rows), *rungs), why
     what = "residuals" if facts.samples is None else "residuals of a sample"
@@ -425,9 +512,15 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     if options.curvature == "full" or not possible or facts.samples is None:
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
     if options.curvature == "auto" and (small or m < SAMPLED_ROWS * n):
-        return None, f"n <= {SMALL}, several terms, or fewer than {SAMPLED_ROWS} rows for each parameter"
+        return (
+            None,
+            f"n <= {SMALL}, several terms, or fewer than {SAMPLED_ROWS} rows for each parameter",
+        )
     share = min(1.0, max(SAMPLED_SHARE, SAMPLED_LEAST * n / m))
-    return share, "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact"
+    return (
+        share,
+        "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact",
+    )
 
 
 def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
@@ -435,7 +528,11 @@ def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.d
     entries = m * n if isinstance(solver.form, DenseForm) else n * n
     needed, there = entries * dtype.itemsize, _memory.budget(facts.device, options.memory_limit)
     if needed > there:
-        shape = f"Jacobian ({m} x {n})" if isinstance(solver.form, DenseForm) else f"normal matrix ({n} x {n})"
+        shape = (
+            f"Jacobian ({m} x {n})"
+            if isinstance(solver.form, DenseForm)
+            else f"normal matrix ({n} x {n})"
+        )
         raise InputError(
             f"the {shape} takes {needed / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB may be used on {facts.device}. "
             f"Smaller batches with m < n are solved in m x m (solver='dual'); many residuals of few parameters stream "
@@ -460,7 +557,11 @@ def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
         if ladder is None or not ladder.refusals:
             rows.append((what, chosen, why))
             continue
-        rows.append((what, repr(ladder.current), f"in the place of {chosen}, which would be chosen: {why}"))
+        rows.append(
+            (what, repr(ladder.current), f"in the place of {chosen}, which would be chosen: {why}")
+        )
         rows += [("refused", *refusal.split(": ", 1)) for refusal in ladder.refusals]
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    return "\n".join(f"{what:<{widths[0]}}  {chosen:<{widths[1]}}  {why}" for what, chosen, why in rows)
+    return "\n".join(
+        f"{what:<{widths[0]}}  {chosen:<{widths[1]}}  {why}" for what, chosen, why in rows
+    )

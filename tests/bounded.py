@@ -32,7 +32,9 @@ class BoundedProblem:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     cost: float | None  # of the minimum that the start leads to; None: not published
-    published: float | None  # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
+    published: (
+        float | None
+    )  # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
     source: str
 
     @property
@@ -105,14 +107,27 @@ def _cut() -> list[BoundedProblem]:
     """The minimizer of every classical problem, cut off by a wall across the way of its first variable."""
     found = []
     for name, problem in CLASSICAL.items():
-        if problem.minimizer is None or name in _ENDLESS or problem.start[0] == problem.minimizer[0]:
+        if (
+            problem.minimizer is None
+            or name in _ENDLESS
+            or problem.start[0] == problem.minimizer[0]
+        ):
             continue
         start, end = problem.start[0], problem.minimizer[0]
         wall, free = start + CUT * (end - start), (problem.n - 1) * (INF,)
         lower = (-INF if end > start else wall, *(-x for x in free))
         upper = (wall if end > start else INF, *free)
         found.append(
-            BoundedProblem(f"{name}, cut", problem.residual, problem.start, lower, upper, None, None, problem.source)
+            BoundedProblem(
+                f"{name}, cut",
+                problem.residual,
+                problem.start,
+                lower,
+                upper,
+                None,
+                None,
+                problem.source,
+            )
         )
     return found
 

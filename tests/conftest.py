@@ -17,7 +17,8 @@ GPU = pytest.param(
     marks=[
         pytest.mark.cuda,
         pytest.mark.skipif(
-            not torch.cuda.is_available() and stand_in.MISSING is not None, reason=str(stand_in.MISSING)
+            not torch.cuda.is_available() and stand_in.MISSING is not None,
+            reason=str(stand_in.MISSING),
         ),
     ],
 )

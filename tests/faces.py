@@ -47,13 +47,21 @@ def _numbers(**options: Any) -> Callable[[], Run]:
     return run
 
 
-def _network(width: int, batch: bool = True, terms: bool = False, **options: Any) -> Callable[[], Run]:
+def _network(
+    width: int, batch: bool = True, terms: bool = False, **options: Any
+) -> Callable[[], Run]:
     """Steps of an optimizer of a network."""
 
     def run() -> Run:
         torch.manual_seed(2)
-        model = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1)).to(F64).to(stand_in.NAME)
-        x = torch.randn(60, 2, dtype=F64, generator=torch.Generator().manual_seed(0)).to(stand_in.NAME)
+        model = (
+            nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1))
+            .to(F64)
+            .to(stand_in.NAME)
+        )
+        x = torch.randn(60, 2, dtype=F64, generator=torch.Generator().manual_seed(0)).to(
+            stand_in.NAME
+        )
         y = (x[:, :1] * x[:, 1:]).sin()
         opt = LevenbergMarquardt(model, **options)
         if terms:
@@ -100,7 +108,9 @@ def _many(**options: Any) -> Callable[[], Run]:
         many = torch.stack([y, 2 * y, y + 1, y / 2])
         x0 = torch.ones(3, dtype=F64, device=stand_in.NAME)
         return _counted(
-            lambda: lmtorch.least_squares(lambda x, y: curve(t, *x) - y, x0, args=(many,), in_dims=(None, 0), **options)
+            lambda: lmtorch.least_squares(
+                lambda x, y: curve(t, *x) - y, x0, args=(many,), in_dims=(None, 0), **options
+            )
         )
 
     return run

@@ -58,7 +58,9 @@ def reference_jacobian(
     for entry in residual.flatten():
         model.zero_grad(set_to_none=True)
         entry.backward(retain_graph=True)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
+        gradients = [
+            torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters
+        ]
         rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
     model.zero_grad(set_to_none=True)
     return torch.stack(rows)
@@ -75,7 +77,9 @@ def _seeded(make: Callable[[], nn.Module], train: bool = True) -> Callable[[], n
     return build
 
 
-def _normal(inputs: tuple[int, ...], target: tuple[int, ...]) -> Callable[[], tuple[Tensor, Tensor]]:
+def _normal(
+    inputs: tuple[int, ...], target: tuple[int, ...]
+) -> Callable[[], tuple[Tensor, Tensor]]:
     """Standard normal inputs and target of these shapes per sample."""
 
     def draw() -> tuple[Tensor, Tensor]:
@@ -86,7 +90,9 @@ def _normal(inputs: tuple[int, ...], target: tuple[int, ...]) -> Callable[[], tu
     return draw
 
 
-def _indices(high: int, inputs: tuple[int, ...], target: tuple[int, ...]) -> Callable[[], tuple[Tensor, Tensor]]:
+def _indices(
+    high: int, inputs: tuple[int, ...], target: tuple[int, ...]
+) -> Callable[[], tuple[Tensor, Tensor]]:
     """Integer inputs below `high`, repetitions included, and a standard normal target."""
 
     def draw() -> tuple[Tensor, Tensor]:
@@ -169,7 +175,9 @@ class SpatialTransformer(nn.Module):
         self.affine = nn.Parameter(torch.tensor([[0.9, 0.1, 0.05], [-0.1, 0.8, -0.03]]))
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 1, 5, 5) -> (samples, 16)
-        grid = F.affine_grid(self.affine.expand(x.shape[0], 2, 3), [x.shape[0], 1, 4, 4], align_corners=False)
+        grid = F.affine_grid(
+            self.affine.expand(x.shape[0], 2, 3), [x.shape[0], 1, 4, 4], align_corners=False
+        )
         return F.grid_sample(x, grid, align_corners=False).flatten(1)
 
 
@@ -270,7 +278,9 @@ class ReentrantCheckpointed(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 3) -> (samples, 2)
-        y = x.detach().requires_grad_() if self.first else self.stem(x)  # it needs one input that requires a gradient
+        y = (
+            x.detach().requires_grad_() if self.first else self.stem(x)
+        )  # it needs one input that requires a gradient
         return self.head(checkpoint(self.body, y, use_reentrant=True))
 
 
@@ -282,7 +292,9 @@ class BranchOnData(nn.Module):
         self.positive, self.negative = nn.Linear(3, 2), nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 3) -> (samples, 2)
-        return torch.stack([self.positive(row) if row.sum().item() > 0 else self.negative(row) for row in x])
+        return torch.stack(
+            [self.positive(row) if row.sum().item() > 0 else self.negative(row) for row in x]
+        )
 
 
 class BranchOnParameter(nn.Module):
@@ -293,7 +305,13 @@ class BranchOnParameter(nn.Module):
         self.rate = nn.Parameter(torch.tensor([0.5, 1e-3]))
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 1) -> (samples, 2)
-        return torch.cat([torch.expm1(k * x) / k if abs(k.item()) > 0.01 else x + k * x**2 / 2 for k in self.rate], -1)
+        return torch.cat(
+            [
+                torch.expm1(k * x) / k if abs(k.item()) > 0.01 else x + k * x**2 / 2
+                for k in self.rate
+            ],
+            -1,
+        )
 
 
 class BooleanMask(nn.Module):
@@ -387,7 +405,9 @@ class Spectral(nn.Module):
         self.filter = nn.Parameter(torch.randn(4, 2))
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 6) -> (samples, 6)
-        return torch.fft.irfft(torch.fft.rfft(x) * torch.view_as_complex(self.filter), n=x.shape[-1])
+        return torch.fft.irfft(
+            torch.fft.rfft(x) * torch.view_as_complex(self.filter), n=x.shape[-1]
+        )
 
 
 class Unused(nn.Module):
@@ -424,7 +444,9 @@ class Scatter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (samples, 4 edges, 2) -> (samples, 3 nodes, 2)
         message = torch.tanh(self.message(x))
         node = self.node[None, :, None].expand_as(message)
-        pushed = torch.zeros(x.shape[0], 3, 2, dtype=x.dtype, device=x.device).index_add_(1, self.node, message)
+        pushed = torch.zeros(x.shape[0], 3, 2, dtype=x.dtype, device=x.device).index_add_(
+            1, self.node, message
+        )
         return pushed + message.new_zeros(x.shape[0], 3, 2).scatter_add(1, node, message**2)
 
 
@@ -553,8 +575,15 @@ _TOKENS = _normal((5, 4), (5, 4))
 
 CASES: tuple[LayerCase, ...] = (
     LayerCase("mlp", _seeded(_dense), _ROW),
-    LayerCase("frozen_parameter", _seeded(_frozen), _ROW, hard="a parameter that must stay a constant"),
-    LayerCase("unused_parameter", _seeded(Unused), _ROW, hard="a column of zeros, which autograd calls None"),
+    LayerCase(
+        "frozen_parameter", _seeded(_frozen), _ROW, hard="a parameter that must stay a constant"
+    ),
+    LayerCase(
+        "unused_parameter",
+        _seeded(Unused),
+        _ROW,
+        hard="a column of zeros, which autograd calls None",
+    ),
     LayerCase("tied_weights", _seeded(Tied), _ROW_3, hard="two names, one tensor, one column"),
     LayerCase(
         "conv2d",
@@ -563,10 +592,19 @@ CASES: tuple[LayerCase, ...] = (
     ),
     LayerCase(
         "max_pool",
-        _seeded(lambda: nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2))),
+        _seeded(
+            lambda: nn.Sequential(
+                nn.Conv2d(2, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)
+            )
+        ),
         _IMAGE,
     ),
-    LayerCase("grid_sample", _seeded(SpatialTransformer), _normal((1, 5, 5), (16,)), hard="no forward-mode rule"),
+    LayerCase(
+        "grid_sample",
+        _seeded(SpatialTransformer),
+        _normal((1, 5, 5), (16,)),
+        hard="no forward-mode rule",
+    ),
     # Normalization
     LayerCase("batchnorm_eval", _seeded(lambda: _dense(nn.BatchNorm1d(4)), train=False), _ROW),
     LayerCase(
@@ -604,14 +642,20 @@ CASES: tuple[LayerCase, ...] = (
     LayerCase("rmsnorm", _seeded(lambda: _dense(nn.RMSNorm(4))), _ROW),
     LayerCase(
         "instancenorm",
-        _seeded(lambda: nn.Sequential(nn.Conv1d(5, 2, 1), nn.InstanceNorm1d(2, affine=True), nn.Flatten())),
+        _seeded(
+            lambda: nn.Sequential(
+                nn.Conv1d(5, 2, 1), nn.InstanceNorm1d(2, affine=True), nn.Flatten()
+            )
+        ),
         _normal((5, 3), (6,)),
     ),
     LayerCase(
         "instancenorm_statistics",
         _seeded(
             lambda: nn.Sequential(
-                nn.Conv1d(5, 2, 1), nn.InstanceNorm1d(2, affine=True, track_running_stats=True), nn.Flatten()
+                nn.Conv1d(5, 2, 1),
+                nn.InstanceNorm1d(2, affine=True, track_running_stats=True),
+                nn.Flatten(),
             )
         ),
         _normal((5, 3), (6,)),
@@ -620,7 +664,11 @@ CASES: tuple[LayerCase, ...] = (
     ),
     # Random
     LayerCase(
-        "dropout", _seeded(lambda: _dense(nn.Dropout(0.5), width=8)), _ROW, random=True, hard="draws random numbers"
+        "dropout",
+        _seeded(lambda: _dense(nn.Dropout(0.5), width=8)),
+        _ROW,
+        random=True,
+        hard="draws random numbers",
     ),
     LayerCase(
         "transformer_layer_dropout",
@@ -651,20 +699,34 @@ CASES: tuple[LayerCase, ...] = (
     ),
     LayerCase(
         "lstm_stacked",
-        _seeded(lambda: LastStep(nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2, batch_first=True), 4)),
+        _seeded(
+            lambda: LastStep(
+                nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2, batch_first=True), 4
+            )
+        ),
         _SERIES,
         hard="fused, weights in a list; no vmap over samples",
     ),
     LayerCase("lstm_cell", _seeded(Cell), _normal((5, 3), (4,))),
     LayerCase("multihead_attention", _seeded(lambda: SelfAttention(True)), _TOKENS),
-    LayerCase("multihead_attention_fused", _seeded(lambda: SelfAttention(False)), _TOKENS, hard="no forward-mode rule"),
+    LayerCase(
+        "multihead_attention_fused",
+        _seeded(lambda: SelfAttention(False)),
+        _TOKENS,
+        hard="no forward-mode rule",
+    ),
     LayerCase(
         "multihead_attention_eval",
         _seeded(lambda: SelfAttention(False), train=False),
         _TOKENS,
         hard="a fast path without derivatives where nothing seems to need a gradient",
     ),
-    LayerCase("transformer_layer", _seeded(lambda: _encoder_layer(0.0)), _TOKENS, hard="no forward-mode rule"),
+    LayerCase(
+        "transformer_layer",
+        _seeded(lambda: _encoder_layer(0.0)),
+        _TOKENS,
+        hard="no forward-mode rule",
+    ),
     LayerCase(
         "transformer_layer_eval",
         _seeded(lambda: _encoder_layer(0.1), train=False),
@@ -686,7 +748,9 @@ CASES: tuple[LayerCase, ...] = (
     ),
     LayerCase(
         "embedding_sparse",
-        _seeded(lambda: nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))),
+        _seeded(
+            lambda: nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+        ),
         _indices(5, (2,), (2,)),
         hard="the gradient is a sparse tensor",
     ),
@@ -704,7 +768,9 @@ CASES: tuple[LayerCase, ...] = (
         hard="a hook leaves the computed weight on the module; no forward-mode rule",
     ),
     LayerCase(
-        "spectral_norm", _seeded(lambda: _dense(parametrizations.spectral_norm(nn.Linear(4, 4))), train=False), _ROW
+        "spectral_norm",
+        _seeded(lambda: _dense(parametrizations.spectral_norm(nn.Linear(4, 4))), train=False),
+        _ROW,
     ),
     LayerCase(
         "spectral_norm_train",
@@ -713,11 +779,17 @@ CASES: tuple[LayerCase, ...] = (
         writes_buffers=True,
         hard="a power iteration written into buffers moves the output at each call; no forward-mode rule",
     ),
-    LayerCase("orthogonal", _seeded(lambda: _dense(parametrizations.orthogonal(nn.Linear(4, 4)))), _ROW),
+    LayerCase(
+        "orthogonal", _seeded(lambda: _dense(parametrizations.orthogonal(nn.Linear(4, 4)))), _ROW
+    ),
     LayerCase("own_parametrization", _seeded(_skew), _ROW_3),
     # Functions, branches, writes
-    LayerCase("old_function", _seeded(lambda: Custom(OldCube.apply)), _ROW, hard="torch.func refuses it"),
-    LayerCase("new_function", _seeded(lambda: Custom(NewCube.apply)), _ROW, hard="no forward-mode rule"),
+    LayerCase(
+        "old_function", _seeded(lambda: Custom(OldCube.apply)), _ROW, hard="torch.func refuses it"
+    ),
+    LayerCase(
+        "new_function", _seeded(lambda: Custom(NewCube.apply)), _ROW, hard="no forward-mode rule"
+    ),
     LayerCase("new_function_forward", _seeded(lambda: Custom(DualCube.apply)), _ROW),
     LayerCase(
         "checkpoint",
@@ -738,18 +810,42 @@ CASES: tuple[LayerCase, ...] = (
         hard="torch.autograd.grad takes the checkpointed parameters for unused: silently zero",
     ),
     LayerCase("branch_on_data", _seeded(BranchOnData), _ROW, hard=".item() of a sample"),
-    LayerCase("branch_on_parameter", _seeded(BranchOnParameter), _normal((1,), (2,)), hard=".item() of a parameter"),
+    LayerCase(
+        "branch_on_parameter",
+        _seeded(BranchOnParameter),
+        _normal((1,), (2,)),
+        hard=".item() of a parameter",
+    ),
     LayerCase("boolean_mask", _seeded(BooleanMask), _ROW, hard="a shape that depends on the data"),
-    LayerCase("fresh_zeros", _seeded(FreshZeros), _ROW_3, hard="writes into a tensor that vmap does not know"),
+    LayerCase(
+        "fresh_zeros",
+        _seeded(FreshZeros),
+        _ROW_3,
+        hard="writes into a tensor that vmap does not know",
+    ),
     LayerCase("zeros_like_inputs", _seeded(ZerosLikeInputs), _ROW_3),
     LayerCase("zeros_like_outputs", _seeded(ZerosLikeOutputs), _ROW_3),
     LayerCase("inplace_relu", _seeded(lambda: _dense(nn.ReLU(inplace=True))), _ROW),
     LayerCase("inplace_add", _seeded(InPlaceSum), _ROW_3),
     LayerCase(
-        "buffer_counter", _seeded(Counter), _ROW, writes_buffers=True, hard="buffers rebound and written in place"
+        "buffer_counter",
+        _seeded(Counter),
+        _ROW,
+        writes_buffers=True,
+        hard="buffers rebound and written in place",
     ),
-    LayerCase("cached_activation", _seeded(Cache), _ROW, hard="an attribute keeps a tensor of the transform alive"),
-    LayerCase("stop_gradient", _seeded(StopGradient), _ROW, hard="forward mode sees through no_grad: silently wrong"),
+    LayerCase(
+        "cached_activation",
+        _seeded(Cache),
+        _ROW,
+        hard="an attribute keeps a tensor of the transform alive",
+    ),
+    LayerCase(
+        "stop_gradient",
+        _seeded(StopGradient),
+        _ROW,
+        hard="forward mode sees through no_grad: silently wrong",
+    ),
     LayerCase(
         "input_gradient",
         _seeded(InputGradient),
@@ -761,7 +857,9 @@ CASES: tuple[LayerCase, ...] = (
     LayerCase("fft", _seeded(Spectral), _normal((6,), (6,)), hard="complex intermediates"),
     LayerCase("bilinear", _seeded(Pairwise), _ROW),
     LayerCase("einsum", _seeded(Einsum), _ROW),
-    LayerCase("scatter", _seeded(Scatter), _normal((4, 2), (3, 2)), hard="in-place sums into fresh zeros"),
+    LayerCase(
+        "scatter", _seeded(Scatter), _normal((4, 2), (3, 2)), hard="in-place sums into fresh zeros"
+    ),
     LayerCase(
         "cdist",
         _seeded(RadialBasis),

@@ -70,7 +70,11 @@ def log_relative_error(estimate: Tensor | np.ndarray | Sequence[float], certifie
     if not estimate.isfinite().all():
         return 0.0
     error = ((estimate - certified).abs() / certified.abs()).max().item()
-    return min(max(-math.log10(error), 0.0), float(PRINTED_DIGITS)) if error > 0 else float(PRINTED_DIGITS)
+    return (
+        min(max(-math.log10(error), 0.0), float(PRINTED_DIGITS))
+        if error > 0
+        else float(PRINTED_DIGITS)
+    )
 
 
 def bennett5(b: Tensor, x: Tensor) -> Tensor:
@@ -123,7 +127,9 @@ def two_gaussians(b: Tensor, x: Tensor) -> Tensor:
 
 def cubic_over_cubic(b: Tensor, x: Tensor) -> Tensor:
     """Hahn1 and Thurber."""
-    return (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (1 + b[4] * x + b[5] * x**2 + b[6] * x**3)
+    return (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (
+        1 + b[4] * x + b[5] * x**2 + b[6] * x**3
+    )
 
 
 def kirby2(b: Tensor, x: Tensor) -> Tensor:
@@ -223,9 +229,13 @@ def load(name: str) -> NistProblem:
     header, table = text[: text.rindex("Data:")], text[text.rindex("Data:") :]
 
     parameters = re.findall(r"^ *b\d+ *= +(\S+) +(\S+) +(\S+) +(\S+) *$", header, re.MULTILINE)
-    far, near, certified, certified_std = (tuple(map(float, column)) for column in zip(*parameters, strict=True))
+    far, near, certified, certified_std = (
+        tuple(map(float, column)) for column in zip(*parameters, strict=True)
+    )
 
-    rows = [[float(word) for word in line.split()] for line in table.splitlines()[1:] if line.strip()]
+    rows = [
+        [float(word) for word in line.split()] for line in table.splitlines()[1:] if line.strip()
+    ]
     y, *predictors = torch.tensor(rows, dtype=torch.float64).T.contiguous()
 
     return NistProblem(

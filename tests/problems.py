@@ -22,10 +22,16 @@ class ClassicalProblem:
     """A residual, the start of its paper and what is known of its minima."""
 
     name: str
-    residual: Callable[[Tensor], Tensor]  # (n,) -> (m,); fit for torch.func and for any dtype and device
+    residual: Callable[
+        [Tensor], Tensor
+    ]  # (n,) -> (m,); fit for torch.func and for any dtype and device
     start: tuple[float, ...]
-    costs: tuple[float, ...]  # where a fit may end: the lowest minimum first, then other minima and limits at infinity
-    minimizer: tuple[float, ...] | None  # of the lowest, near the start; None where several points or none serve
+    costs: tuple[
+        float, ...
+    ]  # where a fit may end: the lowest minimum first, then other minima and limits at infinity
+    minimizer: (
+        tuple[float, ...] | None
+    )  # of the lowest, near the start; None where several points or none serve
     source: str
 
     @property
@@ -87,7 +93,9 @@ def helical_valley(x: Tensor) -> Tensor:
     # The paper's angle, atan(x2/x1) with half a turn added for x1 < 0, jumps on the half-plane x1 = 0, x2 < 0. This is
     # the same angle, and its derivative exists at x1 = 0, x2 > 0 as well.
     turns = torch.atan2(-x[0], x[1]) / (2 * math.pi) + 0.25
-    return torch.stack([10 * (x[2] - 10 * turns), 10 * (torch.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]])
+    return torch.stack(
+        [10 * (x[2] - 10 * turns), 10 * (torch.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]]
+    )
 
 
 BARD = (0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34, 2.10, 4.39)
@@ -109,7 +117,24 @@ def gaussian(x: Tensor) -> Tensor:
     return x[0] * torch.exp(-x[1] * (t - x[2]) ** 2 / 2) - _values(x, GAUSSIAN + GAUSSIAN[-2::-1])
 
 
-MEYER = (34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872)
+MEYER = (
+    34780,
+    28610,
+    23650,
+    19630,
+    16370,
+    13720,
+    11540,
+    9744,
+    8261,
+    7030,
+    6005,
+    5147,
+    4427,
+    3820,
+    3307,
+    2872,
+)
 
 
 def meyer(x: Tensor) -> Tensor:
@@ -181,14 +206,18 @@ OSBORNE_1 = (
 def osborne_1(x: Tensor) -> Tensor:
     """Two exponentials on a constant. MGH 17, Osborne (1972)."""
     t = 10 * _count(x, 0, 32)
-    return _values(x, OSBORNE_1) - (x[0] + x[1] * torch.exp(-t * x[3]) + x[2] * torch.exp(-t * x[4]))
+    return _values(x, OSBORNE_1) - (
+        x[0] + x[1] * torch.exp(-t * x[3]) + x[2] * torch.exp(-t * x[4])
+    )
 
 
 def biggs_exp6(x: Tensor) -> Tensor:
     """Three exponentials, m = 13. MGH 18, Biggs (1971)."""
     t = _count(x, 1, 13) / 10
     y = torch.exp(-t) - 5 * torch.exp(-10 * t) + 3 * torch.exp(-4 * t)
-    return x[2] * torch.exp(-t * x[0]) - x[3] * torch.exp(-t * x[1]) + x[5] * torch.exp(-t * x[4]) - y
+    return (
+        x[2] * torch.exp(-t * x[0]) - x[3] * torch.exp(-t * x[1]) + x[5] * torch.exp(-t * x[4]) - y
+    )
 
 
 OSBORNE_2 = (
@@ -212,7 +241,9 @@ def watson(x: Tensor) -> Tensor:
     n = x.shape[-1]
     powers = (_count(x, 1, 29) / 29)[:, None] ** _count(x, 0, n - 1)  # (29, n)
     derivative = powers[:, :-1] @ (_count(x, 1, n - 1) * x[1:])
-    return torch.cat([derivative - (powers @ x) ** 2 - 1, torch.stack([x[0], x[1] - x[0] ** 2 - 1])])
+    return torch.cat(
+        [derivative - (powers @ x) ** 2 - 1, torch.stack([x[0], x[1] - x[0] ** 2 - 1])]
+    )
 
 
 def extended_rosenbrock(x: Tensor) -> Tensor:
@@ -269,7 +300,9 @@ def discrete_integral_equation(x: Tensor) -> Tensor:
     """The same boundary value problem as an integral equation: a dense Jacobian, the same root. MGH 29."""
     n = x.shape[-1]
     t = _count(x, 1, n) / (n + 1)
-    kernel = torch.minimum(t[:, None], t) * (1 - torch.maximum(t[:, None], t))  # Green's function, (n, n)
+    kernel = torch.minimum(t[:, None], t) * (
+        1 - torch.maximum(t[:, None], t)
+    )  # Green's function, (n, n)
     return x + kernel @ (x + t + 1) ** 3 / (2 * (n + 1))
 
 
@@ -335,20 +368,46 @@ GAUSSIAN_MINIMIZER = (0.3989561378388, 1.000019084488, 0.0)
 KOWALIK_MINIMIZER = (0.192806934579, 0.1912823287344, 0.1230565069263, 0.1360623306838)
 BROWN_DENNIS_MINIMIZER = (-11.59443990476, 13.20363005121, -0.4034394881769, 0.2367787744557)
 MEYER_MINIMIZER = (0.0056096364710280525, 6181.3463462863723, 345.2236346241365)
-OSBORNE_1_MINIMIZER = (0.375410052107, 1.935846912712, -1.464687136613, 0.01286753464006, 0.02212269966167)
+OSBORNE_1_MINIMIZER = (
+    0.375410052107,
+    1.935846912712,
+    -1.464687136613,
+    0.01286753464006,
+    0.02212269966167,
+)
 OSBORNE_2_MINIMIZER = (
-    *(1.309977154627, 0.431553794603, 0.6336616989607, 0.5994305347859, 0.754183226328, 0.9042885798596),
+    *(
+        1.309977154627,
+        0.431553794603,
+        0.6336616989607,
+        0.5994305347859,
+        0.754183226328,
+        0.9042885798596,
+    ),
     *(1.365811835237, 4.823698817227, 2.398684866132, 4.568874597668, 5.675341470581),
 )
 WATSON_6_MINIMIZER = (
-    *(-0.015725086401458, 1.0124348693691, -0.23299162595674, 1.2604300877996, -1.5137289227223, 0.99299643243113),
+    *(
+        -0.015725086401458,
+        1.0124348693691,
+        -0.23299162595674,
+        1.2604300877996,
+        -1.5137289227223,
+        0.99299643243113,
+    ),
 )
 WATSON_9_MINIMIZER = (
     *(-1.5307036521394e-5, 0.99978970393195, 0.014763963693557, 0.14634232829936, 1.0008211030047),
     *(-2.617731140519, 4.1044031644789, -3.1436122785564, 1.0526264080102),
 )
 WATSON_12_MINIMIZER = (
-    *(-6.6380604645207e-9, 1.0000016441179, -0.00056393221034231, 0.34782054050404, -0.15673150409617),
+    *(
+        -6.6380604645207e-9,
+        1.0000016441179,
+        -0.00056393221034231,
+        0.34782054050404,
+        -0.15673150409617,
+    ),
     *(1.0528151772072, -3.2472711534597, 7.2884348979381, -10.271848241322, 9.0741136470753),
     *(-4.5413754666925, 1.0120118885528),
 )
@@ -377,12 +436,17 @@ def _even(n: int) -> tuple[float, ...]:
 
 
 _PROBLEMS = (
-    ClassicalProblem("rosenbrock", rosenbrock, (-1.2, 1.0), (0.0,), (1.0, 1.0), "MGH 1; Rosenbrock (1960)"),
+    ClassicalProblem(
+        "rosenbrock", rosenbrock, (-1.2, 1.0), (0.0,), (1.0, 1.0), "MGH 1; Rosenbrock (1960)"
+    ),
     ClassicalProblem(
         "freudenstein_roth",
         freudenstein_roth,
         (0.5, -2.0),
-        (0.0, 24.49212683962),  # f = 48.9842 at ((53 - 4 √22) / 3, (2 - √22) / 3), where the start leads
+        (
+            0.0,
+            24.49212683962,
+        ),  # f = 48.9842 at ((53 - 4 √22) / 3, (2 - √22) / 3), where the start leads
         (5.0, 4.0),
         "MGH 2; Freudenstein & Roth (1963)",
     ),
@@ -394,7 +458,9 @@ _PROBLEMS = (
         POWELL_BADLY_SCALED_ROOT,  # and the same with the two exchanged
         "MGH 3; Powell (1970)",
     ),
-    ClassicalProblem("brown_badly_scaled", brown_badly_scaled, (1.0, 1.0), (0.0,), (1e6, 2e-6), "MGH 4"),
+    ClassicalProblem(
+        "brown_badly_scaled", brown_badly_scaled, (1.0, 1.0), (0.0,), (1e6, 2e-6), "MGH 4"
+    ),
     ClassicalProblem("beale", beale, (1.0, 1.0), (0.0,), (3.0, 0.5), "MGH 5; Beale (1958)"),
     ClassicalProblem(
         "jennrich_sampson",
@@ -405,13 +471,21 @@ _PROBLEMS = (
         "MGH 6; Jennrich & Sampson (1968)",
     ),
     ClassicalProblem(
-        "helical_valley", helical_valley, (-1.0, 0.0, 0.0), (0.0,), (1.0, 0.0, 0.0), "MGH 7; Fletcher & Powell (1963)"
+        "helical_valley",
+        helical_valley,
+        (-1.0, 0.0, 0.0),
+        (0.0,),
+        (1.0, 0.0, 0.0),
+        "MGH 7; Fletcher & Powell (1963)",
     ),
     ClassicalProblem(
         "bard",
         bard,
         (1.0, 1.0, 1.0),
-        (0.004107438653290, 8.714346666667),  # f = 8.21487e-3; f = 17.4286 at (0.8406, -inf, -inf), a constant
+        (
+            0.004107438653290,
+            8.714346666667,
+        ),  # f = 8.21487e-3; f = 17.4286 at (0.8406, -inf, -inf), a constant
         BARD_MINIMIZER,
         "MGH 8; Bard (1970)",
     ),
@@ -431,7 +505,9 @@ _PROBLEMS = (
         MEYER_MINIMIZER,
         "MGH 10; Meyer (1970)",
     ),
-    ClassicalProblem("gulf", gulf, (5.0, 2.5, 0.15), (0.0,), (50.0, 25.0, 1.5), "MGH 11; Cox (1969)"),
+    ClassicalProblem(
+        "gulf", gulf, (5.0, 2.5, 0.15), (0.0,), (50.0, 25.0, 1.5), "MGH 11; Cox (1969)"
+    ),
     ClassicalProblem(
         "box_3d",
         box_3d,
@@ -448,12 +524,17 @@ _PROBLEMS = (
         (0.0,) * 4,
         "MGH 13; Powell (1962)",
     ),
-    ClassicalProblem("wood", wood, (-3.0, -1.0, -3.0, -1.0), (0.0,), (1.0,) * 4, "MGH 14; Colville (1968)"),
+    ClassicalProblem(
+        "wood", wood, (-3.0, -1.0, -3.0, -1.0), (0.0,), (1.0,) * 4, "MGH 14; Colville (1968)"
+    ),
     ClassicalProblem(
         "kowalik_osborne",
         kowalik_osborne,
         (0.25, 0.39, 0.415, 0.39),
-        (1.537528019246e-4, 5.136715243477e-4),  # f = 3.07505e-4; f = 1.02734e-3 at (inf, -14.07, -inf, -inf)
+        (
+            1.537528019246e-4,
+            5.136715243477e-4,
+        ),  # f = 3.07505e-4; f = 1.02734e-3 at (inf, -14.07, -inf, -inf)
         KOWALIK_MINIMIZER,
         "MGH 15; Kowalik & Osborne (1968)",
     ),
@@ -610,7 +691,12 @@ _PROBLEMS = (
         "MGH 30; Broyden (1965)",
     ),
     ClassicalProblem(
-        "broyden_banded", broyden_banded, (-1.0,) * 10, (0.0,), BROYDEN_BANDED_ROOT, "MGH 31; Broyden (1971)"
+        "broyden_banded",
+        broyden_banded,
+        (-1.0,) * 10,
+        (0.0,),
+        BROYDEN_BANDED_ROOT,
+        "MGH 31; Broyden (1971)",
     ),
     ClassicalProblem(
         "linear_full_rank",
@@ -662,7 +748,9 @@ _PROBLEMS = (
         None,
         "MGH 35; Fletcher (1965)",
     ),
-    ClassicalProblem("powell_hybrid", powell_hybrid, (3.0, 1.0), (0.0,), (0.0, 0.0), "Powell (1970)"),
+    ClassicalProblem(
+        "powell_hybrid", powell_hybrid, (3.0, 1.0), (0.0,), (0.0, 0.0), "Powell (1970)"
+    ),
 )
 
 CLASSICAL: dict[str, ClassicalProblem] = {problem.name: problem for problem in _PROBLEMS}

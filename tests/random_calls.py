@@ -26,8 +26,14 @@ F64 = torch.float64
 TYPED = (InputError, NotConvergedError)
 SPOKEN = (FallbackWarning, OptimizeWarning, UserWarning)
 RARE = 0.04  # of calls have a wrong value among their options
-SLACK = {torch.float64: 1e-7, torch.float32: 2e-3}  # relative, of a cost or a residual computed again
-COSINE = {torch.float64: 1e-3, torch.float32: 3e-2}  # between residuals and columns of J at what is called a minimum
+SLACK = {
+    torch.float64: 1e-7,
+    torch.float32: 2e-3,
+}  # relative, of a cost or a residual computed again
+COSINE = {
+    torch.float64: 1e-3,
+    torch.float32: 3e-2,
+}  # between residuals and columns of J at what is called a minimum
 
 
 class BrokenPromiseError(AssertionError):
@@ -178,7 +184,15 @@ ASKED = {
     "least_squares": {*SEARCHING, "bounds", "jac"},
     "curve_fit": {*SEARCHING, "bounds", "jac", "p0"},
     "odr": {"bounds", "p0", "ftol", "xtol", "gtol", "max_nfev"},
-    "LevenbergMarquardt": {*SOLVING, "lr", "weight_decay", "lower", "upper", "curvature", "scaling"},
+    "LevenbergMarquardt": {
+        *SOLVING,
+        "lr",
+        "weight_decay",
+        "lower",
+        "upper",
+        "curvature",
+        "scaling",
+    },
 }
 
 
@@ -226,7 +240,11 @@ def called(call: Callable[[], Any], *inputs: Any) -> Any:
 
 def numbers(value: Any) -> np.ndarray:
     """In double precision."""
-    return value.detach().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=float)
+    return (
+        value.detach().double().numpy()
+        if isinstance(value, Tensor)
+        else np.asarray(value, dtype=float)
+    )
 
 
 def cost_of(r: np.ndarray, loss: str, scale: float) -> float:
@@ -236,17 +254,25 @@ def cost_of(r: np.ndarray, loss: str, scale: float) -> float:
     return float(scale**2 * LOSSES[loss](np.square(r / scale)).sum() / 2)
 
 
-def cosine_of(residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, scale: float, free: np.ndarray) -> float:
+def cosine_of(
+    residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, scale: float, free: np.ndarray
+) -> float:
     """The largest cosine between residuals and a column of J that is free, rescaled as the loss has it."""
     point = torch.as_tensor(x, dtype=F64)
     r = residual(point).detach().numpy()
     J = torch.autograd.functional.jacobian(residual, point).numpy()
     if loss != "linear" and scale < 1e100:
         z = torch.as_tensor(np.square(r / scale)).requires_grad_()
-        rho = {"soft_l1": lambda z: 2 * ((1 + z).sqrt() - 1), "cauchy": torch.log1p, "arctan": torch.atan}.get(loss)
+        rho = {
+            "soft_l1": lambda z: 2 * ((1 + z).sqrt() - 1),
+            "cauchy": torch.log1p,
+            "arctan": torch.atan,
+        }.get(loss)
         if rho is None:
             step = 1e-7 * (1 + z.detach().numpy())
-            first = (LOSSES[loss](z.detach().numpy() + step) - LOSSES[loss](z.detach().numpy())) / step
+            first = (
+                LOSSES[loss](z.detach().numpy() + step) - LOSSES[loss](z.detach().numpy())
+            ) / step
         else:
             first = torch.autograd.grad(rho(z).sum(), z)[0].numpy()
         root = np.sqrt(np.maximum(first, 0))
@@ -259,17 +285,28 @@ def cosine_of(residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, sc
 
 
 def is_minimum(
-    residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, scale: float, free: np.ndarray, cost: float
+    residual: Callable[[Tensor], Tensor],
+    x: np.ndarray,
+    loss: str,
+    scale: float,
+    free: np.ndarray,
+    cost: float,
 ) -> bool:
     """Whether the quadratic model of the cost promises next to nothing, and has no way down."""
     if loss not in ("linear", "soft_l1", "cauchy", "arctan") and scale < 1e100:
         return True  # not looked at
-    rho = {"soft_l1": lambda z: 2 * ((1 + z).sqrt() - 1), "cauchy": torch.log1p, "arctan": torch.atan}.get(loss)
+    rho = {
+        "soft_l1": lambda z: 2 * ((1 + z).sqrt() - 1),
+        "cauchy": torch.log1p,
+        "arctan": torch.atan,
+    }.get(loss)
     scale = min(scale, 1e100)
 
     def total(point: Tensor) -> Tensor:
         r = residual(point)
-        return r.square().sum() / 2 if rho is None else scale**2 * rho((r / scale).square()).sum() / 2
+        return (
+            r.square().sum() / 2 if rho is None else scale**2 * rho((r / scale).square()).sum() / 2
+        )
 
     point = torch.as_tensor(x, dtype=F64).requires_grad_()
     g = torch.autograd.grad(total(point), point)[0].numpy()[free]
@@ -279,7 +316,9 @@ def is_minimum(
     values, vectors = np.linalg.eigh(H / unit / unit[:, None])
     along = vectors.T @ (g / unit)
     usable = values > 1e-8
-    return bool(values.min() > -1e-5 and (along[usable] ** 2 / values[usable]).sum() / 2 <= 1e-4 * cost)
+    return bool(
+        values.min() > -1e-5 and (along[usable] ** 2 / values[usable]).sum() / 2 <= 1e-4 * cost
+    )
 
 
 # ---- least_squares ---------------------------------------------------------------------------------------------------
@@ -312,25 +351,45 @@ def least_squares(draw: Draw) -> None:
     elif form == "tree":
         start = {"a": torch.as_tensor(x[:1]), "b": torch.as_tensor(x[1:])}
         if "bounds" in given:
-            given["bounds"] = tuple({"a": torch.as_tensor(s[:1]), "b": torch.as_tensor(s[1:])} for s in given["bounds"])
+            given["bounds"] = tuple(
+                {"a": torch.as_tensor(s[:1]), "b": torch.as_tensor(s[1:])} for s in given["bounds"]
+            )
     elif form == "numpy function":
         args = (t, y)
         if given.get("jac") in ("forward", "reverse", "autograd", "auto"):
             del given["jac"]
         fun_of_arrays = fun
-        fun = lambda u, t, y: fun_of_arrays(np.asarray(u) if not isinstance(u, Tensor) else u.numpy(), t, y)
+        fun = lambda u, t, y: fun_of_arrays(
+            np.asarray(u) if not isinstance(u, Tensor) else u.numpy(), t, y
+        )
     if batch:
         given["in_dims"] = (None, None, 0)
     draw.told |= {"x0": start, "t": t, "y": y, "form": form, "options": given}
     wrong = draw.wrong("least_squares", given)
-    found = called(lambda: lmtorch.least_squares(fun, start, args=args, **given), start, args, given.get("bounds"))
+    found = called(
+        lambda: lmtorch.least_squares(fun, start, args=args, **given),
+        start,
+        args,
+        given.get("bounds"),
+    )
     if isinstance(found, Exception) or wrong:
         return
     problems = found.x if form != "tree" else torch.cat([found.x["a"], found.x["b"]], -1)
     for i in range(batch or 1):
         of = (lambda field, i=i: numbers(field)[i]) if batch else numbers
-        each = lambda p, i=i: curve(torch, torch.as_tensor(t), *p) - torch.as_tensor(y[i] if batch else y)
-        _solved(draw, found, of, numbers(problems)[i] if batch else numbers(problems), x, each, given, dtype)
+        each = lambda p, i=i: (
+            curve(torch, torch.as_tensor(t), *p) - torch.as_tensor(y[i] if batch else y)
+        )
+        _solved(
+            draw,
+            found,
+            of,
+            numbers(problems)[i] if batch else numbers(problems),
+            x,
+            each,
+            given,
+            dtype,
+        )
 
 
 def _solved(
@@ -340,18 +399,28 @@ def _solved(
     """What a solution promises, of one problem."""
     promise(np.isfinite(x).all(), "x is not finite")
     status, success, cost = int(of(found.status)), bool(of(found.success)), float(of(found.cost))
-    promise(status in list(Status) and success == (status > 0), "status and success contradict each other")
+    promise(
+        status in list(Status) and success == (status > 0),
+        "status and success contradict each other",
+    )
     promise(int(of(found.nfev)) >= 1, "no evaluations")
     free = np.ones(len(x), dtype=bool)
     if "bounds" in given:
-        low, high = (np.concatenate([numbers(v).ravel() for v in tree_leaves(side)]) for side in given["bounds"])
-        low, high = (np.asarray(torch.as_tensor(side, dtype=dtype), dtype=float) for side in (low, high))
+        low, high = (
+            np.concatenate([numbers(v).ravel() for v in tree_leaves(side)])
+            for side in given["bounds"]
+        )
+        low, high = (
+            np.asarray(torch.as_tensor(side, dtype=dtype), dtype=float) for side in (low, high)
+        )
         promise(((low <= x) & (x <= high)).all(), "x lies outside its bounds")
         free = (x > low) & (x < high)
         active = of(found.active_mask)
         promise((active[free] == 0).all() and (active[~free] != 0).all(), "active_mask is wrong")
     loss, scale = given.get("loss", "linear"), given.get("f_scale", 1.0)
-    scale = float(of(found.f_scale)) if scale == "mad" and np.ndim(numbers(found.f_scale)) else scale
+    scale = (
+        float(of(found.f_scale)) if scale == "mad" and np.ndim(numbers(found.f_scale)) else scale
+    )
     scale = float(numbers(found.f_scale)) if scale == "mad" else scale
     r = residual(torch.as_tensor(x)).numpy()
     here, slack = cost_of(r, loss, scale), SLACK[dtype]
@@ -361,7 +430,9 @@ def _solved(
     size = np.abs(r).max() + np.abs(draw.told["y"][np.isfinite(draw.told["y"])]).max(initial=0)
     room = slack * max(here, abs(cost)) + (1e-14 if dtype == F64 else 1e-6) * size**2 * len(r)
     promise(abs(here - cost) <= room, f"cost is {cost}, and at x it is {here}")
-    np.testing.assert_allclose(of(found.fun), r, rtol=0, atol=max(10 * slack * size, 1e-300), err_msg="fun is not r(x)")
+    np.testing.assert_allclose(
+        of(found.fun), r, rtol=0, atol=max(10 * slack * size, 1e-300), err_msg="fun is not r(x)"
+    )
     begun = cost_of(residual(torch.as_tensor(x0)).numpy(), loss, scale)
     if np.isfinite(begun) and given.get("f_scale") != "mad":
         promise(here <= begun + room, f"the cost has risen from {begun} to {here}")
@@ -385,9 +456,13 @@ def curve_fit(draw: Draw) -> None:
     batch = 0 if draw.rarely(0.8) else int(draw.one(1, 3))
     y = np.stack([draw.data(curve, n, t) for _ in range(max(1, batch))])
     y = y if batch else y[0]
-    given: dict[str, Any] = draw.options({k: v for k, v in SEARCHING.items() if k != "n_starts"}, 0.08)
+    given: dict[str, Any] = draw.options(
+        {k: v for k, v in SEARCHING.items() if k != "n_starts"}, 0.08
+    )
     if draw.rarely(0.3):
-        given["sigma"] = draw.one(0.1, np.full(len(t), 0.5), 0.1 + np.arange(len(t)), np.eye(len(t)) * 0.3)
+        given["sigma"] = draw.one(
+            0.1, np.full(len(t), 0.5), 0.1 + np.arange(len(t)), np.eye(len(t)) * 0.3
+        )
     if draw.rarely(0.15):
         given["mask"] = draw.rng.random(len(t)) < 0.8
     if draw.rarely(0.2):
@@ -405,7 +480,9 @@ def curve_fit(draw: Draw) -> None:
         given["transforms"] = {str(roles.pop()): draw.one("positive", (-10.0, 10.0))}
     if draw.rarely(0.2):
         low, high = draw.box(p0)
-        given["bounds"] = draw.one((low, high), {m: (low[i], high[i]) for i, m in enumerate(names) if m in roles})
+        given["bounds"] = draw.one(
+            (low, high), {m: (low[i], high[i]) for i, m in enumerate(names) if m in roles}
+        )
     if draw.rarely(0.8):
         given["p0"] = draw.one(p0, list(p0), dict(zip(names, p0.tolist(), strict=True)))
     kind = draw.one("array", "tensor", "list", "numpy function")
@@ -418,7 +495,9 @@ def curve_fit(draw: Draw) -> None:
     x, data = convert[kind](t), convert[kind](y)
     draw.told |= {"kind": kind, "t": t, "y": y, "options": given}
     wrong = draw.wrong("curve_fit", given)
-    found = called(lambda: lmtorch.curve_fit(_named(curve, n, kind), x, data, **given), x, data, given)
+    found = called(
+        lambda: lmtorch.curve_fit(_named(curve, n, kind), x, data, **given), x, data, given
+    )
     if isinstance(found, NotConvergedError):
         found = found.fit
         promise(not bool(np.all(found.success)), "a success is raised as a failure")
@@ -426,29 +505,47 @@ def curve_fit(draw: Draw) -> None:
         return
     popt, pcov = numbers(found.popt), numbers(found.pcov)
     promise(np.isfinite(popt).all(), "popt is not finite")
-    promise(popt.shape == (*y.shape[:-1], n) and pcov.shape == (*y.shape[:-1], n, n), "a shape is wrong")
+    promise(
+        popt.shape == (*y.shape[:-1], n) and pcov.shape == (*y.shape[:-1], n, n), "a shape is wrong"
+    )
     for p, C in zip(popt.reshape(-1, n), pcov.reshape(-1, n, n), strict=True):
         values = dict(zip(names, p, strict=True))
         fixed = given.get("fixed", ())
         for role in [fixed] if isinstance(fixed, str) else fixed:
             held = fixed[role] if isinstance(fixed, dict) else _begun(given, names, role)
-            promise(held is None or values[role] == held, f"{role} was to be {held}, and is {values[role]}")
+            promise(
+                held is None or values[role] == held,
+                f"{role} was to be {held}, and is {values[role]}",
+            )
         for role, tie in given.get("ties", {}).items():
-            promise(np.isclose(values[role], tie(values), rtol=1e-12), f"the tie of {role} does not hold")
+            promise(
+                np.isclose(values[role], tie(values), rtol=1e-12),
+                f"the tie of {role} does not hold",
+            )
         for role, kept in given.get("transforms", {}).items():
             low, high = (0.0, np.inf) if kept == "positive" else kept
             promise(low <= values[role] <= high, f"{role}={values[role]} leaves its transform")
         if "bounds" in given:
             bounds = given["bounds"]
             sides = (
-                bounds if isinstance(bounds, dict) else {m: (bounds[0][i], bounds[1][i]) for i, m in enumerate(names)}
+                bounds
+                if isinstance(bounds, dict)
+                else {m: (bounds[0][i], bounds[1][i]) for i, m in enumerate(names)}
             )
             for role, (low, high) in sides.items():
-                held = role in fixed or role in given.get("ties", {}) or role in given.get("transforms", {})
-                promise(held or low <= values[role] <= high, f"{role}={values[role]} lies outside {low}, {high}")
+                held = (
+                    role in fixed
+                    or role in given.get("ties", {})
+                    or role in given.get("transforms", {})
+                )
+                promise(
+                    held or low <= values[role] <= high,
+                    f"{role}={values[role]} lies outside {low}, {high}",
+                )
         known = np.isfinite(C)
         promise(
-            np.array_equal(known, known.T) and np.allclose(C[known], C.T[known], rtol=1e-9), "pcov is not symmetric"
+            np.array_equal(known, known.T) and np.allclose(C[known], C.T[known], rtol=1e-9),
+            "pcov is not symmetric",
         )
         if known.all():
             scale = np.sqrt(np.abs(np.diag(C)))
@@ -467,7 +564,11 @@ def _named(curve: Curve, n: int, kind: str) -> Callable[..., Any]:
         return curve(xp, t, *p)
 
     # ruff would have us use `of` itself: its signature has no names, and names are what curve_fit reads
-    signatures: list[Curve] = [lambda t, a: of(t, a), lambda t, a, b: of(t, a, b), lambda t, a, b, c: of(t, a, b, c)]  # noqa: PLW0108
+    signatures: list[Curve] = [
+        lambda t, a: of(t, a),  # noqa: PLW0108
+        lambda t, a, b: of(t, a, b),  # noqa: PLW0108
+        lambda t, a, b, c: of(t, a, b, c),  # noqa: PLW0108
+    ]
     return signatures[n - 1]
 
 
@@ -489,7 +590,9 @@ def odr(draw: Draw) -> None:
     y = draw.data(curve, n, t)
     given: dict[str, Any] = draw.options({k: SEARCHING[k] for k in ("ftol", "xtol", "gtol")}, 0.1)
     given["max_nfev"] = draw.one(1, 5, 60)
-    given["sx"] = draw.one(0.01, 1.0, np.full(len(t), 0.1), np.where(np.arange(len(t)) == 0, 0.0, 0.1), None)
+    given["sx"] = draw.one(
+        0.01, 1.0, np.full(len(t), 0.1), np.where(np.arange(len(t)) == 0, 0.0, 0.1), None
+    )
     given["sy"] = draw.one(0.1, 1.0, np.full(len(t), 0.1), None)
     if draw.rarely(0.25):
         given["bounds"] = draw.box(p0)
@@ -509,14 +612,20 @@ def odr(draw: Draw) -> None:
     promise(np.isfinite(popt).all() and np.isfinite(delta).all(), "popt or delta is not finite")
     promise(popt.shape == (n,) and delta.shape == t.shape, "a shape is wrong")
     if "bounds" in given:
-        promise(((given["bounds"][0] <= popt) & (popt <= given["bounds"][1])).all(), "popt lies outside its bounds")
+        promise(
+            ((given["bounds"][0] <= popt) & (popt <= given["bounds"][1])).all(),
+            "popt lies outside its bounds",
+        )
     for role, held in given.get("fixed", {}).items():
         promise(popt[names.index(role)] == held, f"{role} was to be {held}")
     if given["sx"] is not None:
         exact = np.broadcast_to(given["sx"], t.shape) == 0
         promise((delta[exact] == 0).all(), "an exact point was moved")
     begun = (
-        np.square((curve(np, t, *_held(p0, given, names)) - y) / (1.0 if given["sy"] is None else given["sy"])).sum()
+        np.square(
+            (curve(np, t, *_held(p0, given, names)) - y)
+            / (1.0 if given["sy"] is None else given["sy"])
+        ).sum()
         / 2
     )
     cost = float(found.solution.cost)
@@ -527,7 +636,9 @@ def odr(draw: Draw) -> None:
 
 def _held(p0: np.ndarray, given: dict[str, Any], names: list[str]) -> np.ndarray:
     """The start, with what is fixed in its place."""
-    return np.array([given.get("fixed", {}).get(name, value) for name, value in zip(names, p0, strict=True)])
+    return np.array(
+        [given.get("fixed", {}).get(name, value) for name, value in zip(names, p0, strict=True)]
+    )
 
 
 # ---- the optimizer ---------------------------------------------------------------------------------------------------
@@ -543,9 +654,9 @@ def optimizer(draw: Draw) -> None:
     y = draw.data(curve, n, t)
     tt, yy = torch.as_tensor(t, dtype=dtype), torch.as_tensor(y, dtype=dtype)
     if form.startswith("network"):
-        model: Any = nn.Sequential(nn.Linear(1, 4), draw.one(nn.Tanh(), nn.ReLU(), nn.Softplus()), nn.Linear(4, 1)).to(
-            dtype
-        )
+        model: Any = nn.Sequential(
+            nn.Linear(1, 4), draw.one(nn.Tanh(), nn.ReLU(), nn.Softplus()), nn.Linear(4, 1)
+        ).to(dtype)
         tensors, whole = list(model.parameters()), lambda t: model(t[:, None])[:, 0]
     else:
         tensors = [torch.tensor(value, dtype=dtype, requires_grad=True) for value in x]
@@ -587,7 +698,9 @@ def optimizer(draw: Draw) -> None:
             try:
                 loss = opt.step(*step[form])
             except TYPED:
-                promise(same(before, state_of(tensors)), "a step that was refused has changed something")
+                promise(
+                    same(before, state_of(tensors)), "a step that was refused has changed something"
+                )
                 return
         _stepped(draw, opt, loss, tensors, before, frozen, given)
 
@@ -607,15 +720,27 @@ def _stepped(
     promise(same(before[-3:], after[-3:]), "a step has drawn random numbers")
     moved = not same(before, after)
     if moved:
-        promise(report.accepted or report.status.converged, "parameters have moved in a step that was not accepted")
-        promise(all(bool(torch.isfinite(p).all()) for p in tensors), "parameters are not finite after a step")
-        promise(report.loss_after <= report.loss, f"the loss has risen from {report.loss} to {report.loss_after}")
+        promise(
+            report.accepted or report.status.converged,
+            "parameters have moved in a step that was not accepted",
+        )
+        promise(
+            all(bool(torch.isfinite(p).all()) for p in tensors),
+            "parameters are not finite after a step",
+        )
+        promise(
+            report.loss_after <= report.loss,
+            f"the loss has risen from {report.loss} to {report.loss_after}",
+        )
     else:
         promise(report.loss_after == report.loss or not np.isfinite(report.loss) or given.get("lr") == 0.0
                 or report.accepted, "another loss, and the same parameters")  # fmt: skip
     if not np.isfinite(report.loss):
         promise(not moved and not report.status.converged, "a step from a loss that is not finite")
-    promise(float(loss) == report.loss or not np.isfinite(report.loss), "the loss that is returned is another one")
+    promise(
+        float(loss) == report.loss or not np.isfinite(report.loss),
+        "the loss that is returned is another one",
+    )
     promise(all(torch.equal(a, b) for a, b in zip(frozen, [p for p in tensors if not p.requires_grad], strict=True)),
             "a frozen parameter has moved")  # fmt: skip
     promise(all(p.grad is None for p in tensors), "a gradient was left behind")
@@ -635,7 +760,8 @@ FIELDS: dict[str, Callable[[Tensor], Tensor]] = {
     "kinks": lambda x: x.abs() + x.clamp(min=0.1),
     "norms": lambda x: torch.linalg.vector_norm(x, dim=-1, keepdim=True) * x,
     "logistic": lambda x: (
-        torch.sigmoid(x) @ torch.linspace(-1, 1, x.shape[-1] ** 2, dtype=x.dtype).view(2 * x.shape[-1:])
+        torch.sigmoid(x)
+        @ torch.linspace(-1, 1, x.shape[-1] ** 2, dtype=x.dtype).view(2 * x.shape[-1:])
     ),
     "constant": torch.ones_like,
     "softmax": lambda x: torch.softmax(x, -1),
@@ -668,11 +794,20 @@ def derivatives(draw: Draw) -> None:
         for one in x
     ])  # fmt: skip
     expected = reference(J, H, v.double())
-    size = max(1.0, float(J.abs().max()), float(H.abs().max())) * max(1.0, float(v.abs().max()) ** 2)
-    slack = (
-        (1e-6 if dtype == F64 else 1e-2) if name == "finite_difference_jacobian" else 1e-11 if dtype == F64 else 1e-4
+    size = max(1.0, float(J.abs().max()), float(H.abs().max())) * max(
+        1.0, float(v.abs().max()) ** 2
     )
-    promise(found.shape == expected.shape, f"a shape of {tuple(found.shape)} and not {tuple(expected.shape)}")
+    slack = (
+        (1e-6 if dtype == F64 else 1e-2)
+        if name == "finite_difference_jacobian"
+        else 1e-11
+        if dtype == F64
+        else 1e-4
+    )
+    promise(
+        found.shape == expected.shape,
+        f"a shape of {tuple(found.shape)} and not {tuple(expected.shape)}",
+    )
     promise(bool(((found.double() - expected).abs() <= slack * size).all()),
             f"off by {float((found.double() - expected).abs().max()):.2g}")  # fmt: skip
 
@@ -728,8 +863,14 @@ def make(face: str, number: int) -> None:
     try:
         FACES[face](draw)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}" if not isinstance(error, BrokenPromiseError) else str(error)
-        raise BrokenPromiseError(f"python -m tests.random_calls {face} {number}\n{what}\n{draw.told}") from error
+        what = (
+            f"{type(error).__name__}: {error}"
+            if not isinstance(error, BrokenPromiseError)
+            else str(error)
+        )
+        raise BrokenPromiseError(
+            f"python -m tests.random_calls {face} {number}\n{what}\n{draw.told}"
+        ) from error
 
 
 def main(face: str, first: int, count: int) -> int:

@@ -17,7 +17,13 @@ def scipy_solution(
     **options: Any,
 ) -> OptimizeResult:
     """SciPy's `least_squares` in float64 with the exact Jacobian; as tight as it goes and scaled by J, unless told."""
-    tight = {"ftol": TOLERANCE, "xtol": TOLERANCE, "gtol": TOLERANCE, "x_scale": "jac", "max_nfev": 10_000}
+    tight = {
+        "ftol": TOLERANCE,
+        "xtol": TOLERANCE,
+        "gtol": TOLERANCE,
+        "x_scale": "jac",
+        "max_nfev": 10_000,
+    }
     jacobian = torch.func.jacfwd(residual)
     with np.errstate(all="ignore"):  # scipy rejects a trial that overflows, but NumPy warns first
         return least_squares(

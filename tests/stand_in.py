@@ -42,7 +42,13 @@ READING = {
     "unique_dim": "size", "unique_consecutive": "size", "repeat_interleave": "size", "bincount": "size",
 }  # fmt: skip
 # factorisations that torch documents to wait on a GPU, for their own check of convergence
-FACTORISATIONS = {"_linalg_svd", "_linalg_eigh", "linalg_eig", "_linalg_eigvals", "_linalg_check_errors"}
+FACTORISATIONS = {
+    "_linalg_svd",
+    "_linalg_eigh",
+    "linalg_eig",
+    "_linalg_eigvals",
+    "_linalg_check_errors",
+}
 # views whose values are made when they are read; within, they are made at once
 LAZY = {"_conj": torch.conj_physical, "_neg_view": torch.neg}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -139,7 +145,9 @@ class Elsewhere(Tensor):
 
 def _rebuilt(inner: Tensor, requires_grad: bool, parameter: bool) -> Tensor:
     """From a pickle."""
-    return Parameter(Elsewhere(inner), requires_grad) if parameter else Elsewhere(inner, requires_grad)
+    return (
+        Parameter(Elsewhere(inner), requires_grad) if parameter else Elsewhere(inner, requires_grad)
+    )
 
 
 def _inner(value: Any) -> Any:
@@ -147,7 +155,11 @@ def _inner(value: Any) -> Any:
 
 
 def _outer(value: Any) -> Any:
-    return Elsewhere(value) if isinstance(value, Tensor) and not isinstance(value, Elsewhere) else value
+    return (
+        Elsewhere(value)
+        if isinstance(value, Tensor) and not isinstance(value, Elsewhere)
+        else value
+    )
 
 
 def _is_there(device: Any) -> bool:
@@ -165,7 +177,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     here = any(isinstance(tensor, Elsewhere) for tensor in tensors)
     if name == "_to_copy":
-        if device is not None and _is_there(device) != here and not (kwargs.get("non_blocking") and not here):
+        if (
+            device is not None
+            and _is_there(device) != here
+            and not (kwargs.get("non_blocking") and not here)
+        ):
             _count("copy")
         there = here if device is None else _is_there(device)
         result = func(*map(_inner, args), **kwargs)
@@ -177,7 +193,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not (here or _is_there(device)):
         return result
     result = tree_map(_outer, result)
-    if not func._schema.returns or name.startswith("_foreach"):  # lists, which torch's function does not know
+    if not func._schema.returns or name.startswith(
+        "_foreach"
+    ):  # lists, which torch's function does not know
         return result
     return return_and_correct_aliasing(func, args, kwargs, result)
 
@@ -189,7 +207,10 @@ def _check(func: Any, name: str, tensors: list[Tensor]) -> None:
         return
     numbers = torch.Tag.pointwise in func.tags or name in WITH_NUMBERS
     indices = name in INDEXING
-    if not all((numbers and t.ndim == 0) or (indices and t.dtype in (torch.int64, torch.bool)) for t in strangers):
+    if not all(
+        (numbers and t.ndim == 0) or (indices and t.dtype in (torch.int64, torch.bool))
+        for t in strangers
+    ):
         raise RuntimeError(
             f"Expected all tensors to be on the same device: {func} met {NAME} and cpu, "
             f"{[tuple(t.shape) for t in strangers]}."
@@ -205,7 +226,9 @@ def _note(name: str, args: Any) -> None:
     elif name in FACTORISATIONS:
         _count("factorisation")
     elif name in INDEXING:
-        masks = [i for i in args[1] if isinstance(i, Elsewhere) and i.dtype in (torch.bool, torch.uint8)]
+        masks = [
+            i for i in args[1] if isinstance(i, Elsewhere) and i.dtype in (torch.bool, torch.uint8)
+        ]
         if masks:
             _count("boolean index")
 

@@ -8,26 +8,39 @@ import pytest
 import lmtorch
 
 PACKAGE = Path(lmtorch.__file__).parent
-MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")
+)
 
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees only the bases of others.
 LAYERS = (
-    ("_arrays", "_checks", "_errors", "_faces", "_masks", "_memory", "_modes", "_outer", "_threads"),
-    ("_advice",),
-    ("_autodiff", "_checks"),
+    (
+        "_arrays",
+        "_errors",
+        "_faces",
+        "_masks",
+        "_memory",
+        "_modes",
+        "_modules",
+        "_outer",
+        "_printing",
+        "_threads",
+    ),
+    ("_advice", "_autodiff", "_checks"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),
     ("core",),
     ("choose",),
-    ("_groups", "_state", "_terms", "functional"),
-    ("_optimizer", "_least_squares", "derivatives"),
+    ("training", "minimising", "derivatives"),
     ("fitting",),
     ("__init__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOLDERS = ("residuals", "losses", "linearizations", "jacobians", "solvers", "damping")
-BEYOND_BASE = {"damping/scaling"}  # one small file holds the protocol, its rules, and what the loop needs of D
+BEYOND_BASE = {
+    "damping/scaling"
+}  # one small file holds the protocol, its rules, and what the loop needs of D
 # what the mathematics may not know of
 FORBIDDEN = ("torch.nn", "numpy", "scipy")
 PURE = ("core", "solvers", "damping", "linearizations", "losses")
@@ -57,7 +70,11 @@ def imports(module: str) -> set[str]:
 
 def siblings(module: str) -> set[str]:
     """Our modules among the imports, as paths from the package."""
-    names = {name.removeprefix("lmtorch.").replace(".", "/") for name in imports(module) if name.startswith("lmtorch.")}
+    names = {
+        name.removeprefix("lmtorch.").replace(".", "/")
+        for name in imports(module)
+        if name.startswith("lmtorch.")
+    }
     return {name for name in names if name in MODULES}
 
 
@@ -68,9 +85,15 @@ def test_every_module_has_its_layer() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_down(module: str) -> None:
     mine = folder(module)
-    above = {name for name in siblings(module) if folder(name) != mine and LEVEL[folder(name)] >= LEVEL[mine]}
+    above = {
+        name
+        for name in siblings(module)
+        if folder(name) != mine and LEVEL[folder(name)] >= LEVEL[mine]
+    }
     # of equals, one may stand on the other's base: a Jacobian source on what a residual is
-    assert {name for name in above if LEVEL[folder(name)] > LEVEL[mine] or not name.endswith("/base")} == set()
+    assert {
+        name for name in above if LEVEL[folder(name)] > LEVEL[mine] or not name.endswith("/base")
+    } == set()
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -102,7 +125,11 @@ def test_the_mathematics_knows_neither_modules_nor_numpy(module: str) -> None:
 
 
 def test_only_the_chooser_knows_every_member() -> None:
-    members = {m for m in MODULES if folder(m) in {"solvers", "damping"} and not m.endswith(("/base", "/__init__"))}
+    members = {
+        m
+        for m in MODULES
+        if folder(m) in {"solvers", "damping"} and not m.endswith(("/base", "/__init__"))
+    }
     for module in MODULES:
         if module == "choose" or folder(module) in {"solvers", "damping"}:
             continue

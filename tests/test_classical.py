@@ -41,7 +41,9 @@ FEW = ("rosenbrock", "kowalik_osborne", "box_3d", "freudenstein_roth", "beale")
 IDENTIFIABLE = 1e-9  # share of J's largest singular value, columns scaled, above which a direction is determined
 
 
-def run(problem: ClassicalProblem, steps: int = 3000, **options: Any) -> tuple[Tensor, float, lmtorch.Status]:
+def run(
+    problem: ClassicalProblem, steps: int = 3000, **options: Any
+) -> tuple[Tensor, float, lmtorch.Status]:
     """Where a training loop ends: parameters, cost, status."""
     x = torch.tensor(problem.start, dtype=torch.float64, requires_grad=True)
     opt = lmtorch.LevenbergMarquardt([x], **options)
@@ -93,12 +95,16 @@ def identifiable(problem: ClassicalProblem) -> bool:
     return bool(singular[-1] > IDENTIFIABLE * singular[0])
 
 
-@pytest.mark.parametrize("name", [name for name, problem in CLASSICAL.items() if identifiable(problem)])
+@pytest.mark.parametrize(
+    "name", [name for name, problem in CLASSICAL.items() if identifiable(problem)]
+)
 def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> None:
     problem = CLASSICAL[name]
     x, cost, _ = run(problem)
     if not agrees(cost, problem.minimum_cost):
-        assert any(agrees(cost, known) for known in problem.costs)  # the start leads to another published minimum
+        assert any(
+            agrees(cost, known) for known in problem.costs
+        )  # the start leads to another published minimum
         return
     assert problem.minimizer is not None
     expected = torch.tensor(problem.minimizer, dtype=torch.float64)
@@ -109,7 +115,8 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, *choice.items())))
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CLASSICAL]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CLASSICAL],
 )
 def test_every_choice_finds_a_known_minimum(choice: dict[str, Any], name: str) -> None:
     problem = CLASSICAL[name]
@@ -130,6 +137,13 @@ def test_all_choices_together_find_a_known_minimum(name: str, solver: str) -> No
     problem = CLASSICAL[name]
     sources = ("forward", "reverse", "autograd", "2-point", "3-point")
     for jacobian, damping in product(sources, ("trust_region", "nielsen", "marquardt")):
-        _, cost, status = run(problem, 400, jacobian=jacobian, damping=damping, solver=solver, ftol=1e-14, xtol=1e-14)
+        _, cost, status = run(
+            problem, 400, jacobian=jacobian, damping=damping, solver=solver, ftol=1e-14, xtol=1e-14
+        )
         # nine digits of the cost; of one that is zero, what a derivative with half its digits leaves
-        assert any(agrees(cost, known) for known in problem.costs), (jacobian, damping, cost, status)
+        assert any(agrees(cost, known) for known in problem.costs), (
+            jacobian,
+            damping,
+            cost,
+            status,
+        )

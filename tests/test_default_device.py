@@ -27,7 +27,9 @@ def numpy_residual(x):
 def optimizer(**options):
     def train():
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(1, 4, device="cpu"), nn.Tanh(), nn.Linear(4, 1, device="cpu")).double()
+        model = nn.Sequential(
+            nn.Linear(1, 4, device="cpu"), nn.Tanh(), nn.Linear(4, 1, device="cpu")
+        ).double()
         opt = lmtorch.LevenbergMarquardt(model, **options)
         for _ in range(3):
             opt.step(lambda t, y: model(t) - y, T[:, None], Y[:, None])
@@ -48,17 +50,28 @@ def curve(**options):
     def fit():
         found = lmtorch.curve_fit(decay, T, Y, **options)
         x = T[::5]
-        return torch.cat([found.popt, found.pcov.flatten(), found.confidence_band(x).lower, found.residual.flatten()])
+        return torch.cat(
+            [
+                found.popt,
+                found.pcov.flatten(),
+                found.confidence_band(x).lower,
+                found.residual.flatten(),
+            ]
+        )
 
     return fit
 
 
 FACES = {
     "least_squares": lambda: lmtorch.least_squares(residual, start(1, 1), args=(T, Y)).x,
-    "robust": lambda: lmtorch.least_squares(residual, start(1, 1), args=(T, Y), loss="huber", f_scale="mad").x,
+    "robust": lambda: (
+        lmtorch.least_squares(residual, start(1, 1), args=(T, Y), loss="huber", f_scale="mad").x
+    ),
     "bounds": lambda: lmtorch.least_squares(residual, start(1, 1), args=(T, Y), bounds=(0, 2)).x,
     "batch": lambda: (
-        lmtorch.least_squares(residual, start(1, 1), args=(T, torch.stack([Y, 2 * Y])), in_dims=(None, None, 0)).x
+        lmtorch.least_squares(
+            residual, start(1, 1), args=(T, torch.stack([Y, 2 * Y])), in_dims=(None, None, 0)
+        ).x
     ),
     "starts": lambda: lmtorch.least_squares(residual, start(1, 1), args=(T, Y), n_starts=3).x,
     "lists": lambda: lmtorch.least_squares(lambda x: residual(x, T, Y), [1.0, 1.0]).x,
@@ -69,12 +82,18 @@ FACES = {
     "odr": lambda: lmtorch.odr(decay, T, Y, p0=[1.0, 1.0], sx=0.01, sy=0.01).popt,
     "optimizer": optimizer(),
     "penalty": optimizer(weight_decay=1e-3, lower=-3.0, upper=3.0),
-    "nielsen": optimizer(damping="nielsen", scaling="levenberg", solver="cholesky", curvature="sampled"),
+    "nielsen": optimizer(
+        damping="nielsen", scaling="levenberg", solver="cholesky", curvature="sampled"
+    ),
     "accelerated": optimizer(acceleration=True, jacobian="forward"),
     "jacobian": lambda: lmtorch.batch_jacobian(lambda x: x.sin(), T[:, None]),
     "laplacian": lambda: lmtorch.laplacian(lambda x: x.sin().prod(-1), torch.stack([T, Y], 1)),
-    "hessian": lambda: lmtorch.batch_hessian(lambda x: x.sin().prod(-1), torch.stack([T, Y], 1), mode="reverse"),
-    "parameters": lambda: lmtorch.parameter_jacobian(nn.Linear(1, 1, device="cpu", dtype=F64), T[:, None])["weight"],
+    "hessian": lambda: lmtorch.batch_hessian(
+        lambda x: x.sin().prod(-1), torch.stack([T, Y], 1), mode="reverse"
+    ),
+    "parameters": lambda: lmtorch.parameter_jacobian(
+        nn.Linear(1, 1, device="cpu", dtype=F64), T[:, None]
+    )["weight"],
 }
 
 
@@ -84,7 +103,9 @@ def test_data_on_another_device_than_the_default_stay_where_they_are(face):
     torch.manual_seed(1)
     expected = torch.as_tensor(FACES[face]())
     torch.manual_seed(1)
-    torch.set_default_device("meta")  # where nothing has a value: any tensor made without a device shows
+    torch.set_default_device(
+        "meta"
+    )  # where nothing has a value: any tensor made without a device shows
     try:
         found = torch.as_tensor(FACES[face](), device="cpu")
     finally:

@@ -44,7 +44,9 @@ def given(options: dict[str, Any], y: Tensor) -> dict[str, Any]:
 
 def same(found: Any, expected: Any) -> None:
     """To the digits that the order of sums leaves; the values of `found` are elsewhere."""
-    torch.testing.assert_close(found.detach().cpu(), expected.detach(), rtol=1e-6, atol=1e-9, equal_nan=True)
+    torch.testing.assert_close(
+        found.detach().cpu(), expected.detach(), rtol=1e-6, atol=1e-9, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("options", CURVES)
@@ -82,11 +84,16 @@ def test_profile_and_bootstrap_go_where_the_data_are(elsewhere: torch.device) ->
     for kind in ("residuals", "cases", "normal"):
         first, second = (fit.bootstrap(8, kind=kind) for fit in (expected, found))
         torch.testing.assert_close(
-            torch.as_tensor(second.samples).cpu(), torch.as_tensor(first.samples), rtol=1e-5, atol=1e-8
+            torch.as_tensor(second.samples).cpu(),
+            torch.as_tensor(first.samples),
+            rtol=1e-5,
+            atol=1e-8,
         )
 
 
-@pytest.mark.parametrize("x", [lambda u: u.cpu().numpy(), lambda u: torch.arange(len(u), device=u.device)])
+@pytest.mark.parametrize(
+    "x", [lambda u: u.cpu().numpy(), lambda u: torch.arange(len(u), device=u.device)]
+)
 @pytest.mark.parametrize("policy", [None, "omit"])
 def test_x_may_be_an_array_or_whole_numbers(
     x: Callable[[Tensor], Any], policy: str | None, elsewhere: torch.device
@@ -108,7 +115,9 @@ def test_x_may_be_an_array_or_whole_numbers(
     ],
     ids=lambda options: ", ".join(options) or "defaults",
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")  # finite differences, which are the point
+@pytest.mark.filterwarnings(
+    "ignore::lmtorch.FallbackWarning"
+)  # finite differences, which are the point
 def test_least_squares_goes_where_x0_is(options: dict[str, Any], elsewhere: torch.device) -> None:
     found = []
     for device in ("cpu", str(elsewhere)):

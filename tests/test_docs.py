@@ -8,7 +8,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 LONG = {"benchmarks.md"}  # minutes, and results rather than lessons
-PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/*.md") if page.name not in LONG)]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in ROOT.glob("docs/*.md") if page.name not in LONG),
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

@@ -51,7 +51,9 @@ def test_the_table_is_predicted_better_than_by_a_line(tmp_path: Path) -> None:
     (x, y), (x_test, y_test), unit = regression_table.data()
     line = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), y).solution
     left = y_test - torch.cat([x_test, torch.ones(len(x_test), 1)], 1) @ line
-    assert regression_table.main(tmp_path, steps=10) < 0.75 * unit * float(left.square().mean().sqrt())
+    assert regression_table.main(tmp_path, steps=10) < 0.75 * unit * float(
+        left.square().mean().sqrt()
+    )
     assert (tmp_path / "regression_table.png").stat().st_size > 10_000
 
 
@@ -74,7 +76,9 @@ def test_a_gaussian_peak_is_that_of_lmfits_documentation() -> None:
     fit = spectrum_peak.fit(spectrum_peak.gaussian, fixed={"offset": 0.0})
     assert fit.chisqr == pytest.approx(29.9943157, abs=1e-7)
     assert fit.aic == pytest.approx(-1033.77437, abs=1e-5)
-    assert fit["center"] == pytest.approx(9.24277046, abs=1e-6)  # lmfit stops at 1e-8, by differences
+    assert fit["center"] == pytest.approx(
+        9.24277046, abs=1e-6
+    )  # lmfit stops at 1e-8, by differences
     assert fit["fwhm"] == pytest.approx(2.90157379, abs=1e-5)
     assert fit.stderr[fit.names.index("fwhm")] == pytest.approx(0.01736695, rel=1e-4)
 
@@ -95,7 +99,9 @@ def test_the_profile_of_the_michaelis_constant_is_that_of_linear_regressions() -
 
     for end in fit.profile().intervals["k_m"]:
         rise = (chisqr(end) - chisqr(fit["k_m"])) / (chisqr(fit["k_m"]) / 10)
-        assert rise == pytest.approx(2.228138852**2, rel=2e-3)  # Student's t of 10; ends are interpolated
+        assert rise == pytest.approx(
+            2.228138852**2, rel=2e-3
+        )  # Student's t of 10; ends are interpolated
 
 
 def test_a_shared_shape_narrows_the_duration_of_the_transit(tmp_path: Path) -> None:
@@ -106,9 +112,13 @@ def test_a_shared_shape_narrows_the_duration_of_the_transit(tmp_path: Path) -> N
 def test_the_transits_came_when_the_ephemeris_said_and_are_as_deep_as_the_planet() -> None:
     hours, flux, error = global_fit.read()
     shared = global_fit.SHARED["shape and time"]
-    fit = lmtorch.curve_fit(global_fit.transit, hours, flux, p0=global_fit.START, sigma=error, shared=shared)
+    fit = lmtorch.curve_fit(
+        global_fit.transit, hours, flux, p0=global_fit.START, sigma=error, shared=shared
+    )
     assert abs(fit["mid"]) < 3 * fit.stderr[fit.names.index("mid")]
-    assert abs(fit["depth"] - 1e3 * 0.1088**2) < 3 * fit.stderr[fit.names.index("depth")]  # Brahm et al. (2018)
+    assert (
+        abs(fit["depth"] - 1e3 * 0.1088**2) < 3 * fit.stderr[fit.names.index("depth")]
+    )  # Brahm et al. (2018)
 
 
 def test_tukeys_loss_does_not_see_the_outliers(tmp_path: Path) -> None:
@@ -116,11 +126,17 @@ def test_tukeys_loss_does_not_see_the_outliers(tmp_path: Path) -> None:
     assert (tmp_path / "robust_fit.png").stat().st_size > 10_000
 
 
-def test_pixels_are_fitted_as_well_as_by_scipy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pixels_are_fitted_as_well_as_by_scipy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert image_stack.main(tmp_path, copies=2) >= 0.95  # biexponentials have local minima
     assert (tmp_path / "image_stack.png").stat().st_size > 10_000
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
-    np.testing.assert_allclose(*np.array([rows["value"], rows["SciPy"]], dtype=float), rtol=0.02)  # medians
+    rows = {
+        line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line
+    }
+    np.testing.assert_allclose(
+        *np.array([rows["value"], rows["SciPy"]], dtype=float), rtol=0.02
+    )  # medians
 
 
 def test_the_network_in_front_of_the_fit_learns_the_correction(tmp_path: Path) -> None:
@@ -155,15 +171,25 @@ class Solution(torch.nn.Module):
         (poisson_1d, poisson_1d.solution, 1e-10),
         (poisson_2d, poisson_2d.solution, 1e-12),
         (helmholtz, helmholtz.solution, 1e-11),
-        (burgers, burgers.cole_hopf, 2e-6),  # exp(1/πν) in the weights: second derivatives cancel to ten digits
+        (
+            burgers,
+            burgers.cole_hopf,
+            2e-6,
+        ),  # exp(1/πν) in the weights: second derivatives cancel to ten digits
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_the_solution_solves_the_terms_of_its_example(example: Any, solution: Any, rounding: float) -> None:
+def test_the_solution_solves_the_terms_of_its_example(
+    example: Any, solution: Any, rounding: float
+) -> None:
     net = Solution(solution)
     for closure, *batch in example.terms(net):
         if example is burgers:
-            batch = [tx.clamp(min=1e-3) for tx in batch[:1]] if closure.__name__ == "equation" else batch
+            batch = (
+                [tx.clamp(min=1e-3) for tx in batch[:1]]
+                if closure.__name__ == "equation"
+                else batch
+            )
         assert float(closure(*batch).detach().abs().max()) < rounding
     assert example.error(net) < 1e-14
 
@@ -172,7 +198,9 @@ def test_the_solution_of_burgers_equation_is_that_of_quadrature() -> None:
     t, x, nu = 0.5, 0.3, burgers.VISCOSITY
 
     def weight(y: float) -> float:
-        return math.exp(-(1 + math.cos(math.pi * y)) / (2 * math.pi * nu) - (x - y) ** 2 / (4 * nu * t))
+        return math.exp(
+            -(1 + math.cos(math.pi * y)) / (2 * math.pi * nu) - (x - y) ** 2 / (4 * nu * t)
+        )
 
     options = {"limit": 1000, "epsabs": 0, "epsrel": 1e-13, "points": [x, 1, -1]}
     above, _ = integrate.quad(lambda y: math.sin(math.pi * y) * weight(y), -2, 3, **options)
@@ -191,11 +219,16 @@ def test_levenberg_marquardt_solves_the_equation(example: Any, steps: int, error
     run = physics.train(example.PROBLEM, "Levenberg–Marquardt", math.inf, steps)
     assert run.errors[-1] < error
     if example is inverse_burgers:
-        assert abs(float(run.network.log_viscosity.detach().exp()) - inverse_burgers.BEST) < inverse_burgers.STDERR
+        assert (
+            abs(float(run.network.log_viscosity.detach().exp()) - inverse_burgers.BEST)
+            < inverse_burgers.STDERR
+        )
 
 
 @pytest.mark.parametrize(
-    "example", [poisson_1d, poisson_2d, helmholtz, burgers, inverse_burgers], ids=lambda e: e.__name__
+    "example",
+    [poisson_1d, poisson_2d, helmholtz, burgers, inverse_burgers],
+    ids=lambda e: e.__name__,
 )
 def test_methods_are_compared_in_a_table_and_a_picture(
     example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

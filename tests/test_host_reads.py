@@ -13,8 +13,13 @@ from . import stand_in
 from .faces import FITS, OPTIMIZER, data
 
 pytestmark = [
-    pytest.mark.skipif(stand_in.MISSING is not None, reason=f"reads are counted on the stand-in: {stand_in.MISSING}"),
-    pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning"),  # finite differences, which are the point
+    pytest.mark.skipif(
+        stand_in.MISSING is not None,
+        reason=f"reads are counted on the stand-in: {stand_in.MISSING}",
+    ),
+    pytest.mark.filterwarnings(
+        "ignore::lmtorch.FallbackWarning"
+    ),  # finite differences, which are the point
 ]
 # reads of a whole fit beside its trials: what was given is checked, the function tried, the end looked at, the result
 # told; a read more in each trial would exceed them
@@ -66,7 +71,9 @@ def test_reads_do_not_grow_with_the_number_of_problems(size: int) -> None:
         )
     assert stand_in.waits(counter)[0] <= int(found.nfev.max()) + AROUND["many problems"]
     # how many problems leave is known from the trial's own read
-    assert not [key for key in counter if key.startswith(("size", "boolean index")) and "core/" in key]
+    assert not [
+        key for key in counter if key.startswith(("size", "boolean index")) and "core/" in key
+    ]
 
 
 def test_a_learning_rate_of_zero_on_the_device_leaves_the_damping_alone() -> None:

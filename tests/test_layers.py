@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError
-from lmtorch._terms import as_residual, gathered
+from lmtorch.training.terms import as_residual, gathered
 
 from .layers import CASES, LayerCase, OldCube, reference_jacobian
 
@@ -43,14 +43,21 @@ sampled = pytest.mark.parametrize("by_sample", WAYS, ids=["whole", "samples"])
 
 def settings(chosen: list[tuple[LayerCase, str, bool]]) -> Any:
     """A test of each."""
-    ids = [f"{'samples' if by_sample else 'whole'}-{given}-{case!r}" for case, given, by_sample in chosen]
+    ids = [
+        f"{'samples' if by_sample else 'whole'}-{given}-{case!r}"
+        for case, given, by_sample in chosen
+    ]
     return pytest.mark.parametrize(("case", "given", "by_sample"), chosen, ids=ids)
 
 
-def prepare(case: LayerCase, given: str, by_sample: bool) -> tuple[Any, Any, tuple[Tensor, ...], Any, Any]:
+def prepare(
+    case: LayerCase, given: str, by_sample: bool
+) -> tuple[Any, Any, tuple[Tensor, ...], Any, Any]:
     model = case.build()
     x, y = case.inputs()
-    opt = lmtorch.LevenbergMarquardt(model if given == "module" else model.parameters(), solver="svd")
+    opt = lmtorch.LevenbergMarquardt(
+        model if given == "module" else model.parameters(), solver="svd"
+    )
     if by_sample:
         return opt, lambda x, y: model(x) - y, (x, y), model, (x, y)
     return opt, lambda: model(x) - y, (), model, (x, y)
@@ -81,7 +88,9 @@ def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample
         with pytest.raises(InputError, match=r"Pass the module|other samples"):
             jacobian(opt, closure, batch)
         return
-    if case.name == "checkpoint_reentrant":  # knows .backward() only, and runs again with other parameters
+    if (
+        case.name == "checkpoint_reentrant"
+    ):  # knows .backward() only, and runs again with other parameters
         with pytest.raises(RuntimeError):
             jacobian(opt, closure, batch)
         return
@@ -92,7 +101,9 @@ def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample
 
 
 @settings(SERVED)
-@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning", "ignore:the closure takes derivatives")
+@pytest.mark.filterwarnings(
+    "ignore::lmtorch.FallbackWarning", "ignore:the closure takes derivatives"
+)
 def test_a_step_lowers_the_loss(case: LayerCase, given: str, by_sample: bool) -> None:
     opt, closure, batch, _, _ = prepare(case, given, by_sample)
     for _ in range(3):

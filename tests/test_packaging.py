@@ -32,7 +32,12 @@ print(lmtorch.__version__)
 def run(code: str, *options: str) -> str:
     """What a new Python prints, on both streams."""
     done = subprocess.run(
-        [sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, *options, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -42,7 +47,9 @@ def files() -> list[Path]:
     """Everything that is written by hand, where the whole project is at hand."""
     folders = ("lmtorch", "docs", "examples", "benchmarks", ".ci")
     inside = (path for folder in folders for path in (ROOT / folder).rglob("*"))
-    return [path for path in (*ROOT.iterdir(), *inside) if path.is_file() and path.suffix in WRITTEN]
+    return [
+        path for path in (*ROOT.iterdir(), *inside) if path.is_file() and path.suffix in WRITTEN
+    ]
 
 
 def test_a_checkout_that_is_not_installed_is_imported() -> None:
@@ -52,7 +59,12 @@ def test_a_checkout_that_is_not_installed_is_imported() -> None:
 def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
     # `lmtorch` on PyPI belongs to others
     assert TOLD.search('plot() needs matplotlib: pip install "lmtorch[plot]".')
-    told = [f"{path}: {line}" for path in files() for line in path.read_text("utf-8").splitlines() if TOLD.search(line)]
+    told = [
+        f"{path}: {line}"
+        for path in files()
+        for line in path.read_text("utf-8").splitlines()
+        if TOLD.search(line)
+    ]
     assert told == []
 
 

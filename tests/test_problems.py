@@ -93,7 +93,11 @@ def is_known(value: float, problem: ClassicalProblem) -> bool:
 @nist_problems
 def test_a_nist_file_is_read_whole(problem: NistProblem) -> None:
     text = (DIRECTORY / f"{problem.name}.dat").read_text(encoding="ascii")
-    said = dict(re.findall(r"^(Number of Observations|Residual Standard Deviation): +(\S+)", text, re.MULTILINE))
+    said = dict(
+        re.findall(
+            r"^(Number of Observations|Residual Standard Deviation): +(\S+)", text, re.MULTILINE
+        )
+    )
     assert problem.m == int(said["Number of Observations"])
     # Tells m - n as well, and truly: for Rat43 NIST's file prints 9 degrees of freedom where 11 were used.
     deviation = (problem.certified_rss / (problem.m - problem.n)) ** 0.5
@@ -109,7 +113,9 @@ def test_there_is_a_model_for_every_nist_file() -> None:
 
 
 @nist_problems
-def test_certified_parameters_give_the_certified_residual_sum_of_squares(problem: NistProblem) -> None:
+def test_certified_parameters_give_the_certified_residual_sum_of_squares(
+    problem: NistProblem,
+) -> None:
     rss = problem.residual(problem.certified).square().sum().item()
     if problem.name == "Lanczos1":  # 11 digits of the parameters cannot give the certified 1.4e-25
         assert rss == pytest.approx(3.98e-21, rel=1e-2)
@@ -153,10 +159,14 @@ def test_the_residual_at_the_start_is_minpacks(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHM_566_STARTS)
 def test_the_sum_of_squares_at_the_start_is_that_of_algorithm_566(name: str) -> None:
     start, expected = ALGORITHM_566_STARTS[name]
-    assert f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"  # as many digits as printed
+    assert (
+        f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"
+    )  # as many digits as printed
 
 
-@pytest.mark.parametrize("name", [name for name, problem in CLASSICAL.items() if problem.minimizer is not None])
+@pytest.mark.parametrize(
+    "name", [name for name, problem in CLASSICAL.items() if problem.minimizer is not None]
+)
 def test_the_minimizer_is_stationary_and_has_the_lowest_cost(name: str) -> None:
     problem = CLASSICAL[name]
     assert problem.minimizer is not None
@@ -177,7 +187,9 @@ def test_scipy_ends_at_a_known_cost(problem: ClassicalProblem) -> None:
     solution = scipy_solution(problem.residual, problem.start)
     assert is_known(solution.cost, problem)
 
-    if problem.minimizer is not None and solution.cost == pytest.approx(problem.minimum_cost, rel=1e-9, abs=1e-18):
+    if problem.minimizer is not None and solution.cost == pytest.approx(
+        problem.minimum_cost, rel=1e-9, abs=1e-18
+    ):
         # Measured by what the difference does to the residual: at a singular minimum x itself is not determined.
         x = vector(problem.minimizer)
         change = torch.func.jacfwd(problem.residual)(x) @ (torch.from_numpy(solution.x) - x)
@@ -191,12 +203,17 @@ def test_costs_are_ordered_and_none_is_below_the_minimum(problem: ClassicalProbl
 
 
 @pytest.mark.parametrize(
-    ("classical", "nist"), [("kowalik_osborne", "MGH09"), ("meyer", "MGH10"), ("osborne_1", "MGH17")]
+    ("classical", "nist"),
+    [("kowalik_osborne", "MGH09"), ("meyer", "MGH10"), ("osborne_1", "MGH17")],
 )
-def test_problems_that_nist_certifies_too_have_the_same_data_and_minimum(classical: str, nist: str) -> None:
+def test_problems_that_nist_certifies_too_have_the_same_data_and_minimum(
+    classical: str, nist: str
+) -> None:
     mine, certified = CLASSICAL[classical], PROBLEMS[nist]
     x = vector(mine.start)
-    torch.testing.assert_close(mine.residual(x).abs(), certified.residual(x).abs(), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(
+        mine.residual(x).abs(), certified.residual(x).abs(), rtol=1e-12, atol=1e-15
+    )
     assert 2 * mine.minimum_cost == pytest.approx(certified.certified_rss, rel=1e-9)
     assert mine.minimizer is not None
     assert log_relative_error(mine.minimizer, certified.certified) > 9

@@ -44,6 +44,10 @@ for _ in range(4):
 
 def test_calls_that_go_well_write_nothing_to_stderr():
     run = subprocess.run(
-        [sys.executable, "-W", "default", "-c", CALLS], capture_output=True, text=True, check=False, timeout=280
+        [sys.executable, "-W", "default", "-c", CALLS],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
     )
     assert (run.returncode, run.stderr) == (0, "")

@@ -7,7 +7,10 @@ import pytest
 from .random_calls import FACES, BrokenPromiseError, make
 
 # how many of each face, and from which number on
-COUNT, FIRST = int(os.environ.get("RANDOM_CALLS", "50")), int(os.environ.get("RANDOM_CALLS_FROM", "0"))
+COUNT, FIRST = (
+    int(os.environ.get("RANDOM_CALLS", "50")),
+    int(os.environ.get("RANDOM_CALLS_FROM", "0")),
+)
 CHUNK = 5  # calls of one test, so that processes may share them
 
 

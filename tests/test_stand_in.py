@@ -53,7 +53,9 @@ def test_tensors_of_two_devices_do_not_meet(meet: Callable[[Tensor, Tensor], Any
         (lambda a: a.new_full((), 0.1), 0), (lambda a: a <= 1, 0), (lambda a: a[a.argsort()], 0),
     ],
 )  # fmt: skip
-def test_what_waits_is_counted_and_what_does_not_is_not(waits: Callable[[Tensor], Any], times: int) -> None:
+def test_what_waits_is_counted_and_what_does_not_is_not(
+    waits: Callable[[Tensor], Any], times: int
+) -> None:
     tensor = there()
     with stand_in.counted() as counter:
         waits(tensor)
@@ -63,7 +65,9 @@ def test_what_waits_is_counted_and_what_does_not_is_not(waits: Callable[[Tensor]
 @pytest.mark.parametrize(("factor", "times"), [
     (torch.linalg.svd, 1), (torch.linalg.eigh, 1), (torch.linalg.qr, 0), (torch.linalg.cholesky_ex, 0),
 ])  # fmt: skip
-def test_factorisations_that_wait_are_counted_apart(factor: Callable[[Tensor], Any], times: int) -> None:
+def test_factorisations_that_wait_are_counted_apart(
+    factor: Callable[[Tensor], Any], times: int
+) -> None:
     matrix = torch.eye(3, device=stand_in.NAME)
     with stand_in.counted() as counter:
         factor(matrix)

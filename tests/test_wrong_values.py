@@ -53,7 +53,20 @@ LEAST_SQUARES: dict[str, list[Any]] = {
     "ftol": TOLERANCES,
     "xtol": TOLERANCES,
     "gtol": TOLERANCES,
-    "x_scale": ["x", 0.0, -1.0, NAN, INF, 1j, [1.0, 1.0, 1.0], [1.0, "x"], {"a": 1.0}, {1.0}, THING, More],
+    "x_scale": [
+        "x",
+        0.0,
+        -1.0,
+        NAN,
+        INF,
+        1j,
+        [1.0, 1.0, 1.0],
+        [1.0, "x"],
+        {"a": 1.0},
+        {1.0},
+        THING,
+        More,
+    ],
     "loss": [*MEMBERS, SVD],
     "f_scale": POSITIVE,
     "diff_step": ["x", 0.0, NAN, INF, 1j, [1e-3] * 3, THING],
@@ -78,7 +91,11 @@ LEAST_SQUARES: dict[str, list[Any]] = {
     "progress": FLAGS,
     "memory_limit": [0, *COUNTS],
 }
-LATER = {"args", "jac_sparsity", "workers"}  # anything goes: it is for the function to judge, or ignored
+LATER = {
+    "args",
+    "jac_sparsity",
+    "workers",
+}  # anything goes: it is for the function to judge, or ignored
 
 OPTIMIZER: dict[str, list[Any]] = {
     "params": [None, 3, [], [1.0], ["x"], {}, [{}], [{"lr": 1.0}], THING],
@@ -103,14 +120,27 @@ OPTIMIZER: dict[str, list[Any]] = {
     "seed": [None, *COUNTS],
 }
 GROUP = {name: OPTIMIZER[name] for name in ("lr", "weight_decay", "lower", "upper")}
-GROUP["params"] = [value for value in OPTIMIZER["params"] if value != []]  # torch takes a group without any
+GROUP["params"] = [
+    value for value in OPTIMIZER["params"] if value != []
+]  # torch takes a group without any
 
 SHARED = {
     "p0": [3, "x", [1.0], [1.0, NAN], [1.0, "x"], {"x": 1.0}, THING],
-    "bounds": [value for value in BOUNDS if value != ([0, 0, 0], 9)] + [{"x": (0, 1)}, {"a": 3}, {"a": ("x", 1)}],
+    "bounds": [value for value in BOUNDS if value != ([0, 0, 0], 9)]
+    + [{"x": (0, 1)}, {"a": 3}, {"a": ("x", 1)}],
     "fixed": [*(role for role in ROLES if role is not None), {"a": None}, {"a": "x"}, {"a": PAIR}],
     "ties": [3, "x", THING, ["a"], {"x": abs}, {"a": 3}, {"a": "b"}, {"a": None}],
-    "transforms": [3, "x", THING, ["a"], {"x": "positive"}, {"a": "x"}, {"a": 3}, {"a": (2, 1)}, {"a": ("x", 1)}],
+    "transforms": [
+        3,
+        "x",
+        THING,
+        ["a"],
+        {"x": "positive"},
+        {"a": "x"},
+        {"a": 3},
+        {"a": (2, 1)},
+        {"a": ("x", 1)},
+    ],
     "absolute_sigma": FLAGS,
 }
 CURVE_FIT: dict[str, list[Any]] = {
@@ -146,7 +176,16 @@ ODR: dict[str, list[Any]] = {
 
 DERIVATIVES: dict[str, list[Any]] = {
     "f": [None, 3, "x", PAIR, THING],
-    "x": [None, 3.0, "x", PAIR, [1.0], torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 0), THING],
+    "x": [
+        None,
+        3.0,
+        "x",
+        PAIR,
+        [1.0],
+        torch.ones(4, 3, dtype=torch.int64),
+        torch.ones(4, 0),
+        THING,
+    ],
     "v": [None, "x", PAIR, torch.ones(7, dtype=F64), [[1.0], [1.0, 2.0]], THING],
     "batch_dims": [None, "x", -1, 3, 1.5, True, PAIR, THING],
     "mode": ["x", 3, None, ("auto",), THING],
@@ -274,7 +313,9 @@ def call(face: str, option: str, value: Any, watched: Watched) -> Any:
         }
         inputs = X if option != "inputs" else value
         first = [given.pop(name) if name != option else value for name in list(given)]
-        return operator(*first, inputs, **({} if option in ("model", "name", "index", "inputs") else changed))
+        return operator(
+            *first, inputs, **({} if option in ("model", "name", "index", "inputs") else changed)
+        )
     single = face in ("gradient", "hessian", "hvp")
     given = {"f": watched.number if single else watched.field, "x": X}
     if face == "hessian":
@@ -313,6 +354,13 @@ def test_the_table_has_every_option(face: str) -> None:
     parameters = inspect.signature(of).parameters
     options = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
     if len(options) < len(parameters):  # further options are those of `least_squares`
-        options |= set(inspect.signature(lmtorch.least_squares).parameters) - {"fun", "x0", "kwargs", "in_dims"}
-    assert options - LATER - ({"inputs"} if face == "parameter_column" else set()) == set(TABLE[face])
+        options |= set(inspect.signature(lmtorch.least_squares).parameters) - {
+            "fun",
+            "x0",
+            "kwargs",
+            "in_dims",
+        }
+    assert options - LATER - ({"inputs"} if face == "parameter_column" else set()) == set(
+        TABLE[face]
+    )
     assert all(len(values) > 2 for values in TABLE[face].values())

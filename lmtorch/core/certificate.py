@@ -31,7 +31,15 @@ from .state import Certificate, State
 from .termination import Status, Tolerances, among
 from .working_set import WorkingSet
 
-JUDGED = (Status.FLAT, Status.GRADIENT, Status.COST, Status.STEP, Status.MINIMUM, Status.STALLED, Status.SLOW)
+JUDGED = (
+    Status.FLAT,
+    Status.GRADIENT,
+    Status.COST,
+    Status.STEP,
+    Status.MINIMUM,
+    Status.STALLED,
+    Status.SLOW,
+)
 ENOUGH = {torch.float64: 1e-8}  # share of the cost that a certified point may still promise
 ENOUGH_COARSE = 1e-5  # the same in coarser dtypes
 LOOSER = 10  # times the user's tolerances, where they ask for less than that
@@ -67,7 +75,9 @@ def certify(problem: Problem, method: Method, state: State) -> State:
     if count == 0:
         return state
     working = WorkingSet(state)
-    problem, method, state, rest = working.thin(problem, method, state, judged, count, Resting(judged, ended))
+    problem, method, state, rest = working.thin(
+        problem, method, state, judged, count, Resting(judged, ended)
+    )
     seen = examine(problem, method, state)
     state, after = _judge(problem, method, state, rest, rest.judged, seen)
     assert state.status is not None
@@ -79,12 +89,16 @@ def certify(problem: Problem, method: Method, state: State) -> State:
         if after.wanted == 0:
             break
         rest = rest._replace(judged=after.wanting)
-        problem, method, state, rest = working.thin(problem, method, state, after.wanting, after.wanted, rest)
+        problem, method, state, rest = working.thin(
+            problem, method, state, after.wanting, after.wanted, rest
+        )
         state, rest, after = _newton(problem, method, state, rest)
     return working.all(state)
 
 
-def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Resting, Next]:
+def _newton(
+    problem: Problem, method: Method, state: State, rest: Resting
+) -> tuple[State, Resting, Next]:
     """One Newton step of the problems that want it, kept where the gradient falls."""
     seen, wanted = rest.seen, rest.judged
     assert seen is not None
@@ -93,7 +107,9 @@ def _newton(problem: Problem, method: Method, state: State, rest: Resting) -> tu
     assert state.linearizations is not None
     trial = problem.move(state.x, torch.where(wanted[..., None], seen.newton, 0.0))
     ahead = examine(problem, method, state._replace(x=trial))
-    before, after = (torch.linalg.vector_norm(e.gradient / seen.units, dim=-1) for e in (seen, ahead))
+    before, after = (
+        torch.linalg.vector_norm(e.gradient / seen.units, dim=-1) for e in (seen, ahead)
+    )
     better = wanted & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
         x=select(better, trial, state.x),
@@ -116,16 +132,22 @@ def _judge(
     wanting = concerned & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
     suspected = suspects(problem, state, seen.looked)
     count, inexact, dependent, silent = read(
-        wanting.sum(), (concerned & ~seen.exact).any(), suspected.dependent.any(), suspected.silent.any()
+        wanting.sum(),
+        (concerned & ~seen.exact).any(),
+        suspected.dependent.any(),
+        suspected.silent.any(),
     )
-    seen = seen._replace(lost=lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0))
+    seen = seen._replace(
+        lost=lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0)
+    )
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
     # a promise made of the error of differences is not held against a point
     enough = max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
     status = verdict(rest.ended, seen, enough)
     found = Certificate(seen.promise, seen.lowest, seen.downward, seen.lost, seen.blind)
     return state._replace(
-        status=torch.where(concerned, status, state.status), certificate=select(concerned, found, state.certificate)
+        status=torch.where(concerned, status, state.status),
+        certificate=select(concerned, found, state.certificate),
     ), Next(wanting, count, inexact > 0)
 
 

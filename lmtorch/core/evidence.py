@@ -20,7 +20,9 @@ from .problem import Problem
 from .state import State
 from .termination import carried, rounding
 
-EXACT = 64  # parameters up to which the Hessian is made: a reverse pass through the gradient for each
+EXACT = (
+    64  # parameters up to which the Hessian is made: a reverse pass through the gradient for each
+)
 ENTRIES = 2**24  # of a Jacobian up to which the Hessian is made
 DIFFERENCED = 8  # parameters up to which a black box is asked for second differences, (n + 1)(n + 2)/2 evaluations
 
@@ -75,19 +77,35 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     eps = problem.eps(x)
     along = (vectors.mT @ slope[..., None])[..., 0]
     error = _column_error(problem, method, model, wide)
-    unclear = ROUNDINGS * eps * carried(model, wide)[..., None] + length * (ROUNDINGS * method.slopes + error / units)
+    unclear = ROUNDINGS * eps * carried(model, wide)[..., None] + length * (
+        ROUNDINGS * method.slopes + error / units
+    )
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
     floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
-    lowest = torch.where(values[..., 0].abs() <= floor, 0.0, values[..., 0])  # round-off has no sign
+    lowest = torch.where(
+        values[..., 0].abs() <= floor, 0.0, values[..., 0]
+    )  # round-off has no sign
     decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
-    newton = -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
+    newton = (
+        -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
+    )
     noise = rounding(model, wide, eps)
     if doubted:
         noise = torch.maximum(noise, length[..., 0] * problem.trembling(x))
     remains = finite & (model.cost > ROUNDINGS * noise)
     looked = Looked(
-        model.cost, noise, length, model.column_norms, error, diagonal, values, vectors, floor, free, remains
+        model.cost,
+        noise,
+        length,
+        model.column_norms,
+        error,
+        diagonal,
+        values,
+        vectors,
+        floor,
+        free,
+        remains,
     )
     return Evidence(
         cost=model.cost,
@@ -128,7 +146,12 @@ def _curvature(
         second = problem.residual_curvature(x, size) if doubted and n <= DIFFERENCED else None
         if second is not None:  # but for what is only the round-off of its differences
             effect = second.abs() * size[..., :, None] * size[..., None, :]
-            noise = ROUNDINGS * problem.eps(x) ** 0.5 * length * carried(model, x.to(problem.dtype))[..., None]
+            noise = (
+                ROUNDINGS
+                * problem.eps(x) ** 0.5
+                * length
+                * carried(model, x.to(problem.dtype))[..., None]
+            )
             normal = normal + torch.where(effect > noise[..., None], second, 0.0)
         return normal, torch.zeros_like(model.cost, dtype=torch.bool)
     # a source of derivatives that is not torch's own may see what torch does not

@@ -118,7 +118,9 @@ def _deficiency(model: Linearization, floor: float) -> Tensor:
     units = torch.where(model.column_norms > 0, model.column_norms, 1.0)
     scaled = model.normal / units[..., :, None] / units[..., None, :]
     finite = scaled.isfinite().all(-1).all(-1)
-    return (torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0)) <= floor).sum(-1)
+    return (torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0)) <= floor).sum(
+        -1
+    )
 
 
 def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._masks import seen, select, settled
-from ..damping.base import Model, Outcome, Proposal, gain_ratio
+from ..damping.base import LinearModel, Outcome, Proposal, gain_ratio
 from ..damping.scaling import More, positive
 from ..linearizations.base import Linearization, optimality, predicted_decrease, single_moves
 from .certificate import blank, certify
@@ -35,7 +35,13 @@ Watch = Callable[[State], bool]  # sees every state; True: stop
 
 
 def descend(
-    problem: Problem, method: Method, state: State, *, trials: int, single: bool = False, watch: Watch | None = None
+    problem: Problem,
+    method: Method,
+    state: State,
+    *,
+    trials: int,
+    single: bool = False,
+    watch: Watch | None = None,
 ) -> State:
     """Run until every problem is done, at most so many trials; with `single`, until a step has been taken.
 
@@ -53,13 +59,19 @@ def descend(
     if state.begun is None or single:
         state = state._replace(
             begun=Begun(
-                state.x, model.linearization.cost, _largest_norms(method, state, model.linearization.column_norms)
+                state.x,
+                model.linearization.cost,
+                _largest_norms(method, state, model.linearization.column_norms),
             )
         )
     state = state._replace(certificate=blank(state.x) if method.certify else None)
     before = model.linearization.cost
     pace = Pace(before, torch.ones_like(before), torch.zeros_like(before, dtype=torch.int64))
-    whole, working, left = (problem, method), WorkingSet(state), Status.REFUSED if single else Status.EVALUATIONS
+    whole, working, left = (
+        (problem, method),
+        WorkingSet(state),
+        Status.REFUSED if single else Status.EVALUATIONS,
+    )
     for number in range(trials):
         assert state.status is not None
         if not single and settled(state.status != Status.RUNNING):  # the point itself has said so
@@ -79,10 +91,14 @@ def descend(
             assert tried is not None
             last = Last(x, cost, model.linearization.column_norms, tried, pace)
             staying = state.status == Status.RUNNING
-            problem, method, state, last = working.thin(problem, method, state, staying, running, last)
+            problem, method, state, last = working.thin(
+                problem, method, state, staying, running, last
+            )
             pace = last.pace
             state, model = linearize(problem, method, state, last)
-            if seen(state.stale):  # on a GPU the next trial, which fails for want of a model, leads here
+            if seen(
+                state.stale
+            ):  # on a GPU the next trial, which fails for want of a model, leads here
                 state, model = linearize(problem, method, state)
             state = state._replace(ended=None)  # the new point may have a word of its own
         if watch is not None and watch(working.all(state)):
@@ -95,7 +111,9 @@ def descend(
             break
     problem, method = whole
     state = working.all(state)
-    if state.trial is None:  # the start itself has said that it is the end; runs are merged, and each has had a trial
+    if (
+        state.trial is None
+    ):  # the start itself has said that it is the end; runs are merged, and each has had a trial
         assert state.cost is not None
         zero = torch.zeros_like(state.cost)
         state = state._replace(trial=Trial(zero > 0, zero, zero, zero, zero, state.cost))
@@ -105,7 +123,9 @@ def descend(
         ended=left if state.ended == Status.RUNNING else state.ended,
     )
     assert state.begun is not None
-    state = state._replace(begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms)))
+    state = state._replace(
+        begun=state.begun._replace(norms=_largest_norms(method, state, state.begun.norms))
+    )
     return look(problem, method, state)
 
 
@@ -121,7 +141,9 @@ def look(problem: Problem, method: Method, state: State) -> State:
     doubt = certified.status <= 0
     if not seen(doubt):
         return certified
-    polished = polish(problem, method, state._replace(status=torch.where(doubt, state.status, Status.EVALUATIONS)))
+    polished = polish(
+        problem, method, state._replace(status=torch.where(doubt, state.status, Status.EVALUATIONS))
+    )
     return select(doubt, certify(problem, method, polished), certified)
 
 
@@ -157,7 +179,9 @@ class Last(NamedTuple):
     pace: Pace
 
 
-def linearize(problem: Problem, method: Method, state: State, last: Last | None = None) -> tuple[State, Model]:
+def linearize(
+    problem: Problem, method: Method, state: State, last: Last | None = None
+) -> tuple[State, LinearModel]:
     """The linear model at x, factored, with D and the damping that go with it.
 
     An accepted trial from which no step can begin is refused after all: x is again what it was in `last`. The model
@@ -165,7 +189,9 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     """
     begun = perf_counter()
     whole = problem.model(state.x)
-    linearization = whole if problem.bounds is None else whole.freeze(problem.free(state.x, whole.gradient))
+    linearization = (
+        whole if problem.bounds is None else whole.freeze(problem.free(state.x, whole.gradient))
+    )
     refused = torch.zeros_like(whole.cost, dtype=torch.bool)
     if last is not None:
         refused = dead_end(problem, state.x, whole, last) & (state.status == Status.RUNNING)
@@ -176,20 +202,31 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     scale = method.scaling.update(state.scale, linearization.column_norms)
     scale = scale if state.scale is None else select(refused, state.scale, scale)
     factor = method.solver.factor(linearization, positive(scale))
-    moving = linearization.column_norms > 0  # a variable held at its bound is held against the acceleration, too
-    model = Model(
-        linearization, positive(scale), factor, lambda v: torch.where(moving, problem.second_order(state.x, v), 0.0)
+    moving = (
+        linearization.column_norms > 0
+    )  # a variable held at its bound is held against the acceleration, too
+    model = LinearModel(
+        linearization,
+        positive(scale),
+        factor,
+        lambda v: torch.where(moving, problem.second_order(state.x, v), 0.0),
     )
     x = state.x.to(problem.dtype)
     damping = state.damping
     if damping is None or isinstance(damping, Mapping):
-        damping = method.damping.start(linearization, model.scale, x)._replace(**(state.damping or {}))
+        damping = method.damping.start(linearization, model.scale, x)._replace(
+            **(state.damping or {})
+        )
     seconds = seconds._replace(solve=seconds.solve + perf_counter() - begun)
 
     status = at_point(linearization, method.tolerances, whole.column_norms)
     if method.frugal and last is not None:
-        promised = predicted_decrease(linearization, factor.step(torch.zeros_like(linearization.cost)))
-        enough = not_worth_a_trial(method.tolerances, linearization.cost, promised.to(last.cost.dtype))
+        promised = predicted_decrease(
+            linearization, factor.step(torch.zeros_like(linearization.cost))
+        )
+        enough = not_worth_a_trial(
+            method.tolerances, linearization.cost, promised.to(last.cost.dtype)
+        )
         status = torch.where((status == Status.RUNNING) & enough, Status.COST, status)
     trials = made = torch.zeros_like(status)
     if state.status is not None and state.trials is not None and state.linearizations is not None:
@@ -200,7 +237,9 @@ def linearize(problem: Problem, method: Method, state: State, last: Last | None 
     else:
         moved = torch.ones_like(status, dtype=torch.bool)
     return state._replace(
-        cost=linearization.cost if last is None else torch.where(refused, last.cost, linearization.cost),
+        cost=linearization.cost
+        if last is None
+        else torch.where(refused, last.cost, linearization.cost),
         scale=scale,
         damping=damping,
         status=status,
@@ -241,7 +280,7 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
     )
 
 
-def attempt(problem: Problem, method: Method, state: State, model: Model) -> State:
+def attempt(problem: Problem, method: Method, state: State, model: LinearModel) -> State:
     """One trial from the linear model."""
     assert state.status is not None
     assert state.cost is not None
@@ -259,22 +298,35 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     tried = perf_counter()
     trial = problem.move(state.x, step)
     cost = problem.cost(trial)
-    taken = trial.to(problem.dtype) - state.x.to(problem.dtype)  # what projection and rounding left of the step
+    taken = trial.to(problem.dtype) - state.x.to(
+        problem.dtype
+    )  # what projection and rounding left of the step
 
     seconds = state.seconds
-    seconds = seconds._replace(solve=seconds.solve + tried - begun, trial=seconds.trial + perf_counter() - tried)
+    seconds = seconds._replace(
+        solve=seconds.solve + tried - begun, trial=seconds.trial + perf_counter() - tried
+    )
 
     actual = state.cost - cost
-    if linear is not None:  # the linear model promises for a part of the step, moved as the whole is
-        linear = problem.move(state.x, torch.where(valid[..., None], linear, 0.0)).to(problem.dtype) - state.x
-    predicted = predicted_decrease(linearization, taken if linear is None else linear).to(cost.dtype)
+    if (
+        linear is not None
+    ):  # the linear model promises for a part of the step, moved as the whole is
+        linear = (
+            problem.move(state.x, torch.where(valid[..., None], linear, 0.0)).to(problem.dtype)
+            - state.x
+        )
+    predicted = predicted_decrease(linearization, taken if linear is None else linear).to(
+        cost.dtype
+    )
     ratio = torch.where(valid, gain_ratio(actual, predicted), -1.0)
     accepted = ratio >= SUFFICIENT
 
     outcome = Outcome(
         ratio,
         accepted,
-        length=torch.where(valid, torch.linalg.vector_norm(model.scale * step, dim=-1).to(cost.dtype), torch.nan),
+        length=torch.where(
+            valid, torch.linalg.vector_norm(model.scale * step, dim=-1).to(cost.dtype), torch.nan
+        ),
         slope=(linearization.gradient * taken).sum(-1).to(cost.dtype),
         actual=actual,
         predicted=predicted,
@@ -293,9 +345,21 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
     # the end is looked at again where it is to be certified; and a step that changes nothing leaves nothing to try
     trusting = (taken == 0).all(-1) | method.certify
     status = after_trial(
-        method.tolerances, eps, state.cost, actual, promised, relative, accepted, noise, cosine, alone, trusting
+        method.tolerances,
+        eps,
+        state.cost,
+        actual,
+        promised,
+        relative,
+        accepted,
+        noise,
+        cosine,
+        alone,
+        trusting,
     )
-    if problem.bounds is not None:  # at a wall that has just been met derivatives may be of another kind
+    if (
+        problem.bounds is not None
+    ):  # at a wall that has just been met derivatives may be of another kind
         met = problem.bounds.touched(trial) & (trial != state.x)
         status = torch.where(accepted & met.any(-1), Status.RUNNING, status)
     return state._replace(
@@ -311,7 +375,8 @@ def attempt(problem: Problem, method: Method, state: State, model: Model) -> Sta
             cosine,
             linearization.cost,
         ),
-        trials=state.trials + (running if state.trial is not None else 1),  # the first is made of all problems
+        trials=state.trials
+        + (running if state.trial is not None else 1),  # the first is made of all problems
         tried=Tried(damping, outcome),
         seconds=seconds,
     )
@@ -327,11 +392,15 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     assert state.status is not None
     assert state.cost is not None
     gain = 1 - state.cost / pace.cost
-    poor = (gain < method.patience) & (gain <= FASTER * pace.gain) & (state.status == Status.RUNNING)
+    poor = (
+        (gain < method.patience) & (gain <= FASTER * pace.gain) & (state.status == Status.RUNNING)
+    )
     windows = torch.where(poor, pace.windows + 1, 0)
     status = torch.where(windows >= method.windows, Status.SLOW, state.status)
     cost = state.cost
-    if seen(poor):  # not where the question would wait for the device: there they are only given up in the end
+    if seen(
+        poor
+    ):  # not where the question would wait for the device: there they are only given up in the end
         status_now = torch.where(poor, Status.SLOW, Status.RUNNING)
         hurried = certify(problem, method, state._replace(status=status_now, ended=None))
         assert hurried.status is not None
@@ -352,7 +421,11 @@ def told(problem: Problem, state: State) -> tuple[bool, int, State]:
     running = (state.status == Status.RUNNING).sum()
     resting = torch.zeros_like(running) if problem.rate is None else (problem.rate == 0).all()
     numbers = (needed.sum(), running, state.status.sum(), resting, state.trial.ratio.sum())
-    moved, count, status, zero, gain = torch.stack([number.to(state.trial.ratio.dtype) for number in numbers]).tolist()
+    moved, count, status, zero, gain = torch.stack(
+        [number.to(state.trial.ratio.dtype) for number in numbers]
+    ).tolist()
     one = state.x.ndim == 1
-    state = state._replace(ended=int(status) if one else None, gain=gain if one else float("nan"), resting=zero > 0)
+    state = state._replace(
+        ended=int(status) if one else None, gain=gain if one else float("nan"), resting=zero > 0
+    )
     return moved > 0, int(count), state

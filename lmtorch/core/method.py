@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..damping.base import Damping
-from ..damping.scaling import Given, Scaling
+from ..damping.scaling import FixedScale, Scaling
 from ..solvers.base import Solver
 from .termination import Tolerances
 
@@ -42,4 +42,8 @@ class Method:
 
     def take(self, places: Tensor) -> "Method":
         """The same for those at `places` (k,) of a batch (b,) of problems, each of which may have a D of its own."""
-        return replace(self, scaling=self.scaling.take(places)) if isinstance(self.scaling, Given) else self
+        return (
+            replace(self, scaling=self.scaling.take(places))
+            if isinstance(self.scaling, FixedScale)
+            else self
+        )

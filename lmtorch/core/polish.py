@@ -39,7 +39,9 @@ def polish(problem: Problem, method: Method, state: State) -> State:
         return state
     eps = problem.eps(state.x)
     working = WorkingSet(state)
-    problem, method, state, rest = working.thin(problem, method, state, eligible, count, Rest(eligible))
+    problem, method, state, rest = working.thin(
+        problem, method, state, eligible, count, Rest(eligible)
+    )
     rest = rest._replace(linearization=problem.linearize(state.x))
     for _ in range(method.polish):
         eligible, linearization = rest

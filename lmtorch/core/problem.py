@@ -37,8 +37,12 @@ class Problem:
     bounds: Bounds | None = None
     rate: Tensor | None = None  # (n,): learning rates, factors of the step
     sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
-    differences: bool = False  # second derivatives along a step from differences of the residuals, not forward mode
-    precision: torch.dtype | None = None  # of the residuals, where it is coarser than that of the parameters
+    differences: bool = (
+        False  # second derivatives along a step from differences of the residuals, not forward mode
+    )
+    precision: torch.dtype | None = (
+        None  # of the residuals, where it is coarser than that of the parameters
+    )
 
     def eps(self, x: Tensor) -> float:
         """Round-off of the residuals, relative."""
@@ -52,13 +56,17 @@ class Problem:
     def take(self, places: Tensor) -> "Problem":
         """Those at `places` (k,) of a batch (b,) of problems."""
         bounds = self.bounds and self.bounds.take(places)
-        return replace(self, residual=self.residual.take(places), loss=self.loss.take(places), bounds=bounds)
+        return replace(
+            self, residual=self.residual.take(places), loss=self.loss.take(places), bounds=bounds
+        )
 
     def cost(self, x: Tensor) -> Tensor:
         """F(x), (...,)."""
         params = self.residual.params(x)
         with self.residual.replay():
-            costs = [self.loss.cost(self.source.evaluate(part, params)) for part in self.residual.parts()]
+            costs = [
+                self.loss.cost(self.source.evaluate(part, params)) for part in self.residual.parts()
+            ]
         return self._with_penalty(total(costs), x)
 
     def linearize(self, x: Tensor) -> Linearization:
@@ -68,7 +76,11 @@ class Problem:
 
     def free(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Which variables may move, (..., n) bool: all but those that descent would push out of the box."""
-        return torch.ones_like(x, dtype=torch.bool) if self.bounds is None else self.bounds.free(x, gradient)
+        return (
+            torch.ones_like(x, dtype=torch.bool)
+            if self.bounds is None
+            else self.bounds.free(x, gradient)
+        )
 
     def model(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, whatever may move."""
@@ -102,7 +114,9 @@ class Problem:
         prior = self.prior(x)
         if prior is None:
             return Curved(matrix, gradient)
-        return Curved(matrix + torch.diag_embed(prior.root.square()), gradient + prior.root * prior.residual)
+        return Curved(
+            matrix + torch.diag_embed(prior.root.square()), gradient + prior.root * prior.residual
+        )
 
     def residual_curvature(self, x: Tensor, size: Tensor) -> Tensor | None:
         """Σ ρ′r ∇²r, what JᵀJ leaves out of the Hessian, by differences of the residuals, (..., n, n).
@@ -114,7 +128,9 @@ class Problem:
         """
         n = x.shape[-1]
         step = self.eps(x) ** 0.25 * size
-        if self.bounds is not None and bool(((x - step < self.bounds.lower) | (x + step > self.bounds.upper)).any()):
+        if self.bounds is not None and bool(
+            ((x - step < self.bounds.lower) | (x + step > self.bounds.upper)).any()
+        ):
             return None
         moves = torch.diag_embed(step)
 
@@ -156,7 +172,13 @@ class Problem:
         loss = self.loss
         if not hasattr(loss, "curvature"):  # a loss of the user's own
             return None
-        return hessian(lambda p: self.source.evaluate(part, p), params, part.batch, loss.influence, loss.curvature)
+        return hessian(
+            lambda p: self.source.evaluate(part, p),
+            params,
+            part.batch,
+            loss.influence,
+            loss.curvature,
+        )
 
     def _estimate(self, x: Tensor, sample: Residual) -> Linearization:
         """JᵀJ from some of the rows, cost and gradient from all.
@@ -175,7 +197,9 @@ class Problem:
     @as_raised
     def _accumulate(self, residual: Residual, x: Tensor) -> tuple[Accumulator, Tensor]:
         """Stream the rows of J into the form that the solver takes, and sum the cost."""
-        accumulator = self.form.accumulator(tuple(x.shape), residual.rows, x.new_empty(0, dtype=self.dtype))
+        accumulator = self.form.accumulator(
+            tuple(x.shape), residual.rows, x.new_empty(0, dtype=self.dtype)
+        )
         params = residual.params(x)
         costs = []
         try:
@@ -185,7 +209,8 @@ class Problem:
                         values, jacobian, outer = Block(*pair)
                         costs.append(self.loss.cost(values))
                         accumulator.add(
-                            *self.loss.rescale(values, jacobian), [self._rescaled(values, known) for known in outer]
+                            *self.loss.rescale(values, jacobian),
+                            [self._rescaled(values, known) for known in outer],
                         )
         except DescendedError:
             return self._accumulate(residual, x)
@@ -207,7 +232,9 @@ class Problem:
                     values = self.source.evaluate(part, params)
                 costs.append(self.loss.cost(values.detach()))
                 influence = self.loss.influence(values.detach())
-                shares = torch.autograd.grad(values, params, influence, allow_unused=True, materialize_grads=True)
+                shares = torch.autograd.grad(
+                    values, params, influence, allow_unused=True, materialize_grads=True
+                )
                 gradient += torch.cat([share.reshape(-1) for share in shares])
         return total(costs), gradient
 
@@ -261,14 +288,21 @@ class Problem:
         eps = max(torch.finfo(t.dtype).eps for t in (x, *middle))
         size, length = (torch.linalg.vector_norm(t, dim=-1) for t in (x, along))
         inside = length > 0
-        h = (eps**0.25 * size.clamp(min=1) / torch.where(inside, length, 1)).clamp(min=TENTH)  # (...,)
+        h = (eps**0.25 * size.clamp(min=1) / torch.where(inside, length, 1)).clamp(
+            min=TENTH
+        )  # (...,)
         if self.bounds is not None:
             reach = h[..., None] * along.abs()
-            inside &= ((x - reach >= self.bounds.lower) & (x + reach <= self.bounds.upper) | (reach == 0)).all(-1)
+            inside &= (
+                (x - reach >= self.bounds.lower) & (x + reach <= self.bounds.upper) | (reach == 0)
+            ).all(-1)
         step = torch.where(inside, h, 0.0)[..., None] * along
         ahead, behind = at(x + step), at(x - step)
         square = h[..., None].square()
-        return [(a - 2 * r + b) / square.to(r.dtype) for a, r, b in zip(ahead, middle, behind, strict=True)]
+        return [
+            (a - 2 * r + b) / square.to(r.dtype)
+            for a, r, b in zip(ahead, middle, behind, strict=True)
+        ]
 
     @as_raised
     def _pulled_back(self, part: Part, params: Params, bend: Tensor) -> Tensor:
@@ -279,15 +313,23 @@ class Problem:
         if values is not None and values.requires_grad:
             ones = torch.ones_like(bend)[..., None]
             weight = self.loss.rescale(values.detach(), ones)[1][..., 0].square() * bend
-            shares = torch.autograd.grad(values, twins, weight, allow_unused=True, materialize_grads=True)
-            return torch.cat([share.reshape(*share.shape[: part.batch], -1) for share in shares], -1).to(self.dtype)
+            shares = torch.autograd.grad(
+                values, twins, weight, allow_unused=True, materialize_grads=True
+            )
+            return torch.cat(
+                [share.reshape(*share.shape[: part.batch], -1) for share in shares], -1
+            ).to(self.dtype)
         result, start = bend.new_zeros(()).to(self.dtype), 0
         fresh = self._workspace(params, part.batch)
         for pair in self.source.blocks(part, params, fresh):
             residual, jacobian, _ = Block(*pair)
             rows = residual.shape[-1]
-            weighted = self.loss.rescale(residual, bend[..., start : start + rows, None])[1][..., 0].to(self.dtype)
-            result = result + (self.loss.rescale(residual, jacobian)[1].mT @ weighted[..., None])[..., 0]
+            weighted = self.loss.rescale(residual, bend[..., start : start + rows, None])[1][
+                ..., 0
+            ].to(self.dtype)
+            result = (
+                result + (self.loss.rescale(residual, jacobian)[1].mT @ weighted[..., None])[..., 0]
+            )
             start += rows
         return result
 
@@ -309,7 +351,11 @@ class Problem:
         return Prior(root, root * x.to(self.dtype))
 
     def _with_penalty(self, cost: Tensor, x: Tensor) -> Tensor:
-        return cost if self.penalty is None else cost + half_sum(self.penalty * x.to(self.dtype).square())
+        return (
+            cost
+            if self.penalty is None
+            else cost + half_sum(self.penalty * x.to(self.dtype).square())
+        )
 
 
 def total(costs: list[Tensor]) -> Tensor:

@@ -29,7 +29,17 @@ class Report:
         (True, 2.0, True)
     """
 
-    _NAMES = ("loss", "loss_after", "damping", "gain_ratio", "accepted", "step_norm", "gradient", "status", "trials")
+    _NAMES = (
+        "loss",
+        "loss_after",
+        "damping",
+        "gain_ratio",
+        "accepted",
+        "step_norm",
+        "gradient",
+        "status",
+        "trials",
+    )
 
     def __init__(self, state: State, seconds: Mapping[str, float], jacobian: str) -> None:
         trial = state.trial
@@ -41,7 +51,9 @@ class Report:
             trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length, trial.optimality,
             state.status, state.trials,
         ]  # fmt: skip
-        self._packed: Tensor = torch.stack([v.to(torch.float64 if v.device.type != "mps" else v.dtype) for v in values])
+        self._packed: Tensor = torch.stack(
+            [v.to(torch.float64 if v.device.type != "mps" else v.dtype) for v in values]
+        )
         self.seconds = dict(seconds)
         self.jacobian = jacobian
 

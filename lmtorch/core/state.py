@@ -28,7 +28,9 @@ class Tried(NamedTuple):
 class Certificate(NamedTuple):
     """What was seen at the end of a run, see `core/certificate.py`; NaN where nothing was looked at."""
 
-    promise: Tensor  # (...,), share of the cost that the quadratic model without damping still promises
+    promise: (
+        Tensor  # (...,), share of the cost that the quadratic model without damping still promises
+    )
     lowest: Tensor  # (...,), smallest curvature, where the largest is about one
     downward: Tensor  # (..., n), the direction of it
     lost: Tensor  # (..., n) bool, parameters that have no influence any more
@@ -64,7 +66,9 @@ class State(NamedTuple):
     linearizations: Tensor | None = None  # (...,) int
     begun: Begun | None = None
     certificate: Certificate | None = None
-    stale: Tensor | None = None  # (...,) bool: went back to x after the linear model was made elsewhere
+    stale: Tensor | None = (
+        None  # (...,) bool: went back to x after the linear model was made elsewhere
+    )
     tried: Tried | None = None
     seconds: Seconds = Seconds()
     # what the host knows, from its one read of a trial

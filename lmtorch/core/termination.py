@@ -110,7 +110,9 @@ def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
     A relative change ε of each parameter, which is what storing them costs, moves the residuals by up to
     ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
     """
-    moved = torch.linalg.vector_norm(linearization.column_norms * x, dim=-1).to(linearization.cost.dtype)
+    moved = torch.linalg.vector_norm(linearization.column_norms * x, dim=-1).to(
+        linearization.cost.dtype
+    )
     return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
 
 
@@ -141,7 +143,11 @@ def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor
     # no column of J is orthogonal to anything where all are zero
     status = torch.where((norms == 0).all(-1), Status.FLAT, status)
     status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
-    finite = cost.isfinite() & gradient.isfinite().all(-1) & linearization.column_norms.isfinite().all(-1)
+    finite = (
+        cost.isfinite()
+        & gradient.isfinite().all(-1)
+        & linearization.column_norms.isfinite().all(-1)
+    )
     return torch.where(finite, status, Status.NOT_FINITE)
 
 
@@ -185,9 +191,13 @@ def after_trial(
     # far more than the tolerance, the step was short because the damping was high, and it says nothing of a minimum
     flat = cosine.square() <= SLACK * max(tolerances.cost, eps)
     close = relative_alone <= SLACK * max(tolerances.step, eps)
-    status = torch.where(within(relative_step, tolerances.step) & (flat | close), Status.STEP, status)
+    status = torch.where(
+        within(relative_step, tolerances.step) & (flat | close), Status.STEP, status
+    )
     status = torch.where(within(change, tolerances.cost) & (flat | close), Status.COST, status)
     # a promise far below zero is a step badly solved for, which more damping heals: no stall. Nor is it one where the
     # region is so small that the step promises nothing, but a single parameter, moved to its best, still would
     little = cosine.square() * cost <= SLACK * noise
-    return torch.where(~accepted & (predicted.abs() <= noise) & (little | trusting), Status.STALLED, status)
+    return torch.where(
+        ~accepted & (predicted.abs() <= noise) & (little | trusting), Status.STALLED, status
+    )

@@ -10,13 +10,15 @@ from ..linearizations.base import Linearization
 from ..solvers.base import Factor
 
 
-class Model(NamedTuple):
+class LinearModel(NamedTuple):
     """The linear model at the current point, factored."""
 
     linearization: Linearization
     scale: Tensor  # (..., n), D, positive
     factor: Factor
-    second_order: Callable[[Tensor], Tensor]  # v (..., n) -> Jᵀ r_vv (..., n), for geodesic acceleration
+    second_order: Callable[
+        [Tensor], Tensor
+    ]  # v (..., n) -> Jᵀ r_vv (..., n), for geodesic acceleration
 
 
 class Outcome(NamedTuple):
@@ -35,7 +37,9 @@ class Proposal(NamedTuple):
 
     step: Tensor  # (..., n)
     state: Any  # the strategy's, with the λ that made the step
-    linear: Tensor | None = None  # (..., n), the part that the linear model promises for; None: the whole step
+    linear: Tensor | None = (
+        None  # (..., n), the part that the linear model promises for; None: the whole step
+    )
 
 
 class DampingState(Protocol):
@@ -52,7 +56,7 @@ class Damping(Protocol):
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> Any:
         """The state before the first trial, from the linear model at the start."""
 
-    def propose(self, model: Model, state: Any) -> tuple[Any, ...]:
+    def propose(self, model: LinearModel, state: Any) -> tuple[Any, ...]:
         """A `Proposal`, or simply (step, state): a step (..., n), and the state with the λ that made it."""
 
     def update(self, state: Any, outcome: Outcome) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..linearizations.base import Linearization
-from .base import Damping, Model, Outcome, Proposal
+from .base import Damping, LinearModel, Outcome, Proposal
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ class Geodesic:
         """The inner state."""
         return self.inner.start(linearization, scale, x)
 
-    def propose(self, model: Model, state: Any) -> Proposal:
+    def propose(self, model: LinearModel, state: Any) -> Proposal:
         """v + a/2; the linear model speaks of v alone, and would call the bend a loss."""
         velocity, state = self.inner.propose(model, state)[:2]
         finite = velocity.isfinite().all(-1, keepdim=True)
         bend = model.second_order(torch.where(finite, velocity, 0.0))
         acceleration = -model.factor.solve(bend, state.damping)
-        lengths = [torch.linalg.vector_norm(model.scale * v, dim=-1, keepdim=True) for v in (acceleration, velocity)]
+        lengths = [
+            torch.linalg.vector_norm(model.scale * v, dim=-1, keepdim=True)
+            for v in (acceleration, velocity)
+        ]
         trusted = 2 * lengths[0] <= self.limit * lengths[1]  # False on NaN
         return Proposal(velocity + torch.where(trusted, acceleration / 2, 0.0), state, velocity)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..linearizations.base import Linearization
-from .base import Model, Outcome, Proposal
+from .base import LinearModel, Outcome, Proposal
 from .nielsen import bounded
 
 
@@ -39,7 +39,7 @@ class Marquardt:
         largest = (linearization.column_norms / scale).square().amax(-1)
         return MarquardtState(bounded(self.initial * largest.to(linearization.cost.dtype)))
 
-    def propose(self, model: Model, state: MarquardtState) -> Proposal:
+    def propose(self, model: LinearModel, state: MarquardtState) -> Proposal:
         """The damped step at λ."""
         return Proposal(model.factor.step(state.damping), state)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..linearizations.base import Linearization
-from .base import Model, Outcome, Proposal
+from .base import LinearModel, Outcome, Proposal
 
 SHRINK = 1 / 3  # Madsen & Nielsen 2010, alg. 6.18
 GROWTH = 2.0
@@ -43,7 +43,7 @@ class Nielsen:
         damping = bounded(self.initial * largest.to(linearization.cost.dtype))
         return NielsenState(damping, torch.full_like(damping, GROWTH))
 
-    def propose(self, model: Model, state: NielsenState) -> Proposal:
+    def propose(self, model: LinearModel, state: NielsenState) -> Proposal:
         """The damped step at λ."""
         return Proposal(model.factor.step(state.damping), state)
 

@@ -37,7 +37,7 @@ class Levenberg:
 
 
 @dataclass(frozen=True)
-class Marquardt:
+class CurrentNorms:
     """The current column norms: as `More`, but forgets."""
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Marquardt:
 
 
 @dataclass(frozen=True)
-class Given:
+class FixedScale:
     """A fixed D: the inverse of what counts as a long way for each parameter.
 
     Args:
@@ -55,9 +55,9 @@ class Given:
 
     scale: Tensor
 
-    def take(self, places: Tensor) -> "Given":
+    def take(self, places: Tensor) -> "FixedScale":
         """That of some problems of a batch (b,)."""
-        return Given(self.scale[places]) if self.scale.ndim > 1 else self
+        return FixedScale(self.scale[places]) if self.scale.ndim > 1 else self
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The given one."""

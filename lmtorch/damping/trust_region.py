@@ -16,7 +16,7 @@ from torch import Tensor
 from .._masks import settled
 from ..linearizations.base import Linearization
 from ..solvers.base import Factor
-from .base import Model, Outcome, Proposal
+from .base import LinearModel, Outcome, Proposal
 
 CLOSE = 0.1  # |φ| ≤ CLOSE Δ is near enough; MINPACK's p1
 NEWTON = 10  # iterations on λ at most, as in lmpar; one to three are usual
@@ -48,12 +48,16 @@ class TrustRegion:
         """Δ₀ from the size of the parameters."""
         size = torch.linalg.vector_norm(scale * x, dim=-1).to(linearization.cost.dtype)
         radius = self.initial * torch.where(size > 0, size, 1.0)
-        return TrustRegionState(torch.zeros_like(radius), radius, torch.ones_like(radius, dtype=torch.bool))
+        return TrustRegionState(
+            torch.zeros_like(radius), radius, torch.ones_like(radius, dtype=torch.bool)
+        )
 
-    def propose(self, model: Model, state: TrustRegionState) -> Proposal:
+    def propose(self, model: LinearModel, state: TrustRegionState) -> Proposal:
         """The solution of the trust-region subproblem."""
         gradient = torch.linalg.vector_norm(model.linearization.gradient / model.scale, dim=-1)
-        damping = multiplier(model.factor, gradient.to(state.radius.dtype), state.radius, state.damping)
+        damping = multiplier(
+            model.factor, gradient.to(state.radius.dtype), state.radius, state.damping
+        )
         return Proposal(model.factor.step(damping), state._replace(damping=damping))
 
     def update(self, state: TrustRegionState, outcome: Outcome) -> TrustRegionState:
@@ -62,14 +66,20 @@ class TrustRegion:
         length = torch.where(length.isfinite(), length, state.radius)
         radius = torch.where(state.fresh, torch.minimum(state.radius, length), state.radius)
         # the parabola through F(0), F'(0) = gᵀp and F(p) has its least at t = gᵀp / (2 (gᵀp + actual)): lmder's `temp`
-        bend = torch.where(outcome.actual >= 0, 0.5, outcome.slope / (2 * (outcome.slope + outcome.actual)))
+        bend = torch.where(
+            outcome.actual >= 0, 0.5, outcome.slope / (2 * (outcome.slope + outcome.actual))
+        )
         bend = torch.where(bend.isfinite(), bend, LEAST).clamp(min=LEAST, max=0.5)
         shrunk = bend * torch.minimum(radius, length / LEAST)
         full = (ratio >= GOOD) | (state.damping == 0)
         grown = torch.where(full, 2 * length, radius)
         poor = ratio <= POOR
-        damping = torch.where(poor, state.damping / bend, torch.where(full, 0.5, 1.0) * state.damping)
-        return TrustRegionState(damping, torch.where(poor, shrunk, grown), torch.zeros_like(state.fresh))
+        damping = torch.where(
+            poor, state.damping / bend, torch.where(full, 0.5, 1.0) * state.damping
+        )
+        return TrustRegionState(
+            damping, torch.where(poor, shrunk, grown), torch.zeros_like(state.fresh)
+        )
 
 
 def multiplier(
@@ -87,7 +97,9 @@ def multiplier(
     lower = torch.where(newton.isfinite(), newton, 0.0).clamp(min=0)
     upper = gradient / radius
     damping = torch.minimum(torch.maximum(guess, lower), upper)
-    damping = torch.where(damping > 0, damping, torch.where(length.isfinite(), gradient / length, FLOOR * upper))
+    damping = torch.where(
+        damping > 0, damping, torch.where(length.isfinite(), gradient / length, FLOOR * upper)
+    )
     for _ in range(NEWTON):
         length, slope = _scalars(factor, damping, radius)
         excess = length - radius

@@ -5,6 +5,8 @@ leading dimensions are samples. Results are ordinary tensors, which can be diffe
 residuals of a `LevenbergMarquardt` step, under `torch.func.vmap`.
 """
 
+from .by_parameter import parameter_column as parameter_column
+from .by_parameter import parameter_jacobian as parameter_jacobian
 from .checking import DerivativeCheck as DerivativeCheck
 from .checking import check_derivatives as check_derivatives
 from .checking import finite_difference_jacobian as finite_difference_jacobian
@@ -15,8 +17,6 @@ from .first import gradient as gradient
 from .first import jacobian as jacobian
 from .first import jvp as jvp
 from .first import vjp as vjp
-from .parameters import parameter_column as parameter_column
-from .parameters import parameter_jacobian as parameter_jacobian
 from .second import ValueJacobianHessian as ValueJacobianHessian
 from .second import batch_hessian as batch_hessian
 from .second import hessian as hessian

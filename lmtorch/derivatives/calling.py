@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 from .. import _memory
 from .._autodiff import history
 from .._errors import InputError
-from ..residuals.probe import batch_statistics
+from .._modules import batch_statistics
 from ..residuals.watching import Touched
 from .formulas import KERNELS, Constants, Plainly
 
@@ -25,7 +25,9 @@ class RefusedError(InputError):
 
 
 FEW = 16  # directions that are taken at once without asking how much memory they need
-LARGE = 16 * 2**20  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+LARGE = (
+    16 * 2**20
+)  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
 
 
 def transformed() -> bool:
@@ -93,7 +95,9 @@ class Call:
                 "differentiated: lambda x: f(x)[0], say."
             )
         if not y.is_floating_point():
-            raise InputError(f"the function returned {y.dtype}, which has no derivatives: return a floating dtype.")
+            raise InputError(
+                f"the function returned {y.dtype}, which has no derivatives: return a floating dtype."
+            )
         if y.shape[: self.batch] != self.samples:
             raise InputError(
                 f"the function returned shape {tuple(y.shape)} for x of shape {tuple(self.x.shape)}: the first "
@@ -120,13 +124,27 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     """
     check_function(function)
     if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
-        raise InputError(f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one.")
+        raise InputError(
+            f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one."
+        )
     if not x.is_floating_point():
-        raise InputError(f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float().")
+        raise InputError(
+            f"x is {x.dtype}, which has no derivatives. Convert it: x.double() or x.float()."
+        )
     check_kind(x, "x")
-    if not transformed() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
-        raise InputError("x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp.")
-    if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or not 0 <= batch_dims <= x.ndim:
+    if (
+        not transformed()
+        and forward_ad._current_level >= 0
+        and forward_ad.unpack_dual(x).tangent is not None
+    ):
+        raise InputError(
+            "x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp."
+        )
+    if (
+        isinstance(batch_dims, bool)
+        or not isinstance(batch_dims, int)
+        or not 0 <= batch_dims <= x.ndim
+    ):
         raise InputError(
             f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
             "dimensions that are samples, from 0 (none: x is one input) to all of them."
@@ -149,7 +167,9 @@ def check_kind(tensor: Tensor, name: str) -> None:
         InputError: it is sparse, or was made in inference mode.
     """
     if tensor.layout != torch.strided:
-        raise InputError(f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one.")
+        raise InputError(
+            f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one."
+        )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise InputError(
             f"{name} was made under torch.inference_mode(), and autograd cannot follow it: {name}.clone() can be used."
@@ -163,7 +183,9 @@ def check_function(function: Any) -> None:
         InputError: it cannot.
     """
     if not callable(function):
-        raise InputError(f"the first argument must be a function or module, and is {type(function).__name__}.")
+        raise InputError(
+            f"the first argument must be a function or module, and is {type(function).__name__}."
+        )
 
 
 def refuse_coupling(module: nn.Module) -> None:
@@ -190,7 +212,9 @@ def check_chunk(chunk_size: Any) -> None:
     if chunk_size is not None and (
         isinstance(chunk_size, bool) or not (isinstance(chunk_size, int) and chunk_size > 0)
     ):
-        raise InputError(f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None.")
+        raise InputError(
+            f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None."
+        )
 
 
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
@@ -199,7 +223,14 @@ def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = F
     At least so many: each chunk of a forward pass evaluates the function anew, one of a reverse pass does not.
     """
     large = least < FEW and directions * call.x.numel() * call.x.element_size() > LARGE
-    return at_once(lambda: call(call.x), directions, chunk_size, call.x.device, few=0 if large else FEW, least=least)
+    return at_once(
+        lambda: call(call.x),
+        directions,
+        chunk_size,
+        call.x.device,
+        few=0 if large else FEW,
+        least=least,
+    )
 
 
 def at_once(
@@ -230,8 +261,12 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
         RefusedError: a mode that was asked for by name.
         OutOfMemoryError: no other mode would need less.
     """
-    if torch.is_inference_mode_enabled():  # a path that autograd does not record would be a silent zero
-        raise InputError("under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead.")
+    if (
+        torch.is_inference_mode_enabled()
+    ):  # a path that autograd does not record would be a silent zero
+        raise InputError(
+            "under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead."
+        )
     if not transformed():
         return _first_that_works(ways, mode)
     # outer derivatives of forward mode are not always right; those of reverse mode are, while autograd records
@@ -264,7 +299,9 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
                 continue
         return ways[-1][1]()  # the plainest: what it says is the function's own fault
     if mode not in names:
-        raise InputError(f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}.")
+        raise InputError(
+            f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}."
+        )
     try:
         return dict(ways)[mode]()
     except (InputError, torch.OutOfMemoryError):

@@ -116,15 +116,25 @@ class DerivativeCheck:
             if isinstance(error, str):
                 lines.append(f"  {mode:<9} refused: {error}")
                 continue
-            verdict = "ok" if error <= self.tolerances[mode] else f"differs most at {self.places[mode]}"
-            lines.append(f"  {mode:<9} {error:8.1e}  (may be {self.tolerances[mode]:.0e})  {verdict}")
+            verdict = (
+                "ok" if error <= self.tolerances[mode] else f"differs most at {self.places[mode]}"
+            )
+            lines.append(
+                f"  {mode:<9} {error:8.1e}  (may be {self.tolerances[mode]:.0e})  {verdict}"
+            )
         if self.coupling is not None:
-            verdict = "samples are independent" if self.coupling == 0 else "outputs depend on other samples"
+            verdict = (
+                "samples are independent"
+                if self.coupling == 0
+                else "outputs depend on other samples"
+            )
             lines.append(f"  {'samples':<9} {self.coupling:8.1e}  {verdict}")
         return "\n".join(lines)
 
 
-def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1) -> DerivativeCheck:
+def check_derivatives(
+    f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1
+) -> DerivativeCheck:
     """Hold Taylor, forward and reverse mode and finite differences against one another, and say where they part.
 
     What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which differences see
@@ -166,7 +176,11 @@ def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: i
             else finite_difference_jacobian(f, x, batch_dims=batch_dims, method="3-point")
         )
     reference = next(iter(found))
-    size = found[reference].abs().max().clamp(min=torch.finfo(x.dtype).tiny) if found[reference].numel() else 1.0
+    size = (
+        found[reference].abs().max().clamp(min=torch.finfo(x.dtype).tiny)
+        if found[reference].numel()
+        else 1.0
+    )
     eps = max(torch.finfo(t.dtype).eps for t in (x, y))
     scale = float(y.abs().max() / size) if y.numel() else 0.0
     tolerances, places = {}, {}
@@ -174,8 +188,14 @@ def check_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: i
         apart = (jacobian - found[reference]).abs() / size
         apart = torch.where(apart.isnan(), torch.inf, apart)
         errors[mode] = float(apart.max()) if apart.numel() else 0.0
-        places[mode] = tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape)) if apart.numel() else ()
-        tolerances[mode] = EXACT * eps if mode != "differences" else LOOSE * eps ** (2 / 3) * max(1.0, scale)
+        places[mode] = (
+            tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape))
+            if apart.numel()
+            else ()
+        )
+        tolerances[mode] = (
+            EXACT * eps if mode != "differences" else LOOSE * eps ** (2 / 3) * max(1.0, scale)
+        )
     agree = reference != "differences" and all(
         isinstance(e, str) or e <= tolerances[mode] for mode, e in errors.items()
     )
@@ -197,7 +217,10 @@ def _coupling(call: Call, y: Tensor) -> float:
         return 0.0
     moved = flat.clone()
     moved[0] += 1 + flat[0].abs()
-    others = call(moved.view_as(call.x)).flatten(0, call.batch - 1)[1:] - y.flatten(0, call.batch - 1)[1:]
+    others = (
+        call(moved.view_as(call.x)).flatten(0, call.batch - 1)[1:]
+        - y.flatten(0, call.batch - 1)[1:]
+    )
     size = float(y.abs().max())
     apart = float(others.abs().max()) / size if size > 0 else float(others.abs().max())
     # a matrix product of other rows may round otherwise

@@ -31,8 +31,16 @@ def chain(setting: Setting, z: Jet, slopes: Slopes) -> Jet:
         return Jet(value, first, None if z.second is None else slope * z.second)
     bend, pairs = curvature(), setting.pairing(z.first, z.first, torch.mul)
     if relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
-        return Jet(value, first, slope * (bend * pairs if z.second is None else torch.addcmul(z.second, bend, pairs)))
-    return Jet(value, first, bend * pairs if z.second is None else torch.addcmul(slope * z.second, bend, pairs))
+        return Jet(
+            value,
+            first,
+            slope * (bend * pairs if z.second is None else torch.addcmul(z.second, bend, pairs)),
+        )
+    return Jet(
+        value,
+        first,
+        bend * pairs if z.second is None else torch.addcmul(slope * z.second, bend, pairs),
+    )
 
 
 def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
@@ -44,9 +52,15 @@ def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
     return rule
 
 
-def by_autograd(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+def by_autograd(
+    setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+) -> Jet:
     """An elementwise function whose derivatives torch knows: g′ is the gradient of the sum of g over all entries."""
-    if kwargs.get("inplace") or not isinstance(z, Jet) or any(isinstance(a, Jet) for a in (*args, *kwargs.values())):
+    if (
+        kwargs.get("inplace")
+        or not isinstance(z, Jet)
+        or any(isinstance(a, Jet) for a in (*args, *kwargs.values()))
+    ):
         raise NoRuleError(f"{func.__name__} in place, or of several variables")
 
     def slope(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +102,9 @@ def silu(setting: Setting, func: Callable[..., Tensor], z: Jet, inplace: bool = 
     s = torch.sigmoid(z.value)
     rest = 1 - s
     slope = s * (1 + z.value * rest)
-    return chain(setting, z, Slopes(z.value * s, slope, lambda: s * rest * (2 + z.value * (1 - 2 * s))))
+    return chain(
+        setting, z, Slopes(z.value * s, slope, lambda: s * rest * (2 + z.value * (1 - 2 * s)))
+    )
 
 
 def sin(z: Tensor) -> Slopes:

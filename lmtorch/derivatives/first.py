@@ -23,10 +23,14 @@ from .passes import (
     variable,
 )
 
-CHEAP = 3  # inputs of a sample up to which a pass along each is taken before a pass back is thought of
+CHEAP = (
+    3  # inputs of a sample up to which a pass along each is taken before a pass back is thought of
+)
 
 
-def jacobian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | None = None) -> Tensor:
+def jacobian(
+    f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | None = None
+) -> Tensor:
     """Every output in every input: the full Jacobian, across the whole of x.
 
     For a function of a batch nearly all of it is zero: the blocks ∂f(x_i)/∂x_j of different samples. See
@@ -54,7 +58,12 @@ def jacobian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | No
 
 
 def batch_jacobian(
-    f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto", chunk_size: int | None = None
+    f: Function,
+    x: Tensor,
+    *,
+    batch_dims: int = 1,
+    mode: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor:
     """Each sample's outputs in its own inputs.
 
@@ -93,7 +102,10 @@ def batch_jacobian(
 
     def forward() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
-        return by_columns(call, torch.cat([columns(call, call.directions(some)) for some in ranges(call.size, chunk)]))
+        return by_columns(
+            call,
+            torch.cat([columns(call, call.directions(some)) for some in ranges(call.size, chunk)]),
+        )
 
     def reverse() -> Tensor:
         y, pull = pullback(call, x)
@@ -188,7 +200,9 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
     def summed(parts: list[tuple[slice, Tensor]]) -> Tensor:
         total = x.new_zeros(call.samples)
         for some, part in parts:
-            flat = part.flatten(1 + batch_dims) if call.inputs else part[..., None]  # (c, *batch, d)
+            flat = (
+                part.flatten(1 + batch_dims) if call.inputs else part[..., None]
+            )  # (c, *batch, d)
             chosen = flat[..., some].movedim(0, -1)  # (*batch, d of these, c of these)
             total = total + chosen.diagonal(dim1=-2, dim2=-1).sum(-1)
         return total
@@ -211,7 +225,8 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         return summed([(slice(None), found.to(y.dtype))])
 
     return first_that_works(
-        [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)], mode
+        [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)],
+        mode,
     )
 
 
@@ -237,10 +252,14 @@ def curl(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> 
     """
     call = checked(f, x, batch_dims)
     if call.inputs not in ((2,), (3,)):
-        raise InputError(f"curl is of fields in 2 or 3 dimensions; a sample of x has shape {tuple(call.inputs)}.")
+        raise InputError(
+            f"curl is of fields in 2 or 3 dimensions; a sample of x has shape {tuple(call.inputs)}."
+        )
     J = batch_jacobian(f, x, batch_dims=batch_dims, mode=mode)
     if J.shape[batch_dims:-1] != call.inputs:
-        raise InputError(f"curl needs a field of {call.size} components; f has {tuple(J.shape[batch_dims:-1])}.")
+        raise InputError(
+            f"curl needs a field of {call.size} components; f has {tuple(J.shape[batch_dims:-1])}."
+        )
     if call.size == 2:
         return J[..., 1, 0] - J[..., 0, 1]
     return torch.stack([J[..., i, j] - J[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))], -1)

@@ -24,7 +24,16 @@ from .._modes import FunctionMode
 from .taylor import name_of
 
 WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
-_FACTORED = ("det", "eig", "eigvals", "householder_product", "slogdet", "solve", "solve_ex", "tensorsolve")
+_FACTORED = (
+    "det",
+    "eig",
+    "eigvals",
+    "householder_product",
+    "slogdet",
+    "solve",
+    "solve_ex",
+    "tensorsolve",
+)
 _NORMS = ("batch_norm", "instance_norm", "layer_norm", "native_batch_norm", "native_layer_norm")
 FROZEN = frozenset(
     {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
@@ -34,7 +43,11 @@ KERNELS = ("LayerNorm", "BatchNorm")  # in the names of autograd's nodes
 
 
 def layer_norm(
-    z: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    z: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
     """Layer norm in plain operators."""
     dims = tuple(range(-len(normalized_shape), 0))
@@ -57,7 +70,9 @@ def batch_norm(
     if training:
         if running_mean is not None:
             with torch.no_grad():
-                functional.batch_norm(z.detach(), running_mean, running_var, None, None, True, momentum, eps)
+                functional.batch_norm(
+                    z.detach(), running_mean, running_var, None, None, True, momentum, eps
+                )
         normed = _normed(z, tuple(d for d in range(z.ndim) if d != 1), eps)
     else:
         assert running_mean is not None
@@ -81,7 +96,9 @@ def instance_norm(
         return batch_norm(z, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
         with torch.no_grad():
-            functional.instance_norm(z.detach(), running_mean, running_var, None, None, True, momentum, eps)
+            functional.instance_norm(
+                z.detach(), running_mean, running_var, None, None, True, momentum, eps
+            )
     return _scaled(_normed(z, tuple(range(2, z.ndim)), eps), z, weight, bias)
 
 
@@ -121,7 +138,11 @@ class Plainly(FunctionMode):
     """Evaluates a function in operators whose derivatives are right at all orders."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         called: Callable[..., Any] = PLAINLY.get(func, func)
         return called(*args, **(kwargs or {}))
@@ -147,7 +168,11 @@ class Constants(FunctionMode):
         self.frozen = ""  # an operator that may not be differentiated again
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if self.again and func in PLAINLY:
             with self:
@@ -159,5 +184,7 @@ class Constants(FunctionMode):
             if self.nested:
                 raise RuntimeError(frozen(name))
             self.frozen = name
-        with forward_ad._set_fwd_grad_enabled(name not in ("detach", "data") and torch.is_grad_enabled()):
+        with forward_ad._set_fwd_grad_enabled(
+            name not in ("detach", "data") and torch.is_grad_enabled()
+        ):
             return args[0].detach() if name == "data" else func(*args, **(kwargs or {}))

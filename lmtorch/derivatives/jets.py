@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 FEW = 4  # directions that are summed one by one
-MANY = 2**15  # entries of one direction from which on all are: below, a call costs more than what it computes
+MANY = (
+    2**15
+)  # entries of one direction from which on all are: below, a call costs more than what it computes
 Multiply = Callable[[Any, Any], Tensor]
 Pairing = Callable[[Tensor, Tensor, Multiply], Tensor]
 """½ (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb) for the pairs (i, j) that are carried: from (d, ...) and (d, ...) to (q, ...)."""
@@ -55,7 +57,10 @@ def diagonal(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
 
 def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
     """∂ᵢⱼ for i ≤ j, in the order of `torch.triu_indices`."""
-    parts, others = left.unbind(), right.unbind()  # views: an index would copy, and its gradient sum entry by entry
+    parts, others = (
+        left.unbind(),
+        right.unbind(),
+    )  # views: an index would copy, and its gradient sum entry by entry
     pairs = [(i, j) for i in range(len(parts)) for j in range(i, len(parts))]
     if left is right and multiply is torch.mul:  # of matrices ∂ᵢa ∂ⱼa is not ∂ⱼa ∂ᵢa
         if not watched() and not torch.is_grad_enabled():
@@ -65,7 +70,9 @@ def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
                 torch.mul(left[i:], parts[i], out=block)
             return result
         return torch.stack([parts[i] * parts[j] for i, j in pairs])
-    return torch.stack([(multiply(parts[i], others[j]) + multiply(parts[j], others[i])) / 2 for i, j in pairs])
+    return torch.stack(
+        [(multiply(parts[i], others[j]) + multiply(parts[j], others[i])) / 2 for i, j in pairs]
+    )
 
 
 def among(chosen: Sequence[int]) -> Pairing:
@@ -75,7 +82,8 @@ def among(chosen: Sequence[int]) -> Pairing:
 
     def pairs(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
         some, others = (
-            side[first:last] if consecutive else torch.stack([side[i] for i in chosen]) for side in (left, right)
+            side[first:last] if consecutive else torch.stack([side[i] for i in chosen])
+            for side in (left, right)
         )
         return every(some, some if left is right else others, multiply)
 

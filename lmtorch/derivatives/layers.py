@@ -35,18 +35,27 @@ def blocks_of_layers(function: Callable[[Params], Tensor], params: Params) -> li
     layers = recorder.layers
     if any(layer.input.ndim < 2 or layer.input.shape[0] != len(outputs) for layer in layers):
         raise NotLayerwiseError("a linear layer without the samples in its first dimension")
-    if {place for layer in layers for place in (layer.weight, layer.bias)} - {-1} != set(range(len(params))):
+    if {place for layer in layers for place in (layer.weight, layer.bias)} - {-1} != set(
+        range(len(params))
+    ):
         raise NotLayerwiseError("a parameter beside the linear layers")
     if recorder.elsewhere:
         raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
     made = [layer.output for layer in layers]
     ones = torch.ones_like(outputs[:, 0])
-    found = [torch.autograd.grad(y, made, ones, retain_graph=True, materialize_grads=True) for y in columns]
-    gradients = [torch.stack(of_layer, 1) for of_layer in zip(*found, strict=True)]  # (s, k, ..., out) each
+    found = [
+        torch.autograd.grad(y, made, ones, retain_graph=True, materialize_grads=True)
+        for y in columns
+    ]
+    gradients = [
+        torch.stack(of_layer, 1) for of_layer in zip(*found, strict=True)
+    ]  # (s, k, ..., out) each
     blocks = []
     for place, param in enumerate(params):
         uses = [
-            (g, layer.input) for layer, g in zip(layers, gradients, strict=True) if place in (layer.weight, layer.bias)
+            (g, layer.input)
+            for layer, g in zip(layers, gradients, strict=True)
+            if place in (layer.weight, layer.bias)
         ]
         blocks.append(_bias(uses) if param.ndim == 1 else _weight(uses))
     _check(blocks, outputs, twins)
@@ -65,7 +74,9 @@ def _weight(uses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     if len(uses) == 1 and a.ndim == 2:
         return g[..., None] * a[:, None, None, :]
     g, a = (
-        torch.cat([part.unsqueeze(d) if part.ndim == d + 1 else part.flatten(d, -2) for part in parts], d)
+        torch.cat(
+            [part.unsqueeze(d) if part.ndim == d + 1 else part.flatten(d, -2) for part in parts], d
+        )
         for d, parts in ((2, [g for g, _ in uses]), (1, [a for _, a in uses]))
     )  # (s, k, t, out), (s, t, in)
     return g.mT @ a[:, None]  # Σ_t g aᵀ
@@ -78,4 +89,9 @@ def _check(blocks: Sequence[Tensor], outputs: Tensor, twins: Params) -> None:
     direction[:FIRST] = weights
     gradients = torch.autograd.grad(outputs, twins, direction, materialize_grads=True)
     rows = torch.cat([block[:FIRST].flatten(0, 1).flatten(1) for block in blocks], 1)
-    hold(rows.detach(), weights.reshape(-1), torch.cat([g.reshape(-1) for g in gradients]), torch.finfo(rows.dtype).eps)
+    hold(
+        rows.detach(),
+        weights.reshape(-1),
+        torch.cat([g.reshape(-1) for g in gradients]),
+        torch.finfo(rows.dtype).eps,
+    )

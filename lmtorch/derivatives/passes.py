@@ -22,7 +22,9 @@ from .formulas import Constants, frozen
 from .jets import Jet, Pairing
 from .taylor import expand
 
-PLAIN = SDPBackend.MATH  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
+PLAIN = (
+    SDPBackend.MATH
+)  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
 
 
 def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Jet:
@@ -120,7 +122,9 @@ def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tenso
     return y, torch.cat(parts) if parts else y.new_zeros(0, *x.shape)
 
 
-def rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
+def rows_by_autograd(
+    call: Call, x: Tensor, record: bool, most: int | None = None
+) -> tuple[Tensor, Tensor]:
     """The same, row by row with plain autograd, for what torch.func refuses. x is a `variable`.
 
     Raises:
@@ -138,7 +142,9 @@ def wanted(y: Tensor, *made: Tensor) -> bool:
     return any(leaf is not None and all(leaf is not x for x in made) for leaf in leaves)
 
 
-def _rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
+def _rows_by_autograd(
+    call: Call, x: Tensor, record: bool, most: int | None = None
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         y = call(x)
         if most is not None and call.outputs(y).numel() > most:
@@ -146,7 +152,9 @@ def _rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = No
         if not y.requires_grad:
             return y, y.new_zeros(call.outputs(y).numel(), *x.shape)
         parts = [
-            torch.autograd.grad(y, x, w, retain_graph=True, create_graph=record, materialize_grads=True)[0]
+            torch.autograd.grad(
+                y, x, w, retain_graph=True, create_graph=record, materialize_grads=True
+            )[0]
             for w in units(call, y, slice(None))
         ]
         return y, torch.stack(parts)
@@ -155,7 +163,9 @@ def _rows_by_autograd(call: Call, x: Tensor, record: bool, most: int | None = No
 def variable(x: Tensor) -> Tensor:
     """x as autograd can differentiate in it; a view where a gradient is to lead through it."""
     # a view: what the function knows of x from elsewhere is a constant
-    return x.view_as(x) if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
+    return (
+        x.view_as(x) if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
+    )
 
 
 def by_columns(call: Call, found: Tensor) -> Tensor:
@@ -178,7 +188,9 @@ def products(call: Call, directions: Tensor) -> Tensor:
     def plain(x: Tensor) -> Tensor:
         y = call(x)
         if any("DifferentiableGraph" in node.name() for node in history(y)):
-            raise RuntimeError("the derivative of a scripted function is not followed by forward mode")  # torch 2.13
+            raise RuntimeError(
+                "the derivative of a scripted function is not followed by forward mode"
+            )  # torch 2.13
         return y
 
     function, record = Cut(plain), torch.is_grad_enabled()
@@ -196,7 +208,9 @@ def products(call: Call, directions: Tensor) -> Tensor:
     return function.held(_each(along, directions))
 
 
-def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def twice_by_reverse(
+    call: Call, directions: Tensor, most: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The outputs, the rows of J, and `products` by reverse over reverse, for at most so many outputs of a sample.
 
     (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v.
@@ -213,7 +227,9 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
         if not row.requires_grad:  # f is linear
             return torch.zeros_like(row)
         weights = v.expand_as(row)
-        return torch.autograd.grad(row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True)[0]
+        return torch.autograd.grad(
+            row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
+        )[0]
 
     with torch.enable_grad():
         lines = jacobian.unbind()
@@ -223,7 +239,9 @@ def twice_by_reverse(call: Call, directions: Tensor, most: int | None = None) ->
     return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found.detach())
 
 
-def _twice_inside(call: Call, directions: Tensor, most: int | None) -> tuple[Tensor, Tensor, Tensor]:
+def _twice_inside(
+    call: Call, directions: Tensor, most: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Reverse over reverse inside a transform of torch.func, which plain autograd could not see."""
 
     def along(v: Tensor) -> Tensor:
@@ -271,7 +289,9 @@ def numbers(vector: Any, like: Tensor, name: str) -> Tensor:
     try:
         return torch.as_tensor(vector, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}={vector!r} is no tensor, and no numbers that could be one.") from error
+        raise InputError(
+            f"{name}={vector!r} is no tensor, and no numbers that could be one."
+        ) from error
 
 
 def fitting(vector: Any, like: Tensor, name: str) -> Tensor:

@@ -39,7 +39,9 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
 
     def call(*parts: Tensor) -> Any:
         given = iter(parts)
-        arguments, keywords = tree_unflatten([next(given) if isinstance(a, Jet) else a for a in leaves], spec)
+        arguments, keywords = tree_unflatten(
+            [next(given) if isinstance(a, Jet) else a for a in leaves], spec
+        )
         return func(*arguments, **keywords)
 
     def each(parts: list[Tensor]) -> Any:
@@ -51,14 +53,18 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
     if setting.pairing is None or not counts:
         return tree_map(Jet, value, first)
     seconds = [jet.value.new_zeros(()) if jet.second is None else jet.second for jet in jets]
-    second = each([part.expand(*counts, *jet.value.shape) for part, jet in zip(seconds, jets, strict=True)])
+    second = each(
+        [part.expand(*counts, *jet.value.shape) for part, jet in zip(seconds, jets, strict=True)]
+    )
     return tree_map(Jet, value, first, second)
 
 
 # The most usual ones by themselves, without vmap: where derivatives are nested, the outer ones see what these do.
 
 
-def reshaped(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+def reshaped(
+    setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+) -> Jet:
     """reshape, view, flatten, squeeze and the like: the same entries in another shape."""
     value = func(z.value, *args, **kwargs)
     if value.dtype != z.value.dtype:
@@ -70,14 +76,18 @@ def reshaped(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, 
     return Jet(value, of(z.first), None if z.second is None else of(z.second))
 
 
-def broadcast(setting: Setting, func: Callable[..., Tensor], z: Any, *sizes: Any, **kwargs: Any) -> Jet:
+def broadcast(
+    setting: Setting, func: Callable[..., Tensor], z: Any, *sizes: Any, **kwargs: Any
+) -> Jet:
     """expand: derivatives broadcast by themselves."""
     value = func(z.value, *sizes, **kwargs)
     second = None if z.second is None else aligned(z.second, value.ndim)
     return Jet(value, aligned(z.first, value.ndim), second)
 
 
-def permuted(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+def permuted(
+    setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+) -> Jet:
     """movedim, permute, transpose: sizes that all differ tell the order of the dimensions."""
     probe = torch.empty(tuple(range(2, 2 + z.value.ndim)), device="meta")
     order = [0, *(size - 1 for size in func(probe, *args, **kwargs).shape)]
@@ -85,7 +95,9 @@ def permuted(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, 
     return Jet(func(z.value, *args, **kwargs), z.first.permute(order), second)
 
 
-def converted(setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Jet:
+def converted(
+    setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+) -> Jet:
     """clone, contiguous, another dtype: of each derivative as of the value."""
     second = None if z.second is None else func(z.second, *args, **kwargs)
     return Jet(func(z.value, *args, **kwargs), func(z.first, *args, **kwargs), second)
@@ -104,17 +116,28 @@ def reduced(setting: Setting, func: Callable[..., Any], z: Any, *args: Any, **kw
         result: Tensor = func(part.expand(-1, *z.value.shape), dim=behind, keepdim=kept)
         return result
 
-    return Jet(func(z.value, dim=behind, keepdim=kept), of(z.first), None if z.second is None else of(z.second))
+    return Jet(
+        func(z.value, dim=behind, keepdim=kept),
+        of(z.first),
+        None if z.second is None else of(z.second),
+    )
 
 
 def unbound(setting: Setting, func: Callable[..., Any], z: Any, dim: int = 0) -> tuple[Jet, ...]:
     """unbind, a dimension counted from the last."""
     behind = dim if dim < 0 else dim - z.value.ndim
-    parts = [z.value, *(part.expand(-1, *z.value.shape) for part in (z.first, z.second) if part is not None)]
-    return tuple(Jet(*pieces) for pieces in zip(*(part.unbind(behind) for part in parts), strict=True))
+    parts = [
+        z.value,
+        *(part.expand(-1, *z.value.shape) for part in (z.first, z.second) if part is not None),
+    ]
+    return tuple(
+        Jet(*pieces) for pieces in zip(*(part.unbind(behind) for part in parts), strict=True)
+    )
 
 
-def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Any:
+def join(
+    setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any
+) -> Any:
     """cat and stack; members that are constants have no derivatives."""
     jets = [member for member in members if isinstance(member, Jet)]
     (count,) = {jet.first.shape[0] for jet in jets}
@@ -126,7 +149,9 @@ def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, *
 
     def of(parts: list[Tensor | None], count: int) -> Tensor:
         whole = [
-            (values(member).new_zeros(()) if part is None else part).expand(count, *values(member).shape)
+            (values(member).new_zeros(()) if part is None else part).expand(
+                count, *values(member).shape
+            )
             for member, part in zip(members, parts, strict=True)
         ]
         result: Tensor = func(whole, behind)
@@ -141,12 +166,21 @@ def join(setting: Setting, func: Callable[..., Any], members: Any, *args: Any, *
 def stacked(setting: Setting, func: Callable[..., Any], members: Any) -> Any:
     """hstack and vstack, as `join`."""
     (count,) = {member.first.shape[0] for member in members if isinstance(member, Jet)}
-    whole = [m if isinstance(m, Jet) else Jet(m, m.new_zeros(()).expand(count, *m.shape)) for m in members]
+    whole = [
+        m if isinstance(m, Jet) else Jet(m, m.new_zeros(()).expand(count, *m.shape))
+        for m in members
+    ]
     return linear_operator(setting, func, whole)
 
 
 def convolution(
-    setting: Setting, func: Callable[..., Any], z: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
+    setting: Setting,
+    func: Callable[..., Any],
+    z: Any,
+    weight: Any,
+    bias: Any = None,
+    *args: Any,
+    **kwargs: Any,
 ) -> Jet:
     """A bias is added to the value alone."""
     if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
@@ -171,7 +205,9 @@ def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> An
     return Jet(z.value[places], of(z.first), None if z.second is None else of(z.second))
 
 
-def dense(setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None) -> Jet:
+def dense(
+    setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None
+) -> Jet:
     """z Wᵀ + b: of most networks nearly all of the work.
 
     One product serves all directions. Those that are the same for all samples stay so, and what is elementwise after
@@ -206,7 +242,9 @@ def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any,
         parts = [pick(x) if isinstance(x, Jet) else None for x in (a, b)]
         if all(part is None for part in parts):
             return None
-        left, right = (value.new_zeros(()) if part is None else aligned(part, value.ndim) for part in parts)
+        left, right = (
+            value.new_zeros(()) if part is None else aligned(part, value.ndim) for part in parts
+        )
         return torch.where(condition, left, right)
 
     first = of(lambda jet: jet.first)
@@ -233,7 +271,9 @@ def added(setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: 
     return Jet(value, _total(first), _total(second) if second else None)
 
 
-def subtracted(setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1) -> Jet:
+def subtracted(
+    setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1
+) -> Jet:
     """a − αb."""
     return added(setting, func, a, b, alpha=-alpha)
 
@@ -280,7 +320,9 @@ def divided(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
     return product(torch.mul, setting, a, chain(setting, b, reciprocal(b.value)))
 
 
-def added_product(setting: Setting, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1) -> Jet:
+def added_product(
+    setting: Setting, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1
+) -> Jet:
     """c + value · a b; this module's own, where derivatives are nested."""
     if not (isinstance(a, Jet) or isinstance(b, Jet)):
         return added(setting, func, c, a * b, alpha=value)
@@ -314,7 +356,12 @@ def swapped(rule: Rule) -> Rule:
 
 
 def dropout(
-    setting: Setting, func: Callable[..., Any], z: Jet, p: float = 0.5, training: bool = True, inplace: bool = False
+    setting: Setting,
+    func: Callable[..., Any],
+    z: Jet,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
 ) -> Jet:
     """One mask for a value and its derivatives."""
     if inplace:
@@ -323,14 +370,21 @@ def dropout(
 
 
 def softmax(
-    setting: Setting, func: Callable[..., Any], z: Jet, dim: int, _stacklevel: int = 3, dtype: Any = None
+    setting: Setting,
+    func: Callable[..., Any],
+    z: Jet,
+    dim: int,
+    _stacklevel: int = 3,
+    dtype: Any = None,
 ) -> Jet:
     """exp(z − max) over its sum."""
     if dtype is not None:
         raise NoRuleError("softmax in another dtype")
     shifted = subtracted(setting, torch.sub, z, z.value.detach().amax(dim, keepdim=True))
     powers = chain(setting, shifted, exp(shifted.value))
-    return divided(setting, torch.div, powers, reduced(setting, torch.sum, powers, dim, keepdim=True))
+    return divided(
+        setting, torch.div, powers, reduced(setting, torch.sum, powers, dim, keepdim=True)
+    )
 
 
 def layer_norm(
@@ -350,8 +404,12 @@ def layer_norm(
         return result
 
     centred = subtracted(setting, torch.sub, z, mean(z))
-    variance = added(setting, torch.add, mean(multiplied(setting, torch.mul, centred, centred)), eps)
-    normed = multiplied(setting, torch.mul, centred, chain(setting, variance, power(variance.value, -0.5)))
+    variance = added(
+        setting, torch.add, mean(multiplied(setting, torch.mul, centred, centred)), eps
+    )
+    normed = multiplied(
+        setting, torch.mul, centred, chain(setting, variance, power(variance.value, -0.5))
+    )
     normed = normed if weight is None else scaled(weight, normed)
     return normed if bias is None else added(setting, torch.add, normed, bias)
 
@@ -366,7 +424,11 @@ def euclidean(
     **kwargs: Any,
 ) -> Jet:
     """The length of vectors, √Σz²."""
-    if kwargs.pop("p", ord) not in (2, "fro", None) or dim is None or any(v is not None for v in kwargs.values()):
+    if (
+        kwargs.pop("p", ord) not in (2, "fro", None)
+        or dim is None
+        or any(v is not None for v in kwargs.values())
+    ):
         raise NoRuleError("another norm than that of vectors")
     if func is torch.linalg.norm and ord == 2 and not isinstance(dim, int) and len(dim) == 2:
         raise NoRuleError("the largest singular value")

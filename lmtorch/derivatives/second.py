@@ -64,7 +64,12 @@ def hessian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | Non
 
 
 def batch_hessian(
-    f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto", chunk_size: int | None = None
+    f: Function,
+    x: Tensor,
+    *,
+    batch_dims: int = 1,
+    mode: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor:
     """Each sample's second derivatives in its own inputs.
 
@@ -101,7 +106,9 @@ def batch_hessian(
     def forward() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
         blocks = ranges(call.size, chunk)
-        return by_columns(call, torch.cat([products(call, call.directions(some)) for some in blocks]))
+        return by_columns(
+            call, torch.cat([products(call, call.directions(some)) for some in blocks])
+        )
 
     def reverse(most: int | None = None) -> Tensor:
         return by_columns(call, twice_by_reverse(call, call.directions(), most)[2])
@@ -149,12 +156,16 @@ def value_jacobian_hessian(
     """
     call = checked(f, x, batch_dims, chunk_size)
     chosen = _chosen(call, coordinates)
-    shape = call.inputs + call.inputs if coordinates is None else torch.Size((len(chosen), len(chosen)))
+    shape = (
+        call.inputs + call.inputs if coordinates is None else torch.Size((len(chosen), len(chosen)))
+    )
 
     def of_columns(value: Tensor, jacobian: Tensor, columns: Tensor) -> ValueJacobianHessian:
         entries = columns.flatten(-len(call.inputs)) if call.inputs else columns[..., None]
         second = torch.stack([entries[..., i] for i in chosen], -1).movedim(0, -2)
-        return ValueJacobianHessian(value, by_rows(call, value, jacobian), second.reshape(value.shape + shape))
+        return ValueJacobianHessian(
+            value, by_rows(call, value, jacobian), second.reshape(value.shape + shape)
+        )
 
     def along() -> ValueJacobianHessian:
         found = _taylor(call, chosen)
@@ -178,14 +189,20 @@ def _few_pairs(call: Call, size: int) -> bool:
     """All pairs at once cost less than a product with the Hessian for each input."""
     if transformed():  # only torch.func sees it all
         return True
-    if watched() and size <= PAIRS:  # the Jacobian by linear layers must see them, which reverse mode would hide
+    if (
+        watched() and size <= PAIRS
+    ):  # the Jacobian by linear layers must see them, which reverse mode would hide
         return True
     return size <= ALONE or size * (size + 1) // 2 * call.samples.numel() <= LITTLE
 
 
 def _taylor(call: Call, chosen: list[int]) -> ValueJacobianHessian:
     """All pairs of the chosen inputs at once."""
-    jet = taylor(call, call.directions(), every if len(chosen) == call.size else among([i % call.size for i in chosen]))
+    jet = taylor(
+        call,
+        call.directions(),
+        every if len(chosen) == call.size else among([i % call.size for i in chosen]),
+    )
     assert jet.second is not None
     places = torch.tensor(_places(len(chosen)), device=call.x.device)
     whole = jet.second.index_select(0, places).movedim(0, -1)  # (*batch, *out, c²)
@@ -251,7 +268,10 @@ def laplacian(
         return _picked(call, product(call, call.directions(some)), some).sum(-1)
 
     def summed(of: Callable[[list[int]], Tensor]) -> Tensor:
-        blocks = [of(chosen[some]) for some in ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))]
+        blocks = [
+            of(chosen[some])
+            for some in ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
+        ]
         return torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]
 
     ways = [
@@ -263,7 +283,12 @@ def laplacian(
 
 
 def hessian_diagonal(
-    f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto", chunk_size: int | None = None
+    f: Function,
+    x: Tensor,
+    *,
+    batch_dims: int = 1,
+    mode: str = "auto",
+    chunk_size: int | None = None,
 ) -> Tensor:
     """∂²f/∂xᵢ² for each input by itself: the terms of the Laplacian.
 
@@ -297,8 +322,12 @@ def hessian_diagonal(
 
     def joined(of: Callable[[list[int]], Tensor]) -> Tensor:
         every_one = list(range(call.size))
-        blocks = [of(every_one[some]) for some in ranges(call.size, chunk_of(call, call.size, chunk_size))]
-        return torch.cat(blocks, -1).unflatten(-1, call.inputs) if call.inputs else blocks[0][..., 0]
+        blocks = [
+            of(every_one[some]) for some in ranges(call.size, chunk_of(call, call.size, chunk_size))
+        ]
+        return (
+            torch.cat(blocks, -1).unflatten(-1, call.inputs) if call.inputs else blocks[0][..., 0]
+        )
 
     ways = [
         ("taylor", lambda: joined(along)),
@@ -348,7 +377,13 @@ def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "
 
 
 def second_directional_derivative(
-    f: Function, x: Tensor, v: Tensor, w: Tensor | None = None, *, batch_dims: int = 1, mode: str = "auto"
+    f: Function,
+    x: Tensor,
+    v: Tensor,
+    w: Tensor | None = None,
+    *,
+    batch_dims: int = 1,
+    mode: str = "auto",
 ) -> Tensor:
     """vᵀHw of every output: d²f(x + sv + tw)/ds dt at zero.
 
@@ -385,7 +420,11 @@ def second_directional_derivative(
     def by(product: Product) -> Tensor:
         return _inner(call, product(call, v[None])[0], v if w is None else w)
 
-    ways = [("taylor", along), ("forward", lambda: by(products)), ("reverse", lambda: by(products_by_reverse))]
+    ways = [
+        ("taylor", along),
+        ("forward", lambda: by(products)),
+        ("reverse", lambda: by(products_by_reverse)),
+    ]
     return first_that_works(ways, mode)
 
 
@@ -394,9 +433,13 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     if coordinates is None:
         return list(range(call.size))
     chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
-    whole = all(isinstance(i, SupportsIndex) for i in chosen)  # whatever a caller without a type checker passes
+    whole = all(
+        isinstance(i, SupportsIndex) for i in chosen
+    )  # whatever a caller without a type checker passes
     if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
-        raise InputError(f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)}).")
+        raise InputError(
+            f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)})."
+        )
     return chosen
 
 

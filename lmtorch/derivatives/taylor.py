@@ -35,7 +35,17 @@ from .rules import CONSTANT, RULES
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 MARK = "_lmtorch_jet"  # of a tensor that the function sees: (whose, its jet), which lives as long as the tensor does
 CONTAINERS = (tuple, list, dict)
-PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)  # a tuple: torch.Size
+PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    tuple,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+)  # a tuple: torch.Size
 
 
 def expand(
@@ -64,7 +74,9 @@ def expand(
     first = jet.first.expand(count, *shape)
     if pairing is None:
         return Jet(jet.value, first)
-    pairs = pairing(directions.new_zeros(count, 0), directions.new_zeros(count, 0), torch.mul).shape[0]
+    pairs = pairing(
+        directions.new_zeros(count, 0), directions.new_zeros(count, 0), torch.mul
+    ).shape[0]
     second = jet.value.new_zeros(()) if jet.second is None else jet.second
     return Jet(jet.value, first, second.expand(pairs, *shape))
 
@@ -93,7 +105,11 @@ class _Expansion(FunctionMode):
         return Jet(result, zero.expand(start.first.shape[0], *(1,) * result.ndim))
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         leaves, spec = tree_flatten((args, kwargs)) if kwargs or _nested(args) else (args, None)
@@ -103,13 +119,21 @@ class _Expansion(FunctionMode):
         name = name_of(func)
         if name == "requires_grad":
             return True
-        constant = name in CONSTANT or not torch.is_grad_enabled()  # no_grad: what autograd would not follow, either
+        constant = (
+            name in CONSTANT or not torch.is_grad_enabled()
+        )  # no_grad: what autograd would not follow, either
         rule = None if constant else RULES.get(name)
         if rule is None:
             args, kwargs = _built(
-                [leaf if jet is None else jet.value for leaf, jet in zip(leaves, jets, strict=True)], spec
+                [
+                    leaf if jet is None else jet.value
+                    for leaf, jet in zip(leaves, jets, strict=True)
+                ],
+                spec,
             )
-            if not constant and (name in IN_PLACE or _ends_in_place(name)):  # not even tried: it may be x that changes
+            if not constant and (
+                name in IN_PLACE or _ends_in_place(name)
+            ):  # not even tried: it may be x that changes
                 raise NoRuleError(f"{name!r} works in place")
             with torch.no_grad():
                 result = func(*args, **kwargs)
@@ -119,7 +143,9 @@ class _Expansion(FunctionMode):
         for leaf, jet in zip(leaves, jets, strict=True):
             if jet is None and isinstance(leaf, Tensor):
                 self._refuse_unseen(leaf)
-        args, kwargs = _built([leaf if jet is None else jet for leaf, jet in zip(leaves, jets, strict=True)], spec)
+        args, kwargs = _built(
+            [leaf if jet is None else jet for leaf, jet in zip(leaves, jets, strict=True)], spec
+        )
         with torch.set_grad_enabled(self.record):
             result = rule(self.setting, func, *args, **kwargs)
         return self._show(result) if isinstance(result, Jet) else tree_map(self._show, result)
@@ -144,7 +170,9 @@ class _Expansion(FunctionMode):
         for node in history(tensor):
             leaf = getattr(node, "variable", None)  # of AccumulateGrad
             if leaf is not None and self._jet(leaf) is not None:
-                raise NoRuleError("something that torch functions do not show: an autograd.Function, torch.func inside")
+                raise NoRuleError(
+                    "something that torch functions do not show: an autograd.Function, torch.func inside"
+                )
 
 
 def _nested(args: tuple[Any, ...]) -> bool:

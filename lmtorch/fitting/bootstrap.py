@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .._arrays import tensor_of
+from .._arrays import tensor_of, to_array
 from .._errors import InputError
 from ..core.termination import Status
-from ..functional.calling import to_array
 from .inference import Inference
 
 KINDS = ("residuals", "cases", "normal")
@@ -51,7 +50,9 @@ class Bootstrap:
             (lower, upper) by name.
         """
         low, high = np.quantile(self.samples, ((1 - level) / 2, (1 + level) / 2), axis=0)
-        return {name: (float(a), float(b)) for name, a, b in zip(self.names, low, high, strict=True)}
+        return {
+            name: (float(a), float(b)) for name, a, b in zip(self.names, low, high, strict=True)
+        }
 
 
 def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
@@ -63,14 +64,24 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
     fitter, data = fit.fitter, fit.fitter.data
     rng = np.random.default_rng(seed)
     y, u = data.y.detach(), fit.u.detach()
-    used = np.flatnonzero(to_array(data.weights > 0)) if data.weights is not None else np.arange(data.m)
+    used = (
+        np.flatnonzero(to_array(data.weights > 0))
+        if data.weights is not None
+        else np.arange(data.m)
+    )
     if kind == "cases":
         if data.root is not None:
-            raise InputError("points with correlated errors cannot be drawn one by one: use kind='residuals'.")
+            raise InputError(
+                "points with correlated errors cannot be drawn one by one: use kind='residuals'."
+            )
         counts = np.zeros((samples, data.m))
-        counts[:, used] = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=samples)
+        counts[:, used] = rng.multinomial(
+            len(used), np.full(len(used), 1 / len(used)), size=samples
+        )
         weights = tensor_of(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
-        solution = fitter.solve(u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None)
+        solution = fitter.solve(
+            u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None
+        )
     else:
         size = float(fit.variance) ** 0.5
         if kind == "normal":
@@ -78,11 +89,15 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         else:
             left = to_array(fit.residual)[used]
             freedom = max(1, int(fit.freedom))
-            left = (left - left.mean()) * np.sqrt(len(used) / freedom)  # a fit makes its residuals smaller
+            left = (left - left.mean()) * np.sqrt(
+                len(used) / freedom
+            )  # a fit makes its residuals smaller
             noise = rng.choice(left, size=(samples, data.m))
         white = data.coloured(tensor_of(noise).to(y))
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
-        solution = fitter.solve(u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None)
+        solution = fitter.solve(
+            u.expand(samples, -1).clone(), y=curve + white, verbose=0, callback=None
+        )
     found = tensor_of(solution.x).reshape(samples, -1)
     status = to_array(tensor_of(solution.status))
     good = (status > 0) | (status == Status.STALLED)  # a stall at round-off is as good as it gets

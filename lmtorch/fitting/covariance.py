@@ -48,7 +48,9 @@ def inverse_normal(
     null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
     matrix = _symmetric(root @ root.mT)
     matrix = torch.where(finite[..., None, None], matrix, torch.nan)
-    return Covariance(matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1))
+    return Covariance(
+        matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1)
+    )
 
 
 def sandwich(
@@ -71,7 +73,11 @@ def sandwich(
     sign = weight.sign()
     outer = inverse_normal(weight.abs().sqrt()[..., None] * jacobian, held)
     if bool((sign < 0).any()):
-        free = torch.where(held[..., None, :] | held[..., :, None], 0.0, jacobian.mT @ (weight[..., None] * jacobian))
+        free = torch.where(
+            held[..., None, :] | held[..., :, None],
+            0.0,
+            jacobian.mT @ (weight[..., None] * jacobian),
+        )
         outer = outer._replace(matrix=torch.linalg.pinv(free, hermitian=True))
     scores = influence[..., None] * jacobian
     middle = scores.mT @ scores
@@ -95,6 +101,10 @@ def combinations(
         if not largest > 0:
             continue
         parts = direction / direction[direction.abs().argmax()]
-        terms = [f"{float(part):+.3g}·{name}" for part, name in zip(parts, names, strict=True) if abs(part) > INVOLVED]
+        terms = [
+            f"{float(part):+.3g}·{name}"
+            for part, name in zip(parts, names, strict=True)
+            if abs(part) > INVOLVED
+        ]
         texts.append(" ".join(terms).removeprefix("+"))
     return texts

@@ -11,9 +11,9 @@ from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
 from ..choose import Options
 from ..choose import loss as loss_of
-from ..functional.options import real_number
 from ..losses.linear import Linear
 from ..losses.robust import Robust
+from ..minimising.options import real_number
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
@@ -21,7 +21,7 @@ from .models import model_of, started
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
-    bounds_of,
+    bounds_from,
     box_of,
     check_count,
     check_order,
@@ -34,7 +34,16 @@ from .preparing import (
 from .result import CurveFit
 
 # options of the first fit alone
-FIRST = ("callback", "verbose", "progress", "history", "n_starts", "sampler", "acceptable", "second_opinion")
+FIRST = (
+    "callback",
+    "verbose",
+    "progress",
+    "history",
+    "n_starts",
+    "sampler",
+    "acceptable",
+    "second_opinion",
+)
 STARTS = 8  # further ones, where nobody has chosen the first and it leads nowhere
 
 
@@ -135,8 +144,13 @@ def curve_fit(
             "lmfit or numpy.polyfit, give sigma=1/weights; of those that multiply their squares, as in R or MATLAB, "
             "sigma=1/numpy.sqrt(weights)."
         )
-    absolute_sigma, full_output = flag(absolute_sigma, "absolute_sigma"), flag(full_output, "full_output")
-    check_finite = nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
+    absolute_sigma, full_output = (
+        flag(absolute_sigma, "absolute_sigma"),
+        flag(full_output, "full_output"),
+    )
+    check_finite = (
+        nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
+    )
     data = gather(
         xdata, ydata, sigma, mask,
         check_finite=check_finite, nan_policy=nan_policy, joint=shared is not None,
@@ -146,7 +160,7 @@ def curve_fit(
     check_order(data, p0)
     model = model_of(f, p0, shared, len(data.sizes))
     parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
-    lower, upper = bounds_of(bounds, model, parameters)
+    lower, upper = bounds_from(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)
     box = box_of(lower, upper, parameters, start, bounds)
@@ -157,7 +171,9 @@ def curve_fit(
     check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
     with understood(data, xdata):
-        solution = fitter.solve(u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options))
+        solution = fitter.solve(
+            u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options)
+        )
     # what refits for a profile or a bootstrap starts from the solution, and quietly
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
@@ -177,7 +193,12 @@ def _doubts(
         found["second_opinion"] = STARTS
     # held parameters may keep a model from meeting a constant; and what a loss with a scale of its own costs is not
     # known beforehand
-    if not parameters.fixed and not parameters.ties and not data.sizes and options.get("f_scale") != "mad":
+    if (
+        not parameters.fixed
+        and not parameters.ties
+        and not data.sizes
+        and options.get("f_scale") != "mad"
+    ):
         bar = acceptable(data, Linear() if robust is None else robust)
         found["acceptable"] = bar.reshape(-1) if data.lead else bar
     return {key: value for key, value in found.items() if key not in options}
@@ -187,9 +208,13 @@ def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The loss, if it is not plain least squares."""
     scale = options.get("f_scale", 1.0)
     scale = 1.0 if isinstance(scale, str) else scale
-    loss = loss_of(Options(loss=options.get("loss", "linear"), loss_scale=real_number(scale, "f_scale")))
+    loss = loss_of(
+        Options(loss=options.get("loss", "linear"), loss_scale=real_number(scale, "f_scale"))
+    )
     if isinstance(loss, Linear):
         return None
     if not isinstance(loss, Robust):
-        raise InputError("the errors of the parameters need ρ itself: give the loss by name or as a function.")
+        raise InputError(
+            "the errors of the parameters need ρ itself: give the loss by name or as a function."
+        )
     return loss

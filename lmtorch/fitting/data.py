@@ -46,9 +46,17 @@ class Data:
     def coloured(self, rows: Tensor) -> Tensor:
         """Rows (..., m) in units of the errors in the units of y; zero where a point is left out."""
         if self.root is None:
-            return rows if self.weights is None else torch.where(self.weights > 0, rows / self.weights, 0.0)
+            return (
+                rows
+                if self.weights is None
+                else torch.where(self.weights > 0, rows / self.weights, 0.0)
+            )
         # points that are left out have no rows in the root
-        whole = self.root if self.weights is None else self.root + torch.diag_embed((self.weights <= 0).to(self.root))
+        whole = (
+            self.root
+            if self.weights is None
+            else self.root + torch.diag_embed((self.weights <= 0).to(self.root))
+        )
         return torch.linalg.solve(whole, rows[..., None])[..., 0]
 
     @property
@@ -112,17 +120,23 @@ def gather(
         each_x = y.ndim > 1 and isinstance(x, Tensor) and x.shape in shapes
     lead = tuple(y.shape[:-1])
     if each_x and lead and not (isinstance(x, Tensor) and tuple(x.shape[: len(lead)]) == lead):
-        raise InputError(f"with each_x, xdata must be one array that begins with the dimensions {lead} of ydata.")
+        raise InputError(
+            f"with each_x, xdata must be one array that begins with the dimensions {lead} of ydata."
+        )
 
     good_y = y.isfinite()
     fits = len(lead) if each_x else 0
     sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
     goods = [
-        _whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity", y.device) for one, _, size in sets
+        _whole_points(tree_map(_finite, one), size, fits, "has NaN or infinity", y.device)
+        for one, _, size in sets
     ]
     good_x = torch.cat(goods, -1)
     hidden = any(map(np.ma.is_masked, tree_leaves(xdata)))
-    shown = [_whole_points(tree_map(shown_of, given), size, fits, "is masked", y.device) for _, given, size in sets]
+    shown = [
+        _whole_points(tree_map(shown_of, given), size, fits, "is masked", y.device)
+        for _, given, size in sets
+    ]
     kept = _kept(
         y,
         mask=_mask(mask),
@@ -133,7 +147,9 @@ def gather(
     if nan_policy == "omit":
         kept = good_y & good_x & (kept if kept is not None else True)
         if not bool(kept.any()):
-            raise InputError("every point has a NaN or infinity: with nan_policy='omit' nothing is left to fit.")
+            raise InputError(
+                "every point has a NaN or infinity: with nan_policy='omit' nothing is left to fit."
+            )
     elif check_finite or nan_policy == "raise":
         for name, good in (("ydata", good_y), ("xdata", good_x)):
             seen = good if kept is None else good | ~kept
@@ -158,7 +174,9 @@ def gather(
 def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:
     """Several data sets as one, x still apart; what masked arrays hide is in the mask."""
     if not isinstance(xs, list | tuple) or not isinstance(ys, list | tuple) or len(xs) != len(ys):
-        raise InputError("with shared=..., xdata and ydata are lists of the same length, an entry for each data set.")
+        raise InputError(
+            "with shared=..., xdata and ydata are lists of the same length, an entry for each data set."
+        )
     parts = [numbers_of(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
     sizes = tuple(len(part) for part in parts)
     for i, size in enumerate(sizes):
@@ -169,7 +187,9 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
         if values is None:
             return None
         if not isinstance(values, list | tuple) or len(values) != len(parts):
-            raise InputError(f"{name} must be a list with an entry for each of the {len(parts)} data sets.")
+            raise InputError(
+                f"{name} must be a list with an entry for each of the {len(parts)} data sets."
+            )
         pieces = []
         for i, (value, part) in enumerate(zip(values, parts, strict=True)):
             piece = numbers_of(value, f"{name}[{i}]")
@@ -184,7 +204,9 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
     for values in (ys, sigma or ()):
         if any(map(np.ma.is_masked, values)):
             pieces = [tensor_of(~np.ma.getmaskarray(v)).reshape(-1) for v in values]
-            shown = torch.cat([piece.expand(size) for piece, size in zip(pieces, sizes, strict=True)]).to(parts[0])
+            shown = torch.cat(
+                [piece.expand(size) for piece, size in zip(pieces, sizes, strict=True)]
+            ).to(parts[0])
             kept = shown if kept is None else kept * shown
     xs = [merged(x, f"xdata[{i}]") for i, x in enumerate(xs)]
     return xs, torch.cat(parts), deviations, None if kept is None else kept > 0, sizes
@@ -233,7 +255,9 @@ def _as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
 
 
 def _finite(leaf: Any) -> Tensor | None:
-    return leaf.detach().isfinite() if isinstance(leaf, Tensor) and leaf.is_floating_point() else None
+    return (
+        leaf.detach().isfinite() if isinstance(leaf, Tensor) and leaf.is_floating_point() else None
+    )
 
 
 def _whole_points(flags: Any, m: int, fits: int, what: str, device: torch.device) -> Tensor:
@@ -267,7 +291,11 @@ def _filled(x: Any, good: Tensor, fits: int) -> Any:
         between = (1,) * (leaf.ndim - good.ndim)
         shape = (*good.shape[:-1], *between, good.shape[-1]) if last else (*good.shape, *between)
         first = good.to(torch.int8).argmax(-1, keepdim=True)
-        first = first.reshape(*good.shape[:-1], *between, 1) if last else first.reshape(*good.shape[:-1], 1, *between)
+        first = (
+            first.reshape(*good.shape[:-1], *between, 1)
+            if last
+            else first.reshape(*good.shape[:-1], 1, *between)
+        )
         stand_in = torch.take_along_dim(leaf, first, -1 if last else fits)
         return torch.where(good.reshape(shape), leaf, stand_in).nan_to_num(0.0, 0.0, 0.0)
 
@@ -283,11 +311,17 @@ def _mask(mask: Any) -> Tensor | None:
     if mask is None or isinstance(mask, Tensor):
         return None if mask is None else mask.bool()
     array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(merged(mask, "mask"))
-    if array.dtype.kind == "O" and all(isinstance(value, bool | np.bool_) for value in array.ravel()):
+    if array.dtype.kind == "O" and all(
+        isinstance(value, bool | np.bool_) for value in array.ravel()
+    ):
         array = array.astype(bool)
     if array.dtype.kind not in "biuf" or not array.ndim:
-        raise InputTypeError(f"mask={mask!r} must hold True for each point that counts, and False for the others.")
-    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))  # a copy: frames give what may not be written
+        raise InputTypeError(
+            f"mask={mask!r} must hold True for each point that counts, and False for the others."
+        )
+    return tensor_of(
+        np.array(np.ma.filled(array, 0), dtype=bool)
+    )  # a copy: frames give what may not be written
 
 
 def _is_matrix(sigma: Tensor, y: Tensor) -> bool:
@@ -309,10 +343,14 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
     m = y.shape[-1]
     if _is_matrix(s, y):
         return None, _whitening(s, kept)
-    deviations = _as_points(s, y, "sigma", f": give one deviation, one for each point, or a covariance ({m}, {m})")
+    deviations = _as_points(
+        s, y, "sigma", f": give one deviation, one for each point, or a covariance ({m}, {m})"
+    )
     bad = ~(deviations > 0) if kept is None else ~(deviations > 0) & kept
     if bool(bad.any()):
-        raise InputError("sigma has entries that are zero, negative or NaN: it holds standard deviations.")
+        raise InputError(
+            "sigma has entries that are zero, negative or NaN: it holds standard deviations."
+        )
     return 1 / deviations, None
 
 
@@ -328,16 +366,22 @@ def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     if kept is not None:
         same = kept.ndim == 1 or bool((kept == kept.reshape(-1, kept.shape[-1])[0]).all())
-        kept = kept.reshape(-1, kept.shape[-1])[0] if same else kept  # one matrix for all, where one will do
+        kept = (
+            kept.reshape(-1, kept.shape[-1])[0] if same else kept
+        )  # one matrix for all, where one will do
         pairs = kept[..., :, None] & kept[..., None, :]
         covariance = torch.where(pairs, covariance, eye)
     if bool(covariance.isnan().any()):
         raise InputError("sigma has entries that are NaN or masked between points that count.")
     if not torch.allclose(covariance, covariance.mT, rtol=1e-6, atol=0):
-        raise InputError("sigma is a matrix, and not symmetric: it must be the covariance of ydata.")
+        raise InputError(
+            "sigma is a matrix, and not symmetric: it must be the covariance of ydata."
+        )
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed.any()):
-        raise InputError("sigma is not positive definite: it must be a covariance matrix that can be inverted.")
+        raise InputError(
+            "sigma is not positive definite: it must be a covariance matrix that can be inverted."
+        )
     root = torch.linalg.solve_triangular(lower, eye.expand(covariance.shape), upper=False)
     return root if pairs is None else torch.where(pairs, root, 0.0)
 
@@ -349,7 +393,8 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
         InputError: they cannot be counted.
     """
     new = tree_map(
-        lambda leaf: as_x(leaf, data.y), np.asarray(x) if isinstance(x, int | float) else merged(x, "new points")
+        lambda leaf: as_x(leaf, data.y),
+        np.asarray(x) if isinstance(x, int | float) else merged(x, "new points"),
     )
     for leaf, before in zip(tree_leaves(new), tree_leaves(known), strict=True):
         if is_table(leaf):
@@ -372,12 +417,16 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
         InputTypeError: no numbers.
     """
     if values is None:
-        raise InputTypeError("f returned nothing. It must return the curve, a number for each point.")
+        raise InputTypeError(
+            "f returned nothing. It must return the curve, a number for each point."
+        )
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(
             "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."
         )
-    curve = (values if isinstance(values, Tensor) else numbers_of(values, "what f returned")).reshape(-1)
+    curve = (
+        values if isinstance(values, Tensor) else numbers_of(values, "what f returned")
+    ).reshape(-1)
     if curve.shape[0] != count:
         if curve.shape[0] != 1:
             raise InputError(
@@ -387,7 +436,7 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
     return curve.to(like.device)
 
 
-def total(sizes: Sequence[int]) -> list[slice]:
+def places_of(sizes: Sequence[int]) -> list[slice]:
     """Where each data set stands among all points."""
     ends = np.cumsum(sizes).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

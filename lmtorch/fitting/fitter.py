@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .._arrays import tensor_of
+from .._arrays import tensor_of, to_array
 from .._errors import FallbackWarning, InputTypeError
-from .._least_squares import least_squares
 from .._threads import forward_mode, quiet
-from ..functional.calling import to_array
-from ..functional.solution import Solution
+from ..minimising.least_squares import least_squares
+from ..minimising.solution import Solution
 from .data import Data, curve_of
 from .models import Model
 from .parameters import Parameters
 from .reading import numbers_of
 
 BATCH = (
-    " ydata of several dimensions is a batch of fits, one for each row: transpose it where its columns are the curves."
+    " ydata of several dimensions is a batch of fits, one for each row: transpose it where its "
+    "columns are the curves."
 )
 
 
@@ -64,19 +64,24 @@ class Fitter:
         """Minimise, from every row of u where it has any, against every row of y and weights where they have."""
         data = self.data
         lead = len(data.lead)
-        y = flat(data.y if y is None else y, 1)
+        y = flattened(data.y if y is None else y, 1)
         weights = data.weights if weights is None else weights
-        weights = None if weights is None else flat(weights, 1)
-        root = None if data.root is None else flat(data.root, 2)
-        start = flat(self.start, 1)
-        x = flat(data.x, data.x.ndim - lead) if data.each_x and lead else data.x
-        batched = u.ndim > 1 or any(t is not None and t.ndim > k for t, k in ((y, 1), (weights, 1), (root, 2)))
+        weights = None if weights is None else flattened(weights, 1)
+        root = None if data.root is None else flattened(data.root, 2)
+        start = flattened(self.start, 1)
+        x = flattened(data.x, data.x.ndim - lead) if data.each_x and lead else data.x
+        batched = u.ndim > 1 or any(
+            t is not None and t.ndim > k for t, k in ((y, 1), (weights, 1), (root, 2))
+        )
         dims = None
         if batched:
             dims = (
                 0 if u.ndim > 1 else None,
                 0 if data.each_x and lead else None,
-                *(None if t is None or t.ndim == k else 0 for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1))),
+                *(
+                    None if t is None or t.ndim == k else 0
+                    for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1))
+                ),
             )
         jac = self._jacobian if callable(self.jac) else self.jac
         given: Any = u
@@ -102,12 +107,14 @@ class Fitter:
         """The curve at x, (..., count), and its derivatives in u, (..., count, n); x is the same for all problems."""
 
         def curve(u: Any, start: Any) -> Any:
-            values = self.curve(u, x_arrays if isinstance(u, np.ndarray) else x, start, count, place)
+            values = self.curve(
+                u, x_arrays if isinstance(u, np.ndarray) else x, start, count, place
+            )
             return values.numpy() if isinstance(u, np.ndarray) else values
 
         x_arrays = tree_map(to_array, x)
         lead = u.shape[:-1]
-        start = flat(self.start, 1)
+        start = flattened(self.start, 1)
         many = u.reshape(-1, u.shape[-1])  # at least one: in a batch values need not be finite
         given = to_array(many) if self.data.numpy else many
         names = self.jac if isinstance(self.jac, str) else None
@@ -129,14 +136,18 @@ class Fitter:
         """f(x) at variables u (n,), (count,)."""
         p = self.parameters.outward(tensor_of(u), tensor_of(start))
         hint = BATCH if self.data.lead else ""
-        return curve_of(self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count, hint)
+        return curve_of(
+            self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count, hint
+        )
 
     def whiten(self, values: Tensor, weights: Any, root: Any) -> Tensor:
         """Rows (m,) or (m, k) in units of their errors."""
         if weights is not None:
             weights = tensor_of(weights)
             weights = weights if values.ndim == 1 else weights[:, None]
-            values = torch.where(weights > 0, weights * values, 0.0)  # not a product alone: a masked value may be NaN
+            values = torch.where(
+                weights > 0, weights * values, 0.0
+            )  # not a product alone: a masked value may be NaN
         return values if root is None else tensor_of(root) @ values
 
     def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
@@ -151,7 +162,9 @@ class Fitter:
         start = tensor_of(start)
         p = self.parameters.outward(tensor_of(u), start)
         given = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
-        rows = (given if isinstance(given, Tensor) else numbers_of(given, "what jac returned")).to(p.device)
+        rows = (given if isinstance(given, Tensor) else numbers_of(given, "what jac returned")).to(
+            p.device
+        )
         needed = (tensor_of(y).shape[-1], p.shape[-1])
         if tuple(rows.shape) != needed:
             raise InputTypeError(
@@ -163,6 +176,6 @@ class Fitter:
         return result.numpy() if arrays else result
 
 
-def flat(value: Tensor, kept: int) -> Tensor:
+def flattened(value: Tensor, kept: int) -> Tensor:
     """Leading dimensions as one, but for the last `kept`."""
     return value if value.ndim <= kept else value.flatten(0, value.ndim - kept - 1)

@@ -15,14 +15,14 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
-from .._arrays import tensor_of
+from .._arrays import tensor_of, to_array
 from .._errors import InputError, level
 from .._threads import forward_mode
 from ..core.termination import Status
-from ..functional.calling import LARGEST, SMALLEST, to_array
-from ..functional.scale import NORMAL
-from ..functional.solution import Solution
 from ..losses.robust import Robust
+from ..minimising.scale import NORMAL
+from ..minimising.solution import Solution
+from ..minimising.user_function import LARGEST, SMALLEST
 from .bands import Band, about, variance
 from .covariance import Covariance, combinations, inverse_normal, sandwich
 from .data import points_of
@@ -41,7 +41,9 @@ class Inference:
 
     x_error: Tensor | None = None  # (m, k), where there are errors in x
 
-    def __init__(self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None) -> None:
+    def __init__(
+        self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None
+    ) -> None:
         self.fitter = fitter
         self.solution = solution
         self.absolute = absolute
@@ -113,9 +115,19 @@ class Inference:
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
-        _, weights = Robust(self.loss.rho, scale).weights(self.residual)  # by which the loop has rescaled the rows
+        _, weights = Robust(self.loss.rho, scale).weights(
+            self.residual
+        )  # by which the loop has rescaled the rows
         count = self.fitter.data.count
-        return sandwich(jacobian / weights.sqrt()[..., None], residual, rho, scale, count, self.freedom, self.held)
+        return sandwich(
+            jacobian / weights.sqrt()[..., None],
+            residual,
+            rho,
+            scale,
+            count,
+            self.freedom,
+            self.held,
+        )
 
     @cached_property
     def slopes(self) -> Tensor:
@@ -124,7 +136,9 @@ class Inference:
         start = self.fitter.start.double()
         with forward_mode():
             columns = [
-                torch.func.jvp(lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape),))[1]
+                torch.func.jvp(
+                    lambda v: parameters.outward(v, start), (u,), (unit.expand(u.shape),)
+                )[1]
                 for unit in torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
             ]
         return torch.stack(columns, -1)
@@ -156,7 +170,9 @@ class Inference:
         unknown = pinned[..., :, None] | pinned[..., None, :]
         fixed = ((slopes == 0) | (self.held & self.equal_bounds)[..., None, :]).all(-1)
         certain = fixed[..., :, None] | fixed[..., None, :]
-        covariance = torch.where(unknown, torch.nan, torch.where(undetermined, torch.inf, covariance))
+        covariance = torch.where(
+            unknown, torch.nan, torch.where(undetermined, torch.inf, covariance)
+        )
         return torch.where(certain, 0.0, covariance)
 
     @property
@@ -248,7 +264,11 @@ class Inference:
         """What a reader of the errors of one fit should know; with a warning where the covariance is infinite."""
         notes = []
         pinned = self.held & ~self.equal_bounds
-        names = [name for name, at in zip(self.fitter.parameters.variables, pinned.tolist(), strict=True) if at]
+        names = [
+            name
+            for name, at in zip(self.fitter.parameters.variables, pinned.tolist(), strict=True)
+            if at
+        ]
         if names:
             notes.append(
                 f"{', '.join(names)} ended at a bound: no error is given for it, and those of the others hold with it "
@@ -256,7 +276,9 @@ class Inference:
             )
         spent = not self.absolute and float(self.freedom) <= 0
         if spent:
-            notes.append("as many parameters as points: no degrees of freedom are left to tell the errors from")
+            notes.append(
+                "as many parameters as points: no degrees of freedom are left to tell the errors from"
+            )
         missing = self.undetermined()
         notes += [f"undetermined: changing {text} does not change the curve" for text in missing]
         if missing or spent:
@@ -273,7 +295,9 @@ class Inference:
         Raises:
             InputError: there is no such fit.
         """
-        inside = len(index) == len(self.lead) and all(-n <= i < n for i, n in zip(index, self.lead, strict=True))
+        inside = len(index) == len(self.lead) and all(
+            -n <= i < n for i, n in zip(index, self.lead, strict=True)
+        )
         if not inside or not self.lead:
             raise InputError(f"at({index}) does not name one of {self.lead} fits.")
         index = tuple(i % n for i, n in zip(index, self.lead, strict=True))
@@ -286,12 +310,16 @@ class Inference:
         parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
         start = self.fitter.start[index] if self.fitter.start.ndim > 1 else self.fitter.start
         fitter = replace(self.fitter, data=self.fitter.data.at(index), start=start)
-        return Inference(fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss)
+        return Inference(
+            fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss
+        )
 
     def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
         """x as f takes it, and how many points it has."""
         if self.fitter.data.sizes and dataset is None:
-            raise InputError("a global fit has a curve for each data set: name one with dataset=0, 1, ...")
+            raise InputError(
+                "a global fit has a curve for each data set: name one with dataset=0, 1, ..."
+            )
         data = self.fitter.data
         if dataset is not None and not 0 <= dataset < len(data.sizes):
             raise InputError(f"dataset={dataset} does not name one of {len(data.sizes)} data sets.")

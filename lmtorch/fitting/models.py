@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
-from ..residuals.swap import call_with
+from .._modules import call_with
 
 
 class Model(Protocol):
@@ -48,7 +48,11 @@ class Arguments(NamedTuple):
     @property
     def numbers(self) -> list[str]:
         """Names of the parameters: a default that is no number, such as True, "linear" or None, makes an option."""
-        return [name for name in self.names if name not in self.defaults or is_number(self.defaults[name])]
+        return [
+            name
+            for name in self.names
+            if name not in self.defaults or is_number(self.defaults[name])
+        ]
 
     def first(self, count: int) -> list[str]:
         """The parameters of a start of so many numbers, which fills the arguments in order, as in scipy.
@@ -72,10 +76,14 @@ class Arguments(NamedTuple):
                 )
         return self.names[:count]
 
-    def call(self, function: Callable[..., Any], x: Any, names: Sequence[str], values: Sequence[Any]) -> Any:
+    def call(
+        self, function: Callable[..., Any], x: Any, names: Sequence[str], values: Sequence[Any]
+    ) -> Any:
         """f(x, *p), by keyword from the first argument that is left at its default."""
         count = 0
-        while count < len(names) and (count >= len(self.names) or names[count] == self.names[count]):
+        while count < len(names) and (
+            count >= len(self.names) or names[count] == self.names[count]
+        ):
             count += 1
         return function(x, *values[:count], **dict(zip(names[count:], values[count:], strict=True)))
 
@@ -99,7 +107,9 @@ class OfNumbers:
         if isinstance(p0, Mapping):
             unknown = [name for name in p0 if name not in self.arguments.names]
             if unknown and not self.arguments.open_ended:
-                raise InputError(f"p0 names {unknown}, which f does not have: its parameters are {names}.")
+                raise InputError(
+                    f"p0 names {unknown}, which f does not have: its parameters are {names}."
+                )
             names = [name for name in self.arguments.names if name in names or name in p0]
         elif p0 is not None:
             names = self.arguments.first(np.shape(_array(p0))[-1] if np.ndim(_array(p0)) else 1)
@@ -108,12 +118,18 @@ class OfNumbers:
                 "the number of parameters cannot be told from f(x, *p): give p0, or name them, f(x, a, b)."
             )
         self.names = names
-        self.defaults = {name: value for name, value in self.arguments.defaults.items() if is_number(value)}
+        self.defaults = {
+            name: value for name, value in self.arguments.defaults.items() if is_number(value)
+        }
 
     def start(self, p0: Any) -> Any:
         """Ones where nothing is said, or the default values of f's arguments."""
         if p0 is not None and not isinstance(p0, Mapping):
-            return torch.atleast_1d(p0) if isinstance(p0, Tensor) else np.atleast_1d(np.array(_array(p0)))
+            return (
+                torch.atleast_1d(p0)
+                if isinstance(p0, Tensor)
+                else np.atleast_1d(np.array(_array(p0)))
+            )
         given = {**self.defaults, **(p0 or {})}
         return _stacked({name: given.get(name, 1.0) for name in self.names})
 
@@ -123,7 +139,9 @@ class OfNumbers:
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """f(x, *p)."""
-        return self.arguments.call(self.function, x, self.names, [p[i] for i in range(len(self.names))])
+        return self.arguments.call(
+            self.function, x, self.names, [p[i] for i in range(len(self.names))]
+        )
 
 
 class OfTensors:
@@ -135,7 +153,9 @@ class OfTensors:
         label: for reports.
     """
 
-    def __init__(self, function: Callable[[Any, dict[str, Any]], Any], values: Mapping[str, Any], label: str) -> None:
+    def __init__(
+        self, function: Callable[[Any, dict[str, Any]], Any], values: Mapping[str, Any], label: str
+    ) -> None:
         self.function = function
         self.label = label
         self.keys = list(values)
@@ -143,7 +163,11 @@ class OfTensors:
         self.shapes = [tuple(np.shape(array)) for array in arrays]
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         self.values = torch.cat([tensor_of(array).reshape(-1) for array in arrays])
-        self.names = [name for key, shape in zip(self.keys, self.shapes, strict=True) for name in entries(key, shape)]
+        self.names = [
+            name
+            for key, shape in zip(self.keys, self.shapes, strict=True)
+            for name in entries(key, shape)
+        ]
 
     def start(self, p0: Any) -> Any:
         """The values themselves."""
@@ -174,11 +198,15 @@ class Joint:
         InputError: names that no function has.
     """
 
-    def __init__(self, functions: Sequence[Callable[..., Any]], count: int, shared: Sequence[str]) -> None:
+    def __init__(
+        self, functions: Sequence[Callable[..., Any]], count: int, shared: Sequence[str]
+    ) -> None:
         if len(functions) == 1:
             functions = [functions[0]] * count
         if len(functions) != count:
-            raise InputError(f"there are {len(functions)} functions for {count} data sets: give one, or one for each.")
+            raise InputError(
+                f"there are {len(functions)} functions for {count} data sets: give one, or one for each."
+            )
         self.functions = list(functions)
         self.label = ", ".join(dict.fromkeys(_label(f) for f in self.functions))
         self.arguments = [_signature(f) for f in self.functions]
@@ -186,7 +214,9 @@ class Joint:
         self.bare = list(dict.fromkeys(name for names in own for name in names))
         unknown = [name for name in shared if name not in self.bare]
         if unknown:
-            raise InputError(f"shared names {unknown}, which no function has: their parameters are {self.bare}.")
+            raise InputError(
+                f"shared names {unknown}, which no function has: their parameters are {self.bare}."
+            )
         self.shared = set(shared)
         self.names = []
         for name in self.bare:
@@ -211,14 +241,18 @@ class Joint:
             p0 = dict(zip(self.bare, values, strict=True))
         unknown = [name for name in p0 if name not in (*self.bare, *self.names)]
         if unknown:
-            raise InputError(f"p0 names {unknown}: the parameters are {self.bare}, and {self.names} in full.")
+            raise InputError(
+                f"p0 names {unknown}: the parameters are {self.bare}, and {self.names} in full."
+            )
         starts = {}
         for full in self.names:
             bare, _, rest = full.partition("[")
             value = p0.get(full, p0.get(bare, 1.0))
             if rest and full not in p0 and np.ndim(_array(value)):
                 if len(value) != len(self.functions):
-                    raise InputError(f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets.")
+                    raise InputError(
+                        f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets."
+                    )
                 value = value[int(rest[:-1])]
             starts[full] = value
         return _stacked(starts)
@@ -254,23 +288,37 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
         if isinstance(p0, Mapping):
             unknown = set(p0) - set(values)
             if unknown:
-                raise InputError(f"p0 names {sorted(unknown)}, which the module does not have: {list(values)}.")
-            values |= {name: tensor_of(_array(value)).to(values[name]) for name, value in p0.items()}
+                raise InputError(
+                    f"p0 names {sorted(unknown)}, which the module does not have: {list(values)}."
+                )
+            values |= {
+                name: tensor_of(_array(value)).to(values[name]) for name, value in p0.items()
+            }
         if not values:
-            raise InputError("the module has no parameters that require gradients: there is nothing to fit.")
+            raise InputError(
+                "the module has no parameters that require gradients: there is nothing to fit."
+            )
         return OfTensors(lambda x, params: call_with(f, params, (x,)), values, type(f).__name__)
     if not callable(f):
-        raise InputTypeError(f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module.")
+        raise InputTypeError(
+            f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module."
+        )
     if isinstance(p0, Mapping):
         arguments = _signature(f)
-        if not set(p0) <= set(arguments.names) and len(arguments.numbers) == 1 and not arguments.open_ended:
+        if (
+            not set(p0) <= set(arguments.names)
+            and len(arguments.numbers) == 1
+            and not arguments.open_ended
+        ):
             return OfTensors(f, p0, _label(f))
     return OfNumbers(f, p0)
 
 
 def started(p0: Any) -> Any:
     """A start with labels (a pandas Series) as a dict by name, any other as it is."""
-    if hasattr(p0, "to_dict") and all(isinstance(label, str) for label in getattr(p0, "index", [None])):
+    if hasattr(p0, "to_dict") and all(
+        isinstance(label, str) for label in getattr(p0, "index", [None])
+    ):
         return p0.to_dict()
     return p0
 
@@ -282,7 +330,11 @@ def by_name(names: list[str], p: Any) -> dict[str, Any]:
 
 def entries(key: str, shape: tuple[int, ...]) -> list[str]:
     """Names of the entries of a tensor: w[0], w[1]; the bare name for a single number."""
-    return [key] if not shape else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+    return (
+        [key]
+        if not shape
+        else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+    )
 
 
 def is_number(value: Any) -> bool:
@@ -304,7 +356,9 @@ def _signature(function: Callable[..., Any]) -> Arguments:
     if not given or (not positional and not any(p.kind == p.VAR_POSITIONAL for p in given)):
         raise InputError("f takes no arguments: it must be f(x, a, b, ...).")
     defaults = {p.name: p.default for p in positional[1:] if p.default is not p.empty}
-    return Arguments([p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given))
+    return Arguments(
+        [p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given)
+    )
 
 
 def _label(function: Callable[..., Any]) -> str:
@@ -340,9 +394,13 @@ def _stacked(values: Mapping[str, Any]) -> Any:
     try:
         if any(isinstance(array, Tensor) for array in arrays):
             like = next(array for array in arrays if isinstance(array, Tensor))
-            tensors = [torch.as_tensor(array, dtype=like.dtype, device=like.device) for array in arrays]
+            tensors = [
+                torch.as_tensor(array, dtype=like.dtype, device=like.device) for array in arrays
+            ]
             return torch.stack(torch.broadcast_tensors(*tensors), -1)
         return np.stack(np.broadcast_arrays(*arrays), -1)
     except (RuntimeError, ValueError) as error:
         shapes = {name: np.shape(array) for name, array in zip(values, arrays, strict=True)}
-        raise InputError(f"p0 has entries of shapes that do not fit each other: {shapes}.") from error
+        raise InputError(
+            f"p0 has entries of shapes that do not fit each other: {shapes}."
+        ) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import choose
+from .._arrays import to_array
 from .._checks import flag
 from .._errors import InputError, NotConvergedError
 from .._faces import face
@@ -18,22 +19,31 @@ from ..core.bounds import Bounds
 from ..core.loop import descend
 from ..core.state import State
 from ..core.termination import Status
-from ..functional.calling import Calling, to_array
-from ..functional.options import limits, tolerance
-from ..functional.probing import probe
-from ..functional.solution import Solution
-from ..functional.unknowns import Unknowns
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
-from ..linearizations.arrow import Arrow
+from ..linearizations.blocks import Arrow
 from ..losses.linear import Linear
+from ..minimising.options import limits, tolerance
+from ..minimising.probing import probe
+from ..minimising.solution import Solution
+from ..minimising.unknowns import Unknowns
+from ..minimising.user_function import UserFunction
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .models import model_of, started
 from .orthogonal import Displaced, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
-from .preparing import bounds_of, box_of, check_count, check_order, failure, names_of, start_of, warn_of
+from .preparing import (
+    bounds_from,
+    box_of,
+    check_count,
+    check_order,
+    failure,
+    names_of,
+    start_of,
+    warn_of,
+)
 from .reading import numbers_of, shown_of
 from .result import CurveFit
 
@@ -49,7 +59,9 @@ class OrthogonalInference(Inference):
         x_error: σ_x (m, k), zero where x is exact.
     """
 
-    def __init__(self, fitter: Fitter, solution: Solution, absolute: bool, delta: Tensor, x_error: Tensor) -> None:
+    def __init__(
+        self, fitter: Fitter, solution: Solution, absolute: bool, delta: Tensor, x_error: Tensor
+    ) -> None:
         super().__init__(fitter, solution, absolute, None)
         self.delta = delta
         self.x_error = x_error
@@ -95,7 +107,9 @@ class OrthogonalFit(CurveFit):
     @property
     def x_fit(self) -> Any:
         """Where the points are on the curve, in the shape of x: scipy.odr's xplus; NaN for a point that is left out."""
-        return self._out(self._inference.counted(self._inference.fitter.data.x + self._inference.delta))
+        return self._out(
+            self._inference.counted(self._inference.fitter.data.x + self._inference.delta)
+        )
 
     @property
     def eps(self) -> Any:
@@ -191,7 +205,9 @@ def odr(
         (True, (30,))
     """
     absolute_sigma = flag(absolute_sigma, "absolute_sigma")
-    tolerances = tuple(tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol")))
+    tolerances = tuple(
+        tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol"))
+    )
     trials = limits(max_nfev)
     shown = shown_of(sx)
     mask = None if shown is None else shown.reshape(-1, shown.shape[-1]).all(0)
@@ -209,7 +225,7 @@ def odr(
     check_order(data, p0)
     model = model_of(f, p0, None, 0)
     parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
-    lower, upper = bounds_of(bounds, model, parameters)
+    lower, upper = bounds_from(bounds, model, parameters)
     start = start_of(model, p0, data, fixed, lower, upper)
     n = len(parameters.variables)
     fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start, bounds))
@@ -249,10 +265,14 @@ def _weights(sx: Any, data: Data) -> Tensor:
     try:
         deviations = numbers_of(1.0 if sx is None else sx, "sx").to(x).expand(x.shape)
     except RuntimeError as error:
-        raise InputError(f"sx does not fit x of shape {tuple(x.shape)}: give one number, or the shape of x.") from error
+        raise InputError(
+            f"sx does not fit x of shape {tuple(x.shape)}: give one number, or the shape of x."
+        ) from error
     left_out = x.new_zeros(data.m, dtype=torch.bool) if data.weights is None else data.weights <= 0
     if not bool(((deviations >= 0) | left_out).all()):
-        raise InputError("sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x.")
+        raise InputError(
+            "sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x."
+        )
     inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
     return inverse[:, None] if x.ndim == 1 else inverse.mT.contiguous()
 
@@ -268,21 +288,25 @@ def _problem(
     def residual(theta: Any, x: Any) -> Any:
         """At (u, τ): all points displaced by τ."""
         shift = theta[n:]
-        curve = fitter.curve(theta[:n], x + (shift if data.x.ndim == 1 else shift[:, None]), start, m)
+        curve = fitter.curve(
+            theta[:n], x + (shift if data.x.ndim == 1 else shift[:, None]), start, m
+        )
         values = fitter.whiten(curve - y.to(curve), scale, None)
         return values if isinstance(theta, Tensor) else to_array(values)
 
     theta = torch.cat([u, u.new_zeros(k)])
     unknowns = Unknowns(to_array(theta) if data.numpy else theta)
 
-    def make(arrays: bool) -> Calling:
-        return Calling(residual, unknowns, (data.x.detach()[None],), {}, (0,), arrays)
+    def make(arrays: bool) -> UserFunction:
+        return UserFunction(residual, unknowns, (data.x.detach()[None],), {}, (0,), arrays)
 
     room = theta.new_full((k,), math.inf)
     inside = Bounds(torch.cat([fitter.bounds[0], -room]), torch.cat([fitter.bounds[1], room]))
     found = probe(make, None, inside)
     if not found.finite:
-        raise InputError("the residuals are not finite at p0: start elsewhere, or look for NaN in the data.")
+        raise InputError(
+            "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
+        )
     options = Options(
         jacobian=FiniteDifference() if found.black_box else "auto",
         ftol=tolerances[0],
@@ -295,7 +319,9 @@ def _problem(
     box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
     bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
     method = choose.with_errors_in_x(plan)
-    displaced = Displaced(found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k))
+    displaced = Displaced(
+        found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k)
+    )
     problem = OrthogonalProblem(
         displaced,
         Ladder(plan.terms[0].rungs),
@@ -308,7 +334,9 @@ def _problem(
     return problem, method, point
 
 
-def _solution(problem: OrthogonalProblem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
+def _solution(
+    problem: OrthogonalProblem, state: State, n: int, data: Data
+) -> tuple[Solution, Tensor]:
     """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
     x = state.x
     model = problem.model(x)

@@ -19,11 +19,11 @@ from torch import Tensor
 from .._autodiff import Params
 from .._errors import as_raised
 from ..core.problem import Problem
-from ..functional.calling import Calling
 from ..jacobians.base import DescendedError
-from ..linearizations.arrow import Arrow
 from ..linearizations.base import Linearization
+from ..linearizations.blocks import Arrow
 from ..losses.base import half_sum
+from ..minimising.user_function import UserFunction
 from ..residuals.base import Part
 
 
@@ -38,7 +38,7 @@ class Displaced:
         black_box: no derivatives lead through.
     """
 
-    calling: Calling
+    calling: UserFunction
     x: Tensor
     n: int
     black_box: bool
@@ -57,7 +57,9 @@ class Displaced:
     def part_at(self, delta: Tensor) -> Part:
         """All rows, of (β, τ), with the points displaced by δ."""
         moved = (self.x + (delta[:, 0] if self.x.ndim == 1 else delta.mT))[None]
-        return Part(lambda params: self.calling.residual(params, moved[0]), _run, black_box=self.black_box)
+        return Part(
+            lambda params: self.calling.residual(params, moved[0]), _run, black_box=self.black_box
+        )
 
     def parts(self) -> Iterable[Part]:
         """All rows, with no point displaced."""
@@ -99,7 +101,11 @@ class OrthogonalProblem(Problem):
         rows, k = delta.shape
         part = self._displaced.part_at(delta)
         try:
-            blocks = list(self.source.blocks(part, (theta,), lambda m: x.new_empty(m, len(theta), dtype=self.dtype)))
+            blocks = list(
+                self.source.blocks(
+                    part, (theta,), lambda m: x.new_empty(m, len(theta), dtype=self.dtype)
+                )
+            )
         except DescendedError:
             return self.model(x)
         values = torch.cat([block[0] for block in blocks])

@@ -48,13 +48,24 @@ class Parameters:
         for what, roles in (("ties", self.ties), ("transforms", self.transforms)):
             if not isinstance(roles, Mapping):
                 raise InputTypeError(f"{what}={roles!r} must be a dict by name.")
-        for what, given in (("fixed", self.fixed), ("ties", self.ties), ("transforms", self.transforms)):
+        for what, given in (
+            ("fixed", self.fixed),
+            ("ties", self.ties),
+            ("transforms", self.transforms),
+        ):
             unknown = [name for name in given if name not in self.names]
             if unknown:
-                raise InputError(f"{what} names {unknown}, which the model does not have: {self.names}.")
-        both = sorted(set(self.fixed) & set(self.ties) | (set(self.fixed) | set(self.ties)) & set(self.transforms))
+                raise InputError(
+                    f"{what} names {unknown}, which the model does not have: {self.names}."
+                )
+        both = sorted(
+            set(self.fixed) & set(self.ties)
+            | (set(self.fixed) | set(self.ties)) & set(self.transforms)
+        )
         if both:
-            raise InputError(f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them.")
+            raise InputError(
+                f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them."
+            )
         for name, tie in self.ties.items():
             if not callable(tie):
                 raise InputTypeError(
@@ -63,8 +74,12 @@ class Parameters:
         for name, transform in self.transforms.items():
             pair = isinstance(transform, tuple | list) and len(transform) == 2
             numbers = pair and all(isinstance(end, Real) for end in transform)
-            if transform != "positive" and not (numbers and float(transform[0]) < float(transform[1])):
-                raise InputError(f"the transform of {name!r} is {transform!r}: 'positive', or (lower, upper).")
+            if transform != "positive" and not (
+                numbers and float(transform[0]) < float(transform[1])
+            ):
+                raise InputError(
+                    f"the transform of {name!r} is {transform!r}: 'positive', or (lower, upper)."
+                )
         if not self.variables:
             raise InputError("every parameter is fixed or tied: there is nothing to fit.")
 
@@ -88,7 +103,9 @@ class Parameters:
                 continue
             low, high = _interval(transform)
             if not bool(((value > low) & (value < high)).all()):
-                raise InputError(f"{name!r} starts outside ({low}, {high}), where its transform keeps it.")
+                raise InputError(
+                    f"{name!r} starts outside ({low}, {high}), where its transform keeps it."
+                )
             columns.append(_from_inside(value, low, high))
         return torch.stack(columns, -1)
 
@@ -141,11 +158,21 @@ class Parameters:
         if name in self.ties:
             return "tied"
         transform = self.transforms.get(name)
-        return "" if transform is None else "positive" if isinstance(transform, str) else f"within {transform}"
+        return (
+            ""
+            if transform is None
+            else "positive"
+            if isinstance(transform, str)
+            else f"within {transform}"
+        )
 
 
 def _interval(transform: Transform) -> tuple[float, float]:
-    return (0.0, math.inf) if isinstance(transform, str) else (float(transform[0]), float(transform[1]))
+    return (
+        (0.0, math.inf)
+        if isinstance(transform, str)
+        else (float(transform[0]), float(transform[1]))
+    )
 
 
 def _from_inside(p: Tensor, low: float, high: float) -> Tensor:

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays import to_array
 from .._errors import InputError
-from ..functional.calling import to_array
-from .data import total
+from .data import places_of
 from .inference import Inference
 
 GRID = 400  # points of a curve
@@ -16,7 +16,7 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
     """Data, curve and band above, residuals below."""
     plt = _pyplot()
     data = fit.fitter.data
-    sets = total(data.sizes) if data.sizes else [slice(None)]
+    sets = places_of(data.sizes) if data.sizes else [slice(None)]
     chosen = list(range(len(sets))) if dataset is None else [dataset]
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(7, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained"
@@ -27,7 +27,9 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         x = np.asarray(to_array(data.x[place] if data.sizes else data.x), dtype=float)
         y = to_array(data.y.detach())[rows]
         if x.size != y.size:
-            raise InputError(f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself.")
+            raise InputError(
+                f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself."
+            )
         layout = [-1 if size == x.size else 1 for size in x.shape]  # of a column f gets a column
         x = x.reshape(-1)
         weights = None if data.weights is None else to_array(data.weights)[rows]
@@ -35,13 +37,24 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
         across = None if fit.x_error is None else to_array(fit.x_error)[shown, 0]
         above.errorbar(
-            x[shown], y[shown], error, across, fmt="o", ms=3.5, mfc="none", lw=0.8, color=colour, label="data"
+            x[shown],
+            y[shown],
+            error,
+            across,
+            fmt="o",
+            ms=3.5,
+            mfc="none",
+            lw=0.8,
+            color=colour,
+            label="data",
         )
         grid = np.linspace(x.min(), x.max(), GRID)
         band = fit.band(grid.reshape(layout), level, place if data.sizes else None, None)
         curve, lower, upper = (to_array(side) for side in band)
         line = "C3" if len(chosen) == 1 else colour
-        above.fill_between(grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band")
+        above.fill_between(
+            grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band"
+        )
         above.plot(grid, curve, color=line, lw=1.5, label=fit.fitter.model.label)
         left = to_array(fit.residual)[rows]
         below.plot(x[shown], left[shown], "o", ms=3, mfc="none", color=colour)
@@ -49,7 +62,11 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
     handles, labels = above.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     above.legend(unique.values(), unique.keys(), frameon=False)
-    below.set(ylabel="(fit − data)/σ" if data.weights is not None or data.root is not None else "fit − data")
+    below.set(
+        ylabel="(fit − data)/σ"
+        if data.weights is not None or data.root is not None
+        else "fit − data"
+    )
     return figure
 
 
@@ -63,7 +80,9 @@ def draw_profile(
 ) -> Any:
     """τ against each parameter."""
     plt = _pyplot()
-    figure, axes = plt.subplots(1, len(values), figsize=(3.2 * len(values), 3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(values), figsize=(3.2 * len(values), 3), squeeze=False, layout="constrained"
+    )
     for axis, name in zip(axes[0], values, strict=True):
         axis.axhspan(-limit, limit, color="C0", alpha=0.12, lw=0)
         axis.plot(values[name], tau[name], ".-", color="C0", lw=1)

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError, level
 from ..core.termination import Status
-from ..functional.options import as_pairs, check_pairs
-from ..functional.solution import Solution
 from ..losses.base import Loss
+from ..minimising.options import as_pairs, check_pairs
+from ..minimising.solution import Solution
 from .data import Data
 from .models import Model, OfNumbers
 from .parameters import Parameters
@@ -35,7 +35,9 @@ def names_of(fixed: Any) -> tuple[str, ...]:
     if fixed is None or isinstance(fixed, str):
         return () if fixed is None else (fixed,)
     if not isinstance(fixed, Collection):
-        raise InputTypeError(f"fixed={fixed!r} must be a list of names, or a dict of values by name.")
+        raise InputTypeError(
+            f"fixed={fixed!r} must be a list of names, or a dict of values by name."
+        )
     if isinstance(fixed, Mapping):
         for name, value in fixed.items():
             if not hasattr(value, "__float__") or isinstance(value, str) or np.size(value) != 1:
@@ -94,7 +96,9 @@ def start_of(
     return given
 
 
-def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[float], list[float]]:
+def bounds_from(
+    bounds: Any, model: Model, parameters: Parameters
+) -> tuple[list[float], list[float]]:
     """One pair for each parameter.
 
     Raises:
@@ -105,18 +109,24 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
     if isinstance(bounds, Mapping):
         unknown = [name for name in bounds if name not in model.names]
         if unknown:
-            raise InputError(f"bounds name {unknown}, which the model does not have: {model.names}.")
+            raise InputError(
+                f"bounds name {unknown}, which the model does not have: {model.names}."
+            )
         pairs = [bounds.get(name, (-math.inf, math.inf)) for name in model.names]
         for name, pair in zip(model.names, pairs, strict=True):
             if np.shape(pair) != (2,):
-                raise InputError(f"the bounds of {name!r} are {pair!r}: give a pair, (lower, upper).")
+                raise InputError(
+                    f"the bounds of {name!r} are {pair!r}: give a pair, (lower, upper)."
+                )
         sides: tuple[Any, Any] = ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     else:
         hint = as_pairs(bounds, size)
         if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
             bounds = bounds.lb, bounds.ub
         if not isinstance(bounds, tuple | list | np.ndarray | Tensor) or len(bounds) != 2:
-            raise InputTypeError(f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}")
+            raise InputTypeError(
+                f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}"
+            )
         sides = (bounds[0], bounds[1])
     found = []
     for side in sides:
@@ -125,11 +135,15 @@ def bounds_of(bounds: Any, model: Model, parameters: Parameters) -> tuple[list[f
         except (TypeError, ValueError) as error:
             raise InputTypeError(f"bounds must be numbers, not {side!r}.{hint}") from error
         if array.ndim > 1 or array.size not in (1, size):
-            raise InputError(f"bounds have {array.shape} entries for the {size} parameters {model.names}.{hint}")
+            raise InputError(
+                f"bounds have {array.shape} entries for the {size} parameters {model.names}.{hint}"
+            )
         found.append(np.broadcast_to(array.reshape(-1), size).tolist())
     for name, low, high in zip(model.names, *found, strict=True):
         if not low <= high:
-            raise InputError(f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.{hint}")
+            raise InputError(
+                f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.{hint}"
+            )
         if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
             raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
     if hint and any(low == high for low, high in zip(*found, strict=True)):
@@ -147,10 +161,14 @@ def box_of(
     """
     places = [parameters.names.index(name) for name in parameters.variables]
     low, high = (
-        start.new_tensor([edge if parameters.names[i] in parameters.transforms else side[i] for i in places])
+        start.new_tensor(
+            [edge if parameters.names[i] in parameters.transforms else side[i] for i in places]
+        )
         for side, edge in ((lower, -math.inf), (upper, math.inf))
     )
-    inside = ((start[..., places] >= low) & (start[..., places] <= high)).reshape(-1, len(places)).all(0)
+    inside = (
+        ((start[..., places] >= low) & (start[..., places] <= high)).reshape(-1, len(places)).all(0)
+    )
     for name, i, good in zip(parameters.variables, places, inside.tolist(), strict=True):
         if not good and name not in parameters.transforms:
             raise InputError(
@@ -184,7 +202,9 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if isinstance(error, InputError) or all(isinstance(leaf, Tensor) for leaf in tree_leaves(data.x)):
+        if isinstance(error, InputError) or all(
+            isinstance(leaf, Tensor) for leaf in tree_leaves(data.x)
+        ):
             raise
         kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
         raise InputTypeError(
@@ -218,8 +238,15 @@ def warn_of(solution: Solution, data: Data) -> None:
         Status.POOR: "Start nearer (p0), or doubt the model.",
         Status.SADDLE: "Start from unequal parameters.",
     }
-    helps = advice.get(Status(int(solution.status)), "Start nearer, or see whether the data determine all parameters.")
-    warnings.warn(f"the fit is not to be trusted: {solution.message}. {helps}", OptimizeWarning, stacklevel=level())
+    helps = advice.get(
+        Status(int(solution.status)),
+        "Start nearer, or see whether the data determine all parameters.",
+    )
+    warnings.warn(
+        f"the fit is not to be trusted: {solution.message}. {helps}",
+        OptimizeWarning,
+        stacklevel=level(),
+    )
 
 
 def acceptable(data: Data, loss: Loss) -> Tensor:

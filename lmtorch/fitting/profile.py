@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from .._arrays import tensor_of
+from .._arrays import tensor_of, to_array
 from .._errors import InputError
 from ..core.termination import Status
-from ..functional.calling import to_array
 from .inference import Inference
 
 REACH = 1.5  # of the linear interval, at first
@@ -53,7 +52,9 @@ class Profile:
         """
         from .plot import draw_profile
 
-        return draw_profile(self.values, self.tau, self.intervals, self.best, self.limit, self.level)
+        return draw_profile(
+            self.values, self.tau, self.intervals, self.best, self.limit, self.level
+        )
 
 
 def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
@@ -66,13 +67,17 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     if not 0 < level < 1:
         raise InputError(f"level={level} must be a probability between 0 and 1.")
     if not float(fit.variance) < np.inf:
-        raise InputError("no degrees of freedom are left to tell the errors from: a profile needs more points.")
+        raise InputError(
+            "no degrees of freedom are left to tell the errors from: a profile needs more points."
+        )
     limit = float(fit.quantile(level))
     center = fit.u.detach().double()
     covariance, variance = fit.ucov, float(fit.variance)
     least = float(fit.chisqr)
     low, high = (side.double() for side in fitter.bounds)
-    seen: dict[str, dict[float, float]] = {name: {float(center[variables.index(name)]): 0.0} for name in names}
+    seen: dict[str, dict[float, float]] = {
+        name: {float(center[variables.index(name)]): 0.0} for name in names
+    }
     wanted = [(name, side) for name in names for side in (-1.0, 1.0)]
     reach = REACH * limit
     begun = 0.0
@@ -97,8 +102,14 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     for name in names:
         pairs = np.array(sorted(seen[name].items()))
         i = variables.index(name)
-        ends = [min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i])) for side in (-1.0, 1.0)]
-        values[name], ends = _outward(fit, name, pairs[:, 0]), list(_outward(fit, name, np.array(ends)))
+        ends = [
+            min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i]))
+            for side in (-1.0, 1.0)
+        ]
+        values[name], ends = (
+            _outward(fit, name, pairs[:, 0]),
+            list(_outward(fit, name, np.array(ends))),
+        )
         tau[name], best[name] = pairs[:, 1], float(fit.p.detach()[fit.names.index(name)])
         intervals[name] = (float(ends[0]), float(ends[1]))
     return Profile(level, limit, intervals, values, tau, best)
@@ -118,8 +129,14 @@ def _refit(
     start = center.expand(len(tasks), -1).clone()
     for row, (_, i, held) in enumerate(tasks):
         # along the ridge of the linear model
-        ridge = covariance[:, i] / covariance[i, i] if covariance[i, i] > 0 else torch.zeros_like(center)
-        start[row] = torch.minimum(torch.maximum(center + ridge * (held - center[i]), lower[row]), upper[row])
+        ridge = (
+            covariance[:, i] / covariance[i, i]
+            if covariance[i, i] > 0
+            else torch.zeros_like(center)
+        )
+        start[row] = torch.minimum(
+            torch.maximum(center + ridge * (held - center[i]), lower[row]), upper[row]
+        )
         start[row, i] = lower[row, i] = upper[row, i] = held
     solution = fitter.solve(start, bounds=(lower, upper), verbose=0, callback=None, history=False)
     cost, found = to_array(tensor_of(solution.cost)), to_array(tensor_of(solution.status))

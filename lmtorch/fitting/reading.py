@@ -52,12 +52,18 @@ def numbers_of(values: Any, name: str) -> Tensor:
     try:
         array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
         if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
-            raise InputError(f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...].")
+            raise InputError(
+                f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...]."
+            )
         if isinstance(array, Tensor):
             return array if array.is_floating_point() else array.to(torch.float64)
         if array.dtype.kind in "mM":
-            raise InputTypeError(f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's').")
-        return tensor_of(np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan))
+            raise InputTypeError(
+                f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's')."
+            )
+        return tensor_of(
+            np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan)
+        )
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:

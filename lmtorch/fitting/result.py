@@ -9,11 +9,10 @@ import torch
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
-from .._arrays import tensor_of
+from .._arrays import tensor_of, to_array
 from .._errors import InputError
 from .._threads import quiet
-from ..functional.calling import to_array
-from . import report as reports
+from . import table
 from .bands import Band
 from .bootstrap import Bootstrap, resample
 from .inference import Inference
@@ -48,7 +47,9 @@ class CurveFit:
         True
     """
 
-    def __init__(self, inference: Inference, *, full_output: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, inference: Inference, *, full_output: bool = False, quiet: bool = False
+    ) -> None:
         self._inference = inference
         self._full = full_output
         self.solution = inference.solution
@@ -221,7 +222,9 @@ class CurveFit:
         """
         return self._band(self._inference.band(x, level, dataset, None))
 
-    def prediction_band(self, x: Any, level: float = 0.95, sigma: Any = None, dataset: int | None = None) -> Band:
+    def prediction_band(
+        self, x: Any, level: float = 0.95, sigma: Any = None, dataset: int | None = None
+    ) -> Band:
         """Where a new measurement will be, point by point, with this probability: the scatter is added.
 
         Args:
@@ -260,7 +263,9 @@ class CurveFit:
         """
         self._one("profile")
         if self._inference.loss is not None:
-            raise InputError("a profile needs a likelihood, which a robust loss is not: use bootstrap().")
+            raise InputError(
+                "a profile needs a likelihood, which a robust loss is not: use bootstrap()."
+            )
         return trace(self._inference, names, level, points)
 
     def bootstrap(self, samples: int = 1000, kind: str = "residuals", seed: int = 0) -> Bootstrap:
@@ -294,16 +299,18 @@ class CurveFit:
         Returns:
             The text; of a batch, a summary.
         """
-        return reports.report(self._inference, min_correl, self.notes)
+        return table.report(self._inference, min_correl, self.notes)
 
     def __repr__(self) -> str:
         """The values with their errors; of a batch, its size."""
         inference = self._inference
         if inference.lead:
             good = int(tensor_of(self.solution.success).sum())
-            return f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
+            return (
+                f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
+            )
         values = zip(self.names, inference.p.tolist(), inference.stderr.tolist(), strict=True)
-        return f"CurveFit({', '.join(f'{name}={reports.with_error(value, error)}' for name, value, error in values)})"
+        return f"CurveFit({', '.join(f'{name}={table.with_error(value, error)}' for name, value, error in values)})"
 
     def plot(self, level: float = 0.95, dataset: int | None = None) -> Any:
         """Data, curve and confidence band, with the residuals below (needs matplotlib).
@@ -329,7 +336,7 @@ class CurveFit:
         Returns:
             Model, parameters with values, errors, starts, bounds and roles, covariance, statistics, message.
         """
-        return reports.as_dict(self._inference, self.notes)
+        return table.as_dict(self._inference, self.notes)
 
     def to_json(self, **options: Any) -> str:
         """`to_dict` as text; infinities and NaN become null.

@@ -1,1 +1,10 @@
-"""How the Jacobian is had."""
+"""Where the Jacobian comes from."""
+
+from .autograd import Autograd as Autograd
+from .base import JacobianSource as JacobianSource
+from .finite_difference import FiniteDifference as FiniteDifference
+from .forward import Forward as Forward
+from .given import GivenJacobian as GivenJacobian
+from .layerwise import LayerWise as LayerWise
+from .per_sample import PerSample as PerSample
+from .reverse import Reverse as Reverse

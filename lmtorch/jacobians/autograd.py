@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .._autodiff import Params, fill_, ranges, units
+from .._autodiff import Params, fill_, ranges, unit_rows
 from ..residuals.base import Part
 from .base import Workspace
 
@@ -28,7 +28,9 @@ class Autograd:
     chunk: int | None = None
     batched: bool = True
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Sample by sample where there are samples, otherwise all rows of the part from one graph."""
         for function in _functions(part):
             twins = tuple(p.detach().clone().requires_grad_() for p in params)
@@ -36,7 +38,13 @@ class Autograd:
                 residual = function(twins)
             for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
                 jacobian = workspace(rows.stop - rows.start)
-                _rows_(jacobian if part.batch == 0 else jacobian.movedim(-2, 0), residual, twins, rows, self.batched)
+                _rows_(
+                    jacobian if part.batch == 0 else jacobian.movedim(-2, 0),
+                    residual,
+                    twins,
+                    rows,
+                    self.batched,
+                )
                 yield residual[..., rows].detach(), jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
@@ -65,11 +73,18 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batch
         jacobian.zero_()
         return
     if batched and residual.shape[-1] > 1:
-        directions = units(residual.shape[-1], rows, residual)
-        directions = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(-1, *residual.shape)
+        directions = unit_rows(residual.shape[-1], rows, residual)
+        directions = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(
+            -1, *residual.shape
+        )
         try:
             gradients = torch.autograd.grad(
-                residual, twins, directions, is_grads_batched=True, retain_graph=True, allow_unused=True
+                residual,
+                twins,
+                directions,
+                is_grads_batched=True,
+                retain_graph=True,
+                allow_unused=True,
             )
         except torch.OutOfMemoryError:
             raise
@@ -80,14 +95,21 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batch
             return
     for place, row in enumerate(range(rows.start, rows.stop)):
         with torch.enable_grad():  # without it the row has no graph
-            value = residual[..., row].sum()  # problems are independent: the gradient of the sum is each one's own
+            value = residual[
+                ..., row
+            ].sum()  # problems are independent: the gradient of the sum is each one's own
         gradients = torch.autograd.grad(value, twins, retain_graph=True, allow_unused=True)
-        fill_(jacobian[place : place + 1], [g[None] for g in _zeros_for_unused(gradients, twins, ())], batch)
+        fill_(
+            jacobian[place : place + 1],
+            [g[None] for g in _zeros_for_unused(gradients, twins, ())],
+            batch,
+        )
 
 
 def _zeros_for_unused(
     gradients: tuple[Tensor | None, ...], twins: Params, batch: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
     return tuple(
-        twin.new_zeros(*batch, *twin.shape) if g is None else g for g, twin in zip(gradients, twins, strict=True)
+        twin.new_zeros(*batch, *twin.shape) if g is None else g
+        for g, twin in zip(gradients, twins, strict=True)
     )

@@ -51,7 +51,9 @@ class DescendedError(Exception):
 class JacobianSource(Protocol):
     """One way to take derivatives."""
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block | tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[Block | tuple[Tensor, Tensor]]:
         """Residuals (..., rows) and Jacobian rows (..., rows, n), block by block; together they are the part's."""
 
     def evaluate(self, part: Part, params: Params) -> Tensor:

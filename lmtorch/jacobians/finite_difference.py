@@ -38,7 +38,9 @@ class Column(NamedTuple):
     slope: Tensor  # (..., m)
     change: Tensor  # (...,), of the residuals by the step, ‖r(x + h) − r(x)‖
     size: Tensor  # (...,), of the parameter
-    rough: Tensor  # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
+    rough: (
+        Tensor  # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
+    )
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class FiniteDifference:
     method: Literal["2-point", "3-point"] = "2-point"
     step: float | Tensor | None = None
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of the part, in one block."""
         residual = part.function(params)
         jacobian = workspace(residual.shape[-1])
@@ -75,10 +79,17 @@ class FiniteDifference:
         The part's own sizes are a guess. At these parameters, the steps will be those that were looked at.
         """
         residual = part.function(params)
-        found = [(column.size, column.rough) for column in self._columns(part, params, residual, guessed=True)]
-        return torch.stack([size for size, _ in found], -1), bool(torch.stack([rough for _, rough in found]).any())
+        found = [
+            (column.size, column.rough)
+            for column in self._columns(part, params, residual, guessed=True)
+        ]
+        return torch.stack([size for size, _ in found], -1), bool(
+            torch.stack([rough for _, rough in found]).any()
+        )
 
-    def _columns(self, part: Part, params: Params, residual: Tensor, guessed: bool = False) -> Iterator[Column]:
+    def _columns(
+        self, part: Part, params: Params, residual: Tensor, guessed: bool = False
+    ) -> Iterator[Column]:
         number = 0
         for which, param in enumerate(params):
             for entry in range(param.shape[part.batch :].numel()):
@@ -86,7 +97,14 @@ class FiniteDifference:
                 number += 1
 
     def _column(
-        self, part: Part, params: Params, which: int, entry: int, number: int, residual: Tensor, guessed: bool
+        self,
+        part: Part,
+        params: Params,
+        which: int,
+        entry: int,
+        number: int,
+        residual: Tensor,
+        guessed: bool,
     ) -> Column:
         batch = part.batch
         param = params[which]
@@ -94,7 +112,9 @@ class FiniteDifference:
         if part.box is None:
             lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)
         else:
-            lower, upper = (side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box)
+            lower, upper = (
+                side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box
+            )
         below, above = value - lower, upper - value
 
         def at(distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,19 +140,32 @@ class FiniteDifference:
         def three_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             size = step.abs()
             central = (size <= below) & (size <= above)
-            outward = torch.where(above >= below, 1.0, -1.0).to(value)  # one-sided: to the wider side
+            outward = torch.where(above >= below, 1.0, -1.0).to(
+                value
+            )  # one-sided: to the wider side
             size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
             first, h1 = at(torch.where(central, size, outward * size))
             second, h2 = at(torch.where(central, -size, 2 * outward * size))
             # the parabola through three points at 0, h₁, h₂
-            slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (h1 * h2 * (h2 - h1))
-            plain = (first - second) / (h1 - h2)  # where h₂ = −h₁ it is the same, without the round-off
+            slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (
+                h1 * h2 * (h2 - h1)
+            )
+            plain = (first - second) / (
+                h1 - h2
+            )  # where h₂ = −h₁ it is the same, without the round-off
             bend = torch.linalg.vector_norm(first - 2 * residual + second, dim=-1)
             rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
             change = torch.linalg.vector_norm(first - residual, dim=-1)
-            return torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)), change, rough
+            return (
+                torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)),
+                change,
+                rough,
+            )
 
-        eps = max(torch.finfo(kind).eps for kind in (value.dtype, residual.dtype, part.precision or value.dtype))
+        eps = max(
+            torch.finfo(kind).eps
+            for kind in (value.dtype, residual.dtype, part.precision or value.dtype)
+        )
         share = self._share(number, eps, value)
         formula = two_points if self.method == "2-point" else three_points
 
@@ -189,7 +222,9 @@ def _judged(
         longer = drowned & (column.size < most)
         if not bool((longer | loud).any()):
             break
-        far = torch.maximum(column.size * eps**-0.25, (column.size * most).sqrt())  # half of the decades to go
+        far = torch.maximum(
+            column.size * eps**-0.25, (column.size * most).sqrt()
+        )  # half of the decades to go
         size = torch.where(longer, torch.minimum(far, most), column.size)
         other = differ(torch.where(loud, torch.maximum(column.size * eps**0.25, least), size))
         apart = torch.linalg.vector_norm(other.slope - column.slope, dim=-1)
@@ -197,5 +232,7 @@ def _judged(
         taken = (longer | (loud & ~alike)) & other.slope.isfinite().all(-1)
         column = select(taken, other, column)
         judged, drowned, loud = judged | taken, drowned & (taken | ~longer), loud & taken
-    mute = drowned & (column.change < DROWNED * eps * length)  # no step is long enough: it has no influence
+    mute = drowned & (
+        column.change < DROWNED * eps * length
+    )  # no step is long enough: it has no influence
     return select(mute, given, column)._replace(rough=given.rough), judged & ~mute

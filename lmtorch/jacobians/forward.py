@@ -23,7 +23,9 @@ class Forward:
 
     chunk: int | None = None
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of the part, in one block."""
         yield push(part.function, params, part.batch, workspace, self.chunk)
 

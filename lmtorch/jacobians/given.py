@@ -15,7 +15,7 @@ from .base import Workspace
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenJacobian:
     """The user's function.
 
     Args:
@@ -26,7 +26,9 @@ class Given:
 
     function: Callable[..., Any]
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of the part, in one block."""
         residual = part.function(params)
         m, n = residual.shape[-1], sum(p.shape[part.batch :].numel() for p in params)

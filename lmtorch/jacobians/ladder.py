@@ -88,7 +88,9 @@ class Ladder:
             if self.bends is None:
                 for seed in (0, 1):  # one sum alone may agree by chance
                     with replay():
-                        self.bends = self.bends is not False and _bends(part, params, direction, found, seed)
+                        self.bends = self.bends is not False and _bends(
+                            part, params, direction, found, seed
+                        )
                 replay.finish()
         except torch.OutOfMemoryError:
             raise
@@ -99,18 +101,26 @@ class Ladder:
 
     def _descend(self, error: Exception) -> None:
         refused, self.rungs = self.rungs[0], self.rungs[1:]
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next(
+            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         self.refusals.append(f"{refused!r}: {reason}")
         if isinstance(error, NotLayerwiseError):
             return  # a shortcut that does not fit this model, nothing to be warned of
         reason, line = reason[:REASON], users_line(error)
-        self._untold = self._untold or f"by {refused!r} does not work for this model ({reason}{line})"
+        self._untold = (
+            self._untold or f"by {refused!r} does not work for this model ({reason}{line})"
+        )
 
     def _tell(self) -> None:
         """Warn once of what was refused first, now that it is known what serves, and of what it has seen."""
         if self._untold and not self.warned:
             self.warned = True
-            warnings.warn(f"the Jacobian {self._untold}; {self.current!r} serves.", FallbackWarning, stacklevel=level())
+            warnings.warn(
+                f"the Jacobian {self._untold}; {self.current!r} serves.",
+                FallbackWarning,
+                stacklevel=level(),
+            )
         self._untold = ""
         if isinstance(self.current, LayerWise) and self.current.inputs is not None:
             of_inputs(self.current.inputs)
@@ -126,12 +136,17 @@ def _bends(part: Part, params: Params, direction: Params, found: Tensor, seed: i
     """
     weights = random_weights(found, seed)
     first, expected = bent(part.function, params, direction, part.batch, weights)
-    size = GROSS * torch.linalg.vector_norm(found, dim=-1) + torch.finfo(found.dtype).eps ** 0.5 * first.abs()
+    size = (
+        GROSS * torch.linalg.vector_norm(found, dim=-1)
+        + torch.finfo(found.dtype).eps ** 0.5 * first.abs()
+    )
     apart = ((weights * found).sum(-1) - expected).abs()
     return bool((apart <= size).logical_or(~apart.isfinite()).all())
 
 
-def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor) -> None:
+def _verify(
+    source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor
+) -> None:
     """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
 
     In torch 2.13 tangents pass through `detach` and `no_grad`, the batched backward of `cdist` leaves a part out, and
@@ -153,10 +168,14 @@ def _verify(source: JacobianSource, part: Part, params: Params, residual: Tensor
     direction = torch.zeros_like(values)
     direction[..., : residual.shape[-1]] = block  # the block's rows are the part's first
     try:
-        gradients = torch.autograd.grad(values, twins, direction, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(
+            values, twins, direction, allow_unused=True, materialize_grads=True
+        )
     except RuntimeError:
         return  # nothing to compare with
     columns = [g.to_dense().reshape(*g.shape[: part.batch], -1) for g in gradients]
     eps = max(torch.finfo(t.dtype).eps for t in (values, *params))
     if disagrees(jacobian, block, torch.cat(columns, -1), eps):
-        raise ArithmeticError("it disagrees with a plain backward pass: some operator's formula is wrong")
+        raise ArithmeticError(
+            "it disagrees with a plain backward pass: some operator's formula is wrong"
+        )

@@ -68,7 +68,11 @@ class LayerWise:
             raise NotLayerwiseError("no linear layer")
         if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in recorder.layers):
             raise NotLayerwiseError("a linear layer without the samples in its first dimension")
-        if any(place in recorder.elsewhere for layer in recorder.layers for place in (layer.weight, layer.bias)):
+        if any(
+            place in recorder.elsewhere
+            for layer in recorder.layers
+            for place in (layer.weight, layer.bias)
+        ):
             raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
         if not self.checked:
             if not _only_in_layers(residual, recorder.layers, twins):
@@ -79,7 +83,9 @@ class LayerWise:
             )  # sorted data change from part to part
             self.inputs = first if told else None
         others = _others(recorder.layers, params)
-        beside = _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]  # (m, entries)
+        beside = (
+            _columns(residual, twins, others) if others else residual.detach()[:, None][:, :0]
+        )  # (m, entries)
         outputs = [layer.output for layer in recorder.layers]
         residuals = residual.detach().view(count, -1)  # (s, k)
         gradients = []
@@ -87,7 +93,9 @@ class LayerWise:
             direction = torch.zeros_like(residuals)
             direction[:, index] = 1
             gradients.append(
-                torch.autograd.grad(residual, outputs, direction.view(-1), retain_graph=True, allow_unused=True)
+                torch.autograd.grad(
+                    residual, outputs, direction.view(-1), retain_graph=True, allow_unused=True
+                )
             )
         if part.sample is None:  # nobody has looked whether they are independent
             _check_independence(residual, outputs, gradients, count)
@@ -131,13 +139,19 @@ class Recorder(FunctionMode):
         self.first: Tensor | None = None  # input of the first linear layer of all
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is linear and self.first is None:
             self.first = args[0].detach()
         if func is linear and not kwargs and args[1].ndim == 2:
-            weight, bias = (self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None))
+            weight, bias = (
+                self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None)
+            )
             if weight >= 0 or bias >= 0:
                 self.layers.append(_Layer(weight, bias, args[0].detach(), result))
             args = args[:1]
@@ -146,17 +160,26 @@ class Recorder(FunctionMode):
             given = tree_leaves(given)
         taken = [place for a in given if (place := self.places.get(id(a))) is not None]
         # of a shape, a dtype or what is detached nothing is to be differentiated
-        if taken and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)):
+        if taken and any(
+            isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)
+        ):
             self.elsewhere.update(taken)
         return result
 
 
 def _fill_(
-    rows: Tensor, gradients: Sequence[Tensor | None], layers: list[_Layer], params: Params, chosen: slice
+    rows: Tensor,
+    gradients: Sequence[Tensor | None],
+    layers: list[_Layer],
+    params: Params,
+    chosen: slice,
 ) -> None:
     """Rows (s, n) of one residual of the chosen samples, from its gradients in the outputs of the layers."""
     views = rows.split([p.numel() for p in params], 1)
-    columns = [view.unflatten(1, p.shape) if p.ndim else view[:, 0] for view, p in zip(views, params, strict=True)]
+    columns = [
+        view.unflatten(1, p.shape) if p.ndim else view[:, 0]
+        for view, p in zip(views, params, strict=True)
+    ]
     for place, param in enumerate(params):
         uses = [
             (gradient[chosen], layer.input[chosen])
@@ -170,12 +193,17 @@ def _fill_(
         elif len(uses) == 1 and uses[0][0].ndim == 2:
             torch.mul(uses[0][0][:, :, None], uses[0][1][:, None, :], out=columns[place])
         else:
-            g, a = (torch.cat([_places(part) for part in parts], 1) for parts in zip(*uses, strict=True))
+            g, a = (
+                torch.cat([_places(part) for part in parts], 1) for parts in zip(*uses, strict=True)
+            )
             columns[place].copy_(g.mT @ a)  # Σ_t g aᵀ
 
 
 def _outer(
-    layers: list[_Layer], gradients: Sequence[Sequence[Tensor | None]], params: Params, chosen: slice
+    layers: list[_Layer],
+    gradients: Sequence[Sequence[Tensor | None]],
+    params: Params,
+    chosen: slice,
 ) -> tuple[Outer, ...]:
     """The columns of the weights that are used once, on one vector of each sample."""
     used = [layer.weight for layer in layers]
@@ -207,7 +235,11 @@ def _others(layers: list[_Layer], params: Params) -> dict[int, slice]:
     """
     used = {place for layer in layers for place in (layer.weight, layer.bias)}
     starts = [0, *accumulate(p.numel() for p in params)]
-    others = {place: slice(starts[place], starts[place + 1]) for place in range(len(params)) if place not in used}
+    others = {
+        place: slice(starts[place], starts[place + 1])
+        for place in range(len(params))
+        if place not in used
+    }
     if sum(columns.stop - columns.start for columns in others.values()) > FEW:
         raise NotLayerwiseError("parameters beside the linear layers")
     return others
@@ -224,13 +256,20 @@ def _columns(residual: Tensor, twins: Params, others: dict[int, slice]) -> Tenso
     chosen = [twins[place] for place in others]
     try:
         with torch.enable_grad():
-            pulled = torch.autograd.grad(residual, chosen, weights, create_graph=True, materialize_grads=True)
+            pulled = torch.autograd.grad(
+                residual, chosen, weights, create_graph=True, materialize_grads=True
+            )
             entries = torch.cat([gradient.reshape(-1) for gradient in pulled]).unbind()
-        columns = [torch.autograd.grad(e, weights, retain_graph=True, materialize_grads=True)[0] for e in entries]
+        columns = [
+            torch.autograd.grad(e, weights, retain_graph=True, materialize_grads=True)[0]
+            for e in entries
+        ]
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise NotLayerwiseError("parameters beside the linear layers, and no second derivatives") from error
+        raise NotLayerwiseError(
+            "parameters beside the linear layers, and no second derivatives"
+        ) from error
     return torch.stack(columns, 1)
 
 
@@ -242,7 +281,12 @@ def _check(rows: Tensor, residual: Tensor, twins: Params) -> None:
     gradients = torch.autograd.grad(
         residual, twins, direction, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    hold(rows, weights, torch.cat([g.reshape(-1) for g in gradients]), torch.finfo(residual.dtype).eps)
+    hold(
+        rows,
+        weights,
+        torch.cat([g.reshape(-1) for g in gradients]),
+        torch.finfo(residual.dtype).eps,
+    )
 
 
 def hold(rows: Tensor, weights: Tensor, expected: Tensor, eps: float) -> None:
@@ -275,23 +319,31 @@ def _only_in_layers(residual: Tensor, layers: list[_Layer], twins: Params) -> bo
     return all(paths.get(place, 0) <= count for place, count in uses.items())
 
 
-def _check_independence(residual: Tensor, outputs: list[Tensor], gradients: list[Any], count: int) -> None:
+def _check_independence(
+    residual: Tensor, outputs: list[Tensor], gradients: list[Any], count: int
+) -> None:
     """Rows of a sample depend on that sample alone: weighted by w, they give gradients weighted by w.
 
     Raises:
         NotLayerwiseError: they depend on others.
     """
     weights = random_weights(residual.detach().view(count, -1))
-    weighted = torch.autograd.grad(residual, outputs, weights.view(-1), retain_graph=True, allow_unused=True)
+    weighted = torch.autograd.grad(
+        residual, outputs, weights.view(-1), retain_graph=True, allow_unused=True
+    )
     apart = []
     for place, found in enumerate(weighted):
-        shares = [(weights[:, k], of[place]) for k, of in enumerate(gradients) if of[place] is not None]
+        shares = [
+            (weights[:, k], of[place]) for k, of in enumerate(gradients) if of[place] is not None
+        ]
         if found is None:
             continue
         expected, size = torch.zeros_like(found), torch.zeros_like(found)
         for w, g in shares:
             expected += w.view(-1, *(1,) * (g.ndim - 1)) * g
             size += g.abs()
-        apart.append((found - expected).abs().amax() > torch.finfo(residual.dtype).eps ** 0.5 * size.amax())
+        apart.append(
+            (found - expected).abs().amax() > torch.finfo(residual.dtype).eps ** 0.5 * size.amax()
+        )
     if apart and bool(torch.stack(apart).any()):
         raise NotLayerwiseError("the residuals of a row depend on other rows")

@@ -29,18 +29,28 @@ class PerSample:
 
     chunk: int | None = None
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One block for each chunk of the part."""
         for function, samples in self._chunks(part):
 
-            def rows_of(params: Params, *sample: Tensor, function: Single = function) -> tuple[Params, Tensor]:
+            def rows_of(
+                params: Params, *sample: Tensor, function: Single = function
+            ) -> tuple[Params, Tensor]:
                 residual, pullback = vjp(lambda p: function(p, *sample), params)[:2]
-                if residual.shape[0] == 1:  # one VJP needs no vmap over the rows of a sample, which would cost a fifth
+                if (
+                    residual.shape[0] == 1
+                ):  # one VJP needs no vmap over the rows of a sample, which would cost a fifth
                     return pullback(torch.ones_like(residual))[0], residual
-                directions = torch.eye(residual.shape[0], dtype=residual.dtype, device=residual.device)
+                directions = torch.eye(
+                    residual.shape[0], dtype=residual.dtype, device=residual.device
+                )
                 return vmap(lambda w: pullback(w)[0])(directions), residual
 
-            parts, residual = vmap(rows_of, _over(samples), randomness="different")(params, *samples)
+            parts, residual = vmap(rows_of, _over(samples), randomness="different")(
+                params, *samples
+            )
             residual = residual.reshape(-1)
             rows = workspace(residual.shape[0])
             start = 0

@@ -21,7 +21,9 @@ class Reverse:
 
     chunk: int | None = None
 
-    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(
+        self, part: Part, params: Params, workspace: Workspace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of rows: they stream even where the samples are not known to be independent."""
         residual, pullback = vjp(part.function, params)[:2]
         for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):

@@ -63,7 +63,9 @@ class Accumulator(Protocol):
     def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
         """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled; `outer` in order."""
 
-    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Linearization:
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None
+    ) -> Linearization:
         """The linearization of all that was added; with `exact`, of the larger set that it is a sample of."""
 
 

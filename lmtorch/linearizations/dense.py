@@ -48,7 +48,9 @@ class Dense(NamedTuple):
         if self.prior is None:
             return self.jacobian, self.residual
         rows = torch.diag_embed(self.prior.root)
-        return torch.cat([self.jacobian, rows], -2), torch.cat([self.residual, self.prior.residual], -1)
+        return torch.cat([self.jacobian, rows], -2), torch.cat(
+            [self.residual, self.prior.residual], -1
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class DenseAccumulator:
     def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Dense:
         """Jᵀr and the column norms, once."""
         if exact is not None:
-            raise InputError("a sampled curvature needs the normal equations: choose solver='cholesky'")
+            raise InputError(
+                "a sampled curvature needs the normal equations: choose solver='cholesky'"
+            )
         gradient = (self.jacobian.mT @ self.residual[..., None])[..., 0]
         squares = torch.linalg.vector_norm(self.jacobian, dim=-2).square()
         if prior is not None:

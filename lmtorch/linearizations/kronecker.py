@@ -70,7 +70,10 @@ def symmetric_products(z: Tensor) -> Tensor:
     products = z.new_empty(pairs(size), count)
     begin = 0
     for strip in strips(size):
-        left, right = z[:, strip, None], z[:, None, strip.start :]  # (k, strip, 1, s), (k, 1, rest, s)
+        left, right = (
+            z[:, strip, None],
+            z[:, None, strip.start :],
+        )  # (k, strip, 1, s), (k, 1, rest, s)
         end = begin + left.shape[1] * right.shape[2]
         place = products[begin:end].view(left.shape[1], right.shape[2], count)
         torch.mul(left[0], right[0], out=place)

@@ -16,7 +16,9 @@ from .._outer import Outer
 from .base import Exact, Prior
 from .kronecker import KroneckerSum, worth_it
 
-BLOCK = 128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
+BLOCK = (
+    128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
+)
 BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
 
 
@@ -44,7 +46,9 @@ class Normal(NamedTuple):
     def plus(self, other: Self) -> Self:
         """The normal equations of both sets of rows: partial sums of chunks, loader batches or ranks add."""
         return self._replace(
-            normal=self.normal + other.normal, cost=self.cost + other.cost, gradient=self.gradient + other.gradient
+            normal=self.normal + other.normal,
+            cost=self.cost + other.cost,
+            gradient=self.gradient + other.gradient,
         )
 
 

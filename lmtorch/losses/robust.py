@@ -7,11 +7,13 @@ References: scipy.optimize.least_squares, `loss`; Triggs et al. (2000); Beaton &
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
+from .._errors import InputError
 from .base import Rho, half_sum, wide
 
 
@@ -82,6 +84,26 @@ class Barron:
         value = bend * grown if half == 0 else bend * torch.expm1(half * grown) / half
         first = torch.exp((half - 1) * grown)
         return Rho(value, first, (half - 1) / bend * torch.exp((half - 2) * grown))
+
+
+def given_rho(function: Callable[..., Any]) -> Callable[[Tensor], Rho]:
+    """z → ρ, ρ′, ρ″ from a function of a vector z that returns them as a tuple or as the rows of a (3, m) array."""
+
+    def rho(z: Tensor) -> Rho:
+        flat = z.reshape(-1)
+        try:
+            found = function(flat)
+        except (TypeError, RuntimeError):
+            found = function(flat.detach().cpu().numpy())
+        rows = [tensor_of(row).to(z) for row in found]
+        if len(rows) != 3 or any(row.shape != flat.shape for row in rows):
+            raise InputError(
+                f"the loss returned {len(rows)} rows of shapes {[tuple(row.shape) for row in rows]} for z of "
+                f"{tuple(flat.shape)}. It must return ρ, ρ′ and ρ″, each of the shape of z."
+            )
+        return Rho(*(row.view_as(z) for row in rows))
+
+    return rho
 
 
 CRUMB = 0.01  # of ρ′, at least, is the curvature of a row

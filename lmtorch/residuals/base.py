@@ -21,19 +21,29 @@ class Part:
     """Some of the rows, as a function of the parameter tensors."""
 
     function: Function  # params -> (..., m)
-    run: Callable[[Callable[..., Any], Params], Any]  # another callable, at these parameters and on this batch
+    run: Callable[
+        [Callable[..., Any], Params], Any
+    ]  # another callable, at these parameters and on this batch
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
-    box: tuple[Params, Params] | None = None  # outside of which the function is not to be evaluated, as params
+    box: tuple[Params, Params] | None = (
+        None  # outside of which the function is not to be evaluated, as params
+    )
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
     random: bool = False  # the function draws random numbers
     kept: tuple[Tensor, ...] = ()  # what it writes to, and must not leave changed
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
-    leading: int | None = None  # rows are in so many blocks of equal size, which may be of independent samples
+    leading: int | None = (
+        None  # rows are in so many blocks of equal size, which may be of independent samples
+    )
     whole: bool = True  # there is no other part, of this or another term
-    sizes: Tensor | None = None  # (..., n), of the parameters, of which differences take a share; None: not known
-    precision: torch.dtype | None = None  # in which the rows are computed, where theirs does not show it
+    sizes: Tensor | None = (
+        None  # (..., n), of the parameters, of which differences take a share; None: not known
+    )
+    precision: torch.dtype | None = (
+        None  # in which the rows are computed, where theirs does not show it
+    )
 
     @property
     def count(self) -> int | None:

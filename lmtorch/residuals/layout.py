@@ -35,7 +35,9 @@ class Layout:
                     "requires_grad_(False)."
                 )
         if tensors[0].is_meta:
-            raise InputError(f"{names[0]!r} is on the meta device, where nothing has a value: bring it to another one.")
+            raise InputError(
+                f"{names[0]!r} is on the meta device, where nothing has a value: bring it to another one."
+            )
         self.shapes = [real(t).shape for t in tensors]
         self.sizes = [shape.numel() for shape in self.shapes]
         self.n = sum(self.sizes)
@@ -53,7 +55,10 @@ class Layout:
 
     def twins(self, params: Params) -> list[Tensor]:
         """What stands in for each tensor: complex where it is complex."""
-        return [torch.view_as_complex(p) if t.is_complex() else p for t, p in zip(self.tensors, params, strict=True)]
+        return [
+            torch.view_as_complex(p) if t.is_complex() else p
+            for t, p in zip(self.tensors, params, strict=True)
+        ]
 
     def vector(self, values: Sequence[Tensor | float | None], fill: float, like: Tensor) -> Tensor:
         """One number for each entry of x from a number or tensor (broadcast) for each parameter; None: `fill`."""
@@ -63,7 +68,11 @@ class Layout:
             if isinstance(number, Tensor) and number.ndim == 0 and number.device.type == "cpu":
                 number = number.item()  # a copy to the device would wait for it
             # made in the dtype: a float32 on the way would round 0.1
-            part = number.detach().to(like) if isinstance(number, Tensor) else like.new_full((), number)
+            part = (
+                number.detach().to(like)
+                if isinstance(number, Tensor)
+                else like.new_full((), number)
+            )
             parts.append(part.expand(shape).reshape(-1))
         return torch.cat(parts)
 

@@ -17,7 +17,9 @@ class Replay:
         kept: tensors that an evaluation writes to, and that are to be as before after it: running statistics.
     """
 
-    def __init__(self, device: torch.device, random: bool = False, kept: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, device: torch.device, random: bool = False, kept: Sequence[Tensor] = ()
+    ) -> None:
         self.device = device
         self.before: list[Tensor] | None = None
         self.after: list[Tensor] | None = None
@@ -53,7 +55,9 @@ class Replay:
             raise
         if first:
             self.after = self._read()
-            self.random |= not all(torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True))
+            self.random |= not all(
+                torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True)
+            )
 
     def finish(self) -> None:
         """Leave the generators as one evaluation would have left them, so that the next step draws anew."""

@@ -27,7 +27,9 @@ class Touched(DispatchMode):
     """
 
     def __init__(self) -> None:
-        start: Callable[[DispatchMode], None] = DispatchMode.__init__  # torch 2.13 has no types for it
+        start: Callable[[DispatchMode], None] = (
+            DispatchMode.__init__
+        )  # torch 2.13 has no types for it
         start(self)
         self.bytes = 0
         self.precision: torch.dtype | None = None
@@ -36,7 +38,11 @@ class Touched(DispatchMode):
         self._made: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         for tensor in _targets(func, args, kwargs):
@@ -50,7 +56,9 @@ class Touched(DispatchMode):
         for leaf in tree_leaves(result):
             if not isinstance(leaf, Tensor):
                 continue
-            if leaf.is_floating_point() and (self.precision is None or _eps(leaf.dtype) > _eps(self.precision)):
+            if leaf.is_floating_point() and (
+                self.precision is None or _eps(leaf.dtype) > _eps(self.precision)
+            ):
                 self.precision = leaf.dtype
             if leaf._base is None:
                 self.bytes += leaf.numel() * leaf.element_size()
@@ -78,7 +86,11 @@ class Habits(FunctionMode):
         self.differentiates = False
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is Tensor.backward:
             raise InputError(
@@ -95,7 +107,11 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
     schema = func._schema
     named = {**dict(zip((a.name for a in schema.arguments), args, strict=False)), **kwargs}
     if schema.is_mutable:
-        found = [named.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        found = [
+            named.get(a.name)
+            for a in schema.arguments
+            if a.alias_info is not None and a.alias_info.is_write
+        ]
     elif schema.name.split("::")[1] in STATISTICS and named.get("training", False):
         found = [named.get("running_mean"), named.get("running_var")]
     else:
@@ -105,7 +121,9 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def _storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    with suppress(NotImplementedError, RuntimeError):  # what torch raises where a layout has no storage
+    with suppress(
+        NotImplementedError, RuntimeError
+    ):  # what torch raises where a layout has no storage
         return int(tensor.untyped_storage()._cdata)
     return None
 

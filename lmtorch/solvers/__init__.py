@@ -1,1 +1,8 @@
 """Who solves the damped equations."""
+
+from .base import Factor as Factor
+from .base import Solver as Solver
+from .cholesky import Cholesky as Cholesky
+from .dual import Dual as Dual
+from .qr import QR as QR
+from .svd import SVD as SVD

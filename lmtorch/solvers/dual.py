@@ -50,8 +50,12 @@ class DualFactor:
         """M with λ taken out where there is no prior: D² and not λD², so that λ = 0 is allowed."""
         if self.prior is None:
             return self.scale.square()
-        weight = damping[..., None].to(self.scale.dtype) * self.scale.square() + self.prior.root.square()
-        return torch.where(weight > 0, weight, torch.nan)  # undamped, and parameters without a prior: no answer
+        weight = (
+            damping[..., None].to(self.scale.dtype) * self.scale.square() + self.prior.root.square()
+        )
+        return torch.where(
+            weight > 0, weight, torch.nan
+        )  # undamped, and parameters without a prior: no answer
 
     def _triangle(self, damping: Tensor) -> Tensor:
         """L with LLᵀ = JM⁻¹Jᵀ + I, or J̃J̃ᵀ + λI without a prior."""
@@ -87,7 +91,10 @@ class DualFactor:
         """(JᵀJ + M)⁻¹ rhs by Woodbury's identity."""
         weight = self._weight(damping)
         scaled = rhs / weight
-        solution = scaled - apply(self.jacobian.mT, self._rows(apply(self.jacobian, scaled), damping)) / weight
+        solution = (
+            scaled
+            - apply(self.jacobian.mT, self._rows(apply(self.jacobian, scaled), damping)) / weight
+        )
         return solution if self.prior is not None else solution / damping[..., None].to(rhs.dtype)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:

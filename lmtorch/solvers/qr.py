@@ -55,12 +55,16 @@ class QRFactor:
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n); NaN where J is deficient and λ = 0."""
         triangle, rhs = self._damped(damping)
-        return torch.linalg.solve_triangular(triangle, rhs[..., None], upper=True)[..., 0] / self.scale
+        return (
+            torch.linalg.solve_triangular(triangle, rhs[..., None], upper=True)[..., 0] / self.scale
+        )
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs by two triangular solves."""
         triangle, _ = self._damped(damping)
-        half = torch.linalg.solve_triangular(triangle.mT, (rhs / self.scale)[..., None], upper=False)
+        half = torch.linalg.solve_triangular(
+            triangle.mT, (rhs / self.scale)[..., None], upper=False
+        )
         return torch.linalg.solve_triangular(triangle, half, upper=True)[..., 0] / self.scale
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:

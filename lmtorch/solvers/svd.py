@@ -45,7 +45,13 @@ class SVDFactor:
     """Singular values, Vᵀ and Uᵀr."""
 
     def __init__(
-        self, singular: Tensor, vh: Tensor, projected: Tensor, scale: Tensor, kept: Tensor, used: Tensor
+        self,
+        singular: Tensor,
+        vh: Tensor,
+        projected: Tensor,
+        scale: Tensor,
+        kept: Tensor,
+        used: Tensor,
     ) -> None:
         self.singular = singular  # (..., k)
         self.vh = vh  # (..., k, n)
@@ -61,7 +67,9 @@ class SVDFactor:
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
-        step = -apply(self.vh.mT, self.singular * self.projected / self._damped(damping)) / self.scale
+        step = (
+            -apply(self.vh.mT, self.singular * self.projected / self._damped(damping)) / self.scale
+        )
         # round-off in V would let a parameter without influence, or one held at its bound, creep
         return torch.where(self.used, step, 0.0)
 

@@ -11,12 +11,11 @@ from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
 from lmtorch.core.state import State
 from lmtorch.core.termination import Status, Tolerances
-from lmtorch.damping.base import Damping, Model, Outcome, gain_ratio
+from lmtorch.damping.base import Damping, LinearModel, Outcome, gain_ratio
 from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt, MarquardtState
 from lmtorch.damping.nielsen import Nielsen, NielsenState, bounded
-from lmtorch.damping.scaling import Levenberg, More, Scaling
-from lmtorch.damping.scaling import Marquardt as CurrentNorms
+from lmtorch.damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from lmtorch.damping.trust_region import TrustRegion, multiplier
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.ladder import Ladder
@@ -35,12 +34,16 @@ DAMPINGS: list[Damping] = [
 NAMES = ["rosenbrock", "kowalik_osborne", "bard", "freudenstein_roth", "wood", "meyer"]
 dampings = pytest.mark.parametrize("damping", DAMPINGS, ids=repr)
 names = pytest.mark.parametrize("name", NAMES)
-solvers = pytest.mark.parametrize("solver", [SVD(), QR(), Cholesky()], ids=lambda s: type(s).__name__)
+solvers = pytest.mark.parametrize(
+    "solver", [SVD(), QR(), Cholesky()], ids=lambda s: type(s).__name__
+)
 
 
 def problem_of(fun: Any, x: Tensor, solver: Solver) -> Problem:
     """Plain least squares."""
-    return Problem(FunctionResidual(fun, x), Ladder([Forward()]), solver.form, Linear(), torch.float64)
+    return Problem(
+        FunctionResidual(fun, x), Ladder([Forward()]), solver.form, Linear(), torch.float64
+    )
 
 
 def path(
@@ -51,7 +54,7 @@ def path(
     solver: Solver | None = None,
     scaling: Scaling | None = None,
     trials: int = 60,
-) -> list[tuple[State, Model, State]]:
+) -> list[tuple[State, LinearModel, State]]:
     """(before, linear model, after) of every trial."""
     solver = solver or SVD()
     method = Method(solver, damping, scaling or More(), Tolerances(0, 0, 0))
@@ -84,7 +87,9 @@ def reach(state: State) -> Tensor:
 
 @dampings
 @names
-def test_an_accepted_trial_lowers_the_cost_and_a_refused_one_changes_nothing(damping: Damping, name: str) -> None:
+def test_an_accepted_trial_lowers_the_cost_and_a_refused_one_changes_nothing(
+    damping: Damping, name: str
+) -> None:
     fun = CLASSICAL[name].residual
     for before, _, after in path(fun, start_of(name), damping):
         if after.trial.accepted:
@@ -113,9 +118,13 @@ def test_a_good_gain_lowers_the_damping(damping: Damping, name: str) -> None:
 
 @solvers
 @names
-def test_a_trust_region_step_ends_near_the_radius_or_is_gauss_newtons_inside(solver: Solver, name: str) -> None:
+def test_a_trust_region_step_ends_near_the_radius_or_is_gauss_newtons_inside(
+    solver: Solver, name: str
+) -> None:
     seen = set()
-    for before, model, after in path(CLASSICAL[name].residual, start_of(name), TrustRegion(), solver=solver):
+    for before, model, after in path(
+        CLASSICAL[name].residual, start_of(name), TrustRegion(), solver=solver
+    ):
         if before.cost < 1e-15:
             break  # the radius is of the size of round-off in x
         radius = before.damping.radius
@@ -137,10 +146,15 @@ def test_a_trust_region_step_ends_near_the_radius_or_is_gauss_newtons_inside(sol
 @pytest.mark.parametrize("radius", [1e-6, 1e-2, 1.0, 1e2], ids=str)
 def test_a_batch_of_radii_is_met_problem_by_problem(solver: Solver, radius: float) -> None:
     def fun(x: Tensor) -> Tensor:
-        A = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3).sin() + torch.eye(5, 3, dtype=torch.float64)
+        A = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3).sin() + torch.eye(
+            5, 3, dtype=torch.float64
+        )
         return x @ A.mT - 1
 
-    x = torch.randn(4, 3, dtype=torch.float64) * torch.logspace(-2, 2, 4, dtype=torch.float64)[:, None]
+    x = (
+        torch.randn(4, 3, dtype=torch.float64)
+        * torch.logspace(-2, 2, 4, dtype=torch.float64)[:, None]
+    )
     _, model, _ = path(fun, x, TrustRegion(), solver=solver, trials=1)[0]
     state = TrustRegion().start(model.linearization, model.scale, x)
     state = state._replace(radius=torch.full_like(state.radius, radius))
@@ -152,7 +166,9 @@ def test_a_batch_of_radii_is_met_problem_by_problem(solver: Solver, radius: floa
 
 @dampings
 @names
-def test_rescaled_parameters_take_the_same_path_under_mores_scaling(damping: Damping, name: str) -> None:
+def test_rescaled_parameters_take_the_same_path_under_mores_scaling(
+    damping: Damping, name: str
+) -> None:
     # powers of two, so that rescaling is exact; what differs is the order of rounding in the factorisation
     fun, x = CLASSICAL[name].residual, start_of(name)
     units = 2.0 ** torch.arange(-8, 3 * x.shape[0] - 8, 3, dtype=torch.float64)
@@ -169,7 +185,9 @@ def test_without_it_they_do_not() -> None:
     fun, x = CLASSICAL["wood"].residual, start_of("wood")
     units = 2.0 ** torch.arange(4, dtype=torch.float64)
     mine = path(fun, x, Nielsen(), scaling=Levenberg(), trials=1)[0][2].x
-    theirs = path(lambda z: fun(z / units), x * units, Nielsen(), scaling=Levenberg(), trials=1)[0][2].x
+    theirs = path(lambda z: fun(z / units), x * units, Nielsen(), scaling=Levenberg(), trials=1)[0][
+        2
+    ].x
     assert not torch.allclose(mine, theirs / units, rtol=1e-3)
 
 
@@ -218,14 +236,16 @@ class Straight:
     def __init__(self, velocity: Tensor, acceleration: Tensor) -> None:
         self.velocity, self.acceleration = velocity, acceleration
 
-    def propose(self, model: Model, state: Any) -> tuple[Tensor, Any]:
+    def propose(self, model: LinearModel, state: Any) -> tuple[Tensor, Any]:
         return self.velocity, state
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         return -self.acceleration
 
 
-def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_the_metric_of_d() -> None:
+def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_the_metric_of_d() -> (
+    None
+):
     # 2‖D a‖/‖D v‖ of the problems of a batch: in the metric of D, in which all of them are ten times what they seem
     shares = torch.tensor([0.0, 0.5, 0.749, 0.751, 2.0, torch.nan], dtype=torch.float64)
     velocity = torch.tensor([[10.0, 0.0]], dtype=torch.float64).expand(6, 2)
@@ -234,12 +254,16 @@ def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_th
     straight: Any = Straight(velocity, acceleration)
     state = Nielsen().update(
         NielsenState(torch.ones(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)),
-        Outcome(*(torch.ones(6, dtype=torch.float64),) * 6)._replace(accepted=torch.ones(6, dtype=torch.bool)),
+        Outcome(*(torch.ones(6, dtype=torch.float64),) * 6)._replace(
+            accepted=torch.ones(6, dtype=torch.bool)
+        ),
     )
-    model: Any = Model(None, scale, straight, torch.zeros_like)
+    model: Any = LinearModel(None, scale, straight, torch.zeros_like)
     step, _, linear = Geodesic(straight).propose(model, state)
     trusted = torch.tensor([True, True, True, False, False, False])
-    torch.testing.assert_close(step, velocity + torch.where(trusted[:, None], acceleration / 2, 0.0))
+    torch.testing.assert_close(
+        step, velocity + torch.where(trusted[:, None], acceleration / 2, 0.0)
+    )
     assert torch.equal(linear, velocity)
 
 
@@ -248,13 +272,17 @@ def test_nielsens_damping_follows_the_formula() -> None:
     ones = torch.ones((), dtype=torch.float64)
 
     def after(state: NielsenState, ratio: float, accepted: bool) -> NielsenState:
-        outcome = Outcome(*(ones,) * 6)._replace(ratio=ratio * ones, accepted=torch.tensor(accepted))
+        outcome = Outcome(*(ones,) * 6)._replace(
+            ratio=ratio * ones, accepted=torch.tensor(accepted)
+        )
         return Nielsen().update(state, outcome)
 
     start = NielsenState(3 * ones, 8 * ones)
     for ratio in (0.01, 0.3, 0.5, 0.9, 1.0, 5.0):
         state = after(start, ratio, True)
-        assert state.damping.item() == pytest.approx(3 * max(1 / 3, 1 - (2 * ratio - 1) ** 3), rel=1e-14)
+        assert state.damping.item() == pytest.approx(
+            3 * max(1 / 3, 1 - (2 * ratio - 1) ** 3), rel=1e-14
+        )
         assert state.growth == 2
     state, damping = NielsenState(3 * ones, 2 * ones), 3.0
     for growth in (2, 4, 8, 16, 32):
@@ -274,8 +302,13 @@ def test_a_damping_can_always_come_back(damping: Any, accepted: bool, dtype: tor
         before, state = state, damping.update(state, outcome)
         assert (state.damping <= before.damping) if accepted else (state.damping >= before.damping)
     limits = torch.finfo(dtype)
-    assert limits.tiny < state.damping < limits.max  # away from where a product would be zero or infinite
-    assert damping.update(state, outcome._replace(accepted=torch.tensor(not accepted))).damping != state.damping
+    assert (
+        limits.tiny < state.damping < limits.max
+    )  # away from where a product would be zero or infinite
+    assert (
+        damping.update(state, outcome._replace(accepted=torch.tensor(not accepted))).damping
+        != state.damping
+    )
 
 
 def test_a_damping_that_is_no_number_begins_again_at_one() -> None:
@@ -296,7 +329,9 @@ class Shaky:
 
 @pytest.mark.parametrize("least", [0.0, 1e-9, 1e-3, 0.1, 1.0], ids=str)
 @pytest.mark.parametrize("guess", [0.0, 1e-6, 5.0], ids=str)
-def test_a_trust_region_is_met_also_where_the_first_factors_fail(least: float, guess: float) -> None:
+def test_a_trust_region_is_met_also_where_the_first_factors_fail(
+    least: float, guess: float
+) -> None:
     gradient = torch.tensor([3.0, 4.0], dtype=torch.float64)
     radius = torch.tensor([0.5, 2.0], dtype=torch.float64)  # at λ = 9 and at λ = 1.5
     factor: Any = Shaky(gradient.expand(2, 2), least)
@@ -306,7 +341,9 @@ def test_a_trust_region_is_met_also_where_the_first_factors_fail(least: float, g
 
 
 @dampings
-def test_a_trial_that_is_no_number_shortens_the_reach_and_leaves_a_usable_state(damping: Damping) -> None:
+def test_a_trial_that_is_no_number_shortens_the_reach_and_leaves_a_usable_state(
+    damping: Damping,
+) -> None:
     x = start_of("kowalik_osborne")
     _, model, after = path(CLASSICAL["kowalik_osborne"].residual, x, damping, trials=1)[0]
     nan = torch.tensor(torch.nan, dtype=torch.float64)
@@ -333,13 +370,19 @@ def test_a_trial_that_is_no_number_shortens_the_reach_and_leaves_a_usable_state(
         (1.0, -1.0, -1.0),
     ],
 )
-def test_the_gain_ratio_is_minus_one_where_it_says_nothing(actual: float, predicted: float, expected: float) -> None:
+def test_the_gain_ratio_is_minus_one_where_it_says_nothing(
+    actual: float, predicted: float, expected: float
+) -> None:
     assert gain_ratio(torch.tensor(actual), torch.tensor(predicted)) == expected
 
 
 def test_scalings_are_the_running_maximum_ones_and_the_current_norms() -> None:
     first, second = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0])
-    for scaling, expected in ((More(), [2.0, 4.0]), (Levenberg(), [1.0, 1.0]), (CurrentNorms(), [2.0, 3.0])):
+    for scaling, expected in (
+        (More(), [2.0, 4.0]),
+        (Levenberg(), [1.0, 1.0]),
+        (CurrentNorms(), [2.0, 3.0]),
+    ):
         assert scaling.update(scaling.update(None, first), second).tolist() == expected
 
 
@@ -352,4 +395,8 @@ def test_a_problem_that_is_done_keeps_its_damping(damping: Damping) -> None:
 
     before, _, after = path(valley, x, damping, trials=1)[0]
     assert before.status.tolist() == [Status.ZERO, Status.RUNNING]
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(before.damping, after.damping, strict=True) if a is not b)
+    assert all(
+        torch.equal(a[0], b[0])
+        for a, b in zip(before.damping, after.damping, strict=True)
+        if a is not b
+    )

@@ -19,7 +19,7 @@ from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
-from lmtorch.jacobians.given import Given
+from lmtorch.jacobians.given import GivenJacobian
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
 from lmtorch.jacobians.reverse import Reverse
@@ -33,7 +33,11 @@ class Model:
     """A small network on a few samples, k residuals each, and its Jacobian by `jacrev` over the flat vector."""
 
     def __init__(
-        self, widths: tuple[int, ...], samples: int, dtype: torch.dtype = torch.float64, seed: int = 0
+        self,
+        widths: tuple[int, ...],
+        samples: int,
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -78,7 +82,9 @@ def whole(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, T
     """A source's blocks, put together; the workspace starts as NaN, so that what is not written is seen."""
     n = sum(p.numel() for p in params)
     residuals, rows = [], []
-    for residual, jacobian, *_ in source.blocks(part, params, lambda m: params[0].new_full((m, n), torch.nan)):
+    for residual, jacobian, *_ in source.blocks(
+        part, params, lambda m: params[0].new_full((m, n), torch.nan)
+    ):
         residuals.append(residual.detach().clone())
         rows.append(jacobian.detach().clone())
     return torch.cat(residuals), torch.cat(rows)
@@ -92,8 +98,8 @@ def sources(model: Model, chunk: int | None) -> dict[str, JacobianSource]:
         "autograd": Autograd(chunk),
         "per_sample": PerSample(chunk),
         "layerwise": LayerWise(chunk),
-        "given matrix": Given(lambda params: model.jacobian()),
-        "given blocks": Given(jacrev(model.function)),
+        "given matrix": GivenJacobian(lambda params: model.jacobian()),
+        "given blocks": GivenJacobian(jacrev(model.function)),
     }
 
 
@@ -109,7 +115,9 @@ def test_every_source_gives_the_same_matrix(
 ) -> None:
     model = Model(widths, samples, dtype, seed)
     expected = model.jacobian()
-    tolerance = 100 * torch.finfo(dtype).eps  # sums of at most five products of numbers of order one
+    tolerance = (
+        100 * torch.finfo(dtype).eps
+    )  # sums of at most five products of numbers of order one
     for name, source in sources(model, chunk).items():
         for sampled in (True, False):
             if not sampled and name in {"per_sample", "layerwise"}:
@@ -117,10 +125,16 @@ def test_every_source_gives_the_same_matrix(
             residual, jacobian = whole(source, model.part(sampled), model.params)
             message = f"{name}, {sampled=}"
             assert jacobian.dtype == residual.dtype == dtype, message
-            torch.testing.assert_close(jacobian, expected, rtol=tolerance, atol=tolerance, msg=message)
-            torch.testing.assert_close(residual, model.function(model.params), rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(
+                jacobian, expected, rtol=tolerance, atol=tolerance, msg=message
+            )
+            torch.testing.assert_close(
+                residual, model.function(model.params), rtol=tolerance, atol=tolerance
+            )
             evaluated = source.evaluate(model.part(sampled), model.params)
-            torch.testing.assert_close(evaluated.detach(), residual, rtol=tolerance, atol=tolerance, msg=message)
+            torch.testing.assert_close(
+                evaluated.detach(), residual, rtol=tolerance, atol=tolerance, msg=message
+            )
 
 
 @given(
@@ -142,7 +156,9 @@ def test_differences_come_as_near_as_their_order_allows(
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6], ids=str)
 @pytest.mark.parametrize("method", ["2-point", "3-point"])
-def test_differences_take_a_step_in_proportion_to_large_parameters(size: float, method: str) -> None:
+def test_differences_take_a_step_in_proportion_to_large_parameters(
+    size: float, method: str
+) -> None:
     x = torch.tensor([size, -size], dtype=torch.float64)
     residual = FunctionResidual(lambda v: v**2, x)
     (part,) = residual.parts()
@@ -153,10 +169,14 @@ def test_differences_take_a_step_in_proportion_to_large_parameters(size: float, 
 
 
 @pytest.mark.parametrize(
-    "source", [Forward(), Forward(2), FiniteDifference("3-point")], ids=["forward", "chunks", "differences"]
+    "source",
+    [Forward(), Forward(2), FiniteDifference("3-point")],
+    ids=["forward", "chunks", "differences"],
 )
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-def test_a_batch_of_problems_has_the_matrices_of_its_problems(source: JacobianSource, batch: tuple[int, ...]) -> None:
+def test_a_batch_of_problems_has_the_matrices_of_its_problems(
+    source: JacobianSource, batch: tuple[int, ...]
+) -> None:
     t = torch.linspace(0, 1, 4, dtype=torch.float64)
     x = torch.rand(*batch, 3, dtype=torch.float64) if batch else torch.rand(3, dtype=torch.float64)
 
@@ -164,9 +184,13 @@ def test_a_batch_of_problems_has_the_matrices_of_its_problems(source: JacobianSo
         return x[..., :1] * torch.exp(-x[..., 1:2] * t) + x[..., 2:]
 
     (part,) = FunctionResidual(fun, x).parts()
-    ((residual, jacobian),) = source.blocks(part, (x,), lambda m: x.new_full((*batch, m, 3), torch.nan))
+    ((residual, jacobian),) = source.blocks(
+        part, (x,), lambda m: x.new_full((*batch, m, 3), torch.nan)
+    )
     assert jacobian.shape == (*batch, 4, 3)
-    expected = torch.stack([torch.func.jacfwd(fun)(row) for row in x.reshape(-1, 3)]).reshape(*batch, 4, 3)
+    expected = torch.stack([torch.func.jacfwd(fun)(row) for row in x.reshape(-1, 3)]).reshape(
+        *batch, 4, 3
+    )
     torch.testing.assert_close(jacobian, expected, rtol=1e-8, atol=1e-8)  # ε^⅔ is 4e-11
     torch.testing.assert_close(residual, fun(x))
 
@@ -201,13 +225,16 @@ def test_rows_come_in_chunks_into_the_workspace_they_asked_for() -> None:
 
     blocks = list(Reverse(3).blocks(model.part(False), model.params, workspace))
     assert [block.shape[0] for _, block in blocks] == [3, 3, 3, 1]
-    assert all(block.data_ptr() == place.data_ptr() for (_, block), place in zip(blocks, given, strict=True))
+    assert all(
+        block.data_ptr() == place.data_ptr()
+        for (_, block), place in zip(blocks, given, strict=True)
+    )
 
 
 def test_a_given_jacobian_of_another_shape_is_refused() -> None:
     model = Model((2, 3), 4)
     with pytest.raises(lmtorch.InputError, match=r"\(12, 9\)"):
-        whole(Given(lambda params: torch.zeros(9, 12)), model.part(False), model.params)
+        whole(GivenJacobian(lambda params: torch.zeros(9, 12)), model.part(False), model.params)
 
 
 def test_per_sample_without_samples_is_refused() -> None:
@@ -225,7 +252,9 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self, *arguments: Tensor) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.known = {tensor.untyped_storage()._cdata for tensor in arguments}  # views of them hold nothing new
+        self.known = {
+            tensor.untyped_storage()._cdata for tensor in arguments
+        }  # views of them hold nothing new
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -258,7 +287,9 @@ def peak_of_a_step(samples: int, jacobian: str) -> int:
     net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
     x = torch.randn(samples, 4)
     y = torch.sin(x.sum(1, keepdim=True))
-    opt = lmtorch.LevenbergMarquardt(net, solver="cholesky", curvature="full", jacobian=jacobian, memory_limit=2**20)
+    opt = lmtorch.LevenbergMarquardt(
+        net, solver="cholesky", curvature="full", jacobian=jacobian, memory_limit=2**20
+    )
     opt.step(lambda x, y: net(x) - y, x, y)  # plans, caches
     gc.collect()
     with LiveBytes(x, y) as meter:
@@ -271,7 +302,10 @@ def peak_of_a_step(samples: int, jacobian: str) -> int:
 def test_the_peak_memory_of_streamed_rows_does_not_grow_with_the_samples(jacobian: str) -> None:
     small, large = 8_000, 64_000
     first, second = peak_of_a_step(small, jacobian), peak_of_a_step(large, jacobian)
-    assert second <= 1.05 * first, (first, second)  # parts of equal size are not all of the same size
+    assert second <= 1.05 * first, (
+        first,
+        second,
+    )  # parts of equal size are not all of the same size
 
 
 def test_the_meter_sees_what_is_held() -> None:

@@ -47,7 +47,9 @@ class System:
         m, n = shape
         u, v = torch.linalg.qr(draw(m, m)).Q, torch.linalg.qr(draw(n, n)).Q
         k = min(m, n)
-        singular = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), k, dtype=torch.float64)
+        singular = torch.logspace(
+            0, -torch.log10(torch.tensor(condition)).item(), k, dtype=torch.float64
+        )
         self.jacobian = u[..., :k] * singular @ v[..., :k].mT
         self.residual = draw(m)
         self.scale = draw(n).exp()
@@ -60,7 +62,9 @@ class System:
     def linearization(self, solver: Solver) -> Linearization:
         """In the form that the solver takes, filled in two blocks where there are two rows."""
         m, n = self.jacobian.shape[-2:]
-        accumulator = solver.form.accumulator((*self.residual.shape[:-1], n), m, self.jacobian.new_empty(0))
+        accumulator = solver.form.accumulator(
+            (*self.residual.shape[:-1], n), m, self.jacobian.new_empty(0)
+        )
         for rows in filter(None, (range(m)[: m // 2], range(m)[m // 2 :])):
             block = slice(rows[0], rows[-1] + 1)
             workspace = accumulator.workspace(len(rows))
@@ -93,7 +97,9 @@ def test_the_step_solves_the_damped_normal_equations(
     step = solver.factor(system.linearization(solver), system.scale).step(system.damping)
     assert step.shape == (*batch, shape[1])
     assert step.dtype == torch.float64
-    torch.testing.assert_close((system.matrix(system.damping) @ step[..., None])[..., 0], -system.gradient)
+    torch.testing.assert_close(
+        (system.matrix(system.damping) @ step[..., None])[..., 0], -system.gradient
+    )
 
 
 @solvers
@@ -133,7 +139,10 @@ def test_the_length_is_that_of_the_scaled_step_and_its_derivative_that_of_differ
 
 
 @pytest.mark.parametrize(
-    ("solver", "shape"),  # without damping: the dual needs the inverse of JJᵀ, QR and Cholesky that of JᵀJ
+    (
+        "solver",
+        "shape",
+    ),  # without damping: the dual needs the inverse of JJᵀ, QR and Cholesky that of JᵀJ
     [
         *product([SVD()], [(7, 4), (4, 4), (3, 5)]),
         *product([QR(), Cholesky()], [(7, 4), (4, 4)]),
@@ -141,7 +150,9 @@ def test_the_length_is_that_of_the_scaled_step_and_its_derivative_that_of_differ
     ],
     ids=str,
 )
-def test_the_length_at_zero_damping_has_the_one_sided_derivative(solver: Solver, shape: tuple[int, int]) -> None:
+def test_the_length_at_zero_damping_has_the_one_sided_derivative(
+    solver: Solver, shape: tuple[int, int]
+) -> None:
     system = System(shape)
     factor = solver.factor(system.linearization(solver), system.scale)
     zero = torch.zeros((), dtype=torch.float64)
@@ -159,7 +170,9 @@ def test_the_length_at_zero_damping_has_the_one_sided_derivative(solver: Solver,
     penalized=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_all_solvers_take_the_same_step(m: int, n: int, decades: float, penalized: bool, seed: int) -> None:
+def test_all_solvers_take_the_same_step(
+    m: int, n: int, decades: float, penalized: bool, seed: int
+) -> None:
     system = System((m, n), penalized=penalized, condition=10**decades, seed=seed)
     steps = [s.factor(system.linearization(s), system.scale).step(system.damping) for s in SOLVERS]
     # the error of each is ε times the condition of the matrix it factors; with M = λD² + W, JᵀJ + M and JM⁻¹Jᵀ + I
@@ -169,11 +182,15 @@ def test_all_solvers_take_the_same_step(m: int, n: int, decades: float, penalize
     spread = (system.scale.max() / system.scale.min()).square()
     tolerance = 100 * EPS * float(eigenvalues[-1] / floor * spread)
     for step in steps[1:]:
-        torch.testing.assert_close(step, steps[0], rtol=0, atol=tolerance * float(steps[0].norm()) + 1e-14)
+        torch.testing.assert_close(
+            step, steps[0], rtol=0, atol=tolerance * float(steps[0].norm()) + 1e-14
+        )
 
 
 @pytest.mark.parametrize("condition", [1e4, 1e6, 1e8])
-def test_orthogonal_factorizations_lose_the_condition_and_cholesky_its_square(condition: float) -> None:
+def test_orthogonal_factorizations_lose_the_condition_and_cholesky_its_square(
+    condition: float,
+) -> None:
     # r in the range of J, so that the solution of least squares is known and its error is that of the solver
     system = System((20, 5), condition=condition)
     system.scale = torch.ones_like(system.scale)
@@ -185,14 +202,20 @@ def test_orthogonal_factorizations_lose_the_condition_and_cholesky_its_square(co
         assert (step - truth).norm() / truth.norm() <= 100 * EPS * condition
     step = Cholesky().factor(system.linearization(Cholesky()), system.scale).step(zero)
     error = (step - truth).norm() / truth.norm()
-    assert not error > 100 * EPS * condition**2  # or NaN, where JᵀJ has rounded to an indefinite matrix
+    assert (
+        not error > 100 * EPS * condition**2
+    )  # or NaN, where JᵀJ has rounded to an indefinite matrix
 
 
-@pytest.mark.parametrize("solver", [SVD(), QR(), Cholesky(), Dual()], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize(
+    "solver", [SVD(), QR(), Cholesky(), Dual()], ids=lambda solver: type(solver).__name__
+)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf], ids=str)
 @pytest.mark.parametrize("where", ["residual", "jacobian"])
 @priors
-def test_one_bad_problem_leaves_its_neighbours_alone(solver: Solver, bad: float, where: str, penalized: bool) -> None:
+def test_one_bad_problem_leaves_its_neighbours_alone(
+    solver: Solver, bad: float, where: str, penalized: bool
+) -> None:
     system = System((4, 4), (3,), penalized=penalized)
     good = solver.factor(system.linearization(solver), system.scale)
     good_step, good_length = good.step(system.damping), good.length(system.damping)
@@ -205,13 +228,18 @@ def test_one_bad_problem_leaves_its_neighbours_alone(solver: Solver, bad: float,
         torch.testing.assert_close(mine[[0, 2]], theirs[[0, 2]], rtol=1e-13, atol=1e-13)
     assert not step[1].isfinite().all()
     torch.testing.assert_close(
-        factor.solve(rhs, system.damping)[[0, 2]], good.solve(rhs, system.damping)[[0, 2]], rtol=1e-13, atol=1e-13
+        factor.solve(rhs, system.damping)[[0, 2]],
+        good.solve(rhs, system.damping)[[0, 2]],
+        rtol=1e-13,
+        atol=1e-13,
     )
 
 
 @solvers
 @batches
-def test_an_undamped_singular_matrix_gives_no_step_or_the_shortest(solver: Solver, batch: tuple[int, ...]) -> None:
+def test_an_undamped_singular_matrix_gives_no_step_or_the_shortest(
+    solver: Solver, batch: tuple[int, ...]
+) -> None:
     system = System((5, 4), batch)
     system.jacobian[..., 3] = system.jacobian[..., 2]  # two parameters that do the same
     system.scale = torch.ones_like(system.scale)
@@ -221,17 +249,23 @@ def test_an_undamped_singular_matrix_gives_no_step_or_the_shortest(solver: Solve
     for one, truth in zip(step.reshape(-1, 4), shortest.reshape(-1, 4), strict=True):
         if isinstance(solver, SVD):
             torch.testing.assert_close(one, truth)
-        elif not isinstance(solver, Cholesky):  # whose last pivot is round-off of either sign: the next test
+        elif not isinstance(
+            solver, Cholesky
+        ):  # whose last pivot is round-off of either sign: the next test
             assert one.isnan().all()
 
 
-@pytest.mark.parametrize("penalized", [[], [0], [0, 1, 2]], ids=["plain", "prior on one", "prior on some"])
+@pytest.mark.parametrize(
+    "penalized", [[], [0], [0, 1, 2]], ids=["plain", "prior on one", "prior on some"]
+)
 def test_the_dual_without_damping_gives_no_step_where_its_weights_or_rows_do_not_determine_one(
     penalized: list[int],
 ) -> None:
     # rows of whole numbers, whose products have no rounding: the third is the sum of the others
     system = System((3, 5))
-    system.jacobian = torch.tensor([[1.0, 2, 0, 1, 3], [0, 1, 1, 2, 1], [1, 3, 1, 3, 4]], dtype=torch.float64)
+    system.jacobian = torch.tensor(
+        [[1.0, 2, 0, 1, 3], [0, 1, 1, 2, 1], [1, 3, 1, 3, 4]], dtype=torch.float64
+    )
     system.scale = torch.ones(5, dtype=torch.float64)
     if penalized:
         root = torch.zeros(5, dtype=torch.float64)
@@ -256,10 +290,16 @@ def test_the_dual_takes_no_pivot_of_round_off_for_one() -> None:
 
 
 def test_cholesky_of_an_indefinite_or_singular_matrix_gives_nan_and_a_neighbour_its_step() -> None:
-    indefinite, singular, good = [[1.0, 2.0], [2.0, 1.0]], [[1.0, 2.0], [2.0, 4.0]], [[2.0, 1.0], [1.0, 2.0]]
+    indefinite, singular, good = (
+        [[1.0, 2.0], [2.0, 1.0]],
+        [[1.0, 2.0], [2.0, 4.0]],
+        [[2.0, 1.0], [1.0, 2.0]],
+    )
     normal = torch.tensor([indefinite, good, singular], dtype=torch.float64)
     gradient = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
-    factor = Cholesky().factor(Normal(normal, torch.ones(3, dtype=torch.float64), gradient), torch.ones_like(gradient))
+    factor = Cholesky().factor(
+        Normal(normal, torch.ones(3, dtype=torch.float64), gradient), torch.ones_like(gradient)
+    )
     zero = torch.zeros(3, dtype=torch.float64)
     solution = factor.solve(gradient, zero)
     for answer in (factor.step(zero), -solution):
@@ -306,7 +346,9 @@ def test_without_damping_the_others_step_as_gauss_and_newton_say(solver: Solver)
     zero = torch.zeros((), dtype=torch.float64)
     step = solver.factor(system.linearization(solver), system.scale).step(zero)
     kept = [0, 2, 3]
-    expected = torch.linalg.lstsq(system.jacobian[:, kept], -system.residual[:, None]).solution[:, 0]
+    expected = torch.linalg.lstsq(system.jacobian[:, kept], -system.residual[:, None]).solution[
+        :, 0
+    ]
     torch.testing.assert_close(step[kept], expected)
     assert step[1] == 0
 

@@ -36,8 +36,12 @@ def minimise(
 ) -> State:
     """Descend from x (..., n) on fun: (..., n) -> (..., m)."""
     solver = solver or SVD()
-    problem = Problem(FunctionResidual(fun, x), Forward(), solver.form, Linear(), torch.float64, **of_problem)
-    method = Method(solver, damping or TrustRegion(), scaling or More(), tolerances or Tolerances(), polish)
+    problem = Problem(
+        FunctionResidual(fun, x), Forward(), solver.form, Linear(), torch.float64, **of_problem
+    )
+    method = Method(
+        solver, damping or TrustRegion(), scaling or More(), tolerances or Tolerances(), polish
+    )
     return descend(problem, method, State(x), trials=trials, single=single)
 
 

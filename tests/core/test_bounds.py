@@ -25,8 +25,12 @@ BOXES: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "lower", "upper"), BOXES, ids=[f"{i}-{box[0]}" for i, box in enumerate(BOXES)])
-@pytest.mark.parametrize("options", [{}, {"solver": "qr"}, {"solver": "cholesky", "damping": "nielsen"}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "lower", "upper"), BOXES, ids=[f"{i}-{box[0]}" for i, box in enumerate(BOXES)]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"solver": "qr"}, {"solver": "cholesky", "damping": "nielsen"}], ids=str
+)
 def test_a_bounded_minimum_is_scipys(
     name: str, lower: tuple[float, ...], upper: tuple[float, ...], options: dict[str, str]
 ) -> None:
@@ -59,8 +63,14 @@ def test_projection_is_the_nearest_point_and_free_are_those_that_descent_keeps_i
     assert bounds.project(x).tolist() == [[0.0, 1.0, 5.0, 0.0], [0.0, 0.5, -5.0, 0.0]]
     inside = bounds.project(x)
     uphill = torch.tensor([1.0, -1.0, 1.0, 1.0])
-    assert bounds.free(inside, uphill).tolist() == [[False, False, True, False], [False, True, True, False]]
-    assert bounds.free(inside, -uphill).tolist() == [[True, True, True, False], [True, True, True, False]]
+    assert bounds.free(inside, uphill).tolist() == [
+        [False, False, True, False],
+        [False, True, True, False],
+    ]
+    assert bounds.free(inside, -uphill).tolist() == [
+        [True, True, True, False],
+        [True, True, True, False],
+    ]
 
 
 @pytest.mark.parametrize("solver", ["svd", "qr", "cholesky"])
@@ -75,7 +85,9 @@ def test_a_start_in_the_corner_of_the_minimum_stays_and_says_so(solver: str) -> 
 @pytest.mark.parametrize("solver", ["svd", "qr", "cholesky"])
 def test_acceleration_does_not_move_a_variable_that_is_held_at_its_bound(solver: str) -> None:
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    opt = lmtorch.LevenbergMarquardt([x], lower=0.0, acceleration=True, solver=solver, damping="nielsen")
+    opt = lmtorch.LevenbergMarquardt(
+        [x], lower=0.0, acceleration=True, solver=solver, damping="nielsen"
+    )
     # along x₁ the first residual bends downwards: by itself that would draw x₀ inside
     opt.step(lambda: torch.stack([x[0] + 1 - 0.05 * x[1] ** 2, x[1] - 1]))
     assert x[0] == 0

@@ -26,7 +26,11 @@ def evidence(**seen: Any) -> Evidence:
 
 RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.COST, {}, Status.COST),
-    (Status.STALLED, {}, Status.MINIMUM),  # it ended for want of progress, and turns out to be a minimum
+    (
+        Status.STALLED,
+        {},
+        Status.MINIMUM,
+    ),  # it ended for want of progress, and turns out to be a minimum
     (Status.SLOW, {}, Status.MINIMUM),
     (Status.COST, {"decrement": 0.9e-8}, Status.COST),
     (Status.COST, {"decrement": 1.1e-8}, Status.VALLEY),  # the allowance is a share of the cost
@@ -34,7 +38,11 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.COST, {"decrement": math.inf}, Status.VALLEY),
     (Status.STALLED, {"decrement": 1e-7}, Status.VALLEY),
     (Status.SLOW, {"decrement": 1e-7}, Status.SLOW),
-    (Status.COST, {"decrement": 1.5e-7, "noise": 1e-8}, Status.COST),  # up to 16 roundings of the cost
+    (
+        Status.COST,
+        {"decrement": 1.5e-7, "noise": 1e-8},
+        Status.COST,
+    ),  # up to 16 roundings of the cost
     (Status.COST, {"decrement": 1.7e-7, "noise": 1e-8}, Status.VALLEY),
     (Status.COST, {"decrement": 0.0, "cost": 0.0}, Status.COST),  # a root promises nothing, not 0/0
     (Status.COST, {"lowest": -2e-6}, Status.SADDLE),
@@ -48,16 +56,24 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.SLOW, {"lost": [True, True], "decrement": 1.0}, Status.LOST),
     (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0]}, Status.FLAT),
     (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0], "lost": [True, False]}, Status.FLAT),
-    (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0], "cost": 0.0}, Status.MINIMUM),  # nothing to explain
+    (
+        Status.GRADIENT,
+        {"flat": True, "norms": [0.0, 0.0], "cost": 0.0},
+        Status.MINIMUM,
+    ),  # nothing to explain
 ]
 
 
 @pytest.mark.parametrize(("ended", "seen", "expected"), RULES, ids=str)
-def test_the_verdict_follows_the_rules(ended: Status, seen: dict[str, Any], expected: Status) -> None:
+def test_the_verdict_follows_the_rules(
+    ended: Status, seen: dict[str, Any], expected: Status
+) -> None:
     assert Status(int(verdict(torch.tensor(int(ended)), evidence(**seen), 1e-8))) is expected
 
 
-@pytest.mark.parametrize(("decrement", "cost", "share"), [(0.0, 0.0, 0.0), (0.0, 3.0, 0.0), (1.5, 3.0, 0.5)])
+@pytest.mark.parametrize(
+    ("decrement", "cost", "share"), [(0.0, 0.0, 0.0), (0.0, 3.0, 0.0), (1.5, 3.0, 0.5)]
+)
 def test_a_promise_is_a_share_of_the_cost_and_that_of_a_root_is_nothing(
     decrement: float, cost: float, share: float
 ) -> None:

@@ -32,7 +32,9 @@ from .setting import decay, minimise, rosenbrock
 
 DAMPINGS = [TrustRegion(), Nielsen(), Marquardt(), Geodesic(TrustRegion())]
 dampings = pytest.mark.parametrize("damping", DAMPINGS, ids=repr)
-solvers = pytest.mark.parametrize("solver", [SVD(), QR(), Cholesky()], ids=lambda s: type(s).__name__)
+solvers = pytest.mark.parametrize(
+    "solver", [SVD(), QR(), Cholesky()], ids=lambda s: type(s).__name__
+)
 
 
 def starts(*batch: int, seed: int = 0) -> Tensor:
@@ -45,10 +47,16 @@ def starts(*batch: int, seed: int = 0) -> Tensor:
 @solvers
 @pytest.mark.parametrize("fun", [rosenbrock, decay], ids=lambda fun: fun.__name__)
 @pytest.mark.parametrize("batch", [(3,), (2, 3)], ids=str)
-def test_a_batch_equals_its_problems_one_by_one(damping: Damping, solver: Solver, fun, batch: tuple[int, ...]) -> None:
+def test_a_batch_equals_its_problems_one_by_one(
+    damping: Damping, solver: Solver, fun, batch: tuple[int, ...]
+) -> None:
     x = starts(*batch)
     together = minimise(fun, x, damping=damping, solver=solver, trials=6)
-    for index in torch.cartesian_prod(*(torch.arange(size) for size in batch)).reshape(-1, len(batch)).tolist():
+    for index in (
+        torch.cartesian_prod(*(torch.arange(size) for size in batch))
+        .reshape(-1, len(batch))
+        .tolist()
+    ):
         place = tuple(index)
         alone = minimise(fun, x[place], damping=damping, solver=solver, trials=6)
         # a batched product may sum in another order: a few times ε, times the condition of two to three steps
@@ -62,7 +70,9 @@ def test_a_batch_equals_its_problems_one_by_one(damping: Damping, solver: Solver
 
 @dampings
 @solvers
-def test_one_problem_that_is_not_finite_leaves_its_neighbours_digits_alone(damping: Damping, solver: Solver) -> None:
+def test_one_problem_that_is_not_finite_leaves_its_neighbours_digits_alone(
+    damping: Damping, solver: Solver
+) -> None:
     x = starts(3)
     clean = minimise(decay, x, damping=damping, solver=solver)
     x = x.clone()
@@ -77,7 +87,9 @@ def test_one_problem_that_is_not_finite_leaves_its_neighbours_digits_alone(dampi
 
 @dampings
 def test_a_trial_that_is_not_finite_is_refused_and_another_tried(damping: Damping) -> None:
-    def fun(x: Tensor) -> Tensor:  # the Gauss–Newton step from 1 leads to the logarithm of a negative number
+    def fun(
+        x: Tensor,
+    ) -> Tensor:  # the Gauss–Newton step from 1 leads to the logarithm of a negative number
         return torch.log(x) - torch.tensor([-3.0], dtype=torch.float64)
 
     state = minimise(fun, torch.ones(1, dtype=torch.float64), damping=damping)
@@ -86,13 +98,19 @@ def test_a_trial_that_is_not_finite_is_refused_and_another_tried(damping: Dampin
 
 
 @dampings
-def test_the_users_function_never_sees_a_number_of_ours_that_is_not_finite(damping: Damping) -> None:
+def test_the_users_function_never_sees_a_number_of_ours_that_is_not_finite(
+    damping: Damping,
+) -> None:
     def fun(x: Tensor) -> Tensor:
         seen.append(bool(x.isfinite().all()))
-        return torch.stack([x[..., 0] + x[..., 1] - 1, x[..., 0] + x[..., 1] - 2, 0 * x[..., 0]], -1)
+        return torch.stack(
+            [x[..., 0] + x[..., 1] - 1, x[..., 0] + x[..., 1] - 2, 0 * x[..., 0]], -1
+        )
 
     seen: list[bool] = []
-    minimise(fun, torch.ones(2, dtype=torch.float64), damping=damping, solver=QR())  # deficient: NaN undamped
+    minimise(
+        fun, torch.ones(2, dtype=torch.float64), damping=damping, solver=QR()
+    )  # deficient: NaN undamped
     assert all(seen)
 
 
@@ -115,7 +133,9 @@ def test_a_problem_that_is_done_is_not_moved_by_those_that_are_not() -> None:
 
 
 NAN = torch.nan
-DEAD_ENDS: dict[str, tuple[Any, Any, Any, float, bool]] = {  # norms before and now, x before (now it is 0, 5), cost
+DEAD_ENDS: dict[
+    str, tuple[Any, Any, Any, float, bool]
+] = {  # norms before and now, x before (now it is 0, 5), cost
     "alive": ([1.0, 1.0], [1.0, 1.0], [1.0, 4.0], 1.0, False),
     "a slope that is infinite": ([1.0, 1.0], [torch.inf, 1.0], [1.0, 4.0], 1.0, True),
     "a slope that is no number": ([1.0, 1.0], [NAN, 1.0], [1.0, 4.0], 1.0, True),
@@ -133,14 +153,18 @@ DEAD_ENDS: dict[str, tuple[Any, Any, Any, float, bool]] = {  # norms before and 
 def test_a_trial_is_a_dead_end_where(case: str) -> None:
     before, now, was, cost, expected = DEAD_ENDS[case]
     norms, x = torch.tensor(now, dtype=torch.float64), torch.tensor([0.0, 5.0], dtype=torch.float64)
-    box = Bounds(torch.zeros(2, dtype=torch.float64), torch.full((2,), torch.inf, dtype=torch.float64))
+    box = Bounds(
+        torch.zeros(2, dtype=torch.float64), torch.full((2,), torch.inf, dtype=torch.float64)
+    )
     problem = Problem(
         FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64, bounds=box,
     )  # fmt: skip
     model: Any = SimpleNamespace(
         gradient=norms * cost, column_norms=norms, cost=torch.tensor(cost, dtype=torch.float64)
     )
-    last: Any = SimpleNamespace(x=torch.tensor(was, dtype=torch.float64), norms=torch.tensor(before))
+    last: Any = SimpleNamespace(
+        x=torch.tensor(was, dtype=torch.float64), norms=torch.tensor(before)
+    )
     assert bool(dead_end(problem, x, model, last)) is expected
     unbounded = replace(problem, bounds=None)
     assert bool(dead_end(unbounded, x, model, last)) is (expected and "bound" not in case)
@@ -161,7 +185,9 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
     assert state.trial.accepted.tolist() == [False, True]
     assert torch.equal(state.x, torch.stack([x[0], after.x[1]]))
     # the first has learnt that the step was too long, the second goes on as it was
-    reach = lambda of: of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
+    reach = lambda of: (
+        of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
+    )
     tried = after.tried.damping
     radius = tried.radius if hasattr(tried, "radius") else 1 / tried.damping
     assert reach(state)[0] < radius[0]
@@ -169,13 +195,21 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
 
 
 def test_too_few_trials_are_said_to_be_refused_not_converged() -> None:
-    state = minimise(rosenbrock, torch.tensor([-1.2, 1.0], dtype=torch.float64), trials=1, single=True)
+    state = minimise(
+        rosenbrock, torch.tensor([-1.2, 1.0], dtype=torch.float64), trials=1, single=True
+    )
     assert state.status == Status.REFUSED  # the start: the first trial is refused
 
 
 def test_costs_and_masks_of_one_problem_have_no_dimension() -> None:
     state = minimise(decay, starts())
-    assert state.cost.shape == state.status.shape == state.trial.accepted.shape == state.damping.damping.shape == ()
+    assert (
+        state.cost.shape
+        == state.status.shape
+        == state.trial.accepted.shape
+        == state.damping.damping.shape
+        == ()
+    )
     assert state.cost.dtype == torch.float64
     assert state.x.dtype == torch.float64
 

@@ -37,7 +37,9 @@ def test_it_lowers_the_gradient_and_does_not_raise_the_cost_above_rounding() -> 
 
 def test_what_is_not_at_rest_is_left_alone() -> None:
     x = torch.tensor([2.0, 2.0], dtype=torch.float64)
-    plain, polished = (minimise(decay, x, polish=polish, trials=20, single=True) for polish in (0, 60))
+    plain, polished = (
+        minimise(decay, x, polish=polish, trials=20, single=True) for polish in (0, 60)
+    )
     assert plain.status == polished.status == Status.RUNNING
     assert torch.equal(plain.x, polished.x)
 

@@ -32,7 +32,9 @@ def lines(rows: Tensor) -> FunctionResidual:
 
 
 @pytest.mark.parametrize("loss", [Linear(), Robust(soft_l1, 0.5)], ids=["linear", "soft_l1"])
-@pytest.mark.parametrize("penalty", [None, torch.tensor([0.0, 0.3, 2.0], dtype=F64)], ids=["plain", "prior"])
+@pytest.mark.parametrize(
+    "penalty", [None, torch.tensor([0.0, 0.3, 2.0], dtype=F64)], ids=["plain", "prior"]
+)
 def test_a_sample_estimates_the_curvature_of_all_rows_and_cost_and_gradient_are_exact(
     loss: Loss, penalty: Tensor | None
 ) -> None:
@@ -79,9 +81,14 @@ def test_a_prior_in_float32_is_summed_in_float64() -> None:
 @pytest.mark.parametrize("form", [DenseForm(), NormalForm()], ids=["dense", "normal"])
 def test_rounding_grows_with_what_the_parameters_move(form: Form) -> None:
     # ε F for the sum, and ε |r| ‖J∘x‖ for the parameters, whose last digits move the residuals: here by far the most
-    slope, x = torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 2.0]], dtype=F64), torch.tensor([1e6, -5e5], dtype=F64)
+    slope, x = (
+        torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 2.0]], dtype=F64),
+        torch.tensor([1e6, -5e5], dtype=F64),
+    )
     target = slope @ x - torch.tensor([1e-3, 0.0, 0.0], dtype=F64)
-    problem = Problem(FunctionResidual(lambda x: x @ slope.mT - target, x), Forward(), form, Linear(), F64)
+    problem = Problem(
+        FunctionResidual(lambda x: x @ slope.mT - target, x), Forward(), form, Linear(), F64
+    )
     model = problem.model(x)
     length = (2 * model.cost).sqrt()
     moved = torch.tensor([5e6, 1e6], dtype=F64).norm()  # ‖J e_j‖ is 5 and 2

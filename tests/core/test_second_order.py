@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.func import hessian, jacrev
 
 import lmtorch
-from lmtorch._terms import as_residual, gathered
 from lmtorch.core.bounds import Bounds
 from lmtorch.core.problem import Problem
 from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
-from lmtorch.jacobians.given import Given
+from lmtorch.jacobians.given import GivenJacobian
 from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.reverse import Reverse
 from lmtorch.linearizations.dense import DenseForm
@@ -28,6 +27,7 @@ from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, cauchy, soft_l1
 from lmtorch.residuals.base import Part
 from lmtorch.residuals.function import FunctionResidual
+from lmtorch.training.terms import as_residual, gathered
 
 F32, F64 = torch.float32, torch.float64
 TIMES = torch.linspace(0, 2, 7, dtype=F64)
@@ -35,7 +35,11 @@ TIMES = torch.linspace(0, 2, 7, dtype=F64)
 
 def decay(x: Tensor) -> Tensor:
     """(..., 3) -> (..., 7)."""
-    return x[..., :1] * torch.exp(-x[..., 1:2] * TIMES.to(x)) + torch.sin(x[..., 2:] * TIMES.to(x)) - 0.4
+    return (
+        x[..., :1] * torch.exp(-x[..., 1:2] * TIMES.to(x))
+        + torch.sin(x[..., 2:] * TIMES.to(x))
+        - 0.4
+    )
 
 
 class OldExp(torch.autograd.Function):
@@ -53,18 +57,38 @@ class OldExp(torch.autograd.Function):
 
 
 def without_forward(x: Tensor) -> Tensor:
-    return x[..., :1] * OldExp.apply(-x[..., 1:2] * TIMES.to(x)) + torch.sin(x[..., 2:] * TIMES.to(x)) - 0.4
+    return (
+        x[..., :1] * OldExp.apply(-x[..., 1:2] * TIMES.to(x))
+        + torch.sin(x[..., 2:] * TIMES.to(x))
+        - 0.4
+    )
 
 
 class BlackBox(FunctionResidual):
     def parts(self) -> Any:
         for part in super().parts():
-            yield Part(lambda params, f=part.function: f(params).detach(), part.run, part.batch, black_box=True)
+            yield Part(
+                lambda params, f=part.function: f(params).detach(),
+                part.run,
+                part.batch,
+                black_box=True,
+            )
 
 
-def problem(fun: Any, x: Tensor, source: JacobianSource | None = None, kind: Any = FunctionResidual, **of: Any) -> Any:
+def problem(
+    fun: Any,
+    x: Tensor,
+    source: JacobianSource | None = None,
+    kind: Any = FunctionResidual,
+    **of: Any,
+) -> Any:
     return Problem(
-        kind(fun, x), Ladder([source or Forward()]), DenseForm(), of.pop("loss", Linear()), of.pop("dtype", F64), **of
+        kind(fun, x),
+        Ladder([source or Forward()]),
+        DenseForm(),
+        of.pop("loss", Linear()),
+        of.pop("dtype", F64),
+        **of,
     )
 
 
@@ -95,22 +119,34 @@ losses = pytest.mark.parametrize("loss", LOSSES, ids=["linear", "cauchy", "soft_
 @losses
 def test_forward_mode_twice_gives_the_dense_one(batch: tuple[int, ...], loss: Loss) -> None:
     x, v = points(*batch)
-    torch.testing.assert_close(problem(decay, x, loss=loss).second_order(x, v), exact(decay, x, v, loss))
+    torch.testing.assert_close(
+        problem(decay, x, loss=loss).second_order(x, v), exact(decay, x, v, loss)
+    )
 
 
 @batches
 @losses
-@pytest.mark.parametrize("kind", ["asked", "no forward mode", "black box", "given", "given black box", "3-point"])
-def test_differences_come_as_near_as_their_step_allows(batch: tuple[int, ...], loss: Loss, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["asked", "no forward mode", "black box", "given", "given black box", "3-point"]
+)
+def test_differences_come_as_near_as_their_step_allows(
+    batch: tuple[int, ...], loss: Loss, kind: str
+) -> None:
     x, v = points(*batch)
-    given = Given(lambda y: torch.stack([jacrev(decay)(p) for p in y.reshape(-1, 3)]).reshape(*y.shape[:-1], 7, 3))
+    given = GivenJacobian(
+        lambda y: torch.stack([jacrev(decay)(p) for p in y.reshape(-1, 3)]).reshape(
+            *y.shape[:-1], 7, 3
+        )
+    )
     made = {
         "asked": lambda: problem(decay, x, loss=loss, differences=True),
         "no forward mode": lambda: problem(without_forward, x, Reverse(), loss=loss),
         "black box": lambda: problem(decay, x, FiniteDifference("3-point"), BlackBox, loss=loss),
         "given": lambda: problem(decay, x, given, loss=loss, differences=True),
         "given black box": lambda: problem(decay, x, given, BlackBox, loss=loss),
-        "3-point": lambda: problem(decay, x, FiniteDifference("3-point"), loss=loss, differences=True),
+        "3-point": lambda: problem(
+            decay, x, FiniteDifference("3-point"), loss=loss, differences=True
+        ),
     }[kind]()
     found, expected = made.second_order(x, v), exact(decay, x, v, loss)
     assert found.shape == x.shape
@@ -122,7 +158,8 @@ def test_differences_are_of_second_order_in_the_length() -> None:
     x, v = points()
     direct = problem(decay, x, differences=True)
     errors = [
-        float((direct.second_order(x, s * v) / s**2 - exact(decay, x, v, Linear())).norm()) for s in (4.0, 2.0, 1.0)
+        float((direct.second_order(x, s * v) / s**2 - exact(decay, x, v, Linear())).norm())
+        for s in (4.0, 2.0, 1.0)
     ]
     assert 3.5 < errors[0] / errors[1] < 4.5
     assert 3.5 < errors[1] / errors[2] < 4.5
@@ -130,7 +167,9 @@ def test_differences_are_of_second_order_in_the_length() -> None:
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-4, 1e-8], ids=str)
-def test_a_short_step_is_lengthened_to_where_differences_resolve(scale: float, dtype: torch.dtype) -> None:
+def test_a_short_step_is_lengthened_to_where_differences_resolve(
+    scale: float, dtype: torch.dtype
+) -> None:
     x, v = points(dtype=dtype)
     found = problem(decay, x, differences=True).second_order(x, scale * v) / scale**2
     # of a difference over ε^¼ |x| the error is √ε both by truncation and rounding, relative to r_vv, but for factors
@@ -145,7 +184,9 @@ def test_a_batch_of_problems_has_a_length_for_each() -> None:
     together = problem(decay, x, differences=True).second_order(x, v)
     for place in range(3):
         alone = problem(decay, x[place], differences=True).second_order(x[place], v[place])
-        torch.testing.assert_close(together[place], alone, rtol=1e-6, atol=0)  # ε/h², whose sums differ in order
+        torch.testing.assert_close(
+            together[place], alone, rtol=1e-6, atol=0
+        )  # ε/h², whose sums differ in order
 
 
 def test_a_direction_of_zero_asks_nothing_that_is_not_finite() -> None:
@@ -194,7 +235,9 @@ def of_step(opt: Any, *terms: Any) -> tuple[Any, Tensor]:
         return opt._problem(layout, groups, known, as_residual(layout, swap, wanted, known), x), x
 
 
-@pytest.mark.parametrize("options", [{}, {"memory_limit": 60_000, "solver": "cholesky"}, {"jacobian": "autograd"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"memory_limit": 60_000, "solver": "cholesky"}, {"jacobian": "autograd"}]
+)
 def test_with_terms_and_chunks_it_is_that_of_all_rows(options: dict[str, Any]) -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 1)).double()
@@ -284,11 +327,17 @@ def test_other_values_are_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.Softplus], ids=lambda a: a.__name__)
-@pytest.mark.parametrize("options", [{}, {"loss": "huber"}, {"lower": -1.0, "upper": 1.0}, {"lr": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": "huber"}, {"lower": -1.0, "upper": 1.0}, {"lr": 0.5}], ids=str
+)
 @pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
-def test_a_step_never_raises_the_loss(activation: Any, options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_a_step_never_raises_the_loss(
+    activation: Any, options: dict[str, Any], dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2, 16), activation(), nn.Linear(16, 16), activation(), nn.Linear(16, 1)).to(dtype)
+    model = nn.Sequential(
+        nn.Linear(2, 16), activation(), nn.Linear(16, 16), activation(), nn.Linear(16, 1)
+    ).to(dtype)
     x = torch.randn(200, 2, dtype=dtype)
     y = torch.sin(2 * x[:, :1]) * x[:, 1:]
     opt = lmtorch.LevenbergMarquardt(model, **options)
@@ -303,12 +352,17 @@ def test_a_step_never_raises_the_loss(activation: Any, options: dict[str, Any], 
 def poisson(seed: int, acceleration: bool) -> float:
     """The loss after 60 steps on u″ = −(2π)² sin 2πx, u(0) = u(1) = 0."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(1, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 1)).double()
+    model = nn.Sequential(
+        nn.Linear(1, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 1)
+    ).double()
     x, edge = torch.linspace(0, 1, 50, dtype=F64)[:, None], torch.tensor([[0.0], [1.0]], dtype=F64)
     force = (2 * torch.pi) ** 2 * torch.sin(2 * torch.pi * x)
     opt = lmtorch.LevenbergMarquardt(model, acceleration=acceleration)
     for _ in range(60):
-        opt.step((lambda x, f: lmtorch.laplacian(model, x) + f, x, force), (lambda e: 10 * model(e), edge))
+        opt.step(
+            (lambda x, f: lmtorch.laplacian(model, x) + f, x, force),
+            (lambda e: 10 * model(e), edge),
+        )
     assert opt.report is not None
     return opt.report.loss_after
 
@@ -344,7 +398,11 @@ class JvpExp(torch.autograd.Function):
 
 
 def by_function(x: Tensor) -> Tensor:
-    return x[..., :1] * JvpExp.apply(-x[..., 1:2] * TIMES.to(x)) + torch.sin(x[..., 2:] * TIMES.to(x)) - 0.4
+    return (
+        x[..., :1] * JvpExp.apply(-x[..., 1:2] * TIMES.to(x))
+        + torch.sin(x[..., 2:] * TIMES.to(x))
+        - 0.4
+    )
 
 
 def by_solving(x: Tensor) -> Tensor:
@@ -360,14 +418,18 @@ def by_norm(x: Tensor) -> Tensor:
 
 @batches
 @pytest.mark.parametrize("fun", [by_function, by_solving, by_norm], ids=lambda fun: fun.__name__)
-def test_differences_stand_in_where_forward_mode_twice_is_wrong(fun: Any, batch: tuple[int, ...]) -> None:
+def test_differences_stand_in_where_forward_mode_twice_is_wrong(
+    fun: Any, batch: tuple[int, ...]
+) -> None:
     x, v = points(*batch)
     v = v / 8  # differences err by the square of the length
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
             found = problem(fun, x).second_order(x, v)
         expected = exact(fun, x, v, Linear())
-        assert bool(((found - expected).abs() < SHARE * expected.abs().amax(-1, keepdim=True)).all())
+        assert bool(
+            ((found - expected).abs() < SHARE * expected.abs().amax(-1, keepdim=True)).all()
+        )
 
 
 def test_whether_forward_mode_twice_is_right_is_found_out_once() -> None:

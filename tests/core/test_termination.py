@@ -17,7 +17,9 @@ dampings = pytest.mark.parametrize("damping", [TrustRegion(), Nielsen(), Marquar
 
 
 @dampings
-def test_a_rejected_step_at_the_rosenbrock_start_is_not_called_converged(damping: TrustRegion) -> None:
+def test_a_rejected_step_at_the_rosenbrock_start_is_not_called_converged(
+    damping: TrustRegion,
+) -> None:
     x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     for trials in range(1, 12):
         state = minimise(rosenbrock, x, damping=damping, trials=trials)
@@ -39,7 +41,9 @@ def test_float32_says_stalled_when_asked_for_tolerances_below_its_resolution(pol
     assert state.status == Status.STALLED
     reasonable = minimise(decay, x, tolerances=Tolerances(1e-4, 1e-4, 1e-4))
     assert Status(int(reasonable.status)).converged
-    torch.testing.assert_close(state.x, reasonable.x, rtol=1e-2, atol=1e-2)  # half of the digits of the cost
+    torch.testing.assert_close(
+        state.x, reasonable.x, rtol=1e-2, atol=1e-2
+    )  # half of the digits of the cost
 
 
 @pytest.mark.parametrize("name", ["Misra1a", "Thurber", "Rat43", "Gauss1"])
@@ -114,4 +118,6 @@ def test_a_step_that_a_tiny_region_cut_short_is_not_called_converged() -> None:
     assert state.trial.accepted
     assert state.trial.ratio > 0.9
     assert not Status(int(state.status)).converged
-    assert minimise(rosenbrock, x, damping=TrustRegion(initial=1e-6)).cost < 1e-20  # the region grows
+    assert (
+        minimise(rosenbrock, x, damping=TrustRegion(initial=1e-6)).cost < 1e-20
+    )  # the region grows

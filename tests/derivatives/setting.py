@@ -24,7 +24,10 @@ def close(found: Tensor, expected: Tensor, roundings: float = ROUNDINGS) -> None
 
 
 def one_by_one(
-    of: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor], f: Callable[[Tensor], Tensor], x: Tensor, batch: int
+    of: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    batch: int,
 ) -> Tensor:
     """`of(function, point)` of each sample by itself, stacked."""
 
@@ -42,10 +45,14 @@ def jacobians(f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1) -> Tenso
 
 def hessians(f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1) -> Tensor:
     """∂²f/∂x² of each sample, by torch, reverse over reverse."""
-    return one_by_one(lambda g, s: jacobian(lambda s: jacobian(g, s, create_graph=True), s), f, x, batch)
+    return one_by_one(
+        lambda g, s: jacobian(lambda s: jacobian(g, s, create_graph=True), s), f, x, batch
+    )
 
 
-def same_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1, mode: str = "taylor") -> None:
+def same_derivatives(
+    f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1, mode: str = "taylor"
+) -> None:
     """First and all second derivatives, their diagonal and trace, as torch has them sample by sample."""
     d = x.shape[batch:].numel()
     J, H = jacobians(f, x, batch), hessians(f, x, batch)
@@ -63,7 +70,11 @@ def same_derivatives(f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1, m
 
 def points(*shape: int, seed: int = 1, dtype: torch.dtype = F64) -> Tensor:
     """Between 0.5 and 1.5, where roots, logarithms and quotients are smooth."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).add(0.5).to(dtype)
+    return (
+        torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+        .add(0.5)
+        .to(dtype)
+    )
 
 
 def built(make: Callable[[], nn.Module], dtype: torch.dtype = F64) -> nn.Module:
@@ -75,18 +86,27 @@ def built(make: Callable[[], nn.Module], dtype: torch.dtype = F64) -> nn.Module:
 
 def mlp(inputs: int = 3, outputs: int = 2) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, 8), nn.Softplus(), nn.Linear(8, outputs), nn.Sigmoid()
+        nn.Linear(inputs, 8),
+        nn.Tanh(),
+        nn.Linear(8, 8),
+        nn.Softplus(),
+        nn.Linear(8, outputs),
+        nn.Sigmoid(),
     )
 
 
 def convolutional() -> nn.Module:
     """(b, 1, 4, 4) -> (b, 3)."""
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3), nn.Softmax(-1))
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3), nn.Softmax(-1)
+    )
 
 
 def transformer() -> nn.Module:
     """(b, 2, 4) -> the same."""
-    return nn.TransformerEncoderLayer(4, 2, dim_feedforward=5, dropout=0.0, batch_first=True, activation="gelu")
+    return nn.TransformerEncoderLayer(
+        4, 2, dim_feedforward=5, dropout=0.0, batch_first=True, activation="gelu"
+    )
 
 
 class Attention(nn.Module):
@@ -139,7 +159,9 @@ class NewCube(torch.autograd.Function):
         return 3 * x**2 * v
 
 
-def shaped(inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int) -> Callable[[Tensor], Tensor]:
+def shaped(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int
+) -> Callable[[Tensor], Tensor]:
     """A function of a batch, (*batch, *inputs) to (*batch, *outputs), in which every output has every input."""
     d, k = torch.Size(inputs).numel(), torch.Size(outputs).numel()
     W = torch.randn(d, k, generator=torch.Generator().manual_seed(0), dtype=F64)

@@ -29,13 +29,24 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "value_jacobian_hessian": lmtorch.value_jacobian_hessian,
     "laplacian": lmtorch.laplacian,
     "hvp": lambda f, x, **k: lmtorch.hvp(f, x, V, **k),
-    "second_directional_derivative": lambda f, x, **k: lmtorch.second_directional_derivative(f, x, V, **k),
+    "second_directional_derivative": lambda f, x, **k: lmtorch.second_directional_derivative(
+        f, x, V, **k
+    ),
     "finite_difference_jacobian": lmtorch.finite_difference_jacobian,
     "check_derivatives": lmtorch.check_derivatives,
 }
 BATCHED = [name for name in OPERATORS if name not in ("jacobian", "hessian", "jvp", "vjp")]
-MODED = [n for n in OPERATORS if n not in ("vjp", "finite_difference_jacobian", "check_derivatives")]
-CHUNKED = ["jacobian", "batch_jacobian", "hessian", "batch_hessian", "hessian_diagonal", "laplacian"]
+MODED = [
+    n for n in OPERATORS if n not in ("vjp", "finite_difference_jacobian", "check_derivatives")
+]
+CHUNKED = [
+    "jacobian",
+    "batch_jacobian",
+    "hessian",
+    "batch_hessian",
+    "hessian_diagonal",
+    "laplacian",
+]
 each = pytest.mark.parametrize("operator", OPERATORS)
 
 
@@ -46,9 +57,13 @@ def uncalled(x: Any) -> Tensor:
 @each
 def test_x_must_be_a_floating_tensor(operator: str) -> None:
     of = OPERATORS[operator]
-    with pytest.raises(InputError, match=re.escape("x must be a tensor, and is list: torch.as_tensor(x) makes one")):
+    with pytest.raises(
+        InputError, match=re.escape("x must be a tensor, and is list: torch.as_tensor(x) makes one")
+    ):
         of(uncalled, [[1.0, 2.0, 3.0]])
-    with pytest.raises(InputError, match=r"x is torch.int64, which has no derivatives. Convert it: x.double\(\)"):
+    with pytest.raises(
+        InputError, match=r"x is torch.int64, which has no derivatives. Convert it: x.double\(\)"
+    ):
         of(uncalled, torch.ones(4, 3, dtype=torch.int64))
 
 
@@ -61,22 +76,30 @@ def test_the_function_must_be_one(operator: str) -> None:
 @pytest.mark.parametrize("operator", BATCHED)
 @pytest.mark.parametrize("dims", [-1, 3, 1.0, True, None])
 def test_batch_dims_must_fit_x(operator: str, dims: Any) -> None:
-    with pytest.raises(InputError, match=re.escape(f"batch_dims={dims!r} does not fit x of shape (4, 3)")):
+    with pytest.raises(
+        InputError, match=re.escape(f"batch_dims={dims!r} does not fit x of shape (4, 3)")
+    ):
         OPERATORS[operator](uncalled, X, batch_dims=dims)
 
 
 @pytest.mark.parametrize("operator", CHUNKED)
 @pytest.mark.parametrize("chunk", [0, -2, 1.5, "all"])
 def test_a_chunk_is_a_positive_number(operator: str, chunk: Any) -> None:
-    with pytest.raises(InputError, match=re.escape(f"chunk_size={chunk!r} must be a positive number")):
+    with pytest.raises(
+        InputError, match=re.escape(f"chunk_size={chunk!r} must be a positive number")
+    ):
         OPERATORS[operator](uncalled, X, chunk_size=chunk)
-    with pytest.raises(InputError, match=re.escape(f"chunk_size={chunk!r} must be a positive number")):
+    with pytest.raises(
+        InputError, match=re.escape(f"chunk_size={chunk!r} must be a positive number")
+    ):
         lmtorch.parameter_jacobian(nn.Linear(3, 1), X, chunk_size=chunk)
 
 
 @pytest.mark.parametrize("operator", [n for n in MODED if n != "curl"])
 def test_an_unknown_mode_is_refused_with_the_known_ones(operator: str) -> None:
-    with pytest.raises(InputError, match=r"mode='backwards' is not known here. Use one of 'auto', '"):
+    with pytest.raises(
+        InputError, match=r"mode='backwards' is not known here. Use one of 'auto', '"
+    ):
         OPERATORS[operator](uncalled, X, mode="backwards")
     with pytest.raises(InputError, match="mode='backwards' is not known here"):
         lmtorch.curl(uncalled, X, mode="backwards")
@@ -84,7 +107,10 @@ def test_an_unknown_mode_is_refused_with_the_known_ones(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", MODED)
 def test_inference_mode_is_refused(operator: str) -> None:
-    with torch.inference_mode(), pytest.raises(InputError, match=r"inference_mode\(\).*torch.no_grad\(\)"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(InputError, match=r"inference_mode\(\).*torch.no_grad\(\)"),
+    ):
         OPERATORS[operator](uncalled, X)
 
 
@@ -92,7 +118,9 @@ def test_inference_mode_is_refused(operator: str) -> None:
 def test_the_function_must_return_one_floating_tensor(operator: str) -> None:
     of = OPERATORS[operator]
     if operator != "finite_difference_jacobian":  # which takes whatever torch.as_tensor takes
-        with pytest.raises(InputError, match=r"returned tuple where a tensor was expected.*f\(x\)\[0\]"):
+        with pytest.raises(
+            InputError, match=r"returned tuple where a tensor was expected.*f\(x\)\[0\]"
+        ):
             of(lambda x: (x, x), X)
     with pytest.raises(InputError, match=r"returned torch.int64, which has no derivatives"):
         of(lambda x: x.long(), X)
@@ -100,13 +128,17 @@ def test_the_function_must_return_one_floating_tensor(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", BATCHED)
 def test_outputs_must_begin_with_the_samples(operator: str) -> None:
-    with pytest.raises(InputError, match=r"returned shape \(3,\) for x of shape \(4, 3\).*torch.func.vmap\(f\)"):
+    with pytest.raises(
+        InputError, match=r"returned shape \(3,\) for x of shape \(4, 3\).*torch.func.vmap\(f\)"
+    ):
         OPERATORS[operator](lambda x: x.sum(0), X, batch_dims=1)
 
 
 @pytest.mark.parametrize("operator", ["gradient", "hvp"])
 def test_one_output_is_needed_for_a_gradient(operator: str) -> None:
-    with pytest.raises(InputError, match=rf"{operator} needs a function with one output.*\[..., 0\].*batch_hessian"):
+    with pytest.raises(
+        InputError, match=rf"{operator} needs a function with one output.*\[..., 0\].*batch_hessian"
+    ):
         OPERATORS[operator](lambda x: x, X, batch_dims=1)
 
 
@@ -124,20 +156,26 @@ def test_a_curl_is_of_fields_in_two_or_three_dimensions() -> None:
 
 @pytest.mark.parametrize("coordinates", [[], [3], [0, -4]])
 def test_coordinates_must_be_there(coordinates: list[int]) -> None:
-    with pytest.raises(InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")):
+    with pytest.raises(
+        InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")
+    ):
         lmtorch.laplacian(uncalled, X, coordinates=coordinates)
 
 
 @pytest.mark.parametrize("coordinates", [3, -4, 1.5, [1.5], "x"])
 def test_a_coordinate_alone_must_be_there(coordinates: Any) -> None:
-    with pytest.raises(InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")):
+    with pytest.raises(
+        InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")
+    ):
         lmtorch.laplacian(uncalled, X, coordinates=coordinates)
 
 
 def test_a_coordinate_alone_is_one_of_a_list() -> None:
     model = built(mlp)
     for i in (0, 2, -1):
-        assert torch.equal(lmtorch.laplacian(model, X, coordinates=i), lmtorch.laplacian(model, X, coordinates=[i]))
+        assert torch.equal(
+            lmtorch.laplacian(model, X, coordinates=i), lmtorch.laplacian(model, X, coordinates=[i])
+        )
 
 
 @each
@@ -149,7 +187,9 @@ def test_inputs_without_entries_are_refused(operator: str, shape: tuple[int, ...
         OPERATORS[operator](uncalled, torch.zeros(shape))
 
 
-@pytest.mark.parametrize("operator", ["jacobian", "hessian", "jvp", "vjp", "finite_difference_jacobian"])
+@pytest.mark.parametrize(
+    "operator", ["jacobian", "hessian", "jvp", "vjp", "finite_difference_jacobian"]
+)
 def test_an_empty_input_is_refused(operator: str) -> None:
     with pytest.raises(InputError, match="nothing to differentiate in: x has no entries"):
         OPERATORS[operator](uncalled, torch.zeros(0, 3))
@@ -160,7 +200,9 @@ def test_a_direction_is_numbers() -> None:
         for v in ("x", [["a"]], object()):
             with pytest.raises(InputError, match="is no tensor, and no numbers"):
                 of(uncalled, X, v)
-    assert torch.equal(lmtorch.jvp(torch.sin, X, [1.0, 0.0, 2.0]), X.cos() * torch.tensor([1.0, 0.0, 2.0]))
+    assert torch.equal(
+        lmtorch.jvp(torch.sin, X, [1.0, 0.0, 2.0]), X.cos() * torch.tensor([1.0, 0.0, 2.0])
+    )
 
 
 def test_directions_and_weights_must_fit() -> None:
@@ -174,7 +216,9 @@ def test_directions_and_weights_must_fit() -> None:
 
 
 def test_differences_know_two_methods_and_positive_steps() -> None:
-    with pytest.raises(InputError, match=r"method='5-point' is not known. Use one of '2-point', '3-point'"):
+    with pytest.raises(
+        InputError, match=r"method='5-point' is not known. Use one of '2-point', '3-point'"
+    ):
         lmtorch.finite_difference_jacobian(uncalled, X, method="5-point")
     with pytest.raises(InputError, match="step=0 must be positive"):
         lmtorch.finite_difference_jacobian(uncalled, X, step=0)
@@ -199,35 +243,80 @@ class Summed(nn.Linear):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: lmtorch.parameter_jacobian(torch.sin, X), "must be an nn.Module.*builtin_function_or_method"),
-        (lambda: lmtorch.parameter_jacobian(nn.Flatten(), X), "no parameter of the model requires a gradient"),
+        (
+            lambda: lmtorch.parameter_jacobian(torch.sin, X),
+            "must be an nn.Module.*builtin_function_or_method",
+        ),
+        (
+            lambda: lmtorch.parameter_jacobian(nn.Flatten(), X),
+            "no parameter of the model requires a gradient",
+        ),
         (
             lambda: lmtorch.parameter_jacobian(MODEL, X, names=["weight"]),
             "no parameter 'weight'. Its.*0.weight, 0.bias",
         ),
-        (lambda: lmtorch.parameter_jacobian(nn.Flatten(), X, names=["a"]), "no parameter 'a'. Its parameters: none"),
+        (
+            lambda: lmtorch.parameter_jacobian(nn.Flatten(), X, names=["a"]),
+            "no parameter 'a'. Its parameters: none",
+        ),
         (lambda: lmtorch.parameter_jacobian(MODEL, X, names=[]), "names is empty"),
-        (lambda: lmtorch.parameter_jacobian(MODEL), "inputs must be tensors with the samples in their first"),
+        (
+            lambda: lmtorch.parameter_jacobian(MODEL),
+            "inputs must be tensors with the samples in their first",
+        ),
         (lambda: lmtorch.parameter_jacobian(MODEL, [1.0]), "inputs must be tensors"),
         (lambda: lmtorch.parameter_jacobian(MODEL, torch.tensor(1.0)), "inputs must be tensors"),
-        (lambda: lmtorch.parameter_jacobian(MODEL, X, X[:2]), r"disagree on the number of samples.*\[4, 2\]"),
+        (
+            lambda: lmtorch.parameter_jacobian(MODEL, X, X[:2]),
+            r"disagree on the number of samples.*\[4, 2\]",
+        ),
         (lambda: lmtorch.parameter_jacobian(MODEL, X, output=2), r"output=2 is no place .*\(2,\)"),
-        (lambda: lmtorch.parameter_jacobian(MODEL, X, output=(0, 0)), r"output=\(0, 0\) is no place"),
+        (
+            lambda: lmtorch.parameter_jacobian(MODEL, X, output=(0, 0)),
+            r"output=\(0, 0\) is no place",
+        ),
         (lambda: lmtorch.parameter_jacobian(MODEL, X, output=0.5), "output=0.5 is no place"),
-        (lambda: lmtorch.parameter_jacobian(MODEL, X, mode="forward"), "mode='forward' is not known here.*'layerwise'"),
-        (lambda: lmtorch.parameter_jacobian(Pair(3, 2).double(), X), "model returned tuple. Wrap it in a module"),
-        (lambda: lmtorch.parameter_jacobian(Summed(3, 2).double(), X[:3]), r"shape \(2,\) for 1 samples"),
+        (
+            lambda: lmtorch.parameter_jacobian(MODEL, X, mode="forward"),
+            "mode='forward' is not known here.*'layerwise'",
+        ),
+        (
+            lambda: lmtorch.parameter_jacobian(Pair(3, 2).double(), X),
+            "model returned tuple. Wrap it in a module",
+        ),
+        (
+            lambda: lmtorch.parameter_jacobian(Summed(3, 2).double(), X[:3]),
+            r"shape \(2,\) for 1 samples",
+        ),
         (lambda: lmtorch.parameter_column(torch.sin, "w", 0, X), "must be an nn.Module"),
         (lambda: lmtorch.parameter_column(MODEL, "w", 0, X), "no parameter 'w'"),
-        (lambda: lmtorch.parameter_column(MODEL, "0.bias", 8, X), r"index 8 is not in '0.bias', whose shape is \(8,\)"),
+        (
+            lambda: lmtorch.parameter_column(MODEL, "0.bias", 8, X),
+            r"index 8 is not in '0.bias', whose shape is \(8,\)",
+        ),
         (lambda: lmtorch.parameter_column(MODEL, "0.bias", -9, X), "index -9 is not in"),
-        (lambda: lmtorch.parameter_column(MODEL, "0.weight", (0,), X), r"index \(0,\) is not in '0.weight'.*\(8, 3\)"),
-        (lambda: lmtorch.parameter_column(MODEL, "0.weight", (0, 3), X), r"index \(0, 3\) is not in"),
+        (
+            lambda: lmtorch.parameter_column(MODEL, "0.weight", (0,), X),
+            r"index \(0,\) is not in '0.weight'.*\(8, 3\)",
+        ),
+        (
+            lambda: lmtorch.parameter_column(MODEL, "0.weight", (0, 3), X),
+            r"index \(0, 3\) is not in",
+        ),
         (lambda: lmtorch.parameter_column(MODEL, "0.weight", 1.5, X), "index 1.5 is not in"),
-        (lambda: lmtorch.parameter_column(MODEL, ["0.bias"], [0, 1], X), r"1 name\(s\) and 2 index\(es\)"),
+        (
+            lambda: lmtorch.parameter_column(MODEL, ["0.bias"], [0, 1], X),
+            r"1 name\(s\) and 2 index\(es\)",
+        ),
         (lambda: lmtorch.parameter_column(MODEL, [], [], X), r"0 name\(s\) and 0 index\(es\)"),
-        (lambda: lmtorch.parameter_column(MODEL, "0.bias", 0, X, mode="taylor"), "mode='taylor' is not known here"),
-        (lambda: lmtorch.parameter_column(Pair(3, 2).double(), "bias", 0, X), "model returned tuple. Wrap it"),
+        (
+            lambda: lmtorch.parameter_column(MODEL, "0.bias", 0, X, mode="taylor"),
+            "mode='taylor' is not known here",
+        ),
+        (
+            lambda: lmtorch.parameter_column(Pair(3, 2).double(), "bias", 0, X),
+            "model returned tuple. Wrap it",
+        ),
     ],
 )
 def test_parameters_are_asked_for_by_what_is_there(call: Callable[[], Any], message: str) -> None:
@@ -249,7 +338,12 @@ def test_a_tensor_of_inference_mode_is_named_with_the_way_out() -> None:
     with torch.inference_mode():
         x = points(4, 3)
     model = torch.nn.Linear(3, 2, dtype=torch.float64)
-    for of in (lmtorch.batch_jacobian, lmtorch.laplacian, lmtorch.batch_hessian, lmtorch.value_jacobian_hessian):
+    for of in (
+        lmtorch.batch_jacobian,
+        lmtorch.laplacian,
+        lmtorch.batch_hessian,
+        lmtorch.value_jacobian_hessian,
+    ):
         with pytest.raises(InputError, match=r"inference_mode.*x\.clone\(\)"):
             of(model, x)
     with pytest.raises(InputError, match=r"inference_mode.*clone\(\)"):

@@ -57,7 +57,10 @@ def test_three_points_are_nearer_than_two() -> None:
     x = points(4, 3)
     errors = [
         float(
-            (lmtorch.finite_difference_jacobian(torch.sin, x, batch_dims=1, method=m) - torch.diag_embed(x.cos()))
+            (
+                lmtorch.finite_difference_jacobian(torch.sin, x, batch_dims=1, method=m)
+                - torch.diag_embed(x.cos())
+            )
             .abs()
             .max()
         )
@@ -70,8 +73,12 @@ def test_a_step_may_be_given_and_shapes_are_kept() -> None:
     x = points(2, 2, 3)
     found = lmtorch.finite_difference_jacobian(lambda x: x.numpy() ** 2, x, batch_dims=1, step=1e-2)
     square = found.reshape(2, 6, 6).diagonal(dim1=1, dim2=2).reshape(2, 2, 3)
-    close(square, 2 * x + 1e-2 * x, roundings=1e4)  # (x + h)² − x² over h, whose round-off grows by 1 / h
-    number = lmtorch.finite_difference_jacobian(lambda x: float(x) ** 2, torch.tensor(3.0, dtype=F64))
+    close(
+        square, 2 * x + 1e-2 * x, roundings=1e4
+    )  # (x + h)² − x² over h, whose round-off grows by 1 / h
+    number = lmtorch.finite_difference_jacobian(
+        lambda x: float(x) ** 2, torch.tensor(3.0, dtype=F64)
+    )
     assert number.shape == ()
     assert abs(float(number) - 6) < 1e-6
 
@@ -105,7 +112,12 @@ def test_a_wrong_backward_is_found_and_its_place_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "f", [lambda x: x**2 * x.detach(), lambda x: x**2 * x.data, lambda x: x**2 + 3 * x.floor() * x.detach()]
+    "f",
+    [
+        lambda x: x**2 * x.detach(),
+        lambda x: x**2 * x.data,
+        lambda x: x**2 + 3 * x.floor() * x.detach(),
+    ],
 )
 def test_what_is_cut_out_is_found_by_differences_alone(f: Any) -> None:
     check = lmtorch.check_derivatives(f, points(4, 3))

@@ -20,7 +20,9 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "batch_hessian": lmtorch.batch_hessian,
     "hessian_diagonal": lmtorch.hessian_diagonal,
     "laplacian": lmtorch.laplacian,
-    "second_directional_derivative": lambda f, x, **k: lmtorch.second_directional_derivative(f, x, V, **k),
+    "second_directional_derivative": lambda f, x, **k: lmtorch.second_directional_derivative(
+        f, x, V, **k
+    ),
     "value_jacobian_hessian": lambda f, x, **k: torch.cat(
         [part.reshape(4, -1) for part in lmtorch.value_jacobian_hessian(f, x, **k)], 1
     ),
@@ -28,7 +30,11 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "jvp": lambda f, x, **k: lmtorch.jvp(f, x, V, **k),
     "vjp": lambda f, x, **k: lmtorch.vjp(f, x, V[:, :2], **k),
 }
-MODES = {"vjp": (None,), "hvp": ("auto", "forward", "reverse"), "jvp": ("auto", "taylor", "forward", "reverse")}
+MODES = {
+    "vjp": (None,),
+    "hvp": ("auto", "forward", "reverse"),
+    "jvp": ("auto", "taylor", "forward", "reverse"),
+}
 FIRST_ORDER = ("batch_jacobian", "gradient", "divergence", "curl")
 SETTINGS = [(o, m) for o in OPERATORS for m in MODES.get(o, FIRST if o in FIRST_ORDER else SECOND)]
 each = pytest.mark.parametrize(("operator", "mode"), SETTINGS)
@@ -45,12 +51,16 @@ def by_torch(operator: str, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         "batch_jacobian": lambda: J,
         "gradient": lambda: J[:, 0],
         "divergence": lambda: field.diagonal(dim1=-2, dim2=-1).sum(-1),
-        "curl": lambda: torch.stack([field[:, i, j] - field[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1),
+        "curl": lambda: torch.stack(
+            [field[:, i, j] - field[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1
+        ),
         "batch_hessian": lambda: H,
         "hessian_diagonal": lambda: diagonal,
         "laplacian": lambda: diagonal.sum(-1),
         "second_directional_derivative": lambda: torch.einsum("bkij,bi,bj->bk", H, V, V),
-        "value_jacobian_hessian": lambda: torch.cat([part.reshape(4, -1) for part in (f(x), J, H)], 1),
+        "value_jacobian_hessian": lambda: torch.cat(
+            [part.reshape(4, -1) for part in (f(x), J, H)], 1
+        ),
         "hvp": lambda: torch.einsum("bij,bj->bi", H[:, 0], V),
         "jvp": lambda: torch.einsum("bki,bi->bk", J, V),
         "vjp": lambda: torch.einsum("bki,bk->bi", J, V[:, :2]),
@@ -69,8 +79,12 @@ def test_gradients_lead_into_x_and_into_the_parameters(operator: str, mode: str 
     found, expected = called(operator, mode, model, x), by_torch(operator, model, x)
     close(found.detach(), expected.detach())
     weights = points(*expected.shape, seed=9)
-    ours = torch.autograd.grad((found * weights).sum(), inputs, materialize_grads=True, allow_unused=True)
-    theirs = torch.autograd.grad((expected * weights).sum(), inputs, materialize_grads=True, allow_unused=True)
+    ours = torch.autograd.grad(
+        (found * weights).sum(), inputs, materialize_grads=True, allow_unused=True
+    )
+    theirs = torch.autograd.grad(
+        (expected * weights).sum(), inputs, materialize_grads=True, allow_unused=True
+    )
     for a, b in zip(ours, theirs, strict=True):
         close(a, b, roundings=4096)  # sums over all entries of third derivatives
 
@@ -91,7 +105,9 @@ def test_nothing_of_the_users_changes(operator: str, mode: str | None) -> None:
 
 
 @each
-def test_under_no_grad_results_are_the_same_and_require_none(operator: str, mode: str | None) -> None:
+def test_under_no_grad_results_are_the_same_and_require_none(
+    operator: str, mode: str | None
+) -> None:
     model, x = built(mlp), points(4, 3).requires_grad_()
     expected = by_torch(operator, model, x).detach()
     with torch.no_grad():
@@ -135,7 +151,9 @@ def test_the_biharmonic_of_a_polynomial_is_the_one_in_closed_form() -> None:
     close(found, 24 * x[:, 1] ** 2 + 48 * x[:, 0] ** 2)
 
 
-@pytest.mark.parametrize("operator", ["laplacian", "batch_hessian", "hessian_diagonal", "batch_jacobian", "gradient"])
+@pytest.mark.parametrize(
+    "operator", ["laplacian", "batch_hessian", "hessian_diagonal", "batch_jacobian", "gradient"]
+)
 def test_operators_run_under_vmap_and_grad(operator: str) -> None:
     model, x = built(mlp), points(4, 3)
     f = lambda s: model(s)[0]
@@ -145,8 +163,16 @@ def test_operators_run_under_vmap_and_grad(operator: str) -> None:
     close(torch.func.vmap(single)(x).detach(), together.detach())
     at = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(of(lambda x: model(x)[:, 0], at).sum(), at)
-    close(torch.func.grad(lambda x: of(lambda x: model(x)[:, 0], x).sum())(x).detach(), expected, roundings=4096)
-    close(torch.func.vmap(torch.func.grad(lambda s: single(s).sum()))(x).detach(), expected, roundings=4096)
+    close(
+        torch.func.grad(lambda x: of(lambda x: model(x)[:, 0], x).sum())(x).detach(),
+        expected,
+        roundings=4096,
+    )
+    close(
+        torch.func.vmap(torch.func.grad(lambda s: single(s).sum()))(x).detach(),
+        expected,
+        roundings=4096,
+    )
 
 
 def test_jvp_and_vjp_run_under_vmap() -> None:
@@ -182,12 +208,16 @@ def test_nested_taylor_mode_sees_what_the_inner_one_does() -> None:
 
     twice = lmtorch.laplacian(inner, x, mode="taylor")
     torch.testing.assert_close(twice, 25 * eigenfunction(x), rtol=1e-12, atol=1e-12)
-    of_gradient = lmtorch.divergence(lambda x: lmtorch.gradient(eigenfunction, x, mode="taylor"), x, mode="taylor")
+    of_gradient = lmtorch.divergence(
+        lambda x: lmtorch.gradient(eigenfunction, x, mode="taylor"), x, mode="taylor"
+    )
     torch.testing.assert_close(of_gradient, -5 * eigenfunction(x)[:, 0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_step_on_the_biharmonic_operator_has_its_rows_from_linear_layers() -> None:
-    net = torch.nn.Sequential(torch.nn.Linear(2, 70), torch.nn.Tanh(), torch.nn.Linear(70, 1)).double()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(2, 70), torch.nn.Tanh(), torch.nn.Linear(70, 1)
+    ).double()
     x = torch.rand(50, 2, dtype=torch.float64)
 
     def residual(x: Tensor) -> Tensor:

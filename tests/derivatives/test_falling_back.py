@@ -97,7 +97,9 @@ UNRULED: dict[str, Callable[[Tensor], Tensor]] = {
     "maximum": lambda x: x.max(1).values ** 3,
     "a number to a power": lambda x: 2**x,
     "a power of functions": lambda x: x**x,
-    "largest singular value": lambda x: torch.linalg.norm(x.reshape(-1, 1, 3).mT * x.reshape(-1, 1, 3), 2, (-2, -1)),
+    "largest singular value": lambda x: torch.linalg.norm(
+        x.reshape(-1, 1, 3).mT * x.reshape(-1, 1, 3), 2, (-2, -1)
+    ),
     "einsum of two": lambda x: torch.einsum("bi,bj->bij", x, x**2),
     "norm of another order": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
     "sum of magnitudes": lambda x: x.norm(1, dim=1),
@@ -106,7 +108,9 @@ UNRULED: dict[str, Callable[[Tensor], Tensor]] = {
     "third norm, third argument": lambda x: torch.linalg.norm(x, ord=3, dim=-1),
     "largest magnitude": lambda x: torch.linalg.vector_norm(x, ord=torch.inf, dim=1) ** 3,
     "softmax of a dtype": lambda x: torch.softmax(x, 1, dtype=F64),
-    "matrix with vector": lambda x: x @ x[0] if len(x) == 0 else (x @ torch.ones(3, dtype=F64)) ** 2,
+    "matrix with vector": lambda x: (
+        x @ x[0] if len(x) == 0 else (x @ torch.ones(3, dtype=F64)) ** 2
+    ),
     "convolution whose weight is x": lambda x: (
         torch.nn.functional.conv1d(x[:, None], x[:1, None] * 0 + 1) * x[:, :1, None]
     ),
@@ -158,7 +162,12 @@ def test_auto_gives_the_right_derivatives(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in RIGHT if name not in SEEN])
 def test_taylor_mode_refuses_what_it_does_not_know_by_name(name: str) -> None:
-    for operator in (lmtorch.batch_jacobian, lmtorch.laplacian, lmtorch.batch_hessian, lmtorch.hessian_diagonal):
+    for operator in (
+        lmtorch.batch_jacobian,
+        lmtorch.laplacian,
+        lmtorch.batch_hessian,
+        lmtorch.hessian_diagonal,
+    ):
         with pytest.raises(InputError, match=r"mode='taylor' does not work .*mode='auto'"):
             operator(RIGHT[name], points(4, 3), mode="taylor")
 
@@ -176,7 +185,10 @@ def test_torch_func_refuses_an_old_function_by_name(mode: str) -> None:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_mode_by_name_is_right_or_refused(mode: str, name: str) -> None:
     f, x = RIGHT[name], points(4, 3)
-    for operator, reference in ((lmtorch.batch_jacobian, jacobians), (lmtorch.batch_hessian, hessians)):
+    for operator, reference in (
+        (lmtorch.batch_jacobian, jacobians),
+        (lmtorch.batch_hessian, hessians),
+    ):
         found = or_refused(partial(operator, f, x, mode=mode), mode)
         if found is not None:
             close(found.detach(), reference(f, x))
@@ -213,7 +225,8 @@ CUT: dict[str, Callable[[Tensor], Tensor]] = {
 
 # cumprod has no rule, so that Taylor mode by name is refused
 @pytest.mark.parametrize(
-    ("mode", "unruled"), [(m, u) for m in FIRST for u in (False, True) if (m, u) != ("taylor", True)]
+    ("mode", "unruled"),
+    [(m, u) for m in FIRST for u in (False, True) if (m, u) != ("taylor", True)],
 )
 @pytest.mark.parametrize("name", CUT)
 def test_what_autograd_takes_for_a_constant_is_one(name: str, mode: str, unruled: bool) -> None:
@@ -225,7 +238,10 @@ def test_what_autograd_takes_for_a_constant_is_one(name: str, mode: str, unruled
             close(lmtorch.batch_jacobian(f, x, mode=mode).detach(), J)
             if mode in SECOND:
                 close(lmtorch.batch_hessian(f, x, mode=mode).detach(), H)
-                close(lmtorch.laplacian(f, x, mode=mode).detach(), H.diagonal(dim1=-2, dim2=-1).sum(-1))
+                close(
+                    lmtorch.laplacian(f, x, mode=mode).detach(),
+                    H.diagonal(dim1=-2, dim2=-1).sum(-1),
+                )
 
 
 def test_a_function_that_leaves_torch_is_an_error_and_not_zero() -> None:
@@ -250,7 +266,12 @@ def test_an_error_of_the_functions_own_comes_through() -> None:
     def f(x: Tensor) -> Tensor:
         raise KeyError("no such species")
 
-    for operator in (lmtorch.batch_jacobian, lmtorch.laplacian, lmtorch.gradient, lmtorch.divergence):
+    for operator in (
+        lmtorch.batch_jacobian,
+        lmtorch.laplacian,
+        lmtorch.gradient,
+        lmtorch.divergence,
+    ):
         with pytest.raises(KeyError, match="no such species"):
             operator(f, points(4, 3))
 
@@ -265,7 +286,9 @@ def test_an_error_without_words_is_named_by_its_kind() -> None:
 
 @pytest.mark.parametrize("inner", SECOND)
 @pytest.mark.parametrize("outer", SECOND)
-@pytest.mark.parametrize("activation", [torch.tanh, torch.nn.functional.softplus], ids=["tanh", "softplus"])
+@pytest.mark.parametrize(
+    "activation", [torch.tanh, torch.nn.functional.softplus], ids=["tanh", "softplus"]
+)
 def test_operators_nest_in_all_modes_or_say_that_they_do_not(
     activation: Callable[[Tensor], Tensor], outer: str, inner: str
 ) -> None:
@@ -273,7 +296,12 @@ def test_operators_nest_in_all_modes_or_say_that_they_do_not(
     f = lambda x: activation(x[:, 0] * x[:, 1])
     trace = lambda g: lambda x: hessians(g, x).diagonal(dim1=-2, dim2=-1).sum(-1)
     laplacian_by_hand = lambda x: torch.stack(
-        [torch.autograd.functional.hessian(lambda s: f(s[None])[0], s, create_graph=True).diagonal().sum() for s in x]
+        [
+            torch.autograd.functional.hessian(lambda s: f(s[None])[0], s, create_graph=True)
+            .diagonal()
+            .sum()
+            for s in x
+        ]
     )
     expected = trace(laplacian_by_hand)(x)
     twice = lambda: lmtorch.laplacian(lambda x: lmtorch.laplacian(f, x, mode=inner), x, mode=outer)
@@ -283,7 +311,11 @@ def test_operators_nest_in_all_modes_or_say_that_they_do_not(
 
 
 def test_models_with_layers_of_all_kinds_have_laplacians() -> None:
-    model = built(lambda: nn.Sequential(convolutional(), nn.GELU(), nn.LayerNorm(3), nn.Linear(3, 2), nn.Dropout(0.3)))
+    model = built(
+        lambda: nn.Sequential(
+            convolutional(), nn.GELU(), nn.LayerNorm(3), nn.Linear(3, 2), nn.Dropout(0.3)
+        )
+    )
     x = points(2, 1, 4, 4)
     expected = hessians(model, x).flatten(-6, -4).flatten(-3)
     H = lmtorch.batch_hessian(model, x).detach()

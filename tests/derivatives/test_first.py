@@ -31,8 +31,14 @@ UNRULED = ("auto", "forward", "reverse", "autograd")  # attention has no Taylor 
 MODELS: list[Any] = [
     *(pytest.param(mlp, (3,), mode, id=f"mlp-{mode}") for mode in FIRST),
     *(pytest.param(convolutional, (1, 4, 4), mode, id=f"conv-{mode}") for mode in FIRST),
-    *(pytest.param(transformer, (2, 4), mode, id=f"transformer-{mode}", marks=SLOW) for mode in UNRULED),
-    *(pytest.param(Attention, (2, 4), mode, id=f"attention-{mode}", marks=SLOW) for mode in UNRULED),
+    *(
+        pytest.param(transformer, (2, 4), mode, id=f"transformer-{mode}", marks=SLOW)
+        for mode in UNRULED
+    ),
+    *(
+        pytest.param(Attention, (2, 4), mode, id=f"attention-{mode}", marks=SLOW)
+        for mode in UNRULED
+    ),
 ]
 exact = pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
 moded = pytest.mark.parametrize("mode", FIRST)
@@ -41,7 +47,11 @@ moded = pytest.mark.parametrize("mode", FIRST)
 @exact
 @pytest.mark.parametrize(("make", "inputs", "mode"), MODELS)
 def test_a_batch_jacobian_is_the_jacobian_of_each_sample(
-    make: Callable[[], nn.Module], inputs: tuple[int, ...], mode: str, dtype: torch.dtype, device: torch.device
+    make: Callable[[], nn.Module],
+    inputs: tuple[int, ...],
+    mode: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
     model, x = built(make, dtype).to(device), points(4, *inputs, dtype=dtype).to(device)
     found = lmtorch.batch_jacobian(model, x, mode=mode)
@@ -117,7 +127,9 @@ def test_a_curl_in_space_is_the_one_in_closed_form(mode: str) -> None:
     x = points(4, 3)
     a, b, c = x.unbind(1)
     found = lmtorch.curl(
-        lambda x: torch.stack([x[:, 1] * x[:, 2], x[:, 0] ** 2, x[:, 0] * x[:, 1] ** 2], 1), x, mode=mode
+        lambda x: torch.stack([x[:, 1] * x[:, 2], x[:, 0] ** 2, x[:, 0] * x[:, 1] ** 2], 1),
+        x,
+        mode=mode,
     )
     close(found, torch.stack([2 * a * b, b - b**2, 2 * a - c], 1))
 
@@ -150,13 +162,19 @@ def test_jvp_of_attention_has_a_way(mode: str) -> None:
 def test_vjp_is_the_jacobian_transposed_times_w() -> None:
     model, x, w = built(mlp), points(4, 3), points(4, 2)
     close(lmtorch.vjp(model, x, w), torch.autograd.functional.vjp(model, x, w)[1])
-    close(lmtorch.vjp(model, x, w[:, :1]), torch.autograd.functional.vjp(model, x, w[:, :1].expand(4, 2))[1])
+    close(
+        lmtorch.vjp(model, x, w[:, :1]),
+        torch.autograd.functional.vjp(model, x, w[:, :1].expand(4, 2))[1],
+    )
     assert not lmtorch.vjp(lambda x: torch.ones(2, dtype=F64), x, torch.ones(2, dtype=F64)).any()
 
 
 def test_directions_may_be_lists() -> None:
     x = points(3)
-    close(lmtorch.jvp(torch.sin, x, [1.0, 0.0, 2.0]), torch.cos(x) * torch.tensor([1.0, 0.0, 2.0], dtype=F64))
+    close(
+        lmtorch.jvp(torch.sin, x, [1.0, 0.0, 2.0]),
+        torch.cos(x) * torch.tensor([1.0, 0.0, 2.0], dtype=F64),
+    )
     close(lmtorch.vjp(torch.sin, x, 2.0), 2 * torch.cos(x))
 
 
@@ -178,4 +196,7 @@ def test_a_function_that_does_not_depend_on_x_has_zero_derivatives(mode: str) ->
 def test_the_length_of_a_zero_vector_has_derivative_zero_as_torch_has_it(mode: str) -> None:
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=F64)
     found = lmtorch.gradient(lambda x: x.norm(dim=1), x, mode=mode)
-    close(found.detach(), one_by_one(torch.autograd.functional.jacobian, lambda x: x.norm(dim=1), x, 1))
+    close(
+        found.detach(),
+        one_by_one(torch.autograd.functional.jacobian, lambda x: x.norm(dim=1), x, 1),
+    )

@@ -14,14 +14,23 @@ import lmtorch
 
 from .setting import F64, FIRST, SECOND, built, close, mlp, points
 
-drawn = given(d=st.integers(1, 5), b=st.integers(1, 4), seed=st.integers(0, 2**16), mode=st.sampled_from(SECOND))
+drawn = given(
+    d=st.integers(1, 5),
+    b=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+    mode=st.sampled_from(SECOND),
+)
 
 
 def field(d: int, k: int, seed: int) -> Callable[[Tensor], Tensor]:
     """A smooth function (..., d) -> (..., k), neither even nor odd."""
     generator = torch.Generator().manual_seed(seed)
-    A, B, c = (torch.randn(shape, generator=generator, dtype=F64) for shape in ((d, 6), (6, k), (6,)))
-    return lambda x: torch.tanh(x @ A + c) @ B + (x * x).sum(-1, keepdim=True) * torch.sin(x[..., :1])
+    A, B, c = (
+        torch.randn(shape, generator=generator, dtype=F64) for shape in ((d, 6), (6, k), (6,))
+    )
+    return lambda x: (
+        torch.tanh(x @ A + c) @ B + (x * x).sum(-1, keepdim=True) * torch.sin(x[..., :1])
+    )
 
 
 def scalar(d: int, seed: int) -> Callable[[Tensor], Tensor]:
@@ -30,7 +39,9 @@ def scalar(d: int, seed: int) -> Callable[[Tensor], Tensor]:
 
 
 @drawn
-def test_the_laplacian_is_the_sum_of_the_diagonal_and_the_trace(d: int, b: int, seed: int, mode: str) -> None:
+def test_the_laplacian_is_the_sum_of_the_diagonal_and_the_trace(
+    d: int, b: int, seed: int, mode: str
+) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
     found = lmtorch.laplacian(f, x, mode=mode).detach()
     close(found, lmtorch.hessian_diagonal(f, x, mode=mode).detach().sum(-1))
@@ -40,7 +51,9 @@ def test_the_laplacian_is_the_sum_of_the_diagonal_and_the_trace(d: int, b: int, 
 
 
 @drawn
-def test_the_divergence_of_a_gradient_is_the_laplacian(d: int, b: int, seed: int, mode: str) -> None:
+def test_the_divergence_of_a_gradient_is_the_laplacian(
+    d: int, b: int, seed: int, mode: str
+) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
     found = lmtorch.divergence(lambda x: lmtorch.gradient(f, x), x)
     close(found.detach(), lmtorch.laplacian(f, x, mode=mode).detach())
@@ -50,7 +63,9 @@ def test_the_divergence_of_a_gradient_is_the_laplacian(d: int, b: int, seed: int
 def test_a_gradient_has_no_curl_and_a_curl_no_divergence(d: int, b: int, seed: int) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
     curl = lmtorch.curl(lambda x: lmtorch.gradient(f, x), x)
-    close(curl.detach(), torch.zeros_like(curl), roundings=4096)  # entries of a Hessian, of the size of ten, cancel
+    close(
+        curl.detach(), torch.zeros_like(curl), roundings=4096
+    )  # entries of a Hessian, of the size of ten, cancel
     if d == 3:
         g = field(3, 3, seed)
         divergence = lmtorch.divergence(lambda x: lmtorch.curl(g, x), x)
@@ -69,17 +84,23 @@ def test_jvp_and_vjp_are_adjoint(d: int, b: int, seed: int, mode: str) -> None:
 
 
 @drawn
-def test_hvp_and_the_directional_derivative_are_products_with_the_hessian(d: int, b: int, seed: int, mode: str) -> None:
+def test_hvp_and_the_directional_derivative_are_products_with_the_hessian(
+    d: int, b: int, seed: int, mode: str
+) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
     v, w = points(b, d, seed=seed + 1), points(b, d, seed=seed + 2)
     H = lmtorch.batch_hessian(f, x, mode=mode).detach()
     product = lmtorch.hvp(f, x, v, batch_dims=1).detach()
     close(product, (H @ v[..., None])[..., 0])
-    close(lmtorch.second_directional_derivative(f, x, v, w, mode=mode).detach(), (product * w).sum(-1))
+    close(
+        lmtorch.second_directional_derivative(f, x, v, w, mode=mode).detach(), (product * w).sum(-1)
+    )
 
 
 @drawn
-def test_the_laplacian_is_the_same_in_rotated_coordinates(d: int, b: int, seed: int, mode: str) -> None:
+def test_the_laplacian_is_the_same_in_rotated_coordinates(
+    d: int, b: int, seed: int, mode: str
+) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     Q = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=F64)).Q
@@ -90,7 +111,12 @@ def test_the_laplacian_is_the_same_in_rotated_coordinates(d: int, b: int, seed: 
 @drawn
 def test_a_batch_is_its_samples_one_by_one(d: int, b: int, seed: int, mode: str) -> None:
     f, x = field(d, 2, seed), points(b, d, seed=seed)
-    for operator in (lmtorch.batch_jacobian, lmtorch.batch_hessian, lmtorch.laplacian, lmtorch.hessian_diagonal):
+    for operator in (
+        lmtorch.batch_jacobian,
+        lmtorch.batch_hessian,
+        lmtorch.laplacian,
+        lmtorch.hessian_diagonal,
+    ):
         whole = operator(f, x, mode=mode).detach()
         close(whole, torch.stack([operator(f, s, batch_dims=0).detach() for s in x]))
         close(whole, torch.cat([operator(f, s[None], mode=mode).detach() for s in x]))
@@ -126,7 +152,11 @@ class Largest(TorchDispatchMode):
 MADE = [
     *(("batch_jacobian", mode) for mode in FIRST),
     *(("divergence", mode) for mode in FIRST),
-    *((name, mode) for name in ("batch_hessian", "laplacian", "hessian_diagonal") for mode in SECOND),
+    *(
+        (name, mode)
+        for name in ("batch_hessian", "laplacian", "hessian_diagonal")
+        for mode in SECOND
+    ),
 ]
 
 

@@ -40,19 +40,31 @@ FACTORED: dict[str, Callable[[Tensor], Tensor]] = {
     "pinv": lambda x: torch.linalg.pinv(matrix(x))[:, 0, 1],
     "lstsq": lambda x: torch.linalg.lstsq(matrix(x), right(x)).solution[:, 0, 0],
     "lu": lambda x: torch.linalg.lu(matrix(x))[2][:, 1, 1],
-    "lu_solve": lambda x: torch.linalg.lu_solve(*torch.linalg.lu_factor(matrix(x)), right(x))[:, 0, 0],
+    "lu_solve": lambda x: torch.linalg.lu_solve(*torch.linalg.lu_factor(matrix(x)), right(x))[
+        :, 0, 0
+    ],
     "cholesky": lambda x: torch.linalg.cholesky(matrix(x) - SKEW)[:, 1, 0],
-    "cholesky_solve": lambda x: torch.cholesky_solve(right(x), torch.linalg.cholesky(matrix(x) - SKEW))[:, 0, 0],
-    "cholesky_inverse": lambda x: torch.cholesky_inverse(torch.linalg.cholesky(matrix(x) - SKEW))[:, 0, 0],
+    "cholesky_solve": lambda x: torch.cholesky_solve(
+        right(x), torch.linalg.cholesky(matrix(x) - SKEW)
+    )[:, 0, 0],
+    "cholesky_inverse": lambda x: torch.cholesky_inverse(torch.linalg.cholesky(matrix(x) - SKEW))[
+        :, 0, 0
+    ],
     "qr": lambda x: torch.linalg.qr(matrix(x))[1][:, 0, 1],
     "householder": lambda x: torch.linalg.householder_product(matrix(x), 0.3 * x)[:, 0, 1],
     "svd": lambda x: torch.linalg.svdvals(matrix(x))[:, 0],
     "eigh": lambda x: torch.linalg.eigvalsh(matrix(x))[:, 0],
     "eig": lambda x: torch.linalg.eigvals(matrix(x)).real.amax(-1),
-    "solve_triangular": lambda x: torch.linalg.solve_triangular(matrix(x), right(x), upper=True)[:, 0, 0],
+    "solve_triangular": lambda x: torch.linalg.solve_triangular(matrix(x), right(x), upper=True)[
+        :, 0, 0
+    ],
     "matrix_exp": lambda x: torch.linalg.matrix_exp(0.1 * matrix(x))[:, 0, 1],
-    "normal": lambda x: torch.distributions.MultivariateNormal(B, matrix(x) - SKEW).log_prob(B.expand(x.shape) + 1),
-    "scatter_reduce": lambda x: torch.ones_like(x).scatter_reduce(1, torch.zeros_like(x).long(), x**2, "prod")[:, 0],
+    "normal": lambda x: torch.distributions.MultivariateNormal(B, matrix(x) - SKEW).log_prob(
+        B.expand(x.shape) + 1
+    ),
+    "scatter_reduce": lambda x: torch.ones_like(x).scatter_reduce(
+        1, torch.zeros_like(x).long(), x**2, "prod"
+    )[:, 0],
 }
 
 
@@ -61,7 +73,9 @@ def wide(x: Tensor) -> Tensor:
     return torch.cat([x, x**2 - x.flip(1)], 1)
 
 
-def ahead(norm: nn.Module, features: Callable[[Tensor], Tensor] = wide) -> Callable[[Tensor], Tensor]:
+def ahead(
+    norm: nn.Module, features: Callable[[Tensor], Tensor] = wide
+) -> Callable[[Tensor], Tensor]:
     """A norm, and a product that Taylor mode has no rule for."""
     return lambda x: norm(features(x)).flatten(1).prod(1)
 
@@ -76,16 +90,23 @@ def statistics(norm: nn.Module) -> nn.Module:
 rows = lambda x: wide(x).reshape(-1, 2, 2)  # two channels of two places
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "layer norm": ahead(built(lambda: nn.LayerNorm(4))),
-    "layer norm without weights": ahead(built(lambda: nn.LayerNorm((2, 2), elementwise_affine=False)), rows),
+    "layer norm without weights": ahead(
+        built(lambda: nn.LayerNorm((2, 2), elementwise_affine=False)), rows
+    ),
     "group norm": ahead(built(lambda: nn.GroupNorm(2, 4))),
     "rms norm": ahead(built(lambda: nn.RMSNorm(4, eps=1e-3))),
     "batch norm": ahead(built(lambda: statistics(nn.BatchNorm1d(4)))),
-    "instance norm": ahead(built(lambda: nn.InstanceNorm1d(2, affine=True)), lambda x: rows(x).repeat(1, 1, 2) ** 2),
+    "instance norm": ahead(
+        built(lambda: nn.InstanceNorm1d(2, affine=True)), lambda x: rows(x).repeat(1, 1, 2) ** 2
+    ),
     "instance norm with statistics": ahead(
         built(lambda: statistics(nn.InstanceNorm1d(2, track_running_stats=True))), rows
     ),
 }
-ALONE = {"an autograd.Function": lambda x: NewCube.apply(x).prod(1), "of a product": lambda x: NewCube.apply(x.prod(1))}
+ALONE = {
+    "an autograd.Function": lambda x: NewCube.apply(x).prod(1),
+    "of a product": lambda x: NewCube.apply(x.prod(1)),
+}
 ALL = {**FACTORED, **NORMS, **ALONE}
 X, V = points(3, 2), points(3, 2, seed=2)
 forms = pytest.mark.parametrize("name", ALL)
@@ -95,12 +116,18 @@ SECOND_ORDER: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]
     "batch_hessian": (lmtorch.batch_hessian, lambda H: H),
     "laplacian": (lmtorch.laplacian, TRACE),
     "hessian_diagonal": (lmtorch.hessian_diagonal, lambda H: H.diagonal(dim1=-2, dim2=-1)),
-    "value_jacobian_hessian": (lambda f, x, **k: lmtorch.value_jacobian_hessian(f, x, **k).hessian, lambda H: H),
+    "value_jacobian_hessian": (
+        lambda f, x, **k: lmtorch.value_jacobian_hessian(f, x, **k).hessian,
+        lambda H: H,
+    ),
     "second_directional_derivative": (
         lambda f, x, **k: lmtorch.second_directional_derivative(f, x, V, **k),
         lambda H: torch.einsum("bij,bi,bj->b", H, V, V),
     ),
-    "hvp": (lambda f, x, **k: lmtorch.hvp(f, x, V, batch_dims=1, **k), lambda H: torch.einsum("bij,bj->bi", H, V)),
+    "hvp": (
+        lambda f, x, **k: lmtorch.hvp(f, x, V, batch_dims=1, **k),
+        lambda H: torch.einsum("bij,bj->bi", H, V),
+    ),
 }
 CONDITIONED = 1e5  # roundings: inverses of inverses, and products of four statistics
 
@@ -116,10 +143,14 @@ def or_none(result: Callable[[], Tensor], mode: str) -> Tensor | None:
 
 
 def test_the_laplacian_of_a_log_determinant_is_the_one_in_closed_form() -> None:
-    f = lambda x: torch.linalg.slogdet(torch.eye(2, dtype=F64) + x[:, :, None] * x[:, None, :]).logabsdet
+    f = lambda x: (
+        torch.linalg.slogdet(torch.eye(2, dtype=F64) + x[:, :, None] * x[:, None, :]).logabsdet
+    )
     with torch.no_grad():
         found = lmtorch.laplacian(f, torch.tensor([[1.0, 2.0]], dtype=F64))
-    close(found, torch.tensor([1 / 9], dtype=F64))  # of ln(1 + s) with s = |x|²: 4 / (1 + s) − 4 s / (1 + s)²
+    close(
+        found, torch.tensor([1 / 9], dtype=F64)
+    )  # of ln(1 + s) with s = |x|²: 4 / (1 + s) − 4 s / (1 + s)²
 
 
 @forms
@@ -143,19 +174,27 @@ def test_a_jacobian_of_a_jacobian_is_the_hessian_or_refused(name: str, record: b
     for outer, inner in product(FIRST, FIRST):
         of = partial(lmtorch.batch_jacobian, ALL[name], mode=inner)
         with torch.set_grad_enabled(record):
-            found = or_none(partial(lmtorch.batch_jacobian, of, X, mode=outer), outer if inner == "auto" else "")
+            found = or_none(
+                partial(lmtorch.batch_jacobian, of, X, mode=outer), outer if inner == "auto" else ""
+            )
         if found is not None and not found.isnan().all():  # of eigenvectors, which is not silent
             close(found, H, CONDITIONED)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ("cholesky_inverse", "scatter_reduce")])
+@pytest.mark.parametrize(
+    "name", [name for name in ALL if name not in ("cholesky_inverse", "scatter_reduce")]
+)
 @recorded
 @pytest.mark.parametrize("inside", [torch.func.jacfwd, torch.func.jacrev], ids=["jacfwd", "jacrev"])
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_operators_are_right_inside_torch_func(name: str, record: bool, inside: Callable[..., Any]) -> None:
+def test_operators_are_right_inside_torch_func(
+    name: str, record: bool, inside: Callable[..., Any]
+) -> None:
     f = lambda s: ALL[name](s[None])[0]
     with torch.set_grad_enabled(record):
-        found = torch.stack([inside(partial(lmtorch.gradient, f, batch_dims=0))(s) for s in X]).detach()
+        found = torch.stack(
+            [inside(partial(lmtorch.gradient, f, batch_dims=0))(s) for s in X]
+        ).detach()
     close(found, hessians(ALL[name], X), CONDITIONED)
 
 
@@ -186,7 +225,8 @@ def test_derivatives_of_a_laplacian_are_right_or_refused(name: str) -> None:
         of = partial(lmtorch.laplacian, f, mode=inner)
         ways = [(inner, lambda of=of: torch.autograd.grad(of(x).sum(), x)[0])]
         ways += [
-            (outer if inner == "auto" else "", partial(lmtorch.batch_jacobian, of, X, mode=outer)) for outer in FIRST
+            (outer if inner == "auto" else "", partial(lmtorch.batch_jacobian, of, X, mode=outer))
+            for outer in FIRST
         ]
         for mode, way in ways:
             found = or_none(way, mode)
@@ -214,7 +254,9 @@ def test_gradients_of_laplacians_lead_into_the_weights_of_a_norm(mode: str) -> N
 
 @pytest.mark.parametrize("name", ["layer norm", "solve", "an autograd.Function"])
 def test_forward_mode_by_name_serves_where_nothing_follows(name: str) -> None:
-    close(lmtorch.batch_jacobian(ALL[name], X, mode="forward"), jacobians(ALL[name], X), CONDITIONED)
+    close(
+        lmtorch.batch_jacobian(ALL[name], X, mode="forward"), jacobians(ALL[name], X), CONDITIONED
+    )
 
 
 def test_running_statistics_move_once_for_each_evaluation() -> None:

@@ -27,9 +27,15 @@ OPERATORS: dict[str, tuple[int, Callable[..., Any]]] = {  # outputs of the netwo
     "value_jacobian_hessian": (2, lmtorch.value_jacobian_hessian),
     "laplacian": (2, lmtorch.laplacian),
     "hvp": (1, lambda f, x, **k: lmtorch.hvp(f, x, V, batch_dims=1, **k)),
-    "second_directional_derivative": (2, lambda f, x, **k: lmtorch.second_directional_derivative(f, x, V, **k)),
+    "second_directional_derivative": (
+        2,
+        lambda f, x, **k: lmtorch.second_directional_derivative(f, x, V, **k),
+    ),
 }
-FIRST, SECOND = ("auto", "taylor", "forward", "reverse", "autograd"), ("auto", "taylor", "forward", "reverse")
+FIRST, SECOND = (
+    ("auto", "taylor", "forward", "reverse", "autograd"),
+    ("auto", "taylor", "forward", "reverse"),
+)
 MODES = {
     **dict.fromkeys(OPERATORS, SECOND),
     **dict.fromkeys(("jacobian", "batch_jacobian", "gradient", "divergence", "curl"), FIRST),
@@ -42,7 +48,13 @@ SETTINGS = [(operator, mode) for operator, modes in MODES.items() for mode in mo
 @pytest.mark.parametrize(("operator", "mode"), SETTINGS)
 @pytest.mark.parametrize(
     ("of_x", "of_model", "enabled"),
-    [(False, False, True), (True, False, True), (False, True, True), (True, True, True), (True, True, False)],
+    [
+        (False, False, True),
+        (True, False, True),
+        (False, True, True),
+        (True, True, True),
+        (True, True, False),
+    ],
     ids=["neither", "x", "parameters", "both", "no_grad"],
 )
 def test_a_result_requires_a_gradient_where_x_or_a_parameter_does(

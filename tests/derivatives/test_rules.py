@@ -130,7 +130,9 @@ def test_every_rule_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_rule_gives_first_and_second_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_gives_first_and_second_derivatives(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used = []
     rule = RULES[name]
 
@@ -144,7 +146,9 @@ def test_a_rule_gives_first_and_second_derivatives(name: str, monkeypatch: pytes
     assert used
 
 
-@pytest.mark.parametrize("name", sorted(CONSTANT - {"rand_like", "randn_like", "empty_like", "new_empty"}))
+@pytest.mark.parametrize(
+    "name", sorted(CONSTANT - {"rand_like", "randn_like", "empty_like", "new_empty"})
+)
 def test_what_has_no_derivative_is_a_constant(name: str) -> None:
     special: dict[str, Callable[[Tensor], Tensor]] = {
         "data": lambda z: z.data,
@@ -171,10 +175,22 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
     # broadcasting, (b, 1) with (b, h), with numbers and with 0-d tensors
     "columns with rows": (lambda x: (x[:, :1] ** 2 * torch.sin(x)).sum(1), (4, 3), 1),
     "outer product": (lambda x: x[:, :, None] ** 2 * x[:, None] ** 3, (4, 3), 1),
-    "0-d tensor": (lambda x: torch.tensor(2.0, dtype=F64) * x**2 + torch.tensor(1.0, dtype=F64), (4, 3), 1),
-    "fewer dimensions": (lambda x: x.sum(1) ** 2 * torch.ones(2, 4, 1, dtype=F64)[0].T[0], (4, 3), 1),
+    "0-d tensor": (
+        lambda x: torch.tensor(2.0, dtype=F64) * x**2 + torch.tensor(1.0, dtype=F64),
+        (4, 3),
+        1,
+    ),
+    "fewer dimensions": (
+        lambda x: x.sum(1) ** 2 * torch.ones(2, 4, 1, dtype=F64)[0].T[0],
+        (4, 3),
+        1,
+    ),
     "a row of constants": (lambda x: (x**2)[:, :1] + ROW, (4, 3), 1),
-    "more dimensions than both": (lambda x: (x**2)[:, None] * torch.ones(1, 2, 1, dtype=F64), (4, 3), 1),
+    "more dimensions than both": (
+        lambda x: (x**2)[:, None] * torch.ones(1, 2, 1, dtype=F64),
+        (4, 3),
+        1,
+    ),
     "without a batch": (lambda x: x[0] ** 2 * x[1:] + x.sum() * x[1], (3,), 0),
     "a number with a vector": (lambda x: x.sum() ** 3 / x, (3,), 0),
     "a number to a number": (lambda x: torch.sin(x) / x, (), 0),
@@ -204,7 +220,11 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
     "where first a constant": (lambda x: torch.where(x > 1, ROW, x**3), (4, 3), 1),
     "where of linear and bent": (lambda x: torch.where(x[:, :1] > 1, x, x.exp()), (4, 3), 1),
     "where, as a method": (lambda x: (x**3).where(x > 1, x**2), (4, 3), 1),
-    "where, as a method of a constant": (lambda x: ROW.expand(4, 3)[: len(x)].where(x > 1, x**2), (4, 3), 1),
+    "where, as a method of a constant": (
+        lambda x: ROW.expand(4, 3)[: len(x)].where(x > 1, x**2),
+        (4, 3),
+        1,
+    ),
     "where, as a method of a mask": (lambda x: (x < 9).where(x > 1, x**2), (4, 3), 1),
     "where keeps NaN out": (lambda x: torch.where(x > 0, x, 1.0).log() * x.square(), (4, 3), 1),
     # indices
@@ -222,8 +242,16 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
     "a plain mask": (lambda x: (x**3)[torch.tensor([True, False, True])], (3, 2), 0),
     "unpacking": (lambda x: product(*x.T), (4, 3), 1),
     # stacking
-    "cat along a negative dimension": (lambda x: torch.cat([x, x**2, ROW.expand(len(x), 3)], dim=-1), (4, 3), 1),
-    "stack of columns": (lambda x: torch.stack([x[:, 0] ** 2, torch.ones_like(x[:, 1]), x[:, 1]], -1), (4, 3), 1),
+    "cat along a negative dimension": (
+        lambda x: torch.cat([x, x**2, ROW.expand(len(x), 3)], dim=-1),
+        (4, 3),
+        1,
+    ),
+    "stack of columns": (
+        lambda x: torch.stack([x[:, 0] ** 2, torch.ones_like(x[:, 1]), x[:, 1]], -1),
+        (4, 3),
+        1,
+    ),
     "cat of linear and bent": (lambda x: torch.cat([x, x.exp()], 1).square(), (4, 3), 1),
     # negative dimensions, and several
     "sum over several": (lambda x: (x**3).sum((-1, -2)), (4, 2, 3), 1),
@@ -234,18 +262,30 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
     "softmax as a method": (lambda x: (x * x).softmax(dim=-1), (4, 3), 1),
     "softmax of large numbers": (lambda x: torch.softmax(1000 + x * x, -1), (4, 3), 1),
     "layer norm over two dimensions": (lambda x: F.layer_norm(x**2, (2, 2)), (3, 2, 2), 1),
-    "norm over two dimensions": (lambda x: torch.linalg.vector_norm(x**2, dim=(1, 2)), (3, 2, 2), 1),
+    "norm over two dimensions": (
+        lambda x: torch.linalg.vector_norm(x**2, dim=(1, 2)),
+        (3, 2, 2),
+        1,
+    ),
     "Frobenius norm": (lambda x: torch.linalg.norm(x**2, dim=(-2, -1)), (3, 2, 2), 1),
     "norm as a function": (lambda x: torch.norm(x**2, p=2, dim=1, keepdim=True), (4, 3), 1),
     "view across samples": (lambda x: (x.view(-1, 3) ** 3).view(len(x), 2, 3), (4, 2, 3), 1),
     # convolutions
-    "a convolution with bias": (lambda x: F.conv1d(x.tanh(), KERNEL, BIAS, stride=2, padding=1), (2, 1, 4), 1),
+    "a convolution with bias": (
+        lambda x: F.conv1d(x.tanh(), KERNEL, BIAS, stride=2, padding=1),
+        (2, 1, 4),
+        1,
+    ),
     "a convolution of a convolution": (
         lambda x: F.conv1d(F.conv1d(x, KERNEL, BIAS).square(), torch.ones(1, 2, 1, dtype=F64)),
         (2, 1, 4),
         1,
     ),
-    "activations with options": (lambda x: F.leaky_relu(x - 1, 0.3) ** 2 + F.elu(x - 1, alpha=0.5), (4, 3), 1),
+    "activations with options": (
+        lambda x: F.leaky_relu(x - 1, 0.3) ** 2 + F.elu(x - 1, alpha=0.5),
+        (4, 3),
+        1,
+    ),
     "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), (4, 3), 1),
     "softplus with options": (lambda x: F.softplus(x, beta=2.0), (4, 3), 1),
     "clamp on one side": (lambda x: (x**2).clamp(1.0) * x, (4, 3), 1),
@@ -273,7 +313,9 @@ def test_whole_powers_have_derivatives_at_zero(power: int, mode: str) -> None:
 
 def test_dropout_uses_one_mask_for_value_and_derivatives() -> None:
     x = points(50, 3)
-    value, J, H = lmtorch.value_jacobian_hessian(lambda x: F.dropout(x**3, 0.5).sum(1), x, mode="taylor")
+    value, J, H = lmtorch.value_jacobian_hessian(
+        lambda x: F.dropout(x**3, 0.5).sum(1), x, mode="taylor"
+    )
     kept = J != 0
     assert 0 < kept.double().mean() < 1
     close(value, (2 * x**3 * kept).sum(1))

@@ -46,7 +46,11 @@ def reference(model: nn.Module, x: Tensor) -> Tensor:
 @exact
 @pytest.mark.parametrize(("make", "inputs", "mode"), MODELS)
 def test_a_batch_hessian_is_the_hessian_of_each_sample(
-    make: Callable[[], nn.Module], inputs: tuple[int, ...], mode: str, dtype: torch.dtype, device: torch.device
+    make: Callable[[], nn.Module],
+    inputs: tuple[int, ...],
+    mode: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
     model, x = built(make, dtype).to(device), points(2, *inputs, dtype=dtype).to(device)
     f = lambda x: model(x).flatten(1)[:, :2]
@@ -83,7 +87,9 @@ def test_a_batch_of_one_and_an_empty_batch_are_batches(count: int, mode: str) ->
     assert lmtorch.laplacian(model, x, mode=mode).shape == (count, 2)
     assert lmtorch.hessian_diagonal(model, x, mode=mode).shape == (count, 2, 3)
     assert lmtorch.batch_hessian(model, x, mode=mode).shape == (count, 2, 3, 3)
-    assert lmtorch.second_directional_derivative(model, x, torch.ones(3, dtype=F64), mode=mode).shape == (count, 2)
+    assert lmtorch.second_directional_derivative(
+        model, x, torch.ones(3, dtype=F64), mode=mode
+    ).shape == (count, 2)
     if count:
         close(H.detach(), hessians(model, x))
 
@@ -115,7 +121,12 @@ def test_value_jacobian_and_hessian_come_together(inputs: int, mode: str) -> Non
 def test_a_linear_function_has_zero_second_derivatives(mode: str) -> None:
     x = points(3, 4)
     W = points(4, 2)
-    for f in (lambda x: x @ W, lambda x: x, lambda x: x[:, :1], lambda x: torch.ones(3, 2, dtype=F64)):
+    for f in (
+        lambda x: x @ W,
+        lambda x: x,
+        lambda x: x[:, :1],
+        lambda x: torch.ones(3, 2, dtype=F64),
+    ):
         shape = (3, f(x).shape[1], 4, 4)
         found = lmtorch.batch_hessian(f, x, mode=mode)
         assert found.shape == shape
@@ -142,7 +153,9 @@ def test_hvp_of_a_loss_is_torchs(mode: str) -> None:
 
 @moded
 @pytest.mark.parametrize("inputs", [(), (3,), (2, 2)], ids=str)
-def test_a_second_directional_derivative_is_the_form_of_the_hessian(inputs: tuple[int, ...], mode: str) -> None:
+def test_a_second_directional_derivative_is_the_form_of_the_hessian(
+    inputs: tuple[int, ...], mode: str
+) -> None:
     x, v, w = (points(4, *inputs, seed=seed) for seed in range(3))
     d = v[0].numel()
     f = lambda x: torch.sin(x.reshape(len(x), -1)[:, :1] * x.reshape(len(x), -1)).cumsum(1)
@@ -151,7 +164,9 @@ def test_a_second_directional_derivative_is_the_form_of_the_hessian(inputs: tupl
         left = first.expand_as(x).reshape(4, d)
         right = (first if second is None else second).expand_as(x).reshape(4, d)
         expected = torch.einsum("bkij,bi,bj->bk", H, left, right)
-        close(lmtorch.second_directional_derivative(f, x, first, second, mode=mode).detach(), expected)
+        close(
+            lmtorch.second_directional_derivative(f, x, first, second, mode=mode).detach(), expected
+        )
 
 
 @moded
@@ -174,8 +189,13 @@ def test_results_are_the_same_in_chunks_of_any_size(chunk: int | None, mode: str
     close(lmtorch.hessian_diagonal(f, x, chunk_size=chunk, mode=mode).detach(), diagonal)
     close(lmtorch.laplacian(f, x, chunk_size=chunk, mode=mode).detach(), diagonal.sum(1))
     field = lambda x: torch.sin(x.cumsum(1))
-    close(lmtorch.batch_jacobian(field, x, chunk_size=chunk, mode=mode).detach(), jacobians(field, x))
-    close(lmtorch.jacobian(field, x, chunk_size=chunk, mode=mode), torch.autograd.functional.jacobian(field, x))
+    close(
+        lmtorch.batch_jacobian(field, x, chunk_size=chunk, mode=mode).detach(), jacobians(field, x)
+    )
+    close(
+        lmtorch.jacobian(field, x, chunk_size=chunk, mode=mode),
+        torch.autograd.functional.jacobian(field, x),
+    )
 
 
 @moded
@@ -195,14 +215,25 @@ def test_the_length_of_a_zero_vector_has_no_curvature_as_forward_mode_has_it(mod
 
 @pytest.mark.parametrize("mode", ["auto", "taylor", "forward", "reverse"])
 @pytest.mark.parametrize("coordinates", [1, (0, 2), (2, 1), (-1,), (0, 1, 2)], ids=str)
-def test_second_derivatives_of_some_coordinates_are_a_part_of_all(mode: str, coordinates: Any) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+def test_second_derivatives_of_some_coordinates_are_a_part_of_all(
+    mode: str, coordinates: Any
+) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+    ).double()
     x = torch.randn(4, 3, dtype=torch.float64)
     whole = torch.stack(
-        [torch.stack([torch.autograd.functional.hessian(lambda p, k=k: model(p)[k], p) for k in range(2)]) for p in x]
+        [
+            torch.stack(
+                [torch.autograd.functional.hessian(lambda p, k=k: model(p)[k], p) for k in range(2)]
+            )
+            for p in x
+        ]
     )
     chosen = [coordinates] if isinstance(coordinates, int) else list(coordinates)
-    value, first, second = lmtorch.value_jacobian_hessian(model, x, coordinates=coordinates, mode=mode)
+    value, first, second = lmtorch.value_jacobian_hessian(
+        model, x, coordinates=coordinates, mode=mode
+    )
     torch.testing.assert_close(value, model(x))
     torch.testing.assert_close(first, lmtorch.batch_jacobian(model, x))
     torch.testing.assert_close(second, whole[..., chosen, :][..., chosen])

@@ -12,8 +12,12 @@ from torch import Tensor
 
 F64 = torch.float64
 INF = float("inf")
-DIFFERENCED = pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")  # NumPy code, which is the point
-UNDETERMINED = pytest.mark.filterwarnings("ignore::scipy.optimize.OptimizeWarning")  # told by another test
+DIFFERENCED = pytest.mark.filterwarnings(
+    "ignore::lmtorch.FallbackWarning"
+)  # NumPy code, which is the point
+UNDETERMINED = pytest.mark.filterwarnings(
+    "ignore::scipy.optimize.OptimizeWarning"
+)  # told by another test
 
 T = np.linspace(0, 4, 40)
 TRUTH = (2.5, 1.3, 0.5)
@@ -39,7 +43,9 @@ def noise(size: int | tuple[int, ...], deviation: Any = 1.0, seed: int = 0) -> n
     return deviation * np.random.default_rng(seed).standard_normal(size)
 
 
-def noisy(truth: Any = TRUTH, deviation: Any = 0.05, seed: int = 0, t: np.ndarray = T) -> np.ndarray:
+def noisy(
+    truth: Any = TRUTH, deviation: Any = 0.05, seed: int = 0, t: np.ndarray = T
+) -> np.ndarray:
     """Data of `decay`."""
     a, b, c = truth
     return a * np.exp(-b * t) + c + noise(t.shape, deviation, seed)
@@ -57,7 +63,14 @@ def scipys(
     def jacobian(_: Any, *p: float) -> np.ndarray:
         return torch.func.jacfwd(lambda p: f(x, *p))(torch.tensor(p, dtype=F64)).numpy()
 
-    tight = {"method": "trf", "x_scale": "jac", "ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "max_nfev": 10_000}
+    tight = {
+        "method": "trf",
+        "x_scale": "jac",
+        "ftol": 1e-15,
+        "xtol": 1e-15,
+        "gtol": 1e-15,
+        "max_nfev": 10_000,
+    }
     return scipy.optimize.curve_fit(values, x.numpy(), y, p0=p0, jac=jacobian, **(tight | options))
 
 
@@ -66,7 +79,9 @@ def design(x: np.ndarray, degree: int = 1) -> np.ndarray:
     return np.vander(x, degree + 1)
 
 
-def solved(columns: np.ndarray, y: np.ndarray, weight: Any = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
+def solved(
+    columns: np.ndarray, y: np.ndarray, weight: Any = 1.0
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Weighted linear least squares in closed form: the solution, (AᵀWA)⁻¹ and χ²."""
     weight = np.broadcast_to(weight, y.shape)
     inverse = np.linalg.inv(columns.T @ (weight[:, None] ** 2 * columns))

@@ -35,16 +35,29 @@ def refused(arguments: dict[str, Any], message: str) -> None:
         bad("ydata is no array of real numbers: .*inhomogeneous", ydata=[[1, 2], [3]]),
         bad("ydata is complex", ydata=1j * Y),
         bad("ydata is complex: fit real and imaginary parts", ydata=torch.as_tensor(1j * Y)),
-        bad(r"ydata has NaN or infinity, first at \(3,\)", ydata=np.where(np.arange(40) == 3, NAN, Y)),
-        bad(r"ydata has NaN or infinity, first at \(1, 3\)", ydata=np.stack([Y, np.where(np.arange(40) == 3, NAN, Y)])),
-        bad(r"xdata has NaN or infinity, first at \(3,\)", xdata=np.where(np.arange(40) == 3, np.inf, T)),
+        bad(
+            r"ydata has NaN or infinity, first at \(3,\)",
+            ydata=np.where(np.arange(40) == 3, NAN, Y),
+        ),
+        bad(
+            r"ydata has NaN or infinity, first at \(1, 3\)",
+            ydata=np.stack([Y, np.where(np.arange(40) == 3, NAN, Y)]),
+        ),
+        bad(
+            r"xdata has NaN or infinity, first at \(3,\)",
+            xdata=np.where(np.arange(40) == 3, np.inf, T),
+        ),
         bad("every point has a NaN or infinity", ydata=NAN * Y, nan_policy="omit"),
         bad("nan_policy='drop' must be 'raise', 'omit' or None", nan_policy="drop"),
         bad(r"mask of shape \(3,\) does not fit ydata, \(40,\)", mask=[True] * 3),
         bad("0 points cannot determine 3 parameters", mask=np.zeros(40, dtype=bool)),
         bad("2 points cannot determine 3 parameters", xdata=T[:2], ydata=Y[:2]),
         bad("2 points cannot determine 3 parameters. Fix some", mask=np.arange(40) < 2),
-        bad(r"each_x, xdata must be one array that begins with the dimensions \(2,\)", ydata=[Y, Y], each_x=True),
+        bad(
+            r"each_x, xdata must be one array that begins with the dimensions \(2,\)",
+            ydata=[Y, Y],
+            each_x=True,
+        ),
     ],
 )
 def test_data_that_cannot_be_fitted_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -64,7 +77,10 @@ def test_data_that_cannot_be_fitted_are_refused(arguments: dict[str, Any], messa
         bad("sigma is a matrix, and not symmetric", sigma=np.triu(np.ones((40, 40)))),
         bad("sigma is not positive definite", sigma=np.ones((40, 40))),
         bad("sigma is not positive definite: it must be a covariance", sigma=-np.eye(40)),
-        bad("entries that are NaN or masked between points that count", sigma=np.where(np.eye(40) > 0, NAN, 0)),
+        bad(
+            "entries that are NaN or masked between points that count",
+            sigma=np.where(np.eye(40) > 0, NAN, 0),
+        ),
         bad(
             "are NaN or masked between points",
             sigma=np.ma.array(np.eye(40), mask=np.arange(1600).reshape(40, 40) == 1),
@@ -82,19 +98,49 @@ def test_errors_that_are_none_are_refused(arguments: dict[str, Any], message: st
         bad("p0 has 2 entries, and f has 3 parameters after x", p0=[1, 1]),
         bad("p0 has 1 entries, and f has 3 parameters", p0=1.0),
         bad(r"p0 of shape \(4, 3\) does not fit: 3 parameters", p0=np.ones((4, 3))),
-        bad(r"p0 of shape \(3, 3\) does not fit: .* of \(2,\) fits", p0=np.ones((3, 3)), ydata=[Y, Y]),
+        bad(
+            r"p0 of shape \(3, 3\) does not fit: .* of \(2,\) fits",
+            p0=np.ones((3, 3)),
+            ydata=[Y, Y],
+        ),
         bad("p0 has entries that are NaN or infinite", p0=[1, 1, NAN]),
         bad("p0 has entries that are NaN", p0=[1, None, 1]),
         bad("p0 has 'abc', where numbers are needed", p0="abc"),
         bad(r"p0 names \['d'\], which f does not have", p0={"a": 1, "d": 1}),
-        bad("p0 is infeasible: 'a' starts outside its bounds, 0.0 to 0.5", p0=[1, 1, 1], bounds={"a": (0, 0.5)}),
+        bad(
+            "p0 is infeasible: 'a' starts outside its bounds, 0.0 to 0.5",
+            p0=[1, 1, 1],
+            bounds={"a": (0, 0.5)},
+        ),
         bad("p0 has 4 entries, and f has 3 parameters after x", p0=[1] * 4),
-        bad("p0 has entries of shapes that do not fit", p0={"a": [1, 2], "b": [1, 2, 3]}, ydata=[Y, Y]),
-        bad("one of them for flag=True, which is no number: name", f=lambda x, a, flag=True, b=1.0: a * x, p0=[1, 1]),
-        bad("one of them for kind='lin'.*p0={'a': 1.0", f=lambda x, a, kind="lin": a * x, p0=[1, 1]),
+        bad(
+            "p0 has entries of shapes that do not fit",
+            p0={"a": [1, 2], "b": [1, 2, 3]},
+            ydata=[Y, Y],
+        ),
+        bad(
+            "one of them for flag=True, which is no number: name",
+            f=lambda x, a, flag=True, b=1.0: a * x,
+            p0=[1, 1],
+        ),
+        bad(
+            "one of them for kind='lin'.*p0={'a': 1.0", f=lambda x, a, kind="lin": a * x, p0=[1, 1]
+        ),
         bad(r"not MATLAB's \(fun, x0, xdata, ydata\)", xdata=[1, 1, 1], ydata=T, p0=Y),
-        bad("p0 has 40 entries, as many as ydata", f=lambda p, t: p[0] * t, xdata=[1, 1, 1], ydata=T, p0=Y),
-        bad("as many as ydata, and xdata 3", f=lambda x, *p: p[0] * x, xdata=np.ones(3), ydata=T, p0=Y),
+        bad(
+            "p0 has 40 entries, as many as ydata",
+            f=lambda p, t: p[0] * t,
+            xdata=[1, 1, 1],
+            ydata=T,
+            p0=Y,
+        ),
+        bad(
+            "as many as ydata, and xdata 3",
+            f=lambda x, *p: p[0] * x,
+            xdata=np.ones(3),
+            ydata=T,
+            p0=Y,
+        ),
     ],
 )
 def test_a_start_that_is_none_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -109,17 +155,41 @@ def test_a_start_that_is_none_is_refused(arguments: dict[str, Any], message: str
         bad("the lower bound of 'a' is above its upper bound, or NaN", bounds=(NAN, 1)),
         bad(r"bounds have \(2,\) entries for the 3 parameters", bounds=([0, 0], [1, 1])),
         bad(r"write bounds=\(\[0.0, 0.0, 0.0\], \[9.0, 9.0, 9.0\]\)", bounds=[(0, 9)] * 3),
-        bad(r"write bounds=\(\[0.0, -inf, 0.0\], \[9.0, 9.0, inf\]\)", bounds=[(0, 9), (None, 9), (0, None)]),
-        bad(r"'intercept' is above.* write bounds=\(\[0.0, 1.0\], \[5.0, 3.0", f=line, bounds=[(0, 5), (1, 3)]),
-        bad(r"infeasible: 'slope'.*pairs, .*\(\[1.0, 2.0\]", f=line, p0=[2.5, 2.5], bounds=[(1, 3), (2, 4)]),
-        bad("by equal bounds: if so, write lists. If they are pairs, one for each", f=line, bounds=[(0, 1), (0, 2)]),
+        bad(
+            r"write bounds=\(\[0.0, -inf, 0.0\], \[9.0, 9.0, inf\]\)",
+            bounds=[(0, 9), (None, 9), (0, None)],
+        ),
+        bad(
+            r"'intercept' is above.* write bounds=\(\[0.0, 1.0\], \[5.0, 3.0",
+            f=line,
+            bounds=[(0, 5), (1, 3)],
+        ),
+        bad(
+            r"infeasible: 'slope'.*pairs, .*\(\[1.0, 2.0\]",
+            f=line,
+            p0=[2.5, 2.5],
+            bounds=[(1, 3), (2, 4)],
+        ),
+        bad(
+            "by equal bounds: if so, write lists. If they are pairs, one for each",
+            f=line,
+            bounds=[(0, 1), (0, 2)],
+        ),
         bad("bounds must be a pair \\(lower, upper\\), or a dict", bounds=None),
         bad(r"bounds name \['d'\], which the model does not have", bounds={"d": (0, 1)}),
         bad("the bounds of 'a' are 1: give a pair", bounds={"a": 1}),
         bad("bounds must be numbers", bounds=("low", "high")),
         bad("'a' is fixed: it cannot have bounds, too", bounds={"a": (0, 1)}, fixed=["a"]),
-        bad("'a' is tied: it cannot have bounds, too", bounds={"a": (0, 1)}, ties={"a": lambda p: p["b"]}),
-        bad("'a' is positive: it cannot have bounds, too", bounds={"a": (0, 1)}, transforms={"a": "positive"}),
+        bad(
+            "'a' is tied: it cannot have bounds, too",
+            bounds={"a": (0, 1)},
+            ties={"a": lambda p: p["b"]},
+        ),
+        bad(
+            "'a' is positive: it cannot have bounds, too",
+            bounds={"a": (0, 1)},
+            transforms={"a": "positive"},
+        ),
     ],
 )
 def test_bounds_that_are_none_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -131,10 +201,16 @@ def test_bounds_that_are_none_are_refused(arguments: dict[str, Any], message: st
     [
         bad(r"fixed names \['d'\], which the model does not have", fixed=["d"]),
         bad(r"ties names \['d'\], which the model does not have", ties={"d": lambda p: 1}),
-        bad(r"transforms names \['d'\], which the model does not have", transforms={"d": "positive"}),
+        bad(
+            r"transforms names \['d'\], which the model does not have", transforms={"d": "positive"}
+        ),
         bad("every parameter is fixed or tied", fixed=["a", "b", "c"]),
         bad(r"\['a'\] have two roles", fixed=["a"], ties={"a": lambda p: p["b"]}),
-        bad(r"\['a'\] have two roles: a parameter is fixed, tied", fixed=["a"], transforms={"a": "positive"}),
+        bad(
+            r"\['a'\] have two roles: a parameter is fixed, tied",
+            fixed=["a"],
+            transforms={"a": "positive"},
+        ),
         bad(r"\['b'\] have two roles", ties={"b": lambda p: p["a"]}, transforms={"b": "positive"}),
         bad("the tie of 'a' is str: give a function", ties={"a": "2 * b"}),
         bad("the transform of 'a' is 'log': 'positive', or", transforms={"a": "log"}),
@@ -174,14 +250,18 @@ def test_functions_that_are_no_model_are_refused(arguments: dict[str, Any], mess
 
 
 def test_a_start_where_the_curve_does_not_move_is_no_fit() -> None:
-    with pytest.raises(NotConvergedError, match=r"flat: .* Start where the curve depends on its parameters"):
+    with pytest.raises(
+        NotConvergedError, match=r"flat: .* Start where the curve depends on its parameters"
+    ):
         curve_fit(lambda t, a: 0 * a * t, T, Y)
 
 
 @pytest.mark.parametrize("x", ["x", None], ids=repr)
 def test_new_points_that_are_none_are_refused(x: Any) -> None:
     fit = curve_fit(line, T, T + noise(40))
-    with pytest.raises(InputError, match="new points must be arrays or tensors in the layout of xdata"):
+    with pytest.raises(
+        InputError, match="new points must be arrays or tensors in the layout of xdata"
+    ):
         fit.confidence_band(x)
 
 
@@ -193,9 +273,18 @@ TYPES: dict[str, tuple[dict[str, Any], str]] = {
     "ties": ({"ties": 3}, "ties=3 must be a dict by name"),
     "a list of ties": ({"ties": ["b"]}, r"ties=\['b'\] must be a dict by name"),
     "a tie": ({"ties": {"b": "2 * a"}}, "the tie of 'b' is str: give a function"),
-    "a tie that returns nothing": ({"ties": {"b": lambda p: None}}, "the tie of 'b' returned None, not a number"),
-    "a tie that returns text": ({"ties": {"b": lambda p: "x"}}, "the tie of 'b' returned 'x', not a number"),
-    "a tie that returns many": ({"ties": {"b": lambda p: np.ones(3)}}, "the tie of 'b' returned array.*, not a number"),
+    "a tie that returns nothing": (
+        {"ties": {"b": lambda p: None}},
+        "the tie of 'b' returned None, not a number",
+    ),
+    "a tie that returns text": (
+        {"ties": {"b": lambda p: "x"}},
+        "the tie of 'b' returned 'x', not a number",
+    ),
+    "a tie that returns many": (
+        {"ties": {"b": lambda p: np.ones(3)}},
+        "the tie of 'b' returned array.*, not a number",
+    ),
     "transforms": ({"transforms": 3}, "transforms=3 must be a dict by name"),
     "absolute_sigma": ({"absolute_sigma": "x"}, "absolute_sigma='x' must be True or False"),
     "p0": ({"p0": "x"}, "p0 has 'x', where numbers are needed"),
@@ -206,7 +295,10 @@ TYPES: dict[str, tuple[dict[str, Any], str]] = {
     "a bound": ({"bounds": ("low", "high")}, "bounds must be numbers, not 'low'"),
     "f": ({"f": None}, "f is NoneType: give a function"),
     "what f returns": ({"f": lambda x, a: "x"}, "what f returned is no array of real numbers"),
-    "an object that f returns": ({"f": lambda x, a: object()}, "what f returned is no array of real numbers"),
+    "an object that f returns": (
+        {"f": lambda x, a: object()},
+        "what f returned is no array of real numbers",
+    ),
 }
 OF_CURVE_FIT: dict[str, tuple[dict[str, Any], str]] = {
     "mask": ({"mask": "x"}, "mask='x' must hold True for each point that counts"),
@@ -216,9 +308,18 @@ OF_CURVE_FIT: dict[str, tuple[dict[str, Any], str]] = {
     "each_x": ({"each_x": "x"}, "each_x='x' must be True or False"),
     "full_output": ({"full_output": "x"}, "full_output='x' must be True or False"),
     "check_finite": ({"check_finite": "x"}, "check_finite='x' must be True or False"),
-    "weights": ({"weights": np.ones(40)}, "weights is not an option .* sigma=1/weights; .* sigma=1/numpy.sqrt"),
-    "what jac returns": ({"jac": lambda t, *p: "x"}, "what jac returned is no array of real numbers"),
-    "nothing that jac returns": ({"jac": lambda t, *p: None}, r"jac returned a matrix of \(\); it must be \(40, 3\)"),
+    "weights": (
+        {"weights": np.ones(40)},
+        "weights is not an option .* sigma=1/weights; .* sigma=1/numpy.sqrt",
+    ),
+    "what jac returns": (
+        {"jac": lambda t, *p: "x"},
+        "what jac returned is no array of real numbers",
+    ),
+    "nothing that jac returns": (
+        {"jac": lambda t, *p: None},
+        r"jac returned a matrix of \(\); it must be \(40, 3\)",
+    ),
 }
 
 
@@ -255,7 +356,9 @@ def test_values_that_an_option_does_not_have_are_refused(name: str) -> None:
         bad("bounds must be a pair", bounds=None),
     ],
 )
-def test_what_is_a_type_error_of_scipys_is_one_here(arguments: dict[str, Any], message: str) -> None:
+def test_what_is_a_type_error_of_scipys_is_one_here(
+    arguments: dict[str, Any], message: str
+) -> None:
     given = {"f": line, "x": T, "y": Y, **arguments}
     f, x, y = (given.pop(name) for name in ("f", "x", "y"))
     with pytest.raises(TypeError):

@@ -39,7 +39,9 @@ def test_absolute_errors_have_the_quantile_of_the_normal_distribution() -> None:
     curve, _, upper = fit.confidence_band(NEW, 0.9)
     np.testing.assert_allclose(upper - curve, stats.norm.ppf(0.95) * np.sqrt(variance), rtol=1e-10)
     curve, _, upper = fit.prediction_band(NEW, 0.9, sigma=0.3)
-    np.testing.assert_allclose(upper - curve, stats.norm.ppf(0.95) * np.sqrt(variance + 0.09), rtol=1e-10)
+    np.testing.assert_allclose(
+        upper - curve, stats.norm.ppf(0.95) * np.sqrt(variance + 0.09), rtol=1e-10
+    )
 
 
 def test_a_prediction_may_have_an_error_for_each_point() -> None:
@@ -49,7 +51,9 @@ def test_a_prediction_may_have_an_error_for_each_point() -> None:
     errors = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
     variance = chisqr / 10 * (((design(NEW) @ inverse) * design(NEW)).sum(1) + errors**2)
     curve, _, upper = fit.prediction_band(NEW, sigma=errors)
-    np.testing.assert_allclose(upper - curve, stats.t.ppf(0.975, 10) * np.sqrt(variance), rtol=1e-10)
+    np.testing.assert_allclose(
+        upper - curve, stats.t.ppf(0.975, 10) * np.sqrt(variance), rtol=1e-10
+    )
 
 
 def test_of_a_nonlinear_model_they_are_by_the_delta_method() -> None:
@@ -68,7 +72,9 @@ def test_of_a_nonlinear_model_they_are_by_the_delta_method() -> None:
 def test_a_transform_changes_no_band() -> None:
     y = noisy()
     one = curve_fit(decay, T, y).confidence_band(NEW[1:])
-    other = curve_fit(decay, T, y, transforms={"a": "positive", "b": (0.0, 9.0)}).confidence_band(NEW[1:])
+    other = curve_fit(decay, T, y, transforms={"a": "positive", "b": (0.0, 9.0)}).confidence_band(
+        NEW[1:]
+    )
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-8)
 
@@ -139,12 +145,18 @@ def binomial(level: float) -> float:
 def test_they_hold_the_truth_as_often_as_they_say(level: float, absolute: bool) -> None:
     x, new = np.linspace(0, 1, 6), np.array([0.0, 0.4, 1.7])
     truth = 2 * new + 1
-    fits = curve_fit(line, x, 2 * x + 1 + noise((COUNT, 6), 0.3), sigma=0.3, absolute_sigma=absolute)
+    fits = curve_fit(
+        line, x, 2 * x + 1 + noise((COUNT, 6), 0.3), sigma=0.3, absolute_sigma=absolute
+    )
     _, lower, upper = fits.confidence_band(new, level)
-    np.testing.assert_allclose(((lower < truth) & (truth < upper)).mean(0), level, atol=binomial(level))
+    np.testing.assert_allclose(
+        ((lower < truth) & (truth < upper)).mean(0), level, atol=binomial(level)
+    )
     _, lower, upper = fits.prediction_band(new, level, sigma=0.3)
     measured = truth + noise((COUNT, 3), 0.3, seed=1)
-    np.testing.assert_allclose(((lower < measured) & (measured < upper)).mean(0), level, atol=binomial(level))
+    np.testing.assert_allclose(
+        ((lower < measured) & (measured < upper)).mean(0), level, atol=binomial(level)
+    )
 
 
 def test_of_a_mildly_nonlinear_model_they_hold_the_truth_as_often_as_they_say() -> None:
@@ -152,7 +164,9 @@ def test_of_a_mildly_nonlinear_model_they_hold_the_truth_as_often_as_they_say() 
     fits = curve_fit(decay, T, noisy() - noise(40, 0.05) + noise((COUNT, 40), 0.02, seed=5))
     _, lower, upper = fits.confidence_band(new)
     truth = 2.5 * np.exp(-1.3 * new) + 0.5
-    np.testing.assert_allclose(((lower < truth) & (truth < upper)).mean(0), 0.95, atol=binomial(0.95))
+    np.testing.assert_allclose(
+        ((lower < truth) & (truth < upper)).mean(0), 0.95, atol=binomial(0.95)
+    )
 
 
 # ---- batches, data sets, modules -------------------------------------------------------------------------------------

@@ -17,14 +17,30 @@ ALONE = {"rtol": 1e-9, "atol": 1e-12}  # the batch stops with the last, the sing
 def many(lead: tuple[int, ...], deviation: float = 0.05) -> np.ndarray:
     """Decays, each with a truth of its own."""
     rng = np.random.default_rng(7)
-    a, b, c = rng.uniform(1, 3, (*lead, 1)), rng.uniform(0.7, 2, (*lead, 1)), rng.uniform(0, 1, (*lead, 1))
+    a, b, c = (
+        rng.uniform(1, 3, (*lead, 1)),
+        rng.uniform(0.7, 2, (*lead, 1)),
+        rng.uniform(0, 1, (*lead, 1)),
+    )
     return a * np.exp(-b * T) + c + noise((*lead, 40), deviation)
 
 
 def same(fits: CurveFit, index: Any, alone: CurveFit) -> None:
     """All numbers of a fit of the batch are those of the fit alone."""
-    for name in ("popt", "pcov", "stderr", "residual", "chisqr", "redchi", "rsquared", "aic", "bic"):
-        np.testing.assert_allclose(np.asarray(getattr(fits, name))[index], getattr(alone, name), err_msg=name, **ALONE)
+    for name in (
+        "popt",
+        "pcov",
+        "stderr",
+        "residual",
+        "chisqr",
+        "redchi",
+        "rsquared",
+        "aic",
+        "bic",
+    ):
+        np.testing.assert_allclose(
+            np.asarray(getattr(fits, name))[index], getattr(alone, name), err_msg=name, **ALONE
+        )
     for name in ("ndata", "nfree", "success"):
         assert np.asarray(getattr(fits, name))[index] == getattr(alone, name), name
     for mine, theirs in zip(fits.confidence_band(T), alone.confidence_band(T), strict=True):
@@ -47,7 +63,9 @@ def test_sigma_may_differ_between_fits(lead: tuple[int, ...], absolute: bool) ->
     y, sigma = many(lead), np.random.default_rng(8).uniform(0.02, 0.2, (*lead, 40))
     fits = curve_fit(decay, T, y, sigma=sigma, absolute_sigma=absolute)
     for index in np.ndindex(*lead):
-        same(fits, index, curve_fit(decay, T, y[index], sigma=sigma[index], absolute_sigma=absolute))
+        same(
+            fits, index, curve_fit(decay, T, y[index], sigma=sigma[index], absolute_sigma=absolute)
+        )
 
 
 def test_one_sigma_serves_all_fits() -> None:
@@ -165,12 +183,17 @@ def test_a_fit_of_a_batch_by_itself_is_the_single_fit(lead: tuple[int, ...]) -> 
     assert isinstance(one.message, str)
     assert repr(one) == repr(alone)
     assert one.names == alone.names
-    np.testing.assert_allclose(one.profile("b").intervals["b"], alone.profile("b").intervals["b"], rtol=1e-8)
+    np.testing.assert_allclose(
+        one.profile("b").intervals["b"], alone.profile("b").intervals["b"], rtol=1e-8
+    )
 
 
 def test_by_itself_a_fit_has_its_own_sigma_mask_x_and_start() -> None:
     y, kept = many((3,)), np.random.default_rng(9).random((3, 40)) < 0.7
-    sigma, x = np.random.default_rng(8).uniform(0.02, 0.2, (3, 40)), T + np.array([[0.0], [0.1], [0.2]])
+    sigma, x = (
+        np.random.default_rng(8).uniform(0.02, 0.2, (3, 40)),
+        T + np.array([[0.0], [0.1], [0.2]]),
+    )
     fits = curve_fit(decay, x, y, np.ones((3, 3)), sigma, mask=kept)
     alone = curve_fit(decay, x[2], y[2], np.ones(3), sigma[2], mask=kept[2])
     one = fits.at(2)

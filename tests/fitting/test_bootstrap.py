@@ -36,7 +36,9 @@ def test_cases_know_that_errors_are_uneven() -> None:
     solution, inverse, _ = solved(A, y)
     white = inverse @ (A.T * (A @ solution - y) ** 2) @ A @ inverse
     found = curve_fit(line, X, y).bootstrap(SAMPLES, "cases")
-    np.testing.assert_allclose(found.stderr, np.sqrt(np.diag(white)), rtol=WITHIN + 2 / 200)  # to the order of 1/m
+    np.testing.assert_allclose(
+        found.stderr, np.sqrt(np.diag(white)), rtol=WITHIN + 2 / 200
+    )  # to the order of 1/m
 
 
 @KINDS
@@ -45,9 +47,13 @@ def test_of_a_nonlinear_model_with_normal_errors_it_is_the_covariance(kind: str)
     fit = curve_fit(decay, t, noisy(t=t, deviation=0.02))
     found = fit.bootstrap(SAMPLES, kind)
     # cases estimate the middle of the sandwich from 200 squares, of which few are large
-    np.testing.assert_allclose(found.stderr, fit.stderr, rtol=WITHIN + (0.15 if kind == "cases" else 0))
+    np.testing.assert_allclose(
+        found.stderr, fit.stderr, rtol=WITHIN + (0.15 if kind == "cases" else 0)
+    )
     correlation = found.pcov / np.outer(found.stderr, found.stderr)
-    np.testing.assert_allclose(correlation, fit.correlation, atol=WITHIN + (0.15 if kind == "cases" else 0))
+    np.testing.assert_allclose(
+        correlation, fit.correlation, atol=WITHIN + (0.15 if kind == "cases" else 0)
+    )
 
 
 @KINDS
@@ -69,7 +75,9 @@ def test_exchanged_residuals_are_as_large_as_the_errors_were() -> None:
 
 def test_exchanged_residuals_have_no_mean_that_would_move_the_fit() -> None:
     x = np.linspace(1, 2, 50)
-    fit = curve_fit(lambda x, slope: slope * x, x, x + 1 + noise(50, 0.1))  # without the intercept that is needed
+    fit = curve_fit(
+        lambda x, slope: slope * x, x, x + 1 + noise(50, 0.1)
+    )  # without the intercept that is needed
     assert abs(fit.residual.mean()) > 0.01
     found = fit.bootstrap(SAMPLES)
     assert abs(found.samples.mean() - fit["slope"]) < 4 * found.stderr[0] / np.sqrt(SAMPLES)
@@ -81,7 +89,9 @@ def test_normal_noise_is_that_of_absolute_errors() -> None:
     y = 2 * x + 1 + noise(40, 3 * sigma)  # three times larger than said
     fit = curve_fit(line, x, y, sigma=sigma, absolute_sigma=True)
     _, inverse, _ = solved(design(x), y, 1 / sigma)
-    np.testing.assert_allclose(fit.bootstrap(SAMPLES, "normal").stderr, np.sqrt(np.diag(inverse)), rtol=WITHIN)
+    np.testing.assert_allclose(
+        fit.bootstrap(SAMPLES, "normal").stderr, np.sqrt(np.diag(inverse)), rtol=WITHIN
+    )
 
 
 @pytest.mark.parametrize("kind", ["residuals", "normal"])
@@ -92,7 +102,9 @@ def test_correlated_errors_stay_correlated(kind: str) -> None:
     fit = curve_fit(line, x, y, sigma=sigma)
     found = fit.bootstrap(SAMPLES, kind)
     # whitened residuals have no mean of zero, which their exchange removes
-    np.testing.assert_allclose(found.stderr, fit.stderr, rtol=WITHIN + (1 / 50 if kind == "residuals" else 0))
+    np.testing.assert_allclose(
+        found.stderr, fit.stderr, rtol=WITHIN + (1 / 50 if kind == "residuals" else 0)
+    )
 
 
 def test_points_with_correlated_errors_are_not_drawn_one_by_one() -> None:
@@ -120,14 +132,18 @@ def test_cases_of_masked_data_are_those_of_the_shorter() -> None:
 def test_a_seed_gives_the_same_samples_again(kind: str) -> None:
     fit = curve_fit(line, X, uneven())
     np.testing.assert_array_equal(fit.bootstrap(10, kind).samples, fit.bootstrap(10, kind).samples)
-    assert not np.array_equal(fit.bootstrap(10, kind).samples, fit.bootstrap(10, kind, seed=1).samples)
+    assert not np.array_equal(
+        fit.bootstrap(10, kind).samples, fit.bootstrap(10, kind, seed=1).samples
+    )
 
 
 def test_an_interval_is_between_percentiles_of_the_samples() -> None:
     found = curve_fit(line, X, uneven()).bootstrap(500)
     for level in (0.5, 0.95):
         ends = np.percentile(found.samples, [50 - 50 * level, 50 + 50 * level], axis=0).T
-        np.testing.assert_allclose([found.interval(level)[name] for name in found.names], ends, rtol=1e-13)
+        np.testing.assert_allclose(
+            [found.interval(level)[name] for name in found.names], ends, rtol=1e-13
+        )
 
 
 def test_stderr_and_pcov_are_those_of_the_samples() -> None:
@@ -147,7 +163,9 @@ def test_what_is_fixed_or_tied_stays_so() -> None:
 
 
 def test_samples_stay_inside_bounds_and_transforms() -> None:
-    fit = curve_fit(decay, T, noisy(), [2, 1.35, 0.51], bounds={"c": (0.5, 2.0)}, transforms={"b": (1.3, 1.4)})
+    fit = curve_fit(
+        decay, T, noisy(), [2, 1.35, 0.51], bounds={"c": (0.5, 2.0)}, transforms={"b": (1.3, 1.4)}
+    )
     samples = fit.bootstrap(50).samples
     assert np.all(samples[:, 2] >= 0.5)
     assert np.all((samples[:, 1] >= 1.3) & (samples[:, 1] <= 1.4))
@@ -156,7 +174,9 @@ def test_samples_stay_inside_bounds_and_transforms() -> None:
 
 def test_a_global_fit_is_resampled_as_a_whole() -> None:
     t = T[:20]
-    fit = curve_fit(line, [T, t], [2 * T + noise(40, 0.2), 2 * t + 3 + noise(20, 0.2, seed=1)], shared=["slope"])
+    fit = curve_fit(
+        line, [T, t], [2 * T + noise(40, 0.2), 2 * t + 3 + noise(20, 0.2, seed=1)], shared=["slope"]
+    )
     found = fit.bootstrap(SAMPLES, "normal")
     np.testing.assert_allclose(found.stderr, fit.stderr, rtol=WITHIN)
 
@@ -166,7 +186,9 @@ def test_a_robust_fit_is_resampled_with_its_loss() -> None:
     y[::20] += 30
     fit = curve_fit(line, X, y, loss="soft_l1", f_scale=0.1)
     found = fit.bootstrap(500, "cases")
-    np.testing.assert_allclose(found.stderr, fit.stderr, rtol=4 / np.sqrt(2 * 500) + 0.1)  # 10 outliers of 200
+    np.testing.assert_allclose(
+        found.stderr, fit.stderr, rtol=4 / np.sqrt(2 * 500) + 0.1
+    )  # 10 outliers of 200
 
 
 def test_tensors_are_resampled_as_arrays() -> None:
@@ -178,7 +200,10 @@ def test_tensors_are_resampled_as_arrays() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"kind": "jackknife"}, "kind='jackknife' is not known"), ({"samples": 1}, "samples=1 must be at least 2")],
+    [
+        ({"kind": "jackknife"}, "kind='jackknife' is not known"),
+        ({"samples": 1}, "samples=1 must be at least 2"),
+    ],
     ids=str,
 )
 def test_what_cannot_be_resampled_is_refused(options: dict[str, Any], message: str) -> None:

@@ -35,7 +35,9 @@ def test_of_a_linear_model_it_is_the_closed_form(
     scale = 1.0 if absolute else chisqr / 7
     np.testing.assert_allclose(popt, solution, rtol=1e-9, atol=1e-10)
     # of y = 0 numbers below the smallest normal one are left
-    np.testing.assert_allclose(pcov, scale * inverse, rtol=1e-9, atol=max(1e-12 * scale, np.finfo(float).tiny))
+    np.testing.assert_allclose(
+        pcov, scale * inverse, rtol=1e-9, atol=max(1e-12 * scale, np.finfo(float).tiny)
+    )
 
 
 def test_of_a_polynomial_it_is_the_closed_form() -> None:
@@ -50,21 +52,28 @@ def test_of_a_polynomial_it_is_the_closed_form() -> None:
 def test_stderr_and_correlation_are_made_of_it() -> None:
     fit = curve_fit(decay, T, noisy())
     np.testing.assert_allclose(fit.stderr, np.sqrt(np.diag(fit.pcov)), rtol=1e-14)
-    np.testing.assert_allclose(fit.correlation, fit.pcov / np.outer(fit.stderr, fit.stderr), rtol=1e-14)
+    np.testing.assert_allclose(
+        fit.correlation, fit.pcov / np.outer(fit.stderr, fit.stderr), rtol=1e-14
+    )
 
 
 @given(factor=st.floats(1e-3, 1e3))
 def test_absolute_errors_scale_with_sigma_and_relative_ones_do_not(factor: float) -> None:
     y, sigma = noisy(), 0.05 + 0.01 * T
     for absolute, expected in ((True, factor), (False, 1.0)):
-        one, other = (curve_fit(decay, T, y, sigma=s, absolute_sigma=absolute) for s in (sigma, factor * sigma))
+        one, other = (
+            curve_fit(decay, T, y, sigma=s, absolute_sigma=absolute)
+            for s in (sigma, factor * sigma)
+        )
         np.testing.assert_allclose(other.stderr, expected * one.stderr, rtol=1e-8)
 
 
 def test_parameters_in_other_units_have_errors_in_other_units() -> None:
     y, units = noisy(), np.array([1e-6, 1e3, 1e9])
     one = curve_fit(decay, T, y)
-    other = curve_fit(lambda t, a, b, c: decay(t, a / units[0], b / units[1], c / units[2]), T, y, p0=units)
+    other = curve_fit(
+        lambda t, a, b, c: decay(t, a / units[0], b / units[1], c / units[2]), T, y, p0=units
+    )
     np.testing.assert_allclose(other.popt, units * one.popt, rtol=1e-8)
     np.testing.assert_allclose(other.stderr, units * one.stderr, rtol=1e-8)
 
@@ -76,14 +85,18 @@ def test_parameters_in_other_units_have_errors_in_other_units() -> None:
 def test_a_parameter_without_influence_is_infinite_and_the_others_are_right() -> None:
     y = noisy()
     _, pcov = curve_fit(lambda t, a, b, c, idle: decay(t, a, b, c), T, y)
-    theirs = scipys(decay, T, y, [1, 1, 1])[1] * 37 / 36  # one degree of freedom less, by the count of parameters
+    theirs = (
+        scipys(decay, T, y, [1, 1, 1])[1] * 37 / 36
+    )  # one degree of freedom less, by the count of parameters
     assert np.isinf(pcov[3]).all()
     assert np.isinf(pcov[:, 3]).all()
     np.testing.assert_allclose(pcov[:3, :3], theirs, rtol=1e-7)
 
 
 @UNDETERMINED
-def test_of_two_parameters_that_count_as_their_sum_both_are_infinite_and_the_third_is_right() -> None:
+def test_of_two_parameters_that_count_as_their_sum_both_are_infinite_and_the_third_is_right() -> (
+    None
+):
     x = np.arange(8.0)
     y = 2 * x + 1 + noise(8, 0.3)
     fit = curve_fit(lambda x, a, b, slope: a + b + slope * x, x, y)
@@ -108,7 +121,9 @@ def parsed(text: str) -> dict[str, float]:
     ],
     ids=["sum", "weighted sum", "idle"],
 )
-def test_undetermined_names_the_combination(f: Any, p0: list[float], words: dict[str, float]) -> None:
+def test_undetermined_names_the_combination(
+    f: Any, p0: list[float], words: dict[str, float]
+) -> None:
     x = np.arange(8.0)
     (text,) = curve_fit(f, x, 2 * x + 1 + noise(8), p0).undetermined
     terms = parsed(text)
@@ -118,7 +133,9 @@ def test_undetermined_names_the_combination(f: Any, p0: list[float], words: dict
 
 @UNDETERMINED
 def test_undetermined_names_the_combination_at_the_solution_of_a_nonlinear_model() -> None:
-    fit = curve_fit(lambda t, a, b, c: a * b * torch.exp(-c * t), T, 6 * np.exp(-T) + noise(40, 0.01), [2, 3, 1])
+    fit = curve_fit(
+        lambda t, a, b, c: a * b * torch.exp(-c * t), T, 6 * np.exp(-T) + noise(40, 0.01), [2, 3, 1]
+    )
     (text,) = fit.undetermined
     terms = parsed(text)
     assert set(terms) == {"a", "b"}
@@ -133,7 +150,9 @@ def test_of_a_determined_fit_nothing_is_undetermined() -> None:
 
 
 def test_the_warning_says_which_combination_has_no_error() -> None:
-    with pytest.warns(OptimizeWarning, match="infinite in part: undetermined: changing .*a.*b.* does not change"):
+    with pytest.warns(
+        OptimizeWarning, match="infinite in part: undetermined: changing .*a.*b.* does not change"
+    ):
         curve_fit(lambda x, a, b: (a + b) * x, [1, 2, 3, 4], [1, 2, 3, 5])
 
 
@@ -196,7 +215,9 @@ def test_a_parameter_that_is_held_takes_no_degree_of_freedom_however_it_is_held(
 
 def test_fits_that_end_at_a_bound_scatter_by_the_points_less_the_others() -> None:
     x = np.linspace(1, 2, 6)
-    fits = curve_fit(line, x, 3 * x + noise((2000, 6)), bounds={"intercept": (0, INF)})  # half of them end there
+    fits = curve_fit(
+        line, x, 3 * x + noise((2000, 6)), bounds={"intercept": (0, INF)}
+    )  # half of them end there
     held = fits["intercept"] == 0
     for chosen, freedom in ((held, 5), (~held, 4)):
         assert 800 < chosen.sum() < 1200
@@ -271,7 +292,12 @@ def test_a_transform_changes_neither_fit_nor_errors(transform: Any) -> None:
 @UNDETERMINED
 def test_what_is_fixed_is_certain_beside_what_is_undetermined_and_what_is_at_a_bound() -> None:
     fit = curve_fit(
-        lambda t, a, b, c, idle: decay(t, a, b, c), T, noisy(), [1, 1, 0.7, 1], fixed={"a": 2.5}, bounds={"c": (0.6, 2)}
+        lambda t, a, b, c, idle: decay(t, a, b, c),
+        T,
+        noisy(),
+        [1, 1, 0.7, 1],
+        fixed={"a": 2.5},
+        bounds={"c": (0.6, 2)},
     )
     assert fit.pcov[0].tolist() == [0, 0, 0, 0]
     assert np.isnan(fit.pcov[2, 1:]).all()

@@ -33,8 +33,13 @@ def test_arrays_and_lists_come_back_as_arrays_of_float64(y: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
 @pytest.mark.parametrize("lead", [(), (2,)], ids=str)
-def test_tensors_come_back_as_tensors_of_their_dtype(dtype: torch.dtype, lead: tuple[int, ...]) -> None:
-    t, y = torch.as_tensor(T, dtype=dtype), torch.as_tensor(np.broadcast_to(Y, (*lead, 40)).copy(), dtype=dtype)
+def test_tensors_come_back_as_tensors_of_their_dtype(
+    dtype: torch.dtype, lead: tuple[int, ...]
+) -> None:
+    t, y = (
+        torch.as_tensor(T, dtype=dtype),
+        torch.as_tensor(np.broadcast_to(Y, (*lead, 40)).copy(), dtype=dtype),
+    )
     fit = curve_fit(decay, t, y)
     band = fit.confidence_band(t)
     for value in (*(getattr(fit, name) for name in FIELDS), *band, fit(t)):
@@ -52,7 +57,9 @@ def test_results_stay_on_the_device_of_the_data(device: torch.device) -> None:
 
 def test_arrays_of_x_and_sigma_serve_tensors_of_y() -> None:
     fit = curve_fit(decay, T, torch.as_tensor(Y), sigma=0.05 + 0.01 * T)
-    np.testing.assert_allclose(fit.popt, curve_fit(decay, T, Y, sigma=0.05 + 0.01 * T).popt, rtol=1e-12)
+    np.testing.assert_allclose(
+        fit.popt, curve_fit(decay, T, Y, sigma=0.05 + 0.01 * T).popt, rtol=1e-12
+    )
 
 
 def test_single_precision_is_as_good_as_its_digits() -> None:
@@ -104,8 +111,16 @@ def masked_ways() -> dict[str, dict[str, Any]]:
         "omit infinity": {"ydata": np.where(kept, Y, INF), "nan_policy": "omit"},
         "omit x": {"ydata": Y, "xdata": np.where(kept, T, np.nan), "nan_policy": "omit"},
         "sigma": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, INF)},
-        "sigma of zero": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, 0.0), "mask": kept},
-        "sigma of NaN": {"ydata": np.where(kept, Y, 1e9), "sigma": np.where(kept, 1.0, np.nan), "mask": kept},
+        "sigma of zero": {
+            "ydata": np.where(kept, Y, 1e9),
+            "sigma": np.where(kept, 1.0, 0.0),
+            "mask": kept,
+        },
+        "sigma of NaN": {
+            "ydata": np.where(kept, Y, 1e9),
+            "sigma": np.where(kept, 1.0, np.nan),
+            "mask": kept,
+        },
         "omit sigma of zero": {
             "ydata": np.where(kept, Y, np.nan),
             "sigma": np.where(kept, 1.0, 0.0),
@@ -156,7 +171,9 @@ def test_where_x_is_masked_f_is_not_asked() -> None:
     x = np.ma.masked_less(np.array([-7.0, 1.0, 2.0, 0.0, 3.0, 4.0]), 0.5)
     y = torch.tensor([7.0, 0.1, 0.8, 2.0, 1.0, 1.5], dtype=F64, requires_grad=True)
     fit = curve_fit(lambda x, a, b: a * torch.log(x) + b, x, y)
-    popt, _ = scipys(lambda x, a, b: a * torch.log(x) + b, x.compressed(), y.detach().numpy()[~x.mask], [1, 1])
+    popt, _ = scipys(
+        lambda x, a, b: a * torch.log(x) + b, x.compressed(), y.detach().numpy()[~x.mask], [1, 1]
+    )
     np.testing.assert_allclose(fit.popt.detach(), popt, rtol=1e-9)
     (gradient,) = torch.autograd.grad(fit.popt.sum(), y)
     assert gradient.isfinite().all()
@@ -169,15 +186,21 @@ def test_fits_of_a_batch_leave_out_what_is_masked_of_each() -> None:
         fits = curve_fit(decay, T, given)
         for i in range(3):
             kept = ~y.mask[i]
-            np.testing.assert_allclose(fits.popt[i], scipys(decay, T[kept], y.data[i][kept], [1, 1, 1])[0], rtol=1e-8)
+            np.testing.assert_allclose(
+                fits.popt[i], scipys(decay, T[kept], y.data[i][kept], [1, 1, 1])[0], rtol=1e-8
+            )
 
 
 def test_data_sets_of_a_global_fit_leave_out_what_is_masked() -> None:
     kept = np.arange(40) % 5 != 0
     y, x = np.ma.array(np.where(kept, Y, 999), mask=~kept), np.ma.array(T, mask=np.arange(40) == 1)
     rest = kept & (np.arange(40) != 1)
-    fit = curve_fit(decay, [x, T], [y, 2 * Y], sigma=[0.5, np.ma.array(np.ones(40), mask=~kept)], shared=["b"])
-    known = curve_fit(decay, [T[rest], T[kept]], [Y[rest], 2 * Y[kept]], sigma=[0.5, 1.0], shared=["b"])
+    fit = curve_fit(
+        decay, [x, T], [y, 2 * Y], sigma=[0.5, np.ma.array(np.ones(40), mask=~kept)], shared=["b"]
+    )
+    known = curve_fit(
+        decay, [T[rest], T[kept]], [Y[rest], 2 * Y[kept]], sigma=[0.5, 1.0], shared=["b"]
+    )
     np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-8)
     np.testing.assert_allclose(fit.pcov, known.pcov, rtol=1e-7)
 
@@ -190,7 +213,9 @@ def test_omit_and_mask_leave_out_what_either_does() -> None:
     np.testing.assert_allclose(fit.popt, scipys(decay, T[rest], Y[rest], [1, 1, 1])[0], rtol=1e-8)
 
 
-@pytest.mark.parametrize("f", [lambda x, a, b: a / x + b, lambda x, a, b: a * torch.log(x) + b], ids=["1/x", "log"])
+@pytest.mark.parametrize(
+    "f", [lambda x, a, b: a / x + b, lambda x, a, b: a * torch.log(x) + b], ids=["1/x", "log"]
+)
 def test_an_x_that_is_omitted_is_none_where_f_has_no_value(f: Any) -> None:
     x, y = np.array([np.nan, 1.0, 2.0, np.inf, 3.0, 4.0]), np.array([7.0, 3.1, 1.4, 2.0, 1.1, 0.7])
     fit = curve_fit(f, x, y, nan_policy="omit")
@@ -249,7 +274,11 @@ def test_a_point_is_left_out_with_its_row_and_column_of_a_covariance(way: str) -
     pairs = kept[:, None] & kept
     options: dict[str, Any] = {
         "omit": {"ydata": np.where(kept, Y, np.nan), "nan_policy": "omit", "sigma": COVARIANCE},
-        "mask": {"ydata": np.where(kept, Y, 1e9), "mask": kept, "sigma": np.where(pairs, COVARIANCE, np.nan)},
+        "mask": {
+            "ydata": np.where(kept, Y, 1e9),
+            "mask": kept,
+            "sigma": np.where(pairs, COVARIANCE, np.nan),
+        },
         "masked y": {"ydata": np.ma.array(Y, mask=~kept), "sigma": COVARIANCE},
         "masked sigma": {"ydata": Y, "sigma": np.ma.array(COVARIANCE, mask=~pairs)},
     }[way]
@@ -265,7 +294,9 @@ def test_a_point_is_left_out_with_its_row_and_column_of_a_covariance(way: str) -
     np.testing.assert_allclose(fit.best_fit, np.where(kept, curve, np.nan), rtol=1e-8)
     alone = curve_fit(decay, T[kept], Y[kept], sigma=within, absolute_sigma=True)
     assert fit.rsquared == pytest.approx(alone.rsquared, rel=1e-9)
-    np.testing.assert_allclose(fit.profile("b").intervals["b"], alone.profile("b").intervals["b"], rtol=1e-6)
+    np.testing.assert_allclose(
+        fit.profile("b").intervals["b"], alone.profile("b").intervals["b"], rtol=1e-6
+    )
     # a thousand refits tell their own deviation to some 2 %
     np.testing.assert_allclose(fit.bootstrap(1000, "normal").stderr, fit.stderr, rtol=0.15)
 
@@ -292,7 +323,9 @@ COLUMN = T[:, None]
 
 @pytest.mark.parametrize("x", [T, COLUMN], ids=["x in a row", "x in a column"])
 @pytest.mark.parametrize("y", [Y, Y[:, None]], ids=["y in a row", "y in a column"])
-@pytest.mark.parametrize("sigma", [0.2 + T, 0.2 + COLUMN], ids=["sigma in a row", "sigma in a column"])
+@pytest.mark.parametrize(
+    "sigma", [0.2 + T, 0.2 + COLUMN], ids=["sigma in a row", "sigma in a column"]
+)
 def test_a_column_is_one_curve(x: np.ndarray, y: np.ndarray, sigma: np.ndarray) -> None:
     popt, pcov = scipys(decay, T, Y, [1, 1, 1], sigma=0.2 + T)
     shapes = set()
@@ -308,7 +341,9 @@ def test_a_column_is_one_curve(x: np.ndarray, y: np.ndarray, sigma: np.ndarray) 
     assert fit.residual.shape == (40,)
     kept = (np.arange(40) % 5 != 0).reshape(y.shape)
     masked = curve_fit(decay, x, y, mask=kept)
-    np.testing.assert_allclose(masked.popt, curve_fit(decay, T[kept.ravel()], Y[kept.ravel()]).popt, rtol=1e-9)
+    np.testing.assert_allclose(
+        masked.popt, curve_fit(decay, T[kept.ravel()], Y[kept.ravel()]).popt, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("y", [Y, Y[:, None]], ids=["row", "column"])
@@ -319,7 +354,9 @@ def test_a_module_takes_a_column_of_samples(y: np.ndarray) -> None:
     np.testing.assert_allclose(fit([[1.0], [2.0]]), np.polyval(fit.popt, [1.0, 2.0]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("x", [T, COLUMN, np.stack([COLUMN, COLUMN + 1])], ids=["row", "column", "of each"])
+@pytest.mark.parametrize(
+    "x", [T, COLUMN, np.stack([COLUMN, COLUMN + 1])], ids=["row", "column", "of each"]
+)
 def test_columns_of_a_batch_are_one_curve_each(x: np.ndarray) -> None:
     y = np.stack([Y, 2 * Y])
     fits = curve_fit(decay, x, y[..., None], sigma=np.full((2, 40, 1), 0.1))
@@ -329,8 +366,12 @@ def test_columns_of_a_batch_are_one_curve_each(x: np.ndarray) -> None:
 
 
 def test_columns_of_data_sets_are_curves() -> None:
-    fit = curve_fit(decay, [COLUMN, T], [Y[:, None], 2 * Y], sigma=[np.ones((40, 1)), np.ones(40)], shared=["b"])
-    np.testing.assert_allclose(fit.popt, curve_fit(decay, [T, T], [Y, 2 * Y], shared=["b"]).popt, rtol=1e-9)
+    fit = curve_fit(
+        decay, [COLUMN, T], [Y[:, None], 2 * Y], sigma=[np.ones((40, 1)), np.ones(40)], shared=["b"]
+    )
+    np.testing.assert_allclose(
+        fit.popt, curve_fit(decay, [T, T], [Y, 2 * Y], shared=["b"]).popt, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("x", [np.array([2.0]), 2.0], ids=repr)
@@ -351,7 +392,9 @@ def test_what_is_broadcast_to_all_pairs_is_refused() -> None:
 
 
 def test_of_curves_in_columns_it_is_said_that_they_are_rows() -> None:
-    with pytest.raises(InputError, match=r"f returned 40 values for 2 points.*one for each row: transpose it"):
+    with pytest.raises(
+        InputError, match=r"f returned 40 values for 2 points.*one for each row: transpose it"
+    ):
         curve_fit(lambda x, a, b: a * x + b, T, np.stack([Y, Y], 1))
 
 
@@ -380,7 +423,10 @@ DEPENDENCES: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
     ),
     "at a bound": (lambda y: fitted(y=y, bounds={"c": (0.6, 2.0)}), VALUES),
     "robust": (lambda y: fitted(y=y, p0=[2.5, 1.3, 0.5], loss="soft_l1", f_scale=0.1), VALUES),
-    "global": (lambda y: curve_fit(decay, [SHORT] * 2, list(y), shared=["b"]).popt, torch.stack([VALUES, 2 * VALUES])),
+    "global": (
+        lambda y: curve_fit(decay, [SHORT] * 2, list(y), shared=["b"]).popt,
+        torch.stack([VALUES, 2 * VALUES]),
+    ),
 }
 
 
@@ -412,13 +458,17 @@ def test_only_popt_carries_gradients() -> None:
 
 
 def test_a_fit_with_gradients_can_be_asked_everything() -> None:
-    with_graph, without = (curve_fit(decay, SHORT, y) for y in (VALUES.clone().requires_grad_(), VALUES))
+    with_graph, without = (
+        curve_fit(decay, SHORT, y) for y in (VALUES.clone().requires_grad_(), VALUES)
+    )
     assert with_graph.report() == without.report()
     assert repr(with_graph) == repr(without)
     assert with_graph.to_json() == without.to_json()
     np.testing.assert_array_equal(with_graph.bootstrap(5).samples, without.bootstrap(5).samples)
     assert with_graph.profile("b").intervals == without.profile("b").intervals
-    for one, other in zip(with_graph.prediction_band(SHORT), without.prediction_band(SHORT), strict=True):
+    for one, other in zip(
+        with_graph.prediction_band(SHORT), without.prediction_band(SHORT), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -427,7 +477,9 @@ def test_a_fit_with_gradients_can_be_asked_everything() -> None:
 
 def test_options_of_least_squares_are_passed_on() -> None:
     seen: list[Any] = []
-    fit = curve_fit(decay, T, Y, callback=seen.append, history=True, ftol=1e-6, solver="qr", x_scale=[1, 1, 0.1])
+    fit = curve_fit(
+        decay, T, Y, callback=seen.append, history=True, ftol=1e-6, solver="qr", x_scale=[1, 1, 0.1]
+    )
     assert len(seen) == len(fit.solution.history) > 1
     np.testing.assert_allclose(fit.popt, scipys(decay, T, Y, [1, 1, 1])[0], rtol=1e-6)
 

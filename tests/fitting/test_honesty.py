@@ -38,7 +38,10 @@ def test_random_michaelis_menten_data_are_fitted_from_the_default_start(seed: in
     rng = np.random.default_rng(seed)
     v_max, k = rng.uniform(50, 300), 10 ** rng.uniform(-1.7, 0)
     y = michaelis_menten(CONCENTRATION, v_max, k) * (1 + 0.05 * rng.standard_normal(12))
-    fit, near = curve_fit(michaelis_menten, CONCENTRATION, y), curve_fit(michaelis_menten, CONCENTRATION, y, [v_max, k])
+    fit, near = (
+        curve_fit(michaelis_menten, CONCENTRATION, y),
+        curve_fit(michaelis_menten, CONCENTRATION, y, [v_max, k]),
+    )
     assert fit.success
     np.testing.assert_allclose(fit.popt, near.popt, rtol=1e-6)
 
@@ -84,7 +87,9 @@ def test_a_saddle_between_two_equal_exponentials_is_left() -> None:
 
 def test_a_trial_whose_derivatives_are_not_finite_does_not_end_the_run() -> None:
     # x**c at x = 0 has no derivative in c
-    fit = curve_fit(lambda x, a, b, c: a / (1 + b * x**c), np.arange(6.0), [20, 21, 23, 25, 27, 28.0])
+    fit = curve_fit(
+        lambda x, a, b, c: a / (1 + b * x**c), np.arange(6.0), [20, 21, 23, 25, 27, 28.0]
+    )
     assert fit.success
     assert fit.rsquared > 0.9
 
@@ -120,7 +125,9 @@ def test_a_fit_that_explains_less_than_a_constant_is_no_success() -> None:
     assert fit.rsquared < 0
 
 
-@pytest.mark.parametrize("data", [np.zeros(20), np.full(20, 3.0), np.arange(20.0)], ids=["zero", "constant", "line"])
+@pytest.mark.parametrize(
+    "data", [np.zeros(20), np.full(20, 3.0), np.arange(20.0)], ids=["zero", "constant", "line"]
+)
 def test_data_that_a_constant_meets_are_no_poor_fit(data: Any) -> None:
     fit = curve_fit(lambda x, a, b: a + b * x, np.arange(20.0), data)
     assert fit.success
@@ -136,7 +143,9 @@ def test_a_line_through_the_origin_may_explain_less_than_a_constant() -> None:
 def test_a_wall_that_keeps_a_fit_from_the_data_makes_it_no_poor_one() -> None:
     # the amplitude is 0.3 at most, where the data ask for 2
     x = np.linspace(0, 1, 11)
-    fit = curve_fit(lambda x, a, b: a * torch.exp(-b * x), x, 2 * np.exp(-2 * x), bounds=([0, 0], [0.3, 3]))
+    fit = curve_fit(
+        lambda x, a, b: a * torch.exp(-b * x), x, 2 * np.exp(-2 * x), bounds=([0, 0], [0.3, 3])
+    )
     assert fit.success
     assert fit.rsquared < 0
 
@@ -182,7 +191,10 @@ def test_a_peak_that_is_not_there_has_lost_its_place() -> None:
         warnings.simplefilter("always")
         try:
             fit = curve_fit(
-                lambda x, a, m, s: a * torch.exp(-(((x - m) / s) ** 2)), x, np.ones(40) * 1e-3, [1, 40, 0.1]
+                lambda x, a, m, s: a * torch.exp(-(((x - m) / s) ** 2)),
+                x,
+                np.ones(40) * 1e-3,
+                [1, 40, 0.1],
             )
         except NotConvergedError as error:
             fit = error.fit

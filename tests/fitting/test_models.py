@@ -87,7 +87,9 @@ def test_a_module_may_start_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
-def test_a_module_in_either_precision_is_fitted_to_data_of_that_precision(dtype: torch.dtype) -> None:
+def test_a_module_in_either_precision_is_fitted_to_data_of_that_precision(
+    dtype: torch.dtype,
+) -> None:
     t, y = (torch.as_tensor(v, dtype=dtype) for v in (T, Y))
     fit = curve_fit(Decay(dtype), t, y)
     popt, _ = scipys(lambda t, a, c, b: decay(t, a, b, c), T, y.double().numpy(), [1, 1, 1])
@@ -145,7 +147,9 @@ def test_numpy_code_has_bands_profiles_and_a_bootstrap() -> None:
     box, torch_ = (curve_fit(f, T, Y) for f in (lambda t, a, b, c: a * np.exp(-b * t) + c, decay))
     for mine, theirs in zip(box.confidence_band(T), torch_.confidence_band(T), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
-    np.testing.assert_allclose(box.profile("b").intervals["b"], torch_.profile("b").intervals["b"], rtol=1e-6)
+    np.testing.assert_allclose(
+        box.profile("b").intervals["b"], torch_.profile("b").intervals["b"], rtol=1e-6
+    )
     np.testing.assert_allclose(box.bootstrap(5).samples, torch_.bootstrap(5).samples, rtol=1e-5)
 
 
@@ -178,6 +182,10 @@ def test_a_curve_of_one_number_stands_for_all_points() -> None:
 def test_an_image_is_fitted_flat() -> None:
     rows, columns = np.meshgrid(np.arange(5.0), np.arange(4.0))
     image = 2 * rows - columns + 1 + noise((4, 5), 0.1)
-    fit = curve_fit(lambda x, a, b, c: a * x[0] + b * x[1] + c, np.stack([rows, columns]).reshape(2, -1), image.ravel())
+    fit = curve_fit(
+        lambda x, a, b, c: a * x[0] + b * x[1] + c,
+        np.stack([rows, columns]).reshape(2, -1),
+        image.ravel(),
+    )
     A = np.column_stack([rows.ravel(), columns.ravel(), np.ones(20)])
     np.testing.assert_allclose(fit.popt, solved(A, image.ravel())[0], rtol=1e-10)

@@ -28,8 +28,15 @@ def run(name: str, start: int) -> Run:
     """One run, shared by the tests."""
     problem = PROBLEMS[name]
     with warnings.catch_warnings():
-        warnings.simplefilter("error", OptimizeWarning)  # all parameters are determined, and said to be
-        fit = curve_fit(lambda x, *b: problem.model(b, x), problem.x.numpy(), problem.y.numpy(), problem.starts[start])
+        warnings.simplefilter(
+            "error", OptimizeWarning
+        )  # all parameters are determined, and said to be
+        fit = curve_fit(
+            lambda x, *b: problem.model(b, x),
+            problem.x.numpy(),
+            problem.y.numpy(),
+            problem.starts[start],
+        )
     errors = log_relative_error(fit.stderr, problem.certified_std)
     return Run(fit, log_relative_error(fit.popt, problem.certified), errors)
 
@@ -68,5 +75,7 @@ def test_the_mean_is_within_a_quarter_digit_of_what_is_printed() -> None:
 def test_standard_errors_have_four_digits_in_all_but_two_runs() -> None:
     # s of Lanczos1 is that of the rounding of its data: 1e-13 of the values
     digits = {place: run(*place).digits_of_errors for place in STARTS}
-    assert sum(value >= 4 for value in digits.values()) >= 52, {k: v for k, v in digits.items() if v < 4}
+    assert sum(value >= 4 for value in digits.values()) >= 52, {
+        k: v for k, v in digits.items() if v < 4
+    }
     assert {name for (name, _), value in digits.items() if value < 4} <= {"Lanczos1"}

@@ -23,7 +23,9 @@ def decay(x: Any, a: Any, k: Any) -> Any:
     return a * torch.exp(-k * x)
 
 
-def simulated(m: int = 60, seed: int = 1, sx: float = 0.05, sy: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+def simulated(
+    m: int = 60, seed: int = 1, sx: float = 0.05, sy: float = 0.02
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     t = np.linspace(0.2, 3, m)
     return t + sx * rng.standard_normal(m), 2 * np.exp(-t) + sy * rng.standard_normal(m)
@@ -31,7 +33,9 @@ def simulated(m: int = 60, seed: int = 1, sx: float = 0.05, sy: float = 0.02) ->
 
 def by_scipy(f: Any, x: Any, y: Any, p0: Any, sx: Any, sy: Any) -> Any:
     data = scipy_odr.RealData(x, y, sx=sx, sy=sy)
-    return scipy_odr.ODR(data, scipy_odr.Model(f), beta0=p0, sstol=1e-15, partol=1e-15, maxit=500).run()
+    return scipy_odr.ODR(
+        data, scipy_odr.Model(f), beta0=p0, sstol=1e-15, partol=1e-15, maxit=500
+    ).run()
 
 
 @pytest.mark.parametrize(("sx", "sy"), [(0.05, 0.02), (0.5, 0.02), (0.05, 0.2)])
@@ -56,7 +60,9 @@ def test_two_predictors_with_errors_of_their_own() -> None:
     y = 1.5 * x[0] * x[1] ** 0.7 + 0.05 * rng.standard_normal(50)
     x = x + np.array([[0.03], [0.02]]) * rng.standard_normal((2, 50))
     fit = lmtorch.odr(lambda x, a, k: a * x[0] * x[1] ** k, x, y, sx=[[0.03], [0.02]], sy=0.05)
-    known = by_scipy(lambda b, x: b[0] * x[0] * x[1] ** b[1], x, y, [1.0, 1.0], np.array([0.03, 0.02]), 0.05)
+    known = by_scipy(
+        lambda b, x: b[0] * x[0] * x[1] ** b[1], x, y, [1.0, 1.0], np.array([0.03, 0.02]), 0.05
+    )
     np.testing.assert_allclose(fit.popt, known.beta, rtol=DIFFERENCES)
     np.testing.assert_allclose(fit.stderr, known.sd_beta, rtol=DIFFERENCES)
     np.testing.assert_allclose(fit.delta, known.delta, atol=DIFFERENCES)
@@ -75,7 +81,10 @@ def test_a_straight_line_of_equal_errors_is_the_principal_axis() -> None:
 
 def test_without_errors_in_x_it_is_curve_fit() -> None:
     x, y = simulated()
-    fit, plain = lmtorch.odr(decay, x, y, sx=0.0, sy=0.02), lmtorch.curve_fit(decay, x, y, sigma=0.02)
+    fit, plain = (
+        lmtorch.odr(decay, x, y, sx=0.0, sy=0.02),
+        lmtorch.curve_fit(decay, x, y, sigma=0.02),
+    )
     np.testing.assert_allclose(fit.popt, plain.popt, rtol=1e-13)
     np.testing.assert_allclose(fit.pcov, plain.pcov, rtol=1e-10)
     assert not fit.delta.any()
@@ -95,7 +104,9 @@ def test_points_that_are_masked_might_as_well_be_absent(what: str) -> None:
     left_out = np.arange(60) % 7 == 0
     given: dict[str, Any] = {"x": x, "y": y, "sx": 0.05 + 0.01 * x, "sy": np.full(60, 0.02)}
     known = lmtorch.odr(decay, **{name: value[~left_out] for name, value in given.items()})
-    fit = lmtorch.odr(decay, **given | {what: np.ma.array(np.where(left_out, -999, given[what]), mask=left_out)})
+    fit = lmtorch.odr(
+        decay, **given | {what: np.ma.array(np.where(left_out, -999, given[what]), mask=left_out)}
+    )
     np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-9)
     np.testing.assert_allclose(fit.pcov, known.pcov, rtol=1e-7)
     assert fit.ndata == known.ndata
@@ -114,14 +125,19 @@ def test_a_point_is_left_out_if_any_of_its_predictors_is_masked() -> None:
     sx[0, 5] = np.ma.masked
     kept = ~np.isin(np.arange(50), [3, 5])
     f = lambda x, a, k: a * x[0] * x[1] ** k
-    fit, known = lmtorch.odr(f, x, y, sx=sx, sy=0.05), lmtorch.odr(f, x.data[:, kept], y[kept], sx=0.03, sy=0.05)
+    fit, known = (
+        lmtorch.odr(f, x, y, sx=sx, sy=0.05),
+        lmtorch.odr(f, x.data[:, kept], y[kept], sx=0.03, sy=0.05),
+    )
     np.testing.assert_allclose(fit.popt, known.popt, rtol=1e-9)
 
 
 def test_a_column_of_y_is_one_curve() -> None:
     x, y = simulated()
     fit = lmtorch.odr(decay, x, y[:, None], sx=0.05, sy=np.full((60, 1), 0.02))
-    np.testing.assert_allclose(fit.popt, lmtorch.odr(decay, x, y, sx=0.05, sy=0.02).popt, rtol=1e-12)
+    np.testing.assert_allclose(
+        fit.popt, lmtorch.odr(decay, x, y, sx=0.05, sy=0.02).popt, rtol=1e-12
+    )
 
 
 def test_numpy_code_is_fitted_by_differences_after_a_warning() -> None:
@@ -153,7 +169,9 @@ def test_a_parameter_at_its_bound_is_noted() -> None:
 
 def test_absolute_errors_need_no_scaling() -> None:
     x, y = simulated()
-    scaled, absolute = (lmtorch.odr(decay, x, y, sx=0.05, sy=0.02, absolute_sigma=flag) for flag in (False, True))
+    scaled, absolute = (
+        lmtorch.odr(decay, x, y, sx=0.05, sy=0.02, absolute_sigma=flag) for flag in (False, True)
+    )
     np.testing.assert_allclose(scaled.pcov, absolute.pcov * scaled.redchi, rtol=1e-14)
 
 
@@ -166,12 +184,16 @@ def test_errors_of_the_parameters_are_as_wide_as_their_scatter() -> None:
         found.append(fit.popt)
         errors.append(fit.stderr)
     ratio = np.std(found, axis=0, ddof=1) / np.mean(errors, axis=0)
-    assert (abs(ratio - 1) < 4 / math.sqrt(2 * 199)).all()  # four standard errors of a standard deviation
+    assert (
+        abs(ratio - 1) < 4 / math.sqrt(2 * 199)
+    ).all()  # four standard errors of a standard deviation
 
 
 def test_a_thousand_points_are_no_matter() -> None:
     x, y = simulated(5000)
-    fit = lmtorch.odr(decay, x, y, sx=0.05, sy=0.02)  # J written out would take 5000·2 × 5002 numbers
+    fit = lmtorch.odr(
+        decay, x, y, sx=0.05, sy=0.02
+    )  # J written out would take 5000·2 × 5002 numbers
     assert fit.success
     assert abs(fit["k"] - 1) < 4 * fit.stderr[1]
 

@@ -35,7 +35,11 @@ def test_parameters_of_a_star_are_numbered() -> None:
 
 
 def test_a_star_after_names_continues_the_count() -> None:
-    assert curve_fit(lambda t, a, *p: decay(t, a, p[0], p[1]), T, Y, [1, 1, 1]).names == ["a", "p1", "p2"]
+    assert curve_fit(lambda t, a, *p: decay(t, a, p[0], p[1]), T, Y, [1, 1, 1]).names == [
+        "a",
+        "p1",
+        "p2",
+    ]
 
 
 def test_what_a_partial_has_bound_is_no_parameter() -> None:
@@ -78,7 +82,9 @@ def test_p0_says_how_many_parameters_there_are() -> None:
     named = curve_fit(f, T, Y, {"a": 1.0, "d": 0.0})
     assert named.names == ["a", "b", "c", "d"]
     np.testing.assert_allclose(
-        named.popt, scipys(lambda t, a, b, c, d: decay(t, a, b, c) + d * t, T, Y, [1, 1, 1, 0])[0], rtol=1e-7
+        named.popt,
+        scipys(lambda t, a, b, c, d: decay(t, a, b, c) + d * t, T, Y, [1, 1, 1, 0])[0],
+        rtol=1e-7,
     )
 
 
@@ -186,7 +192,11 @@ def test_a_tie_may_be_a_number() -> None:
 
 @pytest.mark.parametrize(
     "ties",
-    [{"a": lambda p: p["b"], "b": lambda p: p["a"]}, {"a": lambda p: 2 * p["a"]}, {"a": lambda p: p["nobody"]}],
+    [
+        {"a": lambda p: p["b"], "b": lambda p: p["a"]},
+        {"a": lambda p: 2 * p["a"]},
+        {"a": lambda p: p["nobody"]},
+    ],
     ids=["circle", "itself", "unknown"],
 )
 def test_ties_that_lead_nowhere_are_refused(ties: Any) -> None:
@@ -201,7 +211,9 @@ def test_a_transform_keeps_a_parameter_inside() -> None:
     def f(t: Any, a: Any, b: Any) -> Any:
         return torch.where(b > 0, a * torch.exp(-b * t), torch.nan)
 
-    fit = curve_fit(f, T, 3 * np.exp(-1e-3 * T) + noise(40, 0.01), [1.0, 5.0], transforms={"b": "positive"})
+    fit = curve_fit(
+        f, T, 3 * np.exp(-1e-3 * T) + noise(40, 0.01), [1.0, 5.0], transforms={"b": "positive"}
+    )
     assert fit.success
     assert fit["b"] > 0
 
@@ -211,7 +223,9 @@ def test_where_the_edge_is_best_a_transform_comes_near_it() -> None:
         fit = curve_fit(decay, T, Y, [1, 1, 0.7], transforms={"c": (0.6, 1.0)}, max_nfev=20_000)
     assert not fit.success
     held, _ = scipys(lambda t, a, b: decay(t, a, b, 0.6), T, Y, [1, 1])
-    np.testing.assert_allclose(fit.popt, [*held, 0.6], rtol=1e-4)  # the edge itself is infinitely far
+    np.testing.assert_allclose(
+        fit.popt, [*held, 0.6], rtol=1e-4
+    )  # the edge itself is infinitely far
 
 
 @pytest.mark.parametrize(

@@ -70,22 +70,34 @@ def scanned(
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize("absolute", [False, True])
-def test_of_a_linear_model_the_intervals_are_those_of_student_and_gauss(level: float, absolute: bool) -> None:
+def test_of_a_linear_model_the_intervals_are_those_of_student_and_gauss(
+    level: float, absolute: bool
+) -> None:
     y, sigma = 1.5 * X + 2 + noise(12, 0.4), np.linspace(0.3, 0.5, 12)
     profile = curve_fit(line, X, y, sigma=sigma, absolute_sigma=absolute).profile(level=level)
     solution, inverse, chisqr = solved(design(X), y, 1 / sigma)
-    half = stats.norm.ppf((1 + level) / 2) if absolute else stats.t.ppf((1 + level) / 2, 10) * np.sqrt(chisqr / 10)
+    half = (
+        stats.norm.ppf((1 + level) / 2)
+        if absolute
+        else stats.t.ppf((1 + level) / 2, 10) * np.sqrt(chisqr / 10)
+    )
     half = half * np.sqrt(np.diag(inverse))
     for name, value, width in zip(("slope", "intercept"), solution, half, strict=True):
-        np.testing.assert_allclose(profile.intervals[name], (value - width, value + width), rtol=1e-8)
+        np.testing.assert_allclose(
+            profile.intervals[name], (value - width, value + width), rtol=1e-8
+        )
 
 
 def test_of_a_linear_model_tau_is_a_straight_line() -> None:
     y = 1.5 * X + 2 + noise(12, 0.4)
     profile = curve_fit(line, X, y).profile()
     solution, inverse, chisqr = solved(design(X), y)
-    for name, value, error in zip(profile.tau, solution, np.sqrt(chisqr / 10 * np.diag(inverse)), strict=True):
-        np.testing.assert_allclose(profile.tau[name], (profile.values[name] - value) / error, rtol=1e-7, atol=1e-7)
+    for name, value, error in zip(
+        profile.tau, solution, np.sqrt(chisqr / 10 * np.diag(inverse)), strict=True
+    ):
+        np.testing.assert_allclose(
+            profile.tau[name], (profile.values[name] - value) / error, rtol=1e-7, atol=1e-7
+        )
 
 
 def test_correlated_errors_are_in_the_profile() -> None:
@@ -100,14 +112,19 @@ def test_correlated_errors_are_in_the_profile() -> None:
     half = stats.t.ppf(0.975, 10) * np.sqrt(left @ weights @ left / 10 * np.diag(inverse))
     profile = fit.profile()
     for name, value, width in zip(fit.names, solution, half, strict=True):
-        np.testing.assert_allclose(profile.intervals[name], (value - width, value + width), rtol=1e-8)
+        np.testing.assert_allclose(
+            profile.intervals[name], (value - width, value + width), rtol=1e-8
+        )
 
 
 def test_masked_points_stay_out() -> None:
     y = noisy()
     kept = np.arange(40) % 3 != 0
     y[~kept] += 5
-    masked, shorter = curve_fit(decay, T, y, mask=kept).profile(), curve_fit(decay, T[kept], y[kept]).profile()
+    masked, shorter = (
+        curve_fit(decay, T, y, mask=kept).profile(),
+        curve_fit(decay, T[kept], y[kept]).profile(),
+    )
     for name in masked.intervals:
         np.testing.assert_allclose(masked.intervals[name], shorter.intervals[name], rtol=1e-8)
 
@@ -132,7 +149,9 @@ def test_the_ends_are_where_scipys_refits_come_to_the_limit(name: str, side: int
 
 @pytest.mark.parametrize("side", [0, 1], ids=["lower", "upper"])
 @pytest.mark.parametrize("name", ["v_max", "k"])
-def test_of_puromycin_the_ends_are_where_scipys_refits_come_to_the_limit(name: str, side: int) -> None:
+def test_of_puromycin_the_ends_are_where_scipys_refits_come_to_the_limit(
+    name: str, side: int
+) -> None:
     fit = curve_fit(michaelis_menten, CONCENTRATION, RATE, [200, 0.1])
     end = scanned(michaelis_menten, CONCENTRATION, RATE, fit, name, 2 * side - 1)
     error = fit.stderr[fit.names.index(name)]
@@ -166,7 +185,9 @@ def test_of_two_exponentials_the_intervals_are_those_that_lmfit_prints() -> None
         low, high = two_sigma.intervals[name]
         inner = one_sigma.intervals[name]
         np.testing.assert_allclose(fit[name], best, atol=6e-6)
-        np.testing.assert_allclose(np.array([low, *inner, high]) - fit[name], ends, atol=2e-5)  # as printed
+        np.testing.assert_allclose(
+            np.array([low, *inner, high]) - fit[name], ends, atol=2e-5
+        )  # as printed
 
 
 def test_tau_has_the_sign_of_its_side_and_vanishes_at_the_fit() -> None:
@@ -182,9 +203,13 @@ def test_tau_has_the_sign_of_its_side_and_vanishes_at_the_fit() -> None:
 def test_a_transform_changes_no_interval() -> None:
     y = noisy()
     plain = curve_fit(decay, T, y).profile()
-    turned = curve_fit(decay, T, y, transforms={"a": "positive", "b": (0.0, 3.0), "c": (-INF, 2.0)}).profile()
+    turned = curve_fit(
+        decay, T, y, transforms={"a": "positive", "b": (0.0, 3.0), "c": (-INF, 2.0)}
+    ).profile()
     for name, error in zip(plain.intervals, curve_fit(decay, T, y).stderr, strict=True):
-        np.testing.assert_allclose(turned.intervals[name], plain.intervals[name], rtol=0, atol=INTERPOLATED * error)
+        np.testing.assert_allclose(
+            turned.intervals[name], plain.intervals[name], rtol=0, atol=INTERPOLATED * error
+        )
 
 
 def test_what_is_fixed_or_tied_stays_so_along_the_profile() -> None:
@@ -217,7 +242,9 @@ def test_an_interval_is_open_where_the_data_set_no_limit() -> None:
     fit = curve_fit(lambda t, a, rate: a * torch.exp(-rate * t), t, y)
     low, high = fit.profile("rate").intervals["rate"]
     assert high == INF
-    assert low == pytest.approx(scanned(lambda t, a, rate: a * torch.exp(-rate * t), t, y, fit, "rate", -1), rel=1e-4)
+    assert low == pytest.approx(
+        scanned(lambda t, a, rate: a * torch.exp(-rate * t), t, y, fit, "rate", -1), rel=1e-4
+    )
 
 
 def test_an_end_that_is_far_beyond_the_linear_interval_is_found() -> None:
@@ -231,7 +258,9 @@ def test_an_end_that_is_far_beyond_the_linear_interval_is_found() -> None:
     profile = fit.profile("rate")
     end = scanned(f, t, y, fit, "rate", 1)
     assert end - fit["rate"] > 2 * profile.limit * fit.stderr[1]
-    assert profile.intervals["rate"][1] == pytest.approx(end, rel=1e-4)  # points lie four times as far apart out there
+    assert profile.intervals["rate"][1] == pytest.approx(
+        end, rel=1e-4
+    )  # points lie four times as far apart out there
 
 
 @UNDETERMINED
@@ -250,7 +279,9 @@ def test_bounds_that_are_far_change_nothing() -> None:
     y = noisy()
     plain, boxed = curve_fit(decay, T, y), curve_fit(decay, T, y, bounds=([0, 0, 0], [9, 9, 9]))
     for name in "abc":
-        np.testing.assert_allclose(boxed.profile().intervals[name], plain.profile().intervals[name], rtol=1e-8)
+        np.testing.assert_allclose(
+            boxed.profile().intervals[name], plain.profile().intervals[name], rtol=1e-8
+        )
 
 
 def test_an_interval_ends_at_a_bound() -> None:
@@ -306,7 +337,9 @@ def test_a_tau_that_is_not_monotonic_has_a_crossing_where_it_first_comes_to_the_
 # ---- asking ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("names", "expected"), [(None, "abc"), ("b", "b"), (["c", "a"], "ca")], ids=str)
+@pytest.mark.parametrize(
+    ("names", "expected"), [(None, "abc"), ("b", "b"), (["c", "a"], "ca")], ids=str
+)
 def test_parameters_may_be_named(names: Any, expected: str) -> None:
     profile = curve_fit(decay, T, noisy()).profile(names)
     assert list(profile.intervals) == list(expected)
@@ -356,7 +389,9 @@ def test_a_batch_has_no_profile_but_its_fits_have() -> None:
     with pytest.raises(InputError, match=r"choose it first, fit.at\(index\).profile"):
         fits.profile()
     one = curve_fit(line, X, (X + noise((2, 12)))[1]).profile()
-    np.testing.assert_allclose(fits.at(1).profile().intervals["slope"], one.intervals["slope"], rtol=1e-8)
+    np.testing.assert_allclose(
+        fits.at(1).profile().intervals["slope"], one.intervals["slope"], rtol=1e-8
+    )
 
 
 @UNDETERMINED

@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtorch import CurveFit, curve_fit
-from lmtorch.fitting.report import with_error
+from lmtorch.fitting.table import with_error
 
 from .setting import INF, UNDETERMINED, T, decay, line, noise, noisy
 
 # https://lmfit.github.io/lmfit-py/examples/documentation/parameters_basic.html
 WAVE_X = np.linspace(0, 15, 301)
-WAVE_Y = 5 * np.sin(2 * WAVE_X - 0.1) * np.exp(-(WAVE_X**2) * 0.025) + np.random.RandomState(2021).normal(0, 0.2, 301)
+WAVE_Y = 5 * np.sin(2 * WAVE_X - 0.1) * np.exp(-(WAVE_X**2) * 0.025) + np.random.RandomState(
+    2021
+).normal(0, 0.2, 301)
 PRINTED_BY_LMFIT = """
 [[Fit Statistics]]
     # data points      = 301
@@ -55,7 +57,9 @@ def statistics(text: str) -> dict[str, float]:
 
 def variables(text: str) -> dict[str, list[float]]:
     """Value, error and start of each parameter."""
-    lines = re.findall(r"^    ([\w\[\]]+): +(\S+) \+/- (\S+) \(\S+%\).* ?\(init = (\S+)\)$", text, re.MULTILINE)
+    lines = re.findall(
+        r"^    ([\w\[\]]+): +(\S+) \+/- (\S+) \(\S+%\).* ?\(init = (\S+)\)$", text, re.MULTILINE
+    )
     return {name: [float(number) for number in numbers] for name, *numbers in lines}
 
 
@@ -75,7 +79,9 @@ def test_the_variables_are_those_that_lmfit_prints() -> None:
     ours, theirs = variables(wave().report()), variables(PRINTED_BY_LMFIT)
     assert list(ours) == list(theirs) == ["amp", "decay", "omega", "shift"]
     for name in theirs:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5)  # lmfit's finite differences
+        np.testing.assert_allclose(
+            ours[name], theirs[name], rtol=2e-5
+        )  # lmfit's finite differences
 
 
 def test_the_correlations_are_those_that_lmfit_prints() -> None:
@@ -89,7 +95,9 @@ def test_the_numbers_of_a_report_are_those_of_the_fit() -> None:
     fit = curve_fit(decay, T, noisy(), [2, 1, 0.1])
     read = variables(fit.report())
     for i, name in enumerate(fit.names):
-        np.testing.assert_allclose(read[name], [fit.popt[i], fit.stderr[i], [2, 1, 0.1][i]], rtol=1e-5)
+        np.testing.assert_allclose(
+            read[name], [fit.popt[i], fit.stderr[i], [2, 1, 0.1][i]], rtol=1e-5
+        )
     assert statistics(fit.report())["R-squared"] == pytest.approx(fit.rsquared, rel=1e-7)
 
 
@@ -128,7 +136,9 @@ def test_under_a_covariance_r_squared_is_beside_the_best_constant() -> None:
     fit = curve_fit(decay, T, y, sigma=sigma)
     weights, one = np.linalg.inv(sigma), np.ones(40)
     mean = one @ weights @ y / (one @ weights @ one)
-    assert fit.rsquared == pytest.approx(1 - fit.chisqr / ((y - mean) @ weights @ (y - mean)), rel=1e-9)
+    assert fit.rsquared == pytest.approx(
+        1 - fit.chisqr / ((y - mean) @ weights @ (y - mean)), rel=1e-9
+    )
 
 
 def test_masked_points_are_not_counted() -> None:
@@ -215,7 +225,9 @@ def test_the_report_of_a_batch_has_quantiles() -> None:
     ],
     ids=str,
 )
-def test_a_value_is_written_to_the_digits_that_its_error_leaves(value: float, error: float, text: str) -> None:
+def test_a_value_is_written_to_the_digits_that_its_error_leaves(
+    value: float, error: float, text: str
+) -> None:
     assert with_error(value, error) == text
 
 
@@ -244,7 +256,15 @@ def test_a_batch_in_one_line_has_its_size() -> None:
 
 
 def test_a_dict_has_values_errors_starts_roles_and_bounds() -> None:
-    fit = curve_fit(decay, T, noisy(), [2.5, 1, 0.5], fixed=["c"], bounds={"a": (0, 10)}, transforms={"b": "positive"})
+    fit = curve_fit(
+        decay,
+        T,
+        noisy(),
+        [2.5, 1, 0.5],
+        fixed=["c"],
+        bounds={"a": (0, 10)},
+        transforms={"b": "positive"},
+    )
     parameters = fit.to_dict()["parameters"]
     assert list(parameters) == ["a", "b", "c"]
     assert [p["role"] for p in parameters.values()] == ["free", "positive", "fixed"]
@@ -265,7 +285,9 @@ def test_json_comes_back_as_the_dict(lead: tuple[int, ...]) -> None:
 
 @UNDETERMINED
 def test_infinity_and_nan_become_null() -> None:
-    fit = curve_fit(lambda x, a, b, idle: a * x + b, T, 2 * T + 1 + noise(40, 0.1), bounds={"b": (2.0, 3.0)})
+    fit = curve_fit(
+        lambda x, a, b, idle: a * x + b, T, 2 * T + 1 + noise(40, 0.1), bounds={"b": (2.0, 3.0)}
+    )
     parameters = json.loads(fit.to_json())["parameters"]
     assert np.isnan(fit.stderr[1])
     assert np.isinf(fit.stderr[2])

@@ -50,7 +50,9 @@ class Powers:
 
 
 def test_the_signature_begins_with_scipys_in_its_order() -> None:
-    theirs = [name for name in inspect.signature(scipy.optimize.curve_fit).parameters if name != "kwargs"]
+    theirs = [
+        name for name in inspect.signature(scipy.optimize.curve_fit).parameters if name != "kwargs"
+    ]
     ours = inspect.signature(curve_fit).parameters
     positional = theirs[: theirs.index("full_output")]
     assert list(ours)[: len(positional)] == positional
@@ -66,7 +68,13 @@ def test_one_parameter_is_fitted_as_scipy_does() -> None:
 
 @pytest.mark.parametrize(
     "f",
-    [power, Powers().method, Powers.static, Powers(), partial(lambda c, x, a, b: c * b * x**a, 1.0)],
+    [
+        power,
+        Powers().method,
+        Powers.static,
+        Powers(),
+        partial(lambda c, x, a, b: c * b * x**a, 1.0),
+    ],
     ids=["function", "method", "static method", "object", "partial"],
 )
 def test_every_kind_of_callable_is_fitted_as_scipy_does(f: Any) -> None:
@@ -101,7 +109,9 @@ def test_a_result_is_a_tuple_of_two_for_who_takes_it_apart() -> None:
 
 @METHODS
 def test_all_of_scipys_methods_find_the_same(method: str | None) -> None:
-    np.testing.assert_allclose(curve_fit(fall, SHORT, EXACT, method=method).popt, [2, 2], rtol=1e-12)
+    np.testing.assert_allclose(
+        curve_fit(fall, SHORT, EXACT, method=method).popt, [2, 2], rtol=1e-12
+    )
 
 
 def test_close_peaks_in_narrow_data_are_found() -> None:
@@ -114,7 +124,14 @@ def test_close_peaks_in_narrow_data_are_found() -> None:
         first, second = (torch.exp(-((x - at) ** 2) / (2 * sigma**2)) for at in (x0, x1))
         return A0 * first + A1 * second + c
 
-    good = [5.74177150e02, 5.74209188e02, 1.74187044e03, 1.58646166e03, 1.0068462e-02, 8.57450661e02]
+    good = [
+        5.74177150e02,
+        5.74209188e02,
+        1.74187044e03,
+        1.58646166e03,
+        1.0068462e-02,
+        8.57450661e02,
+    ]
     fit = curve_fit(peaks, x, y, p0, maxfev=10_000)
     np.testing.assert_allclose(fit.popt, good, rtol=1e-5)  # as good as what scipy records
     assert fit.chisqr <= np.sum((peaks(torch.tensor(x, dtype=F64), *good).numpy() - y) ** 2)
@@ -131,7 +148,9 @@ def test_relative_sigma_has_no_scale(factor: float) -> None:
 def test_absolute_sigma_has_the_scale_of_the_errors(factor: float) -> None:
     x, y, sigma = np.arange(6.0), np.array([1, 1, 5, 7, 8, 12]), np.array([1, 2, 1, 2, 1, 2])
     _, pcov = curve_fit(line, x, y, [2, 0], factor * sigma, absolute_sigma=True)
-    np.testing.assert_allclose(np.sqrt(np.diag(pcov)), [factor * 0.30714756, factor * 0.85045308], rtol=1e-7)
+    np.testing.assert_allclose(
+        np.sqrt(np.diag(pcov)), [factor * 0.30714756, factor * 0.85045308], rtol=1e-7
+    )
 
 
 @UNDETERMINED
@@ -151,7 +170,9 @@ def test_lists_and_whole_numbers_serve_as_data() -> None:
 
 
 @pytest.mark.parametrize("place", ["xdata", "ydata"])
-@pytest.mark.parametrize("given", [{}, {"check_finite": True}, {"nan_policy": "raise", "check_finite": False}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{}, {"check_finite": True}, {"nan_policy": "raise", "check_finite": False}], ids=str
+)
 def test_nan_in_the_data_is_refused(place: str, given: dict[str, Any]) -> None:
     # gh-3422
     data = {"xdata": [1, 2, 3], "ydata": [1, 2, 3], place: [1, np.nan, 3]}
@@ -173,7 +194,10 @@ def test_check_finite_off_leaves_what_happens_to_the_function() -> None:
 
 def test_omitted_points_are_as_if_they_were_not_there() -> None:
     x, y = np.array([2, 3, np.nan, 4, 4, np.nan, 6]), np.array([1, 2, 5, 3, np.nan, 7, 4])
-    ours, theirs = curve_fit(line, x, y, nan_policy="omit"), scipys(line, [2, 3, 4, 6], [1, 2, 3, 4], [1, 1])
+    ours, theirs = (
+        curve_fit(line, x, y, nan_policy="omit"),
+        scipys(line, [2, 3, 4, 6], [1, 2, 3, 4], [1, 1]),
+    )
     np.testing.assert_allclose(ours.popt, theirs[0], rtol=1e-9)
     np.testing.assert_allclose(ours.pcov, theirs[1], rtol=1e-8)
 
@@ -195,7 +219,9 @@ def test_a_point_with_one_nan_among_its_predictors_is_omitted(dimensions: int) -
     np.testing.assert_allclose(ours.pcov, theirs[1], rtol=1e-8)
 
 
-@pytest.mark.parametrize("sigma", [np.full(100, 0.05), 0.05 * np.linspace(1, 10, 100)], ids=["equal", "rising"])
+@pytest.mark.parametrize(
+    "sigma", [np.full(100, 0.05), 0.05 * np.linspace(1, 10, 100)], ids=["equal", "rising"]
+)
 def test_points_are_omitted_with_their_errors(sigma: np.ndarray) -> None:
     x = np.linspace(1, 10, 100)
     y = 0.5 * np.exp(0.2 * x) + noise(100, 0.05)
@@ -236,7 +262,9 @@ def test_a_method_that_scipy_has_not_is_refused() -> None:
 
 
 @METHODS
-@pytest.mark.parametrize("bounds", [([1.0, 0], [1.5, 3.0]), Bounds([1.0, 0], [1.5, 3.0])], ids=["pair", "Bounds"])
+@pytest.mark.parametrize(
+    "bounds", [([1.0, 0], [1.5, 3.0]), Bounds([1.0, 0], [1.5, 3.0])], ids=["pair", "Bounds"]
+)
 def test_bounds_hold_by_every_method(method: str | None, bounds: Any) -> None:
     # scipy's "lm" cannot; here all names mean the same loop
     popt, _ = curve_fit(fall, SHORT, EXACT, bounds=bounds, method=method)
@@ -246,12 +274,16 @@ def test_bounds_hold_by_every_method(method: str | None, bounds: Any) -> None:
         """Of the sum of squares, in the rate, at the bound of the other. (On some processors scipy's trf stops 4e-9
         from its root.)"""
         curve, change = torch.func.jvp(
-            lambda rate: fall(x, 1.5, rate), (torch.tensor(rate, dtype=torch.float64),), (torch.tensor(1.0).double(),)
+            lambda rate: fall(x, 1.5, rate),
+            (torch.tensor(rate, dtype=torch.float64),),
+            (torch.tensor(1.0).double(),),
         )
         return float(((curve - torch.as_tensor(EXACT)) * change).sum())
 
     assert popt[0] == 1.5
-    np.testing.assert_allclose(popt[1], scipy.optimize.brentq(slope, 1.0, 3.0, xtol=1e-14), rtol=1e-9)
+    np.testing.assert_allclose(
+        popt[1], scipy.optimize.brentq(slope, 1.0, 3.0, xtol=1e-14), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
@@ -275,7 +307,9 @@ def test_without_a_start_it_is_scipys(bounds: tuple[float, float], start: float)
 def test_the_start_is_not_ignored_within_bounds() -> None:
     # gh-5719
     x = np.linspace(-2 * np.pi, 2 * np.pi, 40)
-    popt, _ = curve_fit(lambda x, a: torch.sin(x + a), x, np.sin(x), 2.1 * np.pi, bounds=(-3 * np.pi, 3 * np.pi))
+    popt, _ = curve_fit(
+        lambda x, a: torch.sin(x + a), x, np.sin(x), 2.1 * np.pi, bounds=(-3 * np.pi, 3 * np.pi)
+    )
     np.testing.assert_allclose(popt, 2 * np.pi, rtol=1e-12)
 
 
@@ -292,12 +326,20 @@ def test_finite_differences_find_the_same(scheme: str) -> None:
 
 @METHODS
 @pytest.mark.parametrize("sigma", [None, "deviations", "covariance"])
-def test_the_users_jacobian_is_whitened_with_the_residuals(method: str | None, sigma: str | None) -> None:
+def test_the_users_jacobian_is_whitened_with_the_residuals(
+    method: str | None, sigma: str | None
+) -> None:
     y = EXACT + noise(11, 0.1)
     mixed = np.random.default_rng(3).normal(size=(11, 11))
-    errors = {None: None, "deviations": 0.1 + 0.05 * SHORT, "covariance": 0.1 * np.eye(11) + 0.02 * mixed @ mixed.T}
+    errors = {
+        None: None,
+        "deviations": 0.1 + 0.05 * SHORT,
+        "covariance": 0.1 * np.eye(11) + 0.02 * mixed @ mixed.T,
+    }
     theirs = scipys(fall, SHORT, y, [1, 1], sigma=errors[sigma])
-    popt, pcov = curve_fit(fall, SHORT, y, sigma=errors[sigma], jac=fall_jacobian, method=method, ftol=1e-14)
+    popt, pcov = curve_fit(
+        fall, SHORT, y, sigma=errors[sigma], jac=fall_jacobian, method=method, ftol=1e-14
+    )
     np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)
 
@@ -329,7 +371,9 @@ def test_an_outlier_with_a_large_sigma_counts_for_little() -> None:
 @pytest.mark.parametrize("bounds", [(-INF, INF), (0, 3)], ids=str)
 def test_both_names_of_the_limit_serve_with_and_without_bounds(name: str, bounds: Any) -> None:
     # gh-6340
-    popt, _ = curve_fit(lambda x, p: p * x, np.arange(10), 2 * np.arange(10), bounds=bounds, **{name: 100})
+    popt, _ = curve_fit(
+        lambda x, p: p * x, np.arange(10), 2 * np.arange(10), bounds=bounds, **{name: 100}
+    )
     np.testing.assert_allclose(popt, 2, rtol=1e-14)
 
 
@@ -343,7 +387,9 @@ def test_a_limit_that_is_too_low_is_a_runtime_error() -> None:
 def test_a_diagonal_covariance_is_the_deviations(absolute: bool) -> None:
     y = noisy(seed=123)
     sigma = 0.2 + 0.1 * T
-    one, other = (curve_fit(decay, T, y, sigma=s, absolute_sigma=absolute) for s in (sigma, np.diag(sigma**2)))
+    one, other = (
+        curve_fit(decay, T, y, sigma=s, absolute_sigma=absolute) for s in (sigma, np.diag(sigma**2))
+    )
     np.testing.assert_allclose(one.popt, other.popt, rtol=1e-9)
     np.testing.assert_allclose(one.pcov, other.pcov, rtol=1e-8)
 
@@ -365,7 +411,10 @@ def test_a_rotation_of_data_and_covariance_changes_nothing(absolute: bool) -> No
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_one_sigma_stands_for_all_points(absolute: bool) -> None:
-    one, all_ = (curve_fit(line, X, Y, sigma=sigma, absolute_sigma=absolute) for sigma in (2, np.full(4, 2.0)))
+    one, all_ = (
+        curve_fit(line, X, Y, sigma=sigma, absolute_sigma=absolute)
+        for sigma in (2, np.full(4, 2.0))
+    )
     assert one.pcov.tolist() == all_.pcov.tolist()
 
 
@@ -393,7 +442,13 @@ def test_both_in_single_precision_is_as_good_as_the_data() -> None:
     y = hyperbola(x, -2, 0.4, -1, -5, 9.5)
     bounds = ([-3.0, 0.0, -2.0, -10.0, 0.0], [0.0, 3.0, 3.0, 0.0, 10.0])
     double, single = (
-        curve_fit(hyperbola, x.astype(dtype), y.astype(dtype), [-2.5 / 3, 4 / 3, 1.0, -4.0, 0.5], bounds=bounds).popt
+        curve_fit(
+            hyperbola,
+            x.astype(dtype),
+            y.astype(dtype),
+            [-2.5 / 3, 4 / 3, 1.0, -4.0, 0.5],
+            bounds=bounds,
+        ).popt
         for dtype in (np.float64, np.float32)
     )
     np.testing.assert_allclose(single, double, atol=2e-5)
@@ -465,5 +520,7 @@ def test_the_result_of_a_noisy_fit_is_scipys(seed: int, absolute: bool) -> None:
     y = noisy(deviation=sigma, seed=seed)
     popt, pcov = curve_fit(decay, T, y, sigma=sigma, absolute_sigma=absolute)
     theirs = scipys(decay, T, y, [1, 1, 1], sigma=sigma, absolute_sigma=absolute)
-    np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)  # where the cost is flat to scipy's last digit
+    np.testing.assert_allclose(
+        popt, theirs[0], rtol=1e-8
+    )  # where the cost is flat to scipy's last digit
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)

@@ -46,7 +46,9 @@ def test_numbers_of_any_kind_are_numbers(kind: Callable[[np.ndarray], Any], wher
 def test_tensors_in_a_list_keep_their_gradients() -> None:
     t, y = torch.as_tensor(T), torch.as_tensor(Y).requires_grad_()
     columns = np.stack([T, np.ones(40)], 1)
-    fit = curve_fit(lambda x, a, b: a * x[0] + b * x[1], [t, torch.ones_like(t)], [2 * value for value in y])
+    fit = curve_fit(
+        lambda x, a, b: a * x[0] + b * x[1], [t, torch.ones_like(t)], [2 * value for value in y]
+    )
     (gradient,) = torch.autograd.grad(fit.popt[0], y)
     np.testing.assert_allclose(gradient, 2 * np.linalg.pinv(columns)[0], atol=1e-12)
 
@@ -86,7 +88,19 @@ def test_dates_are_fitted_by_a_function_that_takes_them() -> None:
         ((T, T[1:]), "xdata is no array of real numbers: .*inhomogeneous.*arrays of one length"),
         (([1.0, 2.0], [3.0]), "xdata is no array of real numbers"),
     ],
-    ids=["dates", "durations", "datetimes", "text", "dicts", "a word", "None", "set", "generator", "ragged", "lists"],
+    ids=[
+        "dates",
+        "durations",
+        "datetimes",
+        "text",
+        "dicts",
+        "a word",
+        "None",
+        "set",
+        "generator",
+        "ragged",
+        "lists",
+    ],
 )
 def test_of_an_x_that_f_cannot_use_it_is_named(x: Any, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
@@ -172,7 +186,9 @@ def test_a_column_of_a_frame_is_one_curve(pandas: Any) -> None:
 
 
 def frame_of(pandas: Any) -> Any:
-    return pandas.DataFrame({"u": T, "v": T**2, "who": ["somebody"] * 40, "gap": [np.nan] * 40}, index=DAYS)
+    return pandas.DataFrame(
+        {"u": T, "v": T**2, "who": ["somebody"] * 40, "gap": [np.nan] * 40}, index=DAYS
+    )
 
 
 def test_f_takes_the_columns_of_a_frame_by_name(pandas: Any) -> None:
@@ -190,19 +206,27 @@ def test_rows_of_a_frame_are_left_out(pandas: Any, way: str) -> None:
     frame, y = frame_of(pandas), 2 * T - 0.5 * T**2 + noise(40, 0.1)
     kept = np.arange(40) % 5 != 0
     options: dict[str, Any] = {"mask": kept} if way == "mask" else {"nan_policy": "omit"}
-    fit = curve_fit(lambda x, a, b: a * x["u"] + b * x["v"], frame, np.where(kept, y, np.nan), **options)
-    np.testing.assert_allclose(fit.popt, solved(np.stack([T, T**2], 1)[kept], y[kept])[0], rtol=1e-6)
+    fit = curve_fit(
+        lambda x, a, b: a * x["u"] + b * x["v"], frame, np.where(kept, y, np.nan), **options
+    )
+    np.testing.assert_allclose(
+        fit.popt, solved(np.stack([T, T**2], 1)[kept], y[kept])[0], rtol=1e-6
+    )
 
 
 def test_in_torch_operations_a_frame_has_exact_derivatives(pandas: Any) -> None:
     def f(x: Any, a: Any, b: Any, c: Any) -> Any:
         return decay(torch.tensor(x["u"].to_numpy()), a, b, c)
 
-    np.testing.assert_allclose(curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8)  # and no warning
+    np.testing.assert_allclose(
+        curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8
+    )  # and no warning
 
 
 def test_a_frame_that_f_cannot_use_is_named(pandas: Any) -> None:
-    with pytest.raises(InputError, match="xdata of type DataFrame are no numbers, and f cannot use them"):
+    with pytest.raises(
+        InputError, match="xdata of type DataFrame are no numbers, and f cannot use them"
+    ):
         curve_fit(lambda x, a, b: a * np.exp(x["who"]) + b, frame_of(pandas), Y)
     with pytest.raises(KeyError, match="absent"):
         curve_fit(lambda x, a: a * x["absent"], frame_of(pandas), Y)

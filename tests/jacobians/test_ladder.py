@@ -45,11 +45,15 @@ def test_the_same_in_the_optimizer(m):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
-@pytest.mark.parametrize("error", ["smooth", "constant", "one row", "a column of zeros", "a small column"])
+@pytest.mark.parametrize(
+    "error", ["smooth", "constant", "one row", "a column of zeros", "a small column"]
+)
 def test_what_is_wrong_by_more_than_a_share_disagrees(error, scale):
     m = 2000
     t = torch.linspace(0, 1, m, dtype=F64)
-    exact = torch.stack([(-t).exp(), 1 - t.square(), torch.ones_like(t)], 1) * torch.tensor([1.0, 1e-6, 1.0], dtype=F64)
+    exact = torch.stack([(-t).exp(), 1 - t.square(), torch.ones_like(t)], 1) * torch.tensor(
+        [1.0, 1e-6, 1.0], dtype=F64
+    )
     wrong = exact.clone()
     if error == "smooth":
         wrong[:, 0] *= 1 + 0.3 * t

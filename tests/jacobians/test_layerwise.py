@@ -14,9 +14,9 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
 import lmtorch
-from lmtorch._terms import as_residual, gathered
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
+from lmtorch.training.terms import as_residual, gathered
 
 F64 = torch.float64
 Residuals = Callable[..., Tensor]  # network, coefficients, samples -> (s, k)
@@ -24,7 +24,9 @@ Residuals = Callable[..., Tensor]  # network, coefficients, samples -> (s, k)
 
 def network(*extra: nn.Module) -> nn.Module:
     torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(2, 7), nn.Tanh(), *extra, nn.Linear(7, 7), nn.Tanh(), nn.Linear(7, 1)).double()
+    return nn.Sequential(
+        nn.Linear(2, 7), nn.Tanh(), *extra, nn.Linear(7, 7), nn.Tanh(), nn.Linear(7, 1)
+    ).double()
 
 
 def samples(count: int = 23) -> Tensor:
@@ -32,7 +34,11 @@ def samples(count: int = 23) -> Tensor:
 
 
 def of_step(
-    model: nn.Module, closure: Any, batch: tuple[Tensor, ...], others: tuple[Tensor, ...] = (), chunk: int | None = None
+    model: nn.Module,
+    closure: Any,
+    batch: tuple[Tensor, ...],
+    others: tuple[Tensor, ...] = (),
+    chunk: int | None = None,
 ) -> tuple[Tensor, Any]:
     """The Jacobian that a step would use, and the ladder of sources that gave it."""
     params = [{"params": list(model.parameters())}, *({"params": c} for c in others)]
@@ -51,7 +57,10 @@ def of_step(
 
 
 def reference(
-    model: nn.Module, single: Callable[..., Tensor], batch: tuple[Tensor, ...], others: tuple[Tensor, ...] = ()
+    model: nn.Module,
+    single: Callable[..., Tensor],
+    batch: tuple[Tensor, ...],
+    others: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """`single(u, coefficients, *one sample)`, with u a function of one point, to (k,): the rows sample by sample."""
     names = [name for name, _ in model.named_parameters()]
@@ -114,7 +123,9 @@ USES: dict[str, tuple[Residuals, Callable[..., Tensor]]] = {
         all_orders,
         lambda u, c, x: torch.stack(
             [
-                gradient_of(u, x)[0] + u(x) * gradient_of(u, x)[1] - 0.1 * torch.func.hessian(u)(x)[1, 1],
+                gradient_of(u, x)[0]
+                + u(x) * gradient_of(u, x)[1]
+                - 0.1 * torch.func.hessian(u)(x)[1, 1],
                 torch.func.hessian(u)(x)[0, 1],
             ]
         ),
@@ -130,7 +141,9 @@ USES: dict[str, tuple[Residuals, Callable[..., Tensor]]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("chunk", [None, 7, 1])
-def test_a_weight_that_is_used_several_times_has_the_sum_of_its_shares(use: str, chunk: int | None) -> None:
+def test_a_weight_that_is_used_several_times_has_the_sum_of_its_shares(
+    use: str, chunk: int | None
+) -> None:
     model, x = network(), samples()
     residual, single = USES[use]
     found, ladder = of_step(model, lambda x: residual(model, x), (x,), chunk=chunk)
@@ -143,7 +156,9 @@ def test_a_layer_that_appears_twice_in_the_network_is_used_twice() -> None:
     model = network()
     model.append(nn.Tanh())
     shared = nn.Linear(7, 7).double()
-    model = nn.Sequential(*model[:2], shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(7, 1).double())
+    model = nn.Sequential(
+        *model[:2], shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(7, 1).double()
+    )
     x = samples()
     found, ladder = of_step(model, lambda x: lmtorch.laplacian(model, x), (x,))
     assert isinstance(ladder.current, LayerWise)
@@ -155,7 +170,9 @@ def test_a_layer_that_appears_twice_in_the_network_is_used_twice() -> None:
 
 @pytest.mark.parametrize("chunk", [None, 7])
 @pytest.mark.parametrize("size", [None, 1, 3, 16], ids=["a number", "1", "3", "16"])
-def test_a_few_numbers_beside_the_layers_have_columns_too(size: int | None, chunk: int | None) -> None:
+def test_a_few_numbers_beside_the_layers_have_columns_too(
+    size: int | None, chunk: int | None
+) -> None:
     model, x = network(), samples()
     c = torch.full((), 0.7, dtype=F64) if size is None else torch.linspace(0.5, 1, size, dtype=F64)
     c.requires_grad_()
@@ -165,7 +182,9 @@ def test_a_few_numbers_beside_the_layers_have_columns_too(size: int | None, chun
         return torch.stack([c.square().sum() * second + u, c.exp().prod() * u.square()], 1)
 
     def single(u: Any, c: Any, x: Tensor) -> Tensor:
-        return torch.stack([c[0].square().sum() * laplacian_of(u, x) + u(x), c[0].exp().prod() * u(x) ** 2])
+        return torch.stack(
+            [c[0].square().sum() * laplacian_of(u, x) + u(x), c[0].exp().prod() * u(x) ** 2]
+        )
 
     found, ladder = of_step(model, closure, (x,), (c,), chunk)
     assert isinstance(ladder.current, LayerWise)
@@ -177,7 +196,10 @@ def test_a_few_numbers_beside_the_layers_have_columns_too(size: int | None, chun
 def test_several_numbers_keep_their_places_around_the_layers() -> None:
     torch.manual_seed(1)
     model, x = network(), samples()
-    first, last = torch.rand(2, 2, dtype=F64, requires_grad=True), torch.rand((), dtype=F64, requires_grad=True)
+    first, last = (
+        torch.rand(2, 2, dtype=F64, requires_grad=True),
+        torch.rand((), dtype=F64, requires_grad=True),
+    )
 
     def closure(x: Tensor) -> Tensor:
         return (model(x @ first) * last + last**2).squeeze(1)
@@ -187,12 +209,21 @@ def test_several_numbers_keep_their_places_around_the_layers() -> None:
         layout, groups = opt._gather()
         at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
         known, _ = opt._prepare(layout, swap, terms, at)
-        found = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at).linearize(at).jacobian
+        found = (
+            opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at)
+            .linearize(at)
+            .jacobian
+        )
     assert isinstance(known.ladders[0].current, LayerWise)
     expected = torch.stack(
         [
             torch.cat(
-                [g.flatten() for g in torch.autograd.grad(r, [first, *model.parameters(), last], retain_graph=True)]
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(
+                        r, [first, *model.parameters(), last], retain_graph=True
+                    )
+                ]
             )
             for r in closure(x)
         ]
@@ -251,7 +282,9 @@ class Keyword(nn.Module):
         self.net = network()
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = F.linear(input=self.net(x), weight=self.net[-1].weight[:, :1], bias=self.net[-1].bias)
+        inside = F.linear(
+            input=self.net(x), weight=self.net[-1].weight[:, :1], bias=self.net[-1].bias
+        )
         return inside + torch.cat([self.net[0].bias, self.net[2].bias]).sum()
 
 
@@ -269,7 +302,9 @@ class Convolution(nn.Module):
     ids=["tied", "decay", "slight decay", "keyword", "norm"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [None, 7])
-def test_a_weight_that_acts_elsewhere_too_is_refused_quietly(make: Callable[[], nn.Module], chunk: int | None) -> None:
+def test_a_weight_that_acts_elsewhere_too_is_refused_quietly(
+    make: Callable[[], nn.Module], chunk: int | None
+) -> None:
     torch.manual_seed(2)
     model, x = make().double(), samples()
     found, ladder = of_step(model, lambda x: model(x) - 1, (x,), chunk=chunk)
@@ -280,12 +315,16 @@ def test_a_weight_that_acts_elsewhere_too_is_refused_quietly(make: Callable[[], 
 
 def test_decay_among_the_residuals_of_a_sample_is_refused_quietly() -> None:
     model, x = network(), samples()
-    closure = lambda x: torch.cat([model(x), 1e-3 * model[0].weight.reshape(1, -1).expand(len(x), -1)], 1)
+    closure = lambda x: torch.cat(
+        [model(x), 1e-3 * model[0].weight.reshape(1, -1).expand(len(x), -1)], 1
+    )
     found, ladder = of_step(model, closure, (x,))
     assert isinstance(ladder.current, PerSample)
     by_sample = found.view(len(x), 15, -1)
     same(by_sample[:, 0], reference(model, lambda u, c, x: u(x)[None], (x,)))
-    assert torch.equal(by_sample[:, 1:, :14], (1e-3 * torch.eye(14, dtype=F64)).expand(len(x), 14, 14))
+    assert torch.equal(
+        by_sample[:, 1:, :14], (1e-3 * torch.eye(14, dtype=F64)).expand(len(x), 14, 14)
+    )
 
 
 def test_looking_at_a_weight_is_not_using_it() -> None:
@@ -364,7 +403,9 @@ class Scaled(nn.Module):
         return OldScale.apply(self.net(x), self.scale)
 
 
-def test_a_number_inside_a_function_without_second_derivatives_is_served_by_plain_autograd() -> None:
+def test_a_number_inside_a_function_without_second_derivatives_is_served_by_plain_autograd() -> (
+    None
+):
     model, x = Scaled().double(), samples()
     opt = lmtorch.LevenbergMarquardt(model)
     with pytest.warns(lmtorch.FallbackWarning):

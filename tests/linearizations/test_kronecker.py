@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 import lmtorch
 from lmtorch._outer import Outer
-from lmtorch._terms import as_residual, gathered
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.linearizations import kronecker
 from lmtorch.linearizations.kronecker import KroneckerSum, worth_it
 from lmtorch.linearizations.normal import NormalForm
+from lmtorch.training.terms import as_residual, gathered
 
 
 def written_out(outer: Outer) -> Tensor:
@@ -27,9 +27,15 @@ def block(p: int, q: int, k: int, samples: int, seed: int = 0, start: int = 0) -
 
 
 @given(
-    p=st.integers(1, 30), q=st.integers(1, 30), k=st.integers(1, 3), samples=st.integers(1, 9), seed=st.integers(0, 99)
+    p=st.integers(1, 30),
+    q=st.integers(1, 30),
+    k=st.integers(1, 3),
+    samples=st.integers(1, 9),
+    seed=st.integers(0, 99),
 )
-def test_the_sum_is_the_product_of_the_rows(p: int, q: int, k: int, samples: int, seed: int) -> None:
+def test_the_sum_is_the_product_of_the_rows(
+    p: int, q: int, k: int, samples: int, seed: int
+) -> None:
     outer = block(p, q, k, samples, seed)
     rows = written_out(outer)
     total = KroneckerSum(p, q, rows)
@@ -38,7 +44,9 @@ def test_the_sum_is_the_product_of_the_rows(p: int, q: int, k: int, samples: int
     torch.testing.assert_close(total.whole(), rows.mT @ rows, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize(("p", "q", "k", "expected"), [(20, 20, 1, True), (32, 32, 1, True), (1, 20, 1, False)])
+@pytest.mark.parametrize(
+    ("p", "q", "k", "expected"), [(20, 20, 1, True), (32, 32, 1, True), (1, 20, 1, False)]
+)
 def test_it_serves_where_it_takes_fewer_products(p: int, q: int, k: int, expected: bool) -> None:
     assert worth_it(p, q, k) is expected
     if expected:
@@ -67,7 +75,9 @@ def test_the_normal_equations_are_the_same_with_and_without_what_is_known(k: int
     assert accumulator.kronecker
     for plain, structured in zip(*sums, strict=True):
         torch.testing.assert_close(structured, plain, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(plain, structured.mT if structured.ndim == 2 else structured, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        plain, structured.mT if structured.ndim == 2 else structured, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("loss", ["linear", "soft_l1"])
@@ -76,10 +86,21 @@ def test_a_network_takes_the_step_that_its_whole_jacobian_gives(loss: str, outpu
     ends = []
     for solver in ("cholesky", "qr"):
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(3, 14), nn.Tanh(), nn.Linear(14, 12), nn.Tanh(), nn.Linear(12, outputs)).double()
-        x, y = torch.randn(400, 3, dtype=torch.float64), torch.randn(400, outputs, dtype=torch.float64)
+        net = nn.Sequential(
+            nn.Linear(3, 14), nn.Tanh(), nn.Linear(14, 12), nn.Tanh(), nn.Linear(12, outputs)
+        ).double()
+        x, y = (
+            torch.randn(400, 3, dtype=torch.float64),
+            torch.randn(400, outputs, dtype=torch.float64),
+        )
         opt = lmtorch.LevenbergMarquardt(
-            net, solver=solver, damping="nielsen", scaling="levenberg", curvature="full", loss=loss, loss_scale=0.5
+            net,
+            solver=solver,
+            damping="nielsen",
+            scaling="levenberg",
+            curvature="full",
+            loss=loss,
+            loss_scale=0.5,
         )
         for _ in range(3):
             opt.step(lambda x, y, net=net: net(x) - y, x, y)
@@ -94,7 +115,9 @@ def test_a_weight_that_is_used_twice_is_no_kronecker_product(points: str) -> Non
     for solver in ("cholesky", "qr"):
         torch.manual_seed(0)
         shared = nn.Linear(12, 12)
-        net = nn.Sequential(nn.Linear(3, 12), nn.Tanh(), shared, nn.Tanh(), nn.Linear(12, 8)).double()
+        net = nn.Sequential(
+            nn.Linear(3, 12), nn.Tanh(), shared, nn.Tanh(), nn.Linear(12, 8)
+        ).double()
         if points == "twice in the network":
             net = nn.Sequential(*net[:4], shared, nn.Tanh(), net[4])
         x = torch.randn(50, 3, dtype=torch.float64)
@@ -103,14 +126,20 @@ def test_a_weight_that_is_used_twice_is_no_kronecker_product(points: str) -> Non
         def closure(x: Tensor, net: nn.Module = net) -> Tensor:
             if points == "two points":
                 return net(x) * net(x.flip(1))
-            return net(x) if points != "many points" else net(x[:, None] * torch.ones(3, 1, dtype=x.dtype)).sum(1)
+            return (
+                net(x)
+                if points != "many points"
+                else net(x[:, None] * torch.ones(3, 1, dtype=x.dtype)).sum(1)
+            )
 
         opt = lmtorch.LevenbergMarquardt(net, solver=solver, curvature="full")
         with torch.no_grad():
             layout, groups = opt._gather()
             at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
             known, _ = opt._prepare(layout, swap, terms, at)
-            problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at)
+            problem = opt._problem(
+                layout, groups, known, as_residual(layout, swap, terms, known), at
+            )
             assert isinstance(known.ladders[0].current, LayerWise)
             matrices.append(problem.model(at).normal)
     torch.testing.assert_close(*matrices, rtol=1e-10, atol=1e-10)

@@ -28,12 +28,16 @@ losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def residuals(m: int = 9, seed: int = 0) -> Tensor:
     """From well inside to far outside."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(m, dtype=torch.float64, generator=generator) * torch.logspace(-3, 1.5, m, dtype=torch.float64)
+    return torch.randn(m, dtype=torch.float64, generator=generator) * torch.logspace(
+        -3, 1.5, m, dtype=torch.float64
+    )
 
 
 @rhos
 def test_the_derivatives_of_rho_are_those_of_autograd(name: str) -> None:
-    z = torch.logspace(-6, 4, 31, dtype=torch.float64, requires_grad=True)  # does not meet Huber's corner at 1
+    z = torch.logspace(
+        -6, 4, 31, dtype=torch.float64, requires_grad=True
+    )  # does not meet Huber's corner at 1
     rho = RHOS[name](z)
     (first,) = torch.autograd.grad(rho.value.sum(), z, create_graph=True)
     torch.testing.assert_close(rho.first, first)
@@ -78,7 +82,9 @@ def test_rows_beyond_the_inflection_are_finite(loss: Loss) -> None:
 
 @losses
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-def test_a_cost_is_one_number_for_each_problem_in_float64(loss: Loss, batch: tuple[int, ...]) -> None:
+def test_a_cost_is_one_number_for_each_problem_in_float64(
+    loss: Loss, batch: tuple[int, ...]
+) -> None:
     r = torch.randn(*batch, 5)
     cost = loss.cost(r)
     assert cost.shape == batch
@@ -101,7 +107,9 @@ def test_half_a_sum_of_float32_is_that_of_exact_arithmetic() -> None:
     assert half_sum(values).item() == pytest.approx(math.fsum(values.tolist()) / 2, rel=1e-15)
     assert half_sum(values.expand(2, -1)).shape == (2,)
     squares = Linear().cost(values.sqrt())
-    assert squares.item() == pytest.approx(math.fsum(v**2 for v in values.sqrt().tolist()) / 2, rel=1e-15)
+    assert squares.item() == pytest.approx(
+        math.fsum(v**2 for v in values.sqrt().tolist()) / 2, rel=1e-15
+    )
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e25])
@@ -117,7 +125,11 @@ def test_a_cost_in_float32_neither_overflows_nor_underflows(loss: Loss, size: fl
 def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     t = torch.linspace(0, 4, 40, dtype=torch.float64)
-    y = 2.5 * torch.exp(-1.3 * t) + 0.3 + 0.05 * torch.randn(40, dtype=torch.float64, generator=generator)
+    y = (
+        2.5 * torch.exp(-1.3 * t)
+        + 0.3
+        + 0.05 * torch.randn(40, dtype=torch.float64, generator=generator)
+    )
     y[::7] += 2.0  # outliers
 
     def residual(x: Tensor) -> Tensor:

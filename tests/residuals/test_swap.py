@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmtorch.residuals.swap import ModuleSwap, TensorSwap
+from lmtorch.training.swap import ModuleSwap, TensorSwap
 
 F64 = torch.float64
 W = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=F64, requires_grad=True)
@@ -63,7 +63,12 @@ def test_a_module_is_swapped_with_what_the_closure_names_directly(name: str) -> 
     twins = [torch.rand(2, 2, dtype=F64), torch.rand(2, dtype=F64)]
     swap = ModuleSwap(model, ["weight", "bias"], [model.weight, model.bias])
     weight, bias = model.weight, model.bias
-    found = leaves(swap(twins, lambda: [CLOSURES[name](weight, bias), model(X), CLOSURES[name](model.weight, bias)]))
+    found = leaves(
+        swap(
+            twins,
+            lambda: [CLOSURES[name](weight, bias), model(X), CLOSURES[name](model.weight, bias)],
+        )
+    )
     once = leaves(CLOSURES[name](*twins))
     for mine, theirs in zip(found, [*once, F.linear(X, *twins), *once], strict=True):
         assert torch.equal(mine, theirs)
@@ -72,5 +77,7 @@ def test_a_module_is_swapped_with_what_the_closure_names_directly(name: str) -> 
 def test_functions_that_take_none_of_them_are_called_as_they_are() -> None:
     other = torch.ones(2, dtype=F64)
     twins = [torch.zeros_like(W), torch.zeros_like(B)]
-    found = TensorSwap([W, B])(twins, lambda: torch.cat([other, torch.full((2,), 3.0, dtype=F64)], dim=0).sum(dim=0))
+    found = TensorSwap([W, B])(
+        twins, lambda: torch.cat([other, torch.full((2,), 3.0, dtype=F64)], dim=0).sum(dim=0)
+    )
     assert found == 8

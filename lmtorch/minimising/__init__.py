@@ -1,0 +1,1 @@
+"""Residuals that come from a function: `least_squares`."""

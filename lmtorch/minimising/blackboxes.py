@@ -1,0 +1,120 @@
+"""Black boxes: every evaluation counts, and what the first ones say of the steps of differences."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import as_raised
+from ..choose import Options
+from ..damping.scaling import FixedScale
+from ..jacobians.finite_difference import FiniteDifference
+from ..jacobians.given import GivenJacobian
+from .memory import Memory
+from .probing import Found
+from .problems import ProblemsResidual
+
+JACOBIANS = 4  # evaluations of so many are remembered, of one problem
+LATEST = (
+    48  # and so many at least: what a doubt about the end asks for, n <= 8, see core/evidence.py
+)
+NUMBERS = 2**22  # in all, unless Jacobians are larger
+MEASURE = (
+    torch.float32
+)  # in which models compute that do not say so: JAX unless told otherwise, and casts
+FINE, COARSE = (
+    torch.finfo(torch.float64).eps ** 0.75,
+    torch.finfo(MEASURE).eps ** 0.5,
+)  # relative moves
+
+
+class Counted:
+    """A function that counts its calls.
+
+    Args:
+        function: the user's.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What it returns."""
+        self.calls += 1
+        return self.function(*args, **kwargs)
+
+
+def remembering(
+    residual: ProblemsResidual, options: Options, found: Found, x: Tensor
+) -> ProblemsResidual:
+    """The residual with a memory, if it is a black box, which holds already what was seen of the first problem.
+
+    Tensors on a device have none: to compare points would wait for the device at every evaluation.
+    """
+    source, n = options.jacobian, residual.layout.n
+    on_host = found.calling.arrays or found.calling.unknowns.start.device.type == "cpu"
+    if not (
+        residual.black_box and isinstance(source, FiniteDifference | GivenJacobian) and on_host
+    ):
+        return residual
+    each = 1 + (source.evaluations(n) if isinstance(source, FiniteDifference) else 0)
+    if residual.batched:
+        memory = Memory(0, 2 * each)
+    else:
+        memory = Memory(each, max(JACOBIANS * each, min(LATEST, NUMBERS // residual.rows)))
+    if residual.looped or not residual.batched:
+        value = found.residual if found.calling.unit == 1 else found.residual * found.calling.unit
+        memory(residual.call, 0, residual.params(x[0] if x.ndim > 1 else x), lambda: value)
+    return replace(residual, memory=memory, numbers=tuple(range(len(x))) if x.ndim > 1 else ())
+
+
+@as_raised
+def looked_at(
+    residual: ProblemsResidual, source: FiniteDifference, x: Tensor, found: Found, scaling: Any
+) -> tuple[Found, ProblemsResidual]:
+    """What the first differences say: sizes of the parameters, and whether residuals are rounded more than they look.
+
+    Their evaluations are those of the first Jacobian.
+    """
+    guess = x.abs()
+    if isinstance(scaling, FixedScale):  # 1 is scipy's default, and says nothing
+        typical = torch.where(scaling.scale == 1, 0.0, 1 / scaling.scale).to(x)
+        guess = torch.where(x == 0, typical, guess)
+    residual = replace(residual, sizes=guess)
+    sizes, rough = _look(residual, source, x)
+    double = torch.float64
+    if rough and found.precision == double and _coarse(replace(residual, sizes=sizes), x):
+        found = found._replace(precision=MEASURE)
+        residual = replace(residual, precision=MEASURE)
+        sizes, _ = _look(residual, source, x)
+    return found, replace(residual, sizes=sizes)
+
+
+def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tuple[Tensor, bool]:
+    (part,) = residual.parts()
+    with torch.no_grad():
+        return source.look(part, residual.params(x))
+
+
+def _coarse(residual: ProblemsResidual, x: Tensor) -> bool:
+    """Whether most residuals that a move of ε^½ in single precision changes stay as they are at one far below its ε.
+
+    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise show.
+    """
+    (part,) = residual.parts()
+    assert residual.sizes is not None
+    size = torch.maximum(x.abs(), residual.sizes)
+
+    def changed(share: float) -> Tensor:
+        moved = x + share * size
+        if residual.box is not None:
+            moved = torch.minimum(torch.maximum(moved, residual.box[0]), residual.box[1])
+        return part.function(residual.params(moved)) != here
+
+    with torch.no_grad():
+        here = part.function(residual.params(x))
+        coarse, fine = changed(COARSE), changed(FINE)
+    return bool((coarse & ~fine).sum() > coarse.sum() / 2)

@@ -1,0 +1,172 @@
+"""Running the loop: in blocks of problems that fit the memory, with a scale to be estimated or not, watched or not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _memory
+from .._arrays import tensor_of
+from .._autodiff import ranges
+from .._masks import join
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import State
+from ..core.termination import Status, Tolerances
+from ..linearizations.base import optimality
+from ..linearizations.dense import Dense, DenseForm
+from ..losses.robust import Robust
+from .opinions import Heard, Opinion, ask, unasked
+from .scale import scale_of, with_estimated_scale
+from .watch import Watcher
+
+
+class Ending(NamedTuple):
+    """Where the loop ended, and what is to be seen there; all (...,) in front."""
+
+    state: State
+    residual: Tensor  # (..., m), as the function gives it
+    gradient: Tensor  # (..., n), of the cost
+    cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
+    free: Tensor  # (..., n) bool
+    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
+    scale: Tensor | None  # (...,), C where it was estimated
+    promise: Tensor  # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    runs: Tensor  # (...,) int, how many there were
+    kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
+
+
+def minimise(
+    problem: Problem,
+    method: Method,
+    x: Tensor,  # (n,) or (b, n)
+    trials: int,
+    *,
+    block: int,  # problems at once
+    estimate: bool = False,  # C of the robust loss
+    opinions: Sequence[Opinion] = (),
+    in_all: int | None = None,  # trials of all runs together
+    acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
+    watcher: Watcher | None = None,
+    limit: int | None = None,  # bytes of one allocation
+) -> Ending:
+    """Descend, and look at the end."""
+    if x.shape[-1] == 0:
+        return _without_unknowns(problem, x, estimate)
+    outcomes = []
+    for places, start, bar in _blocks(x, acceptable, block):
+        watch = None if watcher is None or watcher.idle else watcher
+        part, way, others = problem, method, opinions
+        if places is not None:
+            part, way, others = (
+                problem.take(places),
+                method.take(places),
+                [other.take(places) for other in opinions],
+            )
+        if estimate:
+            robust = part.loss
+            assert isinstance(robust, Robust)
+            part, state = with_estimated_scale(part, robust, way, start, trials, watch)
+            heard = unasked(state)
+        else:
+            heard = ask(
+                part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
+            )
+        outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
+        if watcher is not None:
+            watcher.before += len(start)
+    return outcomes[0] if len(outcomes) == 1 else join(outcomes)
+
+
+def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) -> int:
+    """Problems at once: their Jacobians, intermediate results and tangents fit the memory."""
+    each = 4 * 8 * rows * n + 2 * touched * (1 + n)
+    return max(1, _memory.budget(x.device, limit) // max(1, each))
+
+
+def _blocks(
+    x: Tensor, acceptable: Tensor | None, block: int
+) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
+    """Which problems fit the memory together (None: all), their starts, and what is believed of them."""
+    if x.ndim == 1 or len(x) <= block:
+        yield None, x, acceptable
+        return
+    for chosen in ranges(len(x), block):
+        places = torch.arange(chosen.start, chosen.stop, device=x.device)
+        yield places, x[chosen], None if acceptable is None else acceptable[chosen]
+
+
+def _look(
+    problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None
+) -> Ending:
+    """Residuals, J and gradient at the end, without the frozen columns of the loop."""
+    state, runs, kept = heard
+    x = state.x
+    rows = problem.residual.rows
+    fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)
+    form = DenseForm() if fits else problem.form
+    model = replace(problem, form=form).model(x)
+    (part,) = problem.residual.parts()
+    residual = problem.source.evaluate(part, problem.residual.params(x))
+    free = torch.ones_like(x, dtype=torch.bool)
+    if problem.bounds is not None:
+        free = problem.bounds.free(x, model.gradient)
+    assert state.status is not None
+    assert state.cost is not None
+    status = state.status
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
+    rejected = (problem.loss.influence(residual) == 0).all(-1)
+    flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
+    flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
+    cosine = optimality(model.freeze(free))
+    # polishing may have reached what the last trial could not: the gradient is evidence of its own
+    reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)
+    status = torch.where(flat, Status.FLAT, torch.where(reached, Status.GRADIENT, status))
+    return Ending(
+        state._replace(status=status),
+        residual,
+        model.gradient,
+        cosine,
+        free,
+        model.jacobian if isinstance(model, Dense) else None,
+        _each_scale(problem, x) if estimated else None,
+        torch.full_like(cosine, torch.nan)
+        if state.certificate is None
+        else state.certificate.promise,
+        runs,
+        kept,
+    )
+
+
+def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
+    """Where there is nothing to fit: the cost as it is, and a gradient without entries, which vanishes."""
+    (part,) = problem.residual.parts()
+    residual = problem.source.evaluate(part, problem.residual.params(x))
+    scale, loss = None, problem.loss
+    if estimate:
+        assert isinstance(loss, Robust)
+        scale = scale_of(loss, residual)
+        loss = Robust(loss.rho, scale)
+    cost = loss.cost(residual)
+    count = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.where(cost.isfinite(), Status.GRADIENT, Status.NOT_FINITE)
+    zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
+    return Ending(
+        State(x, cost, status=status, trials=count, linearizations=count + 1),
+        residual,
+        gradient=torch.zeros_like(x, dtype=problem.dtype),
+        cosine=zero,
+        free=none,
+        jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),
+        scale=scale,
+        promise=zero,
+        runs=count + 1,
+        kept=count,
+    )
+
+
+def _each_scale(problem: Problem, x: Tensor) -> Tensor:
+    assert isinstance(problem.loss, Robust)
+    return tensor_of(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])

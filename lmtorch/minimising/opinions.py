@@ -1,0 +1,271 @@
+"""A second opinion where a run did not end at a certified minimum: other strategies, other starts, the best is kept.
+
+No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another kind than what has
+failed. Problems of a batch that are sure of their minimum are not asked again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._masks import places, put, read, select, take
+from ..core.bounds import Bounds
+from ..core.loop import Watch, descend
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import Seconds, State
+from ..core.termination import Status, among
+
+LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
+AGREE = 1e-6  # relative difference of two costs up to which both runs have ended at the same place
+BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy has no part in
+
+
+# ends from which it may go on once the strategy has forgotten what made its steps short
+GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
+TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
+NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
+
+
+class Opinion(NamedTuple):
+    """Another way to run."""
+
+    name: str  # in a sentence: "Nielsen's damping with Levenberg's scaling"
+    method: Method
+    restart: bool  # begin where the best run has ended, not where the first began
+    factors: Tensor | None = None  # (n,) or (), by which the start is multiplied
+    of_lost: bool = False  # asked only where parameters have no influence
+
+    def take(self, places: Tensor) -> "Opinion":
+        """The same on some problems of a batch (b,)."""
+        return self._replace(method=self.method.take(places))
+
+
+class Heard(NamedTuple):
+    """The best of all runs."""
+
+    state: State
+    runs: Tensor  # (...,) int, how many there were
+    kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
+
+
+class _Told:
+    """A watch that remembers whether it was told to stop."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.stop = False
+
+    def __call__(self, state: State) -> bool:
+        """Pass on what the watch says."""
+        self.stop = self.watch(state)
+        return self.stop
+
+
+def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> State:
+    """Where an opinion begins: at x0 or aside of it, or where the best run has ended, beside a saddle if it is one."""
+    if opinion.factors is not None:
+        moved = x * opinion.factors.to(x)
+        return State(
+            moved if bounds is None else bounds.project(moved.to(bounds.lower.dtype)).to(x.dtype)
+        )
+    if not opinion.restart:
+        return State(x)
+    assert state.cost is not None
+    assert state.certificate is not None
+    length = (2 * state.cost).sqrt()[
+        ..., None
+    ]  # by which the residuals change about as much as they are
+    aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
+    assert state.status is not None
+    saddle = torch.eq(state.status, Status.SADDLE)[..., None] & aside.isfinite()
+    return State(torch.where(saddle, aside, state.x), begun=state.begun)
+
+
+def unasked(state: State) -> Heard:
+    """One run, and nobody else heard."""
+    assert state.status is not None
+    return Heard(state, torch.ones_like(state.status), torch.zeros_like(state.status))
+
+
+def ask(
+    problem: Problem,
+    method: Method,
+    opinions: Sequence[Opinion],
+    x: Tensor,  # (n,) or (b, n)
+    *,
+    trials: int,
+    in_all: int | None = None,  # trials of all runs together; None: each run has its own
+    acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
+    watch: Watch | None = None,
+) -> Heard:
+    """Run, and run again in other ways what is not sure of its minimum."""
+    state = descend(problem, method, State(x), trials=trials, watch=watch)
+    heard = unasked(_ended(state))
+    if acceptable is not None and bool(doubtful(state, acceptable).any()):
+        acceptable = believable(problem, x, state.x, acceptable)
+    doubts = _doubts(opinions, heard.state, acceptable)
+    for number, opinion in enumerate(opinions, 1):
+        doubt = doubts[number - 1]
+        if not doubt.number:
+            continue
+        patient = (
+            not opinion.method.patience
+        )  # it gets what the first run has left, lest nothing ever end
+        shared = trials if patient and in_all is None else in_all
+        left = trials if shared is None else shared - doubt.spent
+        if left <= 0:
+            continue
+        told = watch and _Told(watch)
+        heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
+        doubts = _doubts(opinions, heard.state, acceptable)
+        if told is not None and told.stop:  # the user's word ends all runs, not this one alone
+            assert heard.state.status is not None
+            status = torch.where(
+                doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status
+            )
+            return heard._replace(state=heard.state._replace(status=status))
+    if acceptable is None:
+        return heard
+    assert heard.state.cost is not None
+    assert heard.state.status is not None
+    poor = (heard.state.status > 0) & (heard.state.cost > acceptable)
+    if (
+        problem.bounds is not None
+    ):  # a wall may be what keeps the fit from a better one: it was the user's wish
+        poor = poor & ~problem.bounds.touched(heard.state.x).any(-1)
+    status = torch.where(poor, Status.POOR, heard.state.status)
+    return heard._replace(state=heard.state._replace(status=status))
+
+
+def believable(
+    problem: Problem, x: Tensor, end: Tensor, acceptable: Tensor | None
+) -> Tensor | None:
+    """The largest cost that is believed; any where the model is linear, which has no other minimum than its best."""
+    if acceptable is None:
+        return None
+    before, after = problem.model(x), problem.model(end)
+    scale = torch.where(before.column_norms > 0, before.column_norms, 1.0)
+    apart = (
+        ((after.normal - before.normal) / scale[..., :, None] / scale[..., None, :])
+        .abs()
+        .amax((-2, -1))
+    )
+    linear = (apart <= LINEAR) & (before.column_norms > 0).all(
+        -1
+    )  # where nothing has an influence, nothing is known
+    return torch.where(linear, torch.inf, acceptable)
+
+
+def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
+    """Problems whose end is no certified minimum, or one that is too poor to be believed, (...,) bool."""
+    assert state.status is not None
+    assert state.cost is not None
+    doubt = state.status <= 0
+    if state.certificate is not None:
+        doubt = doubt | state.certificate.blind
+    if acceptable is not None:
+        doubt = doubt | (state.cost > acceptable)
+    return doubt & ~among(state.status, BEYOND_HELP)
+
+
+class _Doubt(NamedTuple):
+    """The problems that an opinion is to be asked about."""
+
+    where: Tensor  # (...,) bool
+    number: int
+    spent: int  # trials that one of them has cost, at most
+
+
+def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
+    """What each opinion would be asked about as things stand: one host read for all."""
+    assert state.status is not None
+    assert state.trials is not None
+    if not opinions:
+        return []
+    every, numbers = [], []
+    doubt = doubtful(state, acceptable)
+    for opinion in opinions:
+        own = doubt
+        if opinion.restart:
+            own = own & _goes_on(state, opinion)
+        if opinion.of_lost:
+            own = own & among(state.status, TOO_FAR)
+        every.append(own)
+        numbers += [own.sum(), torch.where(own, state.trials, 0).amax()]
+    found = read(*numbers)
+    return [_Doubt(*of) for of in zip(every, found[::2], found[1::2], strict=True)]
+
+
+def _goes_on(state: State, opinion: Opinion) -> Tensor:
+    """Problems that may be continued from where they have ended, (...,) bool; a slow one if it is near, or at last."""
+    assert state.status is not None
+    assert state.certificate is not None
+    slow = state.status == Status.SLOW
+    if opinion.method.patience:
+        slow = slow & (state.certificate.promise < NEAR)
+    return slow | among(state.status, GOES_ON)
+
+
+def _hear(
+    problem: Problem,
+    opinion: Opinion,
+    number: int,
+    x: Tensor,
+    heard: Heard,
+    doubt: _Doubt,
+    trials: int,
+    acceptable: Tensor | None,
+    watch: Watch | None,
+) -> Heard:
+    """One opinion on the problems in doubt."""
+    if x.ndim == 1:
+        start = beginning(opinion, x, heard.state, problem.bounds)
+        other = descend(problem, opinion.method, start, trials=trials, watch=watch)
+        return _better(heard, other, number, acceptable)
+    chosen = places(doubt.where, doubt.number)
+    before = take(heard, chosen)
+    whole = heard.state
+
+    def show(state: State) -> bool:
+        return watch is not None and watch(put(whole, chosen, state))
+
+    part = problem.take(chosen)
+    other = descend(
+        part,
+        opinion.method.take(chosen),
+        beginning(opinion, x[chosen], before.state, part.bounds),
+        trials=trials,
+        watch=None if watch is None else show,
+    )
+    bar = None if acceptable is None else acceptable[chosen]
+    return put(heard, chosen, _better(before, other, number, bar))
+
+
+def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) -> Heard:
+    """The better of two ends, with what both have cost: the lower cost, and of equal ones the one that is sure."""
+    state = heard.state
+    assert state.cost is not None
+    assert other.cost is not None
+    assert state.trials is not None
+    assert other.trials is not None
+    assert state.linearizations is not None
+    assert other.linearizations is not None
+    # a cost that is not finite is above every other
+    cost, rival = (torch.where(c.isfinite(), c, torch.inf) for c in (state.cost, other.cost))
+    equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
+    surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
+    better = torch.where(equal, surer, rival < cost)
+    merged = select(better, _ended(other), _ended(state))._replace(
+        trials=state.trials + other.trials + 1,  # and the residuals at the other start
+        linearizations=state.linearizations + other.linearizations,
+        seconds=Seconds(*(a + b for a, b in zip(state.seconds, other.seconds, strict=True))),
+    )
+    return Heard(merged, heard.runs + 1, torch.where(better, number, heard.kept))
+
+
+def _ended(state: State) -> State:
+    """What two runs have in common when they have ended: nothing of their strategies."""
+    return state._replace(scale=None, damping=None, stale=None, ended=None)

@@ -1,0 +1,256 @@
+"""scipy's options in ours, and what to say of those that have no meaning here."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks, choose
+from .._checks import choice, count, member, number, positive
+from .._errors import InputError, level
+from ..core.bounds import Bounds
+from ..damping.scaling import FixedScale, Scaling
+from ..jacobians.base import JacobianSource
+from ..jacobians.finite_difference import FiniteDifference
+from .unknowns import Unknowns
+
+METHODS = ("auto", "trf", "dogbox", "lm")
+EXACT = ("auto", "forward", "reverse", "autograd")
+DIFFERENCES = ("2-point", "3-point")
+EVALUATIONS = 1000  # default of max_nfev: a few hundred serve the hardest of NIST's problems, from the far start
+
+
+def check_scipys(
+    method: str,
+    tr_solver: str | None,
+    tr_options: Any,
+    jac_sparsity: Any,
+    workers: Any,
+    verbose: int,
+) -> None:
+    """Names that scipy takes and that choose nothing here.
+
+    Raises:
+        InputError: a name that scipy does not know either.
+    """
+    choice(method, "method", METHODS, " All of them run the same loop; leave it out.")
+    choice(
+        tr_solver,
+        "tr_solver",
+        (None, "exact", "lsmr"),
+        " Choose a factorisation by solver= instead.",
+    )
+    choice(verbose, "verbose", (0, 1, 2), " They mean silent, the end, and every iteration.")
+    if not isinstance(tr_options, Mapping | None):
+        raise InputError(
+            f"tr_options={tr_options!r} is no dict; it chooses nothing here: leave it out."
+        )
+    for name, value in (
+        ("tr_solver", None if tr_solver == "exact" else tr_solver),
+        ("tr_options", tr_options or None),
+        ("jac_sparsity", jac_sparsity),
+        ("workers", workers),
+    ):
+        if value is not None:
+            warnings.warn(
+                f"{name} is ignored: the Jacobian is held dense and exact. The result is the same.",
+                UserWarning,
+                stacklevel=level(),
+            )
+
+
+def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
+    """The box in the shape of x, None if it is infinite everywhere.
+
+    Raises:
+        InputError: no pair, reversed, NaN, of another shape, or x0 outside.
+    """
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
+        bounds = bounds.lb, bounds.ub
+    hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
+    try:
+        low, high = bounds
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"bounds must be a pair (lower, upper), each one number or of the shape of x0.{hint}"
+        ) from error
+    try:
+        lower = unknowns.vector(low, "the lower bound", -math.inf)
+        upper = unknowns.vector(high, "the upper bound", math.inf)
+    except InputError as error:
+        raise InputError(f"{error}{hint}") from error
+    if not bool((lower <= upper).all()):
+        raise InputError(
+            f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.{hint}"
+        )
+    outside = (unknowns.start < lower) | (unknowns.start > upper)
+    if bool(outside.any()):
+        raise InputError(
+            f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.{hint}"
+        )
+    if hint and bool((lower == upper).any()):
+        check_pairs(bounds, hint)
+    if not bool((lower.isfinite() | upper.isfinite()).any()):
+        return None
+    return Bounds(lower, upper)
+
+
+def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
+    """How to write bounds that may be pairs, one for each of `count` parameters; empty if they cannot be.
+
+    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take (lower, upper): of two
+    parameters both fit, unless the start (..., n) tells.
+    """
+    try:
+        pairs = [
+            (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+            for low, high in bounds
+        ]
+        lower, upper = map(list, zip(*pairs, strict=True))
+        if start is not None:
+            low, high = start.new_tensor(pairs).T
+            if not bool(((low <= start) & (start <= high)).all()):
+                return ""
+    except (TypeError, ValueError, RuntimeError):
+        return ""
+    if len(pairs) != count or not all(low <= high for low, high in pairs):
+        return ""
+    return f" If they are pairs, one for each parameter, write bounds=({lower}, {upper})."
+
+
+def check_pairs(bounds: Any, hint: str) -> None:
+    """Refuse two tuples that fix a parameter when read as (lower, upper), and that are good pairs.
+
+    Raises:
+        InputError: they are.
+    """
+    if all(isinstance(side, tuple) for side in bounds):
+        raise InputError(
+            f"bounds={bounds!r} fix a parameter by equal bounds: if so, write lists.{hint}"
+        )
+
+
+def _where(mask: Tensor, unknowns: Unknowns) -> str:
+    """The first entry that a mask (..., n) holds for."""
+    place = mask.nonzero()[0].tolist()
+    entry = place[-1]
+    for name, size in zip(unknowns.layout.names, unknowns.layout.sizes, strict=True):
+        if entry < size:
+            of = f" of problem {place[0]}" if len(place) > 1 else ""
+            return f"{name}[{entry}]{of}"
+        entry -= size
+    raise AssertionError
+
+
+def tolerance(value: float | str | None, name: str) -> float | None:
+    """None for the default, 0 for none: scipy's None switches a test off.
+
+    Raises:
+        InputError: no number.
+    """
+    if value is None:
+        return 0.0
+    if isinstance(value, str) and value == "auto":
+        return None
+    needs = 'is no number. Use a number, "auto" or None (never by this test)'
+    return _checks.tolerance(number(value, name, needs), name)
+
+
+def limits(max_nfev: int | None) -> int:
+    """Trials at most.
+
+    Raises:
+        InputError: not positive.
+    """
+    if max_nfev is None:
+        return EVALUATIONS - 1
+    return count(max_nfev, "max_nfev", 1, f", or None for {EVALUATIONS}") - 1
+
+
+def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
+    """What counts as a long way for each parameter.
+
+    Raises:
+        InputError: not positive, or of another shape.
+    """
+    if x_scale is None:
+        return "auto"
+    # dicts, sets and tables of pandas have an `update` of another kind
+    if isinstance(x_scale, str | type) or (
+        hasattr(x_scale, "update") and not hasattr(x_scale, "__len__")
+    ):
+        member(x_scale, "x_scale", ("jac", *choose.SCALINGS), "update")
+        return "more" if isinstance(x_scale, str) and x_scale == "jac" else x_scale
+    vector = unknowns.vector(x_scale, "x_scale", 1.0)
+    if not bool((vector.isfinite() & (vector > 0)).all()):
+        raise InputError(
+            "x_scale must be positive and finite: the size of a typical change of each parameter."
+        )
+    return FixedScale(1 / vector)
+
+
+def source_of(
+    jac: Any, diff_step: Any, unknowns: Unknowns
+) -> tuple[str | JacobianSource | Callable[..., Any], bool | None]:
+    """The Jacobian asked for, and whether derivatives by torch are wanted: True, False, or None for if possible.
+
+    Raises:
+        InputError: a name that is not known, or a step that cannot serve.
+    """
+    step = None
+    if diff_step is not None:
+        step = unknowns.vector(diff_step, "diff_step", 1.0)
+        step = step[0] if step.ndim > 1 else step
+        if not bool((step.isfinite() & (step != 0)).all()):
+            raise InputError(f"diff_step={diff_step!r} must be finite and not zero.")
+    if jac is None:
+        return FiniteDifference("2-point", step), None
+    if isinstance(jac, str):
+        if jac in DIFFERENCES:
+            return FiniteDifference("2-point" if jac == "2-point" else "3-point", step), False
+        if jac in EXACT:
+            return jac, True
+        hint = " Exact derivatives need no complex step." if jac == "cs" else ""
+        raise InputError(
+            f"jac={jac!r} is not known. Use one of {(*EXACT, *DIFFERENCES)} or a function.{hint}"
+        )
+    if isinstance(jac, type) or not (isinstance(jac, JacobianSource) or callable(jac)):
+        raise InputError(f"jac={jac!r} is no name and no function.")
+    return jac, False
+
+
+def believed(acceptable: Any, lead: Sequence[int], device: torch.device) -> Tensor | None:
+    """The largest cost of each problem that is believed, of shape `lead`; None: any.
+
+    Raises:
+        InputError: it is no number, or does not fit the batch.
+    """
+    if acceptable is None:
+        return None
+    try:
+        bar = (
+            torch.as_tensor(acceptable, dtype=torch.float64, device=device)
+            .detach()
+            .expand(tuple(lead))
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"acceptable={acceptable!r} must be a cost, or one for each problem."
+        ) from error
+    if bool(bar.isnan().any()):
+        raise InputError(
+            f"acceptable={acceptable!r} has NaN: it must be a cost, or one for each problem."
+        )
+    return bar
+
+
+def real_number(value: Any, name: str) -> float:
+    """A positive number.
+
+    Raises:
+        InputError: it is none.
+    """
+    return positive(value, name, ', or "mad"')

@@ -1,0 +1,98 @@
+"""One problem or a batch of independent ones, each with its share of the arguments, called as `torch.vmap` would."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from .._autodiff import Params
+from ..residuals.base import Part
+from ..residuals.layout import Layout
+from .memory import Memory
+
+Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
+
+
+@dataclass(frozen=True)
+class ProblemsResidual:
+    """r(x) of one problem, (m,), or of b of them, (b, m)."""
+
+    call: (
+        Call  # the residuals (m,) of one problem from its parameters and its share of the arguments
+    )
+    layout: Layout  # how the x of one problem is made of tensors
+    shares: tuple[Tensor, ...]  # arguments that differ between the problems, (b, ...) each
+    rows: int  # m
+    batched: bool = False  # x is (b, n), not (n,)
+    looped: bool = False  # problems are called one after the other, for what `torch.vmap` refuses
+    black_box: bool = False  # no derivatives lead through `call`
+    box: tuple[Tensor, Tensor] | None = (
+        None  # (n,) or (b, n), outside of which `call` is not to be evaluated
+    )
+    sizes: Tensor | None = (
+        None  # (n,) or (b, n), of the parameters, of which differences take a share at least
+    )
+    precision: torch.dtype | None = (
+        None  # of what `call` computes, where its results do not show it
+    )
+    memory: Memory | None = None  # of a black box, whose points are evaluated once
+    numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
+
+    def params(self, x: Tensor) -> Params:
+        """Views of x."""
+        return self.layout.split(x)
+
+    def parts(self) -> Iterable[Part]:
+        """All rows of all problems at once."""
+        box = self.box and (self.layout.split(self.box[0]), self.layout.split(self.box[1]))
+        yield Part(
+            lambda params: self._run(self.call, params),
+            self._run,
+            int(self.batched),
+            box,
+            black_box=self.black_box,
+            sizes=self.sizes,
+            precision=self.precision,
+        )
+
+    def replay(self) -> AbstractContextManager[None]:
+        """A pure function draws nothing."""
+        return nullcontext()
+
+    def take(self, places: Tensor) -> "ProblemsResidual":
+        """Some of the problems, with their shares."""
+        box = self.box and (_of(self.box[0], places), _of(self.box[1], places))
+        shares = tuple(share[places] for share in self.shares)
+        memory, numbers = self.memory, self.numbers
+        if memory is not None and self.looped:
+            numbers = tuple(numbers[place] for place in places.tolist())
+        elif memory is not None:  # it has seen these problems only together with the others
+            memory = memory.anew()
+        sizes = self.sizes if self.sizes is None else _of(self.sizes, places)
+        return replace(self, shares=shares, box=box, sizes=sizes, memory=memory, numbers=numbers)
+
+    def _run(self, function: Callable[..., Any], params: Params) -> Any:
+        if not self.batched:
+            return self._once(function, 0, params, lambda: function(params))
+        if self.looped:
+            singles = zip(*(t.unbind(0) for t in (*params, *self.shares)), strict=True)
+            numbers, n = self.numbers or range(len(params[0])), len(params)
+            return torch.stack([
+                self._once(function, number, one[:n], partial(function, one[:n], *one[n:]))
+                for number, one in zip(numbers, singles, strict=True)
+            ])  # fmt: skip
+        return self._once(function, 0, params, lambda: vmap(function)(params, *self.shares))
+
+    def _once(
+        self, function: Callable[..., Any], problem: int, params: Params, make: Callable[[], Any]
+    ) -> Any:
+        return make() if self.memory is None else self.memory(function, problem, params, make)
+
+
+def _of(side: Tensor, places: Tensor) -> Tensor:
+    return side[places] if side.ndim > 1 else side

@@ -1,0 +1,223 @@
+"""From the loop's tensors to what the user gets: his structure, NumPy or tensors, scipy's names."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._masks import take
+from ..core.bounds import Bounds
+from ..core.state import State
+from ..core.termination import Status
+from .minimise import Ending
+from .solution import Solution
+from .unknowns import Unknowns
+from .watch import Iterate
+
+
+class Results:
+    """Conversion of one run.
+
+    Args:
+        unknowns: the structure of x0.
+        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,), (starts,) or
+            (starts, b).
+        bounds: of the loop's variables.
+        scale: C of the loss as given.
+        names: of the parameters, for messages.
+        ways: of further runs, for messages.
+        unit: by which the residuals were multiplied.
+    """
+
+    def __init__(
+        self,
+        unknowns: Unknowns,
+        lead: tuple[int, ...],
+        bounds: Bounds | None,
+        scale: float | Tensor,
+        names: Sequence[str],
+        ways: Sequence[str] = (),
+        unit: float = 1.0,
+    ) -> None:
+        self.unknowns = unknowns
+        self.lead = lead
+        self.bounds = bounds
+        self.scale = scale
+        self.names = names
+        self.ways = ways
+        self.unit = unit
+        self.begun = perf_counter()
+        self.cost: Tensor | None = None  # of the iterate before
+
+    def solution(
+        self, outcome: Ending, graph: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Solution:
+        """The user's; `graph` has x, cost and residuals that carry gradients."""
+        state = outcome.state
+        assert state.cost is not None
+        assert state.status is not None
+        assert state.trials is not None
+        assert state.linearizations is not None
+        point = state.x
+        x, cost, residual = graph or (point, state.cost, outcome.residual)
+        status = self._shaped(state.status)
+        nfev = 1 + state.trials
+        jacobian = torch.empty(0) if outcome.jacobian is None else outcome.jacobian / self.unit
+        gradient = self._squared(outcome.gradient)
+        return Solution(
+            x=self._structure(self._shaped(x)),
+            cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
+            fun=self._array(self._shaped(residual / self.unit)),
+            jac=None
+            if outcome.jacobian is None
+            else self._array(self._shaped(jacobian.to(point.dtype))),
+            grad=self._array(self._shaped(gradient.to(point.dtype))),
+            optimality=self._number(
+                self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
+            ),
+            active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
+            nfev=self._count(self._shaped(nfev)),
+            njev=self._count(self._shaped(state.linearizations)),
+            status=Status(int(status)) if status.ndim == 0 else self._array(status),
+            message=self._messages(outcome),
+            success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
+            f_scale=self.scale
+            if outcome.scale is None
+            else self._number(self._shaped(outcome.scale / self.unit)),
+            promise=self._number(self._shaped(outcome.promise)),
+            lost=self._array(self._shaped(self._lost(state))),
+        )
+
+    def _squared(self, value: Tensor) -> Tensor:
+        """A number in units of squared residuals, as the user's residuals have them."""
+        return value / self.unit / self.unit
+
+    def iterate(self, state: State, number: int) -> Iterate:
+        """The state as a callback sees it."""
+        assert state.cost is not None
+        assert state.status is not None
+        assert state.trials is not None
+        assert state.trial is not None
+        trial = state.trial
+        whole = state.x.shape[:-1].numel() == self._size()
+        shaped = self._shaped if whole else lambda t: t
+        before, self.cost = self.cost, state.cost
+        reduction = (
+            trial.cost if before is None or before.shape != state.cost.shape else before
+        ) - state.cost
+        cost, reduction = self._squared(state.cost), self._squared(reduction)
+        status = shaped(state.status)
+        return Iterate(
+            self._structure(shaped(state.x).clone()),  # a callback may write into what it is given
+            self._number(shaped(cost)),
+            number,
+            1 + int(state.trials.max()),
+            bool(trial.accepted) if status.ndim == 0 else self._array(shaped(trial.accepted)),
+            self._number(shaped(reduction)),
+            self._number(shaped(trial.length)),
+            self._number(shaped(trial.optimality)),
+            self._number(shaped(trial.damping)),
+            self._number(shaped(trial.ratio)),
+            Status(int(status)) if status.ndim == 0 else self._array(status),
+            perf_counter() - self.begun,
+        )
+
+    def _size(self) -> int:
+        return int(torch.Size(self.lead).numel())
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        """From (problems, ...) to (*lead, ...)."""
+        return value.reshape(*self.lead, *value.shape[1:]) if len(self.lead) > 1 else value
+
+    def _structure(self, x: Tensor) -> Any:
+        parts = self.unknowns.layout.split(x)
+        return self.unknowns.restore(tuple(self._array(part) for part in parts))
+
+    def _array(self, value: Tensor) -> Any:
+        return value.detach().cpu().numpy() if self.unknowns.numpy else value
+
+    def _number(self, value: Tensor) -> Any:
+        if value.ndim > 0 or not self.unknowns.numpy:
+            return self._array(value)
+        return float(value)
+
+    def _count(self, value: Tensor) -> Any:
+        return int(value) if value.ndim == 0 else self._array(value)
+
+    def _active(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """−1 at a lower bound, 1 at an upper; at both the one that the gradient pushes to."""
+        if self.bounds is None:
+            return torch.zeros_like(x, dtype=torch.int64)
+        low, high = x <= self.bounds.lower, x >= self.bounds.upper
+        side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
+        return torch.where(low | high, side, 0)
+
+    def _messages(self, outcome: Ending) -> Any:
+        """The status of each problem in words, with its evidence."""
+        state = outcome.state
+        assert state.status is not None
+        assert state.trials is not None
+        columns = [state.status, outcome.cosine, 1 + state.trials, outcome.runs, outcome.kept]
+        evidence = torch.stack(
+            [column.reshape(-1).to(outcome.cosine.dtype) for column in columns], -1
+        )
+        lost = torch.atleast_2d(self._lost(state)).flatten(0, -2)
+        texts = [
+            self._message(Status(int(status)), cosine, int(nfev), int(runs), int(kept), gone)
+            for status, cosine, nfev, runs, kept, *gone in torch.cat(
+                [evidence, lost.to(evidence)], -1
+            ).tolist()
+        ]
+        if len(self.lead) > 1:
+            width = self.lead[-1]
+            return [texts[start : start + width] for start in range(0, len(texts), width)]
+        return texts if state.status.ndim else texts[0]
+
+    def _message(
+        self, status: Status, cosine: float, nfev: int, runs: int, kept: int, lost: list[float]
+    ) -> str:
+        text = status.message
+        if status is Status.LOST:
+            names = [name for name, gone in zip(self.names, lost, strict=True) if gone]
+            text = f"lost: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no influence any more: no minimum"
+        found = f"largest cosine between the residuals and a column of J {cosine:.1e}, {nfev} evaluations"
+        if runs > 1:
+            found += f" in {runs} runs"
+            found += (
+                f", of which the best was with {self.ways[kept - 1]}"
+                if kept
+                else ", of which the first was the best"
+            )
+        return f"{text} ({found})"
+
+    @staticmethod
+    def _lost(state: State) -> Tensor:
+        """Parameters that have no influence any more, (..., n) bool."""
+        return (
+            torch.zeros_like(state.x, dtype=torch.bool)
+            if state.certificate is None
+            else state.certificate.lost
+        )
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Of the absolute values (..., n), (...,); zero where there are none."""
+    return values.abs().amax(-1) if values.shape[-1] else values.sum(-1)
+
+
+def pick(outcome: Ending, chosen: Tensor) -> Ending:
+    """Of (starts, *rest) the chosen start of each problem, as an outcome of (*rest)."""
+    count = chosen.numel()
+    places = chosen.reshape(-1) * count + torch.arange(count, device=chosen.device)
+    taken = take(outcome, places)
+    return taken if chosen.ndim else _first(taken)
+
+
+def _first(value: Any) -> Any:
+    """The only problem of a batch of one."""
+    if isinstance(value, tuple):
+        made: Any = value
+        return made._make(_first(part) for part in made)
+    return value[0] if isinstance(value, Tensor) else value

@@ -1,0 +1,249 @@
+"""How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
+
+import math
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from .._arrays import tensor_of, to_array
+from .._autodiff import Params
+from .._errors import InputError
+from ..residuals.layout import real
+from .unknowns import Unknowns, batch_size, spread
+
+SMALLEST, LARGEST = (
+    1e-100,
+    1e100,
+)  # residuals whose squares and products are numbers, with room on the way
+RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
+
+
+class UserFunction:
+    """fun(x, *args, **kwargs) of one problem.
+
+    Args:
+        function: the user's.
+        unknowns: the structure of x.
+        args: its further arguments; arrays and tensors among them become what `arrays` asks for.
+        kwargs: its keyword arguments, the same for all problems.
+        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts problems.
+        arrays: call it on NumPy arrays, not on tensors.
+
+    Attributes:
+        rows: how many residuals there are, once that is known.
+        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers, too.
+        shares: the arguments that differ between problems, (b, ...) each.
+
+    Raises:
+        InputError: `dims` do not fit the arguments.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        unknowns: Unknowns,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        dims: tuple[Any, ...],
+        arrays: bool,
+    ) -> None:
+        self.function = function
+        self.unknowns = unknowns
+        self.arrays = arrays
+        self.rows: int | None = None
+        self.unit = 1.0
+        device = unknowns.start.device
+        leaves, self.tree = tree_flatten(args)
+        tensors = [to_tensor(leaf, device) for leaf in leaves]
+        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
+        named = [leaf if isinstance(leaf, Tensor) else torch.empty(0) for leaf in tensors]
+        self.places = [place for place, dim in enumerate(flat) if dim is not None]
+        self.shares = tuple(named[place].movedim(flat[place] or 0, 0) for place in self.places)
+        self.leaves = [to_array(leaf) for leaf in leaves] if arrays else tensors
+        self.kwargs = tree_map(
+            to_array if arrays else lambda leaf: to_tensor(leaf, device), dict(kwargs)
+        )
+
+    @staticmethod
+    def count(args: tuple[Any, ...], dims: tuple[Any, ...]) -> int | None:
+        """How many problems the arguments are of; None: of one."""
+        leaves = [
+            leaf
+            if isinstance(leaf, Tensor)
+            else torch.empty(leaf.shape)
+            if isinstance(leaf, np.ndarray)
+            else None
+            for leaf in tree_leaves(args)
+        ]
+        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
+        for leaf, dim in zip(leaves, flat, strict=True):
+            if dim is not None and leaf is None:
+                raise InputError(
+                    "in_dims names a dimension of an argument that is no array or tensor."
+                )
+        known = [torch.empty(0) if leaf is None else leaf for leaf in leaves]
+        if all(dim is None for dim in flat):
+            return None
+        return batch_size(
+            known, flat, [f"argument {place} of the function" for place in range(1, len(flat) + 1)]
+        )
+
+    def in_unit(self, size: float) -> "UserFunction":
+        """The same in a unit in which residuals of this size can be squared: a power of two, which costs no digit."""
+        if not size > 0 or SMALLEST <= size <= LARGEST:
+            return self
+        other = copy(self)
+        other.unit = 2.0 ** -round(math.log2(size / (1.0 if size < 1 else LARGEST)))
+        return other
+
+    def detached(self) -> "UserFunction":
+        """The same without the graph of the arguments, for the loop."""
+        other = copy(self)
+        other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        other.kwargs = tree_map(
+            lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self.kwargs
+        )
+        other.shares = tuple(share.detach() for share in self.shares)
+        return other
+
+    def _on_tensors(self) -> "UserFunction":
+        """The same, called on tensors."""
+        device = self.unknowns.start.device
+        other = copy(self)
+        other.arrays = False
+        other.leaves = [to_tensor(leaf, device) for leaf in self.leaves]
+        other.kwargs = tree_map(lambda leaf: to_tensor(leaf, device), self.kwargs)
+        return other
+
+    def differentiable(self) -> bool:
+        """Whether gradients are asked for by an argument."""
+        return any(
+            isinstance(t, Tensor) and t.requires_grad
+            for t in (*self.leaves, *tree_leaves(self.kwargs))
+        )
+
+    def __call__(self, function: Callable[..., Any], params: Params, *shares: Tensor) -> Any:
+        """What `function` returns for one problem."""
+        leaves = list(self.leaves)
+        for place, share in zip(self.places, shares, strict=True):
+            leaves[place] = to_array(share) if self.arrays else share
+        if self.arrays:
+            params = tuple(
+                to_array(p).copy() for p in params
+            )  # a function may write into what it is given
+        return function(
+            self.unknowns.restore(params), *tree_unflatten(leaves, self.tree), **self.kwargs
+        )
+
+    def residual(self, params: Params, *shares: Tensor) -> Tensor:
+        """(m,)."""
+        result = self(self.function, params, *shares)
+        single = (
+            isinstance(result, float | np.generic | np.ndarray | Tensor) and np.ndim(result) == 0
+        )
+        if single and self.unknowns.layout.n > 1:
+            raise InputError(
+                f"the function returned a single number for {self.unknowns.layout.n} parameters: is it the sum of "
+                f"squares? {RESIDUALS} A single residual is a vector of one."
+            )
+        vector = from_array(result, params[0]) if self.arrays else self._vector(result)
+        if self.rows not in (None, len(vector)):
+            raise InputError(
+                f"the function returned {len(vector)} residuals where it had returned {self.rows}. It must return the "
+                "same number at every x: use NaN, or a large number, where the model is not defined."
+            )
+        return vector if self.unit == 1 else vector * self.unit
+
+    def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:
+        """The user's Jacobian (m, n) as a function of the parameters and shares of one problem."""
+
+        def scaled(params: Params, *shares: Tensor) -> Tensor:
+            return self.unit * matrix(params, *shares)
+
+        def matrix(params: Params, *shares: Tensor) -> Tensor:
+            try:
+                result = self(function, params, *shares)
+            except TypeError:  # a function that runs on arrays may have a Jacobian in torch
+                if not self.arrays:
+                    raise
+                result = self._on_tensors()(function, params, *shares)
+            if isinstance(result, Tensor):
+                return result
+            if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here
+                result = result.toarray()
+            leaves = tree_leaves(result)
+            if leaves and all(
+                isinstance(leaf, Tensor) for leaf in leaves
+            ):  # as torch.func.jacrev of a tree gives it
+                return torch.cat([
+                    leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
+                ], 1)  # fmt: skip
+            try:  # NumPy makes a NaN of None
+                filled = (
+                    np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else result
+                )
+                array = np.asarray("nothing" if filled is None else filled, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
+                    "alone (a LinearOperator) are not supported."
+                ) from error
+            return tensor_of(array).to(params[0].device)
+
+        return scaled
+
+    def _vector(self, result: Any) -> Tensor:
+        """(m,) from what a function of tensors returned, complex numbers as pairs."""
+        leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
+        if not leaves:
+            raise InputError(f"the function returned nothing. {RESIDUALS}")
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise InputError(f"the function returned {type(leaf).__name__}. {RESIDUALS}")
+            if not (leaf.is_floating_point() or leaf.is_complex()):
+                raise InputError(
+                    f"the function returned {leaf.dtype}, which has no derivatives. {RESIDUALS}"
+                )
+        parts = [real(leaf).reshape(-1) for leaf in leaves]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def to_tensor(leaf: Any, device: torch.device) -> Any:
+    """NumPy numbers as a tensor on the device, other things as they are; also masked arrays: tensors have no mask."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc" and not np.ma.is_masked(leaf):
+        return tensor_of(np.array(leaf)).to(device)
+    return leaf
+
+
+def from_array(result: Any, like: Tensor) -> Tensor:
+    """(m,) from what a function of NumPy arrays returned; a residual that is masked is left out, by zero.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    if result is None:
+        raise InputError(f"the function returned nothing. {RESIDUALS}")
+    if isinstance(result, Tensor):
+        result = to_array(result)
+    try:
+        array = (
+            np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else np.asarray(result)
+        )
+        array = array if array.dtype.kind in "fc" else array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the function returned {type(result).__name__}, not numbers. {RESIDUALS}"
+        ) from error
+    vector = real(tensor_of(np.array(array))).reshape(-1)
+    return vector.to(like.device)
+
+
+def _spread(dims: Any, value: Any) -> list[int | None]:
+    """`spread`, with None for what is no tensor."""
+    count = len(tree_leaves(value))
+    return [None] * count if dims is None else spread(dims, value)

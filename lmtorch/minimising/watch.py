@@ -1,0 +1,181 @@
+"""Looking on: reports of iterations for a callback or a history, a table, a bar."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._arrays import tensor_of
+from .._errors import InputError
+from .._printing import say
+from ..core.state import State
+from ..core.termination import Status
+
+HEADER = (
+    f"{'iteration':>9} {'nfev':>6} {'cost':>14} {'reduction':>11} {'step norm':>11} "
+    f"{'optimality':>11} {'damping':>9}"
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Iterate:
+    """An iteration, as a callback sees it: one trial, taken or refused. With `in_dims` fields have the batch (b,).
+
+    Attributes:
+        x: where the fit stands after it, in the structure of x0.
+        cost: ½Σρ(r²) there.
+        nit: number of the iteration, from 1.
+        nfev: evaluations of the residuals so far.
+        accepted: whether the trial was kept.
+        reduction: decrease of the cost by this iteration.
+        step_norm: length of the step that was tried.
+        optimality: largest cosine between the residuals and a column of J, before it.
+        damping: λ of the trial.
+        gain_ratio: decrease of the cost over the promised one.
+        status: a `Status`, or a tensor of such numbers.
+        seconds: since the start.
+    """
+
+    x: Any
+    cost: Any
+    nit: int
+    nfev: int
+    accepted: Any
+    reduction: Any
+    step_norm: Any
+    optimality: Any
+    damping: Any
+    gain_ratio: Any
+    status: Any
+    seconds: float
+
+    def __getitem__(self, name: str) -> Any:
+        """As scipy's `intermediate_result` may be read."""
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        """One line."""
+        if not isinstance(self.status, Status):
+            status = tensor_of(self.status)
+            running = int((status == Status.RUNNING).sum())
+            return f"Iterate(nit={self.nit}, {running} of {status.numel()} problems running, {self.seconds:.3g} s)"
+        return (
+            f"Iterate(nit={self.nit}, nfev={self.nfev}, cost={float(self.cost):.6g}, "
+            f"{'accepted' if self.accepted else 'refused'}, step_norm={float(self.step_norm):.3g}, "
+            f"damping={float(self.damping):.3g}, status={Status(int(self.status)).name})"
+        )
+
+
+class Watcher:
+    """Shows the loop's states to whoever asked.
+
+    Args:
+        convert: a state as the user's iterate.
+        callback: gets each `Iterate`, and may raise StopIteration. One whose parameter is named x or xk gets x, as
+            scipy's older callbacks.
+        history: whether iterates are kept.
+        table: whether they are printed.
+        bar: a tqdm bar, or None.
+    """
+
+    def __init__(
+        self,
+        convert: Callable[[State, int], Iterate],
+        callback: Callable[..., Any] | None,
+        *,
+        history: bool,
+        table: bool,
+        bar: Any,
+    ) -> None:
+        self.convert = convert
+        self.callback = None if callback is None else _caller(callback)
+        self.history: list[Iterate] | None = [] if history else None
+        self.table = table
+        self.bar = bar
+        self.count = 0
+        self.stopped = False
+        self.before = 0  # problems of earlier blocks, which are done
+
+    @property
+    def idle(self) -> bool:
+        """Nobody looks."""
+        return (
+            self.callback is None and self.history is None and not self.table and self.bar is None
+        )
+
+    def __call__(self, state: State) -> bool:
+        """Show one; True to stop."""
+        self.count += 1
+        iterate = self.convert(state, self.count)
+        if self.history is not None:
+            self.history.append(iterate)
+        if self.table:
+            if self.count == 1:
+                say(
+                    HEADER
+                    if _single(state)
+                    else f"{'iteration':>9} {'running':>9} {'of':>9} {'median cost':>14}"
+                )
+            say(_row(iterate, state))
+        if self.bar is not None:
+            _advance(self.bar, state, self.before)
+        if self.callback is not None:
+            try:
+                self.callback(iterate)
+            except StopIteration:
+                self.stopped = True
+        return self.stopped
+
+
+def bar_of(total: int | None, unit: str) -> Any:
+    """A tqdm bar.
+
+    Raises:
+        InputError: tqdm is not installed.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise InputError("progress=True needs tqdm: pip install tqdm.") from error
+    return tqdm(total=total, unit=unit)
+
+
+def _caller(callback: Callable[..., Any]) -> Callable[[Iterate], Any]:
+    """The callback in one manner: by scipy's keyword, with x alone, or with the iterate."""
+    try:
+        names = list(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):
+        names = []
+    if names == ["intermediate_result"]:
+        return lambda iterate: callback(intermediate_result=iterate)
+    if names in (["x"], ["xk"]):
+        return lambda iterate: callback(iterate.x)
+    return callback
+
+
+def _single(state: State) -> bool:
+    return state.x.ndim == 1
+
+
+def _row(iterate: Iterate, state: State) -> str:
+    assert state.status is not None
+    assert state.cost is not None
+    if not _single(state):
+        running = int((state.status == Status.RUNNING).sum())
+        return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {float(state.cost.nanmedian()):>14.6e}"
+    return (
+        f"{iterate.nit:>9} {iterate.nfev:>6} {float(iterate.cost):>14.6e} {float(iterate.reduction):>11.2e} "
+        f"{float(iterate.step_norm):>11.2e} {float(iterate.optimality):>11.2e} {float(iterate.damping):>9.1e}"
+    )
+
+
+def _advance(bar: Any, state: State, before: int) -> None:
+    """By finished problems; with one problem, by iterations."""
+    assert state.status is not None
+    assert state.cost is not None
+    if _single(state):
+        bar.set_postfix(cost=f"{float(state.cost):.6g}", refresh=False)
+        bar.update()
+        return
+    done = int((state.status != Status.RUNNING).sum())
+    bar.update(before + done - bar.n)

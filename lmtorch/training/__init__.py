@@ -1,0 +1,1 @@
+"""Residuals that come from a closure: the optimizer."""

@@ -1,0 +1,181 @@
+"""A user's closure as a residual: opaque, or on a batch of independent samples."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params, ranges
+from .._errors import InputError
+from ..residuals.base import Part
+from ..residuals.layout import Layout
+from ..residuals.replay import Replay
+from . import outputs
+from .samples import Samples
+from .swap import Swap
+
+
+class RowsChangedError(InputError):
+    """An evaluation returned another number of residuals than the one before."""
+
+
+class ClosureResidual:
+    """step(closure): no structure is assumed; all rows are one part.
+
+    Args:
+        layout: how x is made of the parameters.
+        swap: calls the closure at other values of them.
+        closure: returns residuals of any shape.
+        rows: m.
+        replay: of the random numbers of a step, shared by all terms.
+        leading: the first dimension of the residuals, if they are one tensor.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        swap: Swap,
+        closure: Callable[..., Any],
+        rows: int,
+        replay: Replay,
+        leading: int | None = None,
+    ) -> None:
+        self.layout = layout
+        self.swap = swap
+        self.closure = closure
+        self.rows = rows
+        self.draws = replay
+        self.leading = leading
+
+    def params(self, x: Tensor) -> Params:
+        """Views of x."""
+        return self.layout.split(x)
+
+    def parts(self) -> Iterable[Part]:
+        """One."""
+        yield Part(
+            self._function,
+            self._run,
+            random=self.draws.random,
+            kept=self.draws.kept,
+            leading=self.leading,
+        )
+
+    def replay(self) -> AbstractContextManager[None]:
+        """Around each evaluation."""
+        return self.draws()
+
+    def take(self, places: Tensor) -> "ClosureResidual":
+        """There is one problem."""
+        return self
+
+    def _run(self, other: Callable[..., Any], params: Params) -> Any:
+        return self.swap(self.layout.twins(params), other)
+
+    def _function(self, params: Params) -> Tensor:
+        with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
+            residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
+        if residual.shape[0] != self.rows:
+            raise RowsChangedError(
+                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
+                "step. All evaluations within a step must see the same data: draw random points or batches outside "
+                "the closure, or pass the batch as step(closure, *batch)."
+            )
+        return residual
+
+
+class SampleResidual:
+    """step(closure, *batch): rows are independent per sample and stream in chunks.
+
+    Args:
+        layout: how x is made of the parameters.
+        swap: calls the closure at other values of them.
+        closure: takes a batch (some of the samples) and returns one row of residuals for each.
+        samples: the batch.
+        chunk: samples of one part.
+        per_sample: k, residuals of one sample.
+        replay: of the random numbers of a step, shared by all terms.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        swap: Swap,
+        closure: Callable[..., Any],
+        samples: Samples,
+        chunk: int,
+        per_sample: int,
+        replay: Replay,
+    ) -> None:
+        self.layout = layout
+        self.swap = swap
+        self.closure = closure
+        self.samples = samples
+        self.chunk = chunk
+        self.per_sample = per_sample
+        self.draws = replay
+
+    @property
+    def rows(self) -> int:
+        """One row block of k for each sample."""
+        return self.samples.count * self.per_sample
+
+    def params(self, x: Tensor) -> Params:
+        """Views of x."""
+        return self.layout.split(x)
+
+    def parts(self) -> Iterable[Part]:
+        """Chunks of samples, in order."""
+        for chosen in ranges(self.samples.count, self.chunk):
+            tensors = self.samples.take(chosen)
+            yield Part(
+                partial(self._function, tensors=tensors),
+                partial(self._run, tensors=tensors),
+                sample=self._sample,
+                samples=tensors,
+                random=self.draws.random,
+                kept=self.draws.kept,
+                whole=self.chunk >= self.samples.count,
+            )
+
+    def replay(self) -> AbstractContextManager[None]:
+        """Around each evaluation."""
+        return self.draws()
+
+    def take(self, places: Tensor) -> "SampleResidual":
+        """There is one problem."""
+        return self
+
+    def subset(self, chosen: Tensor) -> "SampleResidual":
+        """The same function of some of the samples (by index), which draws numbers of its own."""
+        some = self.samples.subset(chosen)
+        replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
+        return SampleResidual(
+            self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, replay
+        )
+
+    def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        """Residuals (s, k) of s samples."""
+        with torch.enable_grad():  # as above
+            result = self.swap(
+                self.layout.twins(params), self.closure, *self.samples.arguments(tensors)
+            )
+        rows = outputs.by_sample(result, tensors[0].shape[0])
+        if rows.shape[1] != self.per_sample:
+            raise RowsChangedError(
+                f"the closure returned {rows.shape[1]} residuals for each sample after {self.per_sample} before. "
+                "Each sample needs the same number in every evaluation."
+            )
+        return rows
+
+    def _function(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        return self._rows(params, tensors).reshape(-1)
+
+    def _sample(self, params: Params, *sample: Tensor) -> Tensor:
+        return self._rows(params, [t[None] for t in sample]).reshape(-1)
+
+    def _run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
+        return self.swap(self.layout.twins(params), other, *self.samples.arguments(tensors))

@@ -1,0 +1,124 @@
+"""Whether a swapped evaluation is one of the parameters alone: where it is not, columns of J would silently be zero."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from .._autodiff import history, random_weights
+from .._errors import InputError
+from ..residuals.replay import Replay
+from .swap import Swap
+
+
+def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
+    """Some twin leads to the residuals.
+
+    Raises:
+        InputError: none does.
+    """
+    known = {id(twin) for twin in twins}
+    leaves = (
+        (getattr(node, "variable", None) for node in history(residual))
+        if residual.requires_grad
+        else ()
+    )
+    if not any(id(leaf) in known for leaf in leaves):
+        raise InputError(
+            "the residuals do not depend on any parameter: no gradient leads from them to what the optimizer was "
+            "given. Compute them from the parameters with torch operations (no .detach(), .item(), NumPy or "
+            "torch.no_grad() on the way; and are the model's parameters those of the optimizer?), or choose "
+            "jacobian='2-point' for a black box."
+        )
+
+
+def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Hold a swapped evaluation to its word: no gradient may lead to the parameters themselves.
+
+    Nothing is evaluated for it, and where all is well autograd finds no path and runs no backward pass.
+
+    Raises:
+        InputError: one does.
+    """
+    if not residual.requires_grad:
+        return
+    cotangent = torch.zeros_like(residual)
+    reached: Sequence[Tensor | None] = torch.autograd.grad(
+        residual, parameters, cotangent, retain_graph=True, allow_unused=True
+    )
+    missed = next(
+        (name for name, gradient in zip(names, reached, strict=True) if gradient is not None), None
+    )
+    if missed is not None:
+        raise InputError(
+            f"{missed!r} acts where its value cannot be replaced: an autograd.Function takes the tensor itself, or the "
+            "closure uses a result that was computed before the step. Pass the module instead of its parameters, "
+            "LevenbergMarquardt(model); let the closure call the module rather than name its weights; and compute "
+            "inside the closure what depends on the parameters, or detach it."
+        )
+
+
+def swaps(
+    parameters: Sequence[Tensor],
+    closure: Callable[..., Any],
+    args: tuple[Any, ...],
+    swap: Swap,
+    replay: Replay,
+) -> bool:
+    """Whether gradients in the twins are those in the parameters themselves.
+
+    They are not where a backward pass calls the module again, as the adjoint of a differential equation does: the
+    twins are gone by then.
+
+    Args:
+        parameters: what the closure sees.
+        closure: returns residuals.
+        args: its arguments.
+        swap: calls it with twins.
+        replay: around each of two evaluations, so that they draw the same random numbers and leave no trace.
+    """
+    twins = [t.detach().clone().requires_grad_() for t in parameters]
+    try:
+        mine, size = _gradients(lambda: swap(twins, closure, *args), twins, replay)
+        theirs, other = _gradients(lambda: closure(*args), parameters, replay)
+    except RuntimeError:
+        return True  # not to be differentiated like this: nothing to compare with
+    if size != other:
+        return True  # not the same data at every call, which the next evaluation will say
+    eps = torch.finfo(parameters[0].dtype).eps
+    # what is not finite says nothing of the size
+    sizes = [
+        max(
+            (float(g.abs().nan_to_num(0.0, 0.0, 0.0).amax()) for g in pair if g.numel()),
+            default=0.0,
+        )
+        for pair in zip(mine, theirs, strict=True)
+    ]
+    largest = max(sizes, default=0.0)
+    return all(
+        torch.allclose(a, b, rtol=0, atol=eps**0.5 * size + eps**0.75 * largest, equal_nan=True)
+        for a, b, size in zip(mine, theirs, sizes, strict=True)
+    )
+
+
+def _gradients(
+    call: Callable[[], Any], inputs: Sequence[Tensor], replay: Replay
+) -> tuple[list[Tensor], list[torch.Size]]:
+    """Of a sum of the results with random weights, and the shapes of the results."""
+    with replay(), torch.enable_grad():
+        leaves = [
+            leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad
+        ]
+        real = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves]
+        if not real:
+            return [torch.zeros_like(t) for t in inputs], []
+        found = torch.autograd.grad(
+            real,
+            inputs,
+            [random_weights(leaf) for leaf in real],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    return [g.to_dense() for g in found], [leaf.shape for leaf in leaves]

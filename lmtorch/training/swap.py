@@ -1,0 +1,157 @@
+"""Calling a user's closure with other values in place of the parameters, without touching them.
+
+A closure sees its parameters through a module it closes over, or as tensors it names. The first are replaced by
+`torch.func.functional_call` on an owner module whose forward calls the closure; the second by a
+`TorchFunctionMode`, which swaps each registered tensor wherever it appears among the arguments of a torch function.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
+
+from .._modes import FunctionMode
+from .._modules import names_of
+
+
+class Swap(Protocol):
+    """Calls with twins in place of the parameters."""
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        """Those of which each call gets copies."""
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """closure(*args), in which each parameter is its twin."""
+
+
+class ModuleSwap:
+    """For parameters of a module. Buffers are cloned, so that no evaluation writes to the user's.
+
+    Args:
+        module: what the closure calls.
+        names: the parameters' names in it, in the order of the twins.
+        tensors: the parameters, which the closure may also name directly (`w = model.weight`).
+    """
+
+    def __init__(
+        self, module: nn.Module, names: Sequence[str], tensors: Sequence[Tensor] = ()
+    ) -> None:
+        self.owner = _Owner(module)
+        self.module = module
+        everywhere = names_of(module)
+        own = dict(module.named_parameters())
+        self.names = [[f"module.{place}" for place in everywhere[id(own[name])]] for name in names]
+        self.direct = TensorSwap(tensors) if tensors else None
+        # a layer that is trained in a model that is not writes to its buffers, too
+        self.training = any(child.training for child in module.modules())
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        """All of a module of which any layer is trained."""
+        return tuple(self.module.buffers()) if self.training else ()
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
+        values = {
+            place: twin for places, twin in zip(self.names, twins, strict=True) for place in places
+        }
+        if self.training:
+            everywhere = names_of(self.module)
+            for buffer in self.module.buffers():
+                values |= dict.fromkeys(
+                    (f"module.{place}" for place in everywhere[id(buffer)]), buffer.clone()
+                )
+        if self.direct is not None:
+            closure = partial(self.direct, twins, closure)
+        return functional_call(self.owner, values, (closure, *args), tie_weights=False)
+
+
+class _Owner(nn.Module):
+    """Has the user's module as a child, so that its parameters can be swapped while a closure runs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, closure: Callable[..., Any], *args: Any) -> Any:
+        return closure(*args)
+
+
+class TensorSwap:
+    """For tensors whose module, if any, is not known."""
+
+    buffers: tuple[Tensor, ...] = ()
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tuple(tensors)
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """Under a mode that sees every torch function."""
+        with _Replace({id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}):
+            result = closure(*args)
+        return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
+
+
+class BothSwap:
+    """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
+
+    def __init__(self, inner: ModuleSwap, outer: TensorSwap, inside: Sequence[bool]) -> None:
+        self.inner = inner
+        self.outer = outer
+        self.inside = tuple(inside)
+        self.buffers = inner.buffers
+
+    def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
+        """The tensors' mode around the module's call."""
+        mine = [twin for twin, inside in zip(twins, self.inside, strict=True) if inside]
+        others = [twin for twin, inside in zip(twins, self.inside, strict=True) if not inside]
+        return self.outer(others, lambda *rest: self.inner(mine, closure, *rest), *args)
+
+
+def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]) -> Swap:
+    """The swap for tensors of which those in `names` (by id) are parameters of the module."""
+    inside = [id(t) in names for t in tensors]
+    mine = [t for t in tensors if id(t) in names]
+    own = ModuleSwap(module, [names[id(t)] for t in mine], mine)
+    if all(inside):
+        return own
+    return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
+
+
+def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> Any:
+    """A closure may return a parameter itself, without any torch function that the mode could see."""
+    return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)
+
+
+class _Replace(FunctionMode):
+    """Replaces tensors by identity among the arguments of torch functions, also inside lists and dicts."""
+
+    def __init__(self, twins: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.twins = twins
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if not kwargs and not any(
+            id(a) in self.twins or isinstance(a, list | tuple | dict) for a in args
+        ):
+            return func(*args)  # most calls name no parameter, and the mode sees every one
+        args = tuple(self._replace(a) for a in args)
+        return func(*args, **{name: self._replace(a) for name, a in (kwargs or {}).items()})
+
+    def _replace(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.twins.get(id(value), value)
+        if isinstance(value, list | tuple | dict):
+            return tree_map(lambda leaf: self.twins.get(id(leaf), leaf), value)
+        return value

@@ -1,0 +1,125 @@
+"""Which of two runs is kept, who is asked again, and what all of it has cost: from ends that are given."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmtorch.core.bounds import Bounds
+from lmtorch.core.certificate import blank
+from lmtorch.core.method import Method
+from lmtorch.core.state import State
+from lmtorch.core.termination import Status
+from lmtorch.damping.scaling import More
+from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.minimising.opinions import Heard, Opinion, _better, beginning, doubtful, unasked
+from lmtorch.solvers.svd import SVD
+
+from .setting import F64
+
+METHOD = Method(SVD(), TrustRegion(), More())
+
+
+def end(cost: Any, status: Any, trials: int = 5, made: int = 3) -> State:
+    """Of one problem, or of several."""
+    costs = torch.as_tensor(cost, dtype=F64)
+    ones = torch.ones_like(costs, dtype=torch.int64)
+    x = costs[..., None] * torch.ones(2, dtype=F64)
+    return State(
+        x, costs, status=torch.as_tensor(status), trials=trials * ones, linearizations=made * ones,
+        certificate=blank(x),
+    )  # fmt: skip
+
+
+SURE, UNSURE = Status.COST, Status.VALLEY
+BETTER = [
+    ((2.0, SURE), (1.0, SURE), 7),
+    ((1.0, SURE), (2.0, SURE), 0),
+    ((1.0, UNSURE), (1.0 + 1e-7, SURE), 7),  # the same place, and the second is sure of it
+    ((1.0, UNSURE), (1.0 + 1e-5, SURE), 0),
+    ((1.0, SURE), (1.0 - 1e-7, SURE), 0),  # no reason to change
+    ((1.0, SURE), (1.0 - 1e-7, UNSURE), 0),
+    ((1.0, UNSURE), (1.0, UNSURE), 0),
+    ((1.0, SURE), (0.5, UNSURE), 7),  # the lower cost, even if there is more to be had
+    ((math.nan, Status.NOT_FINITE), (3.0, UNSURE), 7),
+    ((3.0, UNSURE), (math.nan, Status.NOT_FINITE), 0),
+    ((math.inf, Status.NOT_FINITE), (math.inf, Status.NOT_FINITE), 0),
+    ((0.0, SURE), (0.0, SURE), 0),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "kept"), BETTER, ids=str)
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+def test_the_lower_cost_is_kept_and_of_equal_ones_the_sure(
+    first: tuple[float, Status], second: tuple[float, Status], kept: int, batch: bool
+) -> None:
+    mine, theirs = ([[v] for v in run] if batch else list(run) for run in (first, second))
+    heard = _better(unasked(end(*mine)), end(*theirs, trials=11, made=4), 7, None)
+    assert heard.kept.reshape(()) == kept
+    chosen = torch.tensor(second[0] if kept else first[0], dtype=F64)
+    torch.testing.assert_close(heard.state.cost.reshape(()), chosen, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(heard.state.x.reshape(2)[0], chosen, rtol=0, atol=0, equal_nan=True)
+    # 5 and 11 trials, and the residuals at the start of the second run, which is no trial
+    assert heard.state.trials.reshape(()) == 5 + 11 + 1
+    assert heard.state.linearizations.reshape(()) == 3 + 4
+    assert heard.runs.reshape(()) == 2
+
+
+def test_a_number_is_kept_through_further_runs_that_are_worse() -> None:
+    heard: Heard = unasked(end(3.0, UNSURE))
+    for number, cost in ((1, 2.0), (2, 2.5), (3, 1.0), (4, 4.0)):
+        heard = _better(heard, end(cost, UNSURE), number, None)
+    assert (int(heard.kept), int(heard.runs), float(heard.state.cost)) == (3, 5, 1.0)
+
+
+DOUBTS = [
+    (1.0, Status.COST, False, None, False),
+    (1.0, Status.COST, True, None, True),  # the certificate could not see
+    (1.0, Status.COST, False, 2.0, False),
+    (3.0, Status.COST, False, 2.0, True),  # more than is believed
+    (1.0, Status.EVALUATIONS, False, None, True),
+    (1.0, Status.SADDLE, False, 2.0, True),
+    (1.0, Status.LOST, False, None, True),
+    (3.0, Status.STOPPED, True, 2.0, False),  # the user's word
+    (math.nan, Status.NOT_FINITE, True, 2.0, False),  # no other strategy helps
+]
+
+
+@pytest.mark.parametrize(("cost", "status", "blind", "bar", "expected"), DOUBTS, ids=str)
+def test_who_is_asked_again(
+    cost: float, status: Status, blind: bool, bar: float | None, expected: bool
+) -> None:
+    state = end(cost, status)
+    assert state.certificate is not None
+    state = state._replace(certificate=state.certificate._replace(blind=torch.tensor(blind)))
+    believed = None if bar is None else torch.tensor(bar, dtype=F64)
+    assert bool(doubtful(state, believed)) is expected
+
+
+def test_a_restart_begins_beside_a_saddle_and_at_the_end_of_any_other_run() -> None:
+    state = end([2.0, 2.0], [Status.SADDLE, Status.VALLEY])
+    assert state.certificate is not None
+    downward = torch.tensor([[0.0, 0.5], [0.0, 0.5]], dtype=F64)
+    begun: Any = "where the first run began"
+    state = state._replace(certificate=state.certificate._replace(downward=downward), begun=begun)
+    start = beginning(Opinion("", METHOD, restart=True), torch.zeros(2, 2, dtype=F64), state, None)
+    # the residuals have length √(2 F) = 2, by which they change about as much as they are
+    assert start.x.tolist() == [[2.0, 3.0], [2.0, 2.0]]
+    assert start.begun is begun
+
+
+@pytest.mark.parametrize(
+    ("lower", "expected"), [(-math.inf, [[0.2, -0.4]]), (0.3, [[0.3, 0.3]])], ids=str
+)
+def test_a_start_of_another_size_stays_in_the_box(
+    lower: float, expected: list[list[float]]
+) -> None:
+    x = torch.tensor([[2.0, -4.0]], dtype=F64).clamp(min=lower)
+    side = torch.full((2,), lower, dtype=F64)
+    box = Bounds(side, torch.full_like(side, math.inf))
+    other = Opinion("", METHOD, False, torch.tensor(0.1, dtype=F64))
+    start: Tensor = beginning(other, x, end([1.0], [UNSURE]), box).x
+    torch.testing.assert_close(start, torch.tensor(expected, dtype=F64))
+    assert beginning(Opinion("", METHOD, False), x, end([1.0], [UNSURE]), box).x is x
