@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import jvp
 
 from ._threads import forward_mode
+from .rows.base import scale
 
 Params = tuple[Tensor, ...]
 Function = Callable[[Params], Tensor]  # tensors of the parameters -> residuals (..., m)
@@ -65,48 +66,52 @@ def basis(params: Params, batch: int, columns: slice) -> Params:
     )
 
 
-def push(
-    function: Function,
-    params: Params,
-    batch: int,
-    workspace: Callable[[int], Tensor],
-    chunk: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Residuals (..., m) and Jacobian (..., m, n), filled by columns J e_j with forward mode."""
+def pushed(function: Function, params: Params, direction: Params) -> Tensor:
+    """J v, (..., m), by reverse mode twice: the derivative of Jᵀw in w along v, which no w changes.
 
-    def directional(tangent: Params) -> tuple[Tensor, Tensor]:
-        value, derivative = jvp(function, (params,), (tangent,))[:2]
-        return value, derivative
-
-    n = sum(p.shape[batch:].numel() for p in params)
-    out_dims: Any = (
-        None,
-        0,
-    )  # torch declares integers; None, which it documents, leaves the value without a batch
-    pushed = vmap(directional, out_dims=out_dims, randomness="same")
-    residual, jacobian = None, None
-    with forward_mode():
-        for columns in ranges(n, chunk or n):
-            value, derivatives = pushed(basis(params, batch, columns))
-            if residual is None or jacobian is None:
-                residual, jacobian = value, workspace(value.shape[-1])
-            jacobian[..., columns] = derivatives.movedim(0, -1)
-    assert residual is not None
-    assert jacobian is not None
-    return residual, jacobian
+    It asks less of the operators than forward mode, whose formulas torch lacks for some.
+    """
+    with torch.enable_grad():
+        twins = tuple(p.detach().requires_grad_() for p in params)
+        values = function(twins)
+        weights = torch.zeros_like(values, requires_grad=True)
+        if not values.requires_grad:
+            return torch.zeros_like(values)
+        gradients = torch.autograd.grad(
+            values, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        reached = [(g, v) for g, v in zip(gradients, direction, strict=True) if g.requires_grad]
+        if not reached:
+            return torch.zeros_like(values)
+        outputs, along = zip(*reached, strict=True)
+        return torch.autograd.grad(outputs, weights, along, materialize_grads=True)[0]
 
 
-def pull(
-    pullback: Callable[[Tensor], tuple[Params]], residual: Tensor, jacobian: Tensor, rows: slice
-) -> None:
-    """Fill rows of the Jacobian (..., m, n), e_iᵀJ, with reverse mode; all problems of a batch at once."""
-    directions = unit_rows(residual.shape[-1], rows, residual)
-    batch = residual.ndim - 1
-    cotangents = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(
-        -1, *residual.shape
-    )
-    gradients = vmap(lambda w: pullback(w)[0], randomness="same")(cotangents)
-    fill_(jacobian if batch == 0 else jacobian.movedim(-2, 0), gradients, batch)
+def pulled(
+    function: Function, params: Params, batch: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+    """Residuals (..., m), and w ↦ Jᵀw (..., n) by one backward pass for each w.
+
+    The second is None where no derivative leads from the parameters to the residuals.
+    """
+    with torch.enable_grad():
+        twins = tuple(p.detach().requires_grad_() for p in params)
+        values = function(twins)
+    if not values.requires_grad:
+        return values, None
+
+    def along(weights: Tensor) -> Tensor:
+        shares = torch.autograd.grad(
+            values,
+            twins,
+            weights.to(values.dtype),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return side_by_side([g.to_dense() if g.is_sparse else g for g in shares], batch)
+
+    return values.detach(), along
 
 
 def fill_(rows: Tensor, parts: Sequence[Tensor], batch: int = 0) -> None:
@@ -129,7 +134,7 @@ def hessian(
     function: Function,
     params: Params,
     batch: int,
-    influence: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor], Tensor],
     curvature: Callable[[Tensor], Tensor],
 ) -> Curved | None:
     """Hessian of a cost Σ c(r) of the residuals, (..., n, n): JᵀWJ + Σ w ∇²r, with w = c′(r) and W = c″(r).
@@ -141,8 +146,8 @@ def hessian(
         function: the residuals (..., m).
         params: where; the leading `batch` dimensions of each tensor are problems of a batch.
         batch: their number.
-        influence: c′(r), (..., m).
-        curvature: c″(r), (..., m).
+        slope: c′(r), (..., m).
+        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k residuals of a sample together.
 
     Returns:
         The Hessian and the gradient; None where no derivative leads from the parameters to the residuals.
@@ -152,25 +157,25 @@ def hessian(
         residual = function(twins)
         if not residual.requires_grad:
             return None
-        weights = influence(residual.detach()).to(residual.dtype).requires_grad_()
+        weights = slope(residual.detach()).detach().to(residual.dtype).requires_grad_()
         shares = torch.autograd.grad(
             residual, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
         )
-        gradient = _side_by_side(shares, batch)
+        gradient = side_by_side(shares, batch)
         rows, columns = [], []
         for entry in gradient.unbind(-1):
             *second, column = torch.autograd.grad(
                 entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True, materialize_grads=True
             ) if entry.requires_grad else (*map(torch.zeros_like, twins), torch.zeros_like(weights))  # fmt: skip
-            rows.append(_side_by_side(second, batch))
+            rows.append(side_by_side(second, batch))
             columns.append(column)
     jacobian = torch.stack(columns, -1)
-    weighted = curvature(residual.detach()).to(jacobian.dtype)[..., None] * jacobian
+    weighted = scale(jacobian, curvature(residual.detach()))
     found = torch.stack(rows, -2) + jacobian.mT @ weighted
     return Curved((found + found.mT) / 2, gradient.detach())
 
 
-def _side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
+def side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
     """Tensors of the shapes of the parameters as one, (..., n)."""
     return torch.cat([part.reshape(*part.shape[:batch], -1) for part in parts], -1)
 
@@ -223,4 +228,4 @@ def bent(
 
 def _inner(parts: Sequence[Tensor], direction: Params, batch: int) -> Tensor:
     """Their product with v, (...,)."""
-    return (_side_by_side(parts, batch) * _side_by_side(direction, batch)).sum(-1)
+    return (side_by_side(parts, batch) * side_by_side(direction, batch)).sum(-1)

@@ -6,13 +6,10 @@ trial) is never an exception: it is a mask, and at last a `Status`.
 
 import linecache
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from contextlib import ContextDecorator
+from typing import Any
 
 INSIDE = ("lmtorch", "torch")
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -86,19 +83,23 @@ def stopped(error: BaseException) -> bool:
     return isinstance(error, StopIteration) or isinstance(error.__cause__, StopIteration)
 
 
-def as_raised(function: Callable[P, T]) -> Callable[P, T]:
-    """Around what reads from generators that call a user's function: its StopIteration comes out as it was raised."""
+class _AsRaised(ContextDecorator):
+    """Around what reads from generators that call a user's function, `with as_raised:`.
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except RuntimeError as error:
-            if isinstance(error.__cause__, StopIteration):
-                raise error.__cause__ from None
-            raise
+    A StopIteration of the function comes out as it was raised, and not as the RuntimeError that a
+    generator makes of it (PEP 479).
+    """
 
-    return call
+    def __enter__(self) -> None:
+        """Nothing is set up."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise the function's own exception in the place of the generator's."""
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+            raise error.__cause__ from None
+
+
+as_raised = _AsRaised()
 
 
 def level() -> int:

@@ -1,6 +1,6 @@
 """Choosing per problem: masks instead of branches, so that one problem and a million run the same code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -9,12 +9,18 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def _remade(like: tuple[Any, ...], parts: Iterable[Any]) -> Any:
+    """A tuple of these parts, of the same type: a NamedTuple has another constructor than a tuple."""
+    kind: Any = type(like)
+    return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
+
+
 def select(mask: Tensor, new: T, old: T) -> T:
     """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through NamedTuples; others as in `new`."""
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
         before: Any = old
-        return made._make(select(mask, a, b) for a, b in zip(made, before, strict=True))
+        return _remade(made, (select(mask, a, b) for a, b in zip(made, before, strict=True)))
     if not isinstance(new, Tensor):
         return new
     assert isinstance(old, Tensor)
@@ -26,7 +32,7 @@ def take(value: T, places: Tensor) -> T:
     """The problems at `places` (k,) of a batch (b,), through nested NamedTuples; other things as they are."""
     if isinstance(value, tuple):
         made: Any = value
-        return made._make(take(part, places) for part in made)
+        return _remade(made, (take(part, places) for part in made))
     chosen: Any = value[places] if isinstance(value, Tensor) else value
     return chosen
 
@@ -49,7 +55,7 @@ def put(whole: T, places: Tensor, part: T) -> T:
     if isinstance(whole, tuple):
         made: Any = whole
         new: Any = part
-        return made._make(put(a, places, b) for a, b in zip(made, new, strict=True))
+        return _remade(made, (put(a, places, b) for a, b in zip(made, new, strict=True)))
     if not isinstance(whole, Tensor):
         return part
     assert isinstance(part, Tensor)
@@ -76,7 +82,7 @@ def join(parts: Sequence[T]) -> T:
     if isinstance(first, tuple):
         made: Any = first
         columns: Any = parts
-        return made._make(join(column) for column in zip(*columns, strict=True))
+        return _remade(made, (join(column) for column in zip(*columns, strict=True)))
     tensors: list[Any] = [part for part in parts if isinstance(part, Tensor)]
     joined: Any = torch.cat(tensors) if tensors else first
     return joined

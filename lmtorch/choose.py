@@ -5,15 +5,16 @@ The rule, with the measurements behind it, is in docs/choices.md.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from . import _memory
-from ._arrays import tensor_of
 from ._checks import choice, count, member, positive, tolerance
+from ._derivations import SOURCES, black_box, chunks, differences, slope_error, sources
 from ._errors import InputError
+from ._plan import Alternative, Derivation, Facts, Plan
 from .core.method import Method
 from .core.termination import Tolerances
 from .damping.base import Damping
@@ -22,16 +23,8 @@ from .damping.marquardt import Marquardt
 from .damping.nielsen import Nielsen
 from .damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from .damping.trust_region import TrustRegion
-from .jacobians.autograd import Autograd
 from .jacobians.base import JacobianSource
-from .jacobians.finite_difference import FiniteDifference
-from .jacobians.forward import Forward
-from .jacobians.given import GivenJacobian
 from .jacobians.ladder import Ladder
-from .jacobians.layerwise import LayerWise
-from .jacobians.per_sample import PerSample
-from .jacobians.reverse import Reverse
-from .linearizations.dense import DenseForm
 from .losses.base import Loss, Rho
 from .losses.linear import Linear
 from .losses.robust import (
@@ -49,7 +42,7 @@ from .solvers.base import Solver
 from .solvers.cholesky import Cholesky
 from .solvers.dual import Dual
 from .solvers.qr import QR
-from .solvers.schur import Arrow
+from .solvers.schur import Schur
 from .solvers.svd import SVD
 
 SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
@@ -87,8 +80,7 @@ RHOS: dict[str, Callable[[Tensor], Rho]] = {
     "geman_mcclure": geman_mcclure,
     "barron": Barron(),
 }
-DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
-SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
+ELIMINATION: Solver = Schur()  # of the variables that single points have: errors in x
 CURVATURES = ("auto", "full", "sampled")
 
 
@@ -118,7 +110,7 @@ class Options:
             ("damping", DAMPINGS, "propose", False),
             ("scaling", SCALINGS, "update", False),
             ("jacobian", SOURCES, "blocks", True),
-            ("loss", ("linear", *RHOS), "rescale", True),
+            ("loss", ("linear", *RHOS), "expand", True),
         ):
             member(getattr(self, name), name, ("auto", *known), verb, function=function)
         choice(self.curvature, "curvature", CURVATURES)
@@ -136,48 +128,6 @@ class Options:
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-
-class Facts(NamedTuple):
-    """What was found out about a problem."""
-
-    parameters: int  # n
-    residuals: int  # m
-    samples: int | None  # independent ones; None: none are known
-    activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
-    dtype: torch.dtype
-    device: torch.device
-    precision: torch.dtype | None = (
-        None  # of the residuals, where it is coarser than that of the parameters
-    )
-    leading: int | None = None  # blocks of rows that may belong to independent samples
-
-
-class Derivation(NamedTuple):
-    """How the derivatives of a term are had."""
-
-    rungs: tuple[JacobianSource, ...]  # sources in the order in which they are tried
-    chunk: int  # samples evaluated together, where there are samples
-
-
-class Alternative(NamedTuple):
-    """Another way to run, for what the method has not been sure of."""
-
-    name: str  # what follows "with"
-    method: Method
-    restart: bool  # begin where the last run has ended, not where it began
-
-
-class Plan(NamedTuple):
-    """What is done about it."""
-
-    method: Method
-    alternatives: tuple[Alternative, ...]
-    terms: tuple[Derivation, ...]
-    dtype: torch.dtype  # of the linear algebra
-    share: float | None  # of the samples that JᵀJ is made of at first; None: all
-    differences: bool  # second derivatives along a step by differences of the residuals rather than forward mode
-    reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)
 
 
 def plan(terms: Sequence[Facts], options: Options) -> Plan:
@@ -206,9 +156,9 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
-    slopes = _slopes(options.jacobian, precision)
+    slopes = slope_error(options.jacobian, precision)
     known = tolerance
-    if _differences(options.jacobian) == "2-point":
+    if differences(options.jacobian) == "2-point":
         known = max(
             tolerance, torch.finfo(precision).eps ** 0.5
         )  # to which the derivatives are known
@@ -221,9 +171,9 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     tolerances = Tolerances(
         *(other if given is None else given for given, other in zip(asked, defaults, strict=True))
     )
-    undamped = isinstance(solver, SVD | QR) or not isinstance(options.solver, str)
+    undamped = getattr(solver, "exact_at_zero", False)
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
-    frugal = _black_box(options.jacobian) and not options.polish
+    frugal = black_box(options.jacobian) and not options.polish
     polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
     certify = n <= options.certified and share is None
     patience = PATIENCE if certify else 0.0
@@ -243,8 +193,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     derivations = []
     for place, term in enumerate(terms, 1):
         of = f" {place}" if len(terms) > 1 else ""
-        chunk, rows, why_chunk = _chunks(term, options, dtype)
-        rungs, why = _sources(term, options, chunk, rows)
+        chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
+        rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
         derivations.append(Derivation(rungs, chunk))
         reasons.append((f"jacobian{of}", repr(rungs[0]), why))
         if term.samples is not None:
@@ -257,6 +207,11 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         )
     )
     _check_memory(facts, options, solver, dtype)
+    # of samples that stream, the residuals are evaluated again: they would grow with the samples
+    streams = any(
+        t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
+    )
+    keep = getattr(damping, "bends", False) and not streams
     return Plan(
         method,
         _alternatives(method, options, small),
@@ -264,6 +219,7 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         dtype,
         share,
         not small,
+        keep,
         tuple(reasons),
     )
 
@@ -311,29 +267,6 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
     )
 
 
-def _black_box(jacobian: Any) -> bool:
-    """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
-    return _differences(jacobian) in DIFFERENCES or isinstance(jacobian, GivenJacobian)
-
-
-def _differences(jacobian: Any) -> str:
-    """The formula of finite differences, if it is they that serve."""
-    return jacobian if isinstance(jacobian, str) else getattr(jacobian, "method", "")
-
-
-def _slopes(jacobian: Any, precision: torch.dtype) -> float:
-    """Relative error of the derivatives beyond round-off: of finite differences, at their best step or at the given."""
-    method, eps = _differences(jacobian), torch.finfo(precision).eps
-    if method not in DIFFERENCES:
-        return 0.0
-    order = 1 if method == "2-point" else 2
-    step = getattr(jacobian, "step", None)
-    if step is None:
-        return eps ** (order / (order + 1))
-    step = float(tensor_of(step).abs().max())
-    return step**order + eps / step
-
-
 def _together(terms: Sequence[Facts]) -> Facts:
     """The facts of all terms as those of one."""
     counts = [term.samples for term in terms]
@@ -342,12 +275,6 @@ def _together(terms: Sequence[Facts]) -> Facts:
         samples=None if None in counts else sum(count or 0 for count in counts),
         activations=max(term.activations for term in terms),
     )
-
-
-def with_errors_in_x(plan: Plan) -> Method:
-    """The method where every point has an error of its own to be fitted: many variables, few of which meet."""
-    tolerances = plan.method.tolerances
-    return Method(Arrow(), TrustRegion(), More(), tolerances, POLISH, slopes=plan.method.slopes)
 
 
 def loss(options: Options) -> Loss:
@@ -363,7 +290,7 @@ def loss(options: Options) -> Loss:
 
 def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
     """Whether it is a loss, and not its ρ alone."""
-    return hasattr(loss, "rescale")
+    return hasattr(loss, "expand")
 
 
 def _size(facts: Facts) -> str:
@@ -413,98 +340,9 @@ def _damping(options: Options, small: bool, share: float | None) -> tuple[Dampin
     return damping, scaling, why if "auto" in (options.damping, options.scaling) else "given"
 
 
-def _chunks(facts: Facts, options: Options, dtype: torch.dtype) -> tuple[int, int, str]:
-    """How many samples are evaluated together, and for how many of them rows of J are made together.
-
-    Reverse mode keeps intermediate results of many samples, and makes their rows, which are larger, a few at a time;
-    other sources make the rows of all that they evaluate at once. A row counts twice: as made, and in the workspace.
-
-    Returns:
-        Both, and the numbers behind them.
-    """
-    count = facts.samples or facts.leading
-    if count is None:
-        return 0, 0, ""
-    k = max(1, facts.residuals // count)
-    row = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize)
-    if facts.samples is None:
-        rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
-        return 0, _even(count, rows), ""
-    each = 2 * k * facts.activations
-    if _reverse(facts, options):
-        rows = _memory.stream_rows(row, facts.device, options.memory_limit, _memory.CACHE_ROWS)
-    else:
-        rows, each = facts.samples, each + row
-    chunk = _even(facts.samples, _memory.stream_rows(each, facts.device, options.memory_limit))
-    rows = _even(chunk, rows)
-    return (
-        chunk,
-        rows,
-        f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB",
-    )
-
-
-def _even(count: int, most: int) -> int:
-    """The size of the fewest equal parts of so many samples that are not larger than `most`."""
-    return -(-count // -(-count // most))
-
-
-def _reverse(facts: Facts, options: Options) -> bool:
-    """Whether derivatives of samples are taken in reverse mode."""
-    k = max(1, facts.residuals // (facts.samples or 1))
-    if options.jacobian in ("auto", "per_sample"):
-        return facts.parameters > k
-    return options.jacobian == "reverse"
-
-
-def _sources(
-    facts: Facts, options: Options, chunk: int, rows: int
-) -> tuple[tuple[JacobianSource, ...], str]:
-    """The chosen source and those below it on the ladder."""
-    n, m, given = facts.parameters, facts.residuals, options.jacobian
-    k = m if facts.samples is None else m // facts.samples
-    part = m if facts.samples is None else k * chunk
-    touched = facts.activations * (1 if facts.samples is None else chunk)
-    directions = max(
-        1, _memory.budget(facts.device, options.memory_limit) // max(1, 2 * touched + part * 8)
-    )
-    forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
-    last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
-    if not isinstance(given, str):
-        return (given if isinstance(given, JacobianSource) else GivenJacobian(given),), "given"
-    if given in DIFFERENCES:
-        return (DIFFERENCES[given],), "given"
-    if given == "autograd":
-        return (last, slow), "given"
-    if given == "per_sample" and facts.samples is None:
-        raise InputError(
-            "jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch."
-        )
-    by_rows: tuple[JacobianSource, ...] = (
-        (reverse,) if facts.samples is None else (LayerWise(rows), PerSample(rows))
-    )
-    rungs = (*by_rows, last, slow)
-    if not _reverse(facts, options):
-        rungs = (forward, *rungs)
-    if given in ("forward", "reverse"):
-        return rungs, "given"
-    if (
-        facts.samples is None
-        and facts.leading is not None
-        and facts.leading > 1
-        and m // facts.leading < n
-    ):
-        why = f"{facts.leading} blocks of rows, perhaps of independent samples: {m // facts.leading} VJPs"
-        return (LayerWise(rows), *rungs), why
-    what = "residuals" if facts.samples is None else "residuals of a sample"
-    if n <= k:
-        return rungs, f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"
-    return rungs, f"n = {n} > {k} {what}: {k} VJPs rather than {n} JVPs"
-
-
 def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:
     n, m = facts.parameters, facts.residuals
-    possible = facts.samples is not None and isinstance(solver, Cholesky)
+    possible = facts.samples is not None and solver.form.sampled
     if options.curvature == "sampled" and not possible:
         raise InputError(
             "curvature='sampled' needs samples, step(closure, *batch), and the normal equations, solver='cholesky'."
@@ -525,23 +363,21 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
 
 def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
     n, m = facts.parameters, facts.residuals
-    entries = m * n if isinstance(solver.form, DenseForm) else n * n
-    needed, there = entries * dtype.itemsize, _memory.budget(facts.device, options.memory_limit)
+    needed, there = (
+        solver.form.entries(n, m) * dtype.itemsize,
+        _memory.budget(facts.device, options.memory_limit),
+    )
     if needed > there:
-        shape = (
-            f"Jacobian ({m} x {n})"
-            if isinstance(solver.form, DenseForm)
-            else f"normal matrix ({n} x {n})"
-        )
         raise InputError(
-            f"the {shape} takes {needed / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB may be used on {facts.device}. "
-            f"Smaller batches with m < n are solved in m x m (solver='dual'); many residuals of few parameters stream "
-            f"with solver='cholesky' and step(closure, *batch); memory_limit raises the limit."
+            f"the {solver.form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
+            f"{there / 2**30:.3g} GiB may be used on {facts.device}. Smaller batches with m < n "
+            "are solved in m x m (solver='dual'); many residuals of few parameters stream with "
+            "solver='cholesky' and step(closure, *batch); memory_limit raises the limit."
         )
 
 
 def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
-    """The choices as a table, with the numbers behind them: what serves now, and what was refused before it.
+    """The choices as a table, with the numbers behind them: what is in use now, and what was refused before.
 
     Args:
         plan: what was decided.

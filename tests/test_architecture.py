@@ -22,28 +22,30 @@ LAYERS = (
         "_memory",
         "_modes",
         "_modules",
-        "_outer",
         "_printing",
         "_threads",
     ),
-    ("_advice", "_autodiff", "_checks"),
+    ("_advice", "_checks", "rows"),
+    ("_autodiff",),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),
     ("core",),
+    ("_plan",),
+    ("_derivations",),
     ("choose",),
     ("training", "minimising", "derivatives"),
     ("fitting",),
     ("__init__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-FOLDERS = ("residuals", "losses", "linearizations", "jacobians", "solvers", "damping")
+FOLDERS = ("rows", "residuals", "losses", "linearizations", "jacobians", "solvers", "damping")
 BEYOND_BASE = {
     "damping/scaling"
 }  # one small file holds the protocol, its rules, and what the loop needs of D
 # what the mathematics may not know of
 FORBIDDEN = ("torch.nn", "numpy", "scipy")
-PURE = ("core", "solvers", "damping", "linearizations", "losses")
+PURE = ("core", "rows", "solvers", "damping", "linearizations", "losses")
 
 
 def folder(module: str) -> str:

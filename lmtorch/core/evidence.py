@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
+from .curvature import exact_hessian, residual_curvature, trembling
 from .influence import FINE_ENOUGH, ROUNDINGS, Looked
 from .method import Method
 from .problem import Problem
@@ -92,7 +93,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     )
     noise = rounding(model, wide, eps)
     if doubted:
-        noise = torch.maximum(noise, length[..., 0] * problem.trembling(x))
+        noise = torch.maximum(noise, length[..., 0] * trembling(problem, x))
     remains = finite & (model.cost > ROUNDINGS * noise)
     looked = Looked(
         model.cost,
@@ -141,9 +142,11 @@ def _curvature(
     """
     normal = model.normal
     n = x.shape[-1]
-    found = problem.hessian(x) if n <= EXACT and n * problem.residual.rows <= ENTRIES else None
+    found = (
+        exact_hessian(problem, x) if n <= EXACT and n * problem.residual.rows <= ENTRIES else None
+    )
     if found is None:
-        second = problem.residual_curvature(x, size) if doubted and n <= DIFFERENCED else None
+        second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None
         if second is not None:  # but for what is only the round-off of its differences
             effect = second.abs() * size[..., :, None] * size[..., None, :]
             noise = (

@@ -18,6 +18,7 @@ from .._masks import seen, select, settled
 from ..damping.base import LinearModel, Outcome, Proposal, gain_ratio
 from ..damping.scaling import More, positive
 from ..linearizations.base import Linearization, optimality, predicted_decrease, single_moves
+from .bend import second_order
 from .certificate import blank, certify
 from .method import Method
 from .polish import polish
@@ -209,7 +210,7 @@ def linearize(
         linearization,
         positive(scale),
         factor,
-        lambda v: torch.where(moving, problem.second_order(state.x, v), 0.0),
+        lambda v: torch.where(moving, second_order(problem, state.x, v, linearization), 0.0),
     )
     x = state.x.to(problem.dtype)
     damping = state.damping

@@ -8,7 +8,7 @@ Reference: Transtrum & Sethna, Improvements to the Levenberg–Marquardt algorit
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Geodesic:
 
     inner: Damping
     limit: float = 0.75
+    bends: ClassVar[bool] = True  # it asks how the residuals bend along the step
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> Any:
         """The inner state."""

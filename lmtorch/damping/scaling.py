@@ -23,7 +23,7 @@ class More:
     """Running maximum of the column norms: invariant to units; for curve fitting."""
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
-        """The larger of the two."""
+        """The larger of the last D and the column norms, entry by entry."""
         return column_norms if scale is None else torch.maximum(scale, column_norms)
 
 
@@ -32,7 +32,7 @@ class Levenberg:
     """The identity: parameters are of like size; for networks."""
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
-        """Ones."""
+        """Ones, whatever the column norms."""
         return torch.ones_like(column_norms)
 
 
@@ -41,7 +41,7 @@ class CurrentNorms:
     """The current column norms: as `More`, but forgets."""
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
-        """The present ones."""
+        """The column norms at this point."""
         return column_norms
 
 
@@ -56,14 +56,17 @@ class FixedScale:
     scale: Tensor
 
     def take(self, places: Tensor) -> "FixedScale":
-        """That of some problems of a batch (b,)."""
+        """The fixed D of some problems of a batch, by their numbers (k,)."""
         return FixedScale(self.scale[places]) if self.scale.ndim > 1 else self
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
-        """The given one."""
+        """The fixed D, whatever the column norms."""
         return self.scale.to(column_norms).expand(column_norms.shape)
 
 
 def positive(scale: Tensor) -> Tensor:
-    """D with ones where a column is zero: such a parameter has no influence, and any D serves (MINPACK's choice)."""
+    """D with ones where a column of J is zero: any D is good for a parameter without influence.
+
+    Ones are MINPACK's choice.
+    """
     return torch.where(scale > 0, scale, 1.0)

@@ -15,6 +15,7 @@ from .._autodiff import ranges
 from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
+from ..jacobians.base import Workspace
 from ..jacobians.layerwise import LayerWise, NotLayerwiseError
 from ..residuals.base import Part
 from .calling import (
@@ -128,9 +129,9 @@ def parameter_jacobian(
                 )
                 rows = torch.cat(
                     [
-                        block.jacobian
+                        block.rows.dense()
                         for block in LayerWise().blocks(
-                            part, tensors, partial(_workspace, tensors[0], n)
+                            part, tensors, Workspace(partial(_workspace, tensors[0], n))
                         )
                     ]
                 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._checks import choice, number
 from .._errors import InputError, as_raised
+from ..jacobians.base import Workspace
 from ..jacobians.finite_difference import FiniteDifference
 from ..residuals.base import Part
 from .calling import Call, check_function, checked, first_line
@@ -78,9 +79,7 @@ def finite_difference_jacobian(
         shapes.append(call.outputs(y))
         return y.reshape(*call.samples, call.outputs(y).numel())
 
-    def workspace(rows: int) -> Tensor:
-        return x.new_empty(*call.samples, rows, call.size)
-
+    workspace = Workspace(lambda rows: x.new_empty(*call.samples, rows, call.size))
     part = Part(function, lambda other, params: other(params[0]), batch=batch_dims, black_box=True)
     with torch.no_grad():
         _, found = next(iter(FiniteDifference(method, step).blocks(part, (x,), workspace)))

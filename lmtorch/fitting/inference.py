@@ -115,12 +115,12 @@ class Inference:
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
-        _, weights = Robust(self.loss.rho, scale).weights(
-            self.residual
-        )  # by which the loop has rescaled the rows
+        # by which the loop has scaled the rows
+        root = Robust(self.loss.rho, scale).expand(self.residual).root
         count = self.fitter.data.count
+        assert root is not None  # a robust loss has one
         return sandwich(
-            jacobian / weights.sqrt()[..., None],
+            jacobian / root[..., None],
             residual,
             rho,
             scale,

@@ -14,14 +14,17 @@ from .._arrays import to_array
 from .._checks import flag
 from .._errors import InputError, NotConvergedError
 from .._faces import face
-from ..choose import Facts, Options
+from .._plan import Facts
+from ..choose import Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
+from ..core.method import Method
+from ..core.problem import Problem
 from ..core.state import State
 from ..core.termination import Status
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
-from ..linearizations.blocks import Arrow
+from ..linearizations.blocks import Blocks
 from ..losses.linear import Linear
 from ..minimising.options import limits, tolerance
 from ..minimising.probing import probe
@@ -32,7 +35,7 @@ from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .models import model_of, started
-from .orthogonal import Displaced, OrthogonalProblem
+from .orthogonal import Displaced, OwnColumns
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     bounds_from,
@@ -279,7 +282,7 @@ def _weights(sx: Any, data: Data) -> Tensor:
 
 def _problem(
     fitter: Fitter, u: Tensor, weights: Tensor, tolerances: tuple[float | None, ...]
-) -> tuple[OrthogonalProblem, Any, Tensor]:
+) -> tuple[Problem, Method, Tensor]:
     """The loop's problem, its method, and where it starts."""
     data, start = fitter.data, fitter.start
     n, (m, k) = len(u), weights.shape
@@ -308,42 +311,42 @@ def _problem(
             "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
         )
     options = Options(
+        solver=choose.ELIMINATION,
+        damping="trust_region",
+        scaling="more",
         jacobian=FiniteDifference() if found.black_box else "auto",
         ftol=tolerances[0],
         xtol=tolerances[1],
         gtol=tolerances[2],
+        polish=choose.POLISH,
+        certified=0,
     )
     plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])
     free = point.new_full((m * k,), math.inf)
     box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
     bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
-    method = choose.with_errors_in_x(plan)
-    displaced = Displaced(
-        found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k)
-    )
-    problem = OrthogonalProblem(
+    displaced = Displaced(found.calling.detached(), data.x.detach(), n, found.black_box)
+    weights = weights.to(plan.dtype).expand(m, k)
+    problem = Problem(
         displaced,
-        Ladder(plan.terms[0].rungs),
-        method.solver.form,
+        OwnColumns(displaced, Ladder(plan.terms[0].rungs), weights > 0),
+        plan.method.solver.form,
         Linear(),
         plan.dtype,
+        penalty=torch.cat([weights.new_zeros(n), weights.square().flatten()]),
         bounds=Bounds(*(side.to(plan.dtype) for side in box)) if bounded else None,
-        weights=weights.to(plan.dtype),
+        differences=plan.differences,
     )
-    return problem, method, point
+    return problem, plan.method, point
 
 
-def _solution(
-    problem: OrthogonalProblem, state: State, n: int, data: Data
-) -> tuple[Solution, Tensor]:
+def _solution(problem: Problem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
     """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
     x = state.x
     model = problem.model(x)
-    assert isinstance(model, Arrow)
-    inverse = torch.where(model.weights > 0, 1 / model.weights.square(), 0.0)
-    root = (1 + (model.points.square() * inverse).sum(-1)).rsqrt()
-    shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
+    assert isinstance(model, Blocks)
+    reduced = model.reduced().dense
     assert state.status is not None
     assert state.trials is not None
     assert state.cost is not None
@@ -353,8 +356,8 @@ def _solution(
     solution = Solution(
         x=x[:n],
         cost=float(state.cost),
-        fun=root * shifted,
-        jac=root[:, None] * model.parameters,
+        fun=reduced.residual,
+        jac=reduced.jacobian,
         active_mask=torch.where(free, 0, side),
         nfev=1 + int(state.trials),
         status=status,
@@ -362,4 +365,4 @@ def _solution(
         success=status.converged,
         f_scale=1.0,
     )
-    return solution, x[n:].view(-1, model.points.shape[-1])
+    return solution, x[n:].view(model.rows.own.shape)

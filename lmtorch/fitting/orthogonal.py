@@ -1,39 +1,36 @@
-"""Errors in x and y as a problem of the loop: β and one displacement δ for each point.
+"""Errors in x and y as a residual with variables of the points: β, and one displacement δ for each point.
 
     F(β, δ) = ½ Σ ((f(x + δ, β) − y)/σ_y)² + ½ Σ (δ/σ_x)²
 
-Points see only their own x, so that ∂f_i/∂δ_i is the derivative along a displacement τ of all points together: n + k
-directions give every block of J, by whatever source of derivatives serves.
+The second sum is a quadratic penalty, the problem's prior. In the first, points see only their own x,
+so that ∂f_i/∂δ_i is the derivative along a displacement τ of all points together: n + k directions
+give every block of J, by whatever source of derivatives is at hand.
 
 Reference: Boggs, Byrd & Schnabel (1987).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from .._errors import as_raised
-from ..core.problem import Problem
-from ..jacobians.base import DescendedError
-from ..linearizations.base import Linearization
-from ..linearizations.blocks import Arrow
-from ..losses.base import half_sum
+from ..jacobians.base import Bending, Block, JacobianSource, Workspace, as_block
 from ..minimising.user_function import UserFunction
 from ..residuals.base import Part
+from ..rows.own import OwnRows
 
 
 @dataclass(frozen=True)
 class Displaced:
-    """r(β, δ) with the points where they are, as a function of β and a common displacement τ.
+    """r(β, δ).
 
     Attributes:
         calling: the residuals (m,) at (β, τ) of points that are its share.
-        x: (m,) or (k, m).
+        x: (m,) or (k, m), the points where they were measured.
         n: parameters.
         black_box: no derivatives lead through.
     """
@@ -42,7 +39,11 @@ class Displaced:
     x: Tensor
     n: int
     black_box: bool
-    rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """m."""
+        return self.x.shape[-1]
 
     @property
     def predictors(self) -> int:
@@ -50,20 +51,19 @@ class Displaced:
         return 1 if self.x.ndim == 1 else self.x.shape[0]
 
     def params(self, x: Tensor) -> Params:
-        """β with τ = 0, and δ (m, k) beside it."""
-        beta, delta = x[: self.n], x[self.n :].view(-1, self.predictors)
-        return torch.cat([beta, beta.new_zeros(self.predictors)]), delta
-
-    def part_at(self, delta: Tensor) -> Part:
-        """All rows, of (β, τ), with the points displaced by δ."""
-        moved = (self.x + (delta[:, 0] if self.x.ndim == 1 else delta.mT))[None]
-        return Part(
-            lambda params: self.calling.residual(params, moved[0]), _run, black_box=self.black_box
-        )
+        """β (n,) and δ (m, k)."""
+        return x[: self.n], x[self.n :].view(-1, self.predictors)
 
     def parts(self) -> Iterable[Part]:
-        """All rows, with no point displaced."""
-        yield self.part_at(self.x.new_zeros(self.x.shape[-1], self.predictors))
+        """All rows, in one part."""
+        yield Part(self._function, _run, black_box=self.black_box)
+
+    def shifted(self, delta: Tensor) -> Part:
+        """The rows as a function of (β, τ), with points displaced by δ + τ."""
+        moved = self._moved(delta)
+        return Part(
+            lambda params: self.calling.residual(params, moved), _run, black_box=self.black_box
+        )
 
     def replay(self) -> AbstractContextManager[None]:
         """A pure function draws nothing."""
@@ -73,57 +73,53 @@ class Displaced:
         """There is one problem."""
         return self
 
+    def _function(self, params: Params) -> Tensor:
+        beta, delta = params
+        theta = torch.cat([beta, beta.new_zeros(self.predictors)])
+        return self.calling.residual((theta,), self._moved(delta))
+
+    def _moved(self, delta: Tensor) -> Tensor:
+        return self.x + (delta[:, 0] if self.x.ndim == 1 else delta.mT)
+
 
 def _run(other: Callable[..., Any], params: Params) -> Any:
     return other(params)
 
 
 @dataclass(frozen=True)
-class OrthogonalProblem(Problem):
-    """The loop's problem, with J as an arrow."""
+class OwnColumns:
+    """Rows with own columns, from the derivatives in (β, τ).
 
-    weights: Tensor = field(
-        default_factory=lambda: torch.ones(1, 1, device="cpu")
-    )  # (m, k), 1/σ_x, zero where x is exact
+    Attributes:
+        residual: whose rows they are.
+        inner: takes these derivatives.
+        movable: (m, k) bool, which points have an error in which x; others stay where they are.
+    """
 
-    def cost(self, x: Tensor) -> Tensor:
-        """F(β, δ)."""
-        theta, delta = self.residual.params(x)
-        return self._cost(self.source.evaluate(self._displaced.part_at(delta), (theta,)), delta)
+    residual: Displaced
+    inner: JacobianSource
+    movable: Tensor
 
-    def hessian(self, x: Tensor) -> None:
-        """None: second derivatives are not taken here."""
+    kinds = (OwnRows,)
 
-    @as_raised
-    def model(self, x: Tensor) -> Linearization:
-        """The blocks of J."""
-        theta, delta = self.residual.params(x)
-        rows, k = delta.shape
-        part = self._displaced.part_at(delta)
-        try:
-            blocks = list(
-                self.source.blocks(
-                    part, (theta,), lambda m: x.new_empty(m, len(theta), dtype=self.dtype)
-                )
-            )
-        except DescendedError:
-            return self.model(x)
-        values = torch.cat([block[0] for block in blocks])
-        jacobian = torch.cat([block[1] for block in blocks])
-        return Arrow(
-            values.to(self.dtype),
-            self.weights * delta,
-            jacobian[:, :-k],
-            torch.where(self.weights > 0, jacobian[:, -k:], 0.0),
-            self.weights.expand(rows, k),
-            self._cost(values, delta),
-        )
+    def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
+        """All rows, in the blocks of the inner source."""
+        beta, delta = params
+        theta = torch.cat([beta, beta.new_zeros(self.residual.predictors)])
+        dense = Workspace(lambda rows: workspace(rows).new_empty(rows, len(theta)))
+        start = 0
+        for found in self.inner.blocks(self.residual.shifted(delta), (theta,), dense):
+            values, rows = as_block(found)
+            matrix, some = rows.dense(), slice(start, start + values.shape[-1])
+            own = torch.where(self.movable[some], matrix[:, len(beta) :], 0.0)
+            yield Block(values, OwnRows(matrix[:, : len(beta)], own))
+            start = some.stop
 
-    @property
-    def _displaced(self) -> Displaced:
-        assert isinstance(self.residual, Displaced)
-        return self.residual
+    def evaluate(self, part: Part, params: Params) -> Tensor:
+        """The residuals, as the inner source evaluates them."""
+        return self.inner.evaluate(part, params)
 
-    def _cost(self, values: Tensor, delta: Tensor) -> Tensor:
-        errors = self.weights * delta
-        return half_sum(values.square()) + half_sum(errors.flatten().square())
+    def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
+        """d²r(x + tv)/dt² at t = 0, (m,), as the inner source has it."""
+        inner = self.inner
+        return inner.bend(part, params, direction) if isinstance(inner, Bending) else None

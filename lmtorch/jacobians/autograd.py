@@ -48,7 +48,7 @@ class Autograd:
                 yield residual[..., rows].detach(), jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """In the same order, where random numbers are drawn."""
+        """The residuals; sample by sample where random numbers are drawn, as in `blocks`."""
         if not part.random:
             return part.function(params)
         return torch.cat([function(params) for function in _functions(part)])

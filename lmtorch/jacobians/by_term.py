@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._autodiff import Params
 from ..residuals.base import Part
-from .base import Bending, Block, JacobianSource, Workspace
+from .base import Bending, Block, JacobianSource, Pull, Workspace, pull, push
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,22 @@ class ByTerm:
     def blocks(
         self, part: Part, params: Params, workspace: Workspace
     ) -> Iterator[Block | tuple[Tensor, Tensor]]:
-        """Those of the term's source."""
+        """Blocks of rows of a part, from the source of its term."""
         return self.sources[part.term].blocks(part, params, workspace)
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """As the term's source does."""
+        """The residuals of a part, evaluated by the source of its term."""
         return self.sources[part.term].evaluate(part, params)
 
+    def push(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """J v of a part, by the source of its term."""
+        return push(self.sources[part.term], part, params, direction)
+
+    def pull(self, part: Part, params: Params) -> tuple[Tensor, Pull]:
+        """Residuals of a part and w ↦ Jᵀw, by the source of its term."""
+        return pull(self.sources[part.term], part, params)
+
     def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
-        """As the term's source has it."""
+        """d²r(x + tv)/dt² of a part, if the source of its term has it."""
         source = self.sources[part.term]
         return source.bend(part, params, direction) if isinstance(source, Bending) else None

@@ -24,7 +24,7 @@ from torch import Tensor
 from .._autodiff import Params
 from .._masks import seen, select
 from ..residuals.base import Part
-from .base import Workspace
+from .base import Pull, Workspace, pull_by_rows, push_by_rows
 
 DROWNED = 100  # roundings: residuals that change by less say nothing of the derivative
 AGREE = 1e-3  # relative difference of two slopes up to which the longer step is short enough
@@ -66,8 +66,16 @@ class FiniteDifference:
         yield residual, jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Plain."""
+        """The residuals of the part, by a plain call."""
         return part.function(params)
+
+    def push(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """J v, of the columns that `blocks` gives."""
+        return push_by_rows(self, part, params, direction)
+
+    def pull(self, part: Part, params: Params) -> tuple[Tensor, Pull]:
+        """Residuals, and w ↦ Jᵀw of the columns that `blocks` gives."""
+        return pull_by_rows(self, part, params)
 
     def evaluations(self, n: int) -> int:
         """How many a Jacobian of n columns takes beside that of the point itself."""

@@ -5,10 +5,14 @@ It works on the rows of a part together, whether or not they are independent, an
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Tensor
+from torch.func import jvp, vmap
 
-from .._autodiff import Params, push
+from .._autodiff import Params, basis, ranges
+from .._threads import forward_mode
 from ..residuals.base import Part
 from .base import Workspace
 
@@ -26,9 +30,26 @@ class Forward:
     def blocks(
         self, part: Part, params: Params, workspace: Workspace
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows of the part, in one block."""
-        yield push(part.function, params, part.batch, workspace, self.chunk)
+        """All rows of the part, in one block, filled by columns J e_j."""
+        n = sum(p.shape[part.batch :].numel() for p in params)
+        # torch declares integers; None, which it documents, leaves the value without a batch
+        out_dims: Any = (None, 0)
+        along = vmap(partial(jvp, part.function, (params,)), out_dims=out_dims, randomness="same")
+        residual, jacobian = params[0], params[0]  # both are set by the first chunk of columns
+        with forward_mode():
+            for columns in ranges(n, self.chunk or n):
+                residual, derivatives = along((basis(params, part.batch, columns),))[:2]
+                if columns.start == 0:
+                    jacobian = workspace(residual.shape[-1])
+                jacobian[..., columns] = derivatives.movedim(0, -1)
+        yield residual, jacobian
+
+    def push(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """J v, by one Jacobian-vector product."""
+        with forward_mode():
+            derivative: Tensor = jvp(part.function, (params,), (direction,))[1]
+        return derivative
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Plain."""
+        """The residuals of the part, by a plain call."""
         return part.function(params)

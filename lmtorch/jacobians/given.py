@@ -11,7 +11,7 @@ from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.base import Part
-from .base import Workspace
+from .base import Pull, Workspace, pull_by_rows, push_by_rows
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,13 @@ class GivenJacobian:
         yield residual, jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Plain."""
+        """The residuals of the part, by a plain call."""
         return part.function(params)
+
+    def push(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """J v, by the user's Jacobian."""
+        return push_by_rows(self, part, params, direction)
+
+    def pull(self, part: Part, params: Params) -> tuple[Tensor, Pull]:
+        """Residuals, and w ↦ Jᵀw by the user's Jacobian."""
+        return pull_by_rows(self, part, params)

@@ -1,8 +1,8 @@
-"""The chosen source, then the next that works: models that a part of torch.func refuses are fitted all the same.
+"""The chosen source, then the next that works: what a part of torch.func refuses is fitted all the same.
 
-No batching rule, no forward-mode formula, a branch on data, a write into fresh zeros: each is an exception of torch,
-raised when the first block is asked for. The next rung is tried, one warning names the operator, and the rung that
-serves stays.
+No batching rule, no forward-mode formula, a branch on data, a write into fresh zeros: each is an
+exception of torch, raised when the first block is asked for. Then the next source is tried, one
+warning names the operator, and the source that works stays in use.
 """
 
 import warnings
@@ -16,7 +16,20 @@ from .._autodiff import Params, bent, random_weights, second_directional
 from .._errors import FallbackWarning, InputError, level, stopped, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
-from .base import GROSS, Block, DescendedError, JacobianSource, Workspace, disagrees
+from ..rows.base import richest
+from .base import (
+    GROSS,
+    Block,
+    DescendedError,
+    JacobianSource,
+    Pull,
+    Workspace,
+    as_block,
+    disagrees,
+    kinds_of,
+    pull,
+    push,
+)
 from .layerwise import LayerWise, NotLayerwiseError
 from .per_sample import PerSample
 
@@ -40,19 +53,28 @@ class Ladder:
 
     @property
     def current(self) -> JacobianSource:
-        """The one that serves."""
+        """The source in use."""
         return self.rungs[0]
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
-        """Blocks of the rung that serves; or `DescendedError`, after a step down, to begin again with the next."""
-        blocks = self.current.blocks(part, params, workspace)
+        """Blocks of rows from the source in use.
+
+        Yields:
+            Residuals with rows of the richest kind that is taken.
+
+        Raises:
+            DescendedError: the source has failed, and another is in use now: begin again.
+            OutOfMemoryError: torch's own.
+        """
+        kind = richest(kinds_of(self.current), workspace.kinds)
+        blocks = self.current.blocks(part, params, workspace._replace(kinds=(kind,)))
         replay = Replay(params[0].device, part.random, part.kept)
         try:
             with replay():
-                first = Block(*next(blocks))
+                first = as_block(next(blocks))
             if len(self.rungs) > 1 and not self.verified:
                 with replay():
-                    _verify(self.current, part, params, first.residual, first.jacobian)
+                    _verify(self.current, part, params, first)
                 replay.finish()
                 self.verified = True
         except torch.OutOfMemoryError:
@@ -70,12 +92,19 @@ class Ladder:
             raise DescendedError from error
         self._tell()
         yield first
-        for block in blocks:
-            yield Block(*block)
+        yield from map(as_block, blocks)
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """As the rung that serves does."""
+        """The residuals of the part, as the source in use evaluates them."""
         return self.current.evaluate(part, params)
+
+    def push(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """J v of a part, (..., m), by the source in use."""
+        return push(self.current, part, params, direction)
+
+    def pull(self, part: Part, params: Params) -> tuple[Tensor, Pull]:
+        """Residuals of a part and w ↦ Jᵀw, by the source in use."""
+        return pull(self.current, part, params)
 
     def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
         """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice; None where that is refused, or wrong."""
@@ -113,11 +142,11 @@ class Ladder:
         )
 
     def _tell(self) -> None:
-        """Warn once of what was refused first, now that it is known what serves, and of what it has seen."""
+        """Warn once of the source that was refused first, now that it is known which one works."""
         if self._untold and not self.warned:
             self.warned = True
             warnings.warn(
-                f"the Jacobian {self._untold}; {self.current!r} serves.",
+                f"the Jacobian {self._untold}; {self.current!r} is used.",
                 FallbackWarning,
                 stacklevel=level(),
             )
@@ -144,9 +173,7 @@ def _bends(part: Part, params: Params, direction: Params, found: Tensor, seed: i
     return bool((apart <= size).logical_or(~apart.isfinite()).all())
 
 
-def _verify(
-    source: JacobianSource, part: Part, params: Params, residual: Tensor, jacobian: Tensor
-) -> None:
+def _verify(source: JacobianSource, part: Part, params: Params, first: Block) -> None:
     """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
 
     In torch 2.13 tangents pass through `detach` and `no_grad`, the batched backward of `cdist` leaves a part out, and
@@ -161,12 +188,16 @@ def _verify(
     if not values.requires_grad:
         return
     if part.random and not torch.allclose(
-        values.detach()[..., : residual.shape[-1]], residual, rtol=GROSS, atol=GROSS, equal_nan=True
+        values.detach()[..., : first.residual.shape[-1]],
+        first.residual,
+        rtol=GROSS,
+        atol=GROSS,
+        equal_nan=True,
     ):
         raise ArithmeticError("it draws other random numbers than an evaluation of the residuals")
-    block = random_weights(values.detach()[..., : residual.shape[-1]])
+    block = random_weights(values.detach()[..., : first.residual.shape[-1]])
     direction = torch.zeros_like(values)
-    direction[..., : residual.shape[-1]] = block  # the block's rows are the part's first
+    direction[..., : first.residual.shape[-1]] = block  # the block's rows are the part's first
     try:
         gradients = torch.autograd.grad(
             values, twins, direction, allow_unused=True, materialize_grads=True
@@ -175,7 +206,7 @@ def _verify(
         return  # nothing to compare with
     columns = [g.to_dense().reshape(*g.shape[: part.batch], -1) for g in gradients]
     eps = max(torch.finfo(t.dtype).eps for t in (values, *params))
-    if disagrees(jacobian, block, torch.cat(columns, -1), eps):
+    if disagrees(first.rows, block, torch.cat(columns, -1), eps):
         raise ArithmeticError(
             "it disagrees with a plain backward pass: some operator's formula is wrong"
         )

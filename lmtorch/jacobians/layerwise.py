@@ -10,7 +10,7 @@ sample or to the derivatives of its input (`lmtorch.derivatives` does): the oute
 
 A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two reverse passes: Jᵀw
 is linear in w, and its derivative in w is the column. The first block is checked against autograd's own sum of the
-rows; whatever does not fit (other layers, weights that other functions take too) is refused, and `PerSample` serves.
+rows; whatever does not fit (other layers, weights that other functions take too) is refused, and `PerSample` takes its place.
 
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
@@ -26,8 +26,9 @@ from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights, ranges
 from .._modes import FunctionMode
-from .._outer import Outer
 from ..residuals.base import Part
+from ..rows.dense import DenseRows
+from ..rows.outer import Outer, OuterRows
 from .base import Block, Workspace, disagrees
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
@@ -47,13 +48,15 @@ class LayerWise:
         chunk: samples whose rows are made at once. Default: by the cache in the optimizer, elsewhere all of a part.
     """
 
+    kinds = (OuterRows, DenseRows)
+
     def __init__(self, chunk: int | None = None) -> None:
         self.chunk = chunk
         self.checked = False
         self.inputs: Tensor | None = None  # (s, in), of the first layer
 
     def __repr__(self) -> str:
-        """As the other sources, which are dataclasses."""
+        """The settings, in the form of the other sources, which are dataclasses."""
         return f"LayerWise(chunk={self.chunk})"
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
@@ -114,10 +117,14 @@ class LayerWise:
             if not self.checked:
                 _check(rows, residual, twins)
                 self.checked = True
-            yield Block(values, rows, _outer(recorder.layers, gradients, params, chosen))
+            if OuterRows in workspace.kinds:
+                outer = _outer(recorder.layers, gradients, params, chosen)
+                yield Block(values, OuterRows(rows, outer))
+            else:
+                yield Block(values, DenseRows(rows))
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Plain."""
+        """The residuals of the part, by a plain call."""
         return part.function(params)
 
 
@@ -295,7 +302,7 @@ def hold(rows: Tensor, weights: Tensor, expected: Tensor, eps: float) -> None:
     Raises:
         NotLayerwiseError: they differ.
     """
-    if disagrees(rows, weights, expected, eps):
+    if disagrees(DenseRows(rows), weights, expected, eps):
         raise NotLayerwiseError("a parameter acts elsewhere than in a linear layer")
 
 

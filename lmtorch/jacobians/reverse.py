@@ -1,12 +1,12 @@
 """Reverse mode: one VJP for each residual, m rows. For fewer residuals than parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.func import vjp
+from torch.func import vjp, vmap
 
-from .._autodiff import Params, pull, ranges
+from .._autodiff import Params, fill_, ranges, unit_rows
 from ..residuals.base import Part
 from .base import Workspace
 
@@ -28,9 +28,21 @@ class Reverse:
         residual, pullback = vjp(part.function, params)[:2]
         for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
             jacobian = workspace(rows.stop - rows.start)
-            pull(pullback, residual, jacobian, rows)
+            _fill(pullback, residual, jacobian, rows)
             yield residual[..., rows], jacobian
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Plain."""
+        """The residuals of the part, by a plain call."""
         return part.function(params)
+
+
+def _fill(
+    pullback: Callable[[Tensor], tuple[Params]], residual: Tensor, jacobian: Tensor, rows: slice
+) -> None:
+    """Fill rows e_iᵀJ of the Jacobian (..., m, n), for all problems of a batch at once."""
+    directions = unit_rows(residual.shape[-1], rows, residual)
+    batch = residual.ndim - 1
+    shape = (-1, *(1,) * batch, residual.shape[-1])
+    cotangents = directions.reshape(shape).expand(-1, *residual.shape)
+    gradients = vmap(lambda w: pullback(w)[0], randomness="same")(cotangents)
+    fill_(jacobian if batch == 0 else jacobian.movedim(-2, 0), gradients, batch)

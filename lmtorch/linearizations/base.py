@@ -1,17 +1,17 @@
 """The linear model of the residuals at a point, r(x + s) ≈ r + J s, behind one protocol.
 
-The *form* in which it is held is a choice of its own: the Jacobian whole (`Dense`), or only the sums JᵀJ and Jᵀr
-(`Normal`). Rows arrive block by block; an accumulator hands out the workspace into which a block is written, so that
-a matrix is filled in place, and adds it up.
+The *form* in which it is held is a choice of its own: the Jacobian whole (`Dense`), only the sums
+JᵀJ and Jᵀr (`Normal`), or the blocks of points with variables of their own (`Blocks`). Rows arrive
+block by block, of a kind that the form takes; its accumulator hands out the workspace into which
+dense rows are written, so that a matrix is filled in place, and adds them up.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from .._outer import Outer
+from ..rows.base import Rows
 
 
 class Prior(NamedTuple):
@@ -19,6 +19,12 @@ class Prior(NamedTuple):
 
     root: Tensor  # (..., n)
     residual: Tensor  # (..., n), root · x
+
+
+Values = tuple[Tensor, ...] | None  # r(x) as evaluated, (..., m) of each part; None: not kept
+
+
+Sums = tuple[Tensor, ...]
 
 
 class Exact(NamedTuple):
@@ -47,30 +53,59 @@ class Linearization(Protocol):
     def normal(self) -> Tensor:
         """JᵀJ, (..., n, n), made where it is not there."""
 
+    @property
+    def values(self) -> Values:
+        """r(x) of each part, before the loss; None where it was not kept."""
+
+    @property
+    def rows(self) -> Rows | None:
+        """The rows as the loss has scaled them, without the prior's; None where they are not kept."""
+
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² of a step (..., n), (...,)."""
 
     def freeze(self, free: Tensor) -> Self:
-        """The same model with the parameters outside `free` (..., n) held: their columns and gradient are zero."""
+        """The model with the parameters outside `free` (..., n) held: zero columns, zero gradient."""
 
 
 class Accumulator(Protocol):
     """Takes the rows of J and r block by block and becomes a linearization."""
 
-    def workspace(self, rows: int) -> Tensor:
-        """Where the next block of the Jacobian is to be written, (..., rows, n)."""
+    @property
+    def kinds(self) -> tuple[type[Any], ...]:
+        """The kinds of rows that are taken, the richest first."""
 
-    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
-        """Take a block (..., rows), (..., rows, n); `jacobian` is what `workspace` gave, filled; `outer` in order."""
+    @property
+    def sums(self) -> Sums:
+        """What has been summed over the rows: sums over other rows may be added and put back."""
+
+    @sums.setter
+    def sums(self, sums: Sums) -> None: ...
+
+    def workspace(self, rows: int) -> Tensor:
+        """Where the next block of dense rows is to be written, (..., rows, n)."""
+
+    def add(self, residual: Tensor, rows: Any) -> None:
+        """Take a block: residuals (..., rows), and rows of one of the kinds that are taken."""
 
     def finish(
-        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> Linearization:
-        """The linearization of all that was added; with `exact`, of the larger set that it is a sample of."""
+        """The linearization of all that was added; with `exact`, of what it is a sample of."""
 
 
 class Form(Protocol):
     """In which form the linear model is held."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether JᵀJ may be made of a sample of the rows, while Jᵀr is that of all."""
+
+    def entries(self, n: int, m: int) -> int:
+        """How many numbers it keeps for n parameters and m residuals."""
+
+    def described(self, n: int, m: int) -> str:
+        """What these numbers are, for messages: "Jacobian (m x n)"."""
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
         """For x of `shape` (..., n) and so many residuals in all, with the dtype and device of `like`."""

@@ -1,98 +1,150 @@
-"""J of a fit with errors in x: an arrow, dense in the parameters and diagonal in the errors.
+"""The linear model of points with variables of their own: dense in the shared ones, blocks beside.
 
-    r = (f(x + δ, β) − y)/σ_y,  e = δ/σ_x,      J = [ G  diag(V) ]      G = ∂r/∂β (m, n),  V = ∂r/∂δ (m, k)
-                                                    [ 0   1/σ_x  ]
+    r(β, δ),  e = w δ,      J = [ G  diag(V) ]      G = ∂r/∂β (m, n),  V = ∂r/∂δ (m, k)
+                                [ 0  diag(w) ]
 
-Each point has errors of its own, so its columns meet only its own rows.
+Each point has variables of its own, so their columns meet only its rows. w is the root of a quadratic
+penalty, the problem's prior: of a fit with errors in x, δ are the errors and w = 1/σ_x.
 
-Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression (1987).
+Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance
+regression (1987).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
-from .base import Accumulator
+from ..rows.own import OwnRows
+from .base import Exact, Prior, Sums, Values
+from .dense import Dense
 
 
-class Arrow(NamedTuple):
-    """The blocks of J; the variables are β (n), then δ (m·k), point by point."""
+class Blocks(NamedTuple):
+    """The blocks of J; the variables are β (n,), then δ (m·k,), point by point."""
 
     residual: Tensor  # (m,), r
-    errors: Tensor  # (m, k), e
-    parameters: Tensor  # (m, n), G
-    points: Tensor  # (m, k), V
-    weights: Tensor  # (m, k), 1/σ_x; zero where x is exact
+    rows: OwnRows  # G (m, n) and V (m, k)
+    prior: Prior  # (n + m·k,) each, w and e; zero where there is no penalty
     cost: Tensor
+    values: Values = None
 
     @property
     def gradient(self) -> Tensor:
         """Jᵀ(r, e), (n + m·k,)."""
-        of_parameters = (self.parameters.mT @ self.residual[..., None])[..., 0]
-        of_points = self.points * self.residual[..., None] + self.weights * self.errors
-        return torch.cat([of_parameters, of_points.flatten(-2)], -1)
+        return self.rows.transposed_times(self.residual) + self.prior.root * self.prior.residual
 
     @property
     def column_norms(self) -> Tensor:
         """‖J e_j‖, (n + m·k,)."""
-        of_parameters = torch.linalg.vector_norm(self.parameters, dim=-2)
-        of_points = (self.points.square() + self.weights.square()).sqrt()
-        return torch.cat([of_parameters, of_points.flatten(-2)], -1)
+        return (self.rows.column_norms.square() + self.prior.root.square()).sqrt()
 
     @property
     def normal(self) -> Tensor:
         """JᵀJ of all variables, (n + m·k, n + m·k): only a small problem wants it."""
-        (m, n), k = self.parameters.shape, self.points.shape[-1]
-        across = (
-            (self.parameters[:, :, None] * self.points[:, None, :]).movedim(1, 0).reshape(n, m * k)
-        )
-        own = self.points[:, :, None] * self.points[:, None, :] + torch.diag_embed(
-            self.weights.square()
-        )
-        points = own.new_zeros(m, k, m, k)
-        each = torch.arange(m, device=own.device)
-        points[each, :, each, :] = own
-        parameters = self.parameters.mT @ self.parameters
-        return torch.cat([
-            torch.cat([parameters, across], -1), torch.cat([across.mT, points.reshape(m * k, m * k)], -1)
-        ])  # fmt: skip
-
-    def parts(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """A vector of all variables as (n,) and (m, k)."""
-        n = self.parameters.shape[-1]
-        return vector[..., :n], vector[..., n:].reshape(self.points.shape)
+        written = self.rows.dense()
+        return written.mT @ written + torch.diag_embed(self.prior.root.square())
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖²."""
-        of_parameters, of_points = self.parts(step)
-        rows = (self.parameters @ of_parameters[..., None])[..., 0] + (self.points * of_points).sum(
-            -1
-        )
-        return rows.square().sum(-1) + (self.weights * of_points).square().sum((-2, -1))
+        return self.rows.times(step).square().sum(-1) + (self.prior.root * step).square().sum(-1)
 
     def freeze(self, free: Tensor) -> Self:
         """Zero columns outside `free`."""
-        of_parameters, of_points = self.parts(free)
+        of_shared, of_own = self.rows.parts(free)
         return self._replace(
-            parameters=torch.where(of_parameters[..., None, :], self.parameters, 0.0),
-            points=torch.where(of_points, self.points, 0.0),
-            weights=torch.where(of_points, self.weights, 0.0),
+            rows=OwnRows(
+                torch.where(of_shared, self.rows.shared, 0.0),
+                torch.where(of_own, self.rows.own, 0.0),
+            ),
+            prior=Prior(self.prior.root * free, self.prior.residual * free),
         )
+
+    def reduced(self, damping: Tensor | None = None) -> "Reduced":
+        """Eliminate the own variables of the points.
+
+        Args:
+            damping: λD_δ² (m, k); None: none.
+        """
+        (of_shared, weights), (shared_residual, errors) = map(self.rows.parts, self.prior)
+        own = self.rows.own
+        diagonal = weights.square() if damping is None else weights.square() + damping
+        # a variable with an empty column stays where it is; another one that nothing holds has no
+        # inverse, which makes the step NaN, and the loop raises the damping
+        without = torch.where(own == 0, 0.0, torch.nan)
+        inverse = torch.where(diagonal > 0, 1 / diagonal, without)
+        share = 1 / (1 + (own.square() * inverse).sum(-1))
+        shifted = self.residual - (own * inverse * weights * errors).sum(-1)
+        root = share.sqrt()
+        residual, rows = root * shifted, root[..., None] * self.rows.shared
+        dense = Dense(
+            residual,
+            rows,
+            Prior(of_shared, shared_residual),
+            self.cost,
+            rows.mT @ residual + of_shared * shared_residual,
+            (torch.linalg.vector_norm(rows, dim=-2).square() + of_shared.square()).sqrt(),
+        )
+        return Reduced(inverse, share, shifted, dense)
+
+
+class Reduced(NamedTuple):
+    """What is left of the blocks at some λ, with the own variables of the points eliminated."""
+
+    inverse: Tensor  # (m, k), B⁻¹
+    share: Tensor  # (m,), ω
+    shifted: Tensor  # (m,), r̃
+    dense: Dense  # rows √ω G and √ω r̃, with the prior of the shared parameters
 
 
 @dataclass(frozen=True)
-class ArrowForm:
-    """The blocks, which a problem of this kind fills itself."""
+class BlocksForm:
+    """Rows of the points, m (n + k) numbers instead of m (n + m k)."""
 
-    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
-        """There is none: whole rows of J are what this form avoids.
+    sampled: ClassVar[bool] = False
 
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            "the solver of fits with errors in x serves them alone: choose another one."
-        )
+    def entries(self, n: int, m: int) -> int:
+        """The blocks', for n parameters that a row meets: the shared ones and its point's own."""
+        return m * n
+
+    def described(self, n: int, m: int) -> str:
+        """The blocks with their shape."""
+        return f"blocks of the Jacobian ({m} x {n})"
+
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "BlocksAccumulator":
+        """Rows side by side."""
+        return BlocksAccumulator(shape[-1], like)
+
+
+class BlocksAccumulator:
+    """Keeps the rows of all points."""
+
+    kinds = (OwnRows,)
+    sums: Sums = ()  # nothing is summed over rows
+
+    def __init__(self, n: int, like: Tensor) -> None:
+        self.n = n  # variables in all
+        self.like = like
+        self.residuals: list[Tensor] = []
+        self.rows: list[OwnRows] = []
+
+    def workspace(self, rows: int) -> Tensor:
+        """Dense rows in all variables, which nobody should want of this form."""
+        return self.like.new_empty(rows, self.n)
+
+    def add(self, residual: Tensor, rows: OwnRows) -> None:
+        """Keep the rows of some points."""
+        self.residuals.append(residual.to(self.like.dtype))
+        self.rows.append(rows)
+
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> Blocks:
+        """The rows of all points with the prior."""
+        if exact is not None:
+            raise InputError("a sampled curvature needs the normal equations: solver='cholesky'")
+        zero = self.like.new_zeros(self.n)
+        rows = OwnRows(*(torch.cat(blocks) for blocks in zip(*self.rows, strict=True)))
+        return Blocks(torch.cat(self.residuals), rows, prior or Prior(zero, zero), cost, values)

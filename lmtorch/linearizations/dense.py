@@ -1,15 +1,14 @@
 """J held whole: for small and ill-conditioned problems (SVD, QR), and for fewer residuals than parameters (dual)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
-from .._outer import Outer
-from .base import Exact, Prior
+from ..rows.dense import DenseRows
+from .base import Exact, Prior, Sums, Values
 
 
 class Dense(NamedTuple):
@@ -21,6 +20,7 @@ class Dense(NamedTuple):
     cost: Tensor  # (...,)
     gradient: Tensor  # (..., n)
     column_norms: Tensor  # (..., n)
+    values: Values = None
 
     @property
     def normal(self) -> Tensor:
@@ -43,6 +43,11 @@ class Dense(NamedTuple):
             column_norms=torch.where(free, self.column_norms, 0.0),
         )
 
+    @property
+    def rows(self) -> DenseRows:
+        """The rows themselves, without the prior's."""
+        return DenseRows(self.jacobian)
+
     def stacked(self) -> tuple[Tensor, Tensor]:
         """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
         if self.prior is None:
@@ -57,6 +62,16 @@ class Dense(NamedTuple):
 class DenseForm:
     """The Jacobian whole, (m, n)."""
 
+    sampled: ClassVar[bool] = False
+
+    def entries(self, n: int, m: int) -> int:
+        """The Jacobian's."""
+        return m * n
+
+    def described(self, n: int, m: int) -> str:
+        """The Jacobian with its shape."""
+        return f"Jacobian ({m} x {n})"
+
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "DenseAccumulator":
         """One matrix for all rows, filled block by block."""
         *batch, n = shape
@@ -65,6 +80,9 @@ class DenseForm:
 
 class DenseAccumulator:
     """Blocks are written where they will stay."""
+
+    kinds = (DenseRows,)
+    sums: Sums = ()  # nothing is summed over rows
 
     def __init__(self, jacobian: Tensor, residual: Tensor) -> None:
         self.jacobian = jacobian
@@ -75,16 +93,18 @@ class DenseAccumulator:
         """The next rows of the matrix itself."""
         return self.jacobian[..., self.filled : self.filled + rows, :]
 
-    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
-        """Advance past the rows just filled."""
-        rows = residual.shape[-1]
-        self.residual[..., self.filled : self.filled + rows] = residual
-        place = self.workspace(rows)
-        if jacobian.data_ptr() != place.data_ptr():
-            place.copy_(jacobian)
-        self.filled += rows
+    def add(self, residual: Tensor, rows: DenseRows) -> None:
+        """Advance past the rows just filled, which are copied if they were not written in place."""
+        count = residual.shape[-1]
+        self.residual[..., self.filled : self.filled + count] = residual
+        place = self.workspace(count)
+        if rows.matrix.data_ptr() != place.data_ptr():
+            place.copy_(rows.matrix)
+        self.filled += count
 
-    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Dense:
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> Dense:
         """Jᵀr and the column norms, once."""
         if exact is not None:
             raise InputError(
@@ -95,4 +115,4 @@ class DenseAccumulator:
         if prior is not None:
             gradient = gradient + prior.root * prior.residual
             squares = squares + prior.root.square()
-        return Dense(self.residual, self.jacobian, prior, cost, gradient, squares.sqrt())
+        return Dense(self.residual, self.jacobian, prior, cost, gradient, squares.sqrt(), values)

@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .._outer import Outer
+from ..rows.outer import Outer
 
 STRIPS = 12  # of pairs at most: more come closer to the triangle, in more and smaller operations
 

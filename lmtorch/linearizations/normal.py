@@ -8,12 +8,13 @@ as long.)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
-from .._outer import Outer
-from .base import Exact, Prior
+from ..rows.dense import DenseRows
+from ..rows.outer import Outer, OuterRows
+from .base import Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
 BLOCK = (
@@ -28,6 +29,7 @@ class Normal(NamedTuple):
     normal: Tensor  # (..., n, n), JᵀJ, undamped
     cost: Tensor  # (...,)
     gradient: Tensor  # (..., n), Jᵀr
+    values: Values = None
 
     @property
     def column_norms(self) -> Tensor:
@@ -43,13 +45,9 @@ class Normal(NamedTuple):
         both = free[..., :, None] & free[..., None, :]
         return self._replace(normal=self.normal * both, gradient=self.gradient * free)
 
-    def plus(self, other: Self) -> Self:
-        """The normal equations of both sets of rows: partial sums of chunks, loader batches or ranks add."""
-        return self._replace(
-            normal=self.normal + other.normal,
-            cost=self.cost + other.cost,
-            gradient=self.gradient + other.gradient,
-        )
+    @property
+    def rows(self) -> None:
+        """None: rows are not kept."""
 
 
 def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None:
@@ -86,6 +84,16 @@ def mirror_(normal: Tensor) -> None:
 class NormalForm:
     """Only the sums JᵀJ (n, n) and Jᵀr (n); rows stream."""
 
+    sampled: ClassVar[bool] = True
+
+    def entries(self, n: int, m: int) -> int:
+        """The normal matrix's, whatever the number of residuals."""
+        return n * n
+
+    def described(self, n: int, m: int) -> str:
+        """The normal matrix with its shape."""
+        return f"normal matrix ({n} x {n})"
+
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "NormalAccumulator":
         """Sums that start at zero."""
         *batch, n = shape
@@ -93,7 +101,9 @@ class NormalForm:
 
 
 class NormalAccumulator:
-    """Adds up blocks; one workspace serves all of them."""
+    """Adds up blocks, all of which are written into one workspace."""
+
+    kinds = (OuterRows, DenseRows)
 
     def __init__(self, normal: Tensor, gradient: Tensor) -> None:
         self.normal = normal
@@ -101,16 +111,28 @@ class NormalAccumulator:
         self.rows = normal.new_empty(*normal.shape[:-2], 0, normal.shape[-1])
         self.kronecker: dict[int, KroneckerSum] = {}  # by the first column
 
+    @property
+    def sums(self) -> Sums:
+        """JᵀJ but for the columns that are outer products, Jᵀr, and the sums of these columns."""
+        return self.normal, self.gradient, *(k.packed for k in self.kronecker.values())
+
+    @sums.setter
+    def sums(self, sums: Sums) -> None:
+        self.normal, self.gradient, *packed = sums
+        for products, summed in zip(self.kronecker.values(), packed, strict=True):
+            products.packed = summed
+
     def workspace(self, rows: int) -> Tensor:
         """A block's rows, overwritten by the next block."""
         if self.rows.shape[-2] < rows:
             self.rows = self.normal.new_empty(*self.normal.shape[:-2], rows, self.normal.shape[-1])
         return self.rows[..., :rows, :]
 
-    def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
+    def add(self, residual: Tensor, rows: DenseRows | OuterRows) -> None:
         """Sum up JᵀJ and Jᵀr of the block."""
-        jacobian = jacobian.to(self.normal.dtype)
+        jacobian = rows.matrix.to(self.normal.dtype)
         self.gradient += (jacobian.mT @ residual.to(self.normal.dtype)[..., None])[..., 0]
+        outer: Sequence[Outer] = rows.outer if isinstance(rows, OuterRows) else ()
         known = []
         for columns in outer:
             (_, k, p), q = columns.left.shape, columns.right.shape[-1]
@@ -121,7 +143,9 @@ class NormalAccumulator:
                 self.kronecker[columns.start].add(columns)
         add_gram_(self.normal, jacobian, known)
 
-    def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Normal:
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> Normal:
         """The sums, with the prior's on the diagonal."""
         for start, products in self.kronecker.items():
             block = slice(start, start + products.p * products.q)
@@ -133,4 +157,4 @@ class NormalAccumulator:
         if prior is not None:
             self.normal.diagonal(dim1=-2, dim2=-1).add_(prior.root.square())
             self.gradient = self.gradient + prior.root * prior.residual
-        return Normal(self.normal, cost, self.gradient)
+        return Normal(self.normal, cost, self.gradient, values)

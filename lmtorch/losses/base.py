@@ -1,17 +1,24 @@
-"""Robust losses: the cost is ½ Σ C² ρ((r/C)²), and what the solver sees are rescaled rows.
+"""A loss of the residuals: its value, its slope, and a root of its curvature.
 
-With z = (r/C)², the gradient of the cost is Jᵀ(ρ′ r), and its Gauss–Newton Hessian JᵀWJ with W = ρ′ + 2zρ″, kept
-positive. Rows scaled by √W, with residuals ρ′r/√W, give exactly this gradient and this matrix, so that nothing
-downstream knows of the loss.
+Near a point the cost is a quadratic function of the residuals with gradient ℓ′ and curvature W = RᵀR.
+The Jacobian carries it to the parameters,
 
-Reference: Triggs et al., Bundle adjustment: a modern synthesis (2000), §4.3; the same rows as in scipy's
-`scale_for_robust_loss_function`.
+    gradient  Jᵀℓ′,    Gauss–Newton matrix  JᵀWJ = (RJ)ᵀ(RJ),
+
+which are those of plain least squares with rows RJ and residuals R⁻ᵀℓ′: nothing downstream knows of
+the loss. R is one number for each residual, or a k × k matrix for each sample whose residuals a loss
+takes together, as a likelihood of several outputs does.
+
+Reference: Triggs et al., Bundle adjustment: a modern synthesis (2000), §4.3; Martens, New insights and
+perspectives on the natural gradient method (2020), §8, for roots of a matrix.
 """
 
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from ..rows.base import Rows
 
 
 class Rho(NamedTuple):
@@ -22,20 +29,45 @@ class Rho(NamedTuple):
     second: Tensor
 
 
+class Expansion(NamedTuple):
+    """A loss near some residuals, to second order."""
+
+    value: Tensor  # (...,), summed over these residuals
+    slope: Tensor  # (..., rows), derivative of the loss in each residual
+    root: Tensor | None  # (..., rows), or (..., samples, k, k); None: one for every residual
+
+    @property
+    def residual(self) -> Tensor:
+        """R⁻ᵀℓ′, (..., rows): residuals whose plain squares have the slope of the loss.
+
+        A singular root, as that of a softmax, takes the shortest of its solutions.
+        """
+        if self.root is None:
+            return self.slope
+        if self.root.ndim <= self.slope.ndim:
+            return self.slope / self.root
+        by_sample = self.slope.unflatten(-1, self.root.shape[-3:-1])
+        return (torch.linalg.pinv(self.root.mT) @ by_sample[..., None])[..., 0].flatten(-2)
+
+    def rows(self, rows: Rows) -> Rows:
+        """R J, the rows that go with `residual`."""
+        return rows if self.root is None else rows.scaled(self.root)
+
+
 class Loss(Protocol):
     """What the core asks of a loss."""
 
     def cost(self, residual: Tensor) -> Tensor:
-        """½ Σ C² ρ((r/C)²) over the last dimension, (...,), summed in float64 where the device has it."""
+        """The value alone, over the last dimension, (...,), summed in float64 where there is one."""
 
-    def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows whose plain least squares have the gradient and the Gauss–Newton matrix of the robust cost."""
-
-    def influence(self, residual: Tensor) -> Tensor:
-        """ρ′ r: the gradient of the cost in the residuals."""
+    def expand(self, residual: Tensor) -> Expansion:
+        """Value, slope and root of the curvature at residuals (..., rows)."""
 
     def curvature(self, residual: Tensor) -> Tensor:
-        """ρ′ + 2zρ″: the second derivative of the cost in each residual, negative beyond an inflection."""
+        """The exact second derivative in the residuals, (..., rows) or (..., samples, k, k).
+
+        It may be negative, where `expand` gives a root of something positive in its place.
+        """
 
     def take(self, places: Tensor) -> "Loss":
         """The loss of some problems of a batch (b,), by their numbers (k,)."""

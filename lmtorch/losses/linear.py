@@ -5,29 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import half_sum, wide
+from .base import Expansion, half_sum, wide
 
 
 @dataclass(frozen=True)
 class Linear:
-    """½ Σ r²; rows are left as they are."""
+    """½ Σ r²: the slope is r, the curvature one."""
 
     def cost(self, residual: Tensor) -> Tensor:
         """½‖r‖²."""
         return half_sum(wide(residual).square())
 
-    def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        """Unchanged."""
-        return residual, jacobian
-
-    def influence(self, residual: Tensor) -> Tensor:
-        """The residuals r."""
-        return residual
+    def expand(self, residual: Tensor) -> Expansion:
+        """½‖r‖², r, and no root: rows are left as they are."""
+        return Expansion(self.cost(residual), residual, None)
 
     def curvature(self, residual: Tensor) -> Tensor:
-        """One for every residual."""
+        """One, the second derivative of ½ r², for every residual."""
         return torch.ones_like(residual)
 
     def take(self, places: Tensor) -> "Linear":
-        """The same for every problem."""
+        """The loss itself, which is the same for every problem."""
         return self

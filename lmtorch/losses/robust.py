@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._arrays import tensor_of
 from .._errors import InputError
-from .base import Rho, half_sum, wide
+from .base import Expansion, Rho, half_sum, wide
 
 
 def soft_l1(z: Tensor) -> Rho:
@@ -106,7 +106,7 @@ def given_rho(function: Callable[..., Any]) -> Callable[[Tensor], Rho]:
     return rho
 
 
-CRUMB = 0.01  # of ρ′, at least, is the curvature of a row
+CURVATURE_FLOOR = 0.01  # the curvature W of a residual is kept at or above this share of ρ′
 
 
 @dataclass(frozen=True)
@@ -125,33 +125,26 @@ class Robust:
         """½ Σ C² ρ."""
         return self.scale**2 * half_sum(self.rho(self._squares(residual)).value)
 
-    def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows times √W, residuals ρ′r/√W, W = ρ′ + 2zρ″."""
-        first, curvature = (weight.to(jacobian.dtype) for weight in self.weights(residual))
-        root = curvature.sqrt()
-        return residual * first / root, jacobian * root[..., None]
-
-    def weights(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """ρ′, and W = ρ′ + 2zρ″ kept positive, of the shape of the residuals."""
+    def expand(self, residual: Tensor) -> Expansion:
+        """Slope ρ′r and root √W, with W = ρ′ + 2zρ″ kept positive: W ≥ CURVATURE_FLOOR · ρ′."""
+        r = wide(residual)
         z = self._squares(residual)
         rho = self.rho(z)
-        # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves ε, but then a residual
-        # ρ′r/√W is 10⁸ times too large, and its digits are missed where it must cancel in Jᵀr
-        floor = (CRUMB * rho.first).clamp(min=torch.finfo(z.dtype).eps)
-        return rho.first, torch.maximum(rho.first + 2 * z * rho.second, floor)
-
-    def influence(self, residual: Tensor) -> Tensor:
-        """ρ′ r."""
-        return self.rho(self._squares(residual)).first.to(residual.dtype) * residual
+        # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves ε, but
+        # then a residual ρ′r/√W is 10⁸ times too large, and its digits are missed where it must
+        # cancel in Jᵀr
+        floor = (CURVATURE_FLOOR * rho.first).clamp(min=torch.finfo(z.dtype).eps)
+        curvature = torch.maximum(rho.first + 2 * z * rho.second, floor)
+        return Expansion(self.scale**2 * half_sum(rho.value), r * rho.first, curvature.sqrt())
 
     def curvature(self, residual: Tensor) -> Tensor:
-        """ρ′ + 2zρ″, as it is: the exact Hessian has no floor."""
+        """ρ′ + 2zρ″, negative beyond an inflection: the exact Hessian has no floor."""
         z = self._squares(residual)
         rho = self.rho(z)
         return rho.first + 2 * z * rho.second
 
     def take(self, places: Tensor) -> "Robust":
-        """With the scales of some problems."""
+        """The loss with the scales C of some problems of a batch."""
         return Robust(self.rho, self.scale[places]) if _each(self.scale) else self
 
     def _squares(self, residual: Tensor) -> Tensor:

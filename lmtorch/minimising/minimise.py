@@ -117,7 +117,7 @@ def _look(
     assert state.cost is not None
     status = state.status
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
-    rejected = (problem.loss.influence(residual) == 0).all(-1)
+    rejected = (problem.loss.expand(residual).slope == 0).all(-1)
     flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
     flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
     cosine = optimality(model.freeze(free))

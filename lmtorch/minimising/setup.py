@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import choose
 from .._arrays import tensor_of
 from .._errors import InputError
-from ..choose import Facts, Options
+from .._plan import Facts
+from ..choose import Options
 from ..core.bounds import Bounds
 from ..core.problem import Problem
 from ..damping.scaling import FixedScale
@@ -132,6 +133,7 @@ class Setup:
             self.plan.dtype,
             bounds=wide,
             differences=self.plan.differences,
+            keep=self.plan.keep,
             precision=found.precision,
         )
 

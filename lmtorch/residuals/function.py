@@ -24,11 +24,11 @@ class FunctionResidual:
         self.rows = fun(x).shape[-1]
 
     def params(self, x: Tensor) -> Params:
-        """One tensor, x itself."""
+        """x itself, as the only tensor."""
         return (x,)
 
     def parts(self) -> Iterable[Part]:
-        """All rows at once."""
+        """All rows, in one part."""
         yield Part(lambda params: self.fun(params[0]), self._run, self.batch)
 
     def replay(self) -> AbstractContextManager[None]:

@@ -1,4 +1,7 @@
-"""The same random numbers and buffers in every evaluation of a step: dropout draws one mask for all of its trials."""
+"""Equal random numbers and buffers in every evaluation of a step.
+
+Dropout draws one mask for all trials of a step, and running statistics are left as they were.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -32,6 +32,13 @@ class Solver(Protocol):
     def form(self) -> Form:
         """The form of linearization that `factor` takes."""
 
+    @property
+    def exact_at_zero(self) -> bool:
+        """Whether the step at λ = 0 is good to the digits of J: then a minimum is polished with it.
+
+        Normal equations lose them, as their condition is that of J squared. May be left out: False.
+        """
+
     def factor(self, linearization: Any, scale: Tensor) -> Factor:
         """Prepare the equations at one point, with D = `scale` (..., n), positive."""
 

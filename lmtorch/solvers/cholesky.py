@@ -8,6 +8,7 @@ Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accu
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Cholesky:
     """Factor the damped normal matrix, n³/3 for each λ."""
 
     form: NormalForm = NormalForm()
+    exact_at_zero: ClassVar[bool] = False
 
     def factor(self, linearization: Normal, scale: Tensor) -> "CholeskyFactor":
         """Nothing yet: the factorisation belongs to a λ."""

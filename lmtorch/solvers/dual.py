@@ -11,6 +11,7 @@ Reference: Golub & Van Loan, Matrix Computations (2013), §2.1.4; Nocedal & Wrig
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Dual:
     """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ: networks with more parameters than residuals in the batch."""
 
     form: DenseForm = DenseForm()
+    exact_at_zero: ClassVar[bool] = False
 
     def factor(self, linearization: Dense, scale: Tensor) -> "DualFactor":
         """J̃J̃ᵀ once, where there is no prior to change it with λ."""

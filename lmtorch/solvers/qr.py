@@ -6,6 +6,7 @@ Reference: Moré, The Levenberg–Marquardt algorithm: implementation and theory
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class QR:
     """QR of the scaled Jacobian, and of R with √λ I below it."""
 
     form: DenseForm = DenseForm()
+    exact_at_zero: ClassVar[bool] = True
 
     def factor(self, linearization: Dense, scale: Tensor) -> "QRFactor":
         """Reduce the rows to R and Qᵀr."""

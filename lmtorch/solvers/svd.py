@@ -8,6 +8,7 @@ Reference: Golub & Van Loan, Matrix Computations (2013), §5.5 and §6.1.4.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class SVD:
     """Singular value decomposition of the scaled Jacobian: small or ill-conditioned problems."""
 
     form: DenseForm = DenseForm()
+    exact_at_zero: ClassVar[bool] = True
 
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""

@@ -12,6 +12,7 @@ from .._errors import InputError
 from ..damping.base import Damping
 from ..linearizations.dense import DenseForm
 from ..residuals.layout import real
+from ..rows.dense import DenseRows
 
 NAMES = {"step", "strategy", "damping", "share", "scale"}
 # what param groups of torch's own optimizers have, and ours have not
@@ -27,9 +28,7 @@ def blank_damping(strategy: Damping, like: Tensor) -> dict[str, Any]:
     """The fields of a strategy's state, which a checkpoint that is loaded into a fresh optimizer looks for."""
     one = like.new_ones(1)
     rows = DenseForm().accumulator((1,), 1, one)
-    jacobian = rows.workspace(1)
-    jacobian.fill_(1)
-    rows.add(one, jacobian)
+    rows.add(one, DenseRows(rows.workspace(1).fill_(1)))
     state: dict[str, Any] = strategy.start(
         rows.finish(one.new_zeros(()).double(), None), one, one
     )._asdict()

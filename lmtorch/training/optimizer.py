@@ -14,8 +14,9 @@ from .._advice import Batches, of_derivatives, of_rate
 from .._checks import count
 from .._errors import InputError
 from .._faces import face
+from .._plan import Facts, Plan
 from .._printing import say
-from ..choose import Facts, Options, Plan
+from ..choose import Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
 from ..core.problem import Problem
@@ -73,7 +74,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
             with the default damping and `curvature` from all samples.
         loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
+            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `expand`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.
@@ -406,6 +407,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             rate=vector("lr", 1.0),
             sample=self._sample(plan, residual),
             differences=plan.differences,
+            keep=plan.keep,
         )
 
     def _sample(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._errors import InputError
-from ..choose import Plan
+from .._plan import Plan
 from ..jacobians.ladder import Ladder
 from ..residuals.layout import Layout
 from ..residuals.replay import Replay

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lmtorch
 from lmtorch.jacobians.autograd import Autograd
-from lmtorch.jacobians.base import JacobianSource
+from lmtorch.jacobians.base import JacobianSource, Workspace, as_block
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.given import GivenJacobian
@@ -82,11 +82,10 @@ def whole(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, T
     """A source's blocks, put together; the workspace starts as NaN, so that what is not written is seen."""
     n = sum(p.numel() for p in params)
     residuals, rows = [], []
-    for residual, jacobian, *_ in source.blocks(
-        part, params, lambda m: params[0].new_full((m, n), torch.nan)
-    ):
+    workspace = Workspace(lambda m: params[0].new_full((m, n), torch.nan))
+    for residual, block in map(as_block, source.blocks(part, params, workspace)):
         residuals.append(residual.detach().clone())
-        rows.append(jacobian.detach().clone())
+        rows.append(block.dense().detach().clone())
     return torch.cat(residuals), torch.cat(rows)
 
 

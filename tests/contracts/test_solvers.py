@@ -11,6 +11,7 @@ from torch import Tensor
 from lmtorch.linearizations.base import Linearization, Prior
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.normal import Normal
+from lmtorch.rows.dense import DenseRows
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky
 from lmtorch.solvers.dual import Dual
@@ -69,7 +70,7 @@ class System:
             block = slice(rows[0], rows[-1] + 1)
             workspace = accumulator.workspace(len(rows))
             workspace.copy_(self.jacobian[..., block, :])
-            accumulator.add(self.residual[..., block], workspace)
+            accumulator.add(self.residual[..., block], DenseRows(workspace))
         return accumulator.finish(self.residual.square().sum(-1) / 2, self.prior)
 
     @property

@@ -14,6 +14,7 @@ from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, soft_l1
 from lmtorch.residuals.function import FunctionResidual
+from lmtorch.rows.dense import DenseRows
 
 F32, F64 = torch.float32, torch.float64
 CHOSEN = torch.tensor([1, 4, 5, 11, 20])
@@ -43,7 +44,7 @@ def test_a_sample_estimates_the_curvature_of_all_rows_and_cost_and_gradient_are_
         whole, Forward(), NormalForm(), loss, F64, penalty=penalty, sample=lines(CHOSEN)
     ).linearize(X)  # fmt: skip
     r = A @ X - B
-    rows = loss.rescale(r[CHOSEN], A[CHOSEN])[1]
+    rows = loss.expand(r[CHOSEN]).rows(DenseRows(A[CHOSEN])).dense()
     prior = torch.zeros(3, dtype=F64) if penalty is None else penalty
     torch.testing.assert_close(model.normal, 30 / 5 * rows.mT @ rows + torch.diag(prior))
     cost = lambda x: loss.cost(A @ x - B) + (prior * x**2).sum() / 2

@@ -7,6 +7,7 @@ from torch import nn
 import lmtorch
 from lmtorch import FallbackWarning, LevenbergMarquardt
 from lmtorch.jacobians.base import disagrees
+from lmtorch.rows.dense import DenseRows
 
 F64 = torch.float64
 
@@ -67,7 +68,7 @@ def test_what_is_wrong_by_more_than_a_share_disagrees(error, scale):
         wrong[:, 1] *= 2
     weights = 2.0 * (torch.rand(m, generator=torch.Generator().manual_seed(0)) > 0.5).to(F64) - 1
     eps = torch.finfo(F64).eps
-    assert disagrees(scale * wrong, weights, scale * exact.T @ weights, eps)
-    assert not disagrees(scale * exact, weights, scale * exact.T @ weights, eps)
+    assert disagrees(DenseRows(scale * wrong), weights, scale * exact.T @ weights, eps)
+    assert not disagrees(DenseRows(scale * exact), weights, scale * exact.T @ weights, eps)
     rounded = (scale * exact).bfloat16().to(F64)  # what half precision inside the closure costs
-    assert not disagrees(rounded, weights, scale * exact.T @ weights, eps)
+    assert not disagrees(DenseRows(rounded), weights, scale * exact.T @ weights, eps)

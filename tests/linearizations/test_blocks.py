@@ -1,4 +1,4 @@
-"""The arrow of a fit with errors in x: the same numbers as the matrix written out."""
+"""The blocks of a fit with errors in x: the same numbers as the matrix written out."""
 
 import pytest
 import torch
@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmtorch._errors import InputError
-from lmtorch.linearizations.blocks import Arrow, ArrowForm
-from lmtorch.solvers.schur import Arrow as ArrowSolver
+from lmtorch.linearizations.base import Prior
+from lmtorch.linearizations.blocks import Blocks, BlocksForm
+from lmtorch.rows.base import richest
+from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.own import OwnRows
+from lmtorch.solvers.schur import Schur
 
 sizes = given(
     m=st.integers(1, 8),
@@ -22,8 +26,8 @@ EPS = torch.finfo(torch.float64).eps
 
 def drawn(
     m: int, n: int, k: int, seed: int, exact: bool
-) -> tuple[Arrow, Tensor, Tensor, Tensor, Tensor]:
-    """An arrow, its J and (r, e) as one matrix and vector, a scale and a λ; with `exact`, the first x has no error."""
+) -> tuple[Blocks, Tensor, Tensor, Tensor, Tensor]:
+    """Blocks, its J and (r, e) as one matrix and vector, a scale and a λ; with `exact`, the first x has no error."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -33,12 +37,11 @@ def drawn(
     if exact:
         weights[0], points[0], errors[0] = 0.0, 0.0, 0.0
     residual, parameters = draw(m), draw(m, n)
-    arrow = Arrow(
+    zero = torch.zeros(n, dtype=torch.float64)
+    blocks = Blocks(
         residual,
-        errors,
-        parameters,
-        points,
-        weights,
+        OwnRows(parameters, points),
+        Prior(torch.cat([zero, weights.flatten()]), torch.cat([zero, errors.flatten()])),
         (residual.square().sum() + errors.square().sum()) / 2,
     )
     of_points = torch.zeros(m, m * k, dtype=torch.float64)
@@ -48,7 +51,7 @@ def drawn(
     below = torch.cat([torch.zeros(m * k, n, dtype=torch.float64), weights.flatten().diag()], 1)
     matrix = torch.cat([above, below])
     return (
-        arrow,
+        blocks,
         matrix,
         torch.cat([residual, errors.flatten()]),
         draw(n + m * k).exp(),
@@ -58,19 +61,19 @@ def drawn(
 
 @sizes
 def test_it_answers_as_the_matrix_does(m: int, n: int, k: int, seed: int, exact: bool) -> None:
-    arrow, matrix, vector, step, _ = drawn(m, n, k, seed, exact)
-    torch.testing.assert_close(arrow.gradient, matrix.mT @ vector)
-    torch.testing.assert_close(arrow.column_norms, torch.linalg.vector_norm(matrix, dim=0))
-    torch.testing.assert_close(arrow.squared_length(step), (matrix @ step).square().sum())
+    blocks, matrix, vector, step, _ = drawn(m, n, k, seed, exact)
+    torch.testing.assert_close(blocks.gradient, matrix.mT @ vector)
+    torch.testing.assert_close(blocks.column_norms, torch.linalg.vector_norm(matrix, dim=0))
+    torch.testing.assert_close(blocks.squared_length(step), (matrix @ step).square().sum())
 
 
 @sizes
 def test_the_solver_solves_the_damped_normal_equations(
     m: int, n: int, k: int, seed: int, exact: bool
 ) -> None:
-    arrow, matrix, vector, scale, damping = drawn(m, n, k, seed, exact)
+    blocks, matrix, vector, scale, damping = drawn(m, n, k, seed, exact)
     normal = matrix.mT @ matrix + damping * (scale**2).diag()
-    factor = ArrowSolver().factor(arrow, scale)
+    factor = Schur().factor(blocks, scale)
     used = torch.linalg.vector_norm(matrix, dim=0) > 0
     step, rhs = factor.step(damping), torch.where(used, torch.cos(scale), 0.0)
     room = 100 * EPS * torch.linalg.cond(normal)
@@ -82,8 +85,8 @@ def test_the_solver_solves_the_damped_normal_equations(
 
 
 def test_the_length_falls_as_its_derivative_says() -> None:
-    arrow, _, _, scale, damping = drawn(6, 3, 2, 0, False)
-    factor, h = ArrowSolver().factor(arrow, scale), 1e-5
+    blocks, _, _, scale, damping = drawn(6, 3, 2, 0, False)
+    factor, h = Schur().factor(blocks, scale), 1e-5
     length, slope = factor.length(damping)
     ahead, behind = factor.length(damping + h)[0], factor.length(damping - h)[0]
     torch.testing.assert_close(length, torch.linalg.vector_norm(scale * factor.step(damping)))
@@ -93,14 +96,41 @@ def test_the_length_falls_as_its_derivative_says() -> None:
 
 
 def test_frozen_variables_do_not_move() -> None:
-    arrow, _, _, scale, damping = drawn(5, 3, 1, 1, False)
+    blocks, _, _, scale, damping = drawn(5, 3, 1, 1, False)
     free = torch.ones(8, dtype=torch.bool)
     free[1] = False
-    step = ArrowSolver().factor(arrow.freeze(free), scale).step(damping)
+    step = Schur().factor(blocks.freeze(free), scale).step(damping)
     assert step[1] == 0
     assert (step[free] != 0).all()
 
 
-def test_there_are_no_whole_rows() -> None:
-    with pytest.raises(InputError, match="errors in x"):
-        ArrowForm().accumulator((3,), 5, torch.empty(0))
+def test_it_is_made_of_the_rows_of_some_points_at_a_time() -> None:
+    blocks, _, _, _, _ = drawn(7, 2, 3, 4, True)
+    accumulator = BlocksForm().accumulator((2 + 7 * 3,), 7, blocks.residual)
+    for some in (slice(0, 3), slice(3, 7)):
+        rows = OwnRows(blocks.rows.shared[some], blocks.rows.own[some])
+        accumulator.add(blocks.residual[some], rows)
+    made = accumulator.finish(blocks.cost, blocks.prior)
+    torch.testing.assert_close(made.gradient, blocks.gradient)
+    torch.testing.assert_close(made.normal, blocks.normal)
+
+
+def test_rows_without_own_columns_are_refused() -> None:
+    with pytest.raises(
+        InputError, match="takes OwnRows, and the source of derivatives gives Dense"
+    ):
+        richest((DenseRows,), BlocksForm().accumulator((3,), 5, torch.empty(0)).kinds)
+
+
+def test_a_variable_that_nothing_holds_has_no_undamped_step() -> None:
+    blocks, _, _, scale, _ = drawn(4, 2, 1, 3, False)
+    weights = blocks.prior.root.clone()
+    weights[2] = 0.0
+    loose = blocks._replace(prior=Prior(weights, blocks.prior.residual))
+    zero = torch.tensor(0.0, dtype=torch.float64)
+    assert Schur().factor(loose, scale).step(zero).isnan().any()
+    damping = torch.tensor(0.3, dtype=torch.float64)
+    matrix = torch.cat([loose.rows.dense(), weights.diag()])
+    normal = matrix.mT @ matrix + 0.3 * (scale**2).diag()
+    expected = torch.linalg.solve(normal, -loose.gradient)
+    torch.testing.assert_close(Schur().factor(loose, scale).step(damping), expected)

@@ -1,5 +1,7 @@
 """JᵀJ of outer products: the same as that of the rows written out."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,11 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lmtorch
-from lmtorch._outer import Outer
+from lmtorch.core.problem import total
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.linearizations import kronecker
 from lmtorch.linearizations.kronecker import KroneckerSum, worth_it
 from lmtorch.linearizations.normal import NormalForm
+from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.training.terms import as_residual, gathered
 
 
@@ -70,14 +74,38 @@ def test_the_normal_equations_are_the_same_with_and_without_what_is_known(k: int
     sums = []
     for known in ((), (first, second)):
         accumulator = NormalForm().accumulator((n,), 40 * k, rows)
-        accumulator.add(residual, accumulator.workspace(40 * k).copy_(rows), known)
+        written = accumulator.workspace(40 * k).copy_(rows)
+        accumulator.add(residual, OuterRows(written, known) if known else DenseRows(written))
         sums.append(accumulator.finish(residual.square().sum() / 2, None))
     assert accumulator.kronecker
-    for plain, structured in zip(*sums, strict=True):
+    for plain, structured in zip(*(made[:3] for made in sums), strict=True):
         torch.testing.assert_close(structured, plain, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         plain, structured.mT if structured.ndim == 2 else structured, rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_sums_over_some_rows_add_up_to_those_of_all(k: int) -> None:
+    n, generator = 3 + 12 * 16, torch.Generator().manual_seed(3)
+    known = block(12, 16, k, 40, start=3)
+    rows = torch.randn(40 * k, n, dtype=torch.float64, generator=generator)
+    rows[:, 3:] = written_out(known)
+    residual = torch.randn(40 * k, dtype=torch.float64, generator=generator)
+    cost = residual.square().sum() / 2
+
+    def summed(samples: slice) -> Any:
+        accumulator = NormalForm().accumulator((n,), 40 * k, rows)
+        some = slice(samples.start * k, samples.stop * k)
+        outer = known._replace(left=known.left[samples], right=known.right[samples])
+        accumulator.add(residual[some], OuterRows(rows[some], (outer,)))
+        return accumulator
+
+    whole, first, second = summed(slice(0, 40)), summed(slice(0, 15)), summed(slice(15, 40))
+    first.sums = total([first.sums, second.sums])
+    for mine, theirs in zip(first.finish(cost, None), whole.finish(cost, None), strict=True):
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["linear", "soft_l1"])

@@ -12,6 +12,7 @@ import lmtorch
 from lmtorch.losses.base import Loss, half_sum
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
+from lmtorch.rows.dense import DenseRows
 
 SCIPYS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
 RHOS = {**SCIPYS, "tukey": tukey, "geman_mcclure": geman_mcclure}
@@ -58,10 +59,11 @@ def test_rho_is_the_square_near_zero(name: str) -> None:
 def test_rows_and_influence_have_the_gradient_of_the_cost(loss: Loss) -> None:
     r = residuals().requires_grad_()
     (gradient,) = torch.autograd.grad(loss.cost(r), r)
-    J = torch.eye(r.shape[0], dtype=torch.float64)
-    rows, jacobian = loss.rescale(r.detach(), J)
-    torch.testing.assert_close(jacobian.mT @ rows, gradient)
-    torch.testing.assert_close(loss.influence(r.detach()), gradient)
+    found = loss.expand(r.detach())
+    rows = found.rows(DenseRows(torch.eye(r.shape[0], dtype=torch.float64)))
+    torch.testing.assert_close(rows.transposed_times(found.residual), gradient)
+    torch.testing.assert_close(found.slope, gradient)
+    torch.testing.assert_close(found.value, loss.cost(r.detach()))
 
 
 @losses
@@ -69,15 +71,16 @@ def test_rows_have_the_hessian_of_the_cost_where_it_is_convex(loss: Loss) -> Non
     r = residuals()
     r = r[r.abs() < 0.13]  # inside of every inflection, (0.3 / √5) for the earliest, Tukey's
     hessian = torch.func.hessian(loss.cost)(r)
-    _, jacobian = loss.rescale(r, torch.eye(r.shape[0], dtype=torch.float64))
-    torch.testing.assert_close(jacobian.mT @ jacobian, hessian)
+    rows = loss.expand(r).rows(DenseRows(torch.eye(r.shape[0], dtype=torch.float64))).dense()
+    torch.testing.assert_close(rows.mT @ rows, hessian)
 
 
 @losses
 def test_rows_beyond_the_inflection_are_finite(loss: Loss) -> None:
     r = torch.tensor([0.0, -1e6, 1e6], dtype=torch.float64)
-    for part in loss.rescale(r, torch.ones(3, 2, dtype=torch.float64)):
-        assert part.isfinite().all()
+    found = loss.expand(r)
+    assert found.residual.isfinite().all()
+    assert found.rows(DenseRows(torch.ones(3, 2, dtype=torch.float64))).dense().isfinite().all()
 
 
 @losses
@@ -89,10 +92,12 @@ def test_a_cost_is_one_number_for_each_problem_in_float64(
     cost = loss.cost(r)
     assert cost.shape == batch
     assert cost.dtype == torch.float64
-    rows, jacobian = loss.rescale(r, torch.randn(*batch, 5, 2))
-    assert rows.shape == (*batch, 5)
-    assert jacobian.shape == (*batch, 5, 2)
-    assert rows.dtype == jacobian.dtype == torch.float32
+    found = loss.expand(r)
+    rows = found.rows(DenseRows(torch.randn(*batch, 5, 2))).dense()
+    assert found.value.shape == batch
+    assert found.residual.shape == found.slope.shape == (*batch, 5)
+    assert rows.shape == (*batch, 5, 2)
+    assert rows.dtype == torch.float32
 
 
 @losses
@@ -156,5 +161,5 @@ def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
 
 def test_beyond_its_scale_tukey_leaves_a_residual_without_influence() -> None:
     r = torch.tensor([0.5, 0.9, 1.1, 40.0], dtype=torch.float64)
-    assert (Robust(tukey).influence(r) != 0).tolist() == [True, True, False, False]
+    assert (Robust(tukey).expand(r).slope != 0).tolist() == [True, True, False, False]
     assert Robust(tukey).cost(r[2:]) == pytest.approx(2 * (1 / 3) / 2)

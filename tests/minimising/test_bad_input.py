@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from lmtorch import InputError, least_squares
+from lmtorch.losses import Linear
+from lmtorch.losses.base import Expansion
 
 from .setting import F64, INF
 
@@ -24,8 +26,8 @@ def residual(x: Any) -> Any:
 class Squares:
     """A loss that is an object, and has no scale."""
 
-    def rescale(self, residual: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        return residual, jacobian
+    def expand(self, residual: Tensor) -> Expansion:
+        return Linear().expand(residual)
 
 
 # what is passed beside (or in place of) residual and [1, 2], and what is said of it

@@ -379,3 +379,15 @@ def test_a_warning_points_to_the_line_that_called() -> None:
 def test_input_errors_are_value_errors_as_scipys() -> None:
     assert issubclass(InputError, ValueError)
     assert lmtorch.least_squares is least_squares
+
+
+@pytest.mark.parametrize("name", ["svd", "qr", "cholesky", "dual"])
+def test_a_solver_by_name_does_what_the_object_does(name: str) -> None:
+    t = torch.linspace(0, 4, 30, dtype=torch.float64)
+    y = 2.5 * torch.exp(-1.3 * t) + 0.01 * torch.cos(7 * t)
+    fun = lambda x: x[0] * torch.exp(-x[1] * t) - y
+    one, other = (
+        lmtorch.least_squares(fun, [1.0, 1.0], solver=solver)
+        for solver in (name, lmtorch.choose.SOLVERS[name])
+    )
+    assert (one.nfev, one.njev, one.x.tolist()) == (other.nfev, other.njev, other.x.tolist())

@@ -1,0 +1,133 @@
+"""How the derivatives of a term are taken: from which sources, and how many samples at a time."""
+
+from typing import Any
+
+import torch
+
+from . import _memory
+from ._arrays import tensor_of
+from ._errors import InputError
+from ._plan import Facts
+from .jacobians.autograd import Autograd
+from .jacobians.base import JacobianSource
+from .jacobians.finite_difference import FiniteDifference
+from .jacobians.forward import Forward
+from .jacobians.given import GivenJacobian
+from .jacobians.layerwise import LayerWise
+from .jacobians.per_sample import PerSample
+from .jacobians.reverse import Reverse
+
+DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
+SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
+
+
+def black_box(jacobian: Any) -> bool:
+    """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
+    return differences(jacobian) in DIFFERENCES or isinstance(jacobian, GivenJacobian)
+
+
+def differences(jacobian: Any) -> str:
+    """The formula of finite differences, if it is they that serve."""
+    return jacobian if isinstance(jacobian, str) else getattr(jacobian, "method", "")
+
+
+def slope_error(jacobian: Any, precision: torch.dtype) -> float:
+    """Relative error of the derivatives beyond round-off: of finite differences, at their best step or at the given."""
+    method, eps = differences(jacobian), torch.finfo(precision).eps
+    if method not in DIFFERENCES:
+        return 0.0
+    order = 1 if method == "2-point" else 2
+    step = getattr(jacobian, "step", None)
+    if step is None:
+        return eps ** (order / (order + 1))
+    step = float(tensor_of(step).abs().max())
+    return step**order + eps / step
+
+
+def chunks(
+    facts: Facts, jacobian: Any, limit: int | None, dtype: torch.dtype
+) -> tuple[int, int, str]:
+    """How many samples are evaluated together, and for how many of them rows of J are made together.
+
+    Reverse mode keeps intermediate results of many samples, and makes their rows, which are larger, a few at a time;
+    other sources make the rows of all that they evaluate at once. A row counts twice: as made, and in the workspace.
+
+    Returns:
+        Both, and the numbers behind them.
+    """
+    count = facts.samples or facts.leading
+    if count is None:
+        return 0, 0, ""
+    k = max(1, facts.residuals // count)
+    row = k * facts.parameters * (dtype.itemsize + facts.dtype.itemsize)
+    if facts.samples is None:
+        rows = _memory.stream_rows(row, facts.device, limit, _memory.CACHE_ROWS)
+        return 0, _even(count, rows), ""
+    each = 2 * k * facts.activations
+    if _reverse(facts, jacobian):
+        rows = _memory.stream_rows(row, facts.device, limit, _memory.CACHE_ROWS)
+    else:
+        rows, each = facts.samples, each + row
+    chunk = _even(facts.samples, _memory.stream_rows(each, facts.device, limit))
+    rows = _even(chunk, rows)
+    return (
+        chunk,
+        rows,
+        f"{each / 2**10:.3g} KiB each; rows of J for {rows} at once, {row * rows / 2**20:.3g} MiB",
+    )
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest equal parts of so many samples that are not larger than `most`."""
+    return -(-count // -(-count // most))
+
+
+def _reverse(facts: Facts, jacobian: Any) -> bool:
+    """Whether derivatives of samples are taken in reverse mode."""
+    k = max(1, facts.residuals // (facts.samples or 1))
+    if jacobian in ("auto", "per_sample"):
+        return facts.parameters > k
+    return jacobian == "reverse"
+
+
+def sources(
+    facts: Facts, jacobian: Any, limit: int | None, chunk: int, rows: int
+) -> tuple[tuple[JacobianSource, ...], str]:
+    """The chosen source and those below it on the ladder."""
+    n, m, given = facts.parameters, facts.residuals, jacobian
+    k = m if facts.samples is None else m // facts.samples
+    part = m if facts.samples is None else k * chunk
+    touched = facts.activations * (1 if facts.samples is None else chunk)
+    directions = max(1, _memory.budget(facts.device, limit) // max(1, 2 * touched + part * 8))
+    forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
+    last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
+    if not isinstance(given, str):
+        return (given if isinstance(given, JacobianSource) else GivenJacobian(given),), "given"
+    if given in DIFFERENCES:
+        return (DIFFERENCES[given],), "given"
+    if given == "autograd":
+        return (last, slow), "given"
+    if given == "per_sample" and facts.samples is None:
+        raise InputError(
+            "jacobian='per_sample' needs the samples: call step(closure, *batch) with the batch."
+        )
+    by_rows: tuple[JacobianSource, ...] = (
+        (reverse,) if facts.samples is None else (LayerWise(rows), PerSample(rows))
+    )
+    rungs = (*by_rows, last, slow)
+    if not _reverse(facts, jacobian):
+        rungs = (forward, *rungs)
+    if given in ("forward", "reverse"):
+        return rungs, "given"
+    if (
+        facts.samples is None
+        and facts.leading is not None
+        and facts.leading > 1
+        and m // facts.leading < n
+    ):
+        why = f"{facts.leading} blocks of rows, perhaps of independent samples: {m // facts.leading} VJPs"
+        return (LayerWise(rows), *rungs), why
+    what = "residuals" if facts.samples is None else "residuals of a sample"
+    if n <= k:
+        return rungs, f"n = {n} <= {k} {what}: {n} JVPs rather than {k} VJPs"
+    return rungs, f"n = {n} > {k} {what}: {k} VJPs rather than {n} JVPs"

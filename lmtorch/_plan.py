@@ -1,0 +1,51 @@
+"""What is known of a problem, and what is decided about it."""
+
+from typing import NamedTuple
+
+import torch
+
+from .core.method import Method
+from .jacobians.base import JacobianSource
+
+
+class Facts(NamedTuple):
+    """What was found out about a problem."""
+
+    parameters: int  # n
+    residuals: int  # m
+    samples: int | None  # independent ones; None: none are known
+    activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
+    dtype: torch.dtype
+    device: torch.device
+    precision: torch.dtype | None = (
+        None  # of the residuals, where it is coarser than that of the parameters
+    )
+    leading: int | None = None  # blocks of rows that may belong to independent samples
+
+
+class Derivation(NamedTuple):
+    """Where the derivatives of a term come from."""
+
+    rungs: tuple[JacobianSource, ...]  # sources in the order in which they are tried
+    chunk: int  # samples evaluated together, where there are samples
+
+
+class Alternative(NamedTuple):
+    """Another way to run, for what the method has not been sure of."""
+
+    name: str  # what follows "with"
+    method: Method
+    restart: bool  # begin where the last run has ended, not where it began
+
+
+class Plan(NamedTuple):
+    """What is done about it."""
+
+    method: Method
+    alternatives: tuple[Alternative, ...]
+    terms: tuple[Derivation, ...]
+    dtype: torch.dtype  # of the linear algebra
+    share: float | None  # of the samples that JᵀJ is made of at first; None: all
+    differences: bool  # bends along a step by differences of the residuals, not forward mode
+    keep: bool  # r(x) stays with the linear model, for these bends
+    reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)

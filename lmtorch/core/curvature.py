@@ -1,0 +1,102 @@
+"""Second derivatives of the cost at a point, where the end of a run is looked at."""
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Curved, Params, hessian
+from ..residuals.base import Part
+from .problem import Problem, total
+
+FEW = 4  # units of the last digit, by which parameters are moved to see how far round-off moves r
+
+
+def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
+    """The exact Hessian of F, curvature of the residuals included, and its gradient.
+
+    None where it cannot be had: a black box has none, nor has an operator whose backward pass torch
+    cannot differentiate.
+
+    Raises:
+        OutOfMemoryError: the memory does not hold it.
+    """
+    if not hasattr(problem.loss, "curvature"):  # a loss of the user's own
+        return None
+    params, shares = problem.residual.params(x), []
+    try:
+        with problem.residual.replay():
+            for part in problem.residual.parts():
+                share = None if part.black_box else _hessian_of(problem, part, params)
+                if share is None:
+                    return None
+                shares.append(share)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # torch's word for a derivative that is not implemented
+        return None
+    matrices, gradients = zip(*shares, strict=True)
+    matrix, gradient = total(matrices).to(problem.dtype), total(gradients).to(problem.dtype)
+    prior = problem.prior(x)
+    if prior is None:
+        return Curved(matrix, gradient)
+    return Curved(
+        matrix + torch.diag_embed(prior.root.square()), gradient + prior.root * prior.residual
+    )
+
+
+def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
+    """What the rows of one part add to the Hessian and the gradient."""
+    loss = problem.loss
+
+    def residual(point: Params) -> Tensor:
+        return problem.source.evaluate(part, point)
+
+    return hessian(residual, params, part.batch, lambda r: loss.expand(r).slope, loss.curvature)
+
+
+def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | None:
+    """Σ ℓ′ ∇²r, what JᵀWJ leaves out of the Hessian, by differences of the residuals, (..., n, n).
+
+    None where they would leave the box. Steps of ε^¼ times the size (..., n) of the parameters,
+    positive, balance truncation and round-off.
+
+    Reference: Nocedal & Wright (2006), §8.1, eq. 8.21.
+    """
+    n = x.shape[-1]
+    step = problem.eps(x) ** 0.25 * size
+    if problem.bounds is not None:
+        lower, upper = problem.bounds
+        if bool(((x - step < lower) | (x + step > upper)).any()):
+            return None
+    moves = torch.diag_embed(step)
+
+    middle = _residuals(problem, x)
+    ahead = [_residuals(problem, x + moves[..., i, :]) for i in range(n)]
+    weights = problem.loss.expand(middle).slope.to(problem.dtype)
+    found = torch.zeros(*x.shape, n, dtype=problem.dtype, device=x.device)
+    for i in range(n):
+        for j in range(i + 1):
+            both = -moves[..., i, :] if i == j else moves[..., i, :] + moves[..., j, :]
+            far = _residuals(problem, x + both)
+            bend = ahead[i] + far - 2 * middle if i == j else far - ahead[i] - ahead[j] + middle
+            entry = (weights * bend).sum(-1) / (step[..., i] * step[..., j]).to(problem.dtype)
+            found[..., i, j] = found[..., j, i] = entry
+    return found
+
+
+def trembling(problem: Problem, x: Tensor) -> Tensor:
+    """How far the residuals move, ‖Δr‖ (...,), when all parameters move by a few units of the last digit.
+
+    A black box may be noisier than round-off alone would have it.
+
+    Reference: Moré & Wild, Estimating computational noise (2011).
+    """
+    moved = x * (1 + FEW * problem.eps(x))
+    if problem.bounds is not None:
+        moved = problem.bounds.project(moved.to(problem.dtype)).to(x.dtype)
+    here, there = _residuals(problem, x), _residuals(problem, moved)
+    return torch.linalg.vector_norm((there - here).nan_to_num(), dim=-1)
+
+
+def _residuals(problem: Problem, x: Tensor) -> Tensor:
+    """r(x) of all parts side by side, (..., m)."""
+    return torch.cat(problem.values(x), -1).to(problem.dtype)

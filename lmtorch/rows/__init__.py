@@ -1,0 +1,1 @@
+"""Rows of the Jacobian, by what is known of their structure."""
