@@ -13,18 +13,22 @@ from ..linearizations.base import Linearization
 from .problem import Problem
 from .state import State
 
-ROUNDINGS = 16  # times its rounding error: a gradient, curvature or cost below that counts as zero
-SHRUNK = 1e-5  # of its largest norm, below which a column may be lost
-DEAD = 1e-7  # of the residuals, by less than which moving a lost parameter by all of itself changes them
-INVOLVED = 1e-3  # squared entry of a null vector from which its parameter takes part in it
-FAR = 1e4  # times its start, a parameter has run away
+# a gradient, curvature or cost of less than so many times its rounding error counts as zero
+ROUNDINGS = 16
+SHRUNK = 1e-5  # a column may be lost whose norm fell below this share of the largest that it had
+DEAD = (
+    1e-7  # moving a lost parameter by all of itself changes the residuals by less than this share
+)
+INVOLVED = 1e-3  # squared entry of a null vector from which on its parameter takes part in it
+FAR = 1e4  # a parameter has run away if it grew by this factor
 FINE_ENOUGH = 1e-12  # round-off up to which a null direction can be told from a weak one
-ROOT = 1e-28  # of the cost at the start: so close to a singular root J is deficient as it should be
-ELSEWHERE = (0.0, 0.1, -1.0)  # times the parameters that have no influence: places to look for it
+# below this share of the cost at the start the point is close to a singular root, where J is deficient as it should be
+ROOT = 1e-28
+ELSEWHERE = (0.0, 0.1, -1.0)  # factors of the parameters without influence: places to look for it
 
 
 class Looked(NamedTuple):
-    """What is seen at a point, before anything is concluded from it."""
+    """The measurements at a point from which influence is judged."""
 
     cost: Tensor  # (...,)
     noise: Tensor  # (...,)
@@ -48,7 +52,6 @@ class Suspects(NamedTuple):
 
 def suspects(problem: Problem, state: State, looked: Looked) -> Suspects:
     """What calls for a closer look. Round-off hides dependent parameters in single precision."""
-    assert state.begun is not None
     null = (looked.values <= looked.floor).sum(-1) - (~looked.free).sum(-1)
     dependent = (null > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
     if problem.eps(state.x) > FINE_ENOUGH:
@@ -83,7 +86,6 @@ def _died(state: State, looked: Looked) -> Tensor:
     A column may shrink by many orders of magnitude on the way to a minimum, as that of exp(b t) does. It is lost if,
     besides, moving the parameter by all of itself would change next to nothing, in first and in second order.
     """
-    assert state.begun is not None
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
     shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
@@ -103,7 +105,6 @@ def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) ->
     start, and that one of the parameters has run far away.
     """
     null = looked.values <= looked.floor
-    assert state.begun is not None
     before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
     more = clear & (now > before)
     share = torch.where(null[..., None, :], looked.vectors.square(), 0.0).sum(-1)

@@ -16,9 +16,10 @@ class Report:
     Numbers are Python floats; on a GPU the first one that is read waits for the device, the others come with it.
 
     Attributes:
-        seconds: wall-clock of the "linearize", "solve" and "trial" parts and in "total". On a GPU the parts only say
-            when their kernels were queued.
-        jacobian: the source of derivatives that served.
+        seconds: wall-clock of the "linearize" and "trial" parts of the loop, of the rest of it, "solve", and of the
+            whole step, "total". On a GPU the first two are the time that it took to queue their kernels, and the
+            waiting for the device is in "solve".
+        jacobian: the source of derivatives that was used.
 
     Example:
         >>> import torch, lmtorch
@@ -43,10 +44,6 @@ class Report:
 
     def __init__(self, state: State, seconds: Mapping[str, float], jacobian: str) -> None:
         trial = state.trial
-        assert trial is not None
-        assert state.cost is not None
-        assert state.status is not None
-        assert state.trials is not None
         values = [
             trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length, trial.optimality,
             state.status, state.trials,
@@ -68,7 +65,7 @@ class Report:
 
     @property
     def loss_after(self) -> float:
-        """The same after it; equal to `loss` if the step was not taken."""
+        """The loss after the step; equal to `loss` if the step was not taken."""
         return self._values["loss_after"]
 
     @property

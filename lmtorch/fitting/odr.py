@@ -17,7 +17,7 @@ from .._faces import face
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
-from ..core.state import State
+from ..core.state import Start, State
 from ..core.termination import Status
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
@@ -233,7 +233,7 @@ def odr(
     weights = _weights(sx, data)
     problem, method, point = _problem(fitter, parameters.inward(start), weights, tolerances)
     with torch.no_grad():
-        state = descend(problem, method, State(point), trials=trials)
+        state, _ = descend(problem, method, Start(point), trials=trials)
         solution, delta = _solution(problem, state, n, data)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
@@ -344,9 +344,6 @@ def _solution(
     inverse = torch.where(model.weights > 0, 1 / model.weights.square(), 0.0)
     root = (1 + (model.points.square() * inverse).sum(-1)).rsqrt()
     shifted = model.residual - (model.points * inverse * model.weights * model.errors).sum(-1)
-    assert state.status is not None
-    assert state.trials is not None
-    assert state.cost is not None
     status = Status(int(state.status))
     free = problem.free(x, model.gradient)[:n]
     side = torch.where(model.gradient[:n] > 0, -1, 1)

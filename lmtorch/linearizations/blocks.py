@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from . import by_columns
 from .base import Accumulator
 
 
@@ -81,6 +82,22 @@ class Arrow(NamedTuple):
             points=torch.where(of_points, self.points, 0.0),
             weights=torch.where(of_points, self.weights, 0.0),
         )
+
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,)."""
+        return by_columns.optimality(self)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from .._outer import Outer
+from . import by_columns
 from .base import Exact, Prior
 
 
@@ -43,6 +44,22 @@ class Dense(NamedTuple):
             column_norms=torch.where(free, self.column_norms, 0.0),
         )
 
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,)."""
+        return by_columns.optimality(self)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
+
     def stacked(self) -> tuple[Tensor, Tensor]:
         """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
         if self.prior is None:
@@ -70,18 +87,19 @@ class DenseAccumulator:
         self.jacobian = jacobian
         self.residual = residual
         self.filled = 0
+        self.handed: Tensor | None = None  # rows that are filled where they will stay
 
     def workspace(self, rows: int) -> Tensor:
         """The next rows of the matrix itself."""
-        return self.jacobian[..., self.filled : self.filled + rows, :]
+        self.handed = self.jacobian[..., self.filled : self.filled + rows, :]
+        return self.handed
 
     def add(self, residual: Tensor, jacobian: Tensor, outer: Sequence[Outer] = ()) -> None:
         """Advance past the rows just filled."""
         rows = residual.shape[-1]
         self.residual[..., self.filled : self.filled + rows] = residual
-        place = self.workspace(rows)
-        if jacobian.data_ptr() != place.data_ptr():
-            place.copy_(jacobian)
+        if jacobian is not self.handed:
+            self.workspace(rows).copy_(jacobian)
         self.filled += rows
 
     def finish(self, cost: Tensor, prior: Prior | None, exact: Exact | None = None) -> Dense:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from torch import Tensor
 
 from .._outer import Outer
+from . import by_columns
 from .base import Exact, Prior
 from .kronecker import KroneckerSum, worth_it
 
@@ -42,6 +43,22 @@ class Normal(NamedTuple):
         """Zero rows, columns and gradient outside `free`."""
         both = free[..., :, None] & free[..., None, :]
         return self._replace(normal=self.normal * both, gradient=self.gradient * free)
+
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,)."""
+        return by_columns.optimality(self)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
 
     def plus(self, other: Self) -> Self:
         """The normal equations of both sets of rows: partial sums of chunks, loader batches or ranks add."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lmtorch.core.bounds import Bounds
-from lmtorch.core.loop import attempt, dead_end, linearize, withdraw
+from lmtorch.core.linearizing import begin, dead_end, withdraw
+from lmtorch.core.loop import attempt
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
-from lmtorch.core.state import State
+from lmtorch.core.state import Start
 from lmtorch.core.termination import Status
 from lmtorch.damping.base import Damping
 from lmtorch.damping.geodesic import Geodesic
@@ -117,7 +118,6 @@ def test_the_users_function_never_sees_a_number_of_ours_that_is_not_finite(
 def test_a_single_call_stops_at_the_first_step_that_is_taken() -> None:
     x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     state = minimise(rosenbrock, x, single=True)
-    assert state.trial is not None
     assert state.trial.accepted
     assert state.linearizations == 1
     assert state.cost < rosenbrock(x).square().sum() / 2
@@ -175,21 +175,18 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
     x = torch.tensor([[0.8, 0.9], [1.1, 1.2]], dtype=torch.float64)
     problem = Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64)
     method = Method(SVD(), damping, More())
-    before, model = linearize(problem, method, State(x))
-    after = attempt(problem, method, before, model)
-    assert after.trial is not None
+    before, model = begin(problem, method, Start(x))
+    after, tried = attempt(problem, method, before, model)
     assert after.trial.accepted.all()
-    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=after.tried)
+    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=tried)
     state = withdraw(method, after, last, torch.tensor([True, False]))
-    assert state.trial is not None
     assert state.trial.accepted.tolist() == [False, True]
     assert torch.equal(state.x, torch.stack([x[0], after.x[1]]))
     # the first has learnt that the step was too long, the second goes on as it was
     reach = lambda of: (
         of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
     )
-    tried = after.tried.damping
-    radius = tried.radius if hasattr(tried, "radius") else 1 / tried.damping
+    radius = reach(tried)
     assert reach(state)[0] < radius[0]
     assert reach(state)[1] == reach(after)[1]
 
