@@ -1,19 +1,20 @@
-"""Whether a run has ended at a minimum: evidence from the point itself, and Newton steps where they help.
+"""Whether a run has ended at a minimum: a look at the point itself, and Newton steps if they help.
 
-A run ends because its steps became short, and steps are short for many reasons. So the point is looked at once more,
-without any damping. With parameters measured in units in which every curvature is at most one, let M = V Λ Vᵀ be the
-exact Hessian of the cost (JᵀJ where second derivatives cannot be had) and g the gradient.
+A run ends because its steps became short, and steps are short for many reasons. So the point is
+looked at once more, without any damping. With parameters measured in units in which every curvature
+is at most one, let M = V Λ Vᵀ be the exact Hessian of the cost (JᵀJ where second derivatives cannot
+be had) and g the gradient.
 
     decrement   ½ Σ (vₖᵀg)² / λₖ    what the quadratic model still promises, in units of the cost
     saddle      λₖ < 0              the cost curves downward
     lost        ‖J e_j‖ → 0         a parameter had an influence and has none any more
 
-A point is certified if the decrement is negligible, no curvature is negative and nothing is lost. Near a minimum with
-large residuals Gauss–Newton steps shrink the gradient by a constant factor only; with the Hessian at hand, Newton's are
-taken instead.
+A point is certified if the decrement is negligible, no curvature is negative and nothing is lost.
+Near a minimum with large residuals Gauss–Newton steps shrink the gradient by a constant factor
+only; with the Hessian at hand, Newton's are taken instead.
 
-References: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement; Nocedal & Wright (2006),
-theorem 2.4 on second-order conditions, and §10.3.
+References: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement;
+Nocedal & Wright (2006), theorem 2.4 on second-order conditions, and §10.3.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,7 @@ JUDGED = (
     Status.STALLED,
     Status.SLOW,
 )
-# as plain ints, which meet tensors
+# plain ints: torch.compile gets it wrong where a tensor meets a member of an enum
 MINIMUM, SADDLE, VALLEY, LOST = (
     int(s) for s in (Status.MINIMUM, Status.SADDLE, Status.VALLEY, Status.LOST)
 )
@@ -165,6 +166,6 @@ def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float)
 
 
 def allowance(tolerances: Tolerances, dtype: torch.dtype) -> float:
-    """Share of the cost that a certified point may still promise: more where the user asked for less."""
+    """Share of the cost that a certified point may promise; more if the user asked for less."""
     asked = max(tolerances.cost, tolerances.gradient**2, tolerances.step**2)
     return max(ENOUGH.get(dtype, ENOUGH_COARSE), LOOSER * asked)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a watch held beside the problem, so that the loop knows of none."""
+"""Where the time of a step goes: a clock held beside the problem, so that the loop has none."""
 
 from collections.abc import Callable
 from time import perf_counter

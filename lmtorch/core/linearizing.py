@@ -1,4 +1,4 @@
-"""The linear model at a point, with D, the factored equations, and what the point by itself says of the run."""
+"""The linear model at a point, with D and factored equations, and what the point itself says."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from .termination import COST, RUNNING, at_point, not_worth_a_trial
 
 
 class Last(NamedTuple):
-    """Where the problems stood before their last trial, and the trial: what a withdrawal goes back to."""
+    """Where the problems stood before their last trial, and that trial, which may be withdrawn."""
 
     x: Tensor  # (..., n)
     cost: Tensor  # (...,)
@@ -43,10 +43,10 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
 def linearize(
     problem: Problem, method: Method, state: State, last: Last | None = None
 ) -> tuple[State, LinearModel]:
-    """The linear model at x after a trial that was kept, and the state with what the point itself says.
+    """The linear model at x after a trial that was kept, and the state with what the point says.
 
-    A trial from which no step can begin is withdrawn: x is again what it was in `last`. The model that was made at the
-    trial is of no use then; `stale` says so.
+    A trial from which no step can begin is withdrawn: x is again what it was in `last`. The model
+    that was made at the trial is of no use then; `stale` says so.
 
     Args:
         problem: what is minimised.
@@ -81,14 +81,14 @@ def linearize(
 
 
 def hold(problem: Problem, x: Tensor, whole: Linearization) -> Linearization:
-    """The model with those variables held at their bounds that descent would push out of the box."""
+    """The model with those variables held that descent would push out of the box."""
     return whole if problem.bounds is None else whole.freeze(problem.free(x, whole.gradient))
 
 
 def factored(
     problem: Problem, method: Method, x: Tensor, held: Linearization, scale: Tensor
 ) -> LinearModel:
-    """The linear model with its equations factored; bends are taken at x."""
+    """The linear model with D and its equations factored; bends of the residuals are taken at x."""
     moving = held.column_norms > 0  # a held variable is held against the acceleration, too
 
     def bend(direction: Tensor) -> Tensor:
@@ -109,8 +109,8 @@ def _converged_ahead(method: Method, model: LinearModel) -> Tensor:
 def dead_end(problem: Problem, x: Tensor, model: Linearization, last: Last) -> Tensor:
     """Whether no step can begin at a trial although its cost is finite, (...,) bool.
 
-    Its derivatives are not finite; or no parameter has any influence there; or a bound has been met at which the
-    parameter itself has none, so that nothing would ever lead away from it.
+    Its derivatives are not finite; or no parameter has any influence there; or a bound has been met
+    at which the parameter itself has none, so that nothing would ever lead away from it.
     """
     finite = model.gradient.isfinite().all(-1) & model.column_norms.isfinite().all(-1)
     died = (model.column_norms == 0) & (last.norms > 0)
@@ -136,5 +136,5 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
 
 
 def largest_norms(method: Method, scale: Tensor, norms: Tensor) -> Tensor:
-    """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of trials and earlier steps."""
+    """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of earlier points."""
     return torch.maximum(norms, scale) if isinstance(method.scaling, More) else norms

@@ -1,8 +1,8 @@
-"""Linearize the residuals, solve the damped system, try the step, keep it if it gained, adjust the damping.
+"""Linearize the residuals, solve the damped system, try the step, keep it if it gained, adjust λ.
 
-Everything is written over problems with any leading batch dimensions (...): one problem has none, its cost is a 0-d
-tensor, and the same code runs. There is no inner loop of retries: an iteration is one trial, and a refused one
-changes the damping and solves again from the same linear model.
+Everything is written over problems with any leading batch dimensions (...): one problem has none,
+its cost is a 0-d tensor, and the same code runs. There is no inner loop of retries: an iteration is
+one trial, and a refused one changes the damping and solves again from the same linear model.
 
 Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2010), ch. 6.
 """
@@ -43,9 +43,10 @@ def descend(
     single: bool = False,
     watch: Watch | None = None,
 ) -> tuple[State, Told]:
-    """Run until every problem is done, at most so many trials; with `single`, until a step has been taken.
+    """Run until every problem is done; with `single`, until a step has been taken.
 
-    Problems of a batch that are done leave the working set, so that the last ones do not pay for the first.
+    Problems of a batch that are done leave the working set, so that the last ones do not pay for
+    the first.
 
     Args:
         problem: what is minimised.
@@ -61,7 +62,7 @@ def descend(
     whole = problem, method
     state, model = begin(problem, method, start)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
-    left = Status.REFUSED if single else Status.EVALUATIONS  # what those are called that still run
+    left = Status.REFUSED if single else Status.EVALUATIONS  # of a run that the trials did not end
     for number in range(trials):
         if not single and settled(state.status != RUNNING):  # the point itself has said so
             break
@@ -69,9 +70,7 @@ def descend(
         state, tried = attempt(problem, method, state, model)
         if method.patience and not single and number % WINDOW == WINDOW - 1:
             state, pace = give_up(problem, method, state, pace)
-        if (
-            not single
-        ):  # a run that has ended is looked at, which takes the Jacobian of its last point
+        if not single:
             state = _ended_with_another(state)
         told = tell(problem, state)  # the one host read of an iteration
         over = not told.running or (single and told.moved)
@@ -81,9 +80,8 @@ def descend(
                 problem, method, state, state.status == RUNNING, told.running, Kept(last, pace)
             )
             state, model = linearize(problem, method, state, last)
-            if seen(
-                state.stale
-            ):  # on a GPU the next trial, which fails for want of a model, leads here
+            # on a GPU nobody looks; there the next trial fails for want of a model, and leads here
+            if seen(state.stale):
                 state, model = linearize(problem, method, state)
             told = told._replace(ended=None)  # the new point may have a word of its own
         if watch is not None and watch(working.all(state)):
@@ -95,21 +93,25 @@ def descend(
         if told.resting:
             break
     problem, method = whole
-    state = working.all(state)
+    state, told = _closed(method, working.all(state), told, left)
+    return look(problem, method, state, told.ended), told
+
+
+def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[State, Told]:
+    """The end of a run: what still runs is called `left`, and D has told the largest norms."""
     norms = largest_norms(method, state.scale, state.begun.norms)
-    state = state._replace(
-        status=torch.where(state.status == RUNNING, int(left), state.status),
-        begun=state.begun._replace(norms=norms),
-    )
     if told.ended == Status.RUNNING:
         told = told._replace(ended=int(left))
-    return look(problem, method, state, told.ended), told
+    return state._replace(
+        status=torch.where(state.status == RUNNING, int(left), state.status),
+        begun=state.begun._replace(norms=norms),
+    ), told
 
 
 def attempt(
     problem: Problem, method: Method, state: State, model: LinearModel
 ) -> tuple[State, Tried]:
-    """One trial from the linear model: propose a step, look at the cost there, keep the point if it gained enough."""
+    """One trial from the linear model: make a step, look at its cost, keep it if that gained."""
     running = (state.status == RUNNING) & ~state.stale  # a stale model is not that of x
     step, damping = propose(problem, method.damping, state, model, running)
     cost = problem.cost(step.trial)
@@ -124,9 +126,7 @@ def attempt(
         evidence.optimality,
         model.linearization.cost,
     )
-    first = (
-        state.trials == 0
-    )  # the first trial is made of all problems, also of those that are done
+    first = state.trials == 0  # the first trial is of all problems, also of those that are done
     return state._replace(
         x=select(kept, step.trial, state.x),
         cost=torch.where(kept, cost, state.cost),
@@ -138,7 +138,7 @@ def attempt(
 
 
 def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outcome:
-    """How a trial went: its cost (...,) beside the one before, and beside what the linear model promised."""
+    """How a trial went: its cost (...,) beside the one before and what the model promised."""
     linearization = model.linearization
     actual = before - cost
     predicted = predicted_decrease(linearization, step.linear).to(cost.dtype)
@@ -169,7 +169,9 @@ def tell(problem: Problem, state: State) -> Told:
 
 
 def look(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
-    """The end polished and certified; where evaluations are dear, polished only if it is not certified as it is.
+    """The end of a run polished and certified.
+
+    Where evaluations are dear, it is polished only if it is not certified as it is.
 
     Args:
         problem: what is minimised.
@@ -191,13 +193,16 @@ def look(problem: Problem, method: Method, state: State, ended: int | None = Non
 
 
 def _ended_with_another(state: State) -> State:
-    """The state with a linearization counted where the last trial was both kept and the end."""
+    """The state with one linearization more where the last trial was both kept and the end.
+
+    It is made after the loop, to look at the end.
+    """
     ended = state.trial.accepted & (state.status != RUNNING)
     return state._replace(linearizations=state.linearizations + ended)
 
 
 class Pace(NamedTuple):
-    """How fast the problems gain."""
+    """How fast the problems have gained until they were looked at last."""
 
     cost: Tensor  # (...,), when it was looked at last
     gain: Tensor  # (...,), share of the cost by which it had fallen then
@@ -219,9 +224,9 @@ def even(cost: Tensor) -> Pace:
 def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple[State, Pace]:
     """The state with what no longer gains called slow, and the pace to compare with next time.
 
-    So small a gain is either that of the last steps towards a minimum with large residuals, where Newton steps get
-    there at once; or, if it stays so small, that of a valley without end, or of one so narrow that another strategy
-    gets along better.
+    So small a gain is either that of the last steps towards a minimum with large residuals, where
+    Newton steps get there at once; or, if it stays so small, that of a valley without end, or of
+    one so narrow that another strategy gets along better.
     """
     gain = 1 - state.cost / pace.cost
     slowing = (gain < method.patience) & (gain <= FASTER * pace.gain)

@@ -1,8 +1,9 @@
-"""Digits that the cost cannot see: undamped Gauss–Newton steps as long as the scaled gradient falls.
+"""Digits that the cost cannot see: undamped Gauss–Newton steps while the scaled gradient falls.
 
-Near a minimum the cost is flat: differences of costs drown in round-off when the parameters have half their digits.
-The gradient still has the others. So once the cost test has nothing left to say, steps are judged by ‖D⁻¹Jᵀr‖ alone,
-and kept as long as it falls and the cost does not rise by more than its own rounding error.
+Near a minimum the cost is flat: differences of costs drown in round-off when the parameters have
+half their digits. The gradient still has the others. So once the cost test has nothing left to say,
+steps are judged by ‖D⁻¹Jᵀr‖ alone, and kept as long as it falls and the cost does not rise by more
+than its own rounding error.
 """
 
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def polish(problem: Problem, method: Method, state: State, ended: int | None = N
 def _step(
     problem: Problem, method: Method, state: State, rest: Rest, eps: float
 ) -> tuple[State, Tensor, Linearization]:
-    """The state after one Gauss–Newton step, for which problems it was better, and the linear model at its end."""
+    """The state after a Gauss–Newton step, where it was better, and the linear model at its end."""
     eligible, linearization = rest
     scale = positive(state.scale)
     step = method.solver.factor(linearization, scale).step(torch.zeros_like(linearization.cost))

@@ -1,4 +1,4 @@
-"""What a run starts from, and where it stands: of the first much may be missing, of the second nothing."""
+"""What a run starts from, where much may be missing, and where it stands, where nothing is."""
 
 from typing import Any, NamedTuple
 
@@ -34,9 +34,8 @@ class Certificate(NamedTuple):
     lowest: Tensor  # (...,), smallest curvature, where the largest is about one
     downward: Tensor  # (..., n), direction of the smallest curvature
     lost: Tensor  # (..., n) bool, parameters that have no influence any more
-    blind: (
-        Tensor  # (...,) bool: in single precision round-off hides curvatures, and what they promise
-    )
+    # (...,) bool: in single precision curvatures are below round-off, and hide what they promise
+    blind: Tensor
 
 
 class Begun(NamedTuple):

@@ -23,7 +23,7 @@ class Step(NamedTuple):
 def propose(
     problem: Problem, strategy: Damping, state: State, model: LinearModel, running: Tensor
 ) -> tuple[Step, Any]:
-    """The next step of the problems that are running, and the damping's state with the λ that made it."""
+    """The next step of the running problems, and the damping's state with the λ that made it."""
     step, damping, linear = Proposal(*strategy.propose(model, state.damping))
     solved = step.isfinite().all(-1) & running  # a factorisation that failed leaves NaN
     step = torch.where(solved[..., None], step, 0.0)  # the user's function never sees a NaN of ours

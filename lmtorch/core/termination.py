@@ -1,7 +1,8 @@
 """When to stop: the evidence that a point and a trial give, and the status that follows from it.
 
-These tests cost no evaluation. They say when to stop; whether the point is a minimum is for `core/certificate.py` to
-say, which looks at the point itself and may take a success back or grant one.
+These tests cost no evaluation. They say when to stop; whether the point is a minimum is for
+`core/certificate.py` to say, which looks at the point itself and may take a success back or grant
+one.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from .step import Step
 
 
 class Status(IntEnum):
-    """Where a minimisation stands: scipy's numbers where scipy has one, and positive ones for success alone.
+    """Where a minimisation stands: scipy's numbers if it has one, positive ones for success alone.
 
     Example:
         >>> Status.COST.converged, Status.STALLED.converged, Status.STALLED.final
@@ -74,19 +75,37 @@ _MESSAGES = {
     Status.MINIMUM: "converged: what the model of second order still promises is below round-off",
     Status.EVALUATIONS: "out of evaluations: max_nfev is spent, and the last steps still gained",
     Status.STOPPED: "stopped by the callback",
-    Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
-    Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
-    Status.FLAT: "flat: no parameter has any influence there; J is zero, or f_scale is so small that all is rejected",
-    Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
-    Status.SADDLE: "saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum",
-    Status.VALLEY: "valley: the steps became short, but a model of the cost still promises a decrease: no minimum",
+    Status.STALLED: (
+        "stalled at round-off: what is left to gain is less than the cost's own rounding error"
+    ),
+    Status.REFUSED: (
+        "refused: no trial of this step lowered the cost; the damping is kept for the next step"
+    ),
+    Status.FLAT: (
+        "flat: no parameter has any influence there; J is zero, or f_scale is so small that all "
+        "is rejected"
+    ),
+    Status.NOT_FINITE: (
+        "not finite: NaN or infinity among the residuals or their derivatives at the current "
+        "parameters"
+    ),
+    Status.SADDLE: (
+        "saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum"
+    ),
+    Status.VALLEY: (
+        "valley: the steps became short, but a model of the cost still promises a decrease: no "
+        "minimum"
+    ),
     Status.LOST: "lost: a parameter has run to where it has no influence any more: no minimum",
     Status.SLOW: "slow: the cost hardly falls any more, but nothing shows a minimum",
-    Status.POOR: "poor: a minimum, but it explains less than a constant would, and no other start led to a better one",
+    Status.POOR: (
+        "poor: a minimum, but it explains less than a constant would, and no other start led to a "
+        "better one"
+    ),
 }
 
 
-# as plain ints: torch.compile cannot trace where a tensor meets a member of an enum
+# plain ints: torch.compile gets it wrong where a tensor meets a member of an enum
 RUNNING, NOT_FINITE = int(Status.RUNNING), int(Status.NOT_FINITE)
 GRADIENT, COST, STEP, ZERO = (
     int(s) for s in (Status.GRADIENT, Status.COST, Status.STEP, Status.ZERO)
@@ -105,7 +124,8 @@ def at_rest(status: Tensor, chosen: Sequence[Status], ended: int | None) -> tupl
     Args:
         status: of all problems, (...,).
         chosen: the statuses asked for.
-        ended: the status of a single problem, if the host knows it: to read the number would wait for the device.
+        ended: the status of a single problem, if the host knows it: to read the number would wait
+            for the device.
     """
     found = among(status, chosen)
     return found, int(found.sum()) if ended is None else int(ended in chosen)
@@ -116,7 +136,8 @@ class Tolerances:
     """When a minimisation has converged; each is relative and without units.
 
     Args:
-        cost: decrease of the cost over the cost, both the one found and the one that the linear model promised.
+        cost: decrease of the cost over the cost, both the one found and the one that the linear
+            model promised.
         step: length of the step beside that of the parameters, see `linearizations/by_columns.py`.
         gradient: largest cosine between the residuals and a column of the Jacobian.
     """
@@ -158,12 +179,12 @@ def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor
 
 
 def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
-    """Whether the next step, undamped, is promised so little that the fit has converged without it, (...,) bool.
+    """Whether the next step promises so little that the fit has converged without it, (...,) bool.
 
     Args:
-        tolerances: in which the cost's is a share of it.
-        cost: at the point, (...,).
-        promised: decrease of the cost, (...,).
+        tolerances: of which the cost's is asked.
+        cost: F at the point, (...,).
+        promised: decrease of the cost that the linear model promises of the undamped step, (...,).
     """
     return promised <= NOTHING * tolerances.cost * cost
 
@@ -175,7 +196,7 @@ class Evidence(NamedTuple):
     actual: Tensor  # decrease of the cost
     promised: Tensor  # decrease that the linear model promised of the whole step
     accepted: Tensor  # bool
-    length: Tensor  # of the step, relative
+    length: Tensor  # relative length of the step
     noise: Tensor  # how far round-off alone may move the cost
     optimality: Tensor  # cosine between the residuals and the best column of J, before the trial
     single_move: Tensor  # relative length of the longest best move of one parameter alone
@@ -204,7 +225,8 @@ def gather(
         certified: the end of the run will be looked at once more.
     """
     x, eps = state.x.to(problem.dtype), problem.eps(state.x)
-    # the whole step is judged: a small learning rate, or a wall that cut the step short, is no convergence
+    # the whole step is judged: a small learning rate, or a wall that cut the step short, is no
+    # convergence
     uncut = problem.rate is None and problem.bounds is None
     promised = outcome.predicted
     if not uncut:
@@ -213,7 +235,8 @@ def gather(
     return Evidence(
         state.cost,
         outcome.actual,
-        # a step that could not be solved for is no stall: the damping rises, and the next trial has another chance
+        # a step that could not be solved for is no stall: the damping rises, and the next trial has
+        # another chance
         torch.where(step.solved, promised, torch.inf),
         outcome.accepted,
         length=linearization.relative_length(x, step.taken if uncut else step.proposed),
@@ -240,20 +263,22 @@ def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
         return (change <= tolerance) & seen.accepted
 
     status = torch.full_like(seen.cost, RUNNING, dtype=torch.int64)
-    # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled" from ε on
+    # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled"
+    # from ε on
     change = torch.maximum(seen.actual, seen.promised) / seen.cost
     stalled = within(change, seen.eps) | within(seen.length, seen.eps)
     status = torch.where(stalled, STALLED, status)
-    # A short step proves a minimum only if no single parameter could still do much better. Its best move lowers the
-    # model's cost by cos² F: if that, and the length of that move, are far above the tolerance, the step was short
-    # because λ was large.
+    # A short step proves a minimum only if no single parameter could still do much better. Its best
+    # move lowers the model's cost by cos² F: if that, and the length of that move, are far above
+    # the tolerance, the step was short because λ was large.
     share = seen.optimality.square()
     flat = share <= SINGLE_MOVE_SLACK * max(tolerances.cost, seen.eps)
     close = seen.single_move <= SINGLE_MOVE_SLACK * max(tolerances.step, seen.eps)
     status = torch.where(within(seen.length, tolerances.step) & (flat | close), STEP, status)
     status = torch.where(within(change, tolerances.cost) & (flat | close), COST, status)
-    # A refused trial that promised nothing is a stall: unless the promise is far below zero, which is a step badly
-    # solved for, and more damping heals it; or the region is so small that a single parameter could still do better.
+    # A refused trial that promised nothing is a stall: unless the promise is far below zero, which
+    # is a step badly solved for, and more damping heals it; or the region is so small that a single
+    # parameter could still do better.
     little = share * seen.cost <= SINGLE_MOVE_SLACK * seen.noise
     empty = ~seen.accepted & (seen.promised.abs() <= seen.noise)
     status = torch.where(empty & (little | seen.trusting), STALLED, status)

@@ -1,8 +1,8 @@
-"""What is seen at a point without damping: curvature, and what a model of second order still promises.
+"""What is seen at a point without damping: curvature, and what the quadratic model still promises.
 
-Parameters are measured in units in which every curvature is at most about one. The curvature is that of the exact
-Hessian of the cost, by reverse mode twice, where it can be had and agrees with J; elsewhere JᵀJ, and where that leaves
-a doubt about a black box, with differences of second order.
+Parameters are measured in units in which every curvature is at most about one. The curvature is
+that of the exact Hessian of the cost, by reverse mode twice, where it can be had and agrees with J;
+elsewhere JᵀJ, and where that leaves a doubt about a black box, with differences of second order.
 
 Reference: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement.
 """
@@ -50,7 +50,7 @@ class Undamped(NamedTuple):
 
 
 def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Undamped:
-    """Look at the point where a run has ended; once more, and more closely, if a first look has left a doubt."""
+    """Look at the point where a run has ended; more closely if a first look has left a doubt."""
     x = state.x
     whole = problem.model(x)
     free = problem.free(x, whole.gradient)
@@ -128,7 +128,7 @@ def carried(model: Linearization, x: Tensor) -> Tensor:
 
 
 def _column_error(problem: Problem, method: Method, model: Linearization, x: Tensor) -> Tensor:
-    """How large the error of a column by finite differences is, (..., n); zero for other derivatives.
+    """How large the error of a column is, (..., n): zero but for finite differences.
 
     A column that ought to vanish consists of this error alone.
     """
@@ -140,9 +140,10 @@ def _column_error(problem: Problem, method: Method, model: Linearization, x: Ten
 def _curvature(
     problem: Problem, x: Tensor, model: Linearization, length: Tensor, size: Tensor, doubted: bool
 ) -> tuple[Tensor, Tensor]:
-    """The exact Hessian (..., n, n) where it can be had and agrees with J, elsewhere JᵀJ; and which it is, (...,).
+    """The exact Hessian (..., n, n) if it can be had and agrees with J, else JᵀJ; and which it is.
 
-    For a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second order are added.
+    For a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second
+    order are added.
     """
     normal = model.normal
     n = x.shape[-1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from lmtorch.core.bounds import Bounds
 from lmtorch.core.linearizing import begin, dead_end, withdraw
@@ -189,6 +190,32 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
     radius = reach(tried)
     assert reach(state)[0] < radius[0]
     assert reach(state)[1] == reach(after)[1]
+
+
+def test_a_dead_end_of_one_problem_costs_its_neighbours_no_linearization() -> None:
+    def fun(x: Tensor) -> Tensor:  # the first step of the first leads to the wall, d√x at 0
+        return torch.cat([x.sqrt() + 1, x - 3], -1) * torch.tensor([3.0, 0.1], dtype=torch.float64)
+
+    side = torch.zeros(1, dtype=torch.float64)
+    box = Bounds(side, torch.full_like(side, torch.inf))
+    x = torch.tensor([[1.0], [9.0]], dtype=torch.float64)
+    together = minimise(fun, x, bounds=box, trials=4)
+    for i in range(2):
+        alone = minimise(fun, x[i], bounds=box, trials=4)
+        torch.testing.assert_close(together.x[i], alone.x)
+        assert together.trials[i] == alone.trials
+        assert together.linearizations[i] == alone.linearizations
+
+
+def test_a_state_is_tensors_and_nothing_is_missing() -> None:
+    start = minimise(rosenbrock, torch.ones(2, dtype=torch.float64))  # which is the minimum
+    for state in (start, minimise(rosenbrock, starts()), minimise(rosenbrock, starts(3))):
+        leaves, _ = tree_flatten(state)
+        assert len(leaves) > 20
+        assert all(isinstance(leaf, Tensor) for leaf in leaves)
+    assert (start.trials, start.linearizations) == (0, 1)
+    assert not start.trial.accepted
+    assert start.trial.cost == start.cost == 0
 
 
 def test_too_few_trials_are_said_to_be_refused_not_converged() -> None:
