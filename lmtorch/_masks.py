@@ -68,12 +68,17 @@ def settled(mask: Tensor) -> bool:
 
     An inner iteration of fixed length may end early on it; on a GPU the read would wait for the device.
     """
-    return mask.device.type == "cpu" and bool(mask.all())
+    return _readable(mask) and bool(mask.all())
 
 
-def seen(mask: Tensor | None) -> bool:
+def seen(mask: Tensor) -> bool:
     """Whether the mask is known to hold somewhere, read only where reading costs nothing: on a CPU."""
-    return mask is not None and mask.device.type == "cpu" and bool(mask.any())
+    return _readable(mask) and bool(mask.any())
+
+
+def _readable(mask: Tensor) -> bool:
+    """Whether a value may decide what comes next: not where that would wait for a device, nor while compiling."""
+    return mask.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def join(parts: Sequence[T]) -> T:

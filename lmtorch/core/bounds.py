@@ -1,10 +1,10 @@
 """Bounds as a projection and an active set.
 
-A variable at a bound whose gradient points outward is frozen in the solve; the trial is projected onto the box. The
-gain ratio uses the projected step, so that what is judged is what was done.
+A variable at a bound whose gradient points outward is frozen in the solve; the trial is projected
+onto the box. The gain ratio uses the projected step, so that what is judged is what was done.
 
-Reference: Kanzow, Yamashita & Fukushima, Levenberg–Marquardt methods with strong local convergence properties for
-solving nonlinear equations with convex constraints (2004).
+Reference: Kanzow, Yamashita & Fukushima, Levenberg–Marquardt methods with strong local convergence
+properties for solving nonlinear equations with convex constraints (2004).
 """
 
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 class Bounds(NamedTuple):
-    """A box; infinite where there is no bound."""
+    """A box, with infinite sides where there is no bound."""
 
     lower: Tensor  # (n,) or (..., n)
     upper: Tensor
 
     def take(self, places: Tensor) -> "Bounds":
-        """Those of some problems of a batch (b,)."""
+        """The boxes of the problems at `places` (k,) of a batch (b,)."""
         return Bounds(*(side[places] if side.ndim > 1 else side for side in self))
 
     def project(self, x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
         return (x <= self.lower) | (x >= self.upper)
 
     def free(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Which variables may move: not those at a bound that descent would cross, (..., n) bool."""
+        """Which variables may move, (..., n) bool: not those whose bound descent would cross."""
         below = (x <= self.lower) & (gradient > 0)
         above = (x >= self.upper) & (gradient < 0)
         return ~(below | above)

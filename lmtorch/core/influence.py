@@ -1,7 +1,9 @@
-"""Parameters that have lost their influence where a run has ended: alone, together with others, or before the start.
+"""Parameters that have lost their influence where a run has ended.
 
-A fit whose parameter has run to infinity, or began where it changes nothing, sits on a plateau, and every test of
-gradient, cost and step is satisfied there.
+They may have lost it alone, together with others, or before the start.
+
+A fit whose parameter has run to infinity, or began where it changes nothing, sits on a plateau, and
+every test of gradient, cost and step is satisfied there.
 """
 
 from typing import NamedTuple
@@ -13,18 +15,22 @@ from ..linearizations.base import Linearization
 from .problem import Problem
 from .state import State
 
-ROUNDINGS = 16  # times its rounding error: a gradient, curvature or cost below that counts as zero
-SHRUNK = 1e-5  # of its largest norm, below which a column may be lost
-DEAD = 1e-7  # of the residuals, by less than which moving a lost parameter by all of itself changes them
-INVOLVED = 1e-3  # squared entry of a null vector from which its parameter takes part in it
-FAR = 1e4  # times its start, a parameter has run away
+# a gradient, curvature or cost of less than so many times its rounding error counts as zero
+ROUNDINGS = 16
+SHRUNK = 1e-5  # a column may be lost whose norm fell below this share of the largest that it had
+# moving a lost parameter by all of itself changes the residuals by less than this share
+DEAD = 1e-7
+INVOLVED = 1e-3  # squared entry of a null vector from which on its parameter takes part in it
+FAR = 1e4  # a parameter has run away if it grew by this factor
 FINE_ENOUGH = 1e-12  # round-off up to which a null direction can be told from a weak one
-ROOT = 1e-28  # of the cost at the start: so close to a singular root J is deficient as it should be
-ELSEWHERE = (0.0, 0.1, -1.0)  # times the parameters that have no influence: places to look for it
+# below this share of the cost at the start the point is close to a singular root, where J is
+# deficient as it should be
+ROOT = 1e-28
+ELSEWHERE = (0.0, 0.1, -1.0)  # factors of the parameters without influence: places to look for it
 
 
 class Looked(NamedTuple):
-    """What is seen at a point, before anything is concluded from it."""
+    """The measurements at a point from which influence is judged."""
 
     cost: Tensor  # (...,)
     noise: Tensor  # (...,)
@@ -48,7 +54,6 @@ class Suspects(NamedTuple):
 
 def suspects(problem: Problem, state: State, looked: Looked) -> Suspects:
     """What calls for a closer look. Round-off hides dependent parameters in single precision."""
-    assert state.begun is not None
     null = (looked.values <= looked.floor).sum(-1) - (~looked.free).sum(-1)
     dependent = (null > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
     if problem.eps(state.x) > FINE_ENOUGH:
@@ -65,10 +70,20 @@ def lost(
     state: State,
     looked: Looked,
     suspected: Suspects,
-    dependent: bool,  # whether there are any: to read it would wait for the device
+    dependent: bool,
     silent: bool,
 ) -> Tensor:
-    """Parameters that have lost their influence, (..., n) bool: alone, together with others, or before the start."""
+    """Parameters that have lost their influence, (..., n) bool.
+
+    Args:
+        problem: what was minimised.
+        state: where the run has ended.
+        looked: what was measured there.
+        suspected: what calls for a closer look.
+        dependent: whether any parameters are suspected to depend on each other: to read it here
+            would wait for the device.
+        silent: whether any parameters have no influence here, likewise.
+    """
     found = _died(state, looked)
     if dependent:
         found = found | _dependent(problem, state, looked, suspected.dependent)
@@ -80,15 +95,15 @@ def lost(
 def _died(state: State, looked: Looked) -> Tensor:
     """Columns of J that have died since the run began, (..., n) bool.
 
-    A column may shrink by many orders of magnitude on the way to a minimum, as that of exp(b t) does. It is lost if,
-    besides, moving the parameter by all of itself would change next to nothing, in first and in second order.
+    A column may shrink by many orders of magnitude on the way to a minimum, as that of exp(b t)
+    does. It is lost if, besides, moving the parameter by all of itself would change next to
+    nothing, in first and in second order.
     """
-    assert state.begun is not None
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
     shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
-    # the move that would have changed the residuals by their own size where the column was largest: of an optimizer,
-    # whose every step begins anew, the last x₀ may be as close to zero as x
+    # the move that would have changed the residuals by their own size where the column was largest:
+    # of an optimizer, whose every step begins anew, the last x₀ may be as close to zero as x
     once = length / torch.where(state.begun.norms > 0, state.begun.norms, torch.inf)
     curved = looked.diagonal * torch.maximum(reach, once).square() > DEAD * length.square()
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
@@ -96,14 +111,13 @@ def _died(state: State, looked: Looked) -> Tensor:
 
 
 def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) -> Tensor:
-    """Parameters that can be changed together without an effect, and could not where the run began, (..., n) bool.
+    """Parameters that became dependent: changed together they have no effect, (..., n) bool.
 
-    A model may have such combinations everywhere, a sum of two amplitudes for example, and minima all the same; and
-    there are minima at which J is deficient. What tells a plateau is that there were fewer such combinations at the
-    start, and that one of the parameters has run far away.
+    A model may have such combinations everywhere, a sum of two amplitudes for example, and minima
+    all the same; and there are minima at which J is deficient. What tells a plateau is that there
+    were fewer such combinations at the start, and that one of the parameters has run far away.
     """
     null = looked.values <= looked.floor
-    assert state.begun is not None
     before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
     more = clear & (now > before)
     share = torch.where(null[..., None, :], looked.vectors.square(), 0.0).sum(-1)
@@ -124,7 +138,7 @@ def _deficiency(model: Linearization, floor: float) -> Tensor:
 
 
 def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:
-    """Parameters without an influence here that have one elsewhere, (..., n) bool: the start was too far off.
+    """Parameters whose start was too far off: they have an influence only elsewhere, (..., n) bool.
 
     A parameter that the model does not use has none anywhere, and is left alone.
     """

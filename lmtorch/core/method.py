@@ -1,4 +1,4 @@
-"""A known method is a combination of choices: who solves, who damps, what is a long step, when to stop."""
+"""A known method is a choice of each: who solves, who damps, what is a long step, when to stop."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,10 @@ from .termination import Tolerances
 
 @dataclass(frozen=True)
 class Method:
-    """For example `Method(SVD(), TrustRegion(), More())`, Moré's; `Method(Cholesky(), Nielsen(), Levenberg())`.
+    """Everything about a run but the problem.
+
+    Moré's method, for example, is `Method(SVD(), TrustRegion(), More())`, and Nielsen's
+    `Method(Cholesky(), Nielsen(), Levenberg())`.
 
     Args:
         solver: of the damped equations.
@@ -25,8 +28,8 @@ class Method:
         patience: share of the cost that 32 trials together must gain; 0: any.
         windows: of 32 trials in a row that gained less, after which the run is given up.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
-        frugal: evaluations are dear: no trial is made that promises next to nothing, and what is certified is not
-            polished.
+        frugal: evaluations are dear: no trial is made that promises next to nothing, and what is
+            certified is not polished.
     """
 
     solver: Solver
@@ -41,7 +44,7 @@ class Method:
     frugal: bool = False
 
     def take(self, places: Tensor) -> "Method":
-        """The same for those at `places` (k,) of a batch (b,) of problems, each of which may have a D of its own."""
+        """The method for the problems at `places` (k,) of a batch (b,): each has its own D."""
         return (
             replace(self, scaling=self.scaling.take(places))
             if isinstance(self.scaling, FixedScale)

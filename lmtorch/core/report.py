@@ -13,12 +13,14 @@ from .termination import Status
 class Report:
     """The evidence of one optimizer step.
 
-    Numbers are Python floats; on a GPU the first one that is read waits for the device, the others come with it.
+    Numbers are Python floats; on a GPU the first one that is read waits for the device, the others
+    come with it.
 
     Attributes:
-        seconds: wall-clock of the "linearize", "solve" and "trial" parts and in "total". On a GPU the parts only say
-            when their kernels were queued.
-        jacobian: the source of derivatives that served.
+        seconds: wall-clock of the "linearize" and "trial" parts of the loop, of the rest of it,
+            "solve", and of the whole step, "total". On a GPU the first two are the time that it
+            took to queue their kernels, and the waiting for the device is in "solve".
+        jacobian: the source of derivatives that was used.
 
     Example:
         >>> import torch, lmtorch
@@ -43,13 +45,9 @@ class Report:
 
     def __init__(self, state: State, seconds: Mapping[str, float], jacobian: str) -> None:
         trial = state.trial
-        assert trial is not None
-        assert state.cost is not None
-        assert state.status is not None
-        assert state.trials is not None
         values = [
-            trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length, trial.optimality,
-            state.status, state.trials,
+            trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length,
+            trial.optimality, state.status, state.trials,
         ]  # fmt: skip
         self._packed: Tensor = torch.stack(
             [v.to(torch.float64 if v.device.type != "mps" else v.dtype) for v in values]
@@ -68,7 +66,7 @@ class Report:
 
     @property
     def loss_after(self) -> float:
-        """The same after it; equal to `loss` if the step was not taken."""
+        """The loss after the step; equal to `loss` if the step was not taken."""
         return self._values["loss_after"]
 
     @property
@@ -78,12 +76,15 @@ class Report:
 
     @property
     def gain_ratio(self) -> float:
-        """Decrease of the loss over the one that the linear model promised; −1 if it was no number."""
+        """Decrease of the loss over the one that the linear model promised; −1 if not a number."""
         return self._values["gain_ratio"]
 
     @property
     def accepted(self) -> bool:
-        """Whether a trial was kept. Polishing after convergence may move the parameters by round-off beside it."""
+        """Whether a trial was kept.
+
+        Polishing after convergence may move the parameters by round-off even if none was.
+        """
         return bool(self._values["accepted"])
 
     @property
@@ -93,7 +94,7 @@ class Report:
 
     @property
     def gradient(self) -> float:
-        """Largest cosine between the residuals and a column of the Jacobian, before the step: 0 at a minimum."""
+        """Largest cosine between residuals and a column of J, before the step: 0 at a minimum."""
         return self._values["gradient"]
 
     @property
@@ -109,8 +110,10 @@ class Report:
     def __repr__(self) -> str:
         """One line with the numbers."""
         return (
-            f"Report(loss={self.loss:.6g} -> {self.loss_after:.6g}, {'accepted' if self.accepted else 'refused'}, "
+            f"Report(loss={self.loss:.6g} -> {self.loss_after:.6g}, "
+            f"{'accepted' if self.accepted else 'refused'}, "
             f"trials={self.trials}, damping={self.damping:.3g}, gain_ratio={self.gain_ratio:.3g}, "
-            f"step_norm={self.step_norm:.3g}, gradient={self.gradient:.3g}, status={self.status.name}, "
+            f"step_norm={self.step_norm:.3g}, gradient={self.gradient:.3g}, "
+            f"status={self.status.name}, "
             f"{self.seconds['total'] * 1e3:.3g} ms)"
         )

@@ -1,21 +1,23 @@
-"""Where a minimisation stands."""
+"""What a run starts from, where much may be missing, and where it stands, where nothing is."""
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..damping.base import Outcome
+from ..losses.base import scalar_dtype
 
 
 class Trial(NamedTuple):
     """What the last trial showed, (...,) each."""
 
     accepted: Tensor
-    ratio: Tensor
+    ratio: Tensor  # decrease of the cost over the one that the linear model promised
     length: Tensor  # ‖s‖ of the step that was tried
     damping: Tensor  # λ that made it
     optimality: Tensor  # scaled gradient where the linear model was made
-    cost: Tensor  # there
+    cost: Tensor  # F where the linear model was made
 
 
 class Tried(NamedTuple):
@@ -26,15 +28,14 @@ class Tried(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """What was seen at the end of a run, see `core/certificate.py`; NaN where nothing was looked at."""
+    """What was seen at the end of a run, see `core/certificate.py`; NaN where nobody looked."""
 
-    promise: (
-        Tensor  # (...,), share of the cost that the quadratic model without damping still promises
-    )
+    promise: Tensor  # (...,), share of the cost that the undamped quadratic model still promises
     lowest: Tensor  # (...,), smallest curvature, where the largest is about one
-    downward: Tensor  # (..., n), the direction of it
+    downward: Tensor  # (..., n), direction of the smallest curvature
     lost: Tensor  # (..., n) bool, parameters that have no influence any more
-    blind: Tensor  # (...,) bool: curvatures are below round-off in single precision, and hide what they promise
+    # (...,) bool: in single precision curvatures are below round-off, and hide what they promise
+    blind: Tensor
 
 
 class Begun(NamedTuple):
@@ -45,33 +46,73 @@ class Begun(NamedTuple):
     norms: Tensor  # (..., n), ‖J e_j‖
 
 
-class Seconds(NamedTuple):
-    """Wall-clock of the parts; on a GPU the time that it took to queue them."""
+class Start(NamedTuple):
+    """What a run starts from: a point, and what an earlier run has left."""
 
-    linearize: float = 0.0
-    solve: float = 0.0
-    trial: float = 0.0
+    x: Tensor  # (..., n)
+    scale: Tensor | None = None  # (..., n), D as the scaling left it, zero where unknown
+    damping: Any = None  # the state of the damping strategy, a NamedTuple; None: none yet
+    begun: Begun | None = None  # where the first of several runs began; None: this is the first
 
 
 class State(NamedTuple):
-    """Where a minimisation stands: enough to go on from."""
+    """Where a minimisation stands: tensors alone, and all of them there."""
 
     x: Tensor  # (..., n)
-    cost: Tensor | None = None  # (...,), F(x)
-    scale: Tensor | None = None  # (..., n), as the scaling left it; None: none yet
-    damping: Any = None  # the strategy's own NamedTuple, or its fields in a dict; None: none yet
-    status: Tensor | None = None  # (...,) int
-    trial: Trial | None = None
-    trials: Tensor | None = None  # (...,) int, evaluations at trial points
-    linearizations: Tensor | None = None  # (...,) int
-    begun: Begun | None = None
-    certificate: Certificate | None = None
-    stale: Tensor | None = (
-        None  # (...,) bool: went back to x after the linear model was made elsewhere
-    )
-    tried: Tried | None = None
-    seconds: Seconds = Seconds()
-    # what the host knows, from its one read of a trial
-    ended: int | None = None  # of one problem: the status with which the run ended
-    gain: float = float("nan")  # of one problem: the gain ratio of the last trial
+    cost: Tensor  # (...,), F(x)
+    status: Tensor  # (...,) int
+    scale: Tensor  # (..., n), D as the scaling left it
+    damping: Any  # the strategy's NamedTuple of tensors; None once runs of several were merged
+    trial: Trial
+    trials: Tensor  # (...,) int, evaluations at trial points
+    linearizations: Tensor  # (...,) int
+    stale: Tensor  # (...,) bool: x went back after the linear model was made elsewhere
+    begun: Begun
+    certificate: Certificate
+
+
+class Told(NamedTuple):
+    """What the host knows of the state from its one read of a trial."""
+
+    moved: bool = False  # a problem needs a new linear model
+    running: int = 0  # problems that are not done
+    ended: int | None = None  # the status with which the run ended; None: many problems, or unread
+    gain: float = float("nan")  # gain ratio of the last trial; NaN: of many problems
     resting: bool = False  # all learning rates are zero: nothing was tried in earnest
+
+
+def fresh(
+    x: Tensor, cost: Tensor, status: Tensor, scale: Tensor, damping: Any, begun: Begun
+) -> State:
+    """The state before the first trial: what has not happened yet is there, and neutral.
+
+    Args:
+        x: where the run starts, (..., n).
+        cost: F(x), (...,).
+        status: what the point itself says, (...,).
+        scale: D, (..., n).
+        damping: the strategy's.
+        begun: where the first run began.
+    """
+    zero, none = torch.zeros_like(cost), torch.zeros_like(status)
+    never = torch.zeros_like(cost, dtype=torch.bool)
+    return State(
+        x,
+        cost,
+        status,
+        scale,
+        damping,
+        trial=Trial(never, zero, zero, zero, zero, cost),
+        trials=none,
+        linearizations=none + 1,
+        stale=never,
+        begun=begun,
+        certificate=blank(x),
+    )
+
+
+def blank(x: Tensor) -> Certificate:
+    """The certificate of points x (..., n) at which nobody has looked."""
+    nothing = torch.full(x.shape[:-1], torch.nan, dtype=scalar_dtype(x.device), device=x.device)
+    none = torch.zeros_like(x, dtype=torch.bool)
+    return Certificate(nothing, nothing.clone(), torch.zeros_like(x), none, none.any(-1))

@@ -1,21 +1,27 @@
-"""When to stop, and what may be said of the point: a status, and the evidence for it.
+"""When to stop: the evidence that a point and a trial give, and the status that follows from it.
 
-The tests here cost nothing beyond the trial. They say when to stop; whether the point is a minimum is for
-`core/certificate.py` to say, which looks at the point itself and may take a success back or grant one.
+These tests cost no evaluation. They say when to stop; whether the point is a minimum is for
+`core/certificate.py` to say, which looks at the point itself and may take a success back or grant
+one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..linearizations.base import Linearization, optimality
+from ..damping.base import Outcome
+from ..linearizations.base import Linearization, predicted_decrease
+from .problem import Problem
+from .state import State
+from .step import Step
 
 
 class Status(IntEnum):
-    """Where a minimisation stands: scipy's numbers where scipy has one, and positive ones for success alone.
+    """Where a minimisation stands: scipy's numbers if it has one, positive ones for success alone.
 
     Example:
         >>> Status.COST.converged, Status.STALLED.converged, Status.STALLED.final
@@ -69,21 +75,60 @@ _MESSAGES = {
     Status.MINIMUM: "converged: what the model of second order still promises is below round-off",
     Status.EVALUATIONS: "out of evaluations: max_nfev is spent, and the last steps still gained",
     Status.STOPPED: "stopped by the callback",
-    Status.STALLED: "stalled at round-off: what is left to gain is less than the cost's own rounding error",
-    Status.REFUSED: "refused: no trial of this step lowered the cost; the damping is kept for the next step",
-    Status.FLAT: "flat: no parameter has any influence there; J is zero, or f_scale is so small that all is rejected",
-    Status.NOT_FINITE: "not finite: NaN or infinity among the residuals or their derivatives at the current parameters",
-    Status.SADDLE: "saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum",
-    Status.VALLEY: "valley: the steps became short, but a model of the cost still promises a decrease: no minimum",
+    Status.STALLED: (
+        "stalled at round-off: what is left to gain is less than the cost's own rounding error"
+    ),
+    Status.REFUSED: (
+        "refused: no trial of this step lowered the cost; the damping is kept for the next step"
+    ),
+    Status.FLAT: (
+        "flat: no parameter has any influence there; J is zero, or f_scale is so small that all "
+        "is rejected"
+    ),
+    Status.NOT_FINITE: (
+        "not finite: NaN or infinity among the residuals or their derivatives at the current "
+        "parameters"
+    ),
+    Status.SADDLE: (
+        "saddle: the gradient vanishes, but the cost curves downward in some direction: no minimum"
+    ),
+    Status.VALLEY: (
+        "valley: the steps became short, but a model of the cost still promises a decrease: no "
+        "minimum"
+    ),
     Status.LOST: "lost: a parameter has run to where it has no influence any more: no minimum",
     Status.SLOW: "slow: the cost hardly falls any more, but nothing shows a minimum",
-    Status.POOR: "poor: a minimum, but it explains less than a constant would, and no other start led to a better one",
+    Status.POOR: (
+        "poor: a minimum, but it explains less than a constant would, and no other start led to a "
+        "better one"
+    ),
 }
+
+
+# plain ints: torch.compile gets it wrong where a tensor meets a member of an enum
+RUNNING, NOT_FINITE = int(Status.RUNNING), int(Status.NOT_FINITE)
+GRADIENT, COST, STEP, ZERO = (
+    int(s) for s in (Status.GRADIENT, Status.COST, Status.STEP, Status.ZERO)
+)
+FLAT, STALLED = int(Status.FLAT), int(Status.STALLED)
 
 
 def among(status: Tensor, chosen: Sequence[Status]) -> Tensor:
     """Which problems stand at one of these, (...,) bool."""
-    return torch.stack([status == s for s in chosen]).any(0)
+    return torch.stack([status == int(s) for s in chosen]).any(0)
+
+
+def at_rest(status: Tensor, chosen: Sequence[Status], ended: int | None) -> tuple[Tensor, int]:
+    """Which problems have ended at one of these, (...,) bool, and how many.
+
+    Args:
+        status: of all problems, (...,).
+        chosen: the statuses asked for.
+        ended: the status of a single problem, if the host knows it: to read the number would wait
+            for the device.
+    """
+    found = among(status, chosen)
+    return found, int(found.sum()) if ended is None else int(ended in chosen)
 
 
 @dataclass(frozen=True)
@@ -91,8 +136,9 @@ class Tolerances:
     """When a minimisation has converged; each is relative and without units.
 
     Args:
-        cost: decrease of the cost, both found and promised by the linear model, over the cost.
-        step: length of the step beside that of the parameters, see `step_lengths`.
+        cost: decrease of the cost over the cost, both the one found and the one that the linear
+            model promised.
+        step: length of the step beside that of the parameters, see `linearizations/by_columns.py`.
         gradient: largest cosine between the residuals and a column of the Jacobian.
     """
 
@@ -101,103 +147,140 @@ class Tolerances:
     gradient: float = 1e-10
 
 
-SLACK = 1e3  # by which what a single parameter promises may exceed the tolerance at a minimum
-
-
-def rounding(linearization: Linearization, x: Tensor, eps: float) -> Tensor:
-    """How far round-off alone may move the cost, (...,): ε (F + ‖r‖ ‖J∘x‖).
-
-    A relative change ε of each parameter, which is what storing them costs, moves the residuals by up to
-    ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
-    """
-    moved = torch.linalg.vector_norm(linearization.column_norms * x, dim=-1).to(
-        linearization.cost.dtype
-    )
-    return eps * (linearization.cost + (2 * linearization.cost).sqrt() * moved)
-
-
-def carried(linearization: Linearization, x: Tensor) -> Tensor:
-    """‖r‖ + ‖J∘x‖, (...,): of ε of that size is what rounding x and r costs an entry of the scaled gradient."""
-    length = (2 * linearization.cost).sqrt().to(x.dtype)
-    return length + torch.linalg.vector_norm(linearization.column_norms * x, dim=-1)
-
-
-def step_lengths(linearization: Linearization, x: Tensor, step: Tensor) -> Tensor:
-    """The longest of a step's entries, each beside its parameter, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
-
-    The second length is the one by which the parameter, moved alone, changes the residuals by as much as they are: it
-    stands where a parameter is zero. No norm over all parameters will do, as ‖D s‖ / ‖D x‖ in MINPACK: one that runs
-    away makes ‖D x‖ so large that every step is short beside it.
-    """
-    norms = linearization.column_norms
-    alone = (2 * linearization.cost).sqrt()[..., None].to(norms.dtype) / norms
-    beside = torch.where(norms > 0, torch.maximum(x.abs(), alone), torch.inf)
-    return torch.where(step == 0, 0.0, step.abs() / beside).amax(-1).to(linearization.cost.dtype)
+# at a minimum, moving one parameter alone may still promise up to so many times the tolerance
+SINGLE_MOVE_SLACK = 1e3
+# share of the cost's tolerance up to which a promised decrease is not worth an evaluation
+NOTHING = 1e-4
 
 
 def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor) -> Tensor:
-    """The status of a point by itself, (...,); `norms` (..., n) are ‖J e_j‖, those of variables held at bounds too."""
+    """What a point says by itself.
+
+    Args:
+        linearization: the linear model there, with variables held at their bounds.
+        tolerances: of which only the gradient's is asked.
+        norms: ‖J e_j‖ of all variables, held or not, (..., n).
+
+    Returns:
+        The status, (...,): RUNNING if there is no reason to stop.
+    """
     cost, gradient = linearization.cost, linearization.gradient
-    status = torch.full_like(cost, Status.RUNNING, dtype=torch.int64)
-    status = torch.where(optimality(linearization) <= tolerances.gradient, Status.GRADIENT, status)
+    status = torch.full_like(cost, RUNNING, dtype=torch.int64)
+    status = torch.where(linearization.optimality() <= tolerances.gradient, GRADIENT, status)
     # no column of J is orthogonal to anything where all are zero
-    status = torch.where((norms == 0).all(-1), Status.FLAT, status)
-    status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, Status.ZERO, status)
+    status = torch.where((norms == 0).all(-1), FLAT, status)
+    status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, ZERO, status)
     finite = (
         cost.isfinite()
         & gradient.isfinite().all(-1)
         & linearization.column_norms.isfinite().all(-1)
     )
-    return torch.where(finite, status, Status.NOT_FINITE)
-
-
-NOTHING = 1e-4  # of the tolerance: a promise that is never worth an evaluation
+    return torch.where(finite, status, NOT_FINITE)
 
 
 def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
-    """Whether the next step, undamped, is promised so little that the fit has converged without it, (...,) bool.
+    """Whether the next step promises so little that the fit has converged without it, (...,) bool.
 
     Args:
-        tolerances: in which the cost's is a share of it.
-        cost: at the point, (...,).
-        promised: decrease of the cost, (...,).
+        tolerances: of which the cost's is asked.
+        cost: F at the point, (...,).
+        promised: decrease of the cost that the linear model promises of the undamped step, (...,).
     """
     return promised <= NOTHING * tolerances.cost * cost
 
 
-def after_trial(
-    tolerances: Tolerances,
-    eps: float,  # of the dtype in which the residuals are evaluated
-    cost: Tensor,  # (...,), before the trial
-    actual: Tensor,  # (...,)
-    predicted: Tensor,  # (...,)
-    relative_step: Tensor,  # (...,), `step_lengths`
-    accepted: Tensor,  # (...,)
-    noise: Tensor,  # (...,), `rounding`
-    cosine: Tensor,  # (...,), `optimality` before the trial
-    relative_alone: Tensor,  # (...,), `step_lengths` of the best moves of single parameters
-    trusting: Tensor,  # (...,), a refused trial that promised nothing is enough to stop
-) -> Tensor:
-    """The status after a trial, (...,)."""
+class Evidence(NamedTuple):
+    """What a trial says about whether to go on, (...,) each."""
+
+    cost: Tensor  # before the trial
+    actual: Tensor  # decrease of the cost
+    promised: Tensor  # decrease that the linear model promised of the whole step
+    accepted: Tensor  # bool
+    length: Tensor  # relative length of the step
+    noise: Tensor  # how far round-off alone may move the cost
+    optimality: Tensor  # cosine between the residuals and the best column of J, before the trial
+    single_move: Tensor  # relative length of the longest best move of one parameter alone
+    trusting: Tensor  # bool: a refused trial that promised nothing is enough to stop
+    at_wall: Tensor  # bool: the trial has met a bound
+    eps: float  # round-off of the residuals, relative
+
+
+def gather(
+    problem: Problem,
+    state: State,
+    linearization: Linearization,
+    step: Step,
+    outcome: Outcome,
+    *,
+    certified: bool,
+) -> Evidence:
+    """The evidence of one trial.
+
+    Args:
+        problem: what is minimised.
+        state: before the trial.
+        linearization: the linear model that the step was made from.
+        step: the step and its trial point.
+        outcome: how the trial went.
+        certified: the end of the run will be looked at once more.
+    """
+    x, eps = state.x.to(problem.dtype), problem.eps(state.x)
+    # the whole step is judged: a small learning rate, or a wall that cut the step short, is no
+    # convergence
+    uncut = problem.rate is None and problem.bounds is None
+    promised = outcome.predicted
+    if not uncut:
+        promised = predicted_decrease(linearization, step.proposed).to(promised.dtype)
+    still = (step.taken == 0).all(-1)  # a step that changes nothing leaves nothing to try
+    return Evidence(
+        state.cost,
+        outcome.actual,
+        # a step that could not be solved for is no stall: the damping rises, and the next trial has
+        # another chance
+        torch.where(step.solved, promised, torch.inf),
+        outcome.accepted,
+        length=linearization.relative_length(x, step.taken if uncut else step.proposed),
+        noise=linearization.rounding(x, eps),
+        optimality=linearization.optimality(),
+        single_move=linearization.longest_single_move(x),
+        trusting=still | certified,
+        at_wall=_at_wall(problem, state.x, step.trial),
+        eps=eps,
+    )
+
+
+def _at_wall(problem: Problem, x: Tensor, trial: Tensor) -> Tensor:
+    """Whether a trial has met a bound that x did not touch, (...,) bool."""
+    if problem.bounds is None:
+        return x.new_zeros(x.shape[:-1], dtype=torch.bool)
+    return (problem.bounds.touched(trial) & (trial != x)).any(-1)
+
+
+def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
+    """The status after a trial, (...,): RUNNING where there is more to gain."""
 
     def within(change: Tensor, tolerance: float) -> Tensor:
-        return (change <= tolerance) & accepted
+        return (change <= tolerance) & seen.accepted
 
-    status = torch.full_like(cost, Status.RUNNING, dtype=torch.int64)
-    # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled" from ε on
-    change = torch.maximum(actual, predicted) / cost
-    status = torch.where(within(change, eps) | within(relative_step, eps), Status.STALLED, status)
-    # one parameter alone, moved to its best, lowers the linear model's cost by cos² F: where that, or the way to it, is
-    # far more than the tolerance, the step was short because the damping was high, and it says nothing of a minimum
-    flat = cosine.square() <= SLACK * max(tolerances.cost, eps)
-    close = relative_alone <= SLACK * max(tolerances.step, eps)
-    status = torch.where(
-        within(relative_step, tolerances.step) & (flat | close), Status.STEP, status
-    )
-    status = torch.where(within(change, tolerances.cost) & (flat | close), Status.COST, status)
-    # a promise far below zero is a step badly solved for, which more damping heals: no stall. Nor is it one where the
-    # region is so small that the step promises nothing, but a single parameter, moved to its best, still would
-    little = cosine.square() * cost <= SLACK * noise
-    return torch.where(
-        ~accepted & (predicted.abs() <= noise) & (little | trusting), Status.STALLED, status
-    )
+    status = torch.full_like(seen.cost, RUNNING, dtype=torch.int64)
+    # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled"
+    # from ε on
+    change = torch.maximum(seen.actual, seen.promised) / seen.cost
+    stalled = within(change, seen.eps) | within(seen.length, seen.eps)
+    status = torch.where(stalled, STALLED, status)
+    # A short step proves a minimum only if no single parameter could still do much better. Its best
+    # move lowers the model's cost by cos² F: if that, and the length of that move, are far above
+    # the tolerance, the step was short because λ was large.
+    share = seen.optimality.square()
+    flat = share <= SINGLE_MOVE_SLACK * max(tolerances.cost, seen.eps)
+    close = seen.single_move <= SINGLE_MOVE_SLACK * max(tolerances.step, seen.eps)
+    status = torch.where(within(seen.length, tolerances.step) & (flat | close), STEP, status)
+    status = torch.where(within(change, tolerances.cost) & (flat | close), COST, status)
+    # A refused trial that promised nothing is a stall: unless the promise is far below zero, which
+    # is a step badly solved for, and more damping heals it; or the region is so small that a single
+    # parameter could still do better.
+    little = share * seen.cost <= SINGLE_MOVE_SLACK * seen.noise
+    empty = ~seen.accepted & (seen.promised.abs() <= seen.noise)
+    status = torch.where(empty & (little | seen.trusting), STALLED, status)
+    # at a wall that has just been met derivatives may be of another kind
+    return torch.where(seen.accepted & seen.at_wall, RUNNING, status)

@@ -1,4 +1,4 @@
-"""The problems of a batch that are not done: the others leave, so that the last ones do not pay for the first."""
+"""The problems of a batch that are still at work: the last do not pay for those that are done."""
 
 from typing import TypeVar
 
@@ -10,14 +10,16 @@ from .problem import Problem
 from .state import State
 
 T = TypeVar("T")
-THIN = 0.5  # share of the working set still at work under which the others leave: a copy of the data each time
+# The others leave once no more than this share is still at work: that copies the data each time.
+THIN = 0.5
 
 
 class WorkingSet:
     """Where the problems at work stand in the whole batch.
 
     Args:
-        state: of all problems. Those with one batch dimension can be thinned; others stay as they are.
+        state: of all problems. Those with one batch dimension can be thinned; others stay as they
+            are.
     """
 
     def __init__(self, state: State) -> None:
@@ -34,7 +36,7 @@ class WorkingSet:
         method: Method,
         state: State,
         staying: Tensor,  # (k,) bool
-        count: int,  # of those, known already: to read it would wait for the device
+        count: int,  # how many stay, known already: to read it would wait for the device
         beside: T,
     ) -> tuple[Problem, Method, State, T]:
         """Let the others go if they are many; `beside` is thinned alike."""

@@ -20,7 +20,7 @@ from ..core.bounds import Bounds
 from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import State
+from ..core.state import Start, State
 from ..core.termination import Status
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
@@ -236,7 +236,7 @@ def odr(
     weights = _weights(sx, data)
     problem, method, point = _problem(fitter, parameters.inward(start), weights, tolerances)
     with torch.no_grad():
-        state = descend(problem, method, State(point), trials=trials)
+        state, _ = descend(problem, method, Start(point), trials=trials)
         solution, delta = _solution(problem, state, n, data)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
@@ -347,9 +347,6 @@ def _solution(problem: Problem, state: State, n: int, data: Data) -> tuple[Solut
     model = problem.model(x)
     assert isinstance(model, Blocks)
     reduced = model.reduced().dense
-    assert state.status is not None
-    assert state.trials is not None
-    assert state.cost is not None
     status = Status(int(state.status))
     free = problem.free(x, model.gradient)[:n]
     side = torch.where(model.gradient[:n] > 0, -1, 1)

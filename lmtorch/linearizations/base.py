@@ -8,7 +8,6 @@ dense rows are written, so that a matrix is filled in place, and adds them up.
 
 from typing import Any, NamedTuple, Protocol, Self
 
-import torch
 from torch import Tensor
 
 from ..rows.base import Rows
@@ -67,6 +66,22 @@ class Linearization(Protocol):
     def freeze(self, free: Tensor) -> Self:
         """The model with the parameters outside `free` (..., n) held: zero columns, zero gradient."""
 
+    def optimality(self) -> Tensor:
+        """How far the point is from stationary, (...,) in [0, 1]: the cosine between r and the best column of J.
+
+        It has no units and is zero exactly at a stationary point. Its square is the share of the cost that the linear
+        model promises for the best move of one parameter alone.
+        """
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off ε in x (..., n) and in the residuals may move the cost at x, (...,)."""
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """How long a step (..., n) is beside x (..., n), (...,), without units; zero for a step of zero."""
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length, (...,), of the longest of the best moves of one parameter alone."""
+
 
 class Accumulator(Protocol):
     """Takes the rows of J and r block by block and becomes a linearization."""
@@ -115,20 +130,3 @@ def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:
     """What the linear model promises of a step: −gᵀs − ½‖J s‖², (...,)."""
     slope = (linearization.gradient * step).sum(-1)
     return -slope - linearization.squared_length(step) / 2
-
-
-def optimality(linearization: Linearization) -> Tensor:
-    """The largest cosine between the residuals and a column of J, in [0, 1]: MINPACK's scaled gradient.
-
-    It has no units and is zero exactly at a stationary point. Reference: Moré, Garbow & Hillstrom (1980), MINPACK
-    user guide, LMDER's `gtol`.
-    """
-    length = (2 * linearization.cost).sqrt()[..., None].to(linearization.gradient.dtype)
-    cosine = linearization.gradient.abs() / (linearization.column_norms * length)
-    return torch.where(linearization.gradient == 0, torch.zeros_like(cosine), cosine).amax(-1)
-
-
-def single_moves(linearization: Linearization) -> Tensor:
-    """How far each parameter would go by itself, the others held: g_j / ‖J e_j‖², (..., n)."""
-    norms = linearization.column_norms
-    return torch.where(norms > 0, linearization.gradient.abs() / norms / norms, 0.0)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..rows.own import OwnRows
+from . import by_columns
 from .base import Exact, Prior, Sums, Values
 from .dense import Dense
 
@@ -61,6 +62,22 @@ class Blocks(NamedTuple):
             ),
             prior=Prior(self.prior.root * free, self.prior.residual * free),
         )
+
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,)."""
+        return by_columns.optimality(self)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
 
     def reduced(self, damping: Tensor | None = None) -> "Reduced":
         """Eliminate the own variables of the points.

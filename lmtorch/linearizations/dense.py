@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..rows.dense import DenseRows
+from . import by_columns
 from .base import Exact, Prior, Sums, Values
 
 
@@ -47,6 +48,22 @@ class Dense(NamedTuple):
     def rows(self) -> DenseRows:
         """The rows themselves, without the prior's."""
         return DenseRows(self.jacobian)
+
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,)."""
+        return by_columns.optimality(self)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
@@ -88,18 +105,19 @@ class DenseAccumulator:
         self.jacobian = jacobian
         self.residual = residual
         self.filled = 0
+        self.handed: Tensor | None = None  # rows that are filled where they will stay
 
     def workspace(self, rows: int) -> Tensor:
         """The next rows of the matrix itself."""
-        return self.jacobian[..., self.filled : self.filled + rows, :]
+        self.handed = self.jacobian[..., self.filled : self.filled + rows, :]
+        return self.handed
 
     def add(self, residual: Tensor, rows: DenseRows) -> None:
         """Advance past the rows just filled, which are copied if they were not written in place."""
         count = residual.shape[-1]
         self.residual[..., self.filled : self.filled + count] = residual
-        place = self.workspace(count)
-        if rows.matrix.data_ptr() != place.data_ptr():
-            place.copy_(rows.matrix)
+        if rows.matrix is not self.handed:
+            self.workspace(count).copy_(rows.matrix)
         self.filled += count
 
     def finish(

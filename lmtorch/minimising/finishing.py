@@ -17,7 +17,6 @@ def finish(setup: Setup, results: Results, outcome: Ending) -> Solution:
     every = None
     if setup.starts > 1:
         every = results.solution(outcome)
-        assert outcome.state.cost is not None
         outcome = pick(outcome, best(outcome.state.cost.view(setup.lead)))
         results = Results(
             setup.unknowns,

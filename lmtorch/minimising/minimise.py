@@ -13,9 +13,8 @@ from .._autodiff import ranges
 from .._masks import join
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import State
+from ..core.state import Begun, State, fresh
 from ..core.termination import Status, Tolerances
-from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import Heard, Opinion, ask, unasked
@@ -113,14 +112,12 @@ def _look(
     free = torch.ones_like(x, dtype=torch.bool)
     if problem.bounds is not None:
         free = problem.bounds.free(x, model.gradient)
-    assert state.status is not None
-    assert state.cost is not None
     status = state.status
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
     rejected = (problem.loss.expand(residual).slope == 0).all(-1)
     flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
     flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
-    cosine = optimality(model.freeze(free))
+    cosine = model.freeze(free).optimality()
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)
     status = torch.where(flat, Status.FLAT, torch.where(reached, Status.GRADIENT, status))
@@ -132,9 +129,7 @@ def _look(
         free,
         model.jacobian if isinstance(model, Dense) else None,
         _each_scale(problem, x) if estimated else None,
-        torch.full_like(cosine, torch.nan)
-        if state.certificate is None
-        else state.certificate.promise,
+        state.certificate.promise,
         runs,
         kept,
     )
@@ -153,10 +148,11 @@ def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
     count = torch.zeros_like(cost, dtype=torch.int64)
     status = torch.where(cost.isfinite(), Status.GRADIENT, Status.NOT_FINITE)
     zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
+    nothing = torch.zeros_like(x, dtype=problem.dtype)
     return Ending(
-        State(x, cost, status=status, trials=count, linearizations=count + 1),
+        fresh(x, cost, status, scale=nothing, damping=None, begun=Begun(x, cost, nothing)),
         residual,
-        gradient=torch.zeros_like(x, dtype=problem.dtype),
+        gradient=nothing,
         cosine=zero,
         free=none,
         jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),

@@ -15,7 +15,7 @@ from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import Seconds, State
+from ..core.state import Start, State
 from ..core.termination import Status, among
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
@@ -64,29 +64,25 @@ class _Told:
         return self.stop
 
 
-def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> State:
+def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> Start:
     """Where an opinion begins: at x0 or aside of it, or where the best run has ended, beside a saddle if it is one."""
     if opinion.factors is not None:
         moved = x * opinion.factors.to(x)
-        return State(
+        return Start(
             moved if bounds is None else bounds.project(moved.to(bounds.lower.dtype)).to(x.dtype)
         )
     if not opinion.restart:
-        return State(x)
-    assert state.cost is not None
-    assert state.certificate is not None
+        return Start(x)
     length = (2 * state.cost).sqrt()[
         ..., None
     ]  # by which the residuals change about as much as they are
     aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
-    assert state.status is not None
     saddle = torch.eq(state.status, Status.SADDLE)[..., None] & aside.isfinite()
-    return State(torch.where(saddle, aside, state.x), begun=state.begun)
+    return Start(torch.where(saddle, aside, state.x), begun=state.begun)
 
 
 def unasked(state: State) -> Heard:
     """One run, and nobody else heard."""
-    assert state.status is not None
     return Heard(state, torch.ones_like(state.status), torch.zeros_like(state.status))
 
 
@@ -102,8 +98,8 @@ def ask(
     watch: Watch | None = None,
 ) -> Heard:
     """Run, and run again in other ways what is not sure of its minimum."""
-    state = descend(problem, method, State(x), trials=trials, watch=watch)
-    heard = unasked(_ended(state))
+    state, _ = descend(problem, method, Start(x), trials=trials, watch=watch)
+    heard = unasked(_without_strategy(state))
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
     doubts = _doubts(opinions, heard.state, acceptable)
@@ -122,15 +118,12 @@ def ask(
         heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
         doubts = _doubts(opinions, heard.state, acceptable)
         if told is not None and told.stop:  # the user's word ends all runs, not this one alone
-            assert heard.state.status is not None
             status = torch.where(
                 doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status
             )
             return heard._replace(state=heard.state._replace(status=status))
     if acceptable is None:
         return heard
-    assert heard.state.cost is not None
-    assert heard.state.status is not None
     poor = (heard.state.status > 0) & (heard.state.cost > acceptable)
     if (
         problem.bounds is not None
@@ -161,11 +154,7 @@ def believable(
 
 def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
     """Problems whose end is no certified minimum, or one that is too poor to be believed, (...,) bool."""
-    assert state.status is not None
-    assert state.cost is not None
-    doubt = state.status <= 0
-    if state.certificate is not None:
-        doubt = doubt | state.certificate.blind
+    doubt = (state.status <= 0) | state.certificate.blind
     if acceptable is not None:
         doubt = doubt | (state.cost > acceptable)
     return doubt & ~among(state.status, BEYOND_HELP)
@@ -181,8 +170,6 @@ class _Doubt(NamedTuple):
 
 def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
     """What each opinion would be asked about as things stand: one host read for all."""
-    assert state.status is not None
-    assert state.trials is not None
     if not opinions:
         return []
     every, numbers = [], []
@@ -201,8 +188,6 @@ def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None
 
 def _goes_on(state: State, opinion: Opinion) -> Tensor:
     """Problems that may be continued from where they have ended, (...,) bool; a slow one if it is near, or at last."""
-    assert state.status is not None
-    assert state.certificate is not None
     slow = state.status == Status.SLOW
     if opinion.method.patience:
         slow = slow & (state.certificate.promise < NEAR)
@@ -223,7 +208,7 @@ def _hear(
     """One opinion on the problems in doubt."""
     if x.ndim == 1:
         start = beginning(opinion, x, heard.state, problem.bounds)
-        other = descend(problem, opinion.method, start, trials=trials, watch=watch)
+        other, _ = descend(problem, opinion.method, start, trials=trials, watch=watch)
         return _better(heard, other, number, acceptable)
     chosen = places(doubt.where, doubt.number)
     before = take(heard, chosen)
@@ -233,7 +218,7 @@ def _hear(
         return watch is not None and watch(put(whole, chosen, state))
 
     part = problem.take(chosen)
-    other = descend(
+    other, _ = descend(
         part,
         opinion.method.take(chosen),
         beginning(opinion, x[chosen], before.state, part.bounds),
@@ -247,25 +232,18 @@ def _hear(
 def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) -> Heard:
     """The better of two ends, with what both have cost: the lower cost, and of equal ones the one that is sure."""
     state = heard.state
-    assert state.cost is not None
-    assert other.cost is not None
-    assert state.trials is not None
-    assert other.trials is not None
-    assert state.linearizations is not None
-    assert other.linearizations is not None
     # a cost that is not finite is above every other
     cost, rival = (torch.where(c.isfinite(), c, torch.inf) for c in (state.cost, other.cost))
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
     surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
     better = torch.where(equal, surer, rival < cost)
-    merged = select(better, _ended(other), _ended(state))._replace(
+    merged = select(better, _without_strategy(other), _without_strategy(state))._replace(
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
         linearizations=state.linearizations + other.linearizations,
-        seconds=Seconds(*(a + b for a, b in zip(state.seconds, other.seconds, strict=True))),
     )
     return Heard(merged, heard.runs + 1, torch.where(better, number, heard.kept))
 
 
-def _ended(state: State) -> State:
-    """What two runs have in common when they have ended: nothing of their strategies."""
-    return state._replace(scale=None, damping=None, stale=None, ended=None)
+def _without_strategy(state: State) -> State:
+    """The state without what its damping strategy knows, so that runs with several can be merged."""
+    return state._replace(damping=None)

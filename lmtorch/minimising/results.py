@@ -56,10 +56,6 @@ class Results:
     ) -> Solution:
         """The user's; `graph` has x, cost and residuals that carry gradients."""
         state = outcome.state
-        assert state.cost is not None
-        assert state.status is not None
-        assert state.trials is not None
-        assert state.linearizations is not None
         point = state.x
         x, cost, residual = graph or (point, state.cost, outcome.residual)
         status = self._shaped(state.status)
@@ -96,10 +92,6 @@ class Results:
 
     def iterate(self, state: State, number: int) -> Iterate:
         """The state as a callback sees it."""
-        assert state.cost is not None
-        assert state.status is not None
-        assert state.trials is not None
-        assert state.trial is not None
         trial = state.trial
         whole = state.x.shape[:-1].numel() == self._size()
         shaped = self._shaped if whole else lambda t: t
@@ -157,8 +149,6 @@ class Results:
     def _messages(self, outcome: Ending) -> Any:
         """The status of each problem in words, with its evidence."""
         state = outcome.state
-        assert state.status is not None
-        assert state.trials is not None
         columns = [state.status, outcome.cosine, 1 + state.trials, outcome.runs, outcome.kept]
         evidence = torch.stack(
             [column.reshape(-1).to(outcome.cosine.dtype) for column in columns], -1
@@ -195,11 +185,7 @@ class Results:
     @staticmethod
     def _lost(state: State) -> Tensor:
         """Parameters that have no influence any more, (..., n) bool."""
-        return (
-            torch.zeros_like(state.x, dtype=torch.bool)
-            if state.certificate is None
-            else state.certificate.lost
-        )
+        return state.certificate.lost
 
 
 def _largest(values: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .._masks import places, put, take
 from ..core.loop import Watch, descend, look
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import State
+from ..core.state import Start, State
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.base import Rho
 from ..losses.linear import Linear
@@ -43,10 +43,10 @@ def with_estimated_scale(
     residual, n = _residual(problem, x), x.shape[-1]
     counted = _counted(problem, residual, x)
     scale = tuning * deviation(residual, n, counted)
-    state = descend(
+    state, told = descend(
         replace(problem, loss=Robust(soft_l1, 0.1 * scale)),
         rough,
-        State(x),
+        Start(x),
         trials=trials,
         watch=watch,
     )
@@ -68,10 +68,10 @@ def with_estimated_scale(
             chosen = places(moving, count)
             going, now, spent = going[chosen], now[chosen], take(spent, chosen)
             part, way = problem.take(going), rough.take(going)
-        found = descend(
+        found, told = descend(
             replace(part, loss=Robust(robust.rho, now)),
             way,
-            State(spent.x),
+            Start(spent.x),
             trials=trials,
             watch=watch,
         )
@@ -80,7 +80,7 @@ def with_estimated_scale(
             (found, now) if going is None else (put(state, going, found), put(scale, going, now))
         )
     problem, state = replace(problem, loss=Robust(robust.rho, scale)), state._replace(begun=begun)
-    return problem, look(problem, method, state)
+    return problem, look(problem, method, state, told.ended)
 
 
 def scale_of(robust: Robust, residual: Tensor) -> Tensor:
@@ -102,10 +102,6 @@ def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
 
 def _together(before: State, after: State) -> State:
     """The later state, with what both have cost."""
-    assert before.trials is not None
-    assert after.trials is not None
-    assert before.linearizations is not None
-    assert after.linearizations is not None
     return after._replace(
         trials=before.trials + after.trials + 1,
         linearizations=before.linearizations + after.linearizations,

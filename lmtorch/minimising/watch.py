@@ -158,8 +158,6 @@ def _single(state: State) -> bool:
 
 
 def _row(iterate: Iterate, state: State) -> str:
-    assert state.status is not None
-    assert state.cost is not None
     if not _single(state):
         running = int((state.status == Status.RUNNING).sum())
         return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {float(state.cost.nanmedian()):>14.6e}"
@@ -171,8 +169,6 @@ def _row(iterate: Iterate, state: State) -> str:
 
 def _advance(bar: Any, state: State, before: int) -> None:
     """By finished problems; with one problem, by iterations."""
-    assert state.status is not None
-    assert state.cost is not None
     if _single(state):
         bar.set_postfix(cost=f"{float(state.cost):.6g}", refresh=False)
         bar.update()

@@ -24,15 +24,17 @@ def label(strategy: Damping) -> int:
     return zlib.crc32(repr(strategy).encode())
 
 
-def blank_damping(strategy: Damping, like: Tensor) -> dict[str, Any]:
-    """The fields of a strategy's state, which a checkpoint that is loaded into a fresh optimizer looks for."""
+def blank_damping(strategy: Damping, like: Tensor) -> Any:
+    """A strategy's state of the right shape, which a checkpoint that is loaded into a fresh optimizer looks for."""
     one = like.new_ones(1)
     rows = DenseForm().accumulator((1,), 1, one)
     rows.add(one, DenseRows(rows.workspace(1).fill_(1)))
-    state: dict[str, Any] = strategy.start(
-        rows.finish(one.new_zeros(()).double(), None), one, one
-    )._asdict()
-    return state
+    return strategy.start(rows.finish(one.new_zeros(()).double(), None), one, one)
+
+
+def restored_damping(kept: Mapping[str, Any], kind: type[Any]) -> Any:
+    """A strategy's state of its kind, a NamedTuple, from what is kept of it; None if that has other fields."""
+    return kind(**kept) if kept.keys() == set(kind._fields) else None
 
 
 def check_loaded(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:

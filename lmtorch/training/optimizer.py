@@ -18,10 +18,11 @@ from .._plan import Facts, Plan
 from .._printing import say
 from ..choose import Options
 from ..core.bounds import Bounds
+from ..core.clock import Clock
 from ..core.loop import descend
 from ..core.problem import Problem
 from ..core.report import Report
-from ..core.state import State
+from ..core.state import Start, State, Told
 from ..core.termination import Status
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
@@ -31,7 +32,7 @@ from ..jacobians.ladder import Ladder
 from ..losses.base import Loss
 from ..residuals.layout import Layout, real
 from ..solvers.base import Solver
-from .checkpoints import blank_damping, check_loaded, label, moved
+from .checkpoints import blank_damping, check_loaded, label, moved, restored_damping
 from .closure import RowsChangedError, SampleResidual
 from .groups import check_group, check_tensors, check_values, listed, named
 from .joint import Term, TermsResidual
@@ -105,6 +106,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     _advised = False  # about derivatives that the closure takes by itself
     _warned = False  # of a Jacobian that fell back: once for each optimizer
+    _kind: type[Any] | None = None  # the NamedTuple whose fields `_kept` has under "damping"
 
     def __init__(
         self,
@@ -245,13 +247,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._batches.look([t.samples.tensors for t in terms if t.samples], residual.rows, layout.n)
         problem = self._problem(layout, groups, known, residual, x)
         try:
-            state = descend(
-                problem,
-                plan.method,
-                self._load(layout, plan, x),
-                trials=self._max_trials,
-                single=True,
+            start, clock = self._load(layout, plan, x), Clock()
+            state, told = descend(
+                clock.beside(problem), plan.method, start, trials=self._max_trials, single=True
             )
+            parts = clock.seconds()
         except BaseException as error:
             # nothing was written; what was found out may be wrong: a closure of the same code on other data, or an
             # exception of the closure itself that looked like a source of derivatives that fails
@@ -259,7 +259,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             if fresh or not isinstance(error, RowsChangedError):
                 raise
             return self._take_step(terms)
-        failed = state.ended in (Status.NOT_FINITE, Status.REFUSED) and not state.resting
+        failed = told.ended in (Status.NOT_FINITE, Status.REFUSED) and not told.resting
         buffers = (*swap.buffers, *residual.draws.kept)
         if buffers and not failed:
             # evaluations left them as they were; they see one forward pass a step, as in any training loop
@@ -269,16 +269,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                     term.closure(*term.batch)
         residual.draws.finish()
         self._warned = any(ladder.warned for ladder in ladders)
-        if not state.resting:  # a schedule at zero teaches nothing about the damping
-            self._write(layout, plan, state)
+        if not told.resting:  # a schedule at zero teaches nothing about the damping
+            self._write(layout, plan, state, told)
         self._last = known
-        seconds = state.seconds._asdict() | {"total": time.perf_counter() - begun}
+        seconds = parts | {"total": time.perf_counter() - begun}
         self._report = Report(
             state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders))
         )
-        if plan.share is not None and state.gain < DOUBLING:
+        if plan.share is not None and told.gain < DOUBLING:
             self._kept["share"] = min(1.0, 2 * (self._kept.get("share") or plan.share))
-        assert state.trial is not None
         return state.trial.cost
 
     # ---- gathering -----------------------------------------------------------------------------------------------
@@ -460,42 +459,46 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )
         like = x.new_empty(0, dtype=plan.dtype)
         self._kept.update(
-            step=0, strategy=0, share=0.0, damping=blank_damping(plan.method.damping, like)
+            step=0,
+            strategy=0,
+            share=0.0,
+            damping=blank_damping(plan.method.damping, like)._asdict(),
         )
         for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
             self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
 
-    def _load(self, layout: Layout, plan: Plan, x: Tensor) -> State:
-        """The state of the loop at the parameters, with the damping and scaling of the last step."""
+    def _load(self, layout: Layout, plan: Plan, x: Tensor) -> Start:
+        """Where the loop starts: at the parameters, with the damping and scaling of the last step."""
         kept = self._kept
         if not kept.get("step", 0):
-            return State(x)
+            return Start(x)
         known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
         scale = None
         if any(part is not None for part in known):
             scale = layout.vector(
                 [0.0 if part is None else part for part in known], 0.0, x.to(plan.dtype)
             )
-        carried = (
-            kept.get("damping") if kept.get("strategy") == label(plan.method.damping) else None
-        )
-        return State(x, scale=scale, damping=carried)
+        damping = None
+        if "damping" in kept and kept.get("strategy") == label(plan.method.damping):
+            if self._kind is None:  # a checkpoint was loaded, which has the fields alone
+                like = x.new_empty(0, dtype=plan.dtype)
+                self._kind = type(blank_damping(plan.method.damping, like))
+            damping = restored_damping(kept["damping"], self._kind)
+        return Start(x, scale, damping)
 
-    def _write(self, layout: Layout, plan: Plan, state: State) -> None:
+    def _write(self, layout: Layout, plan: Plan, state: State, told: Told) -> None:
         """Keep what the next step needs; then the parameters, in one call, so that nothing can come between."""
-        assert state.scale is not None
-        assert state.status is not None
         kept = self._kept
         kept["step"] = kept.get("step", 0) + 1
         kept.setdefault("share", 0.0)  # none yet
         if (
-            state.ended == Status.NOT_FINITE
+            told.ended == Status.NOT_FINITE
         ):  # it says nothing of the scale or damping of the next batch
             return
         for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
             self.state[tensor]["scale"] = scale.clone()
         kept["strategy"] = label(plan.method.damping)
-        kept["damping"] = state.damping._asdict()
+        kept["damping"], self._kind = state.damping._asdict(), type(state.damping)
         torch._foreach_copy_(
             [real(t.detach()) for t in layout.tensors], list(layout.split(state.x))
         )
@@ -539,6 +542,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._plans = {}
         self._last = None
         self._report = None
+        self._kind = None
         self._batches = Batches()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmtorch.core.loop import attempt, linearize
+from lmtorch.core.linearizing import begin, linearize
+from lmtorch.core.loop import attempt
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
-from lmtorch.core.state import State
+from lmtorch.core.state import Start, State
 from lmtorch.core.termination import Status, Tolerances
 from lmtorch.damping.base import Damping, LinearModel, Outcome, gain_ratio
 from lmtorch.damping.geodesic import Geodesic
@@ -59,10 +60,10 @@ def path(
     solver = solver or SVD()
     method = Method(solver, damping, scaling or More(), Tolerances(0, 0, 0))
     problem = problem_of(fun, x, solver)
-    state, model = linearize(problem, method, State(x))
+    state, model = begin(problem, method, Start(x))
     history = []
     for _ in range(trials):
-        after = attempt(problem, method, state, model)
+        after, _ = attempt(problem, method, state, model)
         history.append((state, model, after))
         if (after.status != Status.RUNNING).all():
             break

@@ -9,7 +9,7 @@ from torch import Tensor
 from lmtorch.core.loop import descend
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
-from lmtorch.core.state import State
+from lmtorch.core.state import Start, State
 from lmtorch.core.termination import Tolerances
 from lmtorch.damping.base import Damping
 from lmtorch.damping.scaling import More, Scaling
@@ -42,7 +42,7 @@ def minimise(
     method = Method(
         solver, damping or TrustRegion(), scaling or More(), tolerances or Tolerances(), polish
     )
-    return descend(problem, method, State(x), trials=trials, single=single)
+    return descend(problem, method, Start(x), trials=trials, single=single)[0]
 
 
 def rosenbrock(x: Tensor) -> Tensor:

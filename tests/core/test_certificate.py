@@ -6,20 +6,21 @@ from typing import Any
 import pytest
 import torch
 
-from lmtorch.core.certificate import allowance, verdict
-from lmtorch.core.evidence import Evidence
+from lmtorch.core.certificate import allowance, certified_status
 from lmtorch.core.termination import Status, Tolerances
+from lmtorch.core.undamped import Undamped
 
 F32, F64 = torch.float32, torch.float64
 
 
-def evidence(**seen: Any) -> Evidence:
+def evidence(**seen: Any) -> Undamped:
     """A minimum of cost one with two parameters, but for what is given."""
     two = torch.ones(2, dtype=F64)
     no = torch.zeros((), dtype=torch.bool)
-    minimum = Evidence(
+    not_asked: Any = None
+    minimum = Undamped(
         cost=two[0], gradient=0 * two, units=two, noise=1e-16 * two[0], decrement=0 * two[0], lowest=0.5 * two[0],
-        downward=two, newton=0 * two, lost=torch.zeros(2, dtype=torch.bool), blind=no, flat=no, exact=~no, norms=two,
+        downward=two, newton=0 * two, blind=no, flat=no, exact=~no, norms=two, looked=not_asked,
     )  # fmt: skip
     return minimum._replace(**{name: torch.tensor(value) for name, value in seen.items()})
 
@@ -68,7 +69,10 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
 def test_the_verdict_follows_the_rules(
     ended: Status, seen: dict[str, Any], expected: Status
 ) -> None:
-    assert Status(int(verdict(torch.tensor(int(ended)), evidence(**seen), 1e-8))) is expected
+    gone = torch.tensor(seen.get("lost", [False, False]))
+    point = evidence(**{name: value for name, value in seen.items() if name != "lost"})
+    status = certified_status(torch.tensor(int(ended)), point, gone, 1e-8)
+    assert Status(int(status)) is expected
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from lmtorch.core.bounds import Bounds
-from lmtorch.core.loop import attempt, dead_end, linearize, withdraw
+from lmtorch.core.linearizing import begin, dead_end, withdraw
+from lmtorch.core.loop import attempt
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
-from lmtorch.core.state import State
+from lmtorch.core.state import Start
 from lmtorch.core.termination import Status
 from lmtorch.damping.base import Damping
 from lmtorch.damping.geodesic import Geodesic
@@ -117,7 +119,6 @@ def test_the_users_function_never_sees_a_number_of_ours_that_is_not_finite(
 def test_a_single_call_stops_at_the_first_step_that_is_taken() -> None:
     x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     state = minimise(rosenbrock, x, single=True)
-    assert state.trial is not None
     assert state.trial.accepted
     assert state.linearizations == 1
     assert state.cost < rosenbrock(x).square().sum() / 2
@@ -175,23 +176,46 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
     x = torch.tensor([[0.8, 0.9], [1.1, 1.2]], dtype=torch.float64)
     problem = Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64)
     method = Method(SVD(), damping, More())
-    before, model = linearize(problem, method, State(x))
-    after = attempt(problem, method, before, model)
-    assert after.trial is not None
+    before, model = begin(problem, method, Start(x))
+    after, tried = attempt(problem, method, before, model)
     assert after.trial.accepted.all()
-    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=after.tried)
+    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=tried)
     state = withdraw(method, after, last, torch.tensor([True, False]))
-    assert state.trial is not None
     assert state.trial.accepted.tolist() == [False, True]
     assert torch.equal(state.x, torch.stack([x[0], after.x[1]]))
     # the first has learnt that the step was too long, the second goes on as it was
     reach = lambda of: (
         of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
     )
-    tried = after.tried.damping
-    radius = tried.radius if hasattr(tried, "radius") else 1 / tried.damping
+    radius = reach(tried)
     assert reach(state)[0] < radius[0]
     assert reach(state)[1] == reach(after)[1]
+
+
+def test_a_dead_end_of_one_problem_costs_its_neighbours_no_linearization() -> None:
+    def fun(x: Tensor) -> Tensor:  # the first step of the first leads to the wall, d√x at 0
+        return torch.cat([x.sqrt() + 1, x - 3], -1) * torch.tensor([3.0, 0.1], dtype=torch.float64)
+
+    side = torch.zeros(1, dtype=torch.float64)
+    box = Bounds(side, torch.full_like(side, torch.inf))
+    x = torch.tensor([[1.0], [9.0]], dtype=torch.float64)
+    together = minimise(fun, x, bounds=box, trials=4)
+    for i in range(2):
+        alone = minimise(fun, x[i], bounds=box, trials=4)
+        torch.testing.assert_close(together.x[i], alone.x)
+        assert together.trials[i] == alone.trials
+        assert together.linearizations[i] == alone.linearizations
+
+
+def test_a_state_is_tensors_and_nothing_is_missing() -> None:
+    start = minimise(rosenbrock, torch.ones(2, dtype=torch.float64))  # which is the minimum
+    for state in (start, minimise(rosenbrock, starts()), minimise(rosenbrock, starts(3))):
+        leaves, _ = tree_flatten(state)
+        assert len(leaves) > 20
+        assert all(isinstance(leaf, Tensor) for leaf in leaves)
+    assert (start.trials, start.linearizations) == (0, 1)
+    assert not start.trial.accepted
+    assert start.trial.cost == start.cost == 0
 
 
 def test_too_few_trials_are_said_to_be_refused_not_converged() -> None:

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from lmtorch.core.problem import Problem
-from lmtorch.core.termination import rounding
 from lmtorch.jacobians.forward import Forward
 from lmtorch.linearizations.base import Form
 from lmtorch.linearizations.dense import DenseForm
@@ -93,8 +92,9 @@ def test_rounding_grows_with_what_the_parameters_move(form: Form) -> None:
     model = problem.model(x)
     length = (2 * model.cost).sqrt()
     moved = torch.tensor([5e6, 1e6], dtype=F64).norm()  # ‖J e_j‖ is 5 and 2
-    torch.testing.assert_close(rounding(model, x, 1e-16), 1e-16 * (model.cost + length * moved))
-    assert float(rounding(model, x, 1e-16)) > 1e6 * 1e-16 * float(model.cost)
+    rounding = model.rounding(x, 1e-16)
+    torch.testing.assert_close(rounding, 1e-16 * (model.cost + length * moved))
+    assert float(rounding) > 1e6 * 1e-16 * float(model.cost)
 
 
 def test_the_round_off_of_residuals_is_that_of_the_coarser_dtype() -> None:

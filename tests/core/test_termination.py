@@ -1,11 +1,13 @@
 """Statuses: what may be said of a point, and what may not."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch.core.termination import Status, Tolerances
+from lmtorch.core.termination import Evidence, Status, Tolerances, verdict
 from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.trust_region import TrustRegion
@@ -114,10 +116,72 @@ def test_the_optimizer_says_what_the_loop_says() -> None:
 def test_a_step_that_a_tiny_region_cut_short_is_not_called_converged() -> None:
     x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     state = minimise(rosenbrock, x, damping=TrustRegion(initial=1e-13), trials=1)
-    assert state.trial is not None
     assert state.trial.accepted
     assert state.trial.ratio > 0.9
     assert not Status(int(state.status)).converged
     assert (
         minimise(rosenbrock, x, damping=TrustRegion(initial=1e-6)).cost < 1e-20
     )  # the region grows
+
+
+def trial(**seen: Any) -> Evidence:
+    """A kept trial of cost one that gained a tenth and has more to gain, but for what is given; ε is 1e-16."""
+    going: dict[str, Any] = {
+        "cost": 1.0, "actual": 0.1, "promised": 0.1, "accepted": True, "length": 0.1, "noise": 1e-16,
+        "optimality": 0.5, "single_move": 0.5, "trusting": False, "at_wall": False,
+    }  # fmt: skip
+    numbers = {
+        name: torch.tensor(value, dtype=None if isinstance(value, bool) else torch.float64)
+        for name, value in (going | seen).items()
+    }
+    return Evidence(**numbers, eps=1e-16)
+
+
+REFUSED = {"accepted": False, "actual": -1.0}
+TINY = {"actual": 1e-11, "promised": 1e-11}
+RULES: list[tuple[dict[str, Any], Status]] = [
+    ({}, Status.RUNNING),
+    # the cost: found and promised are small, and no single parameter could do much better
+    ({**TINY, "optimality": 1e-4}, Status.COST),
+    ({**TINY, "single_move": 1e-8}, Status.COST),
+    (TINY, Status.RUNNING),  # a single move promises a quarter of the cost: λ was large
+    ({**TINY, "optimality": 4e-4}, Status.RUNNING),  # up to 1000 tolerances, of cos² F
+    ({**TINY, "optimality": 1e-4, "actual": 1e-9}, Status.RUNNING),  # both must be small
+    ({**TINY, "optimality": 1e-4, "promised": 1e-9}, Status.RUNNING),
+    ({**TINY, "optimality": 1e-4, "cost": 0.05}, Status.RUNNING),  # they are shares of the cost
+    ({**TINY, "optimality": 1e-4, "accepted": False}, Status.RUNNING),
+    # the step
+    ({"length": 1e-11, "optimality": 1e-4}, Status.STEP),
+    ({"length": 1e-11, "single_move": 0.9e-7}, Status.STEP),
+    ({"length": 1e-11, "single_move": 1.1e-7}, Status.RUNNING),
+    ({"length": 1e-11, "optimality": 1e-4, "accepted": False}, Status.RUNNING),
+    ({**TINY, "length": 1e-11, "optimality": 1e-4}, Status.COST),
+    # below what the dtype resolves nothing can be called converged, unless the tolerance asked for more
+    ({"length": 1e-17}, Status.STALLED),
+    ({"actual": 1e-17, "promised": 1e-17}, Status.STALLED),
+    ({"length": 1e-17, "optimality": 1e-4}, Status.STEP),
+    # refused
+    (REFUSED, Status.RUNNING),
+    (
+        {**REFUSED, "promised": 1e-17},
+        Status.RUNNING,
+    ),  # the region is small: a single move promises more
+    ({**REFUSED, "promised": 1e-17, "optimality": 1e-7}, Status.STALLED),
+    ({**REFUSED, "promised": 1e-17, "trusting": True}, Status.STALLED),
+    ({**REFUSED, "promised": -1.0, "trusting": True}, Status.RUNNING),  # badly solved for
+    ({**REFUSED, "promised": torch.inf, "trusting": True}, Status.RUNNING),  # not solved for
+    # at a wall that has just been met derivatives may be of another kind
+    ({**TINY, "optimality": 1e-4, "at_wall": True}, Status.RUNNING),
+    ({**REFUSED, "promised": 0.0, "trusting": True, "at_wall": True}, Status.STALLED),
+]
+
+
+@pytest.mark.parametrize(("seen", "expected"), RULES, ids=str)
+def test_the_verdict_on_a_trial_follows_the_rules(seen: dict[str, Any], expected: Status) -> None:
+    assert Status(int(verdict(Tolerances(), trial(**seen)))) is expected
+
+
+def test_tolerances_of_zero_never_converge() -> None:
+    seen = trial(actual=1e-13, promised=1e-13, length=1e-13, optimality=0.0, single_move=0.0)
+    assert verdict(Tolerances(), seen) == Status.COST
+    assert verdict(Tolerances(0, 0, 0), seen) == Status.RUNNING

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from lmtorch.core.bounds import Bounds
-from lmtorch.core.certificate import blank
 from lmtorch.core.method import Method
-from lmtorch.core.state import State
+from lmtorch.core.state import Begun, State, fresh
 from lmtorch.core.termination import Status
 from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
@@ -27,10 +26,8 @@ def end(cost: Any, status: Any, trials: int = 5, made: int = 3) -> State:
     costs = torch.as_tensor(cost, dtype=F64)
     ones = torch.ones_like(costs, dtype=torch.int64)
     x = costs[..., None] * torch.ones(2, dtype=F64)
-    return State(
-        x, costs, status=torch.as_tensor(status), trials=trials * ones, linearizations=made * ones,
-        certificate=blank(x),
-    )  # fmt: skip
+    state = fresh(x, costs, torch.as_tensor(status), x, None, Begun(x, costs, x))
+    return state._replace(trials=trials * ones, linearizations=made * ones)
 
 
 SURE, UNSURE = Status.COST, Status.VALLEY
@@ -92,7 +89,6 @@ def test_who_is_asked_again(
     cost: float, status: Status, blind: bool, bar: float | None, expected: bool
 ) -> None:
     state = end(cost, status)
-    assert state.certificate is not None
     state = state._replace(certificate=state.certificate._replace(blind=torch.tensor(blind)))
     believed = None if bar is None else torch.tensor(bar, dtype=F64)
     assert bool(doubtful(state, believed)) is expected
@@ -100,7 +96,6 @@ def test_who_is_asked_again(
 
 def test_a_restart_begins_beside_a_saddle_and_at_the_end_of_any_other_run() -> None:
     state = end([2.0, 2.0], [Status.SADDLE, Status.VALLEY])
-    assert state.certificate is not None
     downward = torch.tensor([[0.0, 0.5], [0.0, 0.5]], dtype=F64)
     begun: Any = "where the first run began"
     state = state._replace(certificate=state.certificate._replace(downward=downward), begun=begun)

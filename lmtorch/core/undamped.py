@@ -1,8 +1,8 @@
-"""What is seen at a point without damping: curvature, what a model of second order still promises, lost parameters.
+"""What is seen at a point without damping: curvature, and what the quadratic model still promises.
 
-Parameters are measured in units in which every curvature is at most about one. The curvature is that of the exact
-Hessian of the cost, by reverse mode twice, where it can be had and agrees with J; elsewhere JᵀJ, and where that leaves
-a doubt about a black box, with differences of second order.
+Parameters are measured in units in which every curvature is at most about one. The curvature is
+that of the exact Hessian of the cost, by reverse mode twice, where it can be had and agrees with J;
+elsewhere JᵀJ, and where that leaves a doubt about a black box, with differences of second order.
 
 Reference: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement.
 """
@@ -19,16 +19,15 @@ from .influence import FINE_ENOUGH, ROUNDINGS, Looked
 from .method import Method
 from .problem import Problem
 from .state import State
-from .termination import carried, rounding
 
-EXACT = (
-    64  # parameters up to which the Hessian is made: a reverse pass through the gradient for each
-)
-ENTRIES = 2**24  # of a Jacobian up to which the Hessian is made
-DIFFERENCED = 8  # parameters up to which a black box is asked for second differences, (n + 1)(n + 2)/2 evaluations
+# parameters up to which the Hessian is made: each takes a reverse pass through the gradient
+EXACT = 64
+ENTRIES = 2**24  # entries of the Jacobian up to which the Hessian is made
+# parameters up to which a black box is asked for second differences: (n + 1)(n + 2)/2 evaluations
+DIFFERENCED = 8
 
 
-class Evidence(NamedTuple):
+class Undamped(NamedTuple):
     """What is seen at a point, without damping."""
 
     cost: Tensor  # (...,)
@@ -39,12 +38,11 @@ class Evidence(NamedTuple):
     lowest: Tensor  # (...,), smallest curvature
     downward: Tensor  # (..., n), the direction of it, of length one in the units
     newton: Tensor  # (..., n), step to the minimum of the quadratic model
-    lost: Tensor  # (..., n) bool; none before `influence.lost` has been asked
     blind: Tensor  # (...,) bool
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
-    looked: Looked | None = None
+    looked: Looked  # what influence is judged by
 
     @property
     def promise(self) -> Tensor:
@@ -52,10 +50,9 @@ class Evidence(NamedTuple):
         return torch.where(self.decrement > 0, self.decrement / self.cost, 0.0)
 
 
-def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Evidence:
-    """Look at the point where a run has ended; once more, and more closely, if a first look has left a doubt."""
+def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Undamped:
+    """Look at the point where a run has ended; more closely if a first look has left a doubt."""
     x = state.x
-    assert state.begun is not None
     whole = problem.model(x)
     free = problem.free(x, whole.gradient)
     model = whole.freeze(free)
@@ -91,7 +88,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     newton = (
         -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
     )
-    noise = rounding(model, wide, eps)
+    noise = model.rounding(wide, eps)
     if doubted:
         noise = torch.maximum(noise, length[..., 0] * trembling(problem, x))
     remains = finite & (model.cost > ROUNDINGS * noise)
@@ -108,7 +105,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         free,
         remains,
     )
-    return Evidence(
+    return Undamped(
         cost=model.cost,
         gradient=model.gradient,
         norms=whole.column_norms,
@@ -118,7 +115,6 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         lowest=torch.where(finite, lowest, -torch.inf).to(model.cost.dtype),
         downward=(vectors[..., 0] / units).to(x.dtype),
         newton=torch.where(finite[..., None], newton, 0.0),
-        lost=torch.zeros_like(free),
         blind=remains & ((values <= floor).sum(-1) > (~free).sum(-1)) & (eps > FINE_ENOUGH),
         flat=(matrix == 0).all(-1).all(-1) & (model.gradient == 0).all(-1) & free.any(-1),
         exact=exact,
@@ -126,8 +122,17 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     )
 
 
+def carried(model: Linearization, x: Tensor) -> Tensor:
+    """‖r‖ + ‖J∘x‖, (...,): rounding x and r costs an entry of the scaled gradient ε times that."""
+    length = (2 * model.cost).sqrt().to(x.dtype)
+    return length + torch.linalg.vector_norm(model.column_norms * x, dim=-1)
+
+
 def _column_error(problem: Problem, method: Method, model: Linearization, x: Tensor) -> Tensor:
-    """Size of the error of a column by finite differences, (..., n): a column that ought to vanish is nothing else."""
+    """How large the error of a column is, (..., n): zero but for finite differences.
+
+    A column that ought to vanish consists of this error alone.
+    """
     if not method.slopes:
         return torch.zeros_like(x)
     return ROUNDINGS * method.slopes * carried(model, x)[..., None] / problem.sizes(x)
@@ -136,9 +141,10 @@ def _column_error(problem: Problem, method: Method, model: Linearization, x: Ten
 def _curvature(
     problem: Problem, x: Tensor, model: Linearization, length: Tensor, size: Tensor, doubted: bool
 ) -> tuple[Tensor, Tensor]:
-    """The exact Hessian (..., n, n) where it can be had and agrees with J, elsewhere JᵀJ; and which it is, (...,).
+    """The exact Hessian (..., n, n) if it can be had and agrees with J, else JᵀJ; and which it is.
 
-    Of a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second order are added.
+    For a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second
+    order are added.
     """
     normal = model.normal
     n = x.shape[-1]

@@ -1,0 +1,141 @@
+"""The linear model at a point, with D and factored equations, and what the point itself says."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._masks import select
+from ..damping.base import LinearModel
+from ..damping.scaling import More, positive
+from ..linearizations.base import Linearization, predicted_decrease
+from .bend import second_order
+from .method import Method
+from .problem import Problem
+from .state import Begun, Start, State, Tried, fresh
+from .termination import COST, RUNNING, at_point, not_worth_a_trial
+
+
+class Last(NamedTuple):
+    """Where the problems stood before their last trial, and that trial, which may be withdrawn."""
+
+    x: Tensor  # (..., n)
+    cost: Tensor  # (...,)
+    norms: Tensor  # (..., n), ‖J e_j‖
+    tried: Tried
+
+
+def begin(problem: Problem, method: Method, start: Start) -> tuple[State, LinearModel]:
+    """The state at the start of a run, and the linear model there."""
+    x = start.x
+    whole = problem.model(x)
+    held = hold(problem, x, whole)
+    scale = method.scaling.update(start.scale, held.column_norms)
+    model = factored(problem, method, x, held, scale)
+    damping, begun = start.damping, start.begun
+    if damping is None:
+        damping = method.damping.start(held, model.scale, x.to(problem.dtype))
+    if begun is None:
+        begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
+    status = at_point(held, method.tolerances, whole.column_norms)
+    return fresh(x, held.cost, status, scale, damping, begun), model
+
+
+def linearize(
+    problem: Problem, method: Method, state: State, last: Last | None = None
+) -> tuple[State, LinearModel]:
+    """The linear model at x after a trial that was kept, and the state with what the point says.
+
+    A trial from which no step can begin is withdrawn: x is again what it was in `last`. The model
+    that was made at the trial is of no use then; `stale` says so.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: after the trial.
+        last: before the trial; None: nothing is withdrawn, and no linearization counted.
+    """
+    x = state.x
+    whole = problem.model(x)
+    held = hold(problem, x, whole)
+    running = state.status == RUNNING
+    scale = method.scaling.update(state.scale, held.column_norms)
+    model = factored(problem, method, x, held, scale)
+    status = at_point(held, method.tolerances, whole.column_norms)
+    if last is None:
+        status = torch.where(running, status, state.status)
+        return state._replace(
+            cost=held.cost, status=status, scale=scale, stale=torch.zeros_like(running)
+        ), model
+    if method.frugal:
+        status = torch.where((status == RUNNING) & _converged_ahead(method, model), COST, status)
+    refused = dead_end(problem, x, whole, last) & running
+    counted = (state.trial.accepted | refused) & running
+    state = withdraw(method, state, last, refused)
+    return state._replace(
+        cost=torch.where(refused, last.cost, held.cost),
+        status=torch.where(running & ~refused, status, state.status),
+        scale=select(refused, state.scale, scale),
+        linearizations=state.linearizations + counted,
+        stale=refused,
+    ), model
+
+
+def hold(problem: Problem, x: Tensor, whole: Linearization) -> Linearization:
+    """The model with those variables held that descent would push out of the box."""
+    return whole if problem.bounds is None else whole.freeze(problem.free(x, whole.gradient))
+
+
+def factored(
+    problem: Problem, method: Method, x: Tensor, held: Linearization, scale: Tensor
+) -> LinearModel:
+    """The linear model with D and its equations factored; bends of the residuals are taken at x."""
+    moving = held.column_norms > 0  # a held variable is held against the acceleration, too
+
+    def bend(direction: Tensor) -> Tensor:
+        return torch.where(moving, second_order(problem, x, direction, held), 0.0)
+
+    units = positive(scale)
+    return LinearModel(held, units, method.solver.factor(held, units), bend)
+
+
+def _converged_ahead(method: Method, model: LinearModel) -> Tensor:
+    """Whether even the undamped step promises too little to be worth an evaluation, (...,) bool."""
+    cost = model.linearization.cost
+    step = model.factor.step(torch.zeros_like(cost))
+    promised = predicted_decrease(model.linearization, step).to(cost.dtype)
+    return not_worth_a_trial(method.tolerances, cost, promised)
+
+
+def dead_end(problem: Problem, x: Tensor, model: Linearization, last: Last) -> Tensor:
+    """Whether no step can begin at a trial although its cost is finite, (...,) bool.
+
+    Its derivatives are not finite; or no parameter has any influence there; or a bound has been met
+    at which the parameter itself has none, so that nothing would ever lead away from it.
+    """
+    finite = model.gradient.isfinite().all(-1) & model.column_norms.isfinite().all(-1)
+    died = (model.column_norms == 0) & (last.norms > 0)
+    trapped = (model.column_norms == 0).all(-1) & died.any(-1)
+    if problem.bounds is not None:
+        trapped = trapped | (died & problem.bounds.touched(x) & (x != last.x)).any(-1)
+    return ~finite | (trapped & (model.cost > 0))
+
+
+def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State:
+    """The state with the trials of some problems refused after all, and their damping told so."""
+    damping, outcome = last.tried
+    outcome = outcome._replace(
+        ratio=torch.full_like(outcome.ratio, -1.0),
+        accepted=torch.zeros_like(outcome.accepted),
+        actual=torch.full_like(outcome.actual, -torch.inf),
+    )
+    return state._replace(
+        x=select(refused, last.x, state.x),
+        damping=select(refused, method.damping.update(damping, outcome), state.damping),
+        trial=state.trial._replace(accepted=state.trial.accepted & ~refused),
+    )
+
+
+def largest_norms(method: Method, scale: Tensor, norms: Tensor) -> Tensor:
+    """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of earlier points."""
+    return torch.maximum(norms, scale) if isinstance(method.scaling, More) else norms

@@ -1,0 +1,35 @@
+"""A step: what the damping proposes, where it leads, and what the box and the dtype leave of it."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..damping.base import Damping, LinearModel, Proposal
+from .problem import Problem
+from .state import State
+
+
+class Step(NamedTuple):
+    """A step from x to a trial point."""
+
+    proposed: Tensor  # (..., n), zero where it could not be solved for
+    solved: Tensor  # (...,) bool: the problem is running, and its step is finite
+    trial: Tensor  # (..., n), the point to try, in the dtype of the parameters
+    taken: Tensor  # (..., n), what the box and rounding left of the step: trial − x
+    linear: Tensor  # (..., n), the part of `taken` that the linear model makes a promise for
+
+
+def propose(
+    problem: Problem, strategy: Damping, state: State, model: LinearModel, running: Tensor
+) -> tuple[Step, Any]:
+    """The next step of the running problems, and the damping's state with the λ that made it."""
+    step, damping, linear = Proposal(*strategy.propose(model, state.damping))
+    solved = step.isfinite().all(-1) & running  # a factorisation that failed leaves NaN
+    step = torch.where(solved[..., None], step, 0.0)  # the user's function never sees a NaN of ours
+    trial = problem.move(state.x, step)
+    taken = trial.to(problem.dtype) - state.x.to(problem.dtype)
+    if linear is None:
+        return Step(step, solved, trial, taken, taken), damping
+    part = problem.move(state.x, torch.where(solved[..., None], linear, 0.0))
+    return Step(step, solved, trial, taken, part.to(problem.dtype) - state.x), damping

@@ -1,0 +1,51 @@
+"""How a linear model that knows its column norms answers when the loop asks whether to stop.
+
+Every form whose `column_norms` are exact hands these questions on to here. A form without columns
+has to find answers of its own.
+"""
+
+import torch
+from torch import Tensor
+
+from .base import Linearization
+
+
+def optimality(model: Linearization) -> Tensor:
+    """The largest cosine between residuals and a column of J, (...,): MINPACK's scaled gradient.
+
+    Reference: Moré, Garbow & Hillstrom (1980), MINPACK user guide, LMDER's `gtol`.
+    """
+    length = (2 * model.cost).sqrt()[..., None].to(model.gradient.dtype)
+    cosine = model.gradient.abs() / (model.column_norms * length)
+    return torch.where(model.gradient == 0, torch.zeros_like(cosine), cosine).amax(-1)
+
+
+def rounding(model: Linearization, x: Tensor, eps: float) -> Tensor:
+    """How far round-off alone may move the cost, (...,): ε (F + ‖r‖ ‖J∘x‖).
+
+    A relative change ε of each parameter, which is what storing them costs, moves the residuals by
+    up to ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
+    """
+    moved = torch.linalg.vector_norm(model.column_norms * x, dim=-1).to(model.cost.dtype)
+    return eps * (model.cost + (2 * model.cost).sqrt() * moved)
+
+
+def relative_length(model: Linearization, x: Tensor, step: Tensor) -> Tensor:
+    """The largest entry of a step beside its x, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
+
+    Moving a parameter alone by ‖r‖ / ‖J e_j‖ changes the residuals by as much as they are: that
+    length stands in for a parameter near zero. A norm over all parameters, as ‖D s‖ / ‖D x‖ in
+    MINPACK, would not do: one parameter that runs away makes ‖D x‖ so large that every step is
+    short beside it.
+    """
+    norms = model.column_norms
+    alone = (2 * model.cost).sqrt()[..., None].to(norms.dtype) / norms
+    beside = torch.where(norms > 0, torch.maximum(x.abs(), alone), torch.inf)
+    return torch.where(step == 0, 0.0, step.abs() / beside).amax(-1).to(model.cost.dtype)
+
+
+def longest_single_move(model: Linearization, x: Tensor) -> Tensor:
+    """The longest of the best moves of one parameter alone, g_j / ‖J e_j‖², relative, (...,)."""
+    norms = model.column_norms
+    moves = torch.where(norms > 0, model.gradient.abs() / norms / norms, 0.0)
+    return relative_length(model, x, moves)
