@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from .._errors import as_raised
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
@@ -79,12 +78,17 @@ class Problem:
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             try:
-                with rows.replay(), as_raised:
+                with rows.replay():
                     for place, part in enumerate(rows.parts()):
                         for found in self.source.blocks(part, params, streamed.workspace):
                             streamed.add(place, *as_block(found))
             except DescendedError:  # another source stands in the place of the one that gave up
                 streamed = None
+            except RuntimeError as error:
+                # a generator makes it of the StopIteration of a user's function (PEP 479)
+                if isinstance(error.__cause__, StopIteration):
+                    raise error.__cause__ from None
+                raise
         accumulator = streamed.accumulator
         accumulator.sums = total([accumulator.sums])
         cost, values, exact = total(streamed.costs), streamed.values, None
