@@ -126,6 +126,11 @@ def test_the_mathematics_knows_neither_modules_nor_numpy(module: str) -> None:
     assert "torch.nn" not in uses
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if folder(m) in PURE])
+def test_only_the_clock_knows_the_time(module: str) -> None:
+    assert ("time" in imports(module)) == (module == "core/clock")
+
+
 def test_only_the_chooser_knows_every_member() -> None:
     members = {
         m

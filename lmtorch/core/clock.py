@@ -1,14 +1,12 @@
 """Where the time of a step goes: a clock held beside the problem, so that the loop has none."""
 
-from collections.abc import Callable
 from time import perf_counter
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import Tensor
 
+from ..linearizations.base import Linearization
 from .problem import Problem
-
-T = TypeVar("T")
 
 
 class Clock:
@@ -49,27 +47,25 @@ class _Timed:
 
     def cost(self, x: Tensor) -> Tensor:
         """F(x)."""
-        value, seconds = _timed(self._problem.cost, x)
-        self._clock.trial += seconds
+        begun = perf_counter()
+        value = self._problem.cost(x)
+        self._clock.trial += perf_counter() - begun
         return value
 
-    def model(self, x: Tensor) -> Any:
+    def model(self, x: Tensor) -> Linearization:
         """The linear model at x."""
-        value, seconds = _timed(self._problem.model, x)
-        self._clock.linearize += seconds
+        begun = perf_counter()
+        value = self._problem.model(x)
+        self._clock.linearize += perf_counter() - begun
         return value
 
-    def linearize(self, x: Tensor) -> Any:
+    def linearize(self, x: Tensor) -> Linearization:
         """The linear model at x with the variables that may not move held."""
-        value, seconds = _timed(self._problem.linearize, x)
-        self._clock.linearize += seconds
+        begun = perf_counter()
+        value = self._problem.linearize(x)
+        self._clock.linearize += perf_counter() - begun
         return value
 
     def take(self, places: Tensor) -> "_Timed":
         """Some problems of a batch, on the same clock."""
         return _Timed(self._problem.take(places), self._clock)
-
-
-def _timed(function: Callable[[Tensor], T], x: Tensor) -> tuple[T, float]:
-    begun = perf_counter()
-    return function(x), perf_counter() - begun

@@ -98,7 +98,7 @@ def descend(
 
 
 def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[State, Told]:
-    """The end of a run: what still runs is called `left`, and D has told the largest norms."""
+    """The end of a run: what still runs is called `left`, and the largest norms are noted."""
     norms = largest_norms(method, state.scale, state.begun.norms)
     if told.ended == Status.RUNNING:
         told = told._replace(ended=int(left))

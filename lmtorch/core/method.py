@@ -18,7 +18,7 @@ class Method:
     `Method(Cholesky(), Nielsen(), Levenberg())`.
 
     Args:
-        solver: of the damped equations.
+        solver: solves the damped equations.
         damping: proposes steps.
         scaling: makes D.
         tolerances: when to stop.
@@ -26,7 +26,7 @@ class Method:
             `core/certificate.py`.
         certify: whether the end of a run is looked at, see `core/certificate.py`.
         patience: share of the cost that 32 trials together must gain; 0: any.
-        windows: of 32 trials in a row that gained less, after which the run is given up.
+        windows: after so many times 32 trials in a row that gained less, the run is given up.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
         frugal: evaluations are dear: no trial is made that promises next to nothing, and what is
             certified is not polished.

@@ -27,7 +27,7 @@ class WorkingSet:
         self.places: Tensor | None = None  # (k,), those at work; None: all
 
     def all(self, state: State) -> State:
-        """The state of every problem, from that of those at work."""
+        """The state of every problem of the batch, `state` being that of the problems at work."""
         return state if self.places is None else put(self.whole, self.places, state)
 
     def thin(
@@ -39,7 +39,7 @@ class WorkingSet:
         count: int,  # how many stay, known already: to read it would wait for the device
         beside: T,
     ) -> tuple[Problem, Method, State, T]:
-        """Let the others go if they are many; `beside` is thinned alike."""
+        """Let those leave that do not stay, if they are many; `beside` is thinned alike."""
         if state.x.ndim != 2 or count > THIN * len(state.x):
             return problem, method, state, beside
         self.whole = self.all(state)

@@ -67,10 +67,10 @@ class Linearization(Protocol):
         """The model with the parameters outside `free` (..., n) held: zero columns, zero gradient."""
 
     def optimality(self) -> Tensor:
-        """How far the point is from stationary, (...,) in [0, 1]: the cosine between r and the best column of J.
+        """How far the point is from stationary, (...,) in [0, 1]: cosine of r and the best column of J.
 
-        It has no units and is zero exactly at a stationary point. Its square is the share of the cost that the linear
-        model promises for the best move of one parameter alone.
+        It has no units and is zero exactly at a stationary point. Its square is the share of the cost
+        that the linear model promises for the best move of one parameter alone.
         """
 
     def rounding(self, x: Tensor, eps: float) -> Tensor:

@@ -130,6 +130,7 @@ def test_a_problem_that_is_done_is_not_moved_by_those_that_are_not() -> None:
     state = minimise(rosenbrock, x)
     assert torch.equal(state.x[0], x[0])
     assert state.status[0] == Status.ZERO
+    assert state.trials[0] == 1  # the first trial is of all problems
     torch.testing.assert_close(state.x[1], x[0])
 
 
@@ -193,15 +194,18 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
 
 
 def test_a_dead_end_of_one_problem_costs_its_neighbours_no_linearization() -> None:
-    def fun(x: Tensor) -> Tensor:  # the first step of the first leads to the wall, d√x at 0
-        return torch.cat([x.sqrt() + 1, x - 3], -1) * torch.tensor([3.0, 0.1], dtype=torch.float64)
+    def fun(x: Tensor) -> Tensor:  # √a ± 1: the first step of the first leads to the wall, d√a at 0
+        a, sign = x[..., 0], x[..., 1]
+        return torch.stack([a.sqrt() + sign, 100 * (sign.square() - 1)], -1)
 
-    side = torch.zeros(1, dtype=torch.float64)
-    box = Bounds(side, torch.full_like(side, torch.inf))
-    x = torch.tensor([[1.0], [9.0]], dtype=torch.float64)
-    together = minimise(fun, x, bounds=box, trials=4)
+    side = torch.tensor([0.0, -torch.inf], dtype=torch.float64)
+    of_problem = {"bounds": Bounds(side, torch.full_like(side, torch.inf))}
+    x = torch.tensor([[1.0, 1.0], [2.0, -1.0]], dtype=torch.float64)
+    damping = Nielsen(initial=1e-9)
+    together = minimise(fun, x, damping=damping, trials=2, **of_problem)
+    assert not together.trial.accepted[0]
     for i in range(2):
-        alone = minimise(fun, x[i], bounds=box, trials=4)
+        alone = minimise(fun, x[i], damping=damping, trials=2, **of_problem)
         torch.testing.assert_close(together.x[i], alone.x)
         assert together.trials[i] == alone.trials
         assert together.linearizations[i] == alone.linearizations

@@ -115,6 +115,27 @@ def test_a_state_saved_under_one_damping_loads_under_another_which_begins_afresh
     assert torch.equal(loaded.flat(), fresh.flat())
 
 
+@pytest.mark.parametrize("field", ["damping", "one that was there once"])
+def test_a_damping_that_was_kept_with_other_fields_begins_afresh(field, device):
+    training = Training(device)
+    training.run(0, 3)
+    lambdas = []
+    for change in (lambda kept: kept.pop("damping"), lambda kept: kept["damping"].pop(field, None)):
+        state = copy.deepcopy(training.opt.state_dict())
+        state["state"][0]["damping"]["one that was there once"] = torch.ones(())
+        change(state["state"][0])
+        fresh = Training(device)
+        fresh.model.load_state_dict(training.model.state_dict())
+        fresh.opt.load_state_dict(state)
+        fresh.step(3)
+        lambdas.append(fresh.opt.report.damping)
+    training.step(3)
+    if field == "damping":
+        assert lambdas[0] == lambdas[1] != training.opt.report.damping
+    else:  # and one with the right fields goes on
+        assert lambdas[0] != lambdas[1] == training.opt.report.damping
+
+
 def test_a_loaded_state_says_nothing_of_the_data_of_the_step_before(device):
     training = Training(device)
     training.run(0, 2)
