@@ -3,9 +3,11 @@
 The rule, with the measurements behind it, is in docs/choices.md.
 """
 
-from collections.abc import Callable, Sequence
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -90,6 +92,40 @@ RHOS: dict[str, Callable[[Tensor], Rho]] = {
 DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
 SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
 CURVATURES = ("auto", "full", "sampled")
+
+# what a docstring may ask for, by <SOLVERS> and so on: names are written down in this file alone
+NAMES: dict[str, Iterable[str]] = {
+    "SOLVERS": SOLVERS,
+    "DAMPINGS": DAMPINGS,
+    "SCALINGS": SCALINGS,
+    "SOURCES": SOURCES,
+    "LOSSES": ("linear", *RHOS),
+}
+WIDTH = 100  # columns of a docstring
+# an argument whose first line has such a word, with the lines that are indented below it
+ASKING = re.compile(r"^( *)(\w+: .*<(?:" + "|".join(NAMES) + r")>.*(?:\n\1 {4}.*)*)", re.MULTILINE)
+
+T = TypeVar("T")
+
+
+def with_names(face: T) -> T:
+    """The class or function, with the names of the tables in its docstring where it asks for them."""
+
+    def filled(argument: re.Match[str]) -> str:
+        indent, text = argument.groups()
+        for table, names in NAMES.items():
+            text = text.replace(f"<{table}>", ", ".join(f'"{name}"' for name in names))
+        return textwrap.fill(
+            " ".join(text.split()),
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent + 4 * " ",
+            break_on_hyphens=False,
+        )
+
+    if face.__doc__:  # under python -OO there is none
+        face.__doc__ = ASKING.sub(filled, face.__doc__)
+    return face
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .._checks import count
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
-from ..choose import Facts, Options, Plan
+from ..choose import Facts, Options, Plan, with_names
 from ..core.bounds import Bounds
 from ..core.loop import descend
 from ..core.problem import Problem
@@ -44,6 +44,7 @@ OPTIONS = ("lr", "weight_decay", "lower", "upper")  # of a param group
 MISSING: Any = object()  # no closure was passed, not even None
 
 
+@with_names
 class LevenbergMarquardt(torch.optim.Optimizer):
     """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
 
@@ -62,18 +63,16 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         weight_decay: w in ½·w·‖θ‖², as rows of the least-squares problem. Default: 0.
         lower: bound on the parameters of a group, a number or a tensor that broadcasts to each. Default: none.
         upper: as `lower`.
-        solver: "cholesky", "qr", "svd", "dual" or an object with `factor`. Default: "auto", by shape.
-        damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default: "auto", by size.
-        scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by size.
-        jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function that returns the
-            Jacobian, called as the closure is; it goes with one closure, not with several terms. Default: "auto", by
-            shape.
+        solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
+        damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
+        scaling: <SCALINGS> or an object with `update`. Default: "auto", by size.
+        jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it goes with one
+            closure, not with several terms. Default: "auto", by shape.
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
             "auto", sampled for networks with many more samples than parameters.
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
             with the default damping and `curvature` from all samples.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
+        loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.
