@@ -34,6 +34,7 @@ LAYERS = (
     ("_plan",),
     ("_derivations",),
     ("choose",),
+    ("_docstrings",),
     ("training", "minimising", "derivatives"),
     ("fitting",),
     ("__init__",),

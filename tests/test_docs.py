@@ -1,10 +1,19 @@
-"""Every Python block of the documentation runs, page by page in one namespace."""
+"""Every Python block of the documentation runs, and what CONTRIBUTING.md and docstrings name is there."""
 
+import inspect
 import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+import lmtorch
+from lmtorch import _docstrings, choose
 
 ROOT = Path(__file__).parents[1]
 LONG = {"benchmarks.md"}  # minutes, and results rather than lessons
@@ -12,6 +21,8 @@ PAGES = [
     ROOT / "README.md",
     *sorted(page for page in ROOT.glob("docs/*.md") if page.name not in LONG),
 ]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+SPAN = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -27,7 +38,134 @@ def test_the_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.name)
 def test_the_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
+
+
+# ---- CONTRIBUTING.md -------------------------------------------------------------------------------------------------
+
+
+def spans() -> list[str]:
+    """What CONTRIBUTING.md sets in code, and the lines of its blocks."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [*SPAN.findall(text), *"".join(blocks).splitlines()]
+
+
+def folders() -> list[tuple[str, str, str]]:
+    """Folder, protocol and the rest of each row of its table."""
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    return re.findall(r"^\| `(lmtorch/\w+/)` \|[^|]*\| ([^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+
+
+def is_path(span: str) -> bool:
+    return " " not in span and ("/" in span or Path(span).suffix in {".py", ".md", ".toml", ".txt"})
+
+
+def test_every_path_that_contributors_are_told_exists() -> None:
+    # a file may be named from the root, from the package, or, where it is in the table, from its folder
+    package = ROOT / "lmtorch"
+    places = [ROOT, package, *(path for path in package.iterdir() if path.is_dir())]
+    told = [span for span in spans() if is_path(span) and not span.startswith(".venv")]
+    assert len(told) > 30
+    for path in told:
+        assert any((place / path).exists() for place in places), path
+
+
+def test_every_folder_has_its_row_with_its_files_and_protocols() -> None:
+    inside = {f"lmtorch/{path.parent.name}/" for path in ROOT.glob("lmtorch/*/__init__.py")}
+    assert {folder for folder, _, _ in folders()} == inside
+    for folder, protocol, rest in folders():
+        for name in SPAN.findall(rest):
+            there = (ROOT / folder / name).exists() if is_path(name) else hasattr(lmtorch, name)
+            assert there, (folder, name)
+        for name in SPAN.findall(protocol):
+            module, _, last = name.rpartition(".")
+            assert getattr(getattr(import_module(module), last), "_is_protocol", False), name
+
+
+def test_every_target_of_make_that_contributors_are_told_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    told = {match[1] for span in spans() if (match := re.match(r"make ([\w-]+)", span))}
+    assert told >= {"test", "format", "fuzz"}
+    assert told <= targets
+
+
+def commands() -> list[str]:
+    """The runs of a part of the tests that are told, but for those of all of them."""
+    return [span for span in spans() if "-m pytest tests" in span]
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 2
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_contributors_are_told_finds_tests(command: str) -> None:
+    python, *arguments = shlex.split(command)
+    assert python == ".venv/bin/python"
+    done = subprocess.run(
+        [sys.executable, *arguments, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- names in docstrings ---------------------------------------------------------------------------------------------
+
+
+def argument(face: Any, name: str) -> str:
+    """What the docstring says of an argument."""
+    text = inspect.getdoc(face) or ""
+    found = re.search(rf"^    {name}: .*(?:\n {{8}}.*)*", text, re.MULTILINE)
+    assert found is not None, name
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("face", "name", "table"),
+    [
+        (lmtorch.LevenbergMarquardt, "solver", "SOLVERS"),
+        (lmtorch.LevenbergMarquardt, "damping", "DAMPINGS"),
+        (lmtorch.LevenbergMarquardt, "scaling", "SCALINGS"),
+        (lmtorch.LevenbergMarquardt, "jacobian", "SOURCES"),
+        (lmtorch.LevenbergMarquardt, "loss", "LOSSES"),
+        (lmtorch.least_squares, "solver", "SOLVERS"),
+        (lmtorch.least_squares, "damping", "DAMPINGS"),
+        (lmtorch.least_squares, "x_scale", "SCALINGS"),
+        (lmtorch.least_squares, "loss", "LOSSES"),
+    ],
+)
+def test_a_docstring_has_every_name_of_an_option(face: Any, name: str, table: str) -> None:
+    text = argument(face, name)
+    assert all(f'"{known}"' in text for known in choose.NAMES[table])
+    assert max(map(len, text.splitlines())) <= choose.WIDTH
+
+
+def test_no_docstring_asks_for_names_in_vain() -> None:
+    asking = re.compile("<(?:" + "|".join(choose.NAMES) + ")>")
+    for name in dir(lmtorch):
+        assert not asking.search(getattr(lmtorch, name).__doc__ or ""), name
+
+
+def test_names_are_filled_in_for_an_argument_alone_and_braces_stay() -> None:
+    def face() -> None:
+        """A face.
+
+        Args:
+            solver: <SOLVERS> or an object, of which this line says more than there is room for
+                on one line.
+            other: {as it was}
+                here.
+        """
+
+    text = inspect.getdoc(_docstrings.with_names(face)) or ""
+    assert text.startswith('A face.\n\nArgs:\n    solver: "cholesky", ')
+    assert "or an object, of which" in " ".join(text.split())
+    assert text.endswith("    other: {as it was}\n        here.")

@@ -116,17 +116,18 @@ class FiniteDifference:
     ) -> Column:
         batch = part.batch
         param = params[which]
-        value = param.flatten(batch)[..., entry]  # (...,)
+        flat = (*param.shape[:batch], -1)  # a parameter of a problem may be a single number
+        value = param.reshape(flat)[..., entry]  # (...,)
         if part.box is None:
             lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)
         else:
             lower, upper = (
-                side[which].expand(param.shape).flatten(batch)[..., entry] for side in part.box
+                side[which].expand(param.shape).reshape(flat)[..., entry] for side in part.box
             )
         below, above = value - lower, upper - value
 
         def at(distance: Tensor) -> tuple[Tensor, Tensor]:
-            moved = param.clone().flatten(batch)
+            moved = param.clone().reshape(flat)
             # value + (upper - value) may round to a number above upper
             moved[..., entry] = torch.minimum(torch.maximum(value + distance, lower), upper)
             exact = moved[..., entry] - value

@@ -8,6 +8,7 @@ import torch
 
 from .. import choose
 from .._checks import count, flag
+from .._docstrings import with_names
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
@@ -44,6 +45,7 @@ CERTIFIED = (
 
 
 @face
+@with_names
 def least_squares(
     fun: Callable[..., Any],
     x0: Any,
@@ -102,11 +104,11 @@ def least_squares(
             Default: "auto", 1e-10, in float32 1e-6.
         xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences 1.5e-8.
         gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
-        x_scale: typical size of each parameter, as bounds are given (in a batch it may differ between problems); "jac"
-            (or "more", "marquardt", "levenberg") for a rule, or an object.
+        x_scale: <SCALINGS> or "jac" (scipy's name of "more") for a rule, or an object with `update`; or the typical
+            size of each parameter, as bounds are given (in a batch it may differ between problems).
             Default: None, the column norms of J where there are few parameters.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.Barron(alpha)` as a function.
+        loss: <LOSSES>, a function z → (ρ, ρ′, ρ″) of a vector, such as `lmtorch.losses.Barron(alpha)`, or an object
+            with `cost` and `rescale`.
         f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
             from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
         diff_step: step of finite differences relative to the size of the parameter, one number or one for each. The
@@ -123,8 +125,8 @@ def least_squares(
         workers: ignored.
         in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and of each of `args`
             that counts problems, None where they share. Every field of the result has the batch (b,) in front.
-        solver: "auto", "svd", "qr", "cholesky", "dual" or an object.
-        damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
+        solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
+        damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
         acceleration: geodesic acceleration of the step. Default: False.
         polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a black box only where
             its end would be in doubt; otherwise none.

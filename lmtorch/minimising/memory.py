@@ -33,7 +33,9 @@ class Memory:
             make: evaluates it.
         """
         first, latest = self.kept.setdefault((function, problem), ({}, {}))
-        point = b"".join(p.cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for p in params)
+        point = b"".join(
+            p.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for p in params
+        )
         if point in first:
             return first[point]
         value = latest.pop(point, None)

@@ -13,7 +13,11 @@ from ..linearizations.base import Form
 
 
 class Factor(Protocol):
-    """The damped equations at one point, ready for any λ (...,)."""
+    """The damped equations at one point, ready for any λ (...,).
+
+    A parameter whose column of J is zero does not move: it is unused, or held at its bound. Where a column of J and the
+    entry of the right-hand side are zero, that entry of `step` and of `solve` is zero exactly, and not round-off.
+    """
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ) = −(JᵀJ + λD²)⁻¹ Jᵀr, (..., n); λ = 0 is the Gauss–Newton step, the shortest where J is deficient."""

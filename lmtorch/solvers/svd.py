@@ -84,7 +84,8 @@ class SVDFactor:
             outside = scaled - apply(self.vh.mT, inside)
             positive = damping[..., None].to(rhs.dtype)
             solution = solution + torch.where(positive > 0, outside / positive, 0.0)
-        return solution / self.scale
+        # as in a step: a parameter without influence, of which nothing is asked, stays where it is
+        return torch.where(self.used | (rhs != 0), solution / self.scale, 0.0)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative −Σ b²s²/(s² + λ)³ / ‖D p‖."""

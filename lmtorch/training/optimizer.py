@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._checks import count
+from .._docstrings import with_names
 from .._errors import InputError
 from .._faces import face
 from .._plan import Facts, Plan
@@ -46,6 +47,7 @@ OPTIONS = ("lr", "weight_decay", "lower", "upper")  # of a param group
 MISSING: Any = object()  # no closure was passed, not even None
 
 
+@with_names
 class LevenbergMarquardt(torch.optim.Optimizer):
     """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
 
@@ -64,18 +66,16 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         weight_decay: w in ½·w·‖θ‖², as rows of the least-squares problem. Default: 0.
         lower: bound on the parameters of a group, a number or a tensor that broadcasts to each. Default: none.
         upper: as `lower`.
-        solver: "cholesky", "qr", "svd", "dual" or an object with `factor`. Default: "auto", by shape.
-        damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default: "auto", by size.
-        scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by size.
-        jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function that returns the
-            Jacobian, called as the closure is; it goes with one closure, not with several terms. Default: "auto", by
-            shape.
+        solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
+        damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
+        scaling: <SCALINGS> or an object with `update`. Default: "auto", by size.
+        jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it goes with one
+            closure, not with several terms. Default: "auto", by shape.
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
             "auto", sampled for networks with many more samples than parameters.
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
             with the default damping and `curvature` from all samples.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `expand`.
+        loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `expand`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.

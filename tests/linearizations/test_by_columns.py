@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from lmtorch.linearizations.base import Form, Linearization, Prior
-from lmtorch.linearizations.blocks import Arrow
+from lmtorch.linearizations.blocks import Blocks
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.normal import NormalForm
+from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.own import OwnRows
 
 F64 = torch.float64
 # columns of length 5, 2 and 0; r has length 10, and makes cosines 0.6, 0.8 and none with them
@@ -21,23 +23,23 @@ def dense(form: Form) -> Linearization:
     accumulator = form.accumulator((3,), 3, J)
     rows = accumulator.workspace(3)
     rows.copy_(J)
-    accumulator.add(R, rows)
+    accumulator.add(R, DenseRows(rows))
     return accumulator.finish(R.square().sum() / 2, None)
 
 
-def arrow() -> Linearization:
+def blocks() -> Linearization:
     """The first column as the parameter's, the second as the error in x of the third of three points."""
-    zero = torch.zeros(3, 1, dtype=F64)
+    zero = torch.zeros(4, dtype=F64)
     points = torch.tensor([[0.0], [0.0], [2.0]], dtype=F64)
-    return Arrow(R, zero, J[:, :1], points, zero, R.square().sum() / 2)
+    return Blocks(R, OwnRows(J[:, :1], points), Prior(zero, zero), R.square().sum() / 2)
 
 
-MODELS = {"dense": dense(DenseForm()), "normal": dense(NormalForm()), "arrow": arrow()}
+MODELS = {"dense": dense(DenseForm()), "normal": dense(NormalForm()), "blocks": blocks()}
 
 
 def variables(model: Linearization, vector: Tensor) -> Tensor:
-    """A vector of three in the order of the form, which has zero columns in between for the arrow."""
-    if not isinstance(model, Arrow):
+    """A vector of three in the order of the form, which has zero columns in between for the blocks."""
+    if not isinstance(model, Blocks):
         return vector
     return torch.stack([vector[0], vector[2], vector[2], vector[1]])
 
@@ -103,7 +105,7 @@ def test_a_prior_counts_as_rows(form: Form) -> None:
     accumulator = form.accumulator((3,), 3, J)
     rows = accumulator.workspace(3)
     rows.copy_(J)
-    accumulator.add(R, rows)
+    accumulator.add(R, DenseRows(rows))
     whole = torch.cat([R, root * X])
     model = accumulator.finish(whole.square().sum() / 2, Prior(root, root * X))
     stacked = torch.cat([J, torch.diag(root)])

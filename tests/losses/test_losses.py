@@ -9,18 +9,15 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 import lmtorch
+from lmtorch.choose import RHOS
 from lmtorch.losses.base import Loss, half_sum
 from lmtorch.losses.linear import Linear
-from lmtorch.losses.robust import Robust, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
+from lmtorch.losses.robust import Robust, arctan, cauchy, huber, soft_l1, tukey
 from lmtorch.rows.dense import DenseRows
 
+from ..contracts.members import LOSSES
+
 SCIPYS = {"soft_l1": soft_l1, "huber": huber, "cauchy": cauchy, "arctan": arctan}
-RHOS = {**SCIPYS, "tukey": tukey, "geman_mcclure": geman_mcclure}
-LOSSES: dict[str, Loss] = {
-    "linear": Linear(),
-    **{name: Robust(rho) for name, rho in RHOS.items()},
-    **{f"{name}, C = 0.3": Robust(rho, 0.3) for name, rho in RHOS.items()},
-}
 
 rhos = pytest.mark.parametrize("name", RHOS)
 losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

@@ -186,6 +186,27 @@ def test_arguments_may_be_trees_of_which_some_leaves_are_shared() -> None:
     torch.testing.assert_close(solution.x, expected(), rtol=1e-9, atol=0)
 
 
+def decay_of_numbers(x: dict[str, Tensor], y: Tensor) -> Tensor:
+    return x["a"] * torch.exp(-x["k"] * POINTS) - y
+
+
+def slopes_of_numbers(x: dict[str, Tensor], y: Tensor) -> Tensor:
+    falling = torch.exp(-x["k"] * POINTS)
+    return torch.stack([falling, -POINTS * x["a"] * falling], 1)
+
+
+@pytest.mark.parametrize(
+    "jac", ["2-point", "3-point", slopes_of_numbers], ids=["2-point", "3-point", "given"]
+)
+def test_x0_may_be_a_dict_of_single_numbers_without_derivatives_too(jac: Any) -> None:
+    truth = torch.tensor([[2.0, 1.0], [3.0, 0.5], [1.0, 0.2]], dtype=F64)
+    y = truth[:, :1] * torch.exp(-truth[:, 1:] * POINTS)
+    x0 = {"a": torch.ones(3, dtype=F64), "k": torch.ones(3, dtype=F64)}
+    solution = least_squares(decay_of_numbers, x0, jac, args=(y,), in_dims=(0, 0))
+    found = torch.stack([solution.x["a"], solution.x["k"]], 1)
+    torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-6)
+
+
 def test_one_number_for_each_problem_may_be_x0() -> None:
     goal = torch.arange(1, 6, dtype=F64)
     solution = least_squares(

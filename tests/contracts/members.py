@@ -1,0 +1,129 @@
+"""Every member of every protocol. A new member is entered here, and all the laws of its protocol hold for it.
+
+Where `choose` knows a member by name, that name is the key. Members without a name, and members with
+other arguments, stand beside it under any key. `test_members.py` fails where something is missing.
+"""
+
+from lmtorch.damping.base import Damping
+from lmtorch.damping.geodesic import Geodesic
+from lmtorch.damping.marquardt import Marquardt
+from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, Scaling
+from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.fitting.orthogonal import Displaced
+from lmtorch.jacobians.autograd import Autograd
+from lmtorch.jacobians.by_term import ByTerm
+from lmtorch.jacobians.finite_difference import FiniteDifference
+from lmtorch.jacobians.forward import Forward
+from lmtorch.jacobians.given import GivenJacobian
+from lmtorch.jacobians.ladder import Ladder
+from lmtorch.jacobians.layerwise import LayerWise
+from lmtorch.jacobians.per_sample import PerSample
+from lmtorch.jacobians.reverse import Reverse
+from lmtorch.losses.base import Loss
+from lmtorch.losses.linear import Linear
+from lmtorch.losses.robust import (
+    Barron,
+    Robust,
+    arctan,
+    cauchy,
+    geman_mcclure,
+    huber,
+    soft_l1,
+    tukey,
+)
+from lmtorch.solvers.base import Solver
+from lmtorch.solvers.cholesky import Cholesky
+from lmtorch.solvers.dual import Dual
+from lmtorch.solvers.qr import QR
+from lmtorch.solvers.schur import Schur
+from lmtorch.solvers.svd import SVD
+
+from . import cases
+from .cases import MakeCase, Source
+
+SOLVERS: dict[str, Solver] = {
+    "svd": SVD(),
+    "qr": QR(),
+    "cholesky": Cholesky(),
+    "dual": Dual(),
+}
+
+DAMPINGS: dict[str, Damping] = {
+    "trust_region": TrustRegion(),
+    "nielsen": Nielsen(),
+    "marquardt": Marquardt(),
+    "geodesic trust_region": Geodesic(TrustRegion()),
+    "geodesic nielsen": Geodesic(Nielsen()),
+    "geodesic marquardt": Geodesic(Marquardt()),
+}
+
+SCALINGS: dict[str, Scaling] = {
+    "more": More(),
+    "levenberg": Levenberg(),
+    "marquardt": CurrentNorms(),
+    "one number": FixedScale(cases.column(2.0)),
+    "a number for each parameter": FixedScale(cases.column(0.5, 2.0, 3.0)),
+    "a row for each problem": FixedScale(cases.column(*range(1, 13)).reshape(4, 3)),
+}
+
+SOURCES: dict[str, Source] = {
+    "forward": Source(lambda chunk, function: Forward(chunk)),
+    "reverse": Source(lambda chunk, function: Reverse(chunk)),
+    "autograd": Source(lambda chunk, function: Autograd(chunk)),
+    "autograd row by row": Source(lambda chunk, function: Autograd(chunk, batched=False)),
+    "per_sample": Source(
+        lambda chunk, function: PerSample(chunk), needs_samples=True, takes_batches=False
+    ),
+    "layerwise": Source(
+        lambda chunk, function: LayerWise(chunk), needs_samples=True, takes_batches=False
+    ),
+    "2-point": Source(lambda chunk, function: FiniteDifference("2-point"), digits=1 / 2),
+    "3-point": Source(lambda chunk, function: FiniteDifference("3-point"), digits=2 / 3),
+    "a given matrix": Source(lambda chunk, function: GivenJacobian(cases.matrix_of(function))),
+    "given blocks": Source(
+        lambda chunk, function: GivenJacobian(cases.blocks_of(function)), takes_batches=False
+    ),
+    "a ladder": Source(lambda chunk, function: Ladder([Forward(chunk), Autograd(chunk)])),
+    "by term": Source(lambda chunk, function: ByTerm([Reverse(chunk)])),
+}
+
+LOSSES: dict[str, Loss] = {
+    "linear": Linear(),
+    "soft_l1": Robust(soft_l1),
+    "huber": Robust(huber),
+    "cauchy": Robust(cauchy),
+    "arctan": Robust(arctan),
+    "tukey": Robust(tukey),
+    "geman_mcclure": Robust(geman_mcclure),
+    "barron": Robust(Barron()),
+    "soft_l1, C = 0.3": Robust(soft_l1, 0.3),
+    "huber, C = 0.3": Robust(huber, 0.3),
+    "cauchy, C = 0.3": Robust(cauchy, 0.3),
+    "arctan, C = 0.3": Robust(arctan, 0.3),
+    "tukey, C = 0.3": Robust(tukey, 0.3),
+    "geman_mcclure, C = 0.3": Robust(geman_mcclure, 0.3),
+    "barron, α = −2, C = 0.3": Robust(Barron(-2.0), 0.3),
+}
+
+RESIDUALS: dict[str, MakeCase] = {
+    "a function": cases.function,
+    "a function of a batch": cases.function_of_a_batch,
+    "one problem": cases.one_problem,
+    "problems": cases.problems,
+    "problems one by one": cases.problems_one_by_one,
+    "a closure": cases.closure,
+    "a closure with dropout": cases.closure_with_dropout,
+    "samples": cases.samples,
+    "samples with dropout": cases.samples_with_dropout,
+    "terms": cases.terms,
+}
+
+ELSEWHERE: dict[type, str] = {
+    # Its linear model has no whole rows, and it solves one problem at a time: these laws hand it
+    # rows, in batches and with priors, so that it has the same laws in a battery of its own.
+    Schur: "tests/linearizations/test_blocks.py",
+    # Its parts are functions of the parameters and a displacement of all points together: they are
+    # put together to J by its own problem, which the battery of `odr` tests.
+    Displaced: "tests/fitting/test_odr.py",
+}

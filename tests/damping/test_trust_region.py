@@ -1,0 +1,95 @@
+"""The trust region: its radius is met."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmtorch.damping.trust_region import TrustRegion, multiplier
+from lmtorch.solvers.base import Solver
+from lmtorch.solvers.cholesky import Cholesky
+from lmtorch.solvers.qr import QR
+from lmtorch.solvers.svd import SVD
+
+from ..contracts.setting import NAMES, path, start_of
+from ..problems import CLASSICAL
+
+names = pytest.mark.parametrize("name", NAMES)
+
+solvers = pytest.mark.parametrize(
+    "solver", [SVD(), QR(), Cholesky()], ids=lambda s: type(s).__name__
+)
+
+
+@solvers
+@names
+def test_a_trust_region_step_ends_near_the_radius_or_is_gauss_newtons_inside(
+    solver: Solver, name: str
+) -> None:
+    seen = set()
+    for before, model, after in path(
+        CLASSICAL[name].residual, start_of(name), TrustRegion(), solver=solver
+    ):
+        if before.cost < 1e-15:
+            break  # the radius is of the size of round-off in x
+        radius = before.damping.radius
+        step, state = TrustRegion().propose(model, before.damping)[:2]
+        length = torch.linalg.vector_norm(model.scale * step)
+        if state.damping == 0:
+            seen.add("inside")
+            assert length <= 1.1 * radius * (1 + 1e-12)
+            torch.testing.assert_close(step, model.factor.step(torch.zeros_like(radius)))
+        else:
+            seen.add("edge")
+            assert abs(length - radius) <= 0.1 * radius * (1 + 1e-12)
+        assert torch.equal(after.trial.damping, state.damping)
+    assert "inside" in seen
+    assert "edge" in seen or name == "bard"  # whose first Gauss–Newton step is inside
+
+
+@solvers
+@pytest.mark.parametrize("radius", [1e-6, 1e-2, 1.0, 1e2], ids=str)
+def test_a_batch_of_radii_is_met_problem_by_problem(solver: Solver, radius: float) -> None:
+    def fun(x: Tensor) -> Tensor:
+        A = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3).sin() + torch.eye(
+            5, 3, dtype=torch.float64
+        )
+        return x @ A.mT - 1
+
+    x = (
+        torch.randn(4, 3, dtype=torch.float64)
+        * torch.logspace(-2, 2, 4, dtype=torch.float64)[:, None]
+    )
+    _, model, _ = path(fun, x, TrustRegion(), solver=solver, trials=1)[0]
+    state = TrustRegion().start(model.linearization, model.scale, x)
+    state = state._replace(radius=torch.full_like(state.radius, radius))
+    step, state = TrustRegion().propose(model, state)[:2]
+    length = torch.linalg.vector_norm(model.scale * step, dim=-1)
+    near = (length - radius).abs() <= 0.1 * radius * (1 + 1e-12)
+    assert (near | (state.damping == 0) & (length <= radius)).all()
+
+
+class Shaky:
+    """JᵀJ = diag(1, 1) with D = I, whose factorisation fails below some λ: p = −g/(1 + λ)."""
+
+    def __init__(self, gradient: Tensor, least: float) -> None:
+        self.size, self.least = torch.linalg.vector_norm(gradient, dim=-1), least
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        failed = damping < self.least
+        length = torch.where(failed, torch.nan, self.size / (1 + damping))
+        return length, -length / (1 + damping)
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-9, 1e-3, 0.1, 1.0], ids=str)
+@pytest.mark.parametrize("guess", [0.0, 1e-6, 5.0], ids=str)
+def test_a_trust_region_is_met_also_where_the_first_factors_fail(
+    least: float, guess: float
+) -> None:
+    gradient = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    radius = torch.tensor([0.5, 2.0], dtype=torch.float64)  # at λ = 9 and at λ = 1.5
+    factor: Any = Shaky(gradient.expand(2, 2), least)
+    found = multiplier(factor, factor.size, radius, torch.full_like(radius, guess))
+    length, _ = factor.length(found)
+    assert ((length - radius).abs() <= 0.1 * radius * (1 + 1e-12)).all()
