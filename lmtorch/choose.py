@@ -109,7 +109,7 @@ T = TypeVar("T")
 
 
 def with_names(face: T) -> T:
-    """The class or function, with the names of the tables in its docstring where it asks for them."""
+    """The same class or function, with names in its docstring where it asks for them."""
 
     def filled(argument: re.Match[str]) -> str:
         indent, text = argument.groups()

@@ -1,4 +1,4 @@
-"""Every Python block of the documentation runs, and what CONTRIBUTING.md and docstrings name is there."""
+"""Every Python block of the documentation runs, and what contributors are told is there."""
 
 import inspect
 import re
@@ -44,7 +44,7 @@ def test_the_links_lead_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), target
 
 
-# ---- CONTRIBUTING.md -------------------------------------------------------------------------------------------------
+# ---- CONTRIBUTING.md -----------------------------------------------------------------------------
 
 
 def spans() -> list[str]:
@@ -65,7 +65,7 @@ def is_path(span: str) -> bool:
 
 
 def test_every_path_that_contributors_are_told_exists() -> None:
-    # a file may be named from the root, from the package, or, where it is in the table, from its folder
+    # a file may be named from the root, from the package, or from its folder
     package = ROOT / "lmtorch"
     places = [ROOT, package, *(path for path in package.iterdir() if path.is_dir())]
     told = [span for span in spans() if is_path(span) and not span.startswith(".venv")]
@@ -117,7 +117,7 @@ def test_every_command_that_contributors_are_told_finds_tests(command: str) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# ---- names in docstrings ---------------------------------------------------------------------------------------------
+# ---- names in docstrings -------------------------------------------------------------------------
 
 
 def argument(face: Any, name: str) -> str:

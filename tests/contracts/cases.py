@@ -1,4 +1,4 @@
-"""What the lists of `members.py` are made of: how to make a source, and residuals with their rows written out."""
+"""How the sources and residuals of `members.py` are made, each residual beside its rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -91,7 +91,7 @@ def flat(result: Any) -> Tensor:
     return torch.cat([leaf.reshape(-1) for leaf in tree_leaves(result)])
 
 
-# ---- functions and problems ------------------------------------------------------------------------------------------
+# ---- functions and problems ----------------------------------------------------------------------
 
 T = torch.linspace(0, 1, 5, dtype=F64)
 
@@ -138,14 +138,14 @@ def problems_one_by_one(failing: Failing) -> Case:
     return problems(failing, looped=True)
 
 
-# ---- closures --------------------------------------------------------------------------------------------------------
+# ---- closures ------------------------------------------------------------------------------------
 
 
 class Network:
     """A module, a batch, and the rows of both without the package.
 
     Args:
-        middle: a layer between the others, with what an evaluation may change: running statistics, random numbers.
+        middle: a layer between the others, which may have running statistics or draw numbers.
     """
 
     def __init__(self, middle: nn.Module) -> None:

@@ -1,7 +1,8 @@
-"""Every member of every protocol. A new member is entered here, and all the laws of its protocol hold for it.
+"""Every member of every protocol.
 
-Where `choose` knows a member by name, that name is the key. Members without a name, and members with
-other arguments, stand beside it under any key. `test_members.py` fails where something is missing.
+A new member is entered here, and all the laws of its protocol hold for it. Where `choose` knows a
+member by name, that name is the key. Members without a name, and members with other arguments,
+stand beside it under any key. `test_members.py` fails where something is missing.
 """
 
 from lmtorch.damping.base import Damping

@@ -114,7 +114,8 @@ def test_what_has_laws_elsewhere_has_them_there() -> None:
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("test_*.py")), ids=lambda path: path.stem)
 def test_laws_name_no_member(path: Path) -> None:
-    # a law that holds for some members asks them for a property; what is of one alone has tests of its own
+    # a law that holds for some members asks them for a property; what holds for one alone has its
+    # tests elsewhere
     listed = [member for _, members_ in PROTOCOLS.values() for member in members_]
     names = {type(member).__name__ for member in (*listed, *members.SCALINGS.values())}
     words = {
