@@ -1,4 +1,4 @@
-"""Every Python block of the documentation runs, and what CONTRIBUTING.md and docstrings name is there."""
+"""Every Python block of the documentation runs, and what contributors are told is there."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lmtorch
-from lmtorch import _docstrings, choose
+from lmtorch import _docstrings
 
 ROOT = Path(__file__).parents[1]
 LONG = {"benchmarks.md"}  # minutes, and results rather than lessons
@@ -44,7 +44,7 @@ def test_the_links_lead_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), target
 
 
-# ---- CONTRIBUTING.md -------------------------------------------------------------------------------------------------
+# ---- CONTRIBUTING.md -----------------------------------------------------------------------------
 
 
 def spans() -> list[str]:
@@ -65,7 +65,7 @@ def is_path(span: str) -> bool:
 
 
 def test_every_path_that_contributors_are_told_exists() -> None:
-    # a file may be named from the root, from the package, or, where it is in the table, from its folder
+    # a file may be named from the root, from the package, or from its folder
     package = ROOT / "lmtorch"
     places = [ROOT, package, *(path for path in package.iterdir() if path.is_dir())]
     told = [span for span in spans() if is_path(span) and not span.startswith(".venv")]
@@ -117,7 +117,7 @@ def test_every_command_that_contributors_are_told_finds_tests(command: str) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# ---- names in docstrings ---------------------------------------------------------------------------------------------
+# ---- names in docstrings -------------------------------------------------------------------------
 
 
 def argument(face: Any, name: str) -> str:
@@ -144,12 +144,12 @@ def argument(face: Any, name: str) -> str:
 )
 def test_a_docstring_has_every_name_of_an_option(face: Any, name: str, table: str) -> None:
     text = argument(face, name)
-    assert all(f'"{known}"' in text for known in choose.NAMES[table])
-    assert max(map(len, text.splitlines())) <= choose.WIDTH
+    assert all(f'"{known}"' in text for known in _docstrings.NAMES[table])
+    assert max(map(len, text.splitlines())) <= _docstrings.WIDTH
 
 
 def test_no_docstring_asks_for_names_in_vain() -> None:
-    asking = re.compile("<(?:" + "|".join(choose.NAMES) + ")>")
+    asking = re.compile("<(?:" + "|".join(_docstrings.NAMES) + ")>")
     for name in dir(lmtorch):
         assert not asking.search(getattr(lmtorch, name).__doc__ or ""), name
 

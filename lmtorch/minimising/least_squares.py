@@ -104,11 +104,12 @@ def least_squares(
             Default: "auto", 1e-10, in float32 1e-6.
         xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences 1.5e-8.
         gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
-        x_scale: <SCALINGS> or "jac" (scipy's name of "more") for a rule, or an object with `update`; or the typical
-            size of each parameter, as bounds are given (in a batch it may differ between problems).
+        x_scale: <SCALINGS> or "jac" (scipy's name of "more") for a rule, or an object with
+            `update`; or the typical size of each parameter, as bounds are given (in a batch it may
+            differ between problems).
             Default: None, the column norms of J where there are few parameters.
-        loss: <LOSSES>, a function z → (ρ, ρ′, ρ″) of a vector, such as `lmtorch.losses.Barron(alpha)`, or an object
-            with `cost` and `rescale`.
+        loss: <LOSSES>, a function z → (ρ, ρ′, ρ″) of a vector, such as
+            `lmtorch.losses.Barron(alpha)`, or an object with `cost` and `expand`.
         f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
             from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
         diff_step: step of finite differences relative to the size of the parameter, one number or one for each. The

@@ -15,8 +15,9 @@ from ..linearizations.base import Form
 class Factor(Protocol):
     """The damped equations at one point, ready for any λ (...,).
 
-    A parameter whose column of J is zero does not move: it is unused, or held at its bound. Where a column of J and the
-    entry of the right-hand side are zero, that entry of `step` and of `solve` is zero exactly, and not round-off.
+    A parameter whose column of J is zero is unused, or is held at its bound, and does not move.
+    Where a column of J and the entry of the right-hand side are zero, that entry of `step` and of
+    `solve` is zero exactly; round-off would let the parameter creep.
     """
 
     def step(self, damping: Tensor) -> Tensor:

@@ -69,13 +69,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
         damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
         scaling: <SCALINGS> or an object with `update`. Default: "auto", by size.
-        jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it goes with one
-            closure, not with several terms. Default: "auto", by shape.
+        jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it
+            goes with one closure, not with several terms. Default: "auto", by shape.
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
             "auto", sampled for networks with many more samples than parameters.
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
             with the default damping and `curvature` from all samples.
-        loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `expand`.
+        loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
+            `cost` and `expand`.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.

@@ -1,4 +1,4 @@
-"""What the lists of `members.py` are made of: how to make a source, and residuals with their rows written out."""
+"""How the sources and residuals of `members.py` are made, each residual beside its rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +14,9 @@ from lmtorch.residuals.base import Residual
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.residuals.layout import Layout
 from lmtorch.residuals.replay import Replay
+from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.outer import Outer, OuterRows
+from lmtorch.rows.own import OwnRows
 from lmtorch.training.closure import ClosureResidual, SampleResidual
 from lmtorch.training.joint import TermsResidual
 from lmtorch.training.samples import Samples
@@ -91,7 +94,7 @@ def flat(result: Any) -> Tensor:
     return torch.cat([leaf.reshape(-1) for leaf in tree_leaves(result)])
 
 
-# ---- functions and problems ------------------------------------------------------------------------------------------
+# ---- functions and problems ----------------------------------------------------------------------
 
 T = torch.linspace(0, 1, 5, dtype=F64)
 
@@ -138,14 +141,14 @@ def problems_one_by_one(failing: Failing) -> Case:
     return problems(failing, looped=True)
 
 
-# ---- closures --------------------------------------------------------------------------------------------------------
+# ---- closures ------------------------------------------------------------------------------------
 
 
 class Network:
     """A module, a batch, and the rows of both without the package.
 
     Args:
-        middle: a layer between the others, with what an evaluation may change: running statistics, random numbers.
+        middle: a layer between the others, which may have running statistics or draw numbers.
     """
 
     def __init__(self, middle: nn.Module) -> None:
@@ -236,3 +239,39 @@ def terms(failing: Failing) -> Case:
         return torch.cat([square.reshape(-1), misfit.reshape(-1)])
 
     return net.case(residual, rows, *users)
+
+
+MakeRows = Callable[[torch.Generator, int, int], Any]  # samples, and rows of each
+
+
+def drawn(generator: torch.Generator, *shape: int) -> Tensor:
+    """Normal numbers in float64."""
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def dense_rows(generator: torch.Generator, samples: int, k: int) -> DenseRows:
+    """A matrix with five columns."""
+    return DenseRows(drawn(generator, samples * k, 5))
+
+
+def dense_rows_of_a_batch(generator: torch.Generator, samples: int, k: int) -> DenseRows:
+    """The matrices of two problems."""
+    return DenseRows(drawn(generator, 2, samples * k, 5))
+
+
+def outer_rows(generator: torch.Generator, samples: int, k: int) -> OuterRows:
+    """Rows of which columns 1 to 128 are outer products: enough that their structure is made use of."""
+    known = Outer(1, drawn(generator, samples, k, 8), drawn(generator, samples, 16))
+    first, last = drawn(generator, samples * k, 1), drawn(generator, samples * k, 2)
+    return OuterRows(torch.cat([first, written(known), last], 1), (known,))
+
+
+def own_rows(generator: torch.Generator, samples: int, k: int) -> OwnRows:
+    """One row for each of so many points, with three shared and two own variables."""
+    return OwnRows(drawn(generator, samples, 3), drawn(generator, samples, 2))
+
+
+def written(known: Outer) -> Tensor:
+    """The columns that are outer products, from their factors."""
+    products = known.left[..., :, None] * known.right[:, None, None, :]
+    return products.flatten(2).flatten(0, 1)

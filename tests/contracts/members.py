@@ -1,7 +1,8 @@
-"""Every member of every protocol. A new member is entered here, and all the laws of its protocol hold for it.
+"""Every member of every protocol.
 
-Where `choose` knows a member by name, that name is the key. Members without a name, and members with
-other arguments, stand beside it under any key. `test_members.py` fails where something is missing.
+A new member is entered here, and all the laws of its protocol hold for it. Where `choose` knows a
+member by name, that name is the key. Members without a name, and members with other arguments,
+stand beside it under any key. `test_members.py` fails where something is missing.
 """
 
 from lmtorch.damping.base import Damping
@@ -10,7 +11,7 @@ from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, Scaling
 from lmtorch.damping.trust_region import TrustRegion
-from lmtorch.fitting.orthogonal import Displaced
+from lmtorch.fitting.orthogonal import Displaced, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.by_term import ByTerm
 from lmtorch.jacobians.finite_difference import FiniteDifference
@@ -20,6 +21,10 @@ from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
 from lmtorch.jacobians.reverse import Reverse
+from lmtorch.linearizations.base import Form
+from lmtorch.linearizations.blocks import BlocksForm
+from lmtorch.linearizations.dense import DenseForm
+from lmtorch.linearizations.normal import NormalForm
 from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import (
@@ -88,6 +93,16 @@ SOURCES: dict[str, Source] = {
     "by term": Source(lambda chunk, function: ByTerm([Reverse(chunk)])),
 }
 
+# how each kind of rows is drawn at random, for so many samples of k rows
+ROWS: dict[str, cases.MakeRows] = {
+    "dense": cases.dense_rows,
+    "dense of a batch": cases.dense_rows_of_a_batch,
+    "outer products": cases.outer_rows,
+    "own columns": cases.own_rows,
+}
+
+FORMS: dict[str, Form] = {"dense": DenseForm(), "normal": NormalForm(), "blocks": BlocksForm()}
+
 LOSSES: dict[str, Loss] = {
     "linear": Linear(),
     "soft_l1": Robust(soft_l1),
@@ -123,7 +138,7 @@ ELSEWHERE: dict[type, str] = {
     # Its linear model has no whole rows, and it solves one problem at a time: these laws hand it
     # rows, in batches and with priors, so that it has the same laws in a battery of its own.
     Schur: "tests/linearizations/test_blocks.py",
-    # Its parts are functions of the parameters and a displacement of all points together: they are
-    # put together to J by its own problem, which the battery of `odr` tests.
-    Displaced: "tests/fitting/test_odr.py",
+    # Errors in x: one residual and one source that belong together, and know of points.
+    Displaced: "tests/fitting/test_orthogonal.py",
+    OwnColumns: "tests/fitting/test_orthogonal.py",
 }

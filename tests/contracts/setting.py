@@ -1,4 +1,4 @@
-"""Problems and linear models for the laws: equations written out, paths of trials, a small network."""
+"""What laws are tried on: equations written out, paths of trials, a small network."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -136,7 +136,7 @@ def start_of(name: str) -> Tensor:
 
 
 class Model:
-    """A small network on a few samples, k residuals each, and its Jacobian by `jacrev` over the flat vector."""
+    """A small network on a few samples, k residuals each, and its Jacobian by `jacrev`."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Model:
 
 
 def whole(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, Tensor]:
-    """A source's blocks, put together; the workspace starts as NaN, so that what is not written is seen."""
+    """A source's blocks, put together; what it does not write into the workspace stays NaN."""
     batch, n = params[0].shape[: part.batch], sum(p.shape[part.batch :].numel() for p in params)
     residuals, rows = [], []
     workspace = Workspace(lambda m: params[0].new_full((*batch, m, n), torch.nan))

@@ -35,7 +35,7 @@ def reach(damping: Damping, model: LinearModel, state: Any) -> Tensor:
 
 
 def after_trial(damping: Damping, model: LinearModel, state: Any, gained: bool) -> Any:
-    """The state after a trial that went just as the linear model had promised, or just the other way."""
+    """The state after a trial that went as the linear model had promised, or the other way."""
     step, proposed = damping.propose(model, state)[:2]
     slope = (model.linearization.gradient * step).sum(-1)
     predicted = predicted_decrease(model.linearization, step)
@@ -64,7 +64,7 @@ def test_an_accepted_trial_lowers_the_cost_and_a_refused_one_changes_nothing(
 @dampings
 @names
 def test_a_refusal_allows_no_longer_a_step(damping: Damping, name: str) -> None:
-    # the same one where λ is still below the round-off of JᵀJ, or the radius no shorter than the step
+    # the same one where λ is still below round-off, or the radius no shorter than the step
     for before, model, after in path(CLASSICAL[name].residual, start_of(name), damping, trials=30):
         if not after.trial.accepted:
             assert reach(damping, model, after.damping) <= reach(damping, model, before.damping)

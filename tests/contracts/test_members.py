@@ -40,11 +40,17 @@ def every_residual() -> list[Residual]:
     return [make(Failing()).residual for make in members.RESIDUALS.values()]
 
 
+def every_kind_of_rows() -> list[Any]:
+    return [make(torch.Generator(), 2, 1) for make in members.ROWS.values()]
+
+
 # which methods make a class a member, and the members that the laws see
 PROTOCOLS: dict[str, tuple[set[str], list[Any]]] = {
     "solvers": ({"form", "factor"}, [*members.SOLVERS.values()]),
     "dampings": ({"start", "propose", "update"}, [*members.DAMPINGS.values()]),
-    "losses": ({"cost", "curvature"}, [*members.LOSSES.values()]),
+    "rows": ({"scaled", "transposed_times"}, every_kind_of_rows()),
+    "forms": ({"accumulator", "entries"}, [*members.FORMS.values()]),
+    "losses": ({"cost", "expand"}, [*members.LOSSES.values()]),
     "sources": ({"blocks", "evaluate"}, every_source()),
     "residuals": ({"params", "parts", "replay", "take"}, every_residual()),
 }
@@ -114,7 +120,8 @@ def test_what_has_laws_elsewhere_has_them_there() -> None:
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("test_*.py")), ids=lambda path: path.stem)
 def test_laws_name_no_member(path: Path) -> None:
-    # a law that holds for some members asks them for a property; what is of one alone has tests of its own
+    # a law that holds for some members asks them for a property; what holds for one alone has its
+    # tests elsewhere
     listed = [member for _, members_ in PROTOCOLS.values() for member in members_]
     names = {type(member).__name__ for member in (*listed, *members.SCALINGS.values())}
     words = {

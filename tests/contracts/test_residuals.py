@@ -1,4 +1,4 @@
-"""What every residual promises: its parts are its rows, in order, at any point and as often as they are asked for."""
+"""What every residual promises: its parts are its rows, in order, whenever they are asked for."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every rule for D promises: a diagonal that is positive where it must be, for each problem by itself."""
+"""What every rule for D promises: a diagonal, positive where it must be, for each problem."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""λ that follows from its last value: Nielsen's formula, and the limits of Nielsen's and Marquardt's."""
+"""λ by its last value: Nielsen's formula, and the limits of Nielsen's and Marquardt's."""
 
 from typing import Any
 

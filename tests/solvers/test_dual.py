@@ -1,4 +1,4 @@
-"""The dual equations without damping: where weights or rows determine no step, and where round-off looks like one."""
+"""The dual equations without damping, where there may be no step."""
 
 import pytest
 import torch

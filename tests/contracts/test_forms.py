@@ -1,0 +1,151 @@
+"""Every form of the linear model answers as the matrix does that its rows stand for."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmtorch._errors import InputError
+from lmtorch.core.problem import total
+from lmtorch.linearizations.base import Exact, Form, Prior
+from lmtorch.rows.base import Rows
+
+from .cases import drawn
+from .members import FORMS, ROWS
+
+F64 = torch.float64
+SAMPLES, K = 6, 3
+
+
+def rows_of(kind: str, form: Form) -> Rows:
+    """Rows of a kind that the form takes."""
+    rows = ROWS[kind](torch.Generator().manual_seed(0), SAMPLES, K)
+    if type(rows) not in form.accumulator((5,), 1, torch.empty(0, dtype=F64)).kinds:
+        pytest.skip("the form does not take rows of this kind")
+    return rows
+
+
+def some_of(rows: Any, chosen: slice) -> Any:
+    """The rows of some samples."""
+    each = rows.shape[-2] // SAMPLES
+    places = slice(chosen.start * each, chosen.stop * each)
+    fields = {}
+    for name, value in rows._asdict().items():
+        if isinstance(value, Tensor):
+            fields[name] = value[..., places, :]
+        else:
+            known = (k._replace(left=k.left[chosen], right=k.right[chosen]) for k in value)
+            fields[name] = tuple(known)
+    return type(rows)(**fields)
+
+
+class Written:
+    """A model of rows, and the same with the prior below as a matrix and a vector."""
+
+    def __init__(self, form: Form, rows: Rows, penalized: bool) -> None:
+        generator = torch.Generator().manual_seed(1)
+        *batch, m, n = rows.shape
+        self.form, self.rows, self.shape = form, rows, (*batch, n)
+        self.residual = drawn(generator, *batch, m)
+        self.step = drawn(generator, *batch, n)
+        self.matrix, self.vector, self.prior = rows.dense(), self.residual, None
+        if penalized:
+            root = drawn(generator, *batch, n).exp()
+            self.prior = Prior(root, root * drawn(generator, *batch, n))
+            self.matrix = torch.cat([self.matrix, torch.diag_embed(root)], -2)
+            self.vector = torch.cat([self.residual, self.prior.residual], -1)
+        self.cost = self.vector.square().sum(-1) / 2
+
+    def accumulated(self, *chosen: slice) -> Any:
+        """An accumulator with these samples."""
+        m = self.rows.shape[-2]
+        accumulator = self.form.accumulator(self.shape, m, self.residual)
+        each = m // SAMPLES
+        for some in chosen:
+            places = slice(some.start * each, some.stop * each)
+            accumulator.add(self.residual[..., places], some_of(self.rows, some))
+        return accumulator
+
+    def model(self) -> Any:
+        """Made of two blocks."""
+        accumulator = self.accumulated(slice(0, 2), slice(2, SAMPLES))
+        return accumulator.finish(self.cost, self.prior)
+
+
+forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+kinds = pytest.mark.parametrize("kind", ROWS)
+penalties = pytest.mark.parametrize("penalized", [False, True], ids=["plain", "prior"])
+
+
+@forms
+@kinds
+@penalties
+def test_it_is_the_model_of_the_written_rows(form: Form, kind: str, penalized: bool) -> None:
+    of = Written(form, rows_of(kind, form), penalized)
+    model, J = of.model(), of.matrix
+    torch.testing.assert_close(model.cost, of.cost)
+    torch.testing.assert_close(model.gradient, (J.mT @ of.vector[..., None])[..., 0])
+    torch.testing.assert_close(model.column_norms, J.square().sum(-2).sqrt())
+    torch.testing.assert_close(model.normal, J.mT @ J)
+    moved = (J @ of.step[..., None])[..., 0]
+    torch.testing.assert_close(model.squared_length(of.step), moved.square().sum(-1))
+
+
+@forms
+@kinds
+@penalties
+def test_held_variables_have_no_column_and_no_gradient(
+    form: Form, kind: str, penalized: bool
+) -> None:
+    of = Written(form, rows_of(kind, form), penalized)
+    free = torch.ones(of.shape, dtype=torch.bool)
+    free[..., 1] = False
+    model, J = of.model().freeze(free), of.matrix * free[..., None, :]
+    torch.testing.assert_close(model.gradient, (J.mT @ of.vector[..., None])[..., 0])
+    torch.testing.assert_close(model.normal, J.mT @ J)
+    torch.testing.assert_close(model.column_norms, J.square().sum(-2).sqrt())
+    assert (model.gradient[..., 1] == 0).all()
+
+
+@forms
+@kinds
+def test_rows_that_are_kept_are_the_rows(form: Form, kind: str) -> None:
+    of = Written(form, rows_of(kind, form), False)
+    kept = of.model().rows
+    if kept is not None:
+        torch.testing.assert_close(kept.dense(), of.matrix)
+
+
+@forms
+@kinds
+def test_sums_over_rows_add_up(form: Form, kind: str) -> None:
+    of = Written(form, rows_of(kind, form), False)
+    first, second = of.accumulated(slice(0, 2)), of.accumulated(slice(2, SAMPLES))
+    if not first.sums:
+        pytest.skip("the form sums nothing over rows")
+    first.sums = total([first.sums, second.sums])
+    model = first.finish(of.cost, None)
+    torch.testing.assert_close(model.normal, of.matrix.mT @ of.matrix)
+    torch.testing.assert_close(model.gradient, (of.matrix.mT @ of.vector[..., None])[..., 0])
+
+
+@forms
+@kinds
+def test_a_sample_of_the_rows_estimates_or_is_refused(form: Form, kind: str) -> None:
+    of = Written(form, rows_of(kind, form), False)
+    gradient = drawn(torch.Generator().manual_seed(2), *of.shape)
+    accumulator = of.accumulated(slice(0, SAMPLES))
+    if not form.sampled:
+        with pytest.raises(InputError, match="sampled"):
+            accumulator.finish(of.cost, None, Exact(gradient, 3.0))
+        return
+    model = accumulator.finish(of.cost, None, Exact(gradient, 3.0))
+    torch.testing.assert_close(model.normal, 3 * of.matrix.mT @ of.matrix)
+    torch.testing.assert_close(model.gradient, gradient)
+
+
+@forms
+def test_it_says_what_it_keeps(form: Form) -> None:
+    assert form.entries(3, 50) > 0
+    assert "3" in form.described(3, 50)
