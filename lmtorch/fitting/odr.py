@@ -32,7 +32,7 @@ from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .models import model_of, started
-from .orthogonal import Displaced, OrthogonalProblem
+from .orthogonal import DisplacementResidual, OrthogonalProblem
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     bounds_from,
@@ -302,25 +302,25 @@ def _problem(
 
     room = theta.new_full((k,), math.inf)
     inside = Bounds(torch.cat([fitter.bounds[0], -room]), torch.cat([fitter.bounds[1], room]))
-    found = probe(make, None, inside)
-    if not found.finite:
+    calling, probed = probe(make, None, inside)
+    if not probed.finite:
         raise InputError(
             "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
         )
     options = Options(
-        jacobian=FiniteDifference() if found.black_box else "auto",
+        jacobian=FiniteDifference() if probed.black_box else "auto",
         ftol=tolerances[0],
         xtol=tolerances[1],
         gtol=tolerances[2],
     )
-    plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
+    plan = choose.plan([Facts(n + k, m, None, probed.activations, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])
     free = point.new_full((m * k,), math.inf)
     box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
     bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
     method = choose.with_errors_in_x(plan)
-    displaced = Displaced(
-        found.calling.detached(), data.x.detach(), n, found.black_box, m * (1 + k)
+    displaced = DisplacementResidual(
+        calling.detached(), data.x.detach(), n, probed.black_box, m * (1 + k)
     )
     problem = OrthogonalProblem(
         displaced,

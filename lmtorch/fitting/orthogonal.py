@@ -28,7 +28,7 @@ from ..residuals.base import Part
 
 
 @dataclass(frozen=True)
-class Displaced:
+class DisplacementResidual:
     """r(β, δ) with the points where they are, as a function of β and a common displacement τ.
 
     Attributes:
@@ -69,7 +69,7 @@ class Displaced:
         """A pure function draws nothing."""
         return nullcontext()
 
-    def take(self, places: Tensor) -> "Displaced":
+    def take(self, places: Tensor) -> "DisplacementResidual":
         """There is one problem."""
         return self
 
@@ -120,8 +120,8 @@ class OrthogonalProblem(Problem):
         )
 
     @property
-    def _displaced(self) -> Displaced:
-        assert isinstance(self.residual, Displaced)
+    def _displaced(self) -> DisplacementResidual:
+        assert isinstance(self.residual, DisplacementResidual)
         return self.residual
 
     def _cost(self, values: Tensor, delta: Tensor) -> Tensor:

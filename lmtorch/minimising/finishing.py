@@ -35,7 +35,7 @@ def finish(setup: Setup, results: Results, outcome: Ending) -> Solution:
 
 def _with_graph(setup: Setup, outcome: Ending) -> tuple[Tensor, Tensor, Tensor] | None:
     """x, cost and residuals with a graph that leads to the arguments, if one of them asks for gradients."""
-    calling = setup.found.calling
+    calling = setup.calling
     if setup.unknowns.numpy or calling.arrays or not setup.grad or not calling.differentiable():
         return None
     graph, loss = setup.with_graph(), setup.loss

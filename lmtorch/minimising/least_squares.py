@@ -224,17 +224,17 @@ def least_squares(
     trials = limits(max_nfev)
 
     counted = Counted(fun)
-    found = probe(
+    calling, probed = probe(
         lambda arrays: UserFunction(counted, unknowns, args, kwargs or {}, dims[1:], arrays),
         exact,
         box,
     )
-    if not found.finite and not unknowns.batched and n_starts == 1:
+    if not probed.finite and not unknowns.batched and n_starts == 1:
         raise InputError(
             "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
             "parameters where the model is defined by bounds, or look for NaN in the data."
         )
-    setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, estimate, grad)
+    setup = Setup(options, unknowns, calling, probed, box, n_starts, sampler, seed, estimate, grad)
     opinions = setup.opinions(second_opinion)
     results = Results(
         unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
@@ -260,7 +260,7 @@ def least_squares(
                 estimate=setup.estimate,
                 opinions=opinions,
                 # a black box is evaluated n times for each Jacobian, and may be slow: its runs share the default
-                in_all=trials if max_nfev is not None or found.black_box else None,
+                in_all=trials if max_nfev is not None or probed.black_box else None,
                 acceptable=setup.bar(bar),
                 watcher=watcher,
                 limit=options.memory_limit,

@@ -18,7 +18,7 @@ from ..core.termination import Status, Tolerances
 from ..linearizations.base import optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
-from .opinions import Heard, Opinion, ask, unasked
+from .opinions import BestRun, Opinion, ask, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
@@ -69,20 +69,20 @@ def minimise(
             robust = part.loss
             assert isinstance(robust, Robust)
             part, state = with_estimated_scale(part, robust, way, start, trials, watch)
-            heard = unasked(state)
+            best = unasked(state)
         else:
-            heard = ask(
+            best = ask(
                 part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
             )
-        outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
+        outcomes.append(_look(part, best, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
 
 
-def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) -> int:
+def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None) -> int:
     """Problems at once: their Jacobians, intermediate results and tangents fit the memory."""
-    each = 4 * 8 * rows * n + 2 * touched * (1 + n)
+    each = 4 * 8 * rows * n + 2 * activations * (1 + n)
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
 
@@ -99,10 +99,10 @@ def _blocks(
 
 
 def _look(
-    problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None
+    problem: Problem, best: BestRun, tolerances: Tolerances, estimated: bool, limit: int | None
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept = heard
+    state, runs, kept = best
     x = state.x
     rows = problem.residual.rows
     fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)

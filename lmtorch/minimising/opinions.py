@@ -43,7 +43,7 @@ class Opinion(NamedTuple):
         return self._replace(method=self.method.take(places))
 
 
-class Heard(NamedTuple):
+class BestRun(NamedTuple):
     """The best of all runs."""
 
     state: State
@@ -84,10 +84,10 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
     return State(torch.where(saddle, aside, state.x), begun=state.begun)
 
 
-def unasked(state: State) -> Heard:
-    """One run, and nobody else heard."""
+def unasked(state: State) -> BestRun:
+    """The best of one run alone: that run."""
     assert state.status is not None
-    return Heard(state, torch.ones_like(state.status), torch.zeros_like(state.status))
+    return BestRun(state, torch.ones_like(state.status), torch.zeros_like(state.status))
 
 
 def ask(
@@ -100,13 +100,13 @@ def ask(
     in_all: int | None = None,  # trials of all runs together; None: each run has its own
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
-) -> Heard:
+) -> BestRun:
     """Run, and run again in other ways what is not sure of its minimum."""
     state = descend(problem, method, State(x), trials=trials, watch=watch)
-    heard = unasked(_ended(state))
+    best = unasked(_ended(state))
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
-    doubts = _doubts(opinions, heard.state, acceptable)
+    doubts = _doubts(opinions, best.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -119,25 +119,25 @@ def ask(
         if left <= 0:
             continue
         told = watch and _Told(watch)
-        heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
-        doubts = _doubts(opinions, heard.state, acceptable)
+        best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, told)
+        doubts = _doubts(opinions, best.state, acceptable)
         if told is not None and told.stop:  # the user's word ends all runs, not this one alone
-            assert heard.state.status is not None
+            assert best.state.status is not None
             status = torch.where(
-                doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status
+                doubtful(best.state, acceptable), Status.STOPPED, best.state.status
             )
-            return heard._replace(state=heard.state._replace(status=status))
+            return best._replace(state=best.state._replace(status=status))
     if acceptable is None:
-        return heard
-    assert heard.state.cost is not None
-    assert heard.state.status is not None
-    poor = (heard.state.status > 0) & (heard.state.cost > acceptable)
+        return best
+    assert best.state.cost is not None
+    assert best.state.status is not None
+    poor = (best.state.status > 0) & (best.state.cost > acceptable)
     if (
         problem.bounds is not None
     ):  # a wall may be what keeps the fit from a better one: it was the user's wish
-        poor = poor & ~problem.bounds.touched(heard.state.x).any(-1)
-    status = torch.where(poor, Status.POOR, heard.state.status)
-    return heard._replace(state=heard.state._replace(status=status))
+        poor = poor & ~problem.bounds.touched(best.state.x).any(-1)
+    status = torch.where(poor, Status.POOR, best.state.status)
+    return best._replace(state=best.state._replace(status=status))
 
 
 def believable(
@@ -214,20 +214,20 @@ def _hear(
     opinion: Opinion,
     number: int,
     x: Tensor,
-    heard: Heard,
+    best: BestRun,
     doubt: _Doubt,
     trials: int,
     acceptable: Tensor | None,
     watch: Watch | None,
-) -> Heard:
+) -> BestRun:
     """One opinion on the problems in doubt."""
     if x.ndim == 1:
-        start = beginning(opinion, x, heard.state, problem.bounds)
+        start = beginning(opinion, x, best.state, problem.bounds)
         other = descend(problem, opinion.method, start, trials=trials, watch=watch)
-        return _better(heard, other, number, acceptable)
+        return _better(best, other, number, acceptable)
     chosen = places(doubt.where, doubt.number)
-    before = take(heard, chosen)
-    whole = heard.state
+    before = take(best, chosen)
+    whole = best.state
 
     def show(state: State) -> bool:
         return watch is not None and watch(put(whole, chosen, state))
@@ -241,12 +241,12 @@ def _hear(
         watch=None if watch is None else show,
     )
     bar = None if acceptable is None else acceptable[chosen]
-    return put(heard, chosen, _better(before, other, number, bar))
+    return put(best, chosen, _better(before, other, number, bar))
 
 
-def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) -> Heard:
+def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:
     """The better of two ends, with what both have cost: the lower cost, and of equal ones the one that is sure."""
-    state = heard.state
+    state = best.state
     assert state.cost is not None
     assert other.cost is not None
     assert state.trials is not None
@@ -263,7 +263,7 @@ def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) 
         linearizations=state.linearizations + other.linearizations,
         seconds=Seconds(*(a + b for a, b in zip(state.seconds, other.seconds, strict=True))),
     )
-    return Heard(merged, heard.runs + 1, torch.where(better, number, heard.kept))
+    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept))
 
 
 def _ended(state: State) -> State:

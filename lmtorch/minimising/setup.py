@@ -21,13 +21,14 @@ from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..losses.linear import Linear
 from ..losses.robust import Robust
+from ..residuals.probe import Probe
 from .blackboxes import looked_at, remembering
 from .minimise import block_size
 from .opinions import Opinion
-from .probing import Found
 from .problems import ProblemsResidual
 from .starts import Sampler, sample
 from .unknowns import Unknowns
+from .user_function import UserFunction
 
 SMALLER = (
     0.1,
@@ -43,7 +44,8 @@ class Setup:
     Args:
         options: by name or object.
         unknowns: the structure of x0.
-        found: what the function turned out to be.
+        calling: calls the user's function.
+        probe: the facts about it.
         bounds: the box of x0.
         n_starts: starts in all.
         sampler: of further starts.
@@ -56,7 +58,8 @@ class Setup:
         self,
         options: Options,
         unknowns: Unknowns,
-        found: Found,
+        calling: UserFunction,
+        probe: Probe,
         bounds: Bounds | None,
         n_starts: int,
         sampler: Sampler | None,
@@ -64,28 +67,27 @@ class Setup:
         estimate: bool,
         grad: bool,
     ) -> None:
-        self.unit = found.calling.in_unit(found.size).unit if found.finite else 1.0
-        found = found._replace(
-            calling=found.calling.in_unit(found.size) if found.finite else found.calling
-        )
+        calling = calling.in_unit(probe.size) if probe.finite else calling
+        self.unit = calling.unit
         scale = min(options.loss_scale * self.unit, choose.LARGEST)
         plain = isinstance(options.loss, str) and options.loss in ("linear", "auto")
         if (
-            found.finite
+            probe.finite
             and not (plain or estimate)
-            and found.size * self.unit > choose.LARGEST * scale
+            and probe.size * self.unit > choose.LARGEST * scale
         ):
             raise InputError(
-                f"f_scale={options.loss_scale} is too small for residuals of up to {found.size:.3g}: in units of it "
+                f"f_scale={options.loss_scale} is too small for residuals of up to {probe.size:.3g}: in units of it "
                 "their squares are no numbers. Choose one nearer to the noise."
             )
         options = replace(options, loss_scale=scale or 1.0)
-        self.found = found
+        self.calling = calling
+        self.probe = probe
         self.unknowns = unknowns
         self.starts = n_starts
         self.grad = grad
         self.box = bounds  # of the problems themselves, without their starts
-        x, shares = unknowns.start, found.calling.detached().shares
+        x, shares = unknowns.start, calling.detached().shares
         if n_starts > 1:
             low, high = bounds or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
             x = sample(x, low, high, n_starts, sampler, seed)
@@ -100,15 +102,15 @@ class Setup:
         self.x = x.flatten(0, -2) if x.ndim > 1 else x
         count = len(self.x) if self.x.ndim > 1 else 1
         n = x.shape[-1]
-        self.block = block_size(found.rows, n, found.touched, x, options.memory_limit)
+        self.block = block_size(probe.rows, n, probe.activations, x, options.memory_limit)
         together = min(count, self.block)
-        touched = (found.touched + 8 * found.rows) * together
-        options = replace(options, jacobian=source_for(options.jacobian, found))
-        residual = remembering(self._residual(shares, bounds), options, found, self.x)
+        activations = (probe.activations + 8 * probe.rows) * together
+        options = replace(options, jacobian=source_for(options.jacobian, calling, probe))
+        residual = remembering(self._residual(shares, bounds), options, calling, probe, self.x)
         source = options.jacobian
         if isinstance(source, FiniteDifference):
-            found, residual = looked_at(residual, source, self.x, found, options.scaling)
-        facts = Facts(n, found.rows, None, touched, x.dtype, x.device, found.precision)
+            probe, residual = looked_at(residual, source, self.x, probe, options.scaling)
+        facts = Facts(n, probe.rows, None, activations, x.dtype, x.device, probe.precision)
         self.plan = choose.plan([facts], options)
         self.estimate = estimate
         self.loss = choose.loss(options)
@@ -118,10 +120,10 @@ class Setup:
                     'f_scale="mad" needs a loss that has a scale: a name or a function, not an object.'
                 )
             self.estimate = False  # least squares has no scale
-        elif estimate and grad and not unknowns.numpy and found.calling.differentiable():
+        elif estimate and grad and not unknowns.numpy and calling.differentiable():
             raise InputError(
                 'f_scale="mad" passes no gradients to the data: C changes with them, by the median residual. Estimate '
-                "it without (torch.no_grad(), or .detach() of the data), then give the number that was found."
+                "it without (torch.no_grad(), or .detach() of the data), then give the number that was probe."
             )
         wide = bounds and Bounds(*(side.to(self.plan.dtype) for side in bounds))
         self.problem = Problem(
@@ -132,20 +134,20 @@ class Setup:
             self.plan.dtype,
             bounds=wide,
             differences=self.plan.differences,
-            precision=found.precision,
+            precision=probe.precision,
         )
 
     def _residual(self, shares: tuple[Tensor, ...], bounds: Bounds | None) -> ProblemsResidual:
         """Without the graph that leads to the arguments, of all starts."""
-        found = self.found
+        probe = self.probe
         return ProblemsResidual(
-            found.calling.detached().residual,
+            self.calling.detached().residual,
             self.unknowns.layout,
             shares,
-            found.rows,
+            probe.rows,
             batched=self.x.ndim > 1,
-            looped=found.looped,
-            black_box=found.black_box,
+            looped=probe.looped,
+            black_box=probe.black_box,
             box=bounds and (bounds.lower, bounds.upper),
         )
 
@@ -189,23 +191,23 @@ class Setup:
 
     def with_graph(self) -> ProblemsResidual:
         """The residual that leads to the arguments, of one start for each problem."""
-        calling = self.found.calling
+        calling = self.calling
         return ProblemsResidual(
             calling.residual,
             self.unknowns.layout,
             calling.shares,
-            self.found.rows,
+            self.probe.rows,
             batched=self.unknowns.batched,
-            looped=self.found.looped,
+            looped=self.probe.looped,
         )
 
 
 def source_for(
-    asked: str | JacobianSource | Callable[..., Any], found: Found
+    asked: str | JacobianSource | Callable[..., Any], calling: UserFunction, probe: Probe
 ) -> str | JacobianSource:
     """The source of derivatives, now that the function is known."""
-    if isinstance(asked, FiniteDifference) and not found.black_box:
+    if isinstance(asked, FiniteDifference) and not probe.black_box:
         return "auto"
     if isinstance(asked, str | JacobianSource):
         return asked
-    return GivenJacobian(found.calling.jacobian(asked))
+    return GivenJacobian(calling.jacobian(asked))

@@ -16,7 +16,7 @@ DIFFERENCES = (torch.ops.aten.sub.Tensor, torch.ops.aten.rsub.Tensor)
 STATISTICS = ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
 
 
-class Touched(DispatchMode):
+class Operators(DispatchMode):
     """Looks at every operator.
 
     Attributes:

@@ -14,7 +14,7 @@ from .._autodiff import Params
 from ..residuals.base import Part
 from .closure import ClosureResidual, SampleResidual
 
-Term = ClosureResidual | SampleResidual
+TermResidual = ClosureResidual | SampleResidual
 
 
 class TermsResidual:
@@ -24,7 +24,7 @@ class TermsResidual:
         terms: with the same layout and the same replay of random numbers.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[TermResidual]) -> None:
         self.terms = tuple(terms)
         self.rows = sum(term.rows for term in terms)
         self.draws = self.terms[0].draws

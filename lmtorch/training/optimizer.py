@@ -29,14 +29,15 @@ from ..jacobians.by_term import ByTerm
 from ..jacobians.ladder import Ladder
 from ..losses.base import Loss
 from ..residuals.layout import Layout, real
+from ..residuals.probe import Probe
 from ..solvers.base import Solver
 from .checkpoints import blank_damping, check_loaded, label, moved
 from .closure import RowsChangedError, SampleResidual
+from .closure_probe import probe_closure, probe_samples, refuse_batch_statistics
 from .groups import check_group, check_tensors, check_values, listed, named
-from .joint import Term, TermsResidual
-from .probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
+from .joint import TermResidual, TermsResidual
 from .swap import Swap, TensorSwap, combined
-from .terms import Closure, Known, Wanted, as_residual, gathered, shape_of
+from .terms import Closure, Preparation, Term, as_residual, gathered, shape_of
 
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 PLANS = 16  # shapes remembered
@@ -136,8 +137,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
-        self._plans: dict[Any, Known] = {}
-        self._last: Known | None = None
+        self._plans: dict[Any, Preparation] = {}
+        self._last: Preparation | None = None
         self._report: Report | None = None
         self._batches = Batches()
         of_rate(lr)
@@ -229,7 +230,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
-    def _take_step(self, terms: list[Wanted]) -> Tensor:
+    def _take_step(self, terms: list[Term]) -> Tensor:
         """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
         layout, groups = self._gather()
@@ -312,8 +313,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         return combined(self._module, names, layout.tensors)
 
     def _prepare(
-        self, layout: Layout, swap: Swap, terms: list[Wanted], x: Tensor
-    ) -> tuple[Known, bool]:
+        self, layout: Layout, swap: Swap, terms: list[Term], x: Tensor
+    ) -> tuple[Preparation, bool]:
         """What is known of problems of this shape, and whether it was found out just now."""
         module, given = self._module, self._options.jacobian
         if len(terms) > 1 and callable(given) and not isinstance(given, JacobianSource):
@@ -348,7 +349,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             plan = choose.plan(facts, self._options)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = Known(
+            self._plans[key] = Preparation(
                 plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms)
             )
         known = self._plans[key]
@@ -356,7 +357,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             ladder.warned = self._warned
         return known, fresh
 
-    def _probe(self, layout: Layout, swap: Swap, term: Wanted) -> Probe:
+    def _probe(self, layout: Layout, swap: Swap, term: Term) -> Probe:
         """What a closure turns out to be."""
         exact = not callable(self._options.jacobian) and self._options.jacobian not in (
             "2-point",
@@ -370,8 +371,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self,
         layout: Layout,
         groups: list[dict[str, Any]],
-        known: Known,
-        residual: Term | TermsResidual,
+        known: Preparation,
+        residual: TermResidual | TermsResidual,
         x: Tensor,
     ) -> Problem:
         """The residual with its loss, penalty, bounds and rates."""
@@ -409,7 +410,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )
 
     def _sample(
-        self, plan: Plan, residual: Term | TermsResidual
+        self, plan: Plan, residual: TermResidual | TermsResidual
     ) -> SampleResidual | TermsResidual | None:
         """The samples that JᵀJ is made of in this step; None: all."""
         terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)

@@ -7,18 +7,18 @@ from .._errors import InputError
 from ..choose import Plan
 from ..jacobians.ladder import Ladder
 from ..residuals.layout import Layout
+from ..residuals.probe import Probe
 from ..residuals.replay import Replay
 from .closure import ClosureResidual, SampleResidual
 from .in_place import InPlaceSwap
-from .joint import Term, TermsResidual
-from .probe import Probe
+from .joint import TermResidual, TermsResidual
 from .samples import Samples
 from .swap import Swap
 
 Closure = Callable[..., Any]
 
 
-class Wanted(NamedTuple):
+class Term(NamedTuple):
     """A term as it was passed to `step`."""
 
     closure: Closure
@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
     samples: Samples | None  # None: a closure without a batch
 
 
-class Known(NamedTuple):
+class Preparation(NamedTuple):
     """What was found out and decided about problems of a shape."""
 
     plan: Plan
@@ -34,7 +34,7 @@ class Known(NamedTuple):
     ladders: tuple[Ladder, ...]
 
 
-def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Wanted]:
+def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Term]:
     """What was passed to `step`, as terms.
 
     Raises:
@@ -62,19 +62,19 @@ def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Wanted]:
                 "a closure is followed by its batch, and here by another closure or term. For several terms each is "
                 "a tuple: opt.step((equation, inside), (condition, boundary)), opt.step((first,), (second,))."
             )
-        wanted.append(Wanted(first, tuple(rest), Samples(rest) if rest else None))
+        wanted.append(Term(first, tuple(rest), Samples(rest) if rest else None))
     return wanted
 
 
-def shape_of(term: Wanted) -> Any:
+def shape_of(term: Term) -> Any:
     """What distinguishes a term from others that look different to the plan."""
     shapes = () if term.samples is None else tuple((t.shape, t.dtype) for t in term.samples.tensors)
     return getattr(term.closure, "__code__", None) or id(term.closure), shapes
 
 
 def as_residual(
-    layout: Layout, swap: Swap, terms: list[Wanted], known: Known
-) -> Term | TermsResidual:
+    layout: Layout, swap: Swap, terms: list[Term], known: Preparation
+) -> TermResidual | TermsResidual:
     """The terms as one residual, which draws the same random numbers in every evaluation of a step."""
     written = [tensor for probe in known.probes for tensor in probe.written]
     in_place = any(probe.in_place for probe in known.probes)
@@ -82,7 +82,7 @@ def as_residual(
         written += swap.buffers
         swap = InPlaceSwap(layout.tensors)
     replay = Replay(layout.tensors[0].device, any(probe.random for probe in known.probes), written)
-    made: list[Term] = []
+    made: list[TermResidual] = []
     for (closure, _, samples), probe, derivation in zip(
         terms, known.probes, known.plan.terms, strict=True
     ):

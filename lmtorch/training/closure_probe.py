@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .._errors import InputError, level
 from .._modules import batch_statistics
 from ..residuals.layout import Layout
+from ..residuals.probe import Probe
 from ..residuals.replay import Replay
-from ..residuals.watching import Habits, Touched
+from ..residuals.watching import Habits, Operators
 from . import outputs
 from .reach import check_dependence, check_reach, swaps
 from .samples import Samples
@@ -27,20 +28,6 @@ COUPLED = (
 STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch of one
 
 
-class Probe(NamedTuple):
-    """Facts that decide how derivatives are taken."""
-
-    rows: int  # residuals; of one sample where there are samples
-    activations: int  # bytes of all intermediate results of one evaluation; of one sample where there are samples
-    random: bool  # an evaluation draws random numbers
-    written: tuple[Tensor, ...] = ()  # what an evaluation writes to
-    differentiates: bool = False  # the closure takes derivatives by itself
-    leading: int | None = (
-        None  # the first dimension of a closure's residuals, if they are one tensor
-    )
-    in_place: bool = False  # twins do not reach its backward pass: the parameters themselves must carry the values
-
-
 def probe_closure(
     layout: Layout, swap: Swap, closure: Callable[..., Any], differentiable: bool
 ) -> Probe:
@@ -51,23 +38,23 @@ def probe_closure(
     """
     replay = Replay(layout.tensors[0].device)
     with replay():
-        result, twins, touched, habits = _evaluate(layout, swap, closure, ())
+        result, twins, operators, habits = _evaluate(layout, swap, closure, ())
     with torch.enable_grad():
         residual = outputs.flat(result)
     _check(residual, layout, twins if differentiable else None)
-    _warn_of_columns(residual, touched)
-    written = _written(touched)
+    _warn_of_columns(residual, operators)
+    written = _written(operators)
     in_place = differentiable and not _swaps(layout, swap, closure, (), written, replay)
     replay.rewind()
     leading = result.shape[0] if isinstance(result, Tensor) and result.ndim else None
     return Probe(
         residual.shape[0],
-        touched.bytes,
-        replay.random,
-        written,
-        habits.differentiates,
-        leading,
-        in_place,
+        operators.bytes,
+        random=replay.random,
+        written=written,
+        differentiates=habits.differentiates,
+        leading=leading,
+        in_place=in_place,
     )
 
 
@@ -84,18 +71,23 @@ def probe_samples(
     count = min(2, samples.count)
     both = samples.arguments(samples.take(slice(count)))
     with replay():
-        result, twins, touched, habits = _evaluate(layout, swap, closure, both)
+        result, twins, operators, habits = _evaluate(layout, swap, closure, both)
     with torch.enable_grad():
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
-    written, activations = _written(touched), touched.bytes
+    written, activations = _written(operators), operators.bytes
     if count > 1:
-        single = _single(layout, swap, closure, samples, replay, rows, touched)
+        single = _single(layout, swap, closure, samples, replay, rows, operators)
         activations = max(activations - single, single)
     in_place = differentiable and not _swaps(layout, swap, closure, both, written, replay)
     replay.rewind()
     return Probe(
-        rows.shape[1], activations, replay.random, written, habits.differentiates, in_place=in_place
+        rows.shape[1],
+        activations,
+        random=replay.random,
+        written=written,
+        differentiates=habits.differentiates,
+        in_place=in_place,
     )
 
 
@@ -120,7 +112,7 @@ def _single(
     samples: Samples,
     replay: Replay,
     rows: Tensor,
-    touched: Touched,
+    operators: Operators,
 ) -> int:
     """Hold the rows of the first sample alone to those beside a second; the bytes that it touches.
 
@@ -141,7 +133,7 @@ def _single(
     if first.shape[1] != rows.shape[1]:
         column = (
             " (A column (n, 1) less a vector (n,) is n x n: give both the same shape.)"
-            if touched.spread
+            if operators.spread
             else ""
         )
         raise InputError(
@@ -149,7 +141,7 @@ def _single(
             f"Each sample needs the same number; terms that do not belong to a sample need step(closure).{column}"
         )
     # a batch of two may be summed in another order than one sample, in the coarsest dtype on the way
-    tolerance = torch.finfo(touched.precision or rows.dtype).eps ** 0.5
+    tolerance = torch.finfo(operators.precision or rows.dtype).eps ** 0.5
     if not replay.random and not torch.allclose(
         first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True
     ):
@@ -161,8 +153,8 @@ def _single(
     return alone.bytes
 
 
-def _written(touched: Touched) -> tuple[Tensor, ...]:
-    return tuple(tensor for tensor, _ in touched.written)
+def _written(operators: Operators) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor, _ in operators.written)
 
 
 def _swaps(
@@ -192,13 +184,13 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 
 def _evaluate(
     layout: Layout, swap: Swap, closure: Callable[..., Any], arguments: Sequence[Any]
-) -> tuple[Any, list[Tensor], Touched, Habits]:
+) -> tuple[Any, list[Tensor], Operators, Habits]:
     """The result, with its graph; the twins that it leads to; and what was seen. Nothing stays written."""
-    habits, touched = Habits(), Touched()
+    habits, operators = Habits(), Operators()
     try:
-        with torch.enable_grad(), touched:
+        with torch.enable_grad(), operators:
             twins = [t.detach().clone().requires_grad_() for t in layout.tensors]
-            touched.bytes = 0
+            operators.bytes = 0
             with habits:
                 result = swap(twins, closure, *arguments)
     except ValueError as error:
@@ -208,13 +200,13 @@ def _evaluate(
             ) from error
         raise
     finally:
-        touched.undo()
-    return result, twins, touched, habits
+        operators.undo()
+    return result, twins, operators, habits
 
 
-def _warn_of_columns(residual: Tensor, touched: Touched) -> None:
+def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
     """A model's column (n, 1) less data (n,) is every prediction against every datum."""
-    if residual.numel() in touched.spread:
+    if residual.numel() in operators.spread:
         n = math.isqrt(residual.numel())
         warnings.warn(
             f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): every prediction "
