@@ -11,6 +11,10 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 INSIDE = ("lmtorch", "torch")
+AROUND_CLOSURES = (
+    "lmtorch.residuals",
+    "lmtorch.training",
+)  # modes and swaps that a closure runs in
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -75,7 +79,7 @@ def from_within() -> bool:
         frame.f_back is not None
         and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE
     ):
-        if name.split(".")[0] == "lmtorch" and not name.startswith("lmtorch.training"):
+        if name.split(".")[0] == "lmtorch" and not name.startswith(AROUND_CLOSURES):
             return True
         frame = frame.f_back
     return False

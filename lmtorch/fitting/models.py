@@ -76,16 +76,16 @@ class Arguments(NamedTuple):
                 )
         return self.names[:count]
 
-    def call(
-        self, function: Callable[..., Any], x: Any, names: Sequence[str], values: Sequence[Any]
-    ) -> Any:
-        """f(x, *p), by keyword from the first argument that is left at its default."""
+    def passed(
+        self, names: Sequence[str], values: Sequence[Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The values to pass by position, and by keyword from the first argument that is left at its default."""
         count = 0
         while count < len(names) and (
             count >= len(self.names) or names[count] == self.names[count]
         ):
             count += 1
-        return function(x, *values[:count], **dict(zip(names[count:], values[count:], strict=True)))
+        return values[:count], dict(zip(names[count:], values[count:], strict=True))
 
 
 class OfNumbers:
@@ -139,9 +139,9 @@ class OfNumbers:
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """f(x, *p)."""
-        return self.arguments.call(
-            self.function, x, self.names, [p[i] for i in range(len(self.names))]
-        )
+        values = [p[i] for i in range(len(self.names))]
+        positional, keywords = self.arguments.passed(self.names, values)
+        return self.function(x, *positional, **keywords)
 
 
 class OfTensors:
@@ -265,7 +265,8 @@ class Joint:
         """All curves, one after the other, or that of one data set."""
         if place is not None:
             values = [p[i] for i in self.picks[place]]
-            return self.arguments[place].call(self.functions[place], x, self.own[place], values)
+            positional, keywords = self.arguments[place].passed(self.own[place], values)
+            return self.functions[place](x, *positional, **keywords)
         curves = [self(one, p, place) for place, one in enumerate(x)]
         if any(isinstance(curve, Tensor) for curve in curves):
             return torch.cat([tensor_of(curve).reshape(-1) for curve in curves])

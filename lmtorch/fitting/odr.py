@@ -29,7 +29,7 @@ from ..minimising.solution import Solution
 from ..minimising.unknowns import Unknowns
 from ..minimising.user_function import UserFunction
 from .data import Data, gather
-from .fitter import Fitter
+from .fitter import Fitter, in_kind
 from .inference import Inference
 from .models import model_of, started
 from .orthogonal import DisplacementResidual, OrthogonalProblem
@@ -288,11 +288,11 @@ def _problem(
     def residual(theta: Any, x: Any) -> Any:
         """At (u, τ): all points displaced by τ."""
         shift = theta[n:]
-        curve = fitter.curve(
-            theta[:n], x + (shift if data.x.ndim == 1 else shift[:, None]), start, m
-        )
+        p = fitter.parameters_at(theta[:n], start)
+        points = x + (shift if data.x.ndim == 1 else shift[:, None])
+        curve = fitter.curve(fitter.model(points, in_kind(p, theta)), p, m)
         values = fitter.whiten(curve - y.to(curve), scale, None)
-        return values if isinstance(theta, Tensor) else to_array(values)
+        return in_kind(values, theta)
 
     theta = torch.cat([u, u.new_zeros(k)])
     unknowns = Unknowns(to_array(theta) if data.numpy else theta)

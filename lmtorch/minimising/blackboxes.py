@@ -1,6 +1,5 @@
-"""Black boxes: every evaluation counts, and what the first ones say of the steps of differences."""
+"""Black boxes: values are remembered, and the first ones tell how long the steps of differences must be."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,23 +28,6 @@ FINE, COARSE = (
     torch.finfo(torch.float64).eps ** 0.75,
     torch.finfo(MEASURE).eps ** 0.5,
 )  # relative moves
-
-
-class Counted:
-    """A function that counts its calls.
-
-    Args:
-        function: the user's.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.calls = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What it returns."""
-        self.calls += 1
-        return self.function(*args, **kwargs)
 
 
 def remembering(

@@ -16,7 +16,6 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
-from .blackboxes import Counted
 from .finishing import finish
 from .minimise import minimise
 from .options import (
@@ -35,7 +34,7 @@ from .setup import Setup
 from .solution import Solution
 from .starts import Sampler
 from .unknowns import Unknowns
-from .user_function import UserFunction
+from .user_function import Calls, UserFunction
 from .watch import Watcher, bar_of
 
 CERTIFIED = (
@@ -223,9 +222,9 @@ def least_squares(
         )
     trials = limits(max_nfev)
 
-    counted = Counted(fun)
+    calls = Calls()
     calling, probed = probe(
-        lambda arrays: UserFunction(counted, unknowns, args, kwargs or {}, dims[1:], arrays),
+        lambda arrays: UserFunction(fun, unknowns, args, kwargs or {}, dims[1:], arrays, calls),
         exact,
         box,
     )
@@ -266,7 +265,7 @@ def least_squares(
                 limit=options.memory_limit,
             )
     solution = finish(setup, results, outcome)
-    solution.calls = counted.calls
+    solution.calls = calls.made
     solution.history = watcher.history
     solution.explained(choose.explanation(setup.plan, setup.ladders))
     if verbose:

@@ -11,6 +11,7 @@ from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
 from .._masks import join
+from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import State
@@ -71,9 +72,11 @@ def minimise(
             part, state = with_estimated_scale(part, robust, way, start, trials, watch)
             best = unasked(state)
         else:
+            first = descend(part, way, State(start), trials=trials, watch=watch)
             best = ask(
-                part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
-            )
+                part, others, start, first,
+                trials=trials, in_all=in_all, acceptable=bar, watch=watch,
+            )  # fmt: skip
         outcomes.append(_look(part, best, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)

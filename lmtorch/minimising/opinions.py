@@ -92,17 +92,16 @@ def unasked(state: State) -> BestRun:
 
 def ask(
     problem: Problem,
-    method: Method,
     opinions: Sequence[Opinion],
-    x: Tensor,  # (n,) or (b, n)
+    x: Tensor,  # (n,) or (b, n), where the first run began
+    state: State,  # where it ended
     *,
     trials: int,
     in_all: int | None = None,  # trials of all runs together; None: each run has its own
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
 ) -> BestRun:
-    """Run, and run again in other ways what is not sure of its minimum."""
-    state = descend(problem, method, State(x), trials=trials, watch=watch)
+    """Run again in other ways what the first run has left unsure of its minimum."""
     best = unasked(_ended(state))
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)

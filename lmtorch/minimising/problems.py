@@ -51,7 +51,7 @@ class ProblemsResidual:
         """All rows of all problems at once."""
         box = self.box and (self.layout.split(self.box[0]), self.layout.split(self.box[1]))
         yield Part(
-            lambda params: self._run(self.call, params),
+            self._function,
             self._run,
             int(self.batched),
             box,
@@ -59,6 +59,13 @@ class ProblemsResidual:
             sizes=self.sizes,
             precision=self.precision,
         )
+
+    @property
+    def _function(self) -> Callable[[Params], Tensor]:
+        """The residuals of all problems; of a single one without a memory the function itself."""
+        if self.batched or self.memory is not None:
+            return partial(self._run, self.call)
+        return self.call
 
     def replay(self) -> AbstractContextManager[None]:
         """A pure function draws nothing."""
@@ -77,22 +84,25 @@ class ProblemsResidual:
         return replace(self, shares=shares, box=box, sizes=sizes, memory=memory, numbers=numbers)
 
     def _run(self, function: Callable[..., Any], params: Params) -> Any:
+        """What a function (params, *shares) of one problem returns, for all of them."""
+        once = _evaluated if self.memory is None else self.memory
         if not self.batched:
-            return self._once(function, 0, params, lambda: function(params))
+            return once(function, 0, params, partial(function, params))
         if self.looped:
             singles = zip(*(t.unbind(0) for t in (*params, *self.shares)), strict=True)
             numbers, n = self.numbers or range(len(params[0])), len(params)
             return torch.stack([
-                self._once(function, number, one[:n], partial(function, one[:n], *one[n:]))
+                once(function, number, one[:n], partial(function, one[:n], *one[n:]))
                 for number, one in zip(numbers, singles, strict=True)
             ])  # fmt: skip
-        return self._once(function, 0, params, lambda: vmap(function)(params, *self.shares))
+        return once(function, 0, params, partial(vmap(function), params, *self.shares))
 
-    def _once(
-        self, function: Callable[..., Any], problem: int, params: Params, make: Callable[[], Any]
-    ) -> Any:
-        return make() if self.memory is None else self.memory(function, problem, params, make)
+
+def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:
+    """The value anew, in the place of a memory that has it already perhaps."""
+    return make()
 
 
 def _of(side: Tensor, places: Tensor) -> Tensor:
+    """A bound or size of some of the problems, unless it is the same for all."""
     return side[places] if side.ndim > 1 else side

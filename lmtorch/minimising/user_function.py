@@ -1,8 +1,9 @@
 """How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ SMALLEST, LARGEST = (
 RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
 
 
+@dataclass
+class Calls:
+    """How often a function was called, by whichever of the objects that call it."""
+
+    made: int = 0
+
+
 class UserFunction:
     """fun(x, *args, **kwargs) of one problem.
 
@@ -33,6 +41,7 @@ class UserFunction:
         kwargs: its keyword arguments, the same for all problems.
         dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts problems.
         arrays: call it on NumPy arrays, not on tensors.
+        calls: counts the calls. Default: a counter of its own, which copies share.
 
     Attributes:
         rows: how many residuals there are, once that is known.
@@ -51,8 +60,10 @@ class UserFunction:
         kwargs: Mapping[str, Any],
         dims: tuple[Any, ...],
         arrays: bool,
+        calls: Calls | None = None,
     ) -> None:
         self.function = function
+        self.calls = Calls() if calls is None else calls
         self.unknowns = unknowns
         self.arrays = arrays
         self.rows: int | None = None
@@ -127,8 +138,8 @@ class UserFunction:
             for t in (*self.leaves, *tree_leaves(self.kwargs))
         )
 
-    def __call__(self, function: Callable[..., Any], params: Params, *shares: Tensor) -> Any:
-        """What `function` returns for one problem."""
+    def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What the function of one problem is called with: x, and the arguments with its shares."""
         leaves = list(self.leaves)
         for place, share in zip(self.places, shares, strict=True):
             leaves[place] = to_array(share) if self.arrays else share
@@ -136,13 +147,12 @@ class UserFunction:
             params = tuple(
                 to_array(p).copy() for p in params
             )  # a function may write into what it is given
-        return function(
-            self.unknowns.restore(params), *tree_unflatten(leaves, self.tree), **self.kwargs
-        )
+        return self.unknowns.restore(params), *tree_unflatten(leaves, self.tree)
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
-        """(m,)."""
-        result = self(self.function, params, *shares)
+        """The residuals (m,) of one problem."""
+        self.calls.made += 1
+        result = self.function(*self.arguments(params, shares), **self.kwargs)
         single = (
             isinstance(result, float | np.generic | np.ndarray | Tensor) and np.ndim(result) == 0
         )
@@ -167,11 +177,12 @@ class UserFunction:
 
         def matrix(params: Params, *shares: Tensor) -> Tensor:
             try:
-                result = self(function, params, *shares)
+                result = function(*self.arguments(params, shares), **self.kwargs)
             except TypeError:  # a function that runs on arrays may have a Jacobian in torch
                 if not self.arrays:
                     raise
-                result = self._on_tensors()(function, params, *shares)
+                other = self._on_tensors()
+                result = function(*other.arguments(params, shares), **other.kwargs)
             if isinstance(result, Tensor):
                 return result
             if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here

@@ -6,7 +6,7 @@ A closure sees its parameters through a module it closes over, or as tensors it 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +46,7 @@ class ModuleSwap:
         everywhere = names_of(module)
         own = dict(module.named_parameters())
         self.names = [[f"module.{place}" for place in everywhere[id(own[name])]] for name in names]
-        self.direct = TensorSwap(tensors) if tensors else None
+        self.direct = TensorSwap(tensors)
         # a layer that is trained in a model that is not writes to its buffers, too
         self.training = any(child.training for child in module.modules())
 
@@ -66,9 +66,10 @@ class ModuleSwap:
                 values |= dict.fromkeys(
                     (f"module.{place}" for place in everywhere[id(buffer)]), buffer.clone()
                 )
-        if self.direct is not None:
-            closure = partial(self.direct, twins, closure)
-        return functional_call(self.owner, values, (closure, *args), tie_weights=False)
+        named = twins if self.direct.tensors else ()
+        with self.direct.replacing(named):
+            result = functional_call(self.owner, values, (closure, *args), tie_weights=False)
+        return self.direct.replaced(result, named)
 
 
 class _Owner(nn.Module):
@@ -91,10 +92,20 @@ class TensorSwap:
         self.tensors = tuple(tensors)
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """Under a mode that sees every torch function."""
-        with _Replace({id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}):
+        """Call the closure under a mode that sees every torch function."""
+        with self.replacing(twins):
             result = closure(*args)
-        return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
+        return self.replaced(result, twins)
+
+    def replacing(self, twins: Sequence[Tensor]) -> AbstractContextManager[Any]:
+        """A mode under which torch functions take the twins in place of the tensors."""
+        twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
+        return _Replace(twin_of) if twin_of else nullcontext()
+
+    def replaced(self, result: Any, twins: Sequence[Tensor]) -> Any:
+        """A result with its twin for each tensor that a closure returns without any torch function."""
+        twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
+        return tree_map(lambda leaf: twin_of.get(id(leaf), leaf), result)
 
 
 class BothSwap:
@@ -110,7 +121,9 @@ class BothSwap:
         """The tensors' mode around the module's call."""
         mine = [twin for twin, inside in zip(twins, self.inside, strict=True) if inside]
         others = [twin for twin, inside in zip(twins, self.inside, strict=True) if not inside]
-        return self.outer(others, lambda *rest: self.inner(mine, closure, *rest), *args)
+        with self.outer.replacing(others):
+            result = self.inner(mine, closure, *args)
+        return self.outer.replaced(result, others)
 
 
 def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]) -> Swap:
@@ -121,11 +134,6 @@ def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]
     if all(inside):
         return own
     return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
-
-
-def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> Any:
-    """A closure may return a parameter itself, without any torch function that the mode could see."""
-    return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)
 
 
 class _Replace(FunctionMode):
