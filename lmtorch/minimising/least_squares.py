@@ -1,7 +1,6 @@
 """`least_squares`: scipy's signature and result, exact derivatives, and the same loop as the optimizer's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,23 +15,24 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
-from .finishing import finish
 from .minimise import minimise
 from .options import (
     believed,
     bounds_of,
+    check_functions,
     check_scipys,
+    dims_of,
     limits,
     real_number,
     scaling_of,
     source_of,
-    tolerance,
+    tolerances,
 )
 from .probing import probe
 from .results import Results
-from .setup import Setup
+from .run import Run, finish, opinions, set_up
 from .solution import Solution
-from .starts import Sampler
+from .starts import Sampler, Starts
 from .unknowns import Unknowns
 from .user_function import Calls, UserFunction
 from .watch import Watcher, bar_of
@@ -164,43 +164,24 @@ def least_squares(
         >>> both.x.round(6).tolist()
         [[2.5, 1.3], [5.0, 1.3]]
     """
-    grad = torch.is_grad_enabled()
-    history, progress = flag(history, "history"), flag(progress, "progress")
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
-    if not callable(fun):
-        raise InputError(
-            f"fun is {type(fun).__name__}, not a function of x that returns residuals."
-        )
-    if callback is not None and not callable(callback):
-        raise InputError(f"callback is {type(callback).__name__}, not a function.")
-    if sampler is not None and not callable(sampler):
-        raise InputError(f"sampler is {type(sampler).__name__}, not a function.")
-    if not isinstance(kwargs, Mapping | None):
-        raise InputError(f"kwargs is {type(kwargs).__name__}, not a dict of keyword arguments.")
+    check_functions(fun, callback, sampler, kwargs)
+    history, progress = flag(history, "history"), flag(progress, "progress")
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
-    dims = _dims(in_dims, len(args))
+    dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))
-    box = bounds_of(bounds, unknowns)
-    called, n_starts, seed = (
-        unknowns.named(names),
-        count(n_starts, "n_starts", 1),
-        count(seed, "seed", 0),
-    )
-    n_starts = n_starts if unknowns.layout.n else 1
-    second_opinion = (
-        second_opinion
-        if isinstance(second_opinion, bool)
-        else count(second_opinion, "second_opinion", 0)
-    )
-    bar = believed(
-        acceptable, (n_starts, *unknowns.start.shape)[n_starts == 1 : -1], unknowns.start.device
-    )
+    box, names = bounds_of(bounds, unknowns), unknowns.named(names)
+    starts = Starts(count(n_starts, "n_starts", 1), sampler, count(seed, "seed", 0))
     source, exact = source_of(jac, diff_step, unknowns)
+    if unknowns.layout.n == 0:
+        # as in scipy: a success, of one evaluation, with nothing to differentiate in
+        starts, source, exact = starts._replace(number=1), "auto", False
+    if not isinstance(second_opinion, bool):
+        second_opinion = count(second_opinion, "second_opinion", 0)
+    lead = (starts.number, *unknowns.start.shape)[starts.number == 1 : -1]
+    acceptable = believed(acceptable, lead, unknowns.start.device)
     estimate = isinstance(f_scale, str) and f_scale == "mad"
-    if (
-        unknowns.layout.n == 0
-    ):  # as in scipy: a success, of one evaluation, with nothing to differentiate in
-        source, exact = "auto", False
+    ftol, xtol, gtol = tolerances(ftol=ftol, xtol=xtol, gtol=gtol)
     options = Options(
         solver=solver,
         damping=damping,
@@ -209,17 +190,13 @@ def least_squares(
         acceleration=acceleration,
         loss=loss,
         loss_scale=1.0 if estimate else real_number(f_scale, "f_scale"),
-        ftol=tolerance(ftol, "ftol"),
-        xtol=tolerance(xtol, "xtol"),
-        gtol=tolerance(gtol, "gtol"),
         polish=polish,
         memory_limit=memory_limit,
         certified=CERTIFIED,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
     )
-    if ftol is None and xtol is None and gtol is None:
-        raise InputError(
-            "ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number."
-        )
     trials = limits(max_nfev)
 
     calls = Calls()
@@ -228,61 +205,54 @@ def least_squares(
         exact,
         box,
     )
-    if not probed.finite and not unknowns.batched and n_starts == 1:
+    if not probed.finite and not unknowns.batched and starts.number == 1:
         raise InputError(
-            "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
-            "parameters where the model is defined by bounds, or look for NaN in the data."
+            "the residuals are not finite at the start: NaN or infinity among them. Start "
+            "elsewhere, keep the parameters where the model is defined by bounds, or look for NaN "
+            "in the data."
         )
-    setup = Setup(options, unknowns, calling, probed, box, n_starts, sampler, seed, estimate, grad)
-    opinions = setup.opinions(second_opinion)
-    results = Results(
-        unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
-        called, [opinion.name for opinion in opinions], setup.unit,
+    run = set_up(
+        options, unknowns, calling, probed, box, starts,
+        estimate=estimate, gradients=torch.is_grad_enabled(),
     )  # fmt: skip
-    ongoing = (
-        bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it")
-        if progress
-        else None
-    )
-    with nullcontext() if ongoing is None else ongoing:
-        watcher = Watcher(
-            results.iterate, callback, history=history, table=verbose == 2, bar=ongoing
+    others = opinions(run, second_opinion)
+    results = Results(
+        unknowns, run.lead, run.problem.bounds, options.loss_scale,
+        names, [other.name for other in others], run.calling.unit,
+    )  # fmt: skip
+    bar = _bar(run) if progress else None
+    table = verbose == 2
+    with (
+        Watcher(results.iterate, callback, history=history, table=table, bar=bar) as watcher,
+        torch.no_grad(),
+    ):
+        ending = minimise(
+            run.problem,
+            run.plan.method,
+            run.x,
+            trials,
+            block=len(run.x) if watcher.sees_all else run.block,
+            estimate=run.estimate,
+            opinions=others,
+            # a black box is evaluated n times for each Jacobian, and may be slow: its runs share
+            # the default
+            in_all=trials if max_nfev is not None or probed.black_box else None,
+            acceptable=run.believed(acceptable),
+            watcher=watcher,
+            limit=memory_limit,
         )
-        watched = callback is not None or history or verbose == 2  # who looks on sees all problems
-        with torch.no_grad():
-            outcome = minimise(
-                setup.problem,
-                setup.plan.method,
-                setup.x,
-                trials,
-                block=len(setup.x) if watched else setup.block,
-                estimate=setup.estimate,
-                opinions=opinions,
-                # a black box is evaluated n times for each Jacobian, and may be slow: its runs share the default
-                in_all=trials if max_nfev is not None or probed.black_box else None,
-                acceptable=setup.bar(bar),
-                watcher=watcher,
-                limit=options.memory_limit,
-            )
-    solution = finish(setup, results, outcome)
+    solution = finish(run, results, ending)
     solution.calls = calls.made
     solution.history = watcher.history
-    solution.explained(choose.explanation(setup.plan, setup.ladders))
+    solution.explained(choose.explanation(run.plan, run.ladders))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution
 
 
-def _dims(in_dims: Any, count: int) -> tuple[Any, ...]:
-    """For x0 and each of the arguments."""
-    if in_dims is None or (isinstance(in_dims, int) and not isinstance(in_dims, bool)):
-        return (in_dims,) * (count + 1)
-    if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
-        raise InputError(
-            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the {count} args, as "
-            "for torch.vmap."
-        )
-    return tuple(in_dims)
+def _bar(run: Run) -> Any:
+    """A bar of finished fits, or of the iterations of a single one."""
+    return bar_of(len(run.x), "fit") if run.batched else bar_of(None, "it")
 
 
 def _summary(solution: Solution) -> str:

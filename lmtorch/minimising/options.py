@@ -62,14 +62,46 @@ def check_scipys(
             )
 
 
+def check_functions(fun: Any, callback: Any, sampler: Any, kwargs: Any) -> None:
+    """See whether what must be functions are, and keyword arguments a dict.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not callable(fun):
+        raise InputError(
+            f"fun is {type(fun).__name__}, not a function of x that returns residuals."
+        )
+    for name, value in (("callback", callback), ("sampler", sampler)):
+        if value is not None and not callable(value):
+            raise InputError(f"{name} is {type(value).__name__}, not a function.")
+    if not isinstance(kwargs, Mapping | None):
+        raise InputError(f"kwargs is {type(kwargs).__name__}, not a dict of keyword arguments.")
+
+
+def dims_of(in_dims: Any, count: int) -> tuple[Any, ...]:
+    """The dimension that counts problems, for x0 and each of the arguments.
+
+    Raises:
+        InputError: there are not as many of them.
+    """
+    if in_dims is None or (isinstance(in_dims, int) and not isinstance(in_dims, bool)):
+        return (in_dims,) * (count + 1)
+    if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
+        raise InputError(
+            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the {count} args, as "
+            "for torch.vmap."
+        )
+    return tuple(in_dims)
+
+
 def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     """The box in the shape of x, None if it is infinite everywhere.
 
     Raises:
         InputError: no pair, reversed, NaN, of another shape, or x0 outside.
     """
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
-        bounds = bounds.lb, bounds.ub
+    bounds = as_pair(bounds)
     hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
     try:
         low, high = bounds
@@ -96,6 +128,11 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     if not bool((lower.isfinite() | upper.isfinite()).any()):
         return None
     return Bounds(lower, upper)
+
+
+def as_pair(bounds: Any) -> Any:
+    """A `scipy.optimize.Bounds` as (lower, upper), anything else as it is."""
+    return (bounds.lb, bounds.ub) if hasattr(bounds, "lb") and hasattr(bounds, "ub") else bounds
 
 
 def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
@@ -157,6 +194,21 @@ def tolerance(value: float | str | None, name: str) -> float | None:
         return None
     needs = 'is no number. Use a number, "auto" or None (never by this test)'
     return _checks.tolerance(number(value, name, needs), name)
+
+
+def tolerances(**values: float | str | None) -> tuple[float | None, ...]:
+    """Each of the tolerances as `tolerance` gives it.
+
+    Raises:
+        InputError: no number, or all of them switched off.
+    """
+    if all(value is None for value in values.values()):
+        *most, last = values
+        raise InputError(
+            f"{', '.join(most)} and {last} are all None: nothing would end the run. Leave one of "
+            "them at a number."
+        )
+    return tuple(tolerance(value, name) for name, value in values.items())
 
 
 def limits(max_nfev: int | None) -> int:

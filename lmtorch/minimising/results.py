@@ -51,6 +51,10 @@ class Results:
         self.begun = perf_counter()
         self.cost: Tensor | None = None  # of the iterate before
 
+    def of_best(self, lead: tuple[int, ...], bounds: Bounds | None) -> "Results":
+        """The conversion for one start of each problem, with dimensions `lead` in front."""
+        return Results(self.unknowns, lead, bounds, self.scale, self.names, self.ways, self.unit)
+
     def solution(
         self, outcome: Ending, graph: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> Solution:

@@ -96,6 +96,20 @@ class Watcher:
         self.stopped = False
         self.before = 0  # problems of earlier blocks, which are done
 
+    def __enter__(self) -> "Watcher":
+        """Show the bar, if there is one."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the bar, also where the run has failed."""
+        if self.bar is not None:
+            self.bar.__exit__(*error)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether somebody looks at iterates, which are of all problems, and not at a bar alone."""
+        return self.callback is not None or self.history is not None or self.table
+
     @property
     def idle(self) -> bool:
         """Nobody looks."""
