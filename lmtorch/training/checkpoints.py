@@ -1,7 +1,8 @@
 """What the optimizer keeps between steps, in the form that torch's checkpoints take: tensors and numbers, by name."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -34,6 +35,45 @@ def blank_damping(strategy: Damping, like: Tensor) -> dict[str, Any]:
         rows.finish(one.new_zeros(()).double(), None), one, one
     )._asdict()
     return state
+
+
+@contextmanager
+def values_as_saved(
+    optimizer: torch.optim.Optimizer, restored: Callable[[], None]
+) -> Iterator[None]:
+    """Around an optimizer's `load_state_dict`: the state is checked first, and keeps its dtypes.
+
+    torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half precision to
+    zero and turns flags into numbers. Here the values themselves are taken, on the device of the parameter.
+
+    Args:
+        optimizer: that loads.
+        restored: called when the state is there, before hooks of the user's.
+
+    Yields:
+        While torch loads.
+    """
+    loaded: dict[str, Any] = {}
+
+    def notice(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+        check_loaded(state_dict, optimizer.param_groups)
+        loaded.update(state_dict)  # as the user's own hooks left it
+
+    def restore(_: torch.optim.Optimizer) -> None:
+        saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
+        own = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        for key, parameter in zip(saved, own, strict=True):
+            if key in loaded["state"]:
+                optimizer.state[parameter] = moved(loaded["state"][key], parameter.device)
+        restored()
+
+    last = optimizer.register_load_state_dict_pre_hook(notice)
+    first = optimizer.register_load_state_dict_post_hook(restore, prepend=True)
+    try:
+        yield
+    finally:
+        last.remove()
+        first.remove()
 
 
 def check_loaded(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
