@@ -17,7 +17,8 @@ from .._errors import FallbackWarning, InputError, level, stopped, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
 from .base import GROSS, Block, DescendedError, JacobianSource, Workspace, disagrees
-from .layerwise import LayerWise, NotLayerwiseError
+from .layerwise import LayerWise
+from .linear_layers import NotLayerwiseError
 from .per_sample import PerSample
 
 REASON = 200  # characters of torch's own words
