@@ -50,30 +50,33 @@ def parameter_jacobian(
     """Every sample's outputs in the parameters of a model: ∂out/∂w for each weight, each bias.
 
     Args:
-        model: called as `model(*inputs)`, for a batch: samples first in every input and in the output.
+        model: called as `model(*inputs)`, for a batch: samples first in every input and in the
+            output.
         *inputs: `(batch, ...)` each.
-        names: of the parameters (blocks of columns), as in `model.named_parameters()`. Default: all that require a
-            gradient.
+        names: of the parameters (blocks of columns), as in `model.named_parameters()`. Default: all
+            that require a gradient.
         output: place in a sample's output, an int or tuple: that row alone. Default: all.
-        mode: "layerwise" (rows as outer products, for models of linear layers alone; not differentiable itself),
-            "reverse" (`vmap` over samples of the VJPs of one) or "autograd" (row by row). Default: "auto": "layerwise"
-            under `torch.no_grad()`, else "reverse", and the next where a model refuses.
+        mode: "layerwise" (rows as outer products, for models of linear layers alone; not
+            differentiable itself), "reverse" (`vmap` over samples of the VJPs of one) or "autograd"
+            (row by row). Default: "auto": "layerwise" under `torch.no_grad()`, else "reverse", and
+            the next where a model refuses.
         chunk_size: samples at once. Default: by the memory that is free and the cache.
 
     Returns:
-        A dict by parameter name, `(batch, *out, *param)` each; with `output`, `(batch, *param)`. Dtype and device of
-        the parameters. Differentiable, unless under `torch.no_grad()`.
+        A dict by parameter name, `(batch, *out, *param)` each; with `output`, `(batch, *param)`.
+        Dtype and device of the parameters. Differentiable, unless under `torch.no_grad()`.
 
     Raises:
-        InputError: no module, unknown names, no parameter that requires a gradient, an output that is not there, or a
-            layer that couples samples.
+        InputError: no module, unknown names, no parameter that requires a gradient, an output that
+            is not there, or a layer that couples samples.
 
     Example:
         >>> import torch, lmtorch
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
         >>> J = lmtorch.parameter_jacobian(model, torch.rand(5, 2))
         >>> {name: tuple(block.shape) for name, block in J.items()}
-        {'0.weight': (5, 3, 8, 2), '0.bias': (5, 3, 8), '2.weight': (5, 3, 3, 8), '2.bias': (5, 3, 3)}
+        {'0.weight': (5, 3, 8, 2), '0.bias': (5, 3, 8), '2.weight': (5, 3, 3, 8), '2.bias': (5, 3,
+        3)}
         >>> bool((J["2.bias"] == torch.eye(3)).all())   # out = W h + b
         True
     """
@@ -147,7 +150,8 @@ class _Outputs:
         """
         if _output(y).ndim == 0 or y.shape[0] != count:
             raise InputError(
-                f"the model returned shape {tuple(y.shape)} for {count} samples: samples must come first."
+                f"the model returned shape {tuple(y.shape)} for {count} samples: samples must come "
+                "first."
             )
         self.shape = y.shape[1:]
 
@@ -247,20 +251,24 @@ def parameter_column(
 ) -> Tensor:
     """∂out/∂w of a single weight or bias, for every output of every sample, by one forward pass.
 
-    Several columns are vectorised: give lists of names and indices, or one name and a list of indices.
+    Several columns are vectorised: give lists of names and indices, or one name and a list of
+    indices.
 
     Args:
         model: called as `model(*inputs)`.
         name: of the parameter, as in `model.named_parameters()`; or a list.
-        index: place in the parameter: a tuple with one number for each of its dimensions, or one number that counts
-            its entries row by row, as in `parameter.flatten()[index]`; or a list of such places.
+        index: place in the parameter: a tuple with one number for each of its dimensions, or one
+            number that counts its entries row by row, as in `parameter.flatten()[index]`; or a list
+            of such places.
         *inputs: whatever the model takes, tensors.
-        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or "autograd" (the same by
-            plain autograd, for what torch.func refuses). Default: "auto".
-        chunk_size: columns at once, where several are asked for. Default: by the memory that is free and the cache.
+        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or
+            "autograd" (the same by plain autograd, for what torch.func refuses). Default: "auto".
+        chunk_size: columns at once, where several are asked for. Default: by the memory that is
+            free and the cache.
 
     Returns:
-        The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`. Differentiable.
+        The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`.
+        Differentiable.
 
     Raises:
         InputError: no module, an unknown name, or an index that is not in the parameter.
@@ -280,7 +288,8 @@ def parameter_column(
         indices = indices * len(names)
     if len(names) != len(indices) or not names:
         raise InputError(
-            f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is needed."
+            f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is "
+            "needed."
         )
     parameters = _parameters(model, list(dict.fromkeys(names)))
     places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
@@ -364,23 +373,27 @@ def parameter_column(
 def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"the model must be an nn.Module, whose parameters have names; this is {type(model).__name__}."
+            "the model must be an nn.Module, whose parameters have names; this is "
+            f"{type(model).__name__}."
         )
     if isinstance(model, nn.DataParallel):
         raise InputError(
-            "nn.DataParallel copies the model for each device, and has no parameters of its own: pass model.module."
+            "nn.DataParallel copies the model for each device, and has no parameters of its own: "
+            "pass model.module."
         )
     there: dict[str, Tensor] = dict(model.named_parameters())
     lazy = next((name for name, p in there.items() if is_lazy(p)), None)
     if lazy is not None:
         raise InputError(
-            f"the parameter {lazy!r} has no shape yet: call the model once on data, then differentiate."
+            f"the parameter {lazy!r} has no shape yet: call the model once on data, then "
+            "differentiate."
         )
     if names is None:
         chosen = {name: p for name, p in there.items() if p.requires_grad}
         if not chosen:
             raise InputError(
-                "no parameter of the model requires a gradient. Name those that are meant: names=[...]."
+                "no parameter of the model requires a gradient. Name those that are meant: "
+                "names=[...]."
             )
         return chosen
     names = [names] if isinstance(names, str) else _names(names, "names")
@@ -391,7 +404,8 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InputError(
-            f"the model has no parameter {unknown[0]!r}. Its parameters: {', '.join(there) or 'none'}."
+            f"the model has no parameter {unknown[0]!r}. Its parameters: "
+            f"{', '.join(there) or 'none'}."
         )
     return {name: there[name] for name in names}
 
@@ -426,7 +440,8 @@ def _tensors(inputs: tuple[Any, ...]) -> None:
     for place, t in enumerate(inputs):
         if not isinstance(t, Tensor):
             raise InputError(
-                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor makes one."
+                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor "
+                "makes one."
             )
         check_kind(t, f"input {place}")
 
@@ -434,7 +449,8 @@ def _tensors(inputs: tuple[Any, ...]) -> None:
 def _output(y: Any) -> Tensor:
     if not isinstance(y, Tensor):
         raise InputError(
-            f"the model returned {type(y).__name__}. Wrap it in a module that returns the one tensor meant."
+            f"the model returned {type(y).__name__}. Wrap it in a module that returns the one "
+            "tensor meant."
         )
     return y
 

@@ -178,7 +178,8 @@ class Fitter:
         needed = (tensor_of(y).shape[-1], p.shape[-1])
         if tuple(rows.shape) != needed:
             raise InputTypeError(
-                f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
+                f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by "
+                "parameters."
             )
         with forward_mode():
             inner = torch.func.jacfwd(lambda v: self.parameters_at(v, start))(tensor_of(u))

@@ -1,6 +1,7 @@
 """What may be fitted: a function of x and numbers, of x and a dict, a module; one, or one for each data set.
 
-A model knows the names of its parameters and how to be called with all of them in one flat vector p.
+A model knows the names of its parameters and how to be called with all of them in one flat vector
+p.
 """
 
 import inspect
@@ -66,13 +67,15 @@ class Arguments(NamedTuple):
         needed = [name for name in self.names[count:] if name not in self.defaults]
         if count > len(self.names) or needed:
             raise InputTypeError(
-                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: {self.names}."
+                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: "
+                f"{self.names}."
             )
         for name in self.names[:count]:
             if isinstance(self.defaults.get(name), bool | np.bool_ | str):
                 raise InputError(
-                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, which is no number: name "
-                    f"those that are fitted, p0={{'{self.numbers[0]}': 1.0, ...}}."
+                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, "
+                    "which is no number: name those that are fitted, "
+                    f"p0={{'{self.numbers[0]}': 1.0, ...}}."
                 )
         return self.names[:count]
 
@@ -93,7 +96,8 @@ class OfNumbers:
 
     Args:
         function: the user's.
-        p0: what the user starts from: it says how many parameters there are, and the signature what they are called.
+        p0: what the user starts from: it says how many parameters there are, and the signature what
+            they are called.
 
     Raises:
         InputError: the number of parameters cannot be told.
@@ -115,7 +119,8 @@ class OfNumbers:
             names = self.arguments.first(np.shape(_array(p0))[-1] if np.ndim(_array(p0)) else 1)
         if not names:
             raise InputError(
-                "the number of parameters cannot be told from f(x, *p): give p0, or name them, f(x, a, b)."
+                "the number of parameters cannot be told from f(x, *p): give p0, or name them, "
+                "f(x, a, b)."
             )
         self.names = names
         self.defaults = {
@@ -205,7 +210,8 @@ class Joint:
             functions = [functions[0]] * count
         if len(functions) != count:
             raise InputError(
-                f"there are {len(functions)} functions for {count} data sets: give one, or one for each."
+                f"there are {len(functions)} functions for {count} data sets: give one, or one for "
+                "each."
             )
         self.functions = list(functions)
         self.label = ", ".join(dict.fromkeys(_label(f) for f in self.functions))
@@ -251,7 +257,8 @@ class Joint:
             if rest and full not in p0 and np.ndim(_array(value)):
                 if len(value) != len(self.functions):
                     raise InputError(
-                        f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets."
+                        f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data "
+                        "sets."
                     )
                 value = value[int(rest[:-1])]
             starts[full] = value

@@ -86,8 +86,8 @@ class OrthogonalInference(Inference):
 class OrthogonalFit(CurveFit):
     """The result of `odr`: a `CurveFit` that knows where the points have moved to.
 
-    Errors of the parameters are those of the linear model with each point's error in x eliminated; chisqr counts both
-    errors. R² is NaN, and there is no profile and no bootstrap.
+    Errors of the parameters are those of the linear model with each point's error in x eliminated;
+    chisqr counts both errors. R² is NaN, and there is no profile and no bootstrap.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -164,18 +164,20 @@ def odr(
 ) -> OrthogonalFit:
     """Fit a curve to data with errors in x and y: the points move to the curve by the shortest way, in units of errors.
 
-    Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by the same loop as
-    `curve_fit`; the δ are eliminated point by point, so the cost of an iteration is that of a plain fit.
+    Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by
+    the same loop as `curve_fit`; the δ are eliminated point by point, so the cost of an iteration
+    is that of a plain fit.
 
     Args:
         f: f(x, a, b, ...), as for `curve_fit`; each value may depend on its own x alone.
         x: (m,), or (k, m) for k predictors.
         y: (m,). Points that a masked array (of x, y, sx or sy) hides are left out.
         p0: as for `curve_fit`.
-        sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where x is exact.
-            Default: 1.
+        sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where
+            x is exact. Default: 1.
         sy: of y, a number or (m,). Default: 1.
-        absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default: False.
+        absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default:
+            False.
         bounds: of the parameters, as for `curve_fit`.
         fixed: as there.
         ties: as there.
@@ -189,10 +191,12 @@ def odr(
         An `OrthogonalFit`, which unpacks to popt, pcov.
 
     Raises:
-        InputError: data or options that cannot be fitted; also a `TypeError` where they are of a wrong type.
+        InputError: data or options that cannot be fitted; also a `TypeError` where they are of a
+            wrong type.
         NotConvergedError: no minimum was found; its `fit` has the best point.
 
-    Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression
+    Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal
+        distance regression
     (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the errors of the parameters.
 
     Example:
@@ -271,7 +275,8 @@ def _weights(sx: Any, data: Data) -> Tensor:
     left_out = x.new_zeros(data.m, dtype=torch.bool) if data.weights is None else data.weights <= 0
     if not bool(((deviations >= 0) | left_out).all()):
         raise InputError(
-            "sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x."
+            "sx has entries that are negative or NaN: it holds standard deviations, zero for an "
+            "exact x."
         )
     inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
     return inverse[:, None] if x.ndim == 1 else inverse.mT.contiguous()

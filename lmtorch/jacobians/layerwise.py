@@ -1,8 +1,8 @@
 """Per sample, from what linear layers see: a row of J is the outer product of a layer's output gradient and its input.
 
-`linear_layers` has the mathematics. Here its rows are written straight into the workspace of the loop, a chunk of
-samples at a time that stays in cache, and the first block is checked against autograd's own sum of the rows. Whatever
-does not fit is refused, and `PerSample` serves.
+`linear_layers` has the mathematics. Here its rows are written straight into the workspace of the
+loop, a chunk of samples at a time that stays in cache, and the first block is checked against
+autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample` serves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,8 @@ class LayerWise:
     """Rows of J from inputs and output gradients of linear layers.
 
     Args:
-        chunk: samples whose rows are made at once. Default: by the cache in the optimizer, elsewhere all of a part.
+        chunk: samples whose rows are made at once. Default: by the cache in the optimizer,
+            elsewhere all of a part.
     """
 
     def __init__(self, chunk: int | None = None) -> None:

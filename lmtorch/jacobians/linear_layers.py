@@ -1,16 +1,18 @@
 """Rows of the Jacobian in the weights of linear layers: outer products of output gradients and inputs.
 
-Where every parameter is the weight or bias of a linear layer z = W a + b and samples are independent, one ordinary
-backward pass of Σ r gives each sample's own gradients g in the layers' outputs, and
+Where every parameter is the weight or bias of a linear layer z = W a + b and samples are
+independent, one ordinary backward pass of Σ r gives each sample's own gradients g in the layers'
+outputs, and
 
     ∂r/∂W = g aᵀ,   ∂r/∂b = g,
 
-for each output r of a sample: no vmap, no copies. A layer may be applied several times, at several places of a sample
-or to the derivatives of its input (`lmtorch.derivatives` does): the outer products of all its uses add up.
+for each output r of a sample: no vmap, no copies. A layer may be applied several times, at several
+places of a sample or to the derivatives of its input (`lmtorch.derivatives` does): the outer
+products of all its uses add up.
 
-A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two reverse passes: Jᵀw
-is linear in w, and its derivative in w is the column. Whatever does not fit (other layers, weights that other
-functions take too) is refused.
+A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two
+reverse passes: Jᵀw is linear in w, and its derivative in w is the column. Whatever does not fit
+(other layers, weights that other functions take too) is refused.
 
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
@@ -287,8 +289,8 @@ def _places(part: Tensor, lead: int) -> Tensor:
 def _only_in_layers(outputs: Tensor, layers: list[Layer], twins: Params) -> bool:
     """Whether no path leads from the outputs to a parameter but through the layers that were seen.
 
-    An `autograd.Function` takes a weight past every torch function, and a derivative that the closure takes by itself
-    leads back through the layers' backward passes.
+    An `autograd.Function` takes a weight past every torch function, and a derivative that the
+    closure takes by itself leads back through the layers' backward passes.
     """
     uses: dict[int, int] = {}
     for layer in layers:

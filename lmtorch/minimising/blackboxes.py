@@ -90,7 +90,8 @@ def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tu
 def _coarse(residual: ProblemsResidual, x: Tensor) -> bool:
     """Whether most residuals that a move of ε^½ in single precision changes stay as they are at one far below its ε.
 
-    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise show.
+    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise
+        show.
     """
     (part,) = residual.parts()
     assert residual.sizes is not None

@@ -1,11 +1,12 @@
 """Gradients of a solution in the data of its problem, by the implicit function theorem.
 
-At a minimum the gradient of the cost vanishes, g(x*, θ) = 0, whatever the data θ; so dx*/dθ = −H⁻¹ ∂g/∂θ with the
-Hessian H of the cost, residuals' curvature included. The path of the minimisation plays no part: backward is one
-solve with the kept factor, and one pullback of g. Variables held at a bound stay; so do directions in which the cost
-has no curvature.
+At a minimum the gradient of the cost vanishes, g(x*, θ) = 0, whatever the data θ; so dx*/dθ = −H⁻¹
+∂g/∂θ with the Hessian H of the cost, residuals' curvature included. The path of the minimisation
+plays no part: backward is one solve with the kept factor, and one pullback of g. Variables held at
+a bound stay; so do directions in which the cost has no curvature.
 
-Reference: Gould et al., On differentiating parameterized argmin and argmax problems (2016); Krantz & Parks, The
+Reference: Gould et al., On differentiating parameterized argmin and argmax problems (2016); Krantz
+    & Parks, The
 implicit function theorem (2013).
 """
 
@@ -75,7 +76,8 @@ class _Implicit(torch.autograd.Function):
 class _Once(torch.autograd.Function):
     """What may not be differentiated again: H would have to carry a graph, too.
 
-    torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where the data do.
+    torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where
+    the data do.
     """
 
     @staticmethod
@@ -91,8 +93,8 @@ class _Once(torch.autograd.Function):
             RuntimeError: always.
         """
         raise RuntimeError(
-            "a solution of least_squares can be differentiated once: its second derivatives would need those of the "
-            "Hessian. Take them by differences of first ones."
+            "a solution of least_squares can be differentiated once: its second derivatives would "
+            "need those of the Hessian. Take them by differences of first ones."
         )
 
 

@@ -83,72 +83,86 @@ def least_squares(
 ) -> Solution:
     """Minimise ½ Σ C² ρ((r(x)/C)²) within a box, by Levenberg–Marquardt.
 
-    To come from `scipy.optimize.least_squares`, change the import; docs/least_squares.md lists what differs. Write
-    `fun` in torch operations and derivatives are exact. NumPy code is fitted by finite differences after a warning.
+    To come from `scipy.optimize.least_squares`, change the import; docs/least_squares.md lists what
+    differs. Write `fun` in torch operations and derivatives are exact. NumPy code is fitted by
+    finite differences after a warning.
 
     Args:
-        fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict of them. It gets
-            x in the structure of x0, and tensors; or arrays, if it refuses tensors.
-        x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of tensors. Integers become
-            float64; otherwise dtype and device are those of the fit. Without entries there is nothing to fit, and the
-            result is the cost as it is.
-        jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd" to insist on them,
-            "2-point" or "3-point" for finite differences, or jac(x, *args, **kwargs) → (m, n).
+        fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict
+            of them. It gets x in the structure of x0, and tensors; or arrays, if it refuses
+            tensors.
+        x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of
+            tensors. Integers become float64; otherwise dtype and device are those of the fit.
+            Without entries there is nothing to fit, and the result is the cost as it is.
+        jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd"
+            to insist on them, "2-point" or "3-point" for finite differences, or jac(x, *args,
+            **kwargs) → (m, n).
         bounds: (lower, upper), each a number, an array of the shape of x0, or a tree like it; or
             `scipy.optimize.Bounds`. Equal bounds fix a variable. Default: none.
         method: scipy's names are accepted and all mean the same loop.
-        ftol: stop when the relative decrease of the cost, found and promised, is no more than that; None: never.
-            Default: "auto", 1e-10, in float32 1e-6.
-        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences 1.5e-8.
-        gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
-        x_scale: typical size of each parameter, as bounds are given (in a batch it may differ between problems); "jac"
-            (or "more", "marquardt", "levenberg") for a rule, or an object.
+        ftol: stop when the relative decrease of the cost, found and promised, is no more than that;
+            None: never. Default: "auto", 1e-10, in float32 1e-6.
+        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences
+            1.5e-8.
+        gtol: the same for the largest cosine between the residuals and a column of J, which has no
+            units.
+        x_scale: typical size of each parameter, as bounds are given (in a batch it may differ
+            between problems); "jac" (or "more", "marquardt", "levenberg") for a rule, or an object.
             Default: None, the column norms of J where there are few parameters.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → (ρ, ρ′, ρ″) of a vector, or an object, such as `lmtorch.losses.Barron(alpha)` as a function.
-        f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
-            from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
-        diff_step: step of finite differences relative to the size of the parameter, one number or one for each. The
-            size is |x|, but no less than a part of the start.
-        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`, `workers`).
+        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron",
+            a function z → (ρ, ρ′, ρ″) of a vector, or an object, such as
+            `lmtorch.losses.Barron(alpha)` as a function.
+        f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn
+            with the fit from the median absolute residual, for 95 % efficiency on normal noise.
+            Default: 1.
+        diff_step: step of finite differences relative to the size of the parameter, one number or
+            one for each. The size is |x|, but no less than a part of the start.
+        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`,
+            `workers`).
         tr_options: ignored.
         jac_sparsity: ignored.
-        max_nfev: evaluations of the residuals at most, of all runs together, those of finite differences not counted.
-            Default: 1000 for each run, and of a black box for all.
+        max_nfev: evaluations of the residuals at most, of all runs together, those of finite
+            differences not counted. Default: 1000 for each run, and of a black box for all.
         verbose: 0 silent, 1 the end, 2 a row for every iteration.
         args: further arguments of fun and jac.
         kwargs: keyword arguments of both.
-        callback: called after every iteration with an `Iterate`; may raise StopIteration to end the run.
+        callback: called after every iteration with an `Iterate`; may raise StopIteration to end the
+            run.
         workers: ignored.
-        in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and of each of `args`
-            that counts problems, None where they share. Every field of the result has the batch (b,) in front.
+        in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and
+            of each of `args` that counts problems, None where they share. Every field of the result
+            has the batch (b,) in front.
         solver: "auto", "svd", "qr", "cholesky", "dual" or an object.
         damping: "auto", "trust_region", "nielsen", "marquardt" or an object.
         acceleration: geodesic acceleration of the step. Default: False.
-        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a black box only where
-            its end would be in doubt; otherwise none.
-        second_opinion: run again in other ways what does not end at a certified minimum, and keep the best; a number
-            asks for so many starts of other sizes, too. It has no effect where you choose `solver` or `damping`.
-            Default: True.
-        acceptable: the largest cost that is believed, one number or one for each problem: above it other ways are
-            tried, and what they don't better ends as POOR, no success. Default: any.
-        names: of the parameters, one for each entry of the flattened x0, for messages. Default: x0[0], x0[1], ...
-        n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is infinite). The best is
-            returned, all are in `starts`. Default: 1.
-        sampler: (count, generator) → (count, n), further starts of your own, with a NumPy generator.
+        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a
+            black box only where its end would be in doubt; otherwise none.
+        second_opinion: run again in other ways what does not end at a certified minimum, and keep
+            the best; a number asks for so many starts of other sizes, too. It has no effect where
+            you choose `solver` or `damping`. Default: True.
+        acceptable: the largest cost that is believed, one number or one for each problem: above it
+            other ways are tried, and what they don't better ends as POOR, no success. Default: any.
+        names: of the parameters, one for each entry of the flattened x0, for messages. Default:
+            x0[0], x0[1], ...
+        n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is
+            infinite). The best is returned, all are in `starts`. Default: 1.
+        sampler: (count, generator) → (count, n), further starts of your own, with a NumPy
+            generator.
         seed: of that generator. Default: 0.
         history: keep all iterates in `history`.
         progress: show a bar (needs tqdm).
-        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
+            free.
 
     Returns:
-        A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them, by the implicit
-        function theorem; so do cost and fun.
+        A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them,
+        by the implicit function theorem; so do cost and fun.
 
     Raises:
         InputError: what was passed cannot be minimised. It is also a `ValueError`.
 
-    References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow, Yamashita &
+    References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow,
+        Yamashita &
     Fukushima (2004), for bounds; Triggs et al. (2000), for robust losses.
 
     Example:

@@ -1,7 +1,7 @@
 """A second opinion where a run did not end at a certified minimum: other strategies, other starts, the best is kept.
 
-No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another kind than what has
-failed. Problems of a batch that are sure of their minimum are not asked again.
+No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another
+kind than what has failed. Problems of a batch that are sure of their minimum are not asked again.
 """
 
 from collections.abc import Sequence

@@ -89,8 +89,8 @@ def dims_of(in_dims: Any, count: int) -> tuple[Any, ...]:
         return (in_dims,) * (count + 1)
     if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
         raise InputError(
-            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the {count} args, as "
-            "for torch.vmap."
+            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the "
+            f"{count} args, as for torch.vmap."
         )
     return tuple(in_dims)
 
@@ -116,12 +116,14 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
         raise InputError(f"{error}{hint}") from error
     if not bool((lower <= upper).all()):
         raise InputError(
-            f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.{hint}"
+            "a lower bound is above its upper bound, or NaN: "
+            f"{_where(~(lower <= upper), unknowns)}.{hint}"
         )
     outside = (unknowns.start < lower) | (unknowns.start > upper)
     if bool(outside.any()):
         raise InputError(
-            f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.{hint}"
+            f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it "
+            f"inside.{hint}"
         )
     if hint and bool((lower == upper).any()):
         check_pairs(bounds, hint)
@@ -138,8 +140,8 @@ def as_pair(bounds: Any) -> Any:
 def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
     """How to write bounds that may be pairs, one for each of `count` parameters; empty if they cannot be.
 
-    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take (lower, upper): of two
-    parameters both fit, unless the start (..., n) tells.
+    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take
+    (lower, upper): of two parameters both fit, unless the start (..., n) tells.
     """
     try:
         pairs = [

@@ -55,8 +55,9 @@ def probe(
         reason = reason or "its result has no graph that leads to the parameters"
         if exact:
             raise InputError(
-                f"the function cannot be differentiated by torch: {reason}. Compute the residuals from x by torch "
-                "operations (no NumPy, .item(), .detach() or float() on the way), or leave jac unset for differences."
+                f"the function cannot be differentiated by torch: {reason}. Compute the residuals "
+                "from x by torch operations (no NumPy, .item(), .detach() or float() on the way), "
+                "or leave jac unset for differences."
             )
         probed = _black_box(make, None)
     except InputError:
@@ -70,7 +71,8 @@ def probe(
         probed = _black_box(make, error)
     if exact is None:
         warnings.warn(
-            f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); finite differences "
+            f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); "
+            "finite differences "
             'serve, jac="2-point". Torch operations in place of NumPy\'s give exact derivatives.',
             FallbackWarning,
             stacklevel=level(),
@@ -203,8 +205,8 @@ def _refuses_vmap(calling: UserFunction) -> bool:
         raise
     except Exception as error:
         warnings.warn(
-            f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one after the other, which "
-            "takes longer.",
+            f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one "
+            "after the other, which takes longer.",
             FallbackWarning,
             stacklevel=level(),
         )

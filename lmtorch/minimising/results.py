@@ -22,8 +22,8 @@ class Results:
 
     Args:
         unknowns: the structure of x0.
-        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,), (starts,) or
-            (starts, b).
+        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,),
+            (starts,) or (starts, b).
         bounds: of the loop's variables.
         scale: C of the loss as given.
         names: of the parameters, for messages.

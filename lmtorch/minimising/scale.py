@@ -1,10 +1,13 @@
 """The scale of a robust loss from the data: C = c · 1.4826 · median |r|, in turn with the fit.
 
-The median absolute residual tells the width of the noise however wild half of the data are; of the m − n + 1
-largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least squares on normal
+The median absolute residual tells the width of the noise however wild half of the data are; of the
+m − n + 1
+largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least
+    squares on normal
 noise.
 
-Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust regression using
+Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust
+    regression using
 iteratively reweighted least-squares (1977), for the constants of huber, cauchy and tukey.
 """
 
@@ -115,7 +118,8 @@ def _together(before: State, after: State) -> State:
 def efficient(rho: Callable[[Tensor], Rho]) -> float:
     """c, with ψ = ρ′ r: (E ψ′)² / E ψ² = 0.95 for normal r of deviation one.
 
-    E ψ′ = E rψ by parts: where ψ has a corner, ψ′ jumps, and a sum over a grid would see the jump at its points.
+    E ψ′ = E rψ by parts: where ψ has a corner, ψ′ jumps, and a sum over a grid would see the jump
+    at its points.
 
     Reference: Huber & Ronchetti (2009), §3.2.
     """

@@ -30,8 +30,8 @@ def sample(
 ) -> Tensor:
     """Starts (count, ..., n): x0 itself, then points of a Latin hypercube, or the sampler's.
 
-    Variables bounded on both sides spread over their interval; others are normal about x0 with a deviation of
-    max(1, |x0|), kept within the bound that there is.
+    Variables bounded on both sides spread over their interval; others are normal about x0 with a
+    deviation of max(1, |x0|), kept within the bound that there is.
 
     Raises:
         InputError: the sampler's points do not fit.
@@ -45,8 +45,8 @@ def sample(
         points = tensor_of(np.asarray(sampler(count - 1, rng)), dtype=start.dtype).to(start.device)
         if tuple(points.shape) != (count - 1, n):
             raise InputError(
-                f"the sampler returned {tuple(points.shape)}; {count - 1} further starts of {n} parameters need "
-                f"({count - 1}, {n}), rows in the order of the flattened x0."
+                f"the sampler returned {tuple(points.shape)}; {count - 1} further starts of {n} "
+                f"parameters need ({count - 1}, {n}), rows in the order of the flattened x0."
             )
         spread = points.view(count - 1, *(1,) * (start.ndim - 1), n).expand(count - 1, *start.shape)
         if not bool(((spread >= lower) & (spread <= upper)).all()):

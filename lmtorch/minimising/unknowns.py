@@ -24,9 +24,10 @@ class Unknowns:
     """The parameters that are fitted.
 
     Args:
-        x0: numbers in any form: a number, a list, an array, a tensor, or a dict, list or tuple of arrays or tensors.
-        dims: the dimension of each of its tensors that counts problems; None: the same x0 for all, or one problem.
-            In the form of `torch.vmap`'s: an int, or a tree of them.
+        x0: numbers in any form: a number, a list, an array, a tensor, or a dict, list or tuple of
+            arrays or tensors.
+        dims: the dimension of each of its tensors that counts problems; None: the same x0 for all,
+            or one problem. In the form of `torch.vmap`'s: an int, or a tree of them.
         count: how many problems the other arguments are of; None: they are of one.
 
     Attributes:
@@ -35,7 +36,8 @@ class Unknowns:
         start: (n,), or (b, n) where `dims` names dimensions.
 
     Raises:
-        InputError: no parameters, parameters that are no real numbers, or not finite, or of several sizes of a batch.
+        InputError: no parameters, parameters that are no real numbers, or not finite, or of several
+            sizes of a batch.
     """
 
     def __init__(self, x0: Any, dims: Any = None, count: int | None = None) -> None:
@@ -142,8 +144,8 @@ class Unknowns:
         fits = value.ndim == 0 or value.shape[-1] == self.layout.n
         if not fits or value.shape[:-1] not in ((), (1,), like.shape[:-1]):
             raise InputError(
-                f"{name} of shape {tuple(value.shape)} does not fit x0 of {tuple(like.shape)}: give one number, or "
-                "one for each parameter."
+                f"{name} of shape {tuple(value.shape)} does not fit x0 of {tuple(like.shape)}: "
+                "give one number, or one for each parameter."
             )
         return value.expand(like.shape).clone()
 
@@ -179,7 +181,8 @@ def spread(dims: Any, value: Any) -> list[int | None]:
     )
     if not fits or len(dims) != len(value) or (isinstance(dims, dict) and set(dims) != set(value)):
         raise InputError(
-            f"in_dims has {dims!r} for a {type(value).__name__}: give an int, None, or the same structure."
+            f"in_dims has {dims!r} for a {type(value).__name__}: give an int, None, or the same "
+            "structure."
         )
     keys = value if isinstance(value, dict) else range(len(value))
     return [dim for key in keys for dim in spread(dims[key], value[key])]

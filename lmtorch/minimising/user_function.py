@@ -39,13 +39,15 @@ class UserFunction:
         unknowns: the structure of x.
         args: its further arguments; arrays and tensors among them become what `arrays` asks for.
         kwargs: its keyword arguments, the same for all problems.
-        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts problems.
+        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts
+            problems.
         arrays: call it on NumPy arrays, not on tensors.
         calls: counts the calls. Default: a counter of its own, which copies share.
 
     Attributes:
         rows: how many residuals there are, once that is known.
-        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers, too.
+        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers,
+            too.
         shares: the arguments that differ between problems, (b, ...) each.
 
     Raises:
@@ -158,14 +160,15 @@ class UserFunction:
         )
         if single and self.unknowns.layout.n > 1:
             raise InputError(
-                f"the function returned a single number for {self.unknowns.layout.n} parameters: is it the sum of "
-                f"squares? {RESIDUALS} A single residual is a vector of one."
+                f"the function returned a single number for {self.unknowns.layout.n} parameters: "
+                f"is it the sum of squares? {RESIDUALS} A single residual is a vector of one."
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
         if self.rows not in (None, len(vector)):
             raise InputError(
-                f"the function returned {len(vector)} residuals where it had returned {self.rows}. It must return the "
-                "same number at every x: use NaN, or a large number, where the model is not defined."
+                f"the function returned {len(vector)} residuals where it had returned {self.rows}. "
+                "It must return the same number at every x: use NaN, or a large number, where the "
+                "model is not defined."
             )
         return vector if self.unit == 1 else vector * self.unit
 
@@ -201,8 +204,8 @@ class UserFunction:
                 array = np.asarray("nothing" if filled is None else filled, dtype=np.float64)
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
-                    "alone (a LinearOperator) are not supported."
+                    f"jac returned {type(result).__name__}, not a matrix. Return an array or "
+                    "tensor (m, n); products alone (a LinearOperator) are not supported."
                 ) from error
             return tensor_of(array).to(params[0].device)
 

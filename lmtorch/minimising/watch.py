@@ -71,8 +71,8 @@ class Watcher:
 
     Args:
         convert: a state as the user's iterate.
-        callback: gets each `Iterate`, and may raise StopIteration. One whose parameter is named x or xk gets x, as
-            scipy's older callbacks.
+        callback: gets each `Iterate`, and may raise StopIteration. One whose parameter is named x
+            or xk gets x, as scipy's older callbacks.
         history: whether iterates are kept.
         table: whether they are printed.
         bar: a tqdm bar, or None.
@@ -178,8 +178,9 @@ def _row(iterate: Iterate, state: State) -> str:
         running = int((state.status == Status.RUNNING).sum())
         return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {float(state.cost.nanmedian()):>14.6e}"
     return (
-        f"{iterate.nit:>9} {iterate.nfev:>6} {float(iterate.cost):>14.6e} {float(iterate.reduction):>11.2e} "
-        f"{float(iterate.step_norm):>11.2e} {float(iterate.optimality):>11.2e} {float(iterate.damping):>9.1e}"
+        f"{iterate.nit:>9} {iterate.nfev:>6} {float(iterate.cost):>14.6e} "
+        f"{float(iterate.reduction):>11.2e} {float(iterate.step_norm):>11.2e} "
+        f"{float(iterate.optimality):>11.2e} {float(iterate.damping):>9.1e}"
     )
 
 

@@ -43,8 +43,9 @@ def values_as_saved(
 ) -> Iterator[None]:
     """Around an optimizer's `load_state_dict`: the state is checked first, and keeps its dtypes.
 
-    torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half precision to
-    zero and turns flags into numbers. Here the values themselves are taken, on the device of the parameter.
+    torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in
+    half precision to zero and turns flags into numbers. Here the values themselves are taken, on
+    the device of the parameter.
 
     Args:
         optimizer: that loads.
@@ -100,8 +101,8 @@ def check_loaded(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, An
     }
     if foreign:
         raise InputError(
-            f"the state is of another optimizer: it has {sorted(map(str, foreign))}. Levenberg–Marquardt starts anew "
-            "from the parameters: load the model's state alone."
+            f"the state is of another optimizer: it has {sorted(map(str, foreign))}. "
+            "Levenberg–Marquardt starts anew from the parameters: load the model's state alone."
         )
     saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
     own = chain.from_iterable(group["params"] for group in groups)
@@ -111,8 +112,8 @@ def check_loaded(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, An
         size = real(parameter.detach()).numel()
         if scale is not None and scale.numel() != size:
             raise InputError(
-                f"the state of parameter {place} has {scale.numel()} entries, and the parameter {size}: it is of "
-                "another model."
+                f"the state of parameter {place} has {scale.numel()} entries, and the parameter "
+                f"{size}: it is of another model."
             )
 
 

@@ -81,9 +81,10 @@ class ClosureResidual:
             residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
         if residual.shape[0] != self.rows:
             raise RowsChangedError(
-                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
-                "step. All evaluations within a step must see the same data: draw random points or batches outside "
-                "the closure, or pass the batch as step(closure, *batch)."
+                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the "
+                "first evaluation of this step. All evaluations within a step must see the same "
+                "data: draw random points or batches outside the closure, or pass the batch as "
+                "step(closure, *batch)."
             )
         return residual
 

@@ -137,8 +137,9 @@ def _single(
             else ""
         )
         raise InputError(
-            f"the closure returned {tuple(first.shape)} residuals for one sample and {tuple(rows.shape)} for two. "
-            f"Each sample needs the same number; terms that do not belong to a sample need step(closure).{column}"
+            f"the closure returned {tuple(first.shape)} residuals for one sample and "
+            f"{tuple(rows.shape)} for two. Each sample needs the same number; terms that do not "
+            f"belong to a sample need step(closure).{column}"
         )
     # a batch of two may be summed in another order than one sample, in the coarsest dtype on the way
     tolerance = torch.finfo(operators.precision or rows.dtype).eps ** 0.5
@@ -196,7 +197,8 @@ def _evaluate(
     except ValueError as error:
         if STATISTICS in str(error):
             raise InputError(
-                "BatchNorm in training mode has no statistics of a single row: pass more rows, or use model.eval()."
+                "BatchNorm in training mode has no statistics of a single row: pass more rows, or "
+                "use model.eval()."
             ) from error
         raise
     finally:
@@ -209,8 +211,9 @@ def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
     if residual.numel() in operators.spread:
         n = math.isqrt(residual.numel())
         warnings.warn(
-            f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): every prediction "
-            "against every datum. Give both the same shape: model(x) - y[:, None], or model(x)[:, 0] - y.",
+            f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): "
+            "every prediction against every datum. Give both the same shape: model(x) - y[:, "
+            "None], or model(x)[:, 0] - y.",
             UserWarning,
             stacklevel=level(),
         )
@@ -220,5 +223,6 @@ def _same_device(residual: Tensor, layout: Layout) -> None:
     device = layout.tensors[0].device
     if residual.device != device:
         raise InputError(
-            f"the residuals are on {residual.device}, the parameters on {device}. Bring them to one device."
+            f"the residuals are on {residual.device}, the parameters on {device}. Bring them to "
+            "one device."
         )

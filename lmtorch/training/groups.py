@@ -30,13 +30,15 @@ def listed(params: nn.Module | Iterable[Any]) -> Any:
     readable: Any = params  # whatever a caller without a type checker passes
     if not isinstance(readable, Iterable | nn.Module) or isinstance(readable, str):
         raise InputError(
-            f"params={params!r} has no parameters: give a module, or tensors, pairs or param groups."
+            f"params={params!r} has no parameters: give a module, or tensors, pairs or param "
+            "groups."
         )
     given = list(params.named_parameters() if isinstance(params, nn.Module) else params)
     if not given:
         raise InputError(
-            f"there are no parameters: {type(params).__name__} gave an empty list. Give the optimizer a module with "
-            "parameters, or the tensors themselves (a generator such as model.parameters() can be read only once)."
+            f"there are no parameters: {type(params).__name__} gave an empty list. Give the "
+            "optimizer a module with parameters, or the tensors themselves (a generator such as "
+            "model.parameters() can be read only once)."
         )
     check_tensors(given)
     return given
@@ -55,7 +57,8 @@ def check_tensors(given: Iterable[Any]) -> None:
                 continue
             if not isinstance(inside, Iterable) or isinstance(inside, str | Mapping):
                 raise InputError(
-                    f"a param group is a dict with 'params', a tensor or several, and not {entry!r}."
+                    "a param group is a dict with 'params', a tensor or several, and not "
+                    f"{entry!r}."
                 )
             if not isinstance(inside, Iterator):  # which can be read but once
                 check_tensors(inside)
@@ -106,7 +109,8 @@ def check_group(group: dict[str, Any]) -> None:
     for name, parameter in zip(names, group["params"], strict=True):
         if not (parameter.is_floating_point() or parameter.is_complex()):
             raise InputError(
-                f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be fitted."
+                f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be "
+                "fitted."
             )
         if not is_lazy(parameter):  # which has a shape and values when the first step is taken
             check_values(name, parameter)
@@ -124,7 +128,8 @@ def check_group(group: dict[str, Any]) -> None:
             continue
         if is_lazy(parameter):
             raise InputError(
-                f"{name} has no shape yet, and a bound: call the lazy module once on a batch beforehand."
+                f"{name} has no shape yet, and a bound: call the lazy module once on a batch "
+                "beforehand."
             )
         if parameter.is_complex():
             raise InputError(
@@ -141,7 +146,8 @@ def check_group(group: dict[str, Any]) -> None:
         value = parameter.detach()
         if bool(((value < low) | (value > high)).any()):
             raise InputError(
-                f"{name} starts outside its bounds, lower to upper. Move it inside first, as by clamp_."
+                f"{name} starts outside its bounds, lower to upper. Move it inside first, as by "
+                "clamp_."
             )
 
 
@@ -178,7 +184,8 @@ def check_values(name: str, parameter: Tensor) -> None:
         )
     if parameter.layout != torch.strided:
         raise InputError(
-            f"{name} is {parameter.layout}: only dense parameters can be fitted, parameter.to_dense()."
+            f"{name} is {parameter.layout}: only dense parameters can be fitted, "
+            "parameter.to_dense()."
         )
 
 

@@ -1,8 +1,9 @@
 """Calling a closure with other values in the parameters themselves, for what comes back to them in its backward pass.
 
-The adjoint of a differential equation solves another one backward, and calls the module anew to do so. Twins that stood
-in for the parameters while the closure ran are gone by then. Here the parameters carry the values while the closure
-runs and again while its backward pass does, and are put back after each.
+The adjoint of a differential equation solves another one backward, and calls the module anew to do
+so. Twins that stood in for the parameters while the closure ran are gone by then. Here the
+parameters carry the values while the closure runs and again while its backward pass does, and are
+put back after each.
 """
 
 from collections.abc import Callable, Iterator, Sequence

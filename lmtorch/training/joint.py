@@ -1,7 +1,7 @@
 """Several closures as one residual: a differential equation inside, conditions on the boundary, data somewhere.
 
-Each term has samples of its own, or none, and its rows follow those of the term before. Parts say to which term they
-belong, so that each term has the source of derivatives that suits it.
+Each term has samples of its own, or none, and its rows follow those of the term before. Parts say
+to which term they belong, so that each term has the source of derivatives that suits it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -40,47 +40,59 @@ MISSING: Any = object()  # no closure was passed, not even None
 class LevenbergMarquardt(torch.optim.Optimizer):
     """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
 
-    Every step linearizes the residuals, solves the damped normal equations and keeps the trial only if the loss
-    ½Σr² went down; a refused trial raises the damping and is repeated, at most `max_trials` times. After a failed
-    step (all trials refused, NaN, an exception in the closure) the parameters are exactly those from before.
+    Every step linearizes the residuals, solves the damped normal equations and keeps the trial only
+    if the loss ½Σr² went down; a refused trial raises the damping and is repeated, at most
+    `max_trials` times. After a failed step (all trials refused, NaN, an exception in the closure)
+    the parameters are exactly those from before.
 
-    Without arguments it serves small problems and networks: up to 64 parameters an exact trust region with Moré's
-    scaling, by SVD in float64; beyond, Nielsen's damping of the normal equations, whose rows stream
-    (docs/choices.md has the rule and its measurements, `explain` what it came to).
+    Without arguments it serves small problems and networks: up to 64 parameters an exact trust
+    region with Moré's scaling, by SVD in float64; beyond, Nielsen's damping of the normal
+    equations, whose rows stream (docs/choices.md has the rule and its measurements, `explain` what
+    it came to).
 
     Args:
-        params: an `nn.Module`, an iterable of tensors or of (name, tensor) pairs, or param groups (dicts). Give the
-            module if you have it: more models can be differentiated when their parameters are swapped in the module.
+        params: an `nn.Module`, an iterable of tensors or of (name, tensor) pairs, or param groups
+            (dicts). Give the module if you have it: more models can be differentiated when their
+            parameters are swapped in the module.
         lr: factor of the step. Default: 1; less only where a scheduler asks for it.
         weight_decay: w in ½·w·‖θ‖², as rows of the least-squares problem. Default: 0.
-        lower: bound on the parameters of a group, a number or a tensor that broadcasts to each. Default: none.
+        lower: bound on the parameters of a group, a number or a tensor that broadcasts to each.
+            Default: none.
         upper: as `lower`.
-        solver: "cholesky", "qr", "svd", "dual" or an object with `factor`. Default: "auto", by shape.
-        damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default: "auto", by size.
-        scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by size.
-        jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function that returns the
-            Jacobian, called as the closure is; it goes with one closure, not with several terms. Default: "auto", by
+        solver: "cholesky", "qr", "svd", "dual" or an object with `factor`. Default: "auto", by
             shape.
-        curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
-            "auto", sampled for networks with many more samples than parameters.
-        acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
-            with the default damping and `curvature` from all samples.
-        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron", a function
-            z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and `rescale`.
-        loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
+        damping: "trust_region", "nielsen", "marquardt" or an object with `propose`. Default:
+            "auto", by size.
+        scaling: "more", "levenberg", "marquardt" or an object with `update`. Default: "auto", by
+            size.
+        jacobian: "forward", "reverse", "per_sample", "autograd", "2-point", "3-point" or a function
+            that returns the Jacobian, called as the closure is; it goes with one closure, not with
+            several terms. Default: "auto", by shape.
+        curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient
+            from all. Default: "auto", sampled for networks with many more samples than parameters.
+        acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more
+            than 64 parameters with the default damping and `curvature` from all samples.
+        loss: "linear", "soft_l1", "huber", "cauchy", "arctan", "tukey", "geman_mcclure", "barron",
+            a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with `cost` and
+            `rescale`.
+        loss_scale: residual from which a robust loss counts less, in the units of the residuals.
+            Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.
-        gtol: cosine between residuals and columns of J that counts as a right angle. Default: as `ftol`.
-        polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls. Default: 60 for
-            small problems, otherwise none.
+        gtol: cosine between residuals and columns of J that counts as a right angle. Default: as
+            `ftol`.
+        polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls.
+            Default: 60 for small problems, otherwise none.
         max_trials: trials of one step at most. Default: 20.
-        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
+            free.
         seed: of the random choice of samples for `curvature`. Default: 0.
 
     Raises:
         InputError: a parameter list, bound or option that cannot serve. It is also a `ValueError`.
 
-    References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm: implementation
+    References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm:
+        implementation
     and theory; Madsen & Nielsen (2010), Introduction to Optimization and Data Fitting.
 
     Example:
@@ -161,8 +173,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def status(self) -> Status:
         """Where the minimisation stands after the last step, on the data of that step.
 
-        `status.converged` for a minimum, `status.final` when further steps on the same data gain nothing,
-        `status.message` in words.
+        `status.converged` for a minimum, `status.final` when further steps on the same data gain
+        nothing, `status.message` in words.
         """
         return Status.RUNNING if self._report is None else self._report.status
 
@@ -192,27 +204,30 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """One step: linearize, then try until the loss goes down.
 
         Args:
-            closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list or dict of tensors.
-                An explicit None takes no step, it prepares the state: so `torch.distributed.checkpoint` calls it. A
-                tuple is a term: a closure followed by its batch.
-            batch: the closure's arguments, with samples in the first dimension of every tensor. The closure is then
-                called with parts of the batch and must return a row of residuals for each sample, which depends on
-                that sample alone; rows stream, so that the whole Jacobian is never held. After a term, further terms,
-                each with samples of its own: `step((equation, inside), (condition, boundary))`.
+            closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list
+                or dict of tensors. An explicit None takes no step, it prepares the state: so
+                `torch.distributed.checkpoint` calls it. A tuple is a term: a closure followed by
+                its batch.
+            batch: the closure's arguments, with samples in the first dimension of every tensor. The
+                closure is then called with parts of the batch and must return a row of residuals
+                for each sample, which depends on that sample alone; rows stream, so that the whole
+                Jacobian is never held. After a term, further terms, each with samples of its own:
+                `step((equation, inside), (condition, boundary))`.
 
         Returns:
-            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None if the
-            closure is None.
+            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the
+            device. None if the closure is None.
 
         Raises:
-            InputError: there is no closure; what it returned are no residuals, or they depend on no parameter; several
-                terms with a function for their Jacobian.
+            InputError: there is no closure; what it returned are no residuals, or they depend on no
+                parameter; several terms with a function for their Jacobian.
         """
         if closure is MISSING:
             raise InputError(
-                "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - y), or "
-                "opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not serve Levenberg–Marquardt: "
-                "leave out loss.backward(), zero_grad() and GradScaler, and call opt.step(closure) itself."
+                "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - "
+                "y), or opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not "
+                "serve Levenberg–Marquardt: leave out loss.backward(), zero_grad() and GradScaler, "
+                "and call opt.step(closure) itself."
             )
         if closure is None:
             self._prepare_state()
@@ -301,7 +316,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             state_dict: from `state_dict`, possibly of an optimizer on another device.
 
         Raises:
-            InputError: it is the state of another optimizer, or of another model. Nothing is changed then.
+            InputError: it is the state of another optimizer, or of another model. Nothing is
+                changed then.
         """
         with values_as_saved(self, self._forget):
             super().load_state_dict(state_dict)

@@ -56,7 +56,8 @@ class Preparations:
         """The preparation for these terms, and whether it is remembered from an earlier step.
 
         Raises:
-            InputError: the terms do not fit each other, or the options; a closure returns no residuals.
+            InputError: the terms do not fit each other, or the options; a closure returns no
+                residuals.
         """
         self._check(terms)
         key = (variables.layout.n, x.dtype, x.device, tuple(term.shape for term in terms))
@@ -81,10 +82,10 @@ class Preparations:
         given = self.options.jacobian
         if len(terms) > 1 and callable(given) and not isinstance(given, JacobianSource):
             raise InputError(
-                f"a function for the Jacobian goes with one closure, and this step has {len(terms)} "
-                "terms, of which it would not know which one is asked for. Pass one closure that "
-                "returns all residuals and one function that returns all rows, or choose a source of "
-                "derivatives by name."
+                "a function for the Jacobian goes with one closure, and this step has "
+                f"{len(terms)} terms, of which it would not know which one is asked for. Pass one "
+                "closure that returns all residuals and one function that returns all rows, or "
+                "choose a source of derivatives by name."
             )
         sampled = any(term.samples is not None for term in terms)
         if sampled and self.module is not None and self.module.training:

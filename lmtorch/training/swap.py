@@ -1,8 +1,9 @@
 """Calling a user's closure with other values in place of the parameters, without touching them.
 
-A closure sees its parameters through a module it closes over, or as tensors it names. The first are replaced by
-`torch.func.functional_call` on an owner module whose forward calls the closure; the second by a
-`TorchFunctionMode`, which swaps each registered tensor wherever it appears among the arguments of a torch function.
+A closure sees its parameters through a module it closes over, or as tensors it names. The first are
+replaced by `torch.func.functional_call` on an owner module whose forward calls the closure; the
+second by a `TorchFunctionMode`, which swaps each registered tensor wherever it appears among the
+arguments of a torch function.
 """
 
 from collections.abc import Callable, Sequence

@@ -47,15 +47,17 @@ def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
             what = "an empty term" if first == () else type(first).__name__
             raise InputError(
                 f"step needs a closure that returns the residuals, and got {what}. For example "
-                "opt.step(lambda: model(x) - y), opt.step(lambda x, y: model(x) - y, x, y), or for several terms "
-                "opt.step((equation, inside), (condition, boundary)), each a closure followed by its batch."
+                "opt.step(lambda: model(x) - y), opt.step(lambda x, y: model(x) - y, x, y), or for "
+                "several terms opt.step((equation, inside), (condition, boundary)), each a closure "
+                "followed by its batch."
             )
         if any(isinstance(a, tuple | list) and a and callable(a[0]) for a in rest) or (
             rest and all(map(callable, rest))
         ):
             raise InputError(
-                "a closure is followed by its batch, and here by another closure or term. For several terms each is "
-                "a tuple: opt.step((equation, inside), (condition, boundary)), opt.step((first,), (second,))."
+                "a closure is followed by its batch, and here by another closure or term. For "
+                "several terms each is a tuple: opt.step((equation, inside), (condition, "
+                "boundary)), opt.step((first,), (second,))."
             )
         terms.append(Term(first, tuple(rest), Samples(rest) if rest else None))
     return tuple(terms)
