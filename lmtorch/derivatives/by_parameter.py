@@ -1,4 +1,4 @@
-"""Outputs in the parameters of a model: the Jacobian of every sample, by parameter, or single columns of it."""
+"""Derivatives in a model's parameters: the Jacobian of every sample, or single columns of it."""
 
 from collections.abc import Sequence, Set
 from functools import partial
@@ -72,7 +72,8 @@ def parameter_jacobian(
 
     Example:
         >>> import torch, lmtorch
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        >>> from torch.nn import Linear, Sequential, Tanh
+        >>> model = Sequential(Linear(2, 8), Tanh(), Linear(8, 3))
         >>> J = lmtorch.parameter_jacobian(model, torch.rand(5, 2))
         >>> {name: tuple(block.shape) for name, block in J.items()}
         {'0.weight': (5, 3, 8, 2), '0.bias': (5, 3, 8), '2.weight': (5, 3, 3, 8), '2.bias': (5, 3,
@@ -172,7 +173,7 @@ def _chunks(
 
 
 def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) -> list[Tensor]:
-    """Rows as outer products, (s, k, *param) each, without a graph: linear layers alone have them."""
+    """Rows of linear layers as outer products, (s, k, *param) each, without a graph."""
     count = samples[0].shape[0]
     recording = record(lambda params: outputs(params, *samples), tensors, count, search=False)
     gradients, beside = output_gradients(recording), columns_beside(recording)
@@ -367,9 +368,6 @@ def parameter_column(
     return columns if several else columns[0]
 
 
-# ---- what both ask for -----------------------------------------------------------------------------------------------
-
-
 def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -411,7 +409,7 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
 
 
 def _names(names: Any, option: str) -> list[str]:
-    """Names of parameters, as they were given.
+    """Make a list of the names of parameters.
 
     Returns:
         A list.
@@ -470,7 +468,7 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
 
 
 def _place(name: str, parameter: Tensor, index: Any) -> int:
-    """Among the entries, row by row."""
+    """The number of an entry, counted row by row."""
     shape = tuple(parameter.shape)
     if isinstance(index, SupportsIndex):
         fits = -parameter.numel() <= int(index) < parameter.numel()

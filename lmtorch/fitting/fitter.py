@@ -1,4 +1,4 @@
-"""A model, its parameters and its data as one least-squares problem, solved once or a thousand times over."""
+"""A model, its parameters and its data as one least-squares problem, to be solved many times."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ BATCH = (
 
 @dataclass(frozen=True)
 class Fitter:
-    """What is fitted.
+    """A model, its parameters and its data.
 
     Attributes:
         model: f(x, p).
@@ -61,7 +61,7 @@ class Fitter:
         bounds: tuple[Tensor, Tensor] | None = None,
         **options: Any,
     ) -> Solution:
-        """Minimise, from every row of u where it has any, against every row of y and weights where they have."""
+        """Minimise from every row of u against every row of y and weights, where there are rows."""
         return least_squares(**self.minimisation(u, y=y, weights=weights, bounds=bounds, **options))
 
     def minimisation(
@@ -117,7 +117,10 @@ class Fitter:
         count: int,
         place: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The curve at x, (..., count), and its derivatives in u, (..., count, n); x is the same for all problems."""
+        """The curve at x, (..., count), and its derivatives in u, (..., count, n).
+
+        All problems have the same x.
+        """
 
         def curve(u: Any, start: Any) -> Any:
             p = self.parameters_at(u, start)
@@ -163,7 +166,7 @@ class Fitter:
         return values if root is None else tensor_of(root) @ values
 
     def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
-        """(f(x) − y)/σ of one problem."""
+        """The residuals (f(x) − y)/σ of one problem."""
         y, p = tensor_of(y), self.parameters_at(u, start)
         curve = self.curve(self.model(x, in_kind(p, u)), p, y.shape[-1])
         return in_kind(self.whiten(curve - y, weights, root), u)
@@ -192,5 +195,5 @@ def in_kind(value: Tensor, like: Any) -> Any:
 
 
 def flattened(value: Tensor, kept: int) -> Tensor:
-    """Leading dimensions as one, but for the last `kept`."""
+    """Flatten all dimensions but the last `kept` into one."""
     return value if value.ndim <= kept else value.flatten(0, value.ndim - kept - 1)

@@ -1,4 +1,4 @@
-"""What may be fitted: a function of x and numbers, of x and a dict, a module; one, or one for each data set.
+"""Models: a function of x and numbers or of x and a dict, a module, or one for each data set.
 
 A model knows the names of its parameters and how to be called with all of them in one flat vector
 p.
@@ -19,7 +19,7 @@ from .._modules import call_with
 
 
 class Model(Protocol):
-    """f(x, p)."""
+    """A function f(x, p) whose parameters have names."""
 
     @property
     def label(self) -> str:
@@ -27,16 +27,16 @@ class Model(Protocol):
 
     @property
     def names(self) -> list[str]:
-        """Of the entries of p."""
+        """Names of the entries of p."""
 
     def start(self, p0: Any) -> Any:
-        """p0 as the user gave it, as numbers (P,) or (..., P)."""
+        """The numbers (P,) or (..., P) of p0, which is as the user gave it."""
 
     def named(self, p: Any) -> dict[str, Any]:
-        """p (..., P) by name."""
+        """The parameters p (..., P) by name."""
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
-        """The curve at x, flat; p (P,) is a tensor or an array. `place`: of one of several data sets."""
+        """The curve at x, flat, for p (P,), a tensor or array; `place`: of one data set alone."""
 
 
 class Arguments(NamedTuple):
@@ -48,7 +48,7 @@ class Arguments(NamedTuple):
 
     @property
     def numbers(self) -> list[str]:
-        """Names of the parameters: a default that is no number, such as True, "linear" or None, makes an option."""
+        """Names of the parameters: an argument whose default is no number is an option."""
         return [
             name
             for name in self.names
@@ -56,7 +56,7 @@ class Arguments(NamedTuple):
         ]
 
     def first(self, count: int) -> list[str]:
-        """The parameters of a start of so many numbers, which fills the arguments in order, as in scipy.
+        """Names of the first arguments, which a start of so many numbers fills as in scipy.
 
         Raises:
             InputError: an option is among them.
@@ -82,7 +82,7 @@ class Arguments(NamedTuple):
     def passed(
         self, names: Sequence[str], values: Sequence[Any]
     ) -> tuple[Sequence[Any], dict[str, Any]]:
-        """The values to pass by position, and by keyword from the first argument that is left at its default."""
+        """The values to pass by position, and by name those after an argument that is left out."""
         count = 0
         while count < len(names) and (
             count >= len(self.names) or names[count] == self.names[count]
@@ -92,7 +92,7 @@ class Arguments(NamedTuple):
 
 
 class OfNumbers:
-    """f(x, a, b, ...), scipy's kind.
+    """A function f(x, a, b, ...), scipy's kind of model.
 
     Args:
         function: the user's.
@@ -128,7 +128,7 @@ class OfNumbers:
         }
 
     def start(self, p0: Any) -> Any:
-        """Ones where nothing is said, or the default values of f's arguments."""
+        """The start: p0, else the default values of f's arguments, else ones."""
         if p0 is not None and not isinstance(p0, Mapping):
             return (
                 torch.atleast_1d(p0)
@@ -139,18 +139,18 @@ class OfNumbers:
         return _stacked({name: given.get(name, 1.0) for name in self.names})
 
     def named(self, p: Any) -> dict[str, Any]:
-        """Numbers."""
+        """The numbers of p by name."""
         return by_name(self.names, p)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
-        """f(x, *p)."""
+        """The function's value, called as f(x, *p)."""
         values = [p[i] for i in range(len(self.names))]
         positional, keywords = self.arguments.passed(self.names, values)
         return self.function(x, *positional, **keywords)
 
 
 class OfTensors:
-    """f(x, params) with a dict of tensors, or a module called as module(x).
+    """A function f(x, params) of a dict of tensors, or a module called as module(x).
 
     Args:
         function: the user's function of x and the dict.
@@ -175,11 +175,11 @@ class OfTensors:
         ]
 
     def start(self, p0: Any) -> Any:
-        """The values themselves."""
+        """The start of the fit: the values themselves, whatever p0 is."""
         return self.values
 
     def named(self, p: Any) -> dict[str, Any]:
-        """In the shapes of the tensors, behind those of a batch."""
+        """The tensors by name, in their shapes, behind the dimensions of a batch."""
         params, begin, lead = {}, 0, tuple(p.shape[:-1])
         for key, shape, size in zip(self.keys, self.shapes, self.sizes, strict=True):
             params[key] = p[..., begin : begin + size].reshape(lead + shape)
@@ -195,7 +195,7 @@ class Joint:
     """One model for each of several data sets, with some parameters in common: a global fit.
 
     Args:
-        functions: f(x, a, b, ...) for each data set; one serves all.
+        functions: f(x, a, b, ...) for each data set; one is used for all.
         count: of data sets.
         shared: names of the parameters that are one and the same in all.
 
@@ -235,7 +235,13 @@ class Joint:
         ]
 
     def start(self, p0: Any) -> Any:
-        """From numbers in the order of f's arguments, or a dict; a local parameter may have one for each data set."""
+        """The start from numbers in the order of f's arguments, or from a dict by name.
+
+        A local parameter may have one number for each data set.
+
+        Raises:
+            InputError: names or numbers that do not fit the parameters.
+        """
         if p0 is None:
             p0 = {}
         if not isinstance(p0, Mapping):
@@ -265,7 +271,7 @@ class Joint:
         return _stacked(starts)
 
     def named(self, p: Any) -> dict[str, Any]:
-        """Numbers, by their full names."""
+        """The numbers of p by their full names, as a[0]."""
         return by_name(self.names, p)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
@@ -370,7 +376,7 @@ def _signature(function: Callable[..., Any]) -> Arguments:
 
 
 def _label(function: Callable[..., Any]) -> str:
-    """f(x, a, b), without annotations."""
+    """The label of a function, "f(x, a, b)", without annotations."""
     name = getattr(function, "__name__", type(function).__name__)
     try:
         given = inspect.signature(function).parameters.values()

@@ -49,7 +49,7 @@ from .result import CurveFit
 
 
 class OrthogonalInference(Inference):
-    """With each point's error in x eliminated: the rows of the solution are those that are left.
+    """Inference from the rows that are left when each point's error in x is eliminated.
 
     Args:
         fitter: model, parameters, data.
@@ -79,7 +79,7 @@ class OrthogonalInference(Inference):
 
     @property
     def rsquared(self) -> Tensor:
-        """NaN: with errors in x there is no variance of y to compare with."""
+        """R² is NaN: with errors in x there is no variance of y to compare with."""
         return torch.full_like(self.chisqr, math.nan)
 
 
@@ -101,12 +101,12 @@ class OrthogonalFit(CurveFit):
 
     @property
     def delta(self) -> Any:
-        """x_fit − x, in the shape of x."""
+        """The displacements x_fit − x, in the shape of x."""
         return self._out(self._inference.delta)
 
     @property
     def x_fit(self) -> Any:
-        """Where the points are on the curve, in the shape of x: scipy.odr's xplus; NaN for a point that is left out."""
+        """Where the points are on the curve, in the shape of x, or NaN; scipy.odr's xplus."""
         return self._out(
             self._inference.counted(self._inference.fitter.data.x + self._inference.delta)
         )
@@ -162,7 +162,7 @@ def odr(
     gtol: float | str | None = "auto",
     max_nfev: int | None = None,
 ) -> OrthogonalFit:
-    """Fit a curve to data with errors in x and y: the points move to the curve by the shortest way, in units of errors.
+    """Fit a curve to data with errors in x and y: points move to it by the shortest way.
 
     Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by
     the same loop as `curve_fit`; the δ are eliminated point by point, so the cost of an iteration
@@ -179,12 +179,12 @@ def odr(
         absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default:
             False.
         bounds: of the parameters, as for `curve_fit`.
-        fixed: as there.
-        ties: as there.
-        transforms: as there.
+        fixed: parameters that are held, as for `curve_fit`.
+        ties: parameters that follow from others, as for `curve_fit`.
+        transforms: scales on which parameters are fitted, as for `curve_fit`.
         ftol: as for `least_squares`.
-        xtol: as there.
-        gtol: as there.
+        xtol: as for `least_squares`.
+        gtol: as for `least_squares`.
         max_nfev: evaluations of f at all points at most. Default: 1000.
 
     Returns:
@@ -250,7 +250,7 @@ def odr(
 
 
 def _renamed(message: str) -> str:
-    """What is said of the arguments of `curve_fit`, of those of `odr`."""
+    """A message about arguments of `curve_fit` with the names of the arguments of `odr`."""
     for theirs, ours in (("xdata", "x"), ("ydata", "y"), ("sigma", "sy")):
         message = re.sub(rf"\b{theirs}\b", ours, message)
     return message
@@ -291,7 +291,7 @@ def _problem(
     y, scale = data.y.detach(), data.weights
 
     def residual(theta: Any, x: Any) -> Any:
-        """At (u, τ): all points displaced by τ."""
+        """The residuals at (u, τ), with all points displaced by τ."""
         shift = theta[n:]
         p = fitter.parameters_at(theta[:n], start)
         points = x + (shift if data.x.ndim == 1 else shift[:, None])
@@ -342,7 +342,7 @@ def _problem(
 def _solution(
     problem: OrthogonalProblem, state: State, n: int, data: Data
 ) -> tuple[Solution, Tensor]:
-    """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
+    """The solution in the parameters, rows √ω r̃ and √ω G without the errors in x, and δ (m, k)."""
     x = state.x
     model = problem.model(x)
     assert isinstance(model, Arrow)

@@ -1,8 +1,8 @@
-"""Per sample, from what linear layers see: a row of J is the outer product of a layer's output gradient and its input.
+"""Rows of J from what linear layers see: outer products of output gradients and inputs.
 
 `linear_layers` has the mathematics. Here its rows are written straight into the workspace of the
 loop, a chunk of samples at a time that stays in cache, and the first block is checked against
-autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample` serves.
+autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample` takes its place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class LayerWise:
         return f"LayerWise(chunk={self.chunk})"
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
-        """One backward pass of the part for each residual of a sample, then rows in chunks that stay in cache."""
+        """Rows in chunks that stay in cache, after a backward pass for each residual of a sample."""
         count = part.count
         if count is None:
             raise NotLayerwiseError("no independent samples")

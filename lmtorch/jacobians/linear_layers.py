@@ -1,4 +1,4 @@
-"""Rows of the Jacobian in the weights of linear layers: outer products of output gradients and inputs.
+"""Rows of J in the weights of linear layers: outer products of output gradients and inputs.
 
 Where every parameter is the weight or bias of a linear layer z = W a + b and samples are
 independent, one ordinary backward pass of Σ r gives each sample's own gradients g in the layers'
@@ -47,7 +47,7 @@ class Layer(NamedTuple):
 
 
 class Recorder(FunctionMode):
-    """Keeps inputs and outputs of the linear layers whose weight or bias is a parameter, and what acts elsewhere."""
+    """Keeps inputs and outputs of linear layers with parameters, and what acts elsewhere."""
 
     def __init__(self, twins: Params) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def record(
 
 
 def output_gradients(recording: Recording) -> list[Tensor | None]:
-    """Gradients of the k outputs of a sample in the output of each layer, (s, k, ..., out); None: they are zero."""
+    """Gradients of a sample's k outputs in each layer's output, (s, k, ..., out); None: zero."""
     made = [layer.output for layer in recording.layers]
     with torch.enable_grad():
         columns = recording.outputs.unbind(1)
@@ -149,7 +149,9 @@ def output_gradients(recording: Recording) -> list[Tensor | None]:
 
 
 def columns_beside(recording: Recording) -> dict[int, Tensor]:
-    """Rows in the parameters beside the layers, by place, (s, k, *param.shape): the derivative of Jᵀw in w.
+    """Rows in the parameters beside the layers, by place: the derivative of Jᵀw in w.
+
+    Each is (s, k, *param.shape).
 
     Raises:
         NotLayerwiseError: something cannot be differentiated twice.
@@ -194,7 +196,7 @@ def rows_in(
     chosen: slice = slice(None),
     out: Tensor | None = None,
 ) -> Tensor:
-    """Rows in one parameter of the chosen samples, (s, k, *param.shape), written into `out` if there is one."""
+    """Rows of the chosen samples in one parameter, (s, k, *param.shape), in `out` if given."""
     uses = [
         (g[chosen], layer.input[chosen])
         for layer, g in zip(recording.layers, gradients, strict=True)
@@ -240,7 +242,7 @@ def check(rows: Tensor, recording: Recording) -> None:
 
 
 def check_independence(recording: Recording, gradients: Sequence[Tensor | None]) -> None:
-    """See that outputs of a sample depend on it alone: weighted by w, they give gradients weighted by w.
+    """Check that outputs depend on their own sample: weighted by w, gradients are weighted by w.
 
     Raises:
         NotLayerwiseError: they depend on others.
@@ -282,7 +284,7 @@ def _bias(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _places(part: Tensor, lead: int) -> Tensor:
-    """The places t of a sample where a layer is applied, (*lead, t, features); one if to the sample whole."""
+    """The places t where a layer is applied, (*lead, t, features); one if to the whole sample."""
     return part.unsqueeze(lead) if part.ndim == lead + 1 else part.flatten(lead, -2)
 
 

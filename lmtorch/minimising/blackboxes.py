@@ -1,4 +1,4 @@
-"""Black boxes: values are remembered, and the first ones tell how long the steps of differences must be."""
+"""Black boxes: values are remembered, and the first ones tell how long differences must be."""
 
 from dataclasses import replace
 from typing import Any
@@ -88,7 +88,7 @@ def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tu
 
 
 def _coarse(residual: ProblemsResidual, x: Tensor) -> bool:
-    """Whether most residuals that a move of ε^½ in single precision changes stay as they are at one far below its ε.
+    """Whether moves far below the ε of single precision change nothing, and moves of ε^½ do.
 
     Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise
         show.

@@ -56,7 +56,7 @@ def attach(
 
 
 class _Implicit(torch.autograd.Function):
-    """x, whose derivative in g is −H⁻¹."""
+    """x as a function of the gradient g: its derivative is −H⁻¹."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, vectors: Tensor, inverse: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """−H⁻¹ v."""
+        """Multiply the cotangent by −H⁻¹."""
         gradient, vectors, inverse = ctx.saved_tensors
         inside = inverse * (vectors.mT @ cotangent[..., None])[..., 0]
         result = -(vectors @ inside[..., None])[..., 0]
@@ -74,7 +74,7 @@ class _Implicit(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """What may not be differentiated again: H would have to carry a graph, too.
+    """Ends the graph: what it passes on may not be differentiated again, as H has no graph.
 
     torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where
     the data do.
@@ -87,7 +87,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """An error.
+        """Refuse a second differentiation.
 
         Raises:
             RuntimeError: always.

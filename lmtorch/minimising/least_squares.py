@@ -1,4 +1,4 @@
-"""`least_squares`: scipy's signature and result, exact derivatives, and the same loop as the optimizer's."""
+"""`least_squares`: scipy's signature and result, exact derivatives, the optimizer's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,10 +102,10 @@ def least_squares(
         method: scipy's names are accepted and all mean the same loop.
         ftol: stop when the relative decrease of the cost, found and promised, is no more than that;
             None: never. Default: "auto", 1e-10, in float32 1e-6.
-        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences
-            1.5e-8.
-        gtol: the same for the largest cosine between the residuals and a column of J, which has no
-            units.
+        xtol: stop when the relative length of a step, ‖D p‖ / ‖D x‖, is no more than that. With
+            2-point differences 1.5e-8.
+        gtol: stop when the largest cosine between the residuals and a column of J, which has no
+            units, is no more than that.
         x_scale: typical size of each parameter, as bounds are given (in a batch it may differ
             between problems); "jac" (or "more", "marquardt", "levenberg") for a rule, or an object.
             Default: None, the column norms of J where there are few parameters.
@@ -174,7 +174,8 @@ def least_squares(
         >>> solution = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, y))
         >>> solution.x.round(6).tolist(), solution.success
         ([2.5, 1.3], True)
-        >>> both = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, torch.stack([y, 2 * y])), in_dims=(None, None, 0))
+        >>> data = torch.stack([y, 2 * y])
+        >>> both = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, data), in_dims=(None, None, 0))
         >>> both.x.round(6).tolist()
         [[2.5, 1.3], [5.0, 1.3]]
     """

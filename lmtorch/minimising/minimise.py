@@ -1,4 +1,4 @@
-"""Running the loop: in blocks of problems that fit the memory, with a scale to be estimated or not, watched or not."""
+"""Running the loop in blocks of problems that fit the memory, and looking at where it ended."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +34,8 @@ class Ending(NamedTuple):
     free: Tensor  # (..., n) bool
     jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
     scale: Tensor | None  # (...,), C where it was estimated
-    promise: Tensor  # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    promise: Tensor
     runs: Tensor  # (...,) int, how many there were
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
@@ -84,7 +85,7 @@ def minimise(
 
 
 def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None) -> int:
-    """Problems at once: their Jacobians, intermediate results and tangents fit the memory."""
+    """How many problems to solve at once, so that Jacobians and intermediate results fit."""
     each = 4 * 8 * rows * n + 2 * activations * (1 + n)
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
@@ -92,7 +93,7 @@ def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None
 def _blocks(
     x: Tensor, acceptable: Tensor | None, block: int
 ) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
-    """Which problems fit the memory together (None: all), their starts, and what is believed of them."""
+    """The problems that fit the memory together (None: all), their starts, what is believed."""
     if x.ndim == 1 or len(x) <= block:
         yield None, x, acceptable
         return
@@ -119,7 +120,8 @@ def _look(
     assert state.status is not None
     assert state.cost is not None
     status = state.status
-    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
+    # says nothing
     rejected = (problem.loss.influence(residual) == 0).all(-1)
     flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
     flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
@@ -144,7 +146,7 @@ def _look(
 
 
 def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
-    """Where there is nothing to fit: the cost as it is, and a gradient without entries, which vanishes."""
+    """The ending where there is nothing to fit: the cost as it is, a gradient without entries."""
     (part,) = problem.residual.parts()
     residual = problem.source.evaluate(part, problem.residual.params(x))
     scale, loss = None, problem.loss

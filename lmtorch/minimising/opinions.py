@@ -1,4 +1,4 @@
-"""A second opinion where a run did not end at a certified minimum: other strategies, other starts, the best is kept.
+"""Second opinions where a run did not end at a certified minimum; the best end is kept.
 
 No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another
 kind than what has failed. Problems of a batch that are sure of their minimum are not asked again.
@@ -39,7 +39,7 @@ class Opinion(NamedTuple):
     of_lost: bool = False  # asked only where parameters have no influence
 
     def take(self, places: Tensor) -> "Opinion":
-        """The same on some problems of a batch (b,)."""
+        """The opinion on some problems of a batch (b,)."""
         return self._replace(method=self.method.take(places))
 
 
@@ -65,7 +65,7 @@ class _Told:
 
 
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> State:
-    """Where an opinion begins: at x0 or aside of it, or where the best run has ended, beside a saddle if it is one."""
+    """Where an opinion begins: at or near x0, or where the best run ended (beside a saddle)."""
     if opinion.factors is not None:
         moved = x * opinion.factors.to(x)
         return State(
@@ -142,7 +142,7 @@ def ask(
 def believable(
     problem: Problem, x: Tensor, end: Tensor, acceptable: Tensor | None
 ) -> Tensor | None:
-    """The largest cost that is believed; any where the model is linear, which has no other minimum than its best."""
+    """The largest cost that is believed; any where the model is linear: it has one minimum."""
     if acceptable is None:
         return None
     before, after = problem.model(x), problem.model(end)
@@ -159,7 +159,7 @@ def believable(
 
 
 def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
-    """Problems whose end is no certified minimum, or one that is too poor to be believed, (...,) bool."""
+    """Problems without a certified minimum, or with one too poor to believe, (...,) bool."""
     assert state.status is not None
     assert state.cost is not None
     doubt = state.status <= 0
@@ -199,7 +199,7 @@ def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None
 
 
 def _goes_on(state: State, opinion: Opinion) -> Tensor:
-    """Problems that may be continued from where they have ended, (...,) bool; a slow one if it is near, or at last."""
+    """Problems to continue from where they ended, (...,) bool; a slow one if near, or at last."""
     assert state.status is not None
     assert state.certificate is not None
     slow = state.status == Status.SLOW
@@ -244,7 +244,7 @@ def _hear(
 
 
 def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:
-    """The better of two ends, with what both have cost: the lower cost, and of equal ones the one that is sure."""
+    """The better of two ends, with the effort of both: lower cost, and if equal the surer."""
     state = best.state
     assert state.cost is not None
     assert other.cost is not None

@@ -20,7 +20,8 @@ from .unknowns import Unknowns
 METHODS = ("auto", "trf", "dogbox", "lm")
 EXACT = ("auto", "forward", "reverse", "autograd")
 DIFFERENCES = ("2-point", "3-point")
-EVALUATIONS = 1000  # default of max_nfev: a few hundred serve the hardest of NIST's problems, from the far start
+# default of max_nfev: NIST's hardest problems take a few hundred from the far start
+EVALUATIONS = 1000
 
 
 def check_scipys(
@@ -31,7 +32,7 @@ def check_scipys(
     workers: Any,
     verbose: int,
 ) -> None:
-    """Names that scipy takes and that choose nothing here.
+    """Check the options of scipy that choose nothing here, and warn that they are ignored.
 
     Raises:
         InputError: a name that scipy does not know either.
@@ -138,7 +139,7 @@ def as_pair(bounds: Any) -> Any:
 
 
 def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
-    """How to write bounds that may be pairs, one for each of `count` parameters; empty if they cannot be.
+    """Say how to write bounds that may be pairs, one for each parameter; "": they are none.
 
     `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take
     (lower, upper): of two parameters both fit, unless the start (..., n) tells.
@@ -185,7 +186,7 @@ def _where(mask: Tensor, unknowns: Unknowns) -> str:
 
 
 def tolerance(value: float | str | None, name: str) -> float | None:
-    """None for the default, 0 for none: scipy's None switches a test off.
+    """A tolerance as a number, None for the default; scipy's None, which switches it off, is 0.
 
     Raises:
         InputError: no number.
@@ -249,10 +250,10 @@ def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
 def source_of(
     jac: Any, diff_step: Any, unknowns: Unknowns
 ) -> tuple[str | JacobianSource | Callable[..., Any], bool | None]:
-    """The Jacobian asked for, and whether derivatives by torch are wanted: True, False, or None for if possible.
+    """The Jacobian asked for, and whether torch takes it: True, False, or None for if possible.
 
     Raises:
-        InputError: a name that is not known, or a step that cannot serve.
+        InputError: a name that is not known, or a step that cannot be used.
     """
     step = None
     if diff_step is not None:

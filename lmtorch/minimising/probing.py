@@ -1,4 +1,4 @@
-"""Looking at a user's function: is it torch code or a black box, how many residuals has it, does vmap take it?"""
+"""Looking at a user's function: is it torch code or a black box, and does vmap take it?"""
 
 import math
 import warnings
@@ -16,7 +16,7 @@ from ..residuals.probe import Probe
 from ..residuals.watching import Operators
 from .user_function import UserFunction
 
-# relative step by which a parameter without a derivative is moved to see whether it has an influence
+# relative move of a parameter without a derivative, to see whether it has an influence
 WALK = 1e-3
 
 

@@ -1,4 +1,4 @@
-"""One problem or a batch of independent ones, each with its share of the arguments, called as `torch.vmap` would."""
+"""One problem or a batch of independent ones, each with its share of the arguments."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
 
 @dataclass(frozen=True)
 class ProblemsResidual:
-    """r(x) of one problem, (m,), or of b of them, (b, m)."""
+    """The residuals r(x) of one problem, (m,), or of b of them, (b, m)."""
 
     call: (
         Call  # the residuals (m,) of one problem from its parameters and its share of the arguments
@@ -44,7 +44,7 @@ class ProblemsResidual:
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
@@ -99,7 +99,7 @@ class ProblemsResidual:
 
 
 def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:
-    """The value anew, in the place of a memory that has it already perhaps."""
+    """Evaluate, where there is no memory: it is called as a memory is."""
     return make()
 
 

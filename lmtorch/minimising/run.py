@@ -1,4 +1,4 @@
-"""The two ends of a minimisation: what the loop is given, and the solution made of where it ended."""
+"""The two ends of a minimisation: what the loop is given, and the solution from where it ended."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,7 +69,7 @@ class Run(NamedTuple):
         return [source] if isinstance(source, Ladder) else []
 
     def believed(self, acceptable: Tensor | None) -> Tensor | None:
-        """The largest cost of each problem that is believed, (...,), in the unit of the loop's residuals."""
+        """The largest cost of each problem that is believed, (...,), in the loop's unit."""
         if acceptable is None:
             return None
         return acceptable.reshape(self.x.shape[:-1]) * self.calling.unit * self.calling.unit
@@ -136,7 +136,7 @@ def set_up(
 
 
 def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
-    """What is asked about ends that are not sure; a number asks for so many starts of other sizes, too."""
+    """The ways to run again what is not sure; a number asks for as many starts of other sizes."""
     if wanted is False:
         return ()
     method = run.plan.method
@@ -155,7 +155,7 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
 
 
 def finish(run: Run, results: Results, ending: Ending) -> Solution:
-    """The solution of the best start of each problem, with the graph that leads to the arguments."""
+    """The solution of each problem's best start, with the graph that leads to the arguments."""
     every = None
     if run.starts > 1:
         every = results.solution(ending)
@@ -242,7 +242,7 @@ def _differentiable(calling: UserFunction) -> bool:
 
 
 def _with_graph(run: Run, ending: Ending) -> tuple[Tensor, Tensor, Tensor] | None:
-    """x, cost and residuals with a graph that leads to the arguments, if one of them asks for it."""
+    """x, cost and residuals with a graph that leads to the arguments, if one asks for it."""
     if not run.gradients or not _differentiable(run.calling):
         return None
     graph = ProblemsResidual(

@@ -42,7 +42,8 @@ def with_estimated_scale(
 ) -> tuple[Problem, State]:
     """The problem with its C (...,), and where the fit ended."""
     tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False, patience=0.0)
-    # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
+    # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set
+    # the first C
     residual, n = _residual(problem, x), x.shape[-1]
     counted = _counted(problem, residual, x)
     scale = tuning * deviation(residual, n, counted)
@@ -92,7 +93,7 @@ def scale_of(robust: Robust, residual: Tensor) -> Tensor:
 
 
 def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
-    """Points that take part, (..., m) bool: one that has been left out, with weight zero, has neither residual nor row.
+    """Points that take part, (..., m) bool: one of weight zero has neither residual nor row.
 
     A residual alone may vanish because the start meets the point exactly.
     """
@@ -116,7 +117,7 @@ def _together(before: State, after: State) -> State:
 
 
 def efficient(rho: Callable[[Tensor], Rho]) -> float:
-    """c, with ψ = ρ′ r: (E ψ′)² / E ψ² = 0.95 for normal r of deviation one.
+    """The c at which the estimate, ψ = ρ′ r, has 95 % efficiency: (E ψ′)² / E ψ² = 0.95.
 
     E ψ′ = E rψ by parts: where ψ has a corner, ψ′ jumps, and a sum over a grid would see the jump
     at its points.
@@ -139,7 +140,7 @@ def efficient(rho: Callable[[Tensor], Rho]) -> float:
 
 
 def deviation(residual: Tensor, n: int, counted: Tensor) -> Tensor:
-    """1.4826 · median |r| of those that count (..., m), (...,), positive."""
+    """The deviation 1.4826 · median |r|, (...,), positive, of the points that count, (..., m)."""
     counted = counted & residual.isfinite()
     ordered, count = (
         torch.where(counted, residual.abs(), torch.inf).sort(-1).values,

@@ -42,7 +42,8 @@ class Solution(OptimizeResult):
 
     Example:
         >>> import torch, lmtorch
-        >>> solution = lmtorch.least_squares(lambda x: x**2 - 2, torch.tensor([1.0], dtype=torch.float64))
+        >>> start = torch.tensor([1.0], dtype=torch.float64)
+        >>> solution = lmtorch.least_squares(lambda x: x**2 - 2, start)
         >>> solution.success, solution["x"]
         (True, tensor([1.4142], dtype=torch.float64))
     """
@@ -67,6 +68,5 @@ class Solution(OptimizeResult):
         """Print what was chosen, the numbers behind it, and how the run ended."""
         message = self["message"]
         ended = message if isinstance(message, str) else f"{len(message)} problems"
-        sys.stdout.write(
-            f"{self.__dict__.get('_explanation', 'nothing is known of how it was found')}\n{ended}\n"
-        )
+        known = self.__dict__.get("_explanation", "nothing is known of how it was found")
+        sys.stdout.write(f"{known}\n{ended}\n")

@@ -1,4 +1,4 @@
-"""x0 as its user has it, an array, a tensor or a tree of them, and as the flat vector of the loop."""
+"""x0 as its user has it, an array, a tensor or a tree of them, and as the loop's flat vector."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -69,8 +69,11 @@ class Unknowns:
             ]
         self.layout = Layout([leaf[0] if self.batched else leaf for leaf in leaves], names)
         lead = 1 if self.batched else 0
-        self.start = torch.cat([leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
-                                for leaf in leaves], -1)  # fmt: skip
+        flat = [
+            leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
+            for leaf in leaves
+        ]
+        self.start = torch.cat(flat, -1)
         if count is not None and not self.batched:
             self.batched = True
             self.start = self.start.expand(count, -1).clone()
@@ -103,11 +106,11 @@ class Unknowns:
         return [str(name) for name in given]
 
     def restore(self, params: Params) -> Any:
-        """The structure of x0 with other tensors in it, dtype and device kept; leading dimensions are allowed."""
+        """The structure of x0 with other tensors in it, which may have leading dimensions."""
         return params[0] if self.tree is None else tree_unflatten(list(params), self.tree)
 
     def vector(self, values: Any, name: str, fill: float) -> Tensor:
-        """(n,), or (b, n), from one number, an array that fits x, or a tree like x0; for bounds and scales.
+        """A vector (n,) or (b, n) from one number, an array that fits x, or a tree like x0.
 
         Raises:
             InputError: it does not fit.
@@ -150,7 +153,7 @@ class Unknowns:
         return value.expand(like.shape).clone()
 
     def _numbers(self, values: Any, name: str) -> Tensor:
-        """As the parameters are.
+        """Bring a tensor to the dtype and device of the parameters.
 
         Raises:
             InputError: no real numbers.
@@ -164,7 +167,7 @@ class Unknowns:
 
 
 def spread(dims: Any, value: Any) -> list[int | None]:
-    """One entry for each leaf of `value`, from `torch.vmap`'s in_dims: an int, None, or a tree of them.
+    """The dimension of each leaf of `value` that counts problems, from in_dims as of `vmap`.
 
     Raises:
         InputError: another structure.

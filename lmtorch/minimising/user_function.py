@@ -1,4 +1,4 @@
-"""How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
+"""Calls a user's function on tensors or NumPy arrays, with each problem's share of arguments."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,10 @@ SMALLEST, LARGEST = (
     1e-100,
     1e100,
 )  # residuals whose squares and products are numbers, with room on the way
-RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
+RESIDUALS = (
+    "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict "
+    "of tensors."
+)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Calls:
 
 
 class UserFunction:
-    """fun(x, *args, **kwargs) of one problem.
+    """The function of one problem: fun(x, *args, **kwargs).
 
     Args:
         function: the user's.
@@ -107,7 +110,7 @@ class UserFunction:
         )
 
     def in_unit(self, size: float) -> "UserFunction":
-        """The same in a unit in which residuals of this size can be squared: a power of two, which costs no digit."""
+        """The function in a unit in which its residuals can be squared: an exact power of two."""
         if not size > 0 or SMALLEST <= size <= LARGEST:
             return self
         other = copy(self)
@@ -115,7 +118,7 @@ class UserFunction:
         return other
 
     def detached(self) -> "UserFunction":
-        """The same without the graph of the arguments, for the loop."""
+        """The function without the graph of its arguments, for the loop."""
         other = copy(self)
         other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         other.kwargs = tree_map(
@@ -125,7 +128,7 @@ class UserFunction:
         return other
 
     def _on_tensors(self) -> "UserFunction":
-        """The same, called on tensors."""
+        """The function, called on tensors."""
         device = self.unknowns.start.device
         other = copy(self)
         other.arrays = False
@@ -134,7 +137,7 @@ class UserFunction:
         return other
 
     def differentiable(self) -> bool:
-        """Whether gradients are asked for by an argument."""
+        """Whether an argument asks for gradients."""
         return any(
             isinstance(t, Tensor) and t.requires_grad
             for t in (*self.leaves, *tree_leaves(self.kwargs))
@@ -194,9 +197,9 @@ class UserFunction:
             if leaves and all(
                 isinstance(leaf, Tensor) for leaf in leaves
             ):  # as torch.func.jacrev of a tree gives it
-                return torch.cat([
-                    leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
-                ], 1)  # fmt: skip
+                sizes = self.unknowns.layout.sizes
+                blocks = [leaf.reshape(-1, n) for leaf, n in zip(leaves, sizes, strict=True)]
+                return torch.cat(blocks, 1)
             try:  # NumPy makes a NaN of None
                 filled = (
                     np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else result
@@ -212,7 +215,7 @@ class UserFunction:
         return scaled
 
     def _vector(self, result: Any) -> Tensor:
-        """(m,) from what a function of tensors returned, complex numbers as pairs."""
+        """The residuals (m,) that a function of tensors returned, complex numbers as pairs."""
         leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
         if not leaves:
             raise InputError(f"the function returned nothing. {RESIDUALS}")
@@ -228,14 +231,14 @@ class UserFunction:
 
 
 def to_tensor(leaf: Any, device: torch.device) -> Any:
-    """NumPy numbers as a tensor on the device, other things as they are; also masked arrays: tensors have no mask."""
+    """NumPy numbers as a tensor on the device; masked arrays and other things as they are."""
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc" and not np.ma.is_masked(leaf):
         return tensor_of(np.array(leaf)).to(device)
     return leaf
 
 
 def from_array(result: Any, like: Tensor) -> Tensor:
-    """(m,) from what a function of NumPy arrays returned; a residual that is masked is left out, by zero.
+    """The residuals (m,) that a function of NumPy arrays returned; a masked one is zero.
 
     Raises:
         InputError: it is no array of numbers.
@@ -258,6 +261,6 @@ def from_array(result: Any, like: Tensor) -> Tensor:
 
 
 def _spread(dims: Any, value: Any) -> list[int | None]:
-    """`spread`, with None for what is no tensor."""
+    """One entry for each leaf, as `spread` has it, but None for what is no tensor."""
     count = len(tree_leaves(value))
     return [None] * count if dims is None else spread(dims, value)

@@ -1,4 +1,4 @@
-"""What the first evaluations of a user's function or closure show: the facts that decide how it is differentiated."""
+"""What the first evaluations of a function or closure show: how can it be differentiated?"""
 
 from typing import NamedTuple
 

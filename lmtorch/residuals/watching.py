@@ -1,4 +1,4 @@
-"""What a closure does while it runs: memory, precision, what it writes to, and habits that cost its user dearly."""
+"""What a closure does while it runs: memory, precision, writing, and habits that cost dearly."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What the optimizer keeps between steps, in the form that torch's checkpoints take: tensors and numbers, by name."""
+"""The optimizer's state in the form that torch's checkpoints take: tensors and numbers, by name."""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ OTHERS = {"betas", "maximize", "foreach", "line_search_fn", "history_size"}
 
 
 def label(strategy: Damping) -> int:
-    """A number for a strategy with its settings; a word would not go into a flattened checkpoint."""
+    """A number for a strategy with its settings: a flattened checkpoint takes no words."""
     return zlib.crc32(repr(strategy).encode())
 
 
 def blank_damping(strategy: Damping, like: Tensor) -> dict[str, Any]:
-    """The fields of a strategy's state, which a checkpoint that is loaded into a fresh optimizer looks for."""
+    """Fields like those of a strategy's state, for a checkpoint to be loaded into before a step."""
     one = like.new_ones(1)
     rows = DenseForm().accumulator((1,), 1, one)
     jacobian = rows.workspace(1)
@@ -78,7 +78,7 @@ def values_as_saved(
 
 
 def check_loaded(state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """A state that this optimizer can go on from.
+    """Check that this optimizer can go on from a state.
 
     Args:
         state_dict: as `load_state_dict` was given it.

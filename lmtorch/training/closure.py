@@ -51,11 +51,11 @@ class ClosureResidual:
         self.leading = leading
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
-        """One."""
+        """All rows in one part."""
         yield Part(
             self._residuals,
             self._run,
@@ -65,7 +65,7 @@ class ClosureResidual:
         )
 
     def replay(self) -> AbstractContextManager[None]:
-        """Around each evaluation."""
+        """A context for each evaluation: all of a step draw the same random numbers."""
         return self.draws()
 
     def take(self, places: Tensor) -> "ClosureResidual":
@@ -126,7 +126,7 @@ class SampleResidual:
         return self.samples.count * self.per_sample
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
@@ -144,7 +144,7 @@ class SampleResidual:
             )
 
     def replay(self) -> AbstractContextManager[None]:
-        """Around each evaluation."""
+        """A context for each evaluation: all of a step draw the same random numbers."""
         return self.draws()
 
     def take(self, places: Tensor) -> "SampleResidual":
@@ -152,7 +152,7 @@ class SampleResidual:
         return self
 
     def subset(self, chosen: Tensor) -> "SampleResidual":
-        """The same function of some of the samples (by index), which draws numbers of its own."""
+        """The residual of some of the samples, by index, which draws random numbers of its own."""
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         return SampleResidual(

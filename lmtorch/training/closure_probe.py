@@ -1,4 +1,4 @@
-"""What a closure turns out to be: how many residuals, of what, and how much memory an evaluation touches."""
+"""Looking at a closure: how many residuals, of what kind, and how much memory does it take?"""
 
 import math
 import warnings
@@ -20,9 +20,10 @@ from .samples import Samples
 from .swap import Swap
 
 COUPLED = (
-    "the residuals of a sample change with the other samples of the batch ({reason}), so they are not independent per "
-    "sample, as step(closure, *batch) needs. Use model.eval() or a norm without batch statistics (GroupNorm, "
-    "LayerNorm), or call step(closure) with a closure over the whole batch."
+    "the residuals of a sample change with the other samples of the batch ({reason}), so they are "
+    "not independent per sample, as step(closure, *batch) needs. Use model.eval() or a norm "
+    "without batch statistics (GroupNorm, LayerNorm), or call step(closure) with a closure over "
+    "the whole batch."
 )
 
 STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch of one
@@ -92,10 +93,10 @@ def probe_samples(
 
 
 def _check(residual: Tensor, layout: Layout, twins: Sequence[Tensor] | None) -> None:
-    """What can be said of residuals (m,) or (s, k) by themselves, and of their graph if they are to be differentiated.
+    """Check residuals (m,) or (s, k), and with `twins` the graph that leads from them.
 
     Raises:
-        InputError: they cannot serve.
+        InputError: there are none, or they cannot be differentiated.
     """
     if residual.numel() == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
@@ -114,7 +115,7 @@ def _single(
     rows: Tensor,
     operators: Operators,
 ) -> int:
-    """Hold the rows of the first sample alone to those beside a second; the bytes that it touches.
+    """Compare the rows of the first sample alone with those beside a second; return its bytes.
 
     Raises:
         InputError: they change with the other sample.
@@ -141,7 +142,7 @@ def _single(
             f"{tuple(rows.shape)} for two. Each sample needs the same number; terms that do not "
             f"belong to a sample need step(closure).{column}"
         )
-    # a batch of two may be summed in another order than one sample, in the coarsest dtype on the way
+    # a batch of two may be summed in another order than one sample, in the coarsest dtype
     tolerance = torch.finfo(operators.precision or rows.dtype).eps ** 0.5
     if not replay.random and not torch.allclose(
         first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True
@@ -166,7 +167,7 @@ def _swaps(
     written: Sequence[Tensor],
     replay: Replay,
 ) -> bool:
-    """Whether the twins reach the closure's backward pass too."""
+    """Whether the closure's backward pass uses the twins, too, and not the parameters."""
     # the parameters' own call writes to buffers of which the swap makes copies
     replay.kept = (*written, *swap.buffers)
     return swaps(layout.tensors, closure, args, swap, replay)
@@ -186,7 +187,7 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 def _evaluate(
     layout: Layout, swap: Swap, closure: Callable[..., Any], arguments: Sequence[Any]
 ) -> tuple[Any, list[Tensor], Operators, Habits]:
-    """The result, with its graph; the twins that it leads to; and what was seen. Nothing stays written."""
+    """The result with its graph, the twins that it leads to, and what was seen on the way."""
     habits, operators = Habits(), Operators()
     try:
         with torch.enable_grad(), operators:

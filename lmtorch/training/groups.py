@@ -14,7 +14,7 @@ from ..residuals.layout import real
 
 
 def listed(params: nn.Module | Iterable[Any]) -> Any:
-    """What torch.optim.Optimizer takes, with the names of a module's parameters.
+    """List the parameters for torch.optim.Optimizer, with the names of a module's.
 
     Args:
         params: as the optimizer was given them.
@@ -45,7 +45,7 @@ def listed(params: nn.Module | Iterable[Any]) -> Any:
 
 
 def check_tensors(given: Iterable[Any]) -> None:
-    """Tensors, pairs of a name and a tensor, or param groups of them.
+    """Check that there are only tensors, pairs (name, tensor), or param groups of them.
 
     Raises:
         InputError: something else.
@@ -71,7 +71,7 @@ def check_tensors(given: Iterable[Any]) -> None:
 
 
 def named(group: dict[str, Any], place: int) -> dict[str, Any]:
-    """With names, which torch wants for every group or for none: a coefficient can be added to a module's.
+    """Give a group names: torch wants them for every group or for none.
 
     Args:
         group: a param group, with names or without.
@@ -89,13 +89,13 @@ def named(group: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """Rates, penalties and bounds that can serve.
+    """Check the rates, penalties and bounds of a group.
 
     Args:
         group: a param group as torch has completed it.
 
     Raises:
-        InputError: one that cannot.
+        InputError: one of them cannot be used.
     """
     values = {
         option: _numbers(group[option], option)
@@ -152,7 +152,7 @@ def check_group(group: dict[str, Any]) -> None:
 
 
 def _numbers(value: Any, option: str) -> Tensor | None:
-    """Real numbers as a tensor.
+    """Convert an option to a tensor of real numbers; None stays None.
 
     Raises:
         InputError: no real numbers.
@@ -169,7 +169,7 @@ def _numbers(value: Any, option: str) -> Tensor | None:
 
 
 def check_values(name: str, parameter: Tensor) -> None:
-    """A parameter that has values which can be flattened.
+    """Check that a parameter has values, and that they can be flattened.
 
     Args:
         name: what to call it.

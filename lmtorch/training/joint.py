@@ -1,4 +1,4 @@
-"""Several closures as one residual: a differential equation inside, conditions on the boundary, data somewhere.
+"""Several closures as one residual: an equation inside, conditions on the boundary, some data.
 
 Each term has samples of its own, or none, and its rows follow those of the term before. Parts say
 to which term they belong, so that each term has the source of derivatives that suits it.
@@ -18,7 +18,7 @@ TermResidual = ClosureResidual | SampleResidual
 
 
 class TermsResidual:
-    """r = (r₁, r₂, …), in the same parameters.
+    """The residuals of several terms, one after the other, in the same parameters.
 
     Args:
         terms: with the same layout and the same replay of random numbers.
@@ -34,13 +34,13 @@ class TermsResidual:
         return self.terms[0].params(x)
 
     def parts(self) -> Iterable[Part]:
-        """Those of the first term, then those of the next."""
+        """The parts of the first term, then those of the next."""
         for place, term in enumerate(self.terms):
             for part in term.parts():
                 yield replace(part, term=place, whole=False)
 
     def replay(self) -> AbstractContextManager[None]:
-        """Around each evaluation of all terms."""
+        """A context for each evaluation of all terms: they draw the same random numbers."""
         return self.draws()
 
     def take(self, places: Tensor) -> "TermsResidual":

@@ -1,4 +1,4 @@
-"""What an optimizer keeps between steps, in `Optimizer.state`: λ and the like for all, D for each parameter."""
+"""What an optimizer keeps between steps in `Optimizer.state`: λ for all, D for each parameter."""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ class Kept:
             self.common["share"] = min(1.0, 2 * share)
 
     def prepare(self, layout: Layout, plan: Plan) -> None:
-        """Before the first step, fill in blanks of the shapes that the state will have, to load into."""
+        """Before the first step, fill in blanks of the shapes that the state will have."""
         x = layout.flatten()
         damping = blank_damping(plan.method.damping, x.new_empty(0, dtype=plan.dtype))
         self.common.update(step=0, strategy=0, share=0.0, damping=damping)
@@ -68,7 +68,7 @@ class Kept:
             self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
 
     def start(self, layout: Layout, plan: Plan, x: Tensor) -> State:
-        """The state of the loop at the parameters, with the damping and scaling of the last step."""
+        """The loop's state at the parameters, with the damping and scaling of the last step."""
         common = self.common
         if not self.steps:
             return State(x)

@@ -1,4 +1,4 @@
-"""The drop-in optimizer: gathers a problem from a training loop, runs one step of the loop, writes the result back."""
+"""The optimizer for training loops: gathers a problem, takes one step, writes the result back."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -38,14 +38,14 @@ MISSING: Any = object()  # no closure was passed, not even None
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
+    """Levenberg–Marquardt as a `torch.optim.Optimizer`, whose closure returns residuals, not a loss.
 
     Every step linearizes the residuals, solves the damped normal equations and keeps the trial only
     if the loss ½Σr² went down; a refused trial raises the damping and is repeated, at most
     `max_trials` times. After a failed step (all trials refused, NaN, an exception in the closure)
     the parameters are exactly those from before.
 
-    Without arguments it serves small problems and networks: up to 64 parameters an exact trust
+    Without arguments it suits small problems and networks: up to 64 parameters an exact trust
     region with Moré's scaling, by SVD in float64; beyond, Nielsen's damping of the normal
     equations, whose rows stream (docs/choices.md has the rule and its measurements, `explain` what
     it came to).
@@ -89,7 +89,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seed: of the random choice of samples for `curvature`. Default: 0.
 
     Raises:
-        InputError: a parameter list, bound or option that cannot serve. It is also a `ValueError`.
+        InputError: a parameter list, bound or option that cannot be used. It is also a
+            `ValueError`.
 
     References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm:
         implementation
@@ -138,8 +139,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     ) -> None:
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
-            solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale, ftol, xtol, gtol, polish,
-            memory_limit,
+            solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,
+            ftol, xtol, gtol, polish, memory_limit,
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
@@ -155,7 +156,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             param_group: "params", and any of "lr", "weight_decay", "lower", "upper".
 
         Raises:
-            InputError: a bound, rate or penalty that cannot serve.
+            InputError: a bound, rate or penalty that cannot be used.
         """
         check_tensors([param_group])
         if isinstance(param_group["params"], nn.Module):
@@ -198,9 +199,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @face
     @torch.no_grad()
-    # an override of another type: torch's closure returns a loss, and step a float; here residuals are tensors, and to
-    # read the loss as a float would wait for the device
-    def step(self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any) -> Tensor | None:  # type: ignore[override]
+    # an override of another type: torch's closure returns a loss, and step a float; here residuals
+    # are tensors, and to read the loss as a float would wait for the device
+    def step(  # type: ignore[override]
+        self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any
+    ) -> Tensor | None:
         """One step: linearize, then try until the loss goes down.
 
         Args:
@@ -297,7 +300,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @property
     def _kept(self) -> Kept:
-        """What is kept between steps, in the state as it is now: torch replaces it when it loads."""
+        """What is kept between steps, in the state of now: torch replaces it when it loads."""
         return Kept(self.state, self.param_groups)
 
     def _prepare_state(self) -> None:
@@ -337,7 +340,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, with nothing planned yet; an option that is newer than the state gets its default."""
+        """Restore, with nothing planned yet; an option newer than the state gets its default."""
         super().__setstate__(state)
         for group in self.param_groups:
             for option in OPTIONS:

@@ -64,7 +64,8 @@ def by_sample(result: Any, count: int) -> Tensor:
     """
     parts = []
     for leaf in leaves(result):
-        # (count · k,) counts too: `(model(x) - y).flatten()` is a habit; the probe holds it to one row per sample
+        # (count · k,) counts too: `(model(x) - y).flatten()` is a habit; the probe makes sure that
+        # it has one row per sample
         if (
             leaf.ndim == 0
             or leaf.shape[0] % count != 0

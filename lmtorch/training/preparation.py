@@ -1,4 +1,4 @@
-"""What is found out about a problem and decided for it, once for all steps on data of the same shape."""
+"""Finding out about a problem and planning for it, once for all data of the same shape."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Preparation(NamedTuple):
 
     @property
     def sources(self) -> str:
-        """The sources that serve now, in words."""
+        """The sources that are in use now, in words."""
         return ", ".join(dict.fromkeys(repr(ladder.current) for ladder in self.ladders))
 
 

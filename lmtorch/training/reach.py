@@ -1,4 +1,4 @@
-"""Whether a swapped evaluation is one of the parameters alone: where it is not, columns of J would silently be zero."""
+"""Whether twins replace the parameters everywhere: if not, columns of J would silently be zero."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .swap import Swap
 
 
 def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
-    """Some twin leads to the residuals.
+    """Check that some twin leads to the residuals.
 
     Raises:
         InputError: none does.
@@ -35,7 +35,7 @@ def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
 
 
 def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Hold a swapped evaluation to its word: no gradient may lead to the parameters themselves.
+    """Check that no gradient leads past the twins to the parameters themselves.
 
     Nothing is evaluated for it, and where all is well autograd finds no path and runs no backward
     pass.
@@ -109,7 +109,7 @@ def swaps(
 def _gradients(
     call: Callable[[], Any], inputs: Sequence[Tensor], replay: Replay
 ) -> tuple[list[Tensor], list[torch.Size]]:
-    """Of a sum of the results with random weights, and the shapes of the results."""
+    """Gradients of a sum of the results with random weights, and the shapes of the results."""
     with replay(), torch.enable_grad():
         leaves = [
             leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad

@@ -24,14 +24,14 @@ class Swap(Protocol):
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """Those of which each call gets copies."""
+        """The buffers of which each call gets copies."""
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """closure(*args), in which each parameter is its twin."""
 
 
 class ModuleSwap:
-    """For parameters of a module. Buffers are cloned, so that no evaluation writes to the user's.
+    """A swap of a module's parameters. Buffers are cloned: no evaluation writes to the user's.
 
     Args:
         module: what the closure calls.
@@ -53,11 +53,11 @@ class ModuleSwap:
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """All of a module of which any layer is trained."""
+        """All buffers of a module of which any layer is trained, else none."""
         return tuple(self.module.buffers()) if self.training else ()
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
+        """Call under `functional_call`, so that tied weights and attributes are twins, too."""
         values = {
             place: twin for places, twin in zip(self.names, twins, strict=True) for place in places
         }
@@ -74,7 +74,7 @@ class ModuleSwap:
 
 
 class _Owner(nn.Module):
-    """Has the user's module as a child, so that its parameters can be swapped while a closure runs."""
+    """Has the user's module as a child, whose parameters are swapped while a closure runs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Owner(nn.Module):
 
 
 class TensorSwap:
-    """For tensors whose module, if any, is not known."""
+    """A swap of tensors whose module, if any, is not known."""
 
     buffers: tuple[Tensor, ...] = ()
 
@@ -104,13 +104,13 @@ class TensorSwap:
         return _Replace(twin_of) if twin_of else nullcontext()
 
     def replaced(self, result: Any, twins: Sequence[Tensor]) -> Any:
-        """A result with its twin for each tensor that a closure returns without any torch function."""
+        """The result with twins for tensors that a closure returns without a torch function."""
         twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
         return tree_map(lambda leaf: twin_of.get(id(leaf), leaf), result)
 
 
 class BothSwap:
-    """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
+    """A swap of a module's parameters and of others that the closure names: a coefficient, say."""
 
     def __init__(self, inner: ModuleSwap, outer: TensorSwap, inside: Sequence[bool]) -> None:
         self.inner = inner
@@ -119,7 +119,7 @@ class BothSwap:
         self.buffers = inner.buffers
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """The tensors' mode around the module's call."""
+        """Call the module's swap under the mode of the other tensors."""
         mine = [twin for twin, inside in zip(twins, self.inside, strict=True) if inside]
         others = [twin for twin, inside in zip(twins, self.inside, strict=True) if not inside]
         with self.outer.replacing(others):
@@ -138,7 +138,7 @@ def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]
 
 
 class _Replace(FunctionMode):
-    """Replaces tensors by identity among the arguments of torch functions, also inside lists and dicts."""
+    """Replaces tensors by identity in arguments of torch functions, also in lists and dicts."""
 
     def __init__(self, twins: dict[int, Tensor]) -> None:
         super().__init__()

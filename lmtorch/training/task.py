@@ -37,7 +37,7 @@ class Task(NamedTuple):
         return self.prepared.plan.method
 
     def leave_traces(self) -> None:
-        """Let the closures write to buffers as in any training loop, where one step is one forward pass."""
+        """Evaluate once more, and let closures write to buffers: one forward pass for a step."""
         buffers = (*self.variables.swap.buffers, *self.residual.draws.kept)
         if buffers:  # the evaluations of the step have left them as they were
             self.residual.draws.kept = buffers
@@ -49,7 +49,7 @@ class Task(NamedTuple):
 def residual_of(
     variables: Variables, terms: Sequence[Term], prepared: Preparation
 ) -> TermResidual | TermsResidual:
-    """The terms as one residual, which draws the same random numbers in every evaluation of a step."""
+    """The terms as one residual, with the same random numbers in every evaluation of a step."""
     layout, swap = variables.layout, variables.swap
     written = [tensor for probe in prepared.probes for tensor in probe.written]
     if any(probe.in_place for probe in prepared.probes):

@@ -22,7 +22,7 @@ class Variables(NamedTuple):
     swap: Swap
 
     def option(self, name: str, neutral: float, like: Tensor) -> Tensor | None:
-        """An option of the groups for each entry of x, (n,) as `like`; None: it is neutral everywhere."""
+        """An option of the groups for each entry of x, (n,) as `like`; None: neutral everywhere."""
         values = [group[name] for group in self.groups]
         if all(v is None or (isinstance(v, int | float) and v == neutral) for v in values):
             return None
