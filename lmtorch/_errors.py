@@ -10,6 +10,10 @@ from contextlib import ContextDecorator
 from typing import Any
 
 INSIDE = ("lmtorch", "torch")
+AROUND_CLOSURES = (
+    "lmtorch.residuals",
+    "lmtorch.training",
+)  # modes and swaps that a closure runs in
 
 
 class InputError(ValueError):
@@ -72,7 +76,7 @@ def from_within() -> bool:
         frame.f_back is not None
         and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE
     ):
-        if name.split(".")[0] == "lmtorch" and not name.startswith("lmtorch.training"):
+        if name.split(".")[0] == "lmtorch" and not name.startswith(AROUND_CLOSURES):
             return True
         frame = frame.f_back
     return False

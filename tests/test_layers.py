@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError
-from lmtorch.training.terms import as_residual, gathered
+from lmtorch.training.terms import terms_of
 
 from .layers import CASES, LayerCase, OldCube, reference_jacobian
 
@@ -66,12 +66,8 @@ def prepare(
 def jacobian(opt: Any, closure: Any, batch: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
     """The matrix that a step would use, and the ladder that gave it."""
     with torch.no_grad():
-        layout, groups = opt._gather()
-        x = layout.flatten()
-        swap, terms = opt._swap(layout), gathered(closure, batch)
-        known, _ = opt._prepare(layout, swap, terms, x)
-        problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), x)
-        return problem.linearize(x).jacobian, known.ladders[0]
+        task = opt._task(terms_of(closure, batch))
+        return task.problem.linearize(task.start.x).jacobian, task.prepared.ladders[0]
 
 
 @settings(COMPARED)

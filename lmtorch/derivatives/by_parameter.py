@@ -1,4 +1,4 @@
-"""Outputs in the parameters of a model: the Jacobian of every sample, by parameter, or single columns of it."""
+"""Derivatives in a model's parameters: the Jacobian of every sample, or single columns of it."""
 
 from collections.abc import Sequence, Set
 from functools import partial
@@ -11,13 +11,17 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from .. import _memory
-from .._autodiff import ranges
+from .._autodiff import Params, ranges
 from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
-from ..jacobians.base import Workspace
-from ..jacobians.layerwise import LayerWise, NotLayerwiseError
-from ..residuals.base import Part
+from ..jacobians.linear_layers import (
+    check,
+    columns_beside,
+    output_gradients,
+    record,
+    rows_in,
+)
 from .calling import (
     at_once,
     check_chunk,
@@ -27,12 +31,12 @@ from .calling import (
     refuse_coupling,
     transformed,
 )
-from .layers import blocks_of_layers
 from .passes import PLAIN, Cut, wanted
 
-USUAL = 64  # outputs of a sample at most, nearly always
 Index = int | tuple[int, ...]
-SMALL = 64 * 2**20  # bytes up to which nobody is asked how much memory is free
+USUAL = 64  # nearly no sample has more outputs than that
+SMALL = 64 * 2**20  # results of fewer bytes are not checked against the free memory
+CHECKED = 4  # rows of so many samples are compared with autograd's
 
 
 def parameter_jacobian(
@@ -46,30 +50,34 @@ def parameter_jacobian(
     """Every sample's outputs in the parameters of a model: ∂out/∂w for each weight, each bias.
 
     Args:
-        model: called as `model(*inputs)`, for a batch: samples first in every input and in the output.
+        model: called as `model(*inputs)`, for a batch: samples first in every input and in the
+            output.
         *inputs: `(batch, ...)` each.
-        names: of the parameters (blocks of columns), as in `model.named_parameters()`. Default: all that require a
-            gradient.
+        names: of the parameters (blocks of columns), as in `model.named_parameters()`. Default: all
+            that require a gradient.
         output: place in a sample's output, an int or tuple: that row alone. Default: all.
-        mode: "layerwise" (rows as outer products, for models of linear layers alone; not differentiable itself),
-            "reverse" (`vmap` over samples of the VJPs of one) or "autograd" (row by row). Default: "auto": "layerwise"
-            under `torch.no_grad()`, else "reverse", and the next where a model refuses.
+        mode: "layerwise" (rows as outer products, for models of linear layers alone; not
+            differentiable itself), "reverse" (`vmap` over samples of the VJPs of one) or "autograd"
+            (row by row). Default: "auto": "layerwise" under `torch.no_grad()`, else "reverse", and
+            the next where a model refuses.
         chunk_size: samples at once. Default: by the memory that is free and the cache.
 
     Returns:
-        A dict by parameter name, `(batch, *out, *param)` each; with `output`, `(batch, *param)`. Dtype and device of
-        the parameters. Differentiable, unless under `torch.no_grad()`.
+        A dict by parameter name, `(batch, *out, *param)` each; with `output`, `(batch, *param)`.
+        Dtype and device of the parameters. Differentiable, unless under `torch.no_grad()`.
 
     Raises:
-        InputError: no module, unknown names, no parameter that requires a gradient, an output that is not there, or a
-            layer that couples samples.
+        InputError: no module, unknown names, no parameter that requires a gradient, an output that
+            is not there, or a layer that couples samples.
 
     Example:
         >>> import torch, lmtorch
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        >>> from torch.nn import Linear, Sequential, Tanh
+        >>> model = Sequential(Linear(2, 8), Tanh(), Linear(8, 3))
         >>> J = lmtorch.parameter_jacobian(model, torch.rand(5, 2))
         >>> {name: tuple(block.shape) for name, block in J.items()}
-        {'0.weight': (5, 3, 8, 2), '0.bias': (5, 3, 8), '2.weight': (5, 3, 3, 8), '2.bias': (5, 3, 3)}
+        {'0.weight': (5, 3, 8, 2), '0.bias': (5, 3, 8), '2.weight': (5, 3, 3, 8), '2.bias': (5, 3,
+        3)}
         >>> bool((J["2.bias"] == torch.eye(3)).all())   # out = W h + b
         True
     """
@@ -84,114 +92,154 @@ def parameter_jacobian(
         )
     refuse_coupling(model)
     tensors = tuple(parameters.values())
-
-    def rows_of(params: tuple[Tensor, ...], *some: Tensor) -> Tensor:
-        """Outputs of the samples, all of them or the one that is asked for, flat, (s, k)."""
-        y = call_with(model, dict(zip(parameters, params, strict=True)), some)
-        shapes.append(_shape(y, some[0].shape[0]))
-        return _chosen(y, output).reshape(some[0].shape[0], -1)
-
-    shapes: list[torch.Size] = []
-    n = sum(t.numel() for t in tensors)
-
-    def chunk(rows_per_sample: int) -> int:
-        """Samples at once: what is made of them stays, so that only memory bounds them."""
-        each = 2 * rows_per_sample * n * tensors[0].element_size()
-        if chunk_size is not None or transformed() or each * count <= SMALL:
-            return chunk_size or max(1, count)
-        return max(1, _memory.budget(inputs[0].device) // each)
-
-    def size() -> int:
-        """Of a sample's output, as far as the rows are concerned; of little a guess, which costs no evaluation."""
-        if 2 * USUAL * n * tensors[0].element_size() * count <= SMALL:
-            return USUAL
-        with torch.no_grad():
-            return rows_of(tensors, *(t[:1] for t in inputs)).shape[1]
-
-    def rows_with(params: tuple[Tensor, ...], samples: tuple[Tensor, ...]) -> Tensor:
-        return rows_of(params, *samples)
-
-    def flat(params: tuple[Tensor, ...], samples: tuple[Tensor, ...]) -> Tensor:
-        return rows_of(params, *samples).reshape(-1)
+    outputs = _Outputs(model, list(parameters), output)
+    chunks = partial(_chunks, outputs, tensors, inputs, chunk_size)
 
     def layerwise() -> list[Tensor]:
         if (torch.is_grad_enabled() and mode == "auto") or transformed():
             raise RuntimeError("rows of linear layers are not differentiable themselves")
-        step = chunk(size())
-        parts = []
-        for some in ranges(count, step):
-            samples = tuple(t[some] for t in inputs)
-            try:
-                parts.append(blocks_of_layers(partial(rows_with, samples=samples), tensors))
-            except NotLayerwiseError:  # numbers beside the layers, perhaps
-                part = Part(
-                    partial(flat, samples=samples), _unused, sample=_unused, samples=samples
-                )
-                rows = torch.cat(
-                    [
-                        block.rows.dense()
-                        for block in LayerWise().blocks(
-                            part, tensors, Workspace(partial(_workspace, tensors[0], n))
-                        )
-                    ]
-                )
-                parts.append(_split(rows.view(len(samples[0]), -1, n), tensors))
-        return _joined(parts) if parts else _empty(tensors)
+        return _joined([_by_layers(outputs, tensors, some) for some in chunks()], tensors)
 
     def reverse() -> list[Tensor]:
-        def of_one(params: tuple[Tensor, ...], *sample: Tensor) -> tuple[Tensor, ...]:
-            y, pull = vjp(lambda p: rows_of(p, *(t[None] for t in sample))[0], params)[:2]
-            gradients: tuple[Tensor, ...] = vmap(lambda w: pull(w)[0])(
-                torch.eye(len(y), dtype=y.dtype, device=y.device)
-            )
-            return gradients
-
-        in_dims = (None, *(0 for _ in inputs))
-        parts: list[tuple[Tensor, ...]] = [
-            vmap(of_one, in_dims, randomness="different")(tensors, *(t[some] for t in inputs))
-            for some in ranges(count, chunk(size()))
-        ]
-        return _joined(parts) if parts else _empty(tensors)
+        return _joined([_by_reverse(outputs, tensors, some) for some in chunks()], tensors)
 
     def autograd() -> list[Tensor]:
-        record = torch.is_grad_enabled()
-        with torch.enable_grad():
-            twins = tuple(
-                t if record and t.requires_grad else t.detach().requires_grad_() for t in tensors
-            )
-            blocks: list[list[Tensor]] = [[] for _ in twins]
-            for i in range(count):
-                for value in rows_of(twins, *(t[i : i + 1] for t in inputs))[0]:
-                    value = (
-                        value if value.requires_grad else value + 0 * twins[0].sum()
-                    )  # none of them acts
-                    gradients = torch.autograd.grad(
-                        value,
-                        twins,
-                        retain_graph=True,
-                        create_graph=record,
-                        allow_unused=True,
-                        materialize_grads=True,
-                    )
-                    for block, gradient in zip(blocks, gradients, strict=True):
-                        block.append(gradient)
-        return (
-            [torch.stack(block).unflatten(0, (count, -1)) for block in blocks]
-            if count
-            else _empty(tensors)
-        )
+        return _by_autograd(outputs, tensors, inputs)
 
-    if count == 0:
+    if count == 0:  # there is nothing to differentiate, which would show the shape
         with torch.no_grad():
-            shapes.append(_shape(model(*inputs), count))
-    found = first_that_works(
-        [("layerwise", layerwise), ("reverse", reverse), ("autograd", autograd)], mode
-    )
-    outputs = () if output is not None or not shapes else shapes[-1]
+            outputs.look(model(*inputs), count)
+    ways = [("layerwise", layerwise), ("reverse", reverse), ("autograd", autograd)]
+    found = first_that_works(ways, mode)
+    shape = outputs.shape if output is None else ()
     return {
-        name: block.reshape(count, *outputs, *tensor.shape)
+        name: block.reshape(count, *shape, *tensor.shape)
         for (name, tensor), block in zip(parameters.items(), found, strict=True)
     }
+
+
+class _Outputs:
+    """A model's outputs as a function of its parameters, a row of k for each sample.
+
+    Args:
+        model: called for a batch.
+        names: of the parameters.
+        output: place in a sample's output, whose row is the only one; None: all.
+
+    Attributes:
+        shape: of a sample's output, as the last evaluation had it.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str], output: Index | None) -> None:
+        self.model = model
+        self.names = names
+        self.output = output
+        self.shape = torch.Size()
+
+    def __call__(self, params: Params, *samples: Tensor) -> Tensor:
+        """The outputs (s, k) of s samples at other values of the parameters."""
+        count = samples[0].shape[0]
+        y = call_with(self.model, dict(zip(self.names, params, strict=True)), samples)
+        self.look(y, count)
+        return _chosen(y, self.output).reshape(count, -1)
+
+    def look(self, y: Any, count: int) -> None:
+        """Take note of the shape of what the model has returned.
+
+        Raises:
+            InputError: it is no tensor, or samples do not come first.
+        """
+        if _output(y).ndim == 0 or y.shape[0] != count:
+            raise InputError(
+                f"the model returned shape {tuple(y.shape)} for {count} samples: samples must come "
+                "first."
+            )
+        self.shape = y.shape[1:]
+
+
+def _chunks(
+    outputs: _Outputs, tensors: Params, inputs: tuple[Tensor, ...], chunk_size: int | None
+) -> list[tuple[Tensor, ...]]:
+    """The samples, as many at once as asked for, or as the memory holds rows of."""
+    count = inputs[0].shape[0]
+    step = chunk_size or count
+    row = 2 * sum(t.numel() for t in tensors) * tensors[0].element_size()
+    if chunk_size is None and not transformed() and USUAL * row * count > SMALL:
+        with torch.no_grad():
+            each = row * outputs(tensors, *(t[:1] for t in inputs)).shape[1]
+        if each * count > SMALL:  # what is made stays, so that only memory bounds it
+            step = max(1, _memory.budget(inputs[0].device) // each)
+    return [tuple(t[some] for t in inputs) for some in ranges(count, step)]
+
+
+def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) -> list[Tensor]:
+    """Rows of linear layers as outer products, (s, k, *param) each, without a graph."""
+    count = samples[0].shape[0]
+    recording = record(lambda params: outputs(params, *samples), tensors, count, search=False)
+    gradients, beside = output_gradients(recording), columns_beside(recording)
+    blocks = [rows_in(place, recording, gradients, beside) for place in range(len(tensors))]
+    first = [
+        block[:CHECKED].reshape(-1, t.numel()) for block, t in zip(blocks, tensors, strict=True)
+    ]
+    check(torch.cat(first, 1), recording)
+    return blocks
+
+
+def _by_reverse(
+    outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Rows by the VJPs of each sample, (s, k, *param) each."""
+
+    def of_one(params: Params, *sample: Tensor) -> Params:
+        y, pull = vjp(lambda p: outputs(p, *(t[None] for t in sample))[0], params)[:2]
+        directions = torch.eye(len(y), dtype=y.dtype, device=y.device)
+        gradients: Params = vmap(lambda w: pull(w)[0])(directions)
+        return gradients
+
+    in_dims = (None, *(0 for _ in samples))
+    rows: Params = vmap(of_one, in_dims, randomness="different")(tensors, *samples)
+    return rows
+
+
+def _by_autograd(outputs: _Outputs, tensors: Params, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Rows one by one, (count, k, *param) each."""
+    count = inputs[0].shape[0]
+    if count == 0:
+        return _joined([], tensors)
+    record = torch.is_grad_enabled()
+    with torch.enable_grad():
+        twins = tuple(
+            t if record and t.requires_grad else t.detach().requires_grad_() for t in tensors
+        )
+        rows = [
+            _gradients(value, twins, record)
+            for i in range(count)
+            for value in outputs(twins, *(t[i : i + 1] for t in inputs))[0]
+        ]
+    return [torch.stack(block).unflatten(0, (count, -1)) for block in zip(*rows, strict=True)]
+
+
+def _gradients(value: Tensor, twins: Params, record: bool) -> Params:
+    """The gradient of one output in every parameter, itself recorded or not."""
+    if not value.requires_grad:  # no parameter has an influence on it
+        value = value + 0 * twins[0].sum()
+    return torch.autograd.grad(
+        value,
+        twins,
+        retain_graph=True,
+        create_graph=record,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+
+
+def _joined(parts: Sequence[Sequence[Tensor]], tensors: Params) -> list[Tensor]:
+    """Blocks of all samples from those of each chunk; of a single chunk without a copy."""
+    if not parts:
+        return [t.new_zeros(0, *t.shape) for t in tensors]
+    if len(parts) == 1:
+        return list(parts[0])
+    return [torch.cat(blocks) for blocks in zip(*parts, strict=True)]
 
 
 def parameter_column(
@@ -204,20 +252,24 @@ def parameter_column(
 ) -> Tensor:
     """∂out/∂w of a single weight or bias, for every output of every sample, by one forward pass.
 
-    Several columns are vectorised: give lists of names and indices, or one name and a list of indices.
+    Several columns are vectorised: give lists of names and indices, or one name and a list of
+    indices.
 
     Args:
         model: called as `model(*inputs)`.
         name: of the parameter, as in `model.named_parameters()`; or a list.
-        index: place in the parameter: a tuple with one number for each of its dimensions, or one number that counts
-            its entries row by row, as in `parameter.flatten()[index]`; or a list of such places.
+        index: place in the parameter: a tuple with one number for each of its dimensions, or one
+            number that counts its entries row by row, as in `parameter.flatten()[index]`; or a list
+            of such places.
         *inputs: whatever the model takes, tensors.
-        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or "autograd" (the same by
-            plain autograd, for what torch.func refuses). Default: "auto".
-        chunk_size: columns at once, where several are asked for. Default: by the memory that is free and the cache.
+        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or
+            "autograd" (the same by plain autograd, for what torch.func refuses). Default: "auto".
+        chunk_size: columns at once, where several are asked for. Default: by the memory that is
+            free and the cache.
 
     Returns:
-        The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`. Differentiable.
+        The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`.
+        Differentiable.
 
     Raises:
         InputError: no module, an unknown name, or an index that is not in the parameter.
@@ -237,7 +289,8 @@ def parameter_column(
         indices = indices * len(names)
     if len(names) != len(indices) or not names:
         raise InputError(
-            f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is needed."
+            f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is "
+            "needed."
         )
     parameters = _parameters(model, list(dict.fromkeys(names)))
     places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
@@ -315,29 +368,30 @@ def parameter_column(
     return columns if several else columns[0]
 
 
-# ---- what both ask for -----------------------------------------------------------------------------------------------
-
-
 def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"the model must be an nn.Module, whose parameters have names; this is {type(model).__name__}."
+            "the model must be an nn.Module, whose parameters have names; this is "
+            f"{type(model).__name__}."
         )
     if isinstance(model, nn.DataParallel):
         raise InputError(
-            "nn.DataParallel copies the model for each device, and has no parameters of its own: pass model.module."
+            "nn.DataParallel copies the model for each device, and has no parameters of its own: "
+            "pass model.module."
         )
     there: dict[str, Tensor] = dict(model.named_parameters())
     lazy = next((name for name, p in there.items() if is_lazy(p)), None)
     if lazy is not None:
         raise InputError(
-            f"the parameter {lazy!r} has no shape yet: call the model once on data, then differentiate."
+            f"the parameter {lazy!r} has no shape yet: call the model once on data, then "
+            "differentiate."
         )
     if names is None:
         chosen = {name: p for name, p in there.items() if p.requires_grad}
         if not chosen:
             raise InputError(
-                "no parameter of the model requires a gradient. Name those that are meant: names=[...]."
+                "no parameter of the model requires a gradient. Name those that are meant: "
+                "names=[...]."
             )
         return chosen
     names = [names] if isinstance(names, str) else _names(names, "names")
@@ -348,13 +402,14 @@ def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
     unknown = [name for name in names if name not in there]
     if unknown:
         raise InputError(
-            f"the model has no parameter {unknown[0]!r}. Its parameters: {', '.join(there) or 'none'}."
+            f"the model has no parameter {unknown[0]!r}. Its parameters: "
+            f"{', '.join(there) or 'none'}."
         )
     return {name: there[name] for name in names}
 
 
 def _names(names: Any, option: str) -> list[str]:
-    """Names of parameters, as they were given.
+    """Make a list of the names of parameters.
 
     Returns:
         A list.
@@ -383,7 +438,8 @@ def _tensors(inputs: tuple[Any, ...]) -> None:
     for place, t in enumerate(inputs):
         if not isinstance(t, Tensor):
             raise InputError(
-                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor makes one."
+                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor "
+                "makes one."
             )
         check_kind(t, f"input {place}")
 
@@ -391,18 +447,10 @@ def _tensors(inputs: tuple[Any, ...]) -> None:
 def _output(y: Any) -> Tensor:
     if not isinstance(y, Tensor):
         raise InputError(
-            f"the model returned {type(y).__name__}. Wrap it in a module that returns the one tensor meant."
+            f"the model returned {type(y).__name__}. Wrap it in a module that returns the one "
+            "tensor meant."
         )
     return y
-
-
-def _shape(y: Any, count: int) -> torch.Size:
-    """Of one sample's output."""
-    if _output(y).ndim == 0 or y.shape[0] != count:
-        raise InputError(
-            f"the model returned shape {tuple(y.shape)} for {count} samples: samples must come first."
-        )
-    return y.shape[1:]
 
 
 def _chosen(y: Tensor, output: Any) -> Tensor:
@@ -420,7 +468,7 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
 
 
 def _place(name: str, parameter: Tensor, index: Any) -> int:
-    """Among the entries, row by row."""
+    """The number of an entry, counted row by row."""
     shape = tuple(parameter.shape)
     if isinstance(index, SupportsIndex):
         fits = -parameter.numel() <= int(index) < parameter.numel()
@@ -443,30 +491,5 @@ def _place(name: str, parameter: Tensor, index: Any) -> int:
     return place
 
 
-def _unused(*args: Any) -> Any:
-    raise AssertionError("layerwise rows evaluate the part as a whole")
-
-
-def _split(rows: Tensor, tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    return list(rows.split([t.numel() for t in tensors], -1))
-
-
 def _constant(argument: Any) -> Any:
     return argument.detach() if isinstance(argument, Tensor) else argument
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Blocks of all samples; of a single chunk without a copy."""
-    return (
-        list(parts[0])
-        if len(parts) == 1
-        else [torch.cat(blocks) for blocks in zip(*parts, strict=True)]
-    )
-
-
-def _workspace(like: Tensor, n: int, rows: int) -> Tensor:
-    return like.new_empty(rows, n)
-
-
-def _empty(tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    return [t.new_zeros(0, *t.shape) for t in tensors]

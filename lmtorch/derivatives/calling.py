@@ -13,7 +13,7 @@ from .. import _memory
 from .._autodiff import history
 from .._errors import InputError
 from .._modules import batch_statistics
-from ..residuals.watching import Touched
+from ..residuals.watching import Operators
 from .formulas import KERNELS, Constants, Plainly
 
 Function = Callable[[Tensor], Tensor]
@@ -246,7 +246,7 @@ def at_once(
         return min(directions, chunk_size or directions)
     if directions <= few:
         return directions
-    with torch.no_grad(), Touched() as touched:
+    with torch.no_grad(), Operators() as touched:
         evaluate()
     return min(directions, max(least, _memory.stream_rows(2 * touched.bytes, device)))
 

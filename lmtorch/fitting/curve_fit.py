@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from inspect import unwrap
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from ..choose import Options
 from ..choose import loss as loss_of
 from ..losses.linear import Linear
 from ..losses.robust import Robust
+from ..minimising.least_squares import least_squares
 from ..minimising.options import real_number
 from .data import Data, gather
 from .fitter import Fitter
@@ -171,9 +173,9 @@ def curve_fit(
     check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
     with understood(data, xdata):
-        solution = fitter.solve(
-            u.reshape(-1, n) if data.lead else u, **_doubts(parameters, data, robust, p0, options)
-        )
+        rows = u.reshape(-1, n) if data.lead else u
+        asked = fitter.minimisation(rows, **_doubts(parameters, data, robust, p0, options))
+        solution = unwrap(least_squares)(**asked)  # this face has done what its face would do
     # what refits for a profile or a bootstrap starts from the solution, and quietly
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)

@@ -1,4 +1,4 @@
-"""A model, its parameters and its data as one least-squares problem, solved once or a thousand times over."""
+"""A model, its parameters and its data as one least-squares problem, to be solved many times."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ BATCH = (
 
 @dataclass(frozen=True)
 class Fitter:
-    """What is fitted.
+    """A model, its parameters and its data.
 
     Attributes:
         model: f(x, p).
@@ -61,7 +61,19 @@ class Fitter:
         bounds: tuple[Tensor, Tensor] | None = None,
         **options: Any,
     ) -> Solution:
-        """Minimise, from every row of u where it has any, against every row of y and weights where they have."""
+        """Minimise from every row of u against every row of y and weights, where there are rows."""
+        return least_squares(**self.minimisation(u, y=y, weights=weights, bounds=bounds, **options))
+
+    def minimisation(
+        self,
+        u: Tensor,
+        *,
+        y: Tensor | None = None,
+        weights: Tensor | None = None,
+        bounds: tuple[Tensor, Tensor] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """What `solve` calls `least_squares` with."""
         data = self.data
         lead = len(data.lead)
         y = flattened(data.y if y is None else y, 1)
@@ -87,15 +99,16 @@ class Fitter:
         given: Any = u
         if data.numpy:  # how x0 comes says how results go back; the other arguments follow
             given = to_array(u)
-        return least_squares(
-            self._residual,
-            given,
-            jac,
-            bounds=self.bounds if bounds is None else bounds,
-            args=(x, y, weights, root, start),
-            in_dims=dims,
-            **{**self.options, **options},
-        )
+        return {
+            "fun": self._residual,
+            "x0": given,
+            "jac": jac,
+            "bounds": self.bounds if bounds is None else bounds,
+            "args": (x, y, weights, root, start),
+            "in_dims": dims,
+            **self.options,
+            **options,
+        }
 
     def sensitivity(
         self,
@@ -104,13 +117,15 @@ class Fitter:
         count: int,
         place: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The curve at x, (..., count), and its derivatives in u, (..., count, n); x is the same for all problems."""
+        """The curve at x, (..., count), and its derivatives in u, (..., count, n).
+
+        All problems have the same x.
+        """
 
         def curve(u: Any, start: Any) -> Any:
-            values = self.curve(
-                u, x_arrays if isinstance(u, np.ndarray) else x, start, count, place
-            )
-            return values.numpy() if isinstance(u, np.ndarray) else values
+            p = self.parameters_at(u, start)
+            points = x_arrays if isinstance(u, np.ndarray) else x
+            return in_kind(self.curve(self.model(points, in_kind(p, u), place), p, count), u)
 
         x_arrays = tree_map(to_array, x)
         lead = u.shape[:-1]
@@ -132,13 +147,13 @@ class Fitter:
         values, slopes = tensor_of(found.fun), tensor_of(found.jac)
         return values.reshape(*lead, count), slopes.reshape(*lead, count, u.shape[-1])
 
-    def curve(self, u: Any, x: Any, start: Any, count: int, place: int | None = None) -> Tensor:
-        """f(x) at variables u (n,), (count,)."""
-        p = self.parameters.outward(tensor_of(u), tensor_of(start))
-        hint = BATCH if self.data.lead else ""
-        return curve_of(
-            self.model(x, p.numpy() if isinstance(u, np.ndarray) else p, place), p, count, hint
-        )
+    def parameters_at(self, u: Any, start: Any) -> Tensor:
+        """p (P,) at the variables u (n,), which are an array or a tensor."""
+        return self.parameters.outward(tensor_of(u), tensor_of(start))
+
+    def curve(self, values: Any, p: Tensor, count: int) -> Tensor:
+        """What the model returned at the parameters p as a curve (count,)."""
+        return curve_of(values, p, count, BATCH if self.data.lead else "")
 
     def whiten(self, values: Tensor, weights: Any, root: Any) -> Tensor:
         """Rows (m,) or (m, k) in units of their errors."""
@@ -151,31 +166,34 @@ class Fitter:
         return values if root is None else tensor_of(root) @ values
 
     def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
-        """(f(x) − y)/σ of one problem."""
-        y = tensor_of(y)
-        residual = self.whiten(self.curve(u, x, start, y.shape[-1]) - y, weights, root)
-        return residual.numpy() if isinstance(u, np.ndarray) else residual
+        """The residuals (f(x) − y)/σ of one problem."""
+        y, p = tensor_of(y), self.parameters_at(u, start)
+        curve = self.curve(self.model(x, in_kind(p, u)), p, y.shape[-1])
+        return in_kind(self.whiten(curve - y, weights, root), u)
 
     def _jacobian(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
         """The user's ∂f/∂p, whitened, times ∂p/∂u."""
-        arrays = isinstance(u, np.ndarray)
-        start = tensor_of(start)
-        p = self.parameters.outward(tensor_of(u), start)
-        given = self.jac(x, *((p.numpy() if arrays else p)[i] for i in range(p.shape[-1])))
+        p = self.parameters_at(u, start)
+        given = self.jac(x, *(in_kind(p, u)[i] for i in range(p.shape[-1])))
         rows = (given if isinstance(given, Tensor) else numbers_of(given, "what jac returned")).to(
             p.device
         )
         needed = (tensor_of(y).shape[-1], p.shape[-1])
         if tuple(rows.shape) != needed:
             raise InputTypeError(
-                f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by parameters."
+                f"jac returned a matrix of {tuple(rows.shape)}; it must be {needed}, points by "
+                "parameters."
             )
         with forward_mode():
-            inner = torch.func.jacfwd(lambda v: self.parameters.outward(v, start))(tensor_of(u))
-        result = self.whiten(rows.to(inner) @ inner, weights, root)
-        return result.numpy() if arrays else result
+            inner = torch.func.jacfwd(lambda v: self.parameters_at(v, start))(tensor_of(u))
+        return in_kind(self.whiten(rows.to(inner) @ inner, weights, root), u)
+
+
+def in_kind(value: Tensor, like: Any) -> Any:
+    """A tensor as an array where `like` is one."""
+    return to_array(value) if isinstance(like, np.ndarray) else value
 
 
 def flattened(value: Tensor, kept: int) -> Tensor:
-    """Leading dimensions as one, but for the last `kept`."""
+    """Flatten all dimensions but the last `kept` into one."""
     return value if value.ndim <= kept else value.flatten(0, value.ndim - kept - 1)

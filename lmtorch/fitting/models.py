@@ -1,6 +1,7 @@
-"""What may be fitted: a function of x and numbers, of x and a dict, a module; one, or one for each data set.
+"""Models: a function of x and numbers or of x and a dict, a module, or one for each data set.
 
-A model knows the names of its parameters and how to be called with all of them in one flat vector p.
+A model knows the names of its parameters and how to be called with all of them in one flat vector
+p.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from .._modules import call_with
 
 
 class Model(Protocol):
-    """f(x, p)."""
+    """A function f(x, p) whose parameters have names."""
 
     @property
     def label(self) -> str:
@@ -26,16 +27,16 @@ class Model(Protocol):
 
     @property
     def names(self) -> list[str]:
-        """Of the entries of p."""
+        """Names of the entries of p."""
 
     def start(self, p0: Any) -> Any:
-        """p0 as the user gave it, as numbers (P,) or (..., P)."""
+        """The numbers (P,) or (..., P) of p0, which is as the user gave it."""
 
     def named(self, p: Any) -> dict[str, Any]:
-        """p (..., P) by name."""
+        """The parameters p (..., P) by name."""
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
-        """The curve at x, flat; p (P,) is a tensor or an array. `place`: of one of several data sets."""
+        """The curve at x, flat, for p (P,), a tensor or array; `place`: of one data set alone."""
 
 
 class Arguments(NamedTuple):
@@ -47,7 +48,7 @@ class Arguments(NamedTuple):
 
     @property
     def numbers(self) -> list[str]:
-        """Names of the parameters: a default that is no number, such as True, "linear" or None, makes an option."""
+        """Names of the parameters: an argument whose default is no number is an option."""
         return [
             name
             for name in self.names
@@ -55,7 +56,7 @@ class Arguments(NamedTuple):
         ]
 
     def first(self, count: int) -> list[str]:
-        """The parameters of a start of so many numbers, which fills the arguments in order, as in scipy.
+        """Names of the first arguments, which a start of so many numbers fills as in scipy.
 
         Raises:
             InputError: an option is among them.
@@ -66,34 +67,37 @@ class Arguments(NamedTuple):
         needed = [name for name in self.names[count:] if name not in self.defaults]
         if count > len(self.names) or needed:
             raise InputTypeError(
-                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: {self.names}."
+                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: "
+                f"{self.names}."
             )
         for name in self.names[:count]:
             if isinstance(self.defaults.get(name), bool | np.bool_ | str):
                 raise InputError(
-                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, which is no number: name "
-                    f"those that are fitted, p0={{'{self.numbers[0]}': 1.0, ...}}."
+                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, "
+                    "which is no number: name those that are fitted, "
+                    f"p0={{'{self.numbers[0]}': 1.0, ...}}."
                 )
         return self.names[:count]
 
-    def call(
-        self, function: Callable[..., Any], x: Any, names: Sequence[str], values: Sequence[Any]
-    ) -> Any:
-        """f(x, *p), by keyword from the first argument that is left at its default."""
+    def passed(
+        self, names: Sequence[str], values: Sequence[Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The values to pass by position, and by name those after an argument that is left out."""
         count = 0
         while count < len(names) and (
             count >= len(self.names) or names[count] == self.names[count]
         ):
             count += 1
-        return function(x, *values[:count], **dict(zip(names[count:], values[count:], strict=True)))
+        return values[:count], dict(zip(names[count:], values[count:], strict=True))
 
 
 class OfNumbers:
-    """f(x, a, b, ...), scipy's kind.
+    """A function f(x, a, b, ...), scipy's kind of model.
 
     Args:
         function: the user's.
-        p0: what the user starts from: it says how many parameters there are, and the signature what they are called.
+        p0: what the user starts from: it says how many parameters there are, and the signature what
+            they are called.
 
     Raises:
         InputError: the number of parameters cannot be told.
@@ -115,7 +119,8 @@ class OfNumbers:
             names = self.arguments.first(np.shape(_array(p0))[-1] if np.ndim(_array(p0)) else 1)
         if not names:
             raise InputError(
-                "the number of parameters cannot be told from f(x, *p): give p0, or name them, f(x, a, b)."
+                "the number of parameters cannot be told from f(x, *p): give p0, or name them, "
+                "f(x, a, b)."
             )
         self.names = names
         self.defaults = {
@@ -123,7 +128,7 @@ class OfNumbers:
         }
 
     def start(self, p0: Any) -> Any:
-        """Ones where nothing is said, or the default values of f's arguments."""
+        """The start: p0, else the default values of f's arguments, else ones."""
         if p0 is not None and not isinstance(p0, Mapping):
             return (
                 torch.atleast_1d(p0)
@@ -134,18 +139,18 @@ class OfNumbers:
         return _stacked({name: given.get(name, 1.0) for name in self.names})
 
     def named(self, p: Any) -> dict[str, Any]:
-        """Numbers."""
+        """The numbers of p by name."""
         return by_name(self.names, p)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
-        """f(x, *p)."""
-        return self.arguments.call(
-            self.function, x, self.names, [p[i] for i in range(len(self.names))]
-        )
+        """The function's value, called as f(x, *p)."""
+        values = [p[i] for i in range(len(self.names))]
+        positional, keywords = self.arguments.passed(self.names, values)
+        return self.function(x, *positional, **keywords)
 
 
 class OfTensors:
-    """f(x, params) with a dict of tensors, or a module called as module(x).
+    """A function f(x, params) of a dict of tensors, or a module called as module(x).
 
     Args:
         function: the user's function of x and the dict.
@@ -170,11 +175,11 @@ class OfTensors:
         ]
 
     def start(self, p0: Any) -> Any:
-        """The values themselves."""
+        """The start of the fit: the values themselves, whatever p0 is."""
         return self.values
 
     def named(self, p: Any) -> dict[str, Any]:
-        """In the shapes of the tensors, behind those of a batch."""
+        """The tensors by name, in their shapes, behind the dimensions of a batch."""
         params, begin, lead = {}, 0, tuple(p.shape[:-1])
         for key, shape, size in zip(self.keys, self.shapes, self.sizes, strict=True):
             params[key] = p[..., begin : begin + size].reshape(lead + shape)
@@ -190,7 +195,7 @@ class Joint:
     """One model for each of several data sets, with some parameters in common: a global fit.
 
     Args:
-        functions: f(x, a, b, ...) for each data set; one serves all.
+        functions: f(x, a, b, ...) for each data set; one is used for all.
         count: of data sets.
         shared: names of the parameters that are one and the same in all.
 
@@ -205,7 +210,8 @@ class Joint:
             functions = [functions[0]] * count
         if len(functions) != count:
             raise InputError(
-                f"there are {len(functions)} functions for {count} data sets: give one, or one for each."
+                f"there are {len(functions)} functions for {count} data sets: give one, or one for "
+                "each."
             )
         self.functions = list(functions)
         self.label = ", ".join(dict.fromkeys(_label(f) for f in self.functions))
@@ -229,7 +235,13 @@ class Joint:
         ]
 
     def start(self, p0: Any) -> Any:
-        """From numbers in the order of f's arguments, or a dict; a local parameter may have one for each data set."""
+        """The start from numbers in the order of f's arguments, or from a dict by name.
+
+        A local parameter may have one number for each data set.
+
+        Raises:
+            InputError: names or numbers that do not fit the parameters.
+        """
         if p0 is None:
             p0 = {}
         if not isinstance(p0, Mapping):
@@ -251,21 +263,23 @@ class Joint:
             if rest and full not in p0 and np.ndim(_array(value)):
                 if len(value) != len(self.functions):
                     raise InputError(
-                        f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data sets."
+                        f"p0 of {bare!r} has {len(value)} entries for {len(self.functions)} data "
+                        "sets."
                     )
                 value = value[int(rest[:-1])]
             starts[full] = value
         return _stacked(starts)
 
     def named(self, p: Any) -> dict[str, Any]:
-        """Numbers, by their full names."""
+        """The numbers of p by their full names, as a[0]."""
         return by_name(self.names, p)
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """All curves, one after the other, or that of one data set."""
         if place is not None:
             values = [p[i] for i in self.picks[place]]
-            return self.arguments[place].call(self.functions[place], x, self.own[place], values)
+            positional, keywords = self.arguments[place].passed(self.own[place], values)
+            return self.functions[place](x, *positional, **keywords)
         curves = [self(one, p, place) for place, one in enumerate(x)]
         if any(isinstance(curve, Tensor) for curve in curves):
             return torch.cat([tensor_of(curve).reshape(-1) for curve in curves])
@@ -362,7 +376,7 @@ def _signature(function: Callable[..., Any]) -> Arguments:
 
 
 def _label(function: Callable[..., Any]) -> str:
-    """f(x, a, b), without annotations."""
+    """The label of a function, "f(x, a, b)", without annotations."""
     name = getattr(function, "__name__", type(function).__name__)
     try:
         given = inspect.signature(function).parameters.values()

@@ -32,10 +32,10 @@ from ..minimising.solution import Solution
 from ..minimising.unknowns import Unknowns
 from ..minimising.user_function import UserFunction
 from .data import Data, gather
-from .fitter import Fitter
+from .fitter import Fitter, in_kind
 from .inference import Inference
 from .models import model_of, started
-from .orthogonal import Displaced, OwnColumns
+from .orthogonal import DisplacementResidual, OwnColumns
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     bounds_from,
@@ -52,7 +52,7 @@ from .result import CurveFit
 
 
 class OrthogonalInference(Inference):
-    """With each point's error in x eliminated: the rows of the solution are those that are left.
+    """Inference from the rows that are left when each point's error in x is eliminated.
 
     Args:
         fitter: model, parameters, data.
@@ -82,15 +82,15 @@ class OrthogonalInference(Inference):
 
     @property
     def rsquared(self) -> Tensor:
-        """NaN: with errors in x there is no variance of y to compare with."""
+        """R² is NaN: with errors in x there is no variance of y to compare with."""
         return torch.full_like(self.chisqr, math.nan)
 
 
 class OrthogonalFit(CurveFit):
     """The result of `odr`: a `CurveFit` that knows where the points have moved to.
 
-    Errors of the parameters are those of the linear model with each point's error in x eliminated; chisqr counts both
-    errors. R² is NaN, and there is no profile and no bootstrap.
+    Errors of the parameters are those of the linear model with each point's error in x eliminated;
+    chisqr counts both errors. R² is NaN, and there is no profile and no bootstrap.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -104,12 +104,12 @@ class OrthogonalFit(CurveFit):
 
     @property
     def delta(self) -> Any:
-        """x_fit − x, in the shape of x."""
+        """The displacements x_fit − x, in the shape of x."""
         return self._out(self._inference.delta)
 
     @property
     def x_fit(self) -> Any:
-        """Where the points are on the curve, in the shape of x: scipy.odr's xplus; NaN for a point that is left out."""
+        """Where the points are on the curve, in the shape of x, or NaN; scipy.odr's xplus."""
         return self._out(
             self._inference.counted(self._inference.fitter.data.x + self._inference.delta)
         )
@@ -165,37 +165,41 @@ def odr(
     gtol: float | str | None = "auto",
     max_nfev: int | None = None,
 ) -> OrthogonalFit:
-    """Fit a curve to data with errors in x and y: the points move to the curve by the shortest way, in units of errors.
+    """Fit a curve to data with errors in x and y: points move to it by the shortest way.
 
-    Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by the same loop as
-    `curve_fit`; the δ are eliminated point by point, so the cost of an iteration is that of a plain fit.
+    Minimises Σ ((f(x + δ) − y)/σ_y)² + Σ (δ/σ_x)² over the parameters and a δ for every point, by
+    the same loop as `curve_fit`; the δ are eliminated point by point, so the cost of an iteration
+    is that of a plain fit.
 
     Args:
         f: f(x, a, b, ...), as for `curve_fit`; each value may depend on its own x alone.
         x: (m,), or (k, m) for k predictors.
         y: (m,). Points that a masked array (of x, y, sx or sy) hides are left out.
         p0: as for `curve_fit`.
-        sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where x is exact.
-            Default: 1.
+        sx: standard deviations of x, a number or of the shape of x, (k, 1) for one each; zero where
+            x is exact. Default: 1.
         sy: of y, a number or (m,). Default: 1.
-        absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default: False.
+        absolute_sigma: the errors are in the units of the data, and need no scaling by χ². Default:
+            False.
         bounds: of the parameters, as for `curve_fit`.
-        fixed: as there.
-        ties: as there.
-        transforms: as there.
+        fixed: parameters that are held, as for `curve_fit`.
+        ties: parameters that follow from others, as for `curve_fit`.
+        transforms: scales on which parameters are fitted, as for `curve_fit`.
         ftol: as for `least_squares`.
-        xtol: as there.
-        gtol: as there.
+        xtol: as for `least_squares`.
+        gtol: as for `least_squares`.
         max_nfev: evaluations of f at all points at most. Default: 1000.
 
     Returns:
         An `OrthogonalFit`, which unpacks to popt, pcov.
 
     Raises:
-        InputError: data or options that cannot be fitted; also a `TypeError` where they are of a wrong type.
+        InputError: data or options that cannot be fitted; also a `TypeError` where they are of a
+            wrong type.
         NotConvergedError: no minimum was found; its `fit` has the best point.
 
-    Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance regression
+    Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal
+        distance regression
     (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the errors of the parameters.
 
     Example:
@@ -249,7 +253,7 @@ def odr(
 
 
 def _renamed(message: str) -> str:
-    """What is said of the arguments of `curve_fit`, of those of `odr`."""
+    """A message about arguments of `curve_fit` with the names of the arguments of `odr`."""
     for theirs, ours in (("xdata", "x"), ("ydata", "y"), ("sigma", "sy")):
         message = re.sub(rf"\b{theirs}\b", ours, message)
     return message
@@ -274,7 +278,8 @@ def _weights(sx: Any, data: Data) -> Tensor:
     left_out = x.new_zeros(data.m, dtype=torch.bool) if data.weights is None else data.weights <= 0
     if not bool(((deviations >= 0) | left_out).all()):
         raise InputError(
-            "sx has entries that are negative or NaN: it holds standard deviations, zero for an exact x."
+            "sx has entries that are negative or NaN: it holds standard deviations, zero for an "
+            "exact x."
         )
     inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
     return inverse[:, None] if x.ndim == 1 else inverse.mT.contiguous()
@@ -289,13 +294,13 @@ def _problem(
     y, scale = data.y.detach(), data.weights
 
     def residual(theta: Any, x: Any) -> Any:
-        """At (u, τ): all points displaced by τ."""
+        """The residuals at (u, τ), with all points displaced by τ."""
         shift = theta[n:]
-        curve = fitter.curve(
-            theta[:n], x + (shift if data.x.ndim == 1 else shift[:, None]), start, m
-        )
+        p = fitter.parameters_at(theta[:n], start)
+        points = x + (shift if data.x.ndim == 1 else shift[:, None])
+        curve = fitter.curve(fitter.model(points, in_kind(p, theta)), p, m)
         values = fitter.whiten(curve - y.to(curve), scale, None)
-        return values if isinstance(theta, Tensor) else to_array(values)
+        return in_kind(values, theta)
 
     theta = torch.cat([u, u.new_zeros(k)])
     unknowns = Unknowns(to_array(theta) if data.numpy else theta)
@@ -305,8 +310,8 @@ def _problem(
 
     room = theta.new_full((k,), math.inf)
     inside = Bounds(torch.cat([fitter.bounds[0], -room]), torch.cat([fitter.bounds[1], room]))
-    found = probe(make, None, inside)
-    if not found.finite:
+    calling, probed = probe(make, None, inside)
+    if not probed.finite:
         raise InputError(
             "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
         )
@@ -314,19 +319,19 @@ def _problem(
         solver=choose.ELIMINATION,
         damping="trust_region",
         scaling="more",
-        jacobian=FiniteDifference() if found.black_box else "auto",
+        jacobian=FiniteDifference() if probed.black_box else "auto",
         ftol=tolerances[0],
         xtol=tolerances[1],
         gtol=tolerances[2],
         polish=choose.POLISH,
         certified=0,
     )
-    plan = choose.plan([Facts(n + k, m, None, found.touched, u.dtype, u.device)], options)
+    plan = choose.plan([Facts(n + k, m, None, probed.activations, u.dtype, u.device)], options)
     point = torch.cat([u, u.new_zeros(m * k)])
     free = point.new_full((m * k,), math.inf)
     box = Bounds(torch.cat([fitter.bounds[0], -free]), torch.cat([fitter.bounds[1], free]))
     bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
-    displaced = Displaced(found.calling.detached(), data.x.detach(), n, found.black_box)
+    displaced = DisplacementResidual(calling.detached(), data.x.detach(), n, probed.black_box)
     weights = weights.to(plan.dtype).expand(m, k)
     problem = Problem(
         displaced,
@@ -342,7 +347,7 @@ def _problem(
 
 
 def _solution(problem: Problem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
-    """The parameters' part, with each point's error in x eliminated: rows √ω r̃ and √ω G, and δ (m, k)."""
+    """The solution in the parameters, rows √ω r̃ and √ω G without the errors in x, and δ (m, k)."""
     x = state.x
     model = problem.model(x)
     assert isinstance(model, Blocks)

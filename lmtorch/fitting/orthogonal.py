@@ -25,7 +25,7 @@ from ..rows.own import OwnRows
 
 
 @dataclass(frozen=True)
-class Displaced:
+class DisplacementResidual:
     """r(β, δ).
 
     Attributes:
@@ -69,7 +69,7 @@ class Displaced:
         """A pure function draws nothing."""
         return nullcontext()
 
-    def take(self, places: Tensor) -> "Displaced":
+    def take(self, places: Tensor) -> "DisplacementResidual":
         """There is one problem."""
         return self
 
@@ -96,7 +96,7 @@ class OwnColumns:
         movable: (m, k) bool, which points have an error in which x; others stay where they are.
     """
 
-    residual: Displaced
+    residual: DisplacementResidual
     inner: JacobianSource
     movable: Tensor
 

@@ -16,7 +16,7 @@ from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError, level
 from ..core.termination import Status
 from ..losses.base import Loss
-from ..minimising.options import as_pairs, check_pairs
+from ..minimising.options import as_pair, as_pairs, check_pairs
 from ..minimising.solution import Solution
 from .data import Data
 from .models import Model, OfNumbers
@@ -121,8 +121,7 @@ def bounds_from(
         sides: tuple[Any, Any] = ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     else:
         hint = as_pairs(bounds, size)
-        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-            bounds = bounds.lb, bounds.ub
+        bounds = as_pair(bounds)
         if not isinstance(bounds, tuple | list | np.ndarray | Tensor) or len(bounds) != 2:
             raise InputTypeError(
                 f"bounds must be a pair (lower, upper), or a dict of pairs by name.{hint}"

@@ -30,7 +30,8 @@ from .base import (
     pull,
     push,
 )
-from .layerwise import LayerWise, NotLayerwiseError
+from .layerwise import LayerWise
+from .linear_layers import NotLayerwiseError
 from .per_sample import PerSample
 
 REASON = 200  # characters of torch's own words

@@ -1,6 +1,5 @@
-"""Black boxes: every evaluation counts, and what the first ones say of the steps of differences."""
+"""Black boxes: values are remembered, and the first ones tell how long differences must be."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from ..choose import Options
 from ..damping.scaling import FixedScale
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.given import GivenJacobian
+from ..residuals.probe import Probe
 from .memory import Memory
-from .probing import Found
 from .problems import ProblemsResidual
+from .user_function import UserFunction
 
 JACOBIANS = 4  # evaluations of so many are remembered, of one problem
 LATEST = (
@@ -30,32 +30,15 @@ FINE, COARSE = (
 )  # relative moves
 
 
-class Counted:
-    """A function that counts its calls.
-
-    Args:
-        function: the user's.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.calls = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What it returns."""
-        self.calls += 1
-        return self.function(*args, **kwargs)
-
-
 def remembering(
-    residual: ProblemsResidual, options: Options, found: Found, x: Tensor
+    residual: ProblemsResidual, options: Options, calling: UserFunction, probe: Probe, x: Tensor
 ) -> ProblemsResidual:
-    """The residual with a memory, if it is a black box, which holds already what was seen of the first problem.
+    """Give a black box a memory, which already holds its value at the start of the first problem.
 
-    Tensors on a device have none: to compare points would wait for the device at every evaluation.
+    Tensors on a device get none: to compare points would wait for the device at every evaluation.
     """
     source, n = options.jacobian, residual.layout.n
-    on_host = found.calling.arrays or found.calling.unknowns.start.device.type == "cpu"
+    on_host = calling.arrays or calling.unknowns.start.device.type == "cpu"
     if not (
         residual.black_box and isinstance(source, FiniteDifference | GivenJacobian) and on_host
     ):
@@ -66,18 +49,23 @@ def remembering(
     else:
         memory = Memory(each, max(JACOBIANS * each, min(LATEST, NUMBERS // residual.rows)))
     if residual.looped or not residual.batched:
-        value = found.residual if found.calling.unit == 1 else found.residual * found.calling.unit
+        value = probe.residual
+        assert value is not None
+        value = value if calling.unit == 1 else value * calling.unit
         memory(residual.call, 0, residual.params(x[0] if x.ndim > 1 else x), lambda: value)
     return replace(residual, memory=memory, numbers=tuple(range(len(x))) if x.ndim > 1 else ())
 
 
 @as_raised
 def looked_at(
-    residual: ProblemsResidual, source: FiniteDifference, x: Tensor, found: Found, scaling: Any
-) -> tuple[Found, ProblemsResidual]:
-    """What the first differences say: sizes of the parameters, and whether residuals are rounded more than they look.
+    residual: ProblemsResidual, source: FiniteDifference, x: Tensor, probe: Probe, scaling: Any
+) -> tuple[Probe, ProblemsResidual]:
+    """Learn from the first differences how large parameters are and how coarsely residuals round.
 
-    Their evaluations are those of the first Jacobian.
+    The evaluations are those of the first Jacobian, so that they cost nothing.
+
+    Returns:
+        The probe with the precision that was seen, and the residual with it and with the sizes.
     """
     guess = x.abs()
     if isinstance(scaling, FixedScale):  # 1 is scipy's default, and says nothing
@@ -86,11 +74,11 @@ def looked_at(
     residual = replace(residual, sizes=guess)
     sizes, rough = _look(residual, source, x)
     double = torch.float64
-    if rough and found.precision == double and _coarse(replace(residual, sizes=sizes), x):
-        found = found._replace(precision=MEASURE)
+    if rough and probe.precision == double and _coarse(replace(residual, sizes=sizes), x):
+        probe = probe._replace(precision=MEASURE)
         residual = replace(residual, precision=MEASURE)
         sizes, _ = _look(residual, source, x)
-    return found, replace(residual, sizes=sizes)
+    return probe, replace(residual, sizes=sizes)
 
 
 def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tuple[Tensor, bool]:
@@ -100,9 +88,10 @@ def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tu
 
 
 def _coarse(residual: ProblemsResidual, x: Tensor) -> bool:
-    """Whether most residuals that a move of ε^½ in single precision changes stay as they are at one far below its ε.
+    """Whether moves far below the ε of single precision change nothing, and moves of ε^½ do.
 
-    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise show.
+    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise
+        show.
     """
     (part,) = residual.parts()
     assert residual.sizes is not None

@@ -1,11 +1,12 @@
 """Gradients of a solution in the data of its problem, by the implicit function theorem.
 
-At a minimum the gradient of the cost vanishes, g(x*, θ) = 0, whatever the data θ; so dx*/dθ = −H⁻¹ ∂g/∂θ with the
-Hessian H of the cost, residuals' curvature included. The path of the minimisation plays no part: backward is one
-solve with the kept factor, and one pullback of g. Variables held at a bound stay; so do directions in which the cost
-has no curvature.
+At a minimum the gradient of the cost vanishes, g(x*, θ) = 0, whatever the data θ; so dx*/dθ = −H⁻¹
+∂g/∂θ with the Hessian H of the cost, residuals' curvature included. The path of the minimisation
+plays no part: backward is one solve with the kept factor, and one pullback of g. Variables held at
+a bound stay; so do directions in which the cost has no curvature.
 
-Reference: Gould et al., On differentiating parameterized argmin and argmax problems (2016); Krantz & Parks, The
+Reference: Gould et al., On differentiating parameterized argmin and argmax problems (2016); Krantz
+    & Parks, The
 implicit function theorem (2013).
 """
 
@@ -55,7 +56,7 @@ def attach(
 
 
 class _Implicit(torch.autograd.Function):
-    """x, whose derivative in g is −H⁻¹."""
+    """x as a function of the gradient g: its derivative is −H⁻¹."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, vectors: Tensor, inverse: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """−H⁻¹ v."""
+        """Multiply the cotangent by −H⁻¹."""
         gradient, vectors, inverse = ctx.saved_tensors
         inside = inverse * (vectors.mT @ cotangent[..., None])[..., 0]
         result = -(vectors @ inside[..., None])[..., 0]
@@ -73,9 +74,10 @@ class _Implicit(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """What may not be differentiated again: H would have to carry a graph, too.
+    """Ends the graph: what it passes on may not be differentiated again, as H has no graph.
 
-    torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where the data do.
+    torch's own `once_differentiable` says so only where the cotangent asks for gradients, not where
+    the data do.
     """
 
     @staticmethod
@@ -85,14 +87,14 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """An error.
+        """Refuse a second differentiation.
 
         Raises:
             RuntimeError: always.
         """
         raise RuntimeError(
-            "a solution of least_squares can be differentiated once: its second derivatives would need those of the "
-            "Hessian. Take them by differences of first ones."
+            "a solution of least_squares can be differentiated once: its second derivatives would "
+            "need those of the Hessian. Take them by differences of first ones."
         )
 
 

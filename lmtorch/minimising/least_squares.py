@@ -1,7 +1,6 @@
-"""`least_squares`: scipy's signature and result, exact derivatives, and the same loop as the optimizer's."""
+"""`least_squares`: scipy's signature and result, exact derivatives, the optimizer's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,26 +16,26 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
-from .blackboxes import Counted
-from .finishing import finish
 from .minimise import minimise
 from .options import (
     believed,
     bounds_of,
+    check_functions,
     check_scipys,
+    dims_of,
     limits,
     real_number,
     scaling_of,
     source_of,
-    tolerance,
+    tolerances,
 )
 from .probing import probe
 from .results import Results
-from .setup import Setup
+from .run import Run, finish, opinions, set_up
 from .solution import Solution
-from .starts import Sampler
+from .starts import Sampler, Starts
 from .unknowns import Unknowns
-from .user_function import UserFunction
+from .user_function import Calls, UserFunction
 from .watch import Watcher, bar_of
 
 CERTIFIED = (
@@ -86,73 +85,86 @@ def least_squares(
 ) -> Solution:
     """Minimise ½ Σ C² ρ((r(x)/C)²) within a box, by Levenberg–Marquardt.
 
-    To come from `scipy.optimize.least_squares`, change the import; docs/least_squares.md lists what differs. Write
-    `fun` in torch operations and derivatives are exact. NumPy code is fitted by finite differences after a warning.
+    To come from `scipy.optimize.least_squares`, change the import; docs/least_squares.md lists what
+    differs. Write `fun` in torch operations and derivatives are exact. NumPy code is fitted by
+    finite differences after a warning.
 
     Args:
-        fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict of them. It gets
-            x in the structure of x0, and tensors; or arrays, if it refuses tensors.
-        x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of tensors. Integers become
-            float64; otherwise dtype and device are those of the fit. Without entries there is nothing to fit, and the
-            result is the cost as it is.
-        jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd" to insist on them,
-            "2-point" or "3-point" for finite differences, or jac(x, *args, **kwargs) → (m, n).
+        fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict
+            of them. It gets x in the structure of x0, and tensors; or arrays, if it refuses
+            tensors.
+        x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of
+            tensors. Integers become float64; otherwise dtype and device are those of the fit.
+            Without entries there is nothing to fit, and the result is the cost as it is.
+        jac: None for exact derivatives where possible, "auto", "forward", "reverse" or "autograd"
+            to insist on them, "2-point" or "3-point" for finite differences, or jac(x, *args,
+            **kwargs) → (m, n).
         bounds: (lower, upper), each a number, an array of the shape of x0, or a tree like it; or
             `scipy.optimize.Bounds`. Equal bounds fix a variable. Default: none.
         method: scipy's names are accepted and all mean the same loop.
-        ftol: stop when the relative decrease of the cost, found and promised, is no more than that; None: never.
-            Default: "auto", 1e-10, in float32 1e-6.
-        xtol: the same for the relative length of a step, ‖D p‖ / ‖D x‖. With 2-point differences 1.5e-8.
-        gtol: the same for the largest cosine between the residuals and a column of J, which has no units.
+        ftol: stop when the relative decrease of the cost, found and promised, is no more than that;
+            None: never. Default: "auto", 1e-10, in float32 1e-6.
+        xtol: stop when the relative length of a step, ‖D p‖ / ‖D x‖, is no more than that. With
+            2-point differences 1.5e-8.
+        gtol: stop when the largest cosine between the residuals and a column of J, which has no
+            units, is no more than that.
         x_scale: <SCALINGS> or "jac" (scipy's name of "more") for a rule, or an object with
             `update`; or the typical size of each parameter, as bounds are given (in a batch it may
             differ between problems).
             Default: None, the column norms of J where there are few parameters.
         loss: <LOSSES>, a function z → (ρ, ρ′, ρ″) of a vector, such as
             `lmtorch.losses.Barron(alpha)`, or an object with `cost` and `expand`.
-        f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn with the fit
-            from the median absolute residual, for 95 % efficiency on normal noise. Default: 1.
-        diff_step: step of finite differences relative to the size of the parameter, one number or one for each. The
-            size is |x|, but no less than a part of the start.
-        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`, `workers`).
+        f_scale: C, from which a residual counts as large, in its units; or "mad", estimated in turn
+            with the fit from the median absolute residual, for 95 % efficiency on normal noise.
+            Default: 1.
+        diff_step: step of finite differences relative to the size of the parameter, one number or
+            one for each. The size is |x|, but no less than a part of the start.
+        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`,
+            `workers`).
         tr_options: ignored.
         jac_sparsity: ignored.
-        max_nfev: evaluations of the residuals at most, of all runs together, those of finite differences not counted.
-            Default: 1000 for each run, and of a black box for all.
+        max_nfev: evaluations of the residuals at most, of all runs together, those of finite
+            differences not counted. Default: 1000 for each run, and of a black box for all.
         verbose: 0 silent, 1 the end, 2 a row for every iteration.
         args: further arguments of fun and jac.
         kwargs: keyword arguments of both.
-        callback: called after every iteration with an `Iterate`; may raise StopIteration to end the run.
+        callback: called after every iteration with an `Iterate`; may raise StopIteration to end the
+            run.
         workers: ignored.
-        in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and of each of `args`
-            that counts problems, None where they share. Every field of the result has the batch (b,) in front.
+        in_dims: for many independent problems at once, as in `torch.vmap`: the dimension of x0 and
+            of each of `args` that counts problems, None where they share. Every field of the result
+            has the batch (b,) in front.
         solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
         damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
         acceleration: geodesic acceleration of the step. Default: False.
-        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a black box only where
-            its end would be in doubt; otherwise none.
-        second_opinion: run again in other ways what does not end at a certified minimum, and keep the best; a number
-            asks for so many starts of other sizes, too. It has no effect where you choose `solver` or `damping`.
-            Default: True.
-        acceptable: the largest cost that is believed, one number or one for each problem: above it other ways are
-            tried, and what they don't better ends as POOR, no success. Default: any.
-        names: of the parameters, one for each entry of the flattened x0, for messages. Default: x0[0], x0[1], ...
-        n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is infinite). The best is
-            returned, all are in `starts`. Default: 1.
-        sampler: (count, generator) → (count, n), further starts of your own, with a NumPy generator.
+        polish: Gauss–Newton steps at most after convergence. Default: 60 for small problems, of a
+            black box only where its end would be in doubt; otherwise none.
+        second_opinion: run again in other ways what does not end at a certified minimum, and keep
+            the best; a number asks for so many starts of other sizes, too. It has no effect where
+            you choose `solver` or `damping`. Default: True.
+        acceptable: the largest cost that is believed, one number or one for each problem: above it
+            other ways are tried, and what they don't better ends as POOR, no success. Default: any.
+        names: of the parameters, one for each entry of the flattened x0, for messages. Default:
+            x0[0], x0[1], ...
+        n_starts: starts, run as one batch: x0 and points of the box (or about x0 where it is
+            infinite). The best is returned, all are in `starts`. Default: 1.
+        sampler: (count, generator) → (count, n), further starts of your own, with a NumPy
+            generator.
         seed: of that generator. Default: 0.
         history: keep all iterates in `history`.
         progress: show a bar (needs tqdm).
-        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
+            free.
 
     Returns:
-        A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them, by the implicit
-        function theorem; so do cost and fun.
+        A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them,
+        by the implicit function theorem; so do cost and fun.
 
     Raises:
         InputError: what was passed cannot be minimised. It is also a `ValueError`.
 
-    References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow, Yamashita &
+    References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow,
+        Yamashita &
     Fukushima (2004), for bounds; Triggs et al. (2000), for robust losses.
 
     Example:
@@ -164,47 +176,29 @@ def least_squares(
         >>> solution = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, y))
         >>> solution.x.round(6).tolist(), solution.success
         ([2.5, 1.3], True)
-        >>> both = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, torch.stack([y, 2 * y])), in_dims=(None, None, 0))
+        >>> data = torch.stack([y, 2 * y])
+        >>> both = lmtorch.least_squares(fun, [1.0, 1.0], args=(t, data), in_dims=(None, None, 0))
         >>> both.x.round(6).tolist()
         [[2.5, 1.3], [5.0, 1.3]]
     """
-    grad = torch.is_grad_enabled()
-    history, progress = flag(history, "history"), flag(progress, "progress")
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
-    if not callable(fun):
-        raise InputError(
-            f"fun is {type(fun).__name__}, not a function of x that returns residuals."
-        )
-    if callback is not None and not callable(callback):
-        raise InputError(f"callback is {type(callback).__name__}, not a function.")
-    if sampler is not None and not callable(sampler):
-        raise InputError(f"sampler is {type(sampler).__name__}, not a function.")
-    if not isinstance(kwargs, Mapping | None):
-        raise InputError(f"kwargs is {type(kwargs).__name__}, not a dict of keyword arguments.")
+    check_functions(fun, callback, sampler, kwargs)
+    history, progress = flag(history, "history"), flag(progress, "progress")
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
-    dims = _dims(in_dims, len(args))
+    dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))
-    box = bounds_of(bounds, unknowns)
-    called, n_starts, seed = (
-        unknowns.named(names),
-        count(n_starts, "n_starts", 1),
-        count(seed, "seed", 0),
-    )
-    n_starts = n_starts if unknowns.layout.n else 1
-    second_opinion = (
-        second_opinion
-        if isinstance(second_opinion, bool)
-        else count(second_opinion, "second_opinion", 0)
-    )
-    bar = believed(
-        acceptable, (n_starts, *unknowns.start.shape)[n_starts == 1 : -1], unknowns.start.device
-    )
+    box, names = bounds_of(bounds, unknowns), unknowns.named(names)
+    starts = Starts(count(n_starts, "n_starts", 1), sampler, count(seed, "seed", 0))
     source, exact = source_of(jac, diff_step, unknowns)
+    if unknowns.layout.n == 0:
+        # as in scipy: a success, of one evaluation, with nothing to differentiate in
+        starts, source, exact = starts._replace(number=1), "auto", False
+    if not isinstance(second_opinion, bool):
+        second_opinion = count(second_opinion, "second_opinion", 0)
+    lead = (starts.number, *unknowns.start.shape)[starts.number == 1 : -1]
+    acceptable = believed(acceptable, lead, unknowns.start.device)
     estimate = isinstance(f_scale, str) and f_scale == "mad"
-    if (
-        unknowns.layout.n == 0
-    ):  # as in scipy: a success, of one evaluation, with nothing to differentiate in
-        source, exact = "auto", False
+    ftol, xtol, gtol = tolerances(ftol=ftol, xtol=xtol, gtol=gtol)
     options = Options(
         solver=solver,
         damping=damping,
@@ -213,80 +207,69 @@ def least_squares(
         acceleration=acceleration,
         loss=loss,
         loss_scale=1.0 if estimate else real_number(f_scale, "f_scale"),
-        ftol=tolerance(ftol, "ftol"),
-        xtol=tolerance(xtol, "xtol"),
-        gtol=tolerance(gtol, "gtol"),
         polish=polish,
         memory_limit=memory_limit,
         certified=CERTIFIED,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
     )
-    if ftol is None and xtol is None and gtol is None:
-        raise InputError(
-            "ftol, xtol and gtol are all None: nothing would end the run. Leave one of them at a number."
-        )
     trials = limits(max_nfev)
 
-    counted = Counted(fun)
-    found = probe(
-        lambda arrays: UserFunction(counted, unknowns, args, kwargs or {}, dims[1:], arrays),
+    calls = Calls()
+    calling, probed = probe(
+        lambda arrays: UserFunction(fun, unknowns, args, kwargs or {}, dims[1:], arrays, calls),
         exact,
         box,
     )
-    if not found.finite and not unknowns.batched and n_starts == 1:
+    if not probed.finite and not unknowns.batched and starts.number == 1:
         raise InputError(
-            "the residuals are not finite at the start: NaN or infinity among them. Start elsewhere, keep the "
-            "parameters where the model is defined by bounds, or look for NaN in the data."
+            "the residuals are not finite at the start: NaN or infinity among them. Start "
+            "elsewhere, keep the parameters where the model is defined by bounds, or look for NaN "
+            "in the data."
         )
-    setup = Setup(options, unknowns, found, box, n_starts, sampler, seed, estimate, grad)
-    opinions = setup.opinions(second_opinion)
-    results = Results(
-        unknowns, setup.lead, setup.problem.bounds, options.loss_scale,
-        called, [opinion.name for opinion in opinions], setup.unit,
+    run = set_up(
+        options, unknowns, calling, probed, box, starts,
+        estimate=estimate, gradients=torch.is_grad_enabled(),
     )  # fmt: skip
-    ongoing = (
-        bar_of(len(setup.x) if setup.x.ndim > 1 else None, "fit" if setup.x.ndim > 1 else "it")
-        if progress
-        else None
-    )
-    with nullcontext() if ongoing is None else ongoing:
-        watcher = Watcher(
-            results.iterate, callback, history=history, table=verbose == 2, bar=ongoing
+    others = opinions(run, second_opinion)
+    results = Results(
+        unknowns, run.lead, run.problem.bounds, options.loss_scale,
+        names, [other.name for other in others], run.calling.unit,
+    )  # fmt: skip
+    bar = _bar(run) if progress else None
+    table = verbose == 2
+    with (
+        Watcher(results.iterate, callback, history=history, table=table, bar=bar) as watcher,
+        torch.no_grad(),
+    ):
+        ending = minimise(
+            run.problem,
+            run.plan.method,
+            run.x,
+            trials,
+            block=len(run.x) if watcher.sees_all else run.block,
+            estimate=run.estimate,
+            opinions=others,
+            # a black box is evaluated n times for each Jacobian, and may be slow: its runs share
+            # the default
+            in_all=trials if max_nfev is not None or probed.black_box else None,
+            acceptable=run.believed(acceptable),
+            watcher=watcher,
+            limit=memory_limit,
         )
-        watched = callback is not None or history or verbose == 2  # who looks on sees all problems
-        with torch.no_grad():
-            outcome = minimise(
-                setup.problem,
-                setup.plan.method,
-                setup.x,
-                trials,
-                block=len(setup.x) if watched else setup.block,
-                estimate=setup.estimate,
-                opinions=opinions,
-                # a black box is evaluated n times for each Jacobian, and may be slow: its runs share the default
-                in_all=trials if max_nfev is not None or found.black_box else None,
-                acceptable=setup.bar(bar),
-                watcher=watcher,
-                limit=options.memory_limit,
-            )
-    solution = finish(setup, results, outcome)
-    solution.calls = counted.calls
+    solution = finish(run, results, ending)
+    solution.calls = calls.made
     solution.history = watcher.history
-    solution.explained(choose.explanation(setup.plan, setup.ladders))
+    solution.explained(choose.explanation(run.plan, run.ladders))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution
 
 
-def _dims(in_dims: Any, count: int) -> tuple[Any, ...]:
-    """For x0 and each of the arguments."""
-    if in_dims is None or (isinstance(in_dims, int) and not isinstance(in_dims, bool)):
-        return (in_dims,) * (count + 1)
-    if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
-        raise InputError(
-            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the {count} args, as "
-            "for torch.vmap."
-        )
-    return tuple(in_dims)
+def _bar(run: Run) -> Any:
+    """A bar of finished fits, or of the iterations of a single one."""
+    return bar_of(len(run.x), "fit") if run.batched else bar_of(None, "it")
 
 
 def _summary(solution: Solution) -> str:

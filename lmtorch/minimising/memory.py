@@ -1,4 +1,4 @@
-"""What a black box has returned at the last points: one evaluation a point, however often its values are needed."""
+"""Remembers what a black box has returned: one evaluation a point, however often it is asked."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ class Memory:
     def __call__(
         self, function: Any, problem: int, params: Params, make: Callable[[], Tensor]
     ) -> Tensor:
-        """What `make` returns, or has returned for this function and problem at these very parameters.
+        """The value of a function at these very parameters, evaluated now or remembered.
 
         Args:
             function: whose value it is.
@@ -50,5 +50,5 @@ class Memory:
         return value
 
     def anew(self) -> "Memory":
-        """One that has seen nothing."""
+        """A memory of the same size that has seen nothing."""
         return Memory(self.first, self.latest)

@@ -1,4 +1,4 @@
-"""Running the loop: in blocks of problems that fit the memory, with a scale to be estimated or not, watched or not."""
+"""Running the loop in blocks of problems that fit the memory, and looking at where it ended."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,13 +11,14 @@ from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
 from .._masks import join
+from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import Begun, State, fresh
+from ..core.state import Begun, Start, State, fresh
 from ..core.termination import Status, Tolerances
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
-from .opinions import Heard, Opinion, ask, unasked
+from .opinions import BestRun, Opinion, ask, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
@@ -32,7 +33,8 @@ class Ending(NamedTuple):
     free: Tensor  # (..., n) bool
     jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
     scale: Tensor | None  # (...,), C where it was estimated
-    promise: Tensor  # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    promise: Tensor
     runs: Tensor  # (...,) int, how many there were
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
@@ -68,27 +70,29 @@ def minimise(
             robust = part.loss
             assert isinstance(robust, Robust)
             part, state = with_estimated_scale(part, robust, way, start, trials, watch)
-            heard = unasked(state)
+            best = unasked(state)
         else:
-            heard = ask(
-                part, way, others, start, trials=trials, in_all=in_all, acceptable=bar, watch=watch
-            )
-        outcomes.append(_look(part, heard, method.tolerances, estimate, limit))
+            first, _ = descend(part, way, Start(start), trials=trials, watch=watch)
+            best = ask(
+                part, others, start, first,
+                trials=trials, in_all=in_all, acceptable=bar, watch=watch,
+            )  # fmt: skip
+        outcomes.append(_look(part, best, method.tolerances, estimate, limit))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
 
 
-def block_size(rows: int, n: int, touched: int, x: Tensor, limit: int | None) -> int:
-    """Problems at once: their Jacobians, intermediate results and tangents fit the memory."""
-    each = 4 * 8 * rows * n + 2 * touched * (1 + n)
+def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None) -> int:
+    """How many problems to solve at once, so that Jacobians and intermediate results fit."""
+    each = 4 * 8 * rows * n + 2 * activations * (1 + n)
     return max(1, _memory.budget(x.device, limit) // max(1, each))
 
 
 def _blocks(
     x: Tensor, acceptable: Tensor | None, block: int
 ) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
-    """Which problems fit the memory together (None: all), their starts, and what is believed of them."""
+    """The problems that fit the memory together (None: all), their starts, what is believed."""
     if x.ndim == 1 or len(x) <= block:
         yield None, x, acceptable
         return
@@ -98,10 +102,10 @@ def _blocks(
 
 
 def _look(
-    problem: Problem, heard: Heard, tolerances: Tolerances, estimated: bool, limit: int | None
+    problem: Problem, best: BestRun, tolerances: Tolerances, estimated: bool, limit: int | None
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept = heard
+    state, runs, kept = best
     x = state.x
     rows = problem.residual.rows
     fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)
@@ -113,7 +117,8 @@ def _look(
     if problem.bounds is not None:
         free = problem.bounds.free(x, model.gradient)
     status = state.status
-    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and says nothing
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
+    # says nothing
     rejected = (problem.loss.expand(residual).slope == 0).all(-1)
     flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
     flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
@@ -136,7 +141,7 @@ def _look(
 
 
 def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
-    """Where there is nothing to fit: the cost as it is, and a gradient without entries, which vanishes."""
+    """The ending where there is nothing to fit: the cost as it is, a gradient without entries."""
     (part,) = problem.residual.parts()
     residual = problem.source.evaluate(part, problem.residual.params(x))
     scale, loss = None, problem.loss

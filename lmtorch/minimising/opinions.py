@@ -1,7 +1,7 @@
-"""A second opinion where a run did not end at a certified minimum: other strategies, other starts, the best is kept.
+"""Second opinions where a run did not end at a certified minimum; the best end is kept.
 
-No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another kind than what has
-failed. Problems of a batch that are sure of their minimum are not asked again.
+No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another
+kind than what has failed. Problems of a batch that are sure of their minimum are not asked again.
 """
 
 from collections.abc import Sequence
@@ -39,11 +39,11 @@ class Opinion(NamedTuple):
     of_lost: bool = False  # asked only where parameters have no influence
 
     def take(self, places: Tensor) -> "Opinion":
-        """The same on some problems of a batch (b,)."""
+        """The opinion on some problems of a batch (b,)."""
         return self._replace(method=self.method.take(places))
 
 
-class Heard(NamedTuple):
+class BestRun(NamedTuple):
     """The best of all runs."""
 
     state: State
@@ -65,7 +65,7 @@ class _Told:
 
 
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> Start:
-    """Where an opinion begins: at x0 or aside of it, or where the best run has ended, beside a saddle if it is one."""
+    """Where an opinion begins: at or near x0, or where the best run ended (beside a saddle)."""
     if opinion.factors is not None:
         moved = x * opinion.factors.to(x)
         return Start(
@@ -81,28 +81,27 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
     return Start(torch.where(saddle, aside, state.x), begun=state.begun)
 
 
-def unasked(state: State) -> Heard:
-    """One run, and nobody else heard."""
-    return Heard(state, torch.ones_like(state.status), torch.zeros_like(state.status))
+def unasked(state: State) -> BestRun:
+    """The best of one run alone: that run."""
+    return BestRun(state, torch.ones_like(state.status), torch.zeros_like(state.status))
 
 
 def ask(
     problem: Problem,
-    method: Method,
     opinions: Sequence[Opinion],
-    x: Tensor,  # (n,) or (b, n)
+    x: Tensor,  # (n,) or (b, n), where the first run began
+    state: State,  # where it ended
     *,
     trials: int,
     in_all: int | None = None,  # trials of all runs together; None: each run has its own
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
-) -> Heard:
-    """Run, and run again in other ways what is not sure of its minimum."""
-    state, _ = descend(problem, method, Start(x), trials=trials, watch=watch)
-    heard = unasked(_without_strategy(state))
+) -> BestRun:
+    """Run again in other ways what the first run has left unsure of its minimum."""
+    best = unasked(_without_strategy(state))
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
-    doubts = _doubts(opinions, heard.state, acceptable)
+    doubts = _doubts(opinions, best.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -115,28 +114,28 @@ def ask(
         if left <= 0:
             continue
         told = watch and _Told(watch)
-        heard = _hear(problem, opinion, number, x, heard, doubt, left, acceptable, told)
-        doubts = _doubts(opinions, heard.state, acceptable)
+        best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, told)
+        doubts = _doubts(opinions, best.state, acceptable)
         if told is not None and told.stop:  # the user's word ends all runs, not this one alone
             status = torch.where(
-                doubtful(heard.state, acceptable), Status.STOPPED, heard.state.status
+                doubtful(best.state, acceptable), Status.STOPPED, best.state.status
             )
-            return heard._replace(state=heard.state._replace(status=status))
+            return best._replace(state=best.state._replace(status=status))
     if acceptable is None:
-        return heard
-    poor = (heard.state.status > 0) & (heard.state.cost > acceptable)
+        return best
+    poor = (best.state.status > 0) & (best.state.cost > acceptable)
     if (
         problem.bounds is not None
     ):  # a wall may be what keeps the fit from a better one: it was the user's wish
-        poor = poor & ~problem.bounds.touched(heard.state.x).any(-1)
-    status = torch.where(poor, Status.POOR, heard.state.status)
-    return heard._replace(state=heard.state._replace(status=status))
+        poor = poor & ~problem.bounds.touched(best.state.x).any(-1)
+    status = torch.where(poor, Status.POOR, best.state.status)
+    return best._replace(state=best.state._replace(status=status))
 
 
 def believable(
     problem: Problem, x: Tensor, end: Tensor, acceptable: Tensor | None
 ) -> Tensor | None:
-    """The largest cost that is believed; any where the model is linear, which has no other minimum than its best."""
+    """The largest cost that is believed; any where the model is linear: it has one minimum."""
     if acceptable is None:
         return None
     before, after = problem.model(x), problem.model(end)
@@ -153,7 +152,7 @@ def believable(
 
 
 def doubtful(state: State, acceptable: Tensor | None) -> Tensor:
-    """Problems whose end is no certified minimum, or one that is too poor to be believed, (...,) bool."""
+    """Problems without a certified minimum, or with one too poor to believe, (...,) bool."""
     doubt = (state.status <= 0) | state.certificate.blind
     if acceptable is not None:
         doubt = doubt | (state.cost > acceptable)
@@ -187,7 +186,7 @@ def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None
 
 
 def _goes_on(state: State, opinion: Opinion) -> Tensor:
-    """Problems that may be continued from where they have ended, (...,) bool; a slow one if it is near, or at last."""
+    """Problems to continue from where they ended, (...,) bool; a slow one if near, or at last."""
     slow = state.status == Status.SLOW
     if opinion.method.patience:
         slow = slow & (state.certificate.promise < NEAR)
@@ -199,20 +198,20 @@ def _hear(
     opinion: Opinion,
     number: int,
     x: Tensor,
-    heard: Heard,
+    best: BestRun,
     doubt: _Doubt,
     trials: int,
     acceptable: Tensor | None,
     watch: Watch | None,
-) -> Heard:
+) -> BestRun:
     """One opinion on the problems in doubt."""
     if x.ndim == 1:
-        start = beginning(opinion, x, heard.state, problem.bounds)
+        start = beginning(opinion, x, best.state, problem.bounds)
         other, _ = descend(problem, opinion.method, start, trials=trials, watch=watch)
-        return _better(heard, other, number, acceptable)
+        return _better(best, other, number, acceptable)
     chosen = places(doubt.where, doubt.number)
-    before = take(heard, chosen)
-    whole = heard.state
+    before = take(best, chosen)
+    whole = best.state
 
     def show(state: State) -> bool:
         return watch is not None and watch(put(whole, chosen, state))
@@ -226,12 +225,12 @@ def _hear(
         watch=None if watch is None else show,
     )
     bar = None if acceptable is None else acceptable[chosen]
-    return put(heard, chosen, _better(before, other, number, bar))
+    return put(best, chosen, _better(before, other, number, bar))
 
 
-def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) -> Heard:
-    """The better of two ends, with what both have cost: the lower cost, and of equal ones the one that is sure."""
-    state = heard.state
+def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:
+    """The better of two ends, with the effort of both: lower cost, and if equal the surer."""
+    state = best.state
     # a cost that is not finite is above every other
     cost, rival = (torch.where(c.isfinite(), c, torch.inf) for c in (state.cost, other.cost))
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
@@ -241,7 +240,7 @@ def _better(heard: Heard, other: State, number: int, acceptable: Tensor | None) 
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
         linearizations=state.linearizations + other.linearizations,
     )
-    return Heard(merged, heard.runs + 1, torch.where(better, number, heard.kept))
+    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept))
 
 
 def _without_strategy(state: State) -> State:

@@ -20,7 +20,8 @@ from .unknowns import Unknowns
 METHODS = ("auto", "trf", "dogbox", "lm")
 EXACT = ("auto", "forward", "reverse", "autograd")
 DIFFERENCES = ("2-point", "3-point")
-EVALUATIONS = 1000  # default of max_nfev: a few hundred serve the hardest of NIST's problems, from the far start
+# default of max_nfev: NIST's hardest problems take a few hundred from the far start
+EVALUATIONS = 1000
 
 
 def check_scipys(
@@ -31,7 +32,7 @@ def check_scipys(
     workers: Any,
     verbose: int,
 ) -> None:
-    """Names that scipy takes and that choose nothing here.
+    """Check the options of scipy that choose nothing here, and warn that they are ignored.
 
     Raises:
         InputError: a name that scipy does not know either.
@@ -62,14 +63,46 @@ def check_scipys(
             )
 
 
+def check_functions(fun: Any, callback: Any, sampler: Any, kwargs: Any) -> None:
+    """See whether what must be functions are, and keyword arguments a dict.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not callable(fun):
+        raise InputError(
+            f"fun is {type(fun).__name__}, not a function of x that returns residuals."
+        )
+    for name, value in (("callback", callback), ("sampler", sampler)):
+        if value is not None and not callable(value):
+            raise InputError(f"{name} is {type(value).__name__}, not a function.")
+    if not isinstance(kwargs, Mapping | None):
+        raise InputError(f"kwargs is {type(kwargs).__name__}, not a dict of keyword arguments.")
+
+
+def dims_of(in_dims: Any, count: int) -> tuple[Any, ...]:
+    """The dimension that counts problems, for x0 and each of the arguments.
+
+    Raises:
+        InputError: there are not as many of them.
+    """
+    if in_dims is None or (isinstance(in_dims, int) and not isinstance(in_dims, bool)):
+        return (in_dims,) * (count + 1)
+    if not isinstance(in_dims, tuple | list) or len(in_dims) != count + 1:
+        raise InputError(
+            f"in_dims={in_dims!r} must be an int, or have an entry for x0 and one for each of the "
+            f"{count} args, as for torch.vmap."
+        )
+    return tuple(in_dims)
+
+
 def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     """The box in the shape of x, None if it is infinite everywhere.
 
     Raises:
         InputError: no pair, reversed, NaN, of another shape, or x0 outside.
     """
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy.optimize.Bounds
-        bounds = bounds.lb, bounds.ub
+    bounds = as_pair(bounds)
     hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
     try:
         low, high = bounds
@@ -84,12 +117,14 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
         raise InputError(f"{error}{hint}") from error
     if not bool((lower <= upper).all()):
         raise InputError(
-            f"a lower bound is above its upper bound, or NaN: {_where(~(lower <= upper), unknowns)}.{hint}"
+            "a lower bound is above its upper bound, or NaN: "
+            f"{_where(~(lower <= upper), unknowns)}.{hint}"
         )
     outside = (unknowns.start < lower) | (unknowns.start > upper)
     if bool(outside.any()):
         raise InputError(
-            f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it inside.{hint}"
+            f"x0 is infeasible: outside its bounds at {_where(outside, unknowns)}. Move it "
+            f"inside.{hint}"
         )
     if hint and bool((lower == upper).any()):
         check_pairs(bounds, hint)
@@ -98,11 +133,16 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     return Bounds(lower, upper)
 
 
-def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
-    """How to write bounds that may be pairs, one for each of `count` parameters; empty if they cannot be.
+def as_pair(bounds: Any) -> Any:
+    """A `scipy.optimize.Bounds` as (lower, upper), anything else as it is."""
+    return (bounds.lb, bounds.ub) if hasattr(bounds, "lb") and hasattr(bounds, "ub") else bounds
 
-    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take (lower, upper): of two
-    parameters both fit, unless the start (..., n) tells.
+
+def as_pairs(bounds: Any, count: int, start: Tensor | None = None) -> str:
+    """Say how to write bounds that may be pairs, one for each parameter; "": they are none.
+
+    `scipy.optimize.minimize` takes pairs, `scipy.optimize.least_squares` and this package take
+    (lower, upper): of two parameters both fit, unless the start (..., n) tells.
     """
     try:
         pairs = [
@@ -146,7 +186,7 @@ def _where(mask: Tensor, unknowns: Unknowns) -> str:
 
 
 def tolerance(value: float | str | None, name: str) -> float | None:
-    """None for the default, 0 for none: scipy's None switches a test off.
+    """A tolerance as a number, None for the default; scipy's None, which switches it off, is 0.
 
     Raises:
         InputError: no number.
@@ -157,6 +197,21 @@ def tolerance(value: float | str | None, name: str) -> float | None:
         return None
     needs = 'is no number. Use a number, "auto" or None (never by this test)'
     return _checks.tolerance(number(value, name, needs), name)
+
+
+def tolerances(**values: float | str | None) -> tuple[float | None, ...]:
+    """Each of the tolerances as `tolerance` gives it.
+
+    Raises:
+        InputError: no number, or all of them switched off.
+    """
+    if all(value is None for value in values.values()):
+        *most, last = values
+        raise InputError(
+            f"{', '.join(most)} and {last} are all None: nothing would end the run. Leave one of "
+            "them at a number."
+        )
+    return tuple(tolerance(value, name) for name, value in values.items())
 
 
 def limits(max_nfev: int | None) -> int:
@@ -195,10 +250,10 @@ def scaling_of(x_scale: Any, unknowns: Unknowns) -> str | Scaling:
 def source_of(
     jac: Any, diff_step: Any, unknowns: Unknowns
 ) -> tuple[str | JacobianSource | Callable[..., Any], bool | None]:
-    """The Jacobian asked for, and whether derivatives by torch are wanted: True, False, or None for if possible.
+    """The Jacobian asked for, and whether torch takes it: True, False, or None for if possible.
 
     Raises:
-        InputError: a name that is not known, or a step that cannot serve.
+        InputError: a name that is not known, or a step that cannot be used.
     """
     step = None
     if diff_step is not None:

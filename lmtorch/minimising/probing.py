@@ -1,9 +1,8 @@
-"""What a user's function turns out to be: torch code or a black box, of how many residuals, fit for vmap or not."""
+"""Looking at a user's function: is it torch code or a black box, and does vmap take it?"""
 
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,36 +12,27 @@ from .._autodiff import Params
 from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
-from ..residuals.watching import Touched
+from ..residuals.probe import Probe
+from ..residuals.watching import Operators
 from .user_function import UserFunction
 
-WALK = 1e-3  # relative step by which a parameter without a derivative is moved, to see whether it has an influence
+# relative move of a parameter without a derivative, to see whether it has an influence
+WALK = 1e-3
 
 
-class Found(NamedTuple):
-    """Facts that decide how the function is called and differentiated."""
-
-    calling: UserFunction
-    rows: int  # m
-    touched: int  # bytes of all intermediate results of an evaluation of one problem
-    black_box: bool  # no derivatives lead through it
-    looped: bool  # torch.vmap refuses it
-    finite: bool  # at x0 of the first problem
-    size: float  # the largest residual there, absolute
-    precision: torch.dtype  # the coarser of x0's and the residuals'
-    residual: Tensor  # (m,), at x0 of the first problem
-
-
-def probe(make: Callable[[bool], UserFunction], exact: bool | None, box: Bounds | None) -> Found:
+def probe(
+    make: Callable[[bool], UserFunction], exact: bool | None, box: Bounds | None
+) -> tuple[UserFunction, Probe]:
     """Evaluate the function once, or a few times.
 
     Args:
-        make: the calling, on arrays (True) or tensors.
-        exact: derivatives by torch are asked for (True), not needed (False), or wanted if possible (None).
-        box: outside of which it is not evaluated.
+        make: makes the function that calls the user's on arrays (True) or on tensors (False).
+        exact: whether derivatives by torch are asked for (True), not needed (False), or wanted if
+            possible (None).
+        box: outside of which the function is not evaluated.
 
     Returns:
-        The facts.
+        The function in the way in which it can be called, and the facts about it.
 
     Raises:
         InputError: it returns no residuals, or (with `exact`) they cannot be differentiated.
@@ -56,40 +46,44 @@ def probe(make: Callable[[bool], UserFunction], exact: bool | None, box: Bounds 
             return _black_box(make, InputError("not tried"))
         with quiet():  # NumPy warns of tensors that it is given on trial
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
-            with torch.enable_grad(), Touched() as touched:
+            with torch.enable_grad(), Operators() as operators:
                 residual = tensors.residual(twins, *shares)
         if exact is False or (
             residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual, box))
         ):
-            return _found(tensors, residual, touched.bytes, black_box=exact is False)
+            return _facts(tensors, residual, operators.bytes, black_box=exact is False)
         reason = reason or "its result has no graph that leads to the parameters"
         if exact:
             raise InputError(
-                f"the function cannot be differentiated by torch: {reason}. Compute the residuals from x by torch "
-                "operations (no NumPy, .item(), .detach() or float() on the way), or leave jac unset for differences."
+                f"the function cannot be differentiated by torch: {reason}. Compute the residuals "
+                "from x by torch operations (no NumPy, .item(), .detach() or float() on the way), "
+                "or leave jac unset for differences."
             )
-        found = _black_box(make, None)
+        probed = _black_box(make, None)
     except InputError:
         if exact or reason:
             raise
-        found = _black_box(make, None)
+        probed = _black_box(make, None)
     except Exception as error:
         if exact:
             raise
         reason = f"on tensors it raises {type(error).__name__}: {_line(error)}"
-        found = _black_box(make, error)
+        probed = _black_box(make, error)
     if exact is None:
         warnings.warn(
-            f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); finite differences "
+            f"the function cannot be differentiated by torch ({reason or 'it returns no tensor'}); "
+            "finite differences "
             'serve, jac="2-point". Torch operations in place of NumPy\'s give exact derivatives.',
             FallbackWarning,
             stacklevel=level(),
         )
-    return found
+    return probed
 
 
-def _black_box(make: Callable[[bool], UserFunction], error: Exception | None) -> Found:
-    """As the function takes it: arrays where x0 is one or tensors failed, otherwise tensors."""
+def _black_box(
+    make: Callable[[bool], UserFunction], error: Exception | None
+) -> tuple[UserFunction, Probe]:
+    """Call the function on arrays first if x0 is one or tensors failed, else on tensors first."""
     order = [True, False] if error is not None or make(True).unknowns.numpy else [False, True]
     first: Exception | None = None
     for arrays in order:
@@ -102,14 +96,21 @@ def _black_box(make: Callable[[bool], UserFunction], error: Exception | None) ->
             # of two refusals the one that is about the function, not about the kind of its input
             first = refused if first is None or not arrays else first
             continue
-        return _found(calling, residual, 0, black_box=True)
+        return _facts(calling, residual, 0, black_box=True)
     assert first is not None
     # NumPy's refusal of tensors says nothing of what is wrong with the function
     foreign = isinstance(error, InputError) or "numpy" in str(error).lower()
     raise first if error is None or foreign else error
 
 
-def _found(calling: UserFunction, residual: Tensor, touched: int, *, black_box: bool) -> Found:
+def _facts(
+    calling: UserFunction, residual: Tensor, activations: int, *, black_box: bool
+) -> tuple[UserFunction, Probe]:
+    """The facts about a function that has returned this residual.
+
+    Raises:
+        InputError: there are no residuals, or they are on another device.
+    """
     rows = residual.shape[0]
     if rows == 0:
         raise InputError("the function returned no residuals: m = 0. There is nothing to fit.")
@@ -124,16 +125,15 @@ def _found(calling: UserFunction, residual: Tensor, touched: int, *, black_box: 
         calling.unknowns.start.dtype, residual.dtype, key=lambda dtype: torch.finfo(dtype).eps
     )
     finite, size = bool(residual.detach().isfinite().all()), float(residual.detach().abs().amax())
-    return Found(
-        calling,
+    return calling, Probe(
         rows,
-        touched,
-        black_box,
-        looped,
-        finite,
-        size,
-        precision,
-        residual.detach().clone(),
+        activations,
+        black_box=black_box,
+        looped=looped,
+        finite=finite,
+        size=size,
+        precision=precision,
+        residual=residual.detach().clone(),
     )
 
 
@@ -144,10 +144,10 @@ def _lost(
     residual: Tensor,
     box: Bounds | None,
 ) -> str:
-    """Which parameter has an influence but no derivative: a float() or .detach() on the way; empty if none has.
+    """Say which parameter has an influence but no derivative, by a float() on the way; "": none.
 
-    One that has neither is left alone: nothing says that a function must use all of them at x0. One that has both a
-    little further on is at a stationary point, as x² at zero.
+    A parameter that changes nothing is allowed: a function need not use all of them at x0. One
+    whose derivative is zero here but not at a nearby point is at a stationary point (x² at 0).
     """
     names, start = calling.unknowns.layout.names, 0
     for which, gradient in enumerate(_gradients(residual, twins)):
@@ -169,7 +169,7 @@ def _lost(
 
 
 def _walk(place: Tensor, entry: int, column: int, box: Bounds | None) -> bool:
-    """Move an entry of a parameter, inside the box; False if there is no room."""
+    """Move an entry of a parameter within the box, and return whether there was room."""
     value = float(place[entry])
     step = WALK * max(1.0, abs(value))
     if box is not None:
@@ -184,7 +184,7 @@ def _walk(place: Tensor, entry: int, column: int, box: Bounds | None) -> bool:
 
 
 def _gradients(residual: Tensor, twins: Params) -> tuple[Tensor, ...]:
-    """Of a weighted sum of the residuals."""
+    """Gradients of a weighted sum of the residuals in the parameters."""
     weights = (
         torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
     )
@@ -192,7 +192,7 @@ def _gradients(residual: Tensor, twins: Params) -> tuple[Tensor, ...]:
 
 
 def _refuses_vmap(calling: UserFunction) -> bool:
-    """Whether a batch must be called problem by problem; with one warning."""
+    """Whether vmap fails on the function, so that a batch is called problem by problem: warns."""
     unknowns = calling.unknowns
     if not unknowns.start.ndim > 1:
         return False
@@ -205,8 +205,8 @@ def _refuses_vmap(calling: UserFunction) -> bool:
         raise
     except Exception as error:
         warnings.warn(
-            f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one after the other, which "
-            "takes longer.",
+            f"torch.vmap refuses the function ({_line(error)}); the problems are evaluated one "
+            "after the other, which takes longer.",
             FallbackWarning,
             stacklevel=level(),
         )

@@ -1,4 +1,4 @@
-"""One problem or a batch of independent ones, each with its share of the arguments, called as `torch.vmap` would."""
+"""One problem or a batch of independent ones, each with its share of the arguments."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
 
 @dataclass(frozen=True)
 class ProblemsResidual:
-    """r(x) of one problem, (m,), or of b of them, (b, m)."""
+    """The residuals r(x) of one problem, (m,), or of b of them, (b, m)."""
 
     call: (
         Call  # the residuals (m,) of one problem from its parameters and its share of the arguments
@@ -44,14 +44,14 @@ class ProblemsResidual:
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
         """All rows of all problems at once."""
         box = self.box and (self.layout.split(self.box[0]), self.layout.split(self.box[1]))
         yield Part(
-            lambda params: self._run(self.call, params),
+            self._function,
             self._run,
             int(self.batched),
             box,
@@ -59,6 +59,13 @@ class ProblemsResidual:
             sizes=self.sizes,
             precision=self.precision,
         )
+
+    @property
+    def _function(self) -> Callable[[Params], Tensor]:
+        """The residuals of all problems; of a single one without a memory the function itself."""
+        if self.batched or self.memory is not None:
+            return partial(self._run, self.call)
+        return self.call
 
     def replay(self) -> AbstractContextManager[None]:
         """A pure function draws nothing."""
@@ -77,22 +84,25 @@ class ProblemsResidual:
         return replace(self, shares=shares, box=box, sizes=sizes, memory=memory, numbers=numbers)
 
     def _run(self, function: Callable[..., Any], params: Params) -> Any:
+        """What a function (params, *shares) of one problem returns, for all of them."""
+        once = _evaluated if self.memory is None else self.memory
         if not self.batched:
-            return self._once(function, 0, params, lambda: function(params))
+            return once(function, 0, params, partial(function, params))
         if self.looped:
             singles = zip(*(t.unbind(0) for t in (*params, *self.shares)), strict=True)
             numbers, n = self.numbers or range(len(params[0])), len(params)
             return torch.stack([
-                self._once(function, number, one[:n], partial(function, one[:n], *one[n:]))
+                once(function, number, one[:n], partial(function, one[:n], *one[n:]))
                 for number, one in zip(numbers, singles, strict=True)
             ])  # fmt: skip
-        return self._once(function, 0, params, lambda: vmap(function)(params, *self.shares))
+        return once(function, 0, params, partial(vmap(function), params, *self.shares))
 
-    def _once(
-        self, function: Callable[..., Any], problem: int, params: Params, make: Callable[[], Any]
-    ) -> Any:
-        return make() if self.memory is None else self.memory(function, problem, params, make)
+
+def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:
+    """Evaluate, where there is no memory: it is called as a memory is."""
+    return make()
 
 
 def _of(side: Tensor, places: Tensor) -> Tensor:
+    """A bound or size of some of the problems, unless it is the same for all."""
     return side[places] if side.ndim > 1 else side

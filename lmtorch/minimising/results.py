@@ -1,4 +1,4 @@
-"""From the loop's tensors to what the user gets: his structure, NumPy or tensors, scipy's names."""
+"""Converts the loop's tensors to the user's structure and array type, under scipy's names."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -18,12 +18,12 @@ from .watch import Iterate
 
 
 class Results:
-    """Conversion of one run.
+    """The conversion of one run.
 
     Args:
         unknowns: the structure of x0.
-        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,), (starts,) or
-            (starts, b).
+        lead: leading dimensions of what the loop runs on, as the user will see them: (), (b,),
+            (starts,) or (starts, b).
         bounds: of the loop's variables.
         scale: C of the loss as given.
         names: of the parameters, for messages.
@@ -51,10 +51,14 @@ class Results:
         self.begun = perf_counter()
         self.cost: Tensor | None = None  # of the iterate before
 
+    def of_best(self, lead: tuple[int, ...], bounds: Bounds | None) -> "Results":
+        """The conversion for one start of each problem, with dimensions `lead` in front."""
+        return Results(self.unknowns, lead, bounds, self.scale, self.names, self.ways, self.unit)
+
     def solution(
         self, outcome: Ending, graph: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> Solution:
-        """The user's; `graph` has x, cost and residuals that carry gradients."""
+        """The solution; `graph`: x, cost and residuals that carry gradients, if there are such."""
         state = outcome.state
         point = state.x
         x, cost, residual = graph or (point, state.cost, outcome.residual)
@@ -120,7 +124,7 @@ class Results:
         return int(torch.Size(self.lead).numel())
 
     def _shaped(self, value: Tensor) -> Tensor:
-        """From (problems, ...) to (*lead, ...)."""
+        """Reshape (problems, ...) to (*lead, ...)."""
         return value.reshape(*self.lead, *value.shape[1:]) if len(self.lead) > 1 else value
 
     def _structure(self, x: Tensor) -> Any:
@@ -139,7 +143,7 @@ class Results:
         return int(value) if value.ndim == 0 else self._array(value)
 
     def _active(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """−1 at a lower bound, 1 at an upper; at both the one that the gradient pushes to."""
+        """The active mask: −1 at a lower bound, 1 at an upper; of equal bounds the one pushed to."""
         if self.bounds is None:
             return torch.zeros_like(x, dtype=torch.int64)
         low, high = x <= self.bounds.lower, x >= self.bounds.upper
@@ -171,8 +175,12 @@ class Results:
         text = status.message
         if status is Status.LOST:
             names = [name for name, gone in zip(self.names, lost, strict=True) if gone]
-            text = f"lost: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no influence any more: no minimum"
-        found = f"largest cosine between the residuals and a column of J {cosine:.1e}, {nfev} evaluations"
+            have = "has" if len(names) == 1 else "have"
+            text = f"lost: {', '.join(names)} {have} no influence any more: no minimum"
+        found = (
+            f"largest cosine between the residuals and a column of J {cosine:.1e}, "
+            f"{nfev} evaluations"
+        )
         if runs > 1:
             found += f" in {runs} runs"
             found += (
@@ -189,12 +197,12 @@ class Results:
 
 
 def _largest(values: Tensor) -> Tensor:
-    """Of the absolute values (..., n), (...,); zero where there are none."""
+    """The largest absolute value of (..., n), (...,); zero where there are none."""
     return values.abs().amax(-1) if values.shape[-1] else values.sum(-1)
 
 
 def pick(outcome: Ending, chosen: Tensor) -> Ending:
-    """Of (starts, *rest) the chosen start of each problem, as an outcome of (*rest)."""
+    """The ending of the chosen start of each problem, (*rest), out of (starts, *rest)."""
     count = chosen.numel()
     places = chosen.reshape(-1) * count + torch.arange(count, device=chosen.device)
     taken = take(outcome, places)

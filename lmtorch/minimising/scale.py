@@ -1,10 +1,13 @@
 """The scale of a robust loss from the data: C = c · 1.4826 · median |r|, in turn with the fit.
 
-The median absolute residual tells the width of the noise however wild half of the data are; of the m − n + 1
-largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least squares on normal
+The median absolute residual tells the width of the noise however wild half of the data are; of the
+m − n + 1
+largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least
+    squares on normal
 noise.
 
-Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust regression using
+Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust
+    regression using
 iteratively reweighted least-squares (1977), for the constants of huber, cauchy and tukey.
 """
 
@@ -39,7 +42,8 @@ def with_estimated_scale(
 ) -> tuple[Problem, State]:
     """The problem with its C (...,), and where the fit ended."""
     tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False, patience=0.0)
-    # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set the first C
+    # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set
+    # the first C
     residual, n = _residual(problem, x), x.shape[-1]
     counted = _counted(problem, residual, x)
     scale = tuning * deviation(residual, n, counted)
@@ -89,7 +93,7 @@ def scale_of(robust: Robust, residual: Tensor) -> Tensor:
 
 
 def _counted(problem: Problem, residual: Tensor, x: Tensor) -> Tensor:
-    """Points that take part, (..., m) bool: one that has been left out, with weight zero, has neither residual nor row.
+    """Points that take part, (..., m) bool: one of weight zero has neither residual nor row.
 
     A residual alone may vanish because the start meets the point exactly.
     """
@@ -109,9 +113,10 @@ def _together(before: State, after: State) -> State:
 
 
 def efficient(rho: Callable[[Tensor], Rho]) -> float:
-    """c, with ψ = ρ′ r: (E ψ′)² / E ψ² = 0.95 for normal r of deviation one.
+    """The c at which the estimate, ψ = ρ′ r, has 95 % efficiency: (E ψ′)² / E ψ² = 0.95.
 
-    E ψ′ = E rψ by parts: where ψ has a corner, ψ′ jumps, and a sum over a grid would see the jump at its points.
+    E ψ′ = E rψ by parts: where ψ has a corner, ψ′ jumps, and a sum over a grid would see the jump
+    at its points.
 
     Reference: Huber & Ronchetti (2009), §3.2.
     """
@@ -131,7 +136,7 @@ def efficient(rho: Callable[[Tensor], Rho]) -> float:
 
 
 def deviation(residual: Tensor, n: int, counted: Tensor) -> Tensor:
-    """1.4826 · median |r| of those that count (..., m), (...,), positive."""
+    """The deviation 1.4826 · median |r|, (...,), positive, of the points that count, (..., m)."""
     counted = counted & residual.isfinite()
     ordered, count = (
         torch.where(counted, residual.abs(), torch.inf).sort(-1).values,

@@ -1,4 +1,4 @@
-"""x0 as its user has it, an array, a tensor or a tree of them, and as the flat vector of the loop."""
+"""x0 as its user has it, an array, a tensor or a tree of them, and as the loop's flat vector."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,9 +24,10 @@ class Unknowns:
     """The parameters that are fitted.
 
     Args:
-        x0: numbers in any form: a number, a list, an array, a tensor, or a dict, list or tuple of arrays or tensors.
-        dims: the dimension of each of its tensors that counts problems; None: the same x0 for all, or one problem.
-            In the form of `torch.vmap`'s: an int, or a tree of them.
+        x0: numbers in any form: a number, a list, an array, a tensor, or a dict, list or tuple of
+            arrays or tensors.
+        dims: the dimension of each of its tensors that counts problems; None: the same x0 for all,
+            or one problem. In the form of `torch.vmap`'s: an int, or a tree of them.
         count: how many problems the other arguments are of; None: they are of one.
 
     Attributes:
@@ -35,7 +36,8 @@ class Unknowns:
         start: (n,), or (b, n) where `dims` names dimensions.
 
     Raises:
-        InputError: no parameters, parameters that are no real numbers, or not finite, or of several sizes of a batch.
+        InputError: no parameters, parameters that are no real numbers, or not finite, or of several
+            sizes of a batch.
     """
 
     def __init__(self, x0: Any, dims: Any = None, count: int | None = None) -> None:
@@ -67,8 +69,11 @@ class Unknowns:
             ]
         self.layout = Layout([leaf[0] if self.batched else leaf for leaf in leaves], names)
         lead = 1 if self.batched else 0
-        self.start = torch.cat([leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
-                                for leaf in leaves], -1)  # fmt: skip
+        flat = [
+            leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
+            for leaf in leaves
+        ]
+        self.start = torch.cat(flat, -1)
         if count is not None and not self.batched:
             self.batched = True
             self.start = self.start.expand(count, -1).clone()
@@ -101,11 +106,11 @@ class Unknowns:
         return [str(name) for name in given]
 
     def restore(self, params: Params) -> Any:
-        """The structure of x0 with other tensors in it, dtype and device kept; leading dimensions are allowed."""
+        """The structure of x0 with other tensors in it, which may have leading dimensions."""
         return params[0] if self.tree is None else tree_unflatten(list(params), self.tree)
 
     def vector(self, values: Any, name: str, fill: float) -> Tensor:
-        """(n,), or (b, n), from one number, an array that fits x, or a tree like x0; for bounds and scales.
+        """A vector (n,) or (b, n) from one number, an array that fits x, or a tree like x0.
 
         Raises:
             InputError: it does not fit.
@@ -142,13 +147,13 @@ class Unknowns:
         fits = value.ndim == 0 or value.shape[-1] == self.layout.n
         if not fits or value.shape[:-1] not in ((), (1,), like.shape[:-1]):
             raise InputError(
-                f"{name} of shape {tuple(value.shape)} does not fit x0 of {tuple(like.shape)}: give one number, or "
-                "one for each parameter."
+                f"{name} of shape {tuple(value.shape)} does not fit x0 of {tuple(like.shape)}: "
+                "give one number, or one for each parameter."
             )
         return value.expand(like.shape).clone()
 
     def _numbers(self, values: Any, name: str) -> Tensor:
-        """As the parameters are.
+        """Bring a tensor to the dtype and device of the parameters.
 
         Raises:
             InputError: no real numbers.
@@ -162,7 +167,7 @@ class Unknowns:
 
 
 def spread(dims: Any, value: Any) -> list[int | None]:
-    """One entry for each leaf of `value`, from `torch.vmap`'s in_dims: an int, None, or a tree of them.
+    """The dimension of each leaf of `value` that counts problems, from in_dims as of `vmap`.
 
     Raises:
         InputError: another structure.
@@ -179,7 +184,8 @@ def spread(dims: Any, value: Any) -> list[int | None]:
     )
     if not fits or len(dims) != len(value) or (isinstance(dims, dict) and set(dims) != set(value)):
         raise InputError(
-            f"in_dims has {dims!r} for a {type(value).__name__}: give an int, None, or the same structure."
+            f"in_dims has {dims!r} for a {type(value).__name__}: give an int, None, or the same "
+            "structure."
         )
     keys = value if isinstance(value, dict) else range(len(value))
     return [dim for key in keys for dim in spread(dims[key], value[key])]

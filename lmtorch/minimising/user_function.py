@@ -1,8 +1,9 @@
-"""How a user's function is called: on tensors or on NumPy arrays, with each problem's share of the arguments."""
+"""Calls a user's function on tensors or NumPy arrays, with each problem's share of arguments."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,36 @@ SMALLEST, LARGEST = (
     1e-100,
     1e100,
 )  # residuals whose squares and products are numbers, with room on the way
-RESIDUALS = "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict of tensors."
+RESIDUALS = (
+    "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict "
+    "of tensors."
+)
+
+
+@dataclass
+class Calls:
+    """How often a function was called, by whichever of the objects that call it."""
+
+    made: int = 0
 
 
 class UserFunction:
-    """fun(x, *args, **kwargs) of one problem.
+    """The function of one problem: fun(x, *args, **kwargs).
 
     Args:
         function: the user's.
         unknowns: the structure of x.
         args: its further arguments; arrays and tensors among them become what `arrays` asks for.
         kwargs: its keyword arguments, the same for all problems.
-        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts problems.
+        dims: for each of `args`, in the form of `torch.vmap`'s in_dims, the dimension that counts
+            problems.
         arrays: call it on NumPy arrays, not on tensors.
+        calls: counts the calls. Default: a counter of its own, which copies share.
 
     Attributes:
         rows: how many residuals there are, once that is known.
-        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers, too.
+        unit: by which residuals and Jacobian are multiplied, so that their squares are numbers,
+            too.
         shares: the arguments that differ between problems, (b, ...) each.
 
     Raises:
@@ -51,8 +65,10 @@ class UserFunction:
         kwargs: Mapping[str, Any],
         dims: tuple[Any, ...],
         arrays: bool,
+        calls: Calls | None = None,
     ) -> None:
         self.function = function
+        self.calls = Calls() if calls is None else calls
         self.unknowns = unknowns
         self.arrays = arrays
         self.rows: int | None = None
@@ -94,7 +110,7 @@ class UserFunction:
         )
 
     def in_unit(self, size: float) -> "UserFunction":
-        """The same in a unit in which residuals of this size can be squared: a power of two, which costs no digit."""
+        """The function in a unit in which its residuals can be squared: an exact power of two."""
         if not size > 0 or SMALLEST <= size <= LARGEST:
             return self
         other = copy(self)
@@ -102,7 +118,7 @@ class UserFunction:
         return other
 
     def detached(self) -> "UserFunction":
-        """The same without the graph of the arguments, for the loop."""
+        """The function without the graph of its arguments, for the loop."""
         other = copy(self)
         other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         other.kwargs = tree_map(
@@ -112,7 +128,7 @@ class UserFunction:
         return other
 
     def _on_tensors(self) -> "UserFunction":
-        """The same, called on tensors."""
+        """The function, called on tensors."""
         device = self.unknowns.start.device
         other = copy(self)
         other.arrays = False
@@ -121,14 +137,14 @@ class UserFunction:
         return other
 
     def differentiable(self) -> bool:
-        """Whether gradients are asked for by an argument."""
+        """Whether an argument asks for gradients."""
         return any(
             isinstance(t, Tensor) and t.requires_grad
             for t in (*self.leaves, *tree_leaves(self.kwargs))
         )
 
-    def __call__(self, function: Callable[..., Any], params: Params, *shares: Tensor) -> Any:
-        """What `function` returns for one problem."""
+    def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What the function of one problem is called with: x, and the arguments with its shares."""
         leaves = list(self.leaves)
         for place, share in zip(self.places, shares, strict=True):
             leaves[place] = to_array(share) if self.arrays else share
@@ -136,26 +152,26 @@ class UserFunction:
             params = tuple(
                 to_array(p).copy() for p in params
             )  # a function may write into what it is given
-        return function(
-            self.unknowns.restore(params), *tree_unflatten(leaves, self.tree), **self.kwargs
-        )
+        return self.unknowns.restore(params), *tree_unflatten(leaves, self.tree)
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
-        """(m,)."""
-        result = self(self.function, params, *shares)
+        """The residuals (m,) of one problem."""
+        self.calls.made += 1
+        result = self.function(*self.arguments(params, shares), **self.kwargs)
         single = (
             isinstance(result, float | np.generic | np.ndarray | Tensor) and np.ndim(result) == 0
         )
         if single and self.unknowns.layout.n > 1:
             raise InputError(
-                f"the function returned a single number for {self.unknowns.layout.n} parameters: is it the sum of "
-                f"squares? {RESIDUALS} A single residual is a vector of one."
+                f"the function returned a single number for {self.unknowns.layout.n} parameters: "
+                f"is it the sum of squares? {RESIDUALS} A single residual is a vector of one."
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
         if self.rows not in (None, len(vector)):
             raise InputError(
-                f"the function returned {len(vector)} residuals where it had returned {self.rows}. It must return the "
-                "same number at every x: use NaN, or a large number, where the model is not defined."
+                f"the function returned {len(vector)} residuals where it had returned {self.rows}. "
+                "It must return the same number at every x: use NaN, or a large number, where the "
+                "model is not defined."
             )
         return vector if self.unit == 1 else vector * self.unit
 
@@ -167,11 +183,12 @@ class UserFunction:
 
         def matrix(params: Params, *shares: Tensor) -> Tensor:
             try:
-                result = self(function, params, *shares)
+                result = function(*self.arguments(params, shares), **self.kwargs)
             except TypeError:  # a function that runs on arrays may have a Jacobian in torch
                 if not self.arrays:
                     raise
-                result = self._on_tensors()(function, params, *shares)
+                other = self._on_tensors()
+                result = function(*other.arguments(params, shares), **other.kwargs)
             if isinstance(result, Tensor):
                 return result
             if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here
@@ -180,9 +197,9 @@ class UserFunction:
             if leaves and all(
                 isinstance(leaf, Tensor) for leaf in leaves
             ):  # as torch.func.jacrev of a tree gives it
-                return torch.cat([
-                    leaf.reshape(-1, size) for leaf, size in zip(leaves, self.unknowns.layout.sizes, strict=True)
-                ], 1)  # fmt: skip
+                sizes = self.unknowns.layout.sizes
+                blocks = [leaf.reshape(-1, n) for leaf, n in zip(leaves, sizes, strict=True)]
+                return torch.cat(blocks, 1)
             try:  # NumPy makes a NaN of None
                 filled = (
                     np.ma.filled(result, 0) if isinstance(result, np.ma.MaskedArray) else result
@@ -190,15 +207,15 @@ class UserFunction:
                 array = np.asarray("nothing" if filled is None else filled, dtype=np.float64)
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    f"jac returned {type(result).__name__}, not a matrix. Return an array or tensor (m, n); products "
-                    "alone (a LinearOperator) are not supported."
+                    f"jac returned {type(result).__name__}, not a matrix. Return an array or "
+                    "tensor (m, n); products alone (a LinearOperator) are not supported."
                 ) from error
             return tensor_of(array).to(params[0].device)
 
         return scaled
 
     def _vector(self, result: Any) -> Tensor:
-        """(m,) from what a function of tensors returned, complex numbers as pairs."""
+        """The residuals (m,) that a function of tensors returned, complex numbers as pairs."""
         leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
         if not leaves:
             raise InputError(f"the function returned nothing. {RESIDUALS}")
@@ -214,14 +231,14 @@ class UserFunction:
 
 
 def to_tensor(leaf: Any, device: torch.device) -> Any:
-    """NumPy numbers as a tensor on the device, other things as they are; also masked arrays: tensors have no mask."""
+    """NumPy numbers as a tensor on the device; masked arrays and other things as they are."""
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiubc" and not np.ma.is_masked(leaf):
         return tensor_of(np.array(leaf)).to(device)
     return leaf
 
 
 def from_array(result: Any, like: Tensor) -> Tensor:
-    """(m,) from what a function of NumPy arrays returned; a residual that is masked is left out, by zero.
+    """The residuals (m,) that a function of NumPy arrays returned; a masked one is zero.
 
     Raises:
         InputError: it is no array of numbers.
@@ -244,6 +261,6 @@ def from_array(result: Any, like: Tensor) -> Tensor:
 
 
 def _spread(dims: Any, value: Any) -> list[int | None]:
-    """`spread`, with None for what is no tensor."""
+    """One entry for each leaf, as `spread` has it, but None for what is no tensor."""
     count = len(tree_leaves(value))
     return [None] * count if dims is None else spread(dims, value)

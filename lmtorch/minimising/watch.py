@@ -19,7 +19,7 @@ HEADER = (
 
 @dataclass(frozen=True, repr=False)
 class Iterate:
-    """An iteration, as a callback sees it: one trial, taken or refused. With `in_dims` fields have the batch (b,).
+    """An iteration as a callback sees it: one trial. With `in_dims` fields have the batch (b,).
 
     Attributes:
         x: where the fit stands after it, in the structure of x0.
@@ -50,15 +50,16 @@ class Iterate:
     seconds: float
 
     def __getitem__(self, name: str) -> Any:
-        """As scipy's `intermediate_result` may be read."""
+        """Read a field by name, as scipy's `intermediate_result` may be read."""
         return getattr(self, name)
 
     def __repr__(self) -> str:
-        """One line."""
+        """The state of the fit in one line."""
         if not isinstance(self.status, Status):
             status = tensor_of(self.status)
             running = int((status == Status.RUNNING).sum())
-            return f"Iterate(nit={self.nit}, {running} of {status.numel()} problems running, {self.seconds:.3g} s)"
+            of = f"{running} of {status.numel()} problems running"
+            return f"Iterate(nit={self.nit}, {of}, {self.seconds:.3g} s)"
         return (
             f"Iterate(nit={self.nit}, nfev={self.nfev}, cost={float(self.cost):.6g}, "
             f"{'accepted' if self.accepted else 'refused'}, step_norm={float(self.step_norm):.3g}, "
@@ -71,8 +72,8 @@ class Watcher:
 
     Args:
         convert: a state as the user's iterate.
-        callback: gets each `Iterate`, and may raise StopIteration. One whose parameter is named x or xk gets x, as
-            scipy's older callbacks.
+        callback: gets each `Iterate`, and may raise StopIteration. One whose parameter is named x
+            or xk gets x, as scipy's older callbacks.
         history: whether iterates are kept.
         table: whether they are printed.
         bar: a tqdm bar, or None.
@@ -96,15 +97,29 @@ class Watcher:
         self.stopped = False
         self.before = 0  # problems of earlier blocks, which are done
 
+    def __enter__(self) -> "Watcher":
+        """Show the bar, if there is one."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the bar, also where the run has failed."""
+        if self.bar is not None:
+            self.bar.__exit__(*error)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether somebody looks at iterates, which are of all problems, and not at a bar alone."""
+        return self.callback is not None or self.history is not None or self.table
+
     @property
     def idle(self) -> bool:
-        """Nobody looks."""
+        """Whether nobody looks."""
         return (
             self.callback is None and self.history is None and not self.table and self.bar is None
         )
 
     def __call__(self, state: State) -> bool:
-        """Show one; True to stop."""
+        """Show a state, and return whether to stop."""
         self.count += 1
         iterate = self.convert(state, self.count)
         if self.history is not None:
@@ -128,7 +143,7 @@ class Watcher:
 
 
 def bar_of(total: int | None, unit: str) -> Any:
-    """A tqdm bar.
+    """Make a tqdm bar.
 
     Raises:
         InputError: tqdm is not installed.
@@ -141,7 +156,7 @@ def bar_of(total: int | None, unit: str) -> Any:
 
 
 def _caller(callback: Callable[..., Any]) -> Callable[[Iterate], Any]:
-    """The callback in one manner: by scipy's keyword, with x alone, or with the iterate."""
+    """A function of the iterate that calls the callback in the way of its signature."""
     try:
         names = list(inspect.signature(callback).parameters)
     except (TypeError, ValueError):
@@ -160,15 +175,17 @@ def _single(state: State) -> bool:
 def _row(iterate: Iterate, state: State) -> str:
     if not _single(state):
         running = int((state.status == Status.RUNNING).sum())
-        return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {float(state.cost.nanmedian()):>14.6e}"
+        median = float(state.cost.nanmedian())
+        return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {median:>14.6e}"
     return (
-        f"{iterate.nit:>9} {iterate.nfev:>6} {float(iterate.cost):>14.6e} {float(iterate.reduction):>11.2e} "
-        f"{float(iterate.step_norm):>11.2e} {float(iterate.optimality):>11.2e} {float(iterate.damping):>9.1e}"
+        f"{iterate.nit:>9} {iterate.nfev:>6} {float(iterate.cost):>14.6e} "
+        f"{float(iterate.reduction):>11.2e} {float(iterate.step_norm):>11.2e} "
+        f"{float(iterate.optimality):>11.2e} {float(iterate.damping):>9.1e}"
     )
 
 
 def _advance(bar: Any, state: State, before: int) -> None:
-    """By finished problems; with one problem, by iterations."""
+    """Move the bar on by finished problems, or by one iteration of a single problem."""
     if _single(state):
         bar.set_postfix(cost=f"{float(state.cost):.6g}", refresh=False)
         bar.update()

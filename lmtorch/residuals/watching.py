@@ -1,4 +1,4 @@
-"""What a closure does while it runs: memory, precision, what it writes to, and habits that cost its user dearly."""
+"""What a closure does while it runs: memory, precision, writing, and habits that cost dearly."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ DIFFERENCES = (torch.ops.aten.sub.Tensor, torch.ops.aten.rsub.Tensor)
 STATISTICS = ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
 
 
-class Touched(DispatchMode):
+class Operators(DispatchMode):
     """Looks at every operator.
 
     Attributes:
@@ -78,7 +78,8 @@ class Habits(FunctionMode):
     """Looks at what other optimizers' closures do.
 
     Attributes:
-        differentiates: the closure calls `torch.autograd.grad`, as residuals of differential equations do.
+        differentiates: the closure calls `torch.autograd.grad`, as residuals of differential
+            equations do.
     """
 
     def __init__(self) -> None:
@@ -94,8 +95,9 @@ class Habits(FunctionMode):
     ) -> Any:
         if func is Tensor.backward:
             raise InputError(
-                "the closure calls backward(). Levenberg–Marquardt takes the derivatives of each residual by itself: "
-                "return the residuals, model(x) - y, and leave out the loss, zero_grad() and backward()."
+                "the closure calls backward(). Levenberg–Marquardt takes the derivatives of each "
+                "residual by itself: return the residuals, model(x) - y, and leave out the loss, "
+                "zero_grad() and backward()."
             )
         if func is torch.autograd.grad and not from_within():
             self.differentiates = True

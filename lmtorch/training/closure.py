@@ -51,13 +51,13 @@ class ClosureResidual:
         self.leading = leading
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
-        """One."""
+        """All rows in one part."""
         yield Part(
-            self._function,
+            self._residuals,
             self._run,
             random=self.draws.random,
             kept=self.draws.kept,
@@ -65,7 +65,7 @@ class ClosureResidual:
         )
 
     def replay(self) -> AbstractContextManager[None]:
-        """Around each evaluation."""
+        """A context for each evaluation: all of a step draw the same random numbers."""
         return self.draws()
 
     def take(self, places: Tensor) -> "ClosureResidual":
@@ -75,14 +75,16 @@ class ClosureResidual:
     def _run(self, other: Callable[..., Any], params: Params) -> Any:
         return self.swap(self.layout.twins(params), other)
 
-    def _function(self, params: Params) -> Tensor:
+    def _residuals(self, params: Params) -> Tensor:
+        """All residuals (m,)."""
         with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
             residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
         if residual.shape[0] != self.rows:
             raise RowsChangedError(
-                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the first evaluation of this "
-                "step. All evaluations within a step must see the same data: draw random points or batches outside "
-                "the closure, or pass the batch as step(closure, *batch)."
+                f"the closure returned {residual.shape[0]} residuals after {self.rows} at the "
+                "first evaluation of this step. All evaluations within a step must see the same "
+                "data: draw random points or batches outside the closure, or pass the batch as "
+                "step(closure, *batch)."
             )
         return residual
 
@@ -124,7 +126,7 @@ class SampleResidual:
         return self.samples.count * self.per_sample
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
@@ -132,9 +134,9 @@ class SampleResidual:
         for chosen in ranges(self.samples.count, self.chunk):
             tensors = self.samples.take(chosen)
             yield Part(
-                partial(self._function, tensors=tensors),
+                partial(self._residuals, tensors=tensors),
                 partial(self._run, tensors=tensors),
-                sample=self._sample,
+                sample=self._of_one,
                 samples=tensors,
                 random=self.draws.random,
                 kept=self.draws.kept,
@@ -142,7 +144,7 @@ class SampleResidual:
             )
 
     def replay(self) -> AbstractContextManager[None]:
-        """Around each evaluation."""
+        """A context for each evaluation: all of a step draw the same random numbers."""
         return self.draws()
 
     def take(self, places: Tensor) -> "SampleResidual":
@@ -150,32 +152,30 @@ class SampleResidual:
         return self
 
     def subset(self, chosen: Tensor) -> "SampleResidual":
-        """The same function of some of the samples (by index), which draws numbers of its own."""
+        """The residual of some of the samples, by index, which draws random numbers of its own."""
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         return SampleResidual(
             self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, replay
         )
 
-    def _rows(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
-        """Residuals (s, k) of s samples."""
-        with torch.enable_grad():  # as above
+    def _residuals(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        """Residuals (s · k,) of s samples."""
+        with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
             result = self.swap(
                 self.layout.twins(params), self.closure, *self.samples.arguments(tensors)
             )
         rows = outputs.by_sample(result, tensors[0].shape[0])
         if rows.shape[1] != self.per_sample:
             raise RowsChangedError(
-                f"the closure returned {rows.shape[1]} residuals for each sample after {self.per_sample} before. "
-                "Each sample needs the same number in every evaluation."
+                f"the closure returned {rows.shape[1]} residuals for each sample after "
+                f"{self.per_sample} before. Each sample needs the same number in every evaluation."
             )
-        return rows
+        return rows.reshape(-1)
 
-    def _function(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
-        return self._rows(params, tensors).reshape(-1)
-
-    def _sample(self, params: Params, *sample: Tensor) -> Tensor:
-        return self._rows(params, [t[None] for t in sample]).reshape(-1)
+    def _of_one(self, params: Params, *sample: Tensor) -> Tensor:
+        """Residuals (k,) of one sample."""
+        return self._residuals(params, [t[None] for t in sample])
 
     def _run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
         return self.swap(self.layout.twins(params), other, *self.samples.arguments(tensors))

@@ -14,7 +14,7 @@ from ..residuals.layout import real
 
 
 def listed(params: nn.Module | Iterable[Any]) -> Any:
-    """What torch.optim.Optimizer takes, with the names of a module's parameters.
+    """List the parameters for torch.optim.Optimizer, with the names of a module's.
 
     Args:
         params: as the optimizer was given them.
@@ -30,20 +30,22 @@ def listed(params: nn.Module | Iterable[Any]) -> Any:
     readable: Any = params  # whatever a caller without a type checker passes
     if not isinstance(readable, Iterable | nn.Module) or isinstance(readable, str):
         raise InputError(
-            f"params={params!r} has no parameters: give a module, or tensors, pairs or param groups."
+            f"params={params!r} has no parameters: give a module, or tensors, pairs or param "
+            "groups."
         )
     given = list(params.named_parameters() if isinstance(params, nn.Module) else params)
     if not given:
         raise InputError(
-            f"there are no parameters: {type(params).__name__} gave an empty list. Give the optimizer a module with "
-            "parameters, or the tensors themselves (a generator such as model.parameters() can be read only once)."
+            f"there are no parameters: {type(params).__name__} gave an empty list. Give the "
+            "optimizer a module with parameters, or the tensors themselves (a generator such as "
+            "model.parameters() can be read only once)."
         )
     check_tensors(given)
     return given
 
 
 def check_tensors(given: Iterable[Any]) -> None:
-    """Tensors, pairs of a name and a tensor, or param groups of them.
+    """Check that there are only tensors, pairs (name, tensor), or param groups of them.
 
     Raises:
         InputError: something else.
@@ -55,7 +57,8 @@ def check_tensors(given: Iterable[Any]) -> None:
                 continue
             if not isinstance(inside, Iterable) or isinstance(inside, str | Mapping):
                 raise InputError(
-                    f"a param group is a dict with 'params', a tensor or several, and not {entry!r}."
+                    "a param group is a dict with 'params', a tensor or several, and not "
+                    f"{entry!r}."
                 )
             if not isinstance(inside, Iterator):  # which can be read but once
                 check_tensors(inside)
@@ -68,7 +71,7 @@ def check_tensors(given: Iterable[Any]) -> None:
 
 
 def named(group: dict[str, Any], place: int) -> dict[str, Any]:
-    """With names, which torch wants for every group or for none: a coefficient can be added to a module's.
+    """Give a group names: torch wants them for every group or for none.
 
     Args:
         group: a param group, with names or without.
@@ -86,13 +89,13 @@ def named(group: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """Rates, penalties and bounds that can serve.
+    """Check the rates, penalties and bounds of a group.
 
     Args:
         group: a param group as torch has completed it.
 
     Raises:
-        InputError: one that cannot.
+        InputError: one of them cannot be used.
     """
     values = {
         option: _numbers(group[option], option)
@@ -106,7 +109,8 @@ def check_group(group: dict[str, Any]) -> None:
     for name, parameter in zip(names, group["params"], strict=True):
         if not (parameter.is_floating_point() or parameter.is_complex()):
             raise InputError(
-                f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be fitted."
+                f"{name} is {parameter.dtype}. Only floating-point and complex parameters can be "
+                "fitted."
             )
         if not is_lazy(parameter):  # which has a shape and values when the first step is taken
             check_values(name, parameter)
@@ -124,7 +128,8 @@ def check_group(group: dict[str, Any]) -> None:
             continue
         if is_lazy(parameter):
             raise InputError(
-                f"{name} has no shape yet, and a bound: call the lazy module once on a batch beforehand."
+                f"{name} has no shape yet, and a bound: call the lazy module once on a batch "
+                "beforehand."
             )
         if parameter.is_complex():
             raise InputError(
@@ -141,12 +146,13 @@ def check_group(group: dict[str, Any]) -> None:
         value = parameter.detach()
         if bool(((value < low) | (value > high)).any()):
             raise InputError(
-                f"{name} starts outside its bounds, lower to upper. Move it inside first, as by clamp_."
+                f"{name} starts outside its bounds, lower to upper. Move it inside first, as by "
+                "clamp_."
             )
 
 
 def _numbers(value: Any, option: str) -> Tensor | None:
-    """Real numbers as a tensor.
+    """Convert an option to a tensor of real numbers; None stays None.
 
     Raises:
         InputError: no real numbers.
@@ -163,7 +169,7 @@ def _numbers(value: Any, option: str) -> Tensor | None:
 
 
 def check_values(name: str, parameter: Tensor) -> None:
-    """A parameter that has values which can be flattened.
+    """Check that a parameter has values, and that they can be flattened.
 
     Args:
         name: what to call it.
@@ -178,7 +184,8 @@ def check_values(name: str, parameter: Tensor) -> None:
         )
     if parameter.layout != torch.strided:
         raise InputError(
-            f"{name} is {parameter.layout}: only dense parameters can be fitted, parameter.to_dense()."
+            f"{name} is {parameter.layout}: only dense parameters can be fitted, "
+            "parameter.to_dense()."
         )
 
 

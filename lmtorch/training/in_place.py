@@ -1,8 +1,9 @@
-"""Calling a closure with other values in the parameters themselves, for what comes back to them in its backward pass.
+"""Calling a closure with other values in the parameters themselves, also in its backward pass.
 
-The adjoint of a differential equation solves another one backward, and calls the module anew to do so. Twins that stood
-in for the parameters while the closure ran are gone by then. Here the parameters carry the values while the closure
-runs and again while its backward pass does, and are put back after each.
+The adjoint of a differential equation solves another one backward, and calls the module anew to do
+so. Twins that stood in for the parameters while the closure ran are gone by then. Here the
+parameters carry the values while the closure runs and again while its backward pass does, and are
+put back after each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 class InPlaceSwap:
-    """Plain first derivatives alone lead through it: `torch.func` refuses it, and other sources serve.
+    """Puts values into the parameters while a closure runs; only plain autograd goes through it.
 
     Args:
         tensors: the parameters, in the order of the twins.
@@ -28,7 +29,7 @@ class InPlaceSwap:
         self.tensors = tuple(tensors)
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """closure(*args) while each parameter has the value of its twin; gradients lead to the twins."""
+        """closure(*args) with the values of the twins; gradients lead to the twins."""
         leaves, spec = [], []
 
         def run() -> Sequence[Tensor]:
@@ -37,16 +38,17 @@ class InPlaceSwap:
             spec.append(tree)
             return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
-        outputs = iter(_Through.apply(self, run, *twins))  # type: ignore[no-untyped-call] # torch has no types for it
+        # torch has no types for it
+        outputs = iter(_Through.apply(self, run, *twins))  # type: ignore[no-untyped-call]
         return tree_unflatten(
             [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec[0]
         )
 
     @contextmanager
     def holding(self, values: Sequence[Tensor]) -> Iterator[None]:
-        """With these values in the parameters."""
+        """A context in which the parameters have these values."""
         own = [t.data for t in self.tensors]
-        # not a copy into them: what autograd has saved for the backward pass would count as modified
+        # not a copy into them: what autograd has saved for backward would count as modified
         try:
             for tensor, value in zip(self.tensors, values, strict=True):
                 tensor.data = value.detach()
@@ -57,7 +59,7 @@ class InPlaceSwap:
 
 
 class _Through(torch.autograd.Function):
-    """From gradients in the parameters to gradients in the twins."""
+    """Runs the closure, and hands gradients in the parameters on to the twins."""
 
     @staticmethod
     def forward(

@@ -1,9 +1,7 @@
-"""The drop-in optimizer: gathers a problem from a training loop, runs one step of the loop, writes the result back."""
+"""The optimizer for training loops: gathers a problem, takes one step, writes the result back."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -15,82 +13,86 @@ from .._checks import count
 from .._docstrings import with_names
 from .._errors import InputError
 from .._faces import face
-from .._plan import Facts, Plan
+from .._plan import Facts
 from .._printing import say
 from ..choose import Options
-from ..core.bounds import Bounds
 from ..core.clock import Clock
 from ..core.loop import descend
-from ..core.problem import Problem
 from ..core.report import Report
-from ..core.state import Start, State, Told
+from ..core.state import State, Told
 from ..core.termination import Status
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
 from ..jacobians.base import JacobianSource
-from ..jacobians.by_term import ByTerm
-from ..jacobians.ladder import Ladder
 from ..losses.base import Loss
-from ..residuals.layout import Layout, real
+from ..residuals.layout import real
 from ..solvers.base import Solver
-from .checkpoints import blank_damping, check_loaded, label, moved, restored_damping
-from .closure import RowsChangedError, SampleResidual
-from .groups import check_group, check_tensors, check_values, listed, named
-from .joint import Term, TermsResidual
-from .probe import Probe, probe_closure, probe_samples, refuse_batch_statistics
-from .swap import Swap, TensorSwap, combined
-from .terms import Closure, Known, Wanted, as_residual, gathered, shape_of
+from .checkpoints import values_as_saved
+from .closure import RowsChangedError
+from .groups import check_group, check_tensors, listed, named
+from .kept import Kept
+from .preparation import Preparation, Preparations
+from .task import Task, problem_of, residual_of, sample_of
+from .terms import Closure, Term, terms_of
+from .variables import variables_of
 
-DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
-PLANS = 16  # shapes remembered
 OPTIONS = ("lr", "weight_decay", "lower", "upper")  # of a param group
 MISSING: Any = object()  # no closure was passed, not even None
 
 
 @with_names
 class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals instead of a loss.
+    """Levenberg–Marquardt as a `torch.optim.Optimizer`, whose closure returns residuals, not a loss.
 
-    Every step linearizes the residuals, solves the damped normal equations and keeps the trial only if the loss
-    ½Σr² went down; a refused trial raises the damping and is repeated, at most `max_trials` times. After a failed
-    step (all trials refused, NaN, an exception in the closure) the parameters are exactly those from before.
+    Every step linearizes the residuals, solves the damped normal equations and keeps the trial only
+    if the loss ½Σr² went down; a refused trial raises the damping and is repeated, at most
+    `max_trials` times. After a failed step (all trials refused, NaN, an exception in the closure)
+    the parameters are exactly those from before.
 
-    Without arguments it serves small problems and networks: up to 64 parameters an exact trust region with Moré's
-    scaling, by SVD in float64; beyond, Nielsen's damping of the normal equations, whose rows stream
-    (docs/choices.md has the rule and its measurements, `explain` what it came to).
+    Without arguments it suits small problems and networks: up to 64 parameters an exact trust
+    region with Moré's scaling, by SVD in float64; beyond, Nielsen's damping of the normal
+    equations, whose rows stream (docs/choices.md has the rule and its measurements, `explain` what
+    it came to).
 
     Args:
-        params: an `nn.Module`, an iterable of tensors or of (name, tensor) pairs, or param groups (dicts). Give the
-            module if you have it: more models can be differentiated when their parameters are swapped in the module.
+        params: an `nn.Module`, an iterable of tensors or of (name, tensor) pairs, or param groups
+            (dicts). Give the module if you have it: more models can be differentiated when their
+            parameters are swapped in the module.
         lr: factor of the step. Default: 1; less only where a scheduler asks for it.
         weight_decay: w in ½·w·‖θ‖², as rows of the least-squares problem. Default: 0.
-        lower: bound on the parameters of a group, a number or a tensor that broadcasts to each. Default: none.
+        lower: bound on the parameters of a group, a number or a tensor that broadcasts to each.
+            Default: none.
         upper: as `lower`.
         solver: <SOLVERS> or an object with `factor`. Default: "auto", by shape.
         damping: <DAMPINGS> or an object with `propose`. Default: "auto", by size.
         scaling: <SCALINGS> or an object with `update`. Default: "auto", by size.
         jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it
             goes with one closure, not with several terms. Default: "auto", by shape.
-        curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient from all. Default:
-            "auto", sampled for networks with many more samples than parameters.
-        acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more than 64 parameters
-            with the default damping and `curvature` from all samples.
+        curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient
+            from all. Default: "auto", sampled for networks with many more samples than parameters.
+        acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more
+            than 64 parameters with the default damping and `curvature` from all samples.
         loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
             `cost` and `expand`.
-        loss_scale: residual from which a robust loss counts less, in the units of the residuals. Default: 1.
+        loss_scale: residual from which a robust loss counts less, in the units of the residuals.
+            Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
         xtol: relative length of a step that counts as none. Default: as `ftol`.
-        gtol: cosine between residuals and columns of J that counts as a right angle. Default: as `ftol`.
-        polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls. Default: 60 for
-            small problems, otherwise none.
+        gtol: cosine between residuals and columns of J that counts as a right angle. Default: as
+            `ftol`.
+        polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls.
+            Default: 60 for small problems, otherwise none.
         max_trials: trials of one step at most. Default: 20.
-        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has free.
+        memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
+            free.
         seed: of the random choice of samples for `curvature`. Default: 0.
 
     Raises:
-        InputError: a parameter list, bound or option that cannot serve. It is also a `ValueError`.
+        InputError: a parameter list, bound or option that cannot be used. It is also a
+            `ValueError`.
 
-    References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm: implementation
+    References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm:
+        implementation
     and theory; Madsen & Nielsen (2010), Introduction to Optimization and Data Fitting.
 
     Example:
@@ -105,9 +107,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         [2.5, 1.3]
     """
 
+    _last: Preparation | None = None  # of the last step
+    _report: Report | None = None
     _advised = False  # about derivatives that the closure takes by itself
     _warned = False  # of a Jacobian that fell back: once for each optimizer
-    _kind: type[Any] | None = None  # the NamedTuple whose fields `_kept` has under "damping"
 
     def __init__(
         self,
@@ -135,15 +138,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     ) -> None:
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
-            solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale, ftol, xtol, gtol, polish,
-            memory_limit,
+            solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,
+            ftol, xtol, gtol, polish, memory_limit,
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
-        self._plans: dict[Any, Known] = {}
-        self._last: Known | None = None
-        self._report: Report | None = None
-        self._batches = Batches()
+        self._forget()
         of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
         super().__init__(listed(params), defaults)
@@ -155,7 +155,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             param_group: "params", and any of "lr", "weight_decay", "lower", "upper".
 
         Raises:
-            InputError: a bound, rate or penalty that cannot serve.
+            InputError: a bound, rate or penalty that cannot be used.
         """
         check_tensors([param_group])
         if isinstance(param_group["params"], nn.Module):
@@ -173,8 +173,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def status(self) -> Status:
         """Where the minimisation stands after the last step, on the data of that step.
 
-        `status.converged` for a minimum, `status.final` when further steps on the same data gain nothing,
-        `status.message` in words.
+        `status.converged` for a minimum, `status.final` when further steps on the same data gain
+        nothing, `status.message` in words.
         """
         return Status.RUNNING if self._report is None else self._report.status
 
@@ -198,311 +198,123 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @face
     @torch.no_grad()
-    # an override of another type: torch's closure returns a loss, and step a float; here residuals are tensors, and to
-    # read the loss as a float would wait for the device
-    def step(self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any) -> Tensor | None:  # type: ignore[override]
+    # an override of another type: torch's closure returns a loss, and step a float; here residuals
+    # are tensors, and to read the loss as a float would wait for the device
+    def step(  # type: ignore[override]
+        self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any
+    ) -> Tensor | None:
         """One step: linearize, then try until the loss goes down.
 
         Args:
-            closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list or dict of tensors.
-                An explicit None takes no step, it prepares the state: so `torch.distributed.checkpoint` calls it. A
-                tuple is a term: a closure followed by its batch.
-            batch: the closure's arguments, with samples in the first dimension of every tensor. The closure is then
-                called with parts of the batch and must return a row of residuals for each sample, which depends on
-                that sample alone; rows stream, so that the whole Jacobian is never held. After a term, further terms,
-                each with samples of its own: `step((equation, inside), (condition, boundary))`.
+            closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list
+                or dict of tensors. An explicit None takes no step, it prepares the state: so
+                `torch.distributed.checkpoint` calls it. A tuple is a term: a closure followed by
+                its batch.
+            batch: the closure's arguments, with samples in the first dimension of every tensor. The
+                closure is then called with parts of the batch and must return a row of residuals
+                for each sample, which depends on that sample alone; rows stream, so that the whole
+                Jacobian is never held. After a term, further terms, each with samples of its own:
+                `step((equation, inside), (condition, boundary))`.
 
         Returns:
-            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the device. None if the
-            closure is None.
+            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the
+            device. None if the closure is None.
 
         Raises:
-            InputError: there is no closure; what it returned are no residuals, or they depend on no parameter; several
-                terms with a function for their Jacobian.
+            InputError: there is no closure; what it returned are no residuals, or they depend on no
+                parameter; several terms with a function for their Jacobian.
         """
         if closure is MISSING:
             raise InputError(
-                "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - y), or "
-                "opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not serve Levenberg–Marquardt: "
-                "leave out loss.backward(), zero_grad() and GradScaler, and call opt.step(closure) itself."
+                "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - "
+                "y), or opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not "
+                "serve Levenberg–Marquardt: leave out loss.backward(), zero_grad() and GradScaler, "
+                "and call opt.step(closure) itself."
             )
         if closure is None:
             self._prepare_state()
             return None
-        return self._take_step(gathered(closure, batch))
-
-    # ---- the step ------------------------------------------------------------------------------------------------
-
-    def _take_step(self, terms: list[Wanted]) -> Tensor:
-        """Gather, run the loop until a trial is kept, write back."""
         begun = time.perf_counter()
-        layout, groups = self._gather()
-        swap = self._swap(layout)
-        x = layout.flatten()
-        known, fresh = self._prepare(layout, swap, terms, x)
-        plan, ladders = known.plan, known.ladders
-        if not self._advised and any(probe.differentiates for probe in known.probes):
-            self._advised = True
-            of_derivatives()
-        residual = as_residual(layout, swap, terms, known)
-        self._batches.look([t.samples.tensors for t in terms if t.samples], residual.rows, layout.n)
-        problem = self._problem(layout, groups, known, residual, x)
-        try:
-            start, clock = self._load(layout, plan, x), Clock()
-            state, told = descend(
-                clock.beside(problem), plan.method, start, trials=self._max_trials, single=True
-            )
-            parts = clock.seconds()
-        except BaseException as error:
-            # nothing was written; what was found out may be wrong: a closure of the same code on other data, or an
-            # exception of the closure itself that looked like a source of derivatives that fails
-            self._plans.clear()
-            if fresh or not isinstance(error, RowsChangedError):
-                raise
-            return self._take_step(terms)
-        failed = told.ended in (Status.NOT_FINITE, Status.REFUSED) and not told.resting
-        buffers = (*swap.buffers, *residual.draws.kept)
-        if buffers and not failed:
-            # evaluations left them as they were; they see one forward pass a step, as in any training loop
-            residual.draws.kept = buffers
-            with residual.draws(leave=True), torch.enable_grad():
-                for term in terms:
-                    term.closure(*term.batch)
-        residual.draws.finish()
-        self._warned = any(ladder.warned for ladder in ladders)
+        terms = terms_of(closure, batch)
+        task = self._task(terms)
+        self._advise(task)
+        ended: tuple[State, Told] | None = None
+        clock = Clock()
+        while ended is None:
+            try:
+                ended = descend(
+                    clock.beside(task.problem),
+                    task.method,
+                    task.start,
+                    trials=self._max_trials,
+                    single=True,
+                )
+            except BaseException as error:
+                # nothing was written; what was found out may be wrong: an exception of the closure
+                # itself may have looked like a source of derivatives that fails
+                self._preparations.forget()
+                if not (task.remembered and isinstance(error, RowsChangedError)):
+                    raise
+                task = self._task(terms)  # a closure of the same code on other data: look anew
+        (state, told), parts = ended, clock.seconds()
+        plan, layout = task.prepared.plan, task.variables.layout
+        if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
+            task.leave_traces()
+        task.residual.draws.finish()
+        self._warned = any(ladder.warned for ladder in task.prepared.ladders)
         if not told.resting:  # a schedule at zero teaches nothing about the damping
-            self._write(layout, plan, state, told)
-        self._last = known
+            self._kept.keep(layout, plan, state, told)
+            if told.ended != Status.NOT_FINITE:
+                # in one call, so that nothing can come between
+                parameters = [real(t.detach()) for t in layout.tensors]
+                torch._foreach_copy_(parameters, list(layout.split(state.x)))
+        self._last = task.prepared
         seconds = parts | {"total": time.perf_counter() - begun}
-        self._report = Report(
-            state, seconds, ", ".join(dict.fromkeys(repr(ladder.current) for ladder in ladders))
-        )
-        if plan.share is not None and told.gain < DOUBLING:
-            self._kept["share"] = min(1.0, 2 * (self._kept.get("share") or plan.share))
+        self._report = Report(state, seconds, task.prepared.sources)
+        self._kept.judge_share(plan, told)
         return state.trial.cost
 
-    # ---- gathering -----------------------------------------------------------------------------------------------
-
-    def _gather(self) -> tuple[Layout, list[dict[str, Any]]]:
-        """The parameters that are not frozen, and the group of each."""
-        tensors: list[Tensor] = []
-        names, groups = [], []
-        for place, group in enumerate(self.param_groups):
-            called = group.get("param_names") or [
-                f"group {place}, parameter {i}" for i in range(len(group["params"]))
-            ]
-            for name, tensor in zip(called, group["params"], strict=True):
-                if tensor.requires_grad and not any(
-                    tensor is known for known in tensors
-                ):  # torch allows it twice
-                    check_values(name, tensor)
-                    tensors.append(tensor)
-                    names.append(name)
-                    groups.append(group)
-        if not tensors:
-            raise InputError(
-                "every parameter is frozen. Call requires_grad_() on those that are to be fitted."
-            )
-        return Layout(tensors, names), groups
-
-    def _swap(self, layout: Layout) -> Swap:
-        """Through the module where the parameters are known to be its own."""
-        if self._module is None:
-            return TensorSwap(layout.tensors)
-        names = {id(parameter): name for name, parameter in self._module.named_parameters()}
-        return combined(self._module, names, layout.tensors)
-
-    def _prepare(
-        self, layout: Layout, swap: Swap, terms: list[Wanted], x: Tensor
-    ) -> tuple[Known, bool]:
-        """What is known of problems of this shape, and whether it was found out just now."""
-        module, given = self._module, self._options.jacobian
-        if len(terms) > 1 and callable(given) and not isinstance(given, JacobianSource):
-            raise InputError(
-                f"a function for the Jacobian goes with one closure, and this step has {len(terms)} terms, of which it "
-                "would not know which one is asked for. Pass one closure that returns all residuals and one function "
-                "that returns all rows, or choose a source of derivatives by name."
-            )
-        if (
-            module is not None
-            and module.training
-            and any(term.samples is not None for term in terms)
-        ):
-            refuse_batch_statistics(module)
-        key = (layout.n, x.dtype, x.device, tuple(shape_of(term) for term in terms))
-        fresh = key not in self._plans
-        if fresh:
-            probes = [self._probe(layout, swap, term) for term in terms]
-            counts = [None if term.samples is None else term.samples.count for term in terms]
-            facts = [
-                Facts(
-                    layout.n,
-                    probe.rows * (count or 1),
-                    count,
-                    probe.activations,
-                    x.dtype,
-                    x.device,
-                    leading=probe.leading,
-                )
-                for probe, count in zip(probes, counts, strict=True)
-            ]
-            plan = choose.plan(facts, self._options)
-            if len(self._plans) >= PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = Known(
-                plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms)
-            )
-        known = self._plans[key]
-        for ladder in known.ladders:
+    def _task(self, terms: tuple[Term, ...]) -> Task:
+        """What a step on these terms minimises."""
+        variables = variables_of(self.param_groups, self._module)
+        x = variables.layout.flatten()
+        prepared, remembered = self._preparations.of(variables, terms, x)
+        for ladder in prepared.ladders:
             ladder.warned = self._warned
-        return known, fresh
-
-    def _probe(self, layout: Layout, swap: Swap, term: Wanted) -> Probe:
-        """What a closure turns out to be."""
-        exact = not callable(self._options.jacobian) and self._options.jacobian not in (
-            "2-point",
-            "3-point",
-        )
-        if term.samples is None:
-            return probe_closure(layout, swap, term.closure, exact)
-        return probe_samples(layout, swap, term.closure, term.samples, exact)
-
-    def _problem(
-        self,
-        layout: Layout,
-        groups: list[dict[str, Any]],
-        known: Known,
-        residual: Term | TermsResidual,
-        x: Tensor,
-    ) -> Problem:
-        """The residual with its loss, penalty, bounds and rates."""
-        plan = known.plan
-        like = x.new_empty(0, dtype=plan.dtype)
-
-        def vector(option: str, neutral: float, kind: Tensor = like) -> Tensor | None:
-            values = [group[option] for group in groups]
-            if all(
-                value is None or (isinstance(value, int | float) and value == neutral)
-                for value in values
-            ):
-                return None
-            return layout.vector(values, neutral, kind).to(like)
-
-        # rounded to the parameters, so that a parameter can lie on its bound
-        lower, upper = vector("lower", -math.inf, x), vector("upper", math.inf, x)
-        bounds = None
-        if lower is not None or upper is not None:
-            bounds = Bounds(
-                like.new_full((layout.n,), -math.inf) if lower is None else lower,
-                like.new_full((layout.n,), math.inf) if upper is None else upper,
-            )
-        return Problem(
+        residual = residual_of(variables, terms, prepared)
+        share, seed = self._kept.share(prepared.plan), self._seed + self._kept.steps
+        problem = problem_of(
+            variables,
+            prepared,
             residual,
-            known.ladders[0] if len(known.ladders) == 1 else ByTerm(known.ladders),
-            plan.method.solver.form,
+            x,
             choose.loss(self._options),
-            plan.dtype,
-            penalty=vector("weight_decay", 0.0),
-            bounds=bounds,
-            rate=vector("lr", 1.0),
-            sample=self._sample(plan, residual),
-            differences=plan.differences,
-            keep=plan.keep,
+            sample_of(residual, share, seed),
         )
+        start = self._kept.start(variables.layout, prepared.plan, x)
+        return Task(variables, terms, prepared, remembered, residual, problem, start)
 
-    def _sample(
-        self, plan: Plan, residual: Term | TermsResidual
-    ) -> SampleResidual | TermsResidual | None:
-        """The samples that JᵀJ is made of in this step; None: all."""
-        terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)
-        share = None if plan.share is None else self._kept.get("share") or plan.share
-        if share is None or share >= 1:
-            return None
-        generator = torch.Generator().manual_seed(self._seed + self._kept.get("step", 0))
-        chosen = []
-        for term in terms:
-            assert isinstance(term, SampleResidual)  # a plan with a share has samples
-            count = term.samples.count
-            indices = (
-                torch.randperm(count, generator=generator, device="cpu")[: math.ceil(share * count)]
-                .sort()
-                .values
-            )
-            # not to wait for the device
-            chosen.append(
-                term.subset(indices.to(term.samples.tensors[0].device, non_blocking=True))
-            )
-        return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
-
-    # ---- what is kept between steps ------------------------------------------------------------------------------
+    def _advise(self, task: Task) -> None:
+        """Warn of habits of first-order training that cost dearly here."""
+        if not self._advised and any(probe.differentiates for probe in task.prepared.probes):
+            self._advised = True
+            of_derivatives()
+        batches = [term.samples.tensors for term in task.terms if term.samples]
+        self._batches.look(batches, task.residual.rows, task.variables.layout.n)
 
     @property
-    def _kept(self) -> dict[str, Any]:
-        """State that belongs to no parameter, under one, where `torch.optim.LBFGS` keeps its own.
-
-        It is the first that is not frozen: of others torch's checkpoints take none.
-        """
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        holder = next((p for p in parameters if "step" in self.state.get(p, {})), None)
-        if holder is None:
-            holder = next((p for p in parameters if p.requires_grad), parameters[0])
-        kept: dict[str, Any] = self.state[holder]
-        return kept
+    def _kept(self) -> Kept:
+        """What is kept between steps, in the state of now: torch replaces it when it loads."""
+        return Kept(self.state, self.param_groups)
 
     def _prepare_state(self) -> None:
-        """Before the first step, the state in the shapes that it will have: what a checkpoint is loaded into."""
+        """Give the state the shapes that it will have, which a checkpoint is loaded into."""
         if self.state:
             return
-        layout, _ = self._gather()
+        layout = variables_of(self.param_groups, self._module).layout
         x = layout.flatten()
-        plan = choose.plan(
-            [Facts(layout.n, layout.n, layout.n, 0, x.dtype, x.device)], self._options
-        )
-        like = x.new_empty(0, dtype=plan.dtype)
-        self._kept.update(
-            step=0,
-            strategy=0,
-            share=0.0,
-            damping=blank_damping(plan.method.damping, like)._asdict(),
-        )
-        for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
-            self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
-
-    def _load(self, layout: Layout, plan: Plan, x: Tensor) -> Start:
-        """Where the loop starts: at the parameters, with the damping and scaling of the last step."""
-        kept = self._kept
-        if not kept.get("step", 0):
-            return Start(x)
-        known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
-        scale = None
-        if any(part is not None for part in known):
-            scale = layout.vector(
-                [0.0 if part is None else part for part in known], 0.0, x.to(plan.dtype)
-            )
-        damping = None
-        if "damping" in kept and kept.get("strategy") == label(plan.method.damping):
-            if self._kind is None:  # a checkpoint was loaded, which has the fields alone
-                like = x.new_empty(0, dtype=plan.dtype)
-                self._kind = type(blank_damping(plan.method.damping, like))
-            damping = restored_damping(kept["damping"], self._kind)
-        return Start(x, scale, damping)
-
-    def _write(self, layout: Layout, plan: Plan, state: State, told: Told) -> None:
-        """Keep what the next step needs; then the parameters, in one call, so that nothing can come between."""
-        kept = self._kept
-        kept["step"] = kept.get("step", 0) + 1
-        kept.setdefault("share", 0.0)  # none yet
-        if (
-            told.ended == Status.NOT_FINITE
-        ):  # it says nothing of the scale or damping of the next batch
-            return
-        for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
-            self.state[tensor]["scale"] = scale.clone()
-        kept["strategy"] = label(plan.method.damping)
-        kept["damping"], self._kind = state.damping._asdict(), type(state.damping)
-        torch._foreach_copy_(
-            [real(t.detach()) for t in layout.tensors], list(layout.split(state.x))
-        )
+        facts = Facts(layout.n, layout.n, layout.n, 0, x.dtype, x.device)
+        self._kept.prepare(layout, choose.plan([facts], self._options))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up where `state_dict` was made, bit for bit.
@@ -511,39 +323,17 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             state_dict: from `state_dict`, possibly of an optimizer on another device.
 
         Raises:
-            InputError: it is the state of another optimizer, or of another model. Nothing is changed then.
+            InputError: it is the state of another optimizer, or of another model. Nothing is
+                changed then.
         """
-        loaded = state_dict
-
-        def notice(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-            nonlocal loaded
-            check_loaded(state_dict, self.param_groups)
-            loaded = state_dict  # as the user's own hooks left it
-
-        def restore(_: torch.optim.Optimizer) -> None:
-            # torch casts every tensor of the state to the dtype of its parameter, which rounds a damping in half
-            # precision to zero and turns flags into numbers: take the values themselves, on the parameter's device
-            saved = chain.from_iterable(group["params"] for group in loaded["param_groups"])
-            own = chain.from_iterable(group["params"] for group in self.param_groups)
-            for key, parameter in zip(saved, own, strict=True):
-                if key in loaded["state"]:
-                    self.state[parameter] = moved(loaded["state"][key], parameter.device)
-            self._forget()
-
-        last = self.register_load_state_dict_pre_hook(notice)
-        first = self.register_load_state_dict_post_hook(restore, prepend=True)
-        try:
+        with values_as_saved(self, self._forget):
             super().load_state_dict(state_dict)
-        finally:
-            last.remove()
-            first.remove()
 
     def _forget(self) -> None:
-        """Drop what can be found out again."""
-        self._plans = {}
+        """Begin with nothing found out, nothing done and no batch seen."""
+        self._preparations = Preparations(self._options, self._module)
         self._last = None
         self._report = None
-        self._kind = None
         self._batches = Batches()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -554,7 +344,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, with nothing planned yet; an option that is newer than the state gets its default."""
+        """Restore, with nothing planned yet; an option newer than the state gets its default."""
         super().__setstate__(state)
         for group in self.param_groups:
             for option in OPTIONS:

@@ -1,7 +1,7 @@
 """What a closure may return, and the residual vector it becomes.
 
-Any tensor that is not a single number, or a tuple, list or dict of tensors (a physics-informed loss has several
-terms). Complex residuals count as their real and imaginary parts, |z|² = Re² + Im².
+Any tensor that is not a single number, or a tuple, list or dict of tensors (a physics-informed loss
+has several terms). Complex residuals count as their real and imaginary parts, |z|² = Re² + Im².
 """
 
 from typing import Any
@@ -14,9 +14,10 @@ from .._errors import InputError
 from ..residuals.layout import real
 
 SCALAR = (
-    "the closure returned a single number. Levenberg–Marquardt needs the residuals themselves, of any shape, not the "
-    "loss: return the residuals, not their sum; for example `model(x) - y` instead of `((model(x) - y) ** 2).mean()`. "
-    "(If there really is just one residual, return it with shape (1,).)"
+    "the closure returned a single number. Levenberg–Marquardt needs the residuals themselves, of "
+    "any shape, not the loss: return the residuals, not their sum; for example `model(x) - y` "
+    "instead of `((model(x) - y) ** 2).mean()`. (If there really is just one residual, return it "
+    "with shape (1,).)"
 )
 
 
@@ -29,18 +30,20 @@ def leaves(result: Any) -> list[Tensor]:
     found = tree_leaves(result)
     if not found or all(leaf is None for leaf in found):
         raise InputError(
-            "the closure returned nothing (None). Return the residuals: a tensor, or a tuple, list or dict of tensors."
+            "the closure returned nothing (None). Return the residuals: a tensor, or a tuple, list "
+            "or dict of tensors."
         )
     for leaf in found:
         if not isinstance(leaf, Tensor):
             raise InputError(
-                f"the closure returned {type(leaf).__name__} where a tensor was expected. Return the residuals as "
-                "torch tensors, made from the parameters by torch operations, so that they can be differentiated."
+                f"the closure returned {type(leaf).__name__} where a tensor was expected. Return "
+                "the residuals as torch tensors, made from the parameters by torch operations, so "
+                "that they can be differentiated."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             raise InputError(
-                f"the residuals are {leaf.dtype}, which has no derivatives. Convert the model's output and the data "
-                "to a floating-point dtype."
+                f"the residuals are {leaf.dtype}, which has no derivatives. Convert the model's "
+                "output and the data to a floating-point dtype."
             )
     if isinstance(result, Tensor) and result.ndim == 0:
         raise InputError(SCALAR)
@@ -61,15 +64,17 @@ def by_sample(result: Any, count: int) -> Tensor:
     """
     parts = []
     for leaf in leaves(result):
-        # (count · k,) counts too: `(model(x) - y).flatten()` is a habit; the probe holds it to one row per sample
+        # (count · k,) counts too: `(model(x) - y).flatten()` is a habit; the probe makes sure that
+        # it has one row per sample
         if (
             leaf.ndim == 0
             or leaf.shape[0] % count != 0
             or (leaf.ndim > 1 and leaf.shape[0] != count)
         ):
             raise InputError(
-                f"the residuals have no dimension for the samples: shape {tuple(leaf.shape)} for a batch of {count}. "
-                "Return one row of residuals for each sample, or call step(closure) without the batch."
+                f"the residuals have no dimension for the samples: shape {tuple(leaf.shape)} for a "
+                f"batch of {count}. Return one row of residuals for each sample, or call "
+                "step(closure) without the batch."
             )
         parts.append(leaf.reshape(count, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

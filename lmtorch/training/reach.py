@@ -1,4 +1,4 @@
-"""Whether a swapped evaluation is one of the parameters alone: where it is not, columns of J would silently be zero."""
+"""Whether twins replace the parameters everywhere: if not, columns of J would silently be zero."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .swap import Swap
 
 
 def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
-    """Some twin leads to the residuals.
+    """Check that some twin leads to the residuals.
 
     Raises:
         InputError: none does.
@@ -27,17 +27,18 @@ def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
     )
     if not any(id(leaf) in known for leaf in leaves):
         raise InputError(
-            "the residuals do not depend on any parameter: no gradient leads from them to what the optimizer was "
-            "given. Compute them from the parameters with torch operations (no .detach(), .item(), NumPy or "
-            "torch.no_grad() on the way; and are the model's parameters those of the optimizer?), or choose "
-            "jacobian='2-point' for a black box."
+            "the residuals do not depend on any parameter: no gradient leads from them to what the "
+            "optimizer was given. Compute them from the parameters with torch operations (no "
+            ".detach(), .item(), NumPy or torch.no_grad() on the way; and are the model's "
+            "parameters those of the optimizer?), or choose jacobian='2-point' for a black box."
         )
 
 
 def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Hold a swapped evaluation to its word: no gradient may lead to the parameters themselves.
+    """Check that no gradient leads past the twins to the parameters themselves.
 
-    Nothing is evaluated for it, and where all is well autograd finds no path and runs no backward pass.
+    Nothing is evaluated for it, and where all is well autograd finds no path and runs no backward
+    pass.
 
     Raises:
         InputError: one does.
@@ -53,10 +54,11 @@ def check_reach(residual: Tensor, parameters: Sequence[Tensor], names: Sequence[
     )
     if missed is not None:
         raise InputError(
-            f"{missed!r} acts where its value cannot be replaced: an autograd.Function takes the tensor itself, or the "
-            "closure uses a result that was computed before the step. Pass the module instead of its parameters, "
-            "LevenbergMarquardt(model); let the closure call the module rather than name its weights; and compute "
-            "inside the closure what depends on the parameters, or detach it."
+            f"{missed!r} acts where its value cannot be replaced: an autograd.Function takes the "
+            "tensor itself, or the closure uses a result that was computed before the step. Pass "
+            "the module instead of its parameters, LevenbergMarquardt(model); let the closure call "
+            "the module rather than name its weights; and compute inside the closure what depends "
+            "on the parameters, or detach it."
         )
 
 
@@ -69,15 +71,16 @@ def swaps(
 ) -> bool:
     """Whether gradients in the twins are those in the parameters themselves.
 
-    They are not where a backward pass calls the module again, as the adjoint of a differential equation does: the
-    twins are gone by then.
+    They are not where a backward pass calls the module again, as the adjoint of a differential
+    equation does: the twins are gone by then.
 
     Args:
         parameters: what the closure sees.
         closure: returns residuals.
         args: its arguments.
         swap: calls it with twins.
-        replay: around each of two evaluations, so that they draw the same random numbers and leave no trace.
+        replay: around each of two evaluations, so that they draw the same random numbers and leave
+            no trace.
     """
     twins = [t.detach().clone().requires_grad_() for t in parameters]
     try:
@@ -106,7 +109,7 @@ def swaps(
 def _gradients(
     call: Callable[[], Any], inputs: Sequence[Tensor], replay: Replay
 ) -> tuple[list[Tensor], list[torch.Size]]:
-    """Of a sum of the results with random weights, and the shapes of the results."""
+    """Gradients of a sum of the results with random weights, and the shapes of the results."""
     with replay(), torch.enable_grad():
         leaves = [
             leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad

@@ -14,8 +14,8 @@ class Samples:
     """The tensors of a batch argument, all with the samples in the first dimension.
 
     Args:
-        batch: tensors, or lists, tuples and dicts of them; anything else (flags, numbers, 0-d tensors) is the same
-            for every sample.
+        batch: tensors, or lists, tuples and dicts of them; anything else (flags, numbers, 0-d
+            tensors) is the same for every sample.
 
     Raises:
         InputError: no tensor with samples, or tensors that disagree on how many there are.
@@ -26,22 +26,25 @@ class Samples:
         for value in values:
             if not isinstance(value, Tensor) and hasattr(value, "__array__") and np.ndim(value):
                 raise InputError(
-                    f"the batch has a {type(value).__name__}, which would not be cut into samples. Convert it: "
-                    "torch.as_tensor(array, dtype=..., device=...), in the dtype and on the device of the model."
+                    f"the batch has a {type(value).__name__}, which would not be cut into samples. "
+                    "Convert it: torch.as_tensor(array, dtype=..., device=...), in the dtype and "
+                    "on the device of the model."
                 )
         self.constants = [None if _has_samples(v) else v for v in values]
         self.places = [i for i, v in enumerate(values) if _has_samples(v)]
         self.tensors: tuple[Tensor, ...] = tuple(values[i] for i in self.places)
         if not self.tensors:
             raise InputError(
-                "the batch has no tensor with a dimension for the samples. Pass the data as step(closure, x, y), "
-                "tensors with the samples first; or call step(closure) with a closure that takes no argument."
+                "the batch has no tensor with a dimension for the samples. Pass the data as "
+                "step(closure, x, y), tensors with the samples first; or call step(closure) with a "
+                "closure that takes no argument."
             )
         lengths = [t.shape[0] for t in self.tensors]
         if len(set(lengths)) > 1:
             raise InputError(
-                f"the tensors of the batch disagree on the number of samples: first dimensions {lengths}. "
-                "Each needs one row for each sample; what is the same for all belongs into the closure."
+                "the tensors of the batch disagree on the number of samples: first dimensions "
+                f"{lengths}. Each needs one row for each sample; what is the same for all belongs "
+                "into the closure."
             )
         self.count = lengths[0]
         if self.count == 0:

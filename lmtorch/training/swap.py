@@ -1,12 +1,13 @@
 """Calling a user's closure with other values in place of the parameters, without touching them.
 
-A closure sees its parameters through a module it closes over, or as tensors it names. The first are replaced by
-`torch.func.functional_call` on an owner module whose forward calls the closure; the second by a
-`TorchFunctionMode`, which swaps each registered tensor wherever it appears among the arguments of a torch function.
+A closure sees its parameters through a module it closes over, or as tensors it names. The first are
+replaced by `torch.func.functional_call` on an owner module whose forward calls the closure; the
+second by a `TorchFunctionMode`, which swaps each registered tensor wherever it appears among the
+arguments of a torch function.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -23,14 +24,14 @@ class Swap(Protocol):
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """Those of which each call gets copies."""
+        """The buffers of which each call gets copies."""
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """closure(*args), in which each parameter is its twin."""
 
 
 class ModuleSwap:
-    """For parameters of a module. Buffers are cloned, so that no evaluation writes to the user's.
+    """A swap of a module's parameters. Buffers are cloned: no evaluation writes to the user's.
 
     Args:
         module: what the closure calls.
@@ -46,17 +47,17 @@ class ModuleSwap:
         everywhere = names_of(module)
         own = dict(module.named_parameters())
         self.names = [[f"module.{place}" for place in everywhere[id(own[name])]] for name in names]
-        self.direct = TensorSwap(tensors) if tensors else None
+        self.direct = TensorSwap(tensors)
         # a layer that is trained in a model that is not writes to its buffers, too
         self.training = any(child.training for child in module.modules())
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """All of a module of which any layer is trained."""
+        """All buffers of a module of which any layer is trained, else none."""
         return tuple(self.module.buffers()) if self.training else ()
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """Through `functional_call`: tied weights follow, attribute access inside the module sees the twin."""
+        """Call under `functional_call`, so that tied weights and attributes are twins, too."""
         values = {
             place: twin for places, twin in zip(self.names, twins, strict=True) for place in places
         }
@@ -66,13 +67,14 @@ class ModuleSwap:
                 values |= dict.fromkeys(
                     (f"module.{place}" for place in everywhere[id(buffer)]), buffer.clone()
                 )
-        if self.direct is not None:
-            closure = partial(self.direct, twins, closure)
-        return functional_call(self.owner, values, (closure, *args), tie_weights=False)
+        named = twins if self.direct.tensors else ()
+        with self.direct.replacing(named):
+            result = functional_call(self.owner, values, (closure, *args), tie_weights=False)
+        return self.direct.replaced(result, named)
 
 
 class _Owner(nn.Module):
-    """Has the user's module as a child, so that its parameters can be swapped while a closure runs."""
+    """Has the user's module as a child, whose parameters are swapped while a closure runs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class _Owner(nn.Module):
 
 
 class TensorSwap:
-    """For tensors whose module, if any, is not known."""
+    """A swap of tensors whose module, if any, is not known."""
 
     buffers: tuple[Tensor, ...] = ()
 
@@ -91,14 +93,24 @@ class TensorSwap:
         self.tensors = tuple(tensors)
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """Under a mode that sees every torch function."""
-        with _Replace({id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}):
+        """Call the closure under a mode that sees every torch function."""
+        with self.replacing(twins):
             result = closure(*args)
-        return tree_map(lambda leaf: _twin_of(leaf, self.tensors, twins), result)
+        return self.replaced(result, twins)
+
+    def replacing(self, twins: Sequence[Tensor]) -> AbstractContextManager[Any]:
+        """A mode under which torch functions take the twins in place of the tensors."""
+        twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
+        return _Replace(twin_of) if twin_of else nullcontext()
+
+    def replaced(self, result: Any, twins: Sequence[Tensor]) -> Any:
+        """The result with twins for tensors that a closure returns without a torch function."""
+        twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
+        return tree_map(lambda leaf: twin_of.get(id(leaf), leaf), result)
 
 
 class BothSwap:
-    """For parameters of a module together with others that the closure names: an unknown coefficient, say."""
+    """A swap of a module's parameters and of others that the closure names: a coefficient, say."""
 
     def __init__(self, inner: ModuleSwap, outer: TensorSwap, inside: Sequence[bool]) -> None:
         self.inner = inner
@@ -107,10 +119,12 @@ class BothSwap:
         self.buffers = inner.buffers
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
-        """The tensors' mode around the module's call."""
+        """Call the module's swap under the mode of the other tensors."""
         mine = [twin for twin, inside in zip(twins, self.inside, strict=True) if inside]
         others = [twin for twin, inside in zip(twins, self.inside, strict=True) if not inside]
-        return self.outer(others, lambda *rest: self.inner(mine, closure, *rest), *args)
+        with self.outer.replacing(others):
+            result = self.inner(mine, closure, *args)
+        return self.outer.replaced(result, others)
 
 
 def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]) -> Swap:
@@ -123,13 +137,8 @@ def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]
     return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
 
 
-def _twin_of(leaf: Any, tensors: Sequence[Tensor], twins: Sequence[Tensor]) -> Any:
-    """A closure may return a parameter itself, without any torch function that the mode could see."""
-    return next((twin for t, twin in zip(tensors, twins, strict=True) if leaf is t), leaf)
-
-
 class _Replace(FunctionMode):
-    """Replaces tensors by identity among the arguments of torch functions, also inside lists and dicts."""
+    """Replaces tensors by identity in arguments of torch functions, also in lists and dicts."""
 
     def __init__(self, twins: dict[int, Tensor]) -> None:
         super().__init__()

@@ -1,41 +1,36 @@
-"""What is passed to `step`, a closure with its batch or several such terms, and the residual that it becomes."""
+"""What is passed to `step`: a closure with its batch, or several such terms."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._errors import InputError
-from .._plan import Plan
-from ..jacobians.ladder import Ladder
-from ..residuals.layout import Layout
-from ..residuals.replay import Replay
-from .closure import ClosureResidual, SampleResidual
-from .in_place import InPlaceSwap
-from .joint import Term, TermsResidual
-from .probe import Probe
 from .samples import Samples
-from .swap import Swap
 
 Closure = Callable[..., Any]
 
 
-class Wanted(NamedTuple):
+class Term(NamedTuple):
     """A term as it was passed to `step`."""
 
     closure: Closure
     batch: tuple[Any, ...]
     samples: Samples | None  # None: a closure without a batch
 
+    @property
+    def sample_count(self) -> int | None:
+        """How many samples there are; None: a closure without a batch."""
+        return None if self.samples is None else self.samples.count
 
-class Known(NamedTuple):
-    """What was found out and decided about problems of a shape."""
+    @property
+    def shape(self) -> Any:
+        """What distinguishes the term from others that look different to the plan."""
+        tensors = () if self.samples is None else self.samples.tensors
+        code = getattr(self.closure, "__code__", None) or id(self.closure)
+        return code, tuple((t.shape, t.dtype) for t in tensors), self.samples is None
 
-    plan: Plan
-    probes: tuple[Probe, ...]
-    ladders: tuple[Ladder, ...]
 
-
-def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Wanted]:
-    """What was passed to `step`, as terms.
+def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
+    """What was passed to `step` as terms.
 
     Raises:
         InputError: something that is no closure, or a mixture of a closure and terms.
@@ -45,51 +40,24 @@ def gathered(closure: Any, batch: tuple[Any, ...]) -> list[Wanted]:
         passed = [
             tuple(term) if isinstance(term, tuple | list) else (term,) for term in (closure, *batch)
         ]
-    wanted = []
+    terms = []
     for term in passed:
         first, *rest = term or ((),)
         if not callable(first):
             what = "an empty term" if first == () else type(first).__name__
             raise InputError(
                 f"step needs a closure that returns the residuals, and got {what}. For example "
-                "opt.step(lambda: model(x) - y), opt.step(lambda x, y: model(x) - y, x, y), or for several terms "
-                "opt.step((equation, inside), (condition, boundary)), each a closure followed by its batch."
+                "opt.step(lambda: model(x) - y), opt.step(lambda x, y: model(x) - y, x, y), or for "
+                "several terms opt.step((equation, inside), (condition, boundary)), each a closure "
+                "followed by its batch."
             )
         if any(isinstance(a, tuple | list) and a and callable(a[0]) for a in rest) or (
             rest and all(map(callable, rest))
         ):
             raise InputError(
-                "a closure is followed by its batch, and here by another closure or term. For several terms each is "
-                "a tuple: opt.step((equation, inside), (condition, boundary)), opt.step((first,), (second,))."
+                "a closure is followed by its batch, and here by another closure or term. For "
+                "several terms each is a tuple: opt.step((equation, inside), (condition, "
+                "boundary)), opt.step((first,), (second,))."
             )
-        wanted.append(Wanted(first, tuple(rest), Samples(rest) if rest else None))
-    return wanted
-
-
-def shape_of(term: Wanted) -> Any:
-    """What distinguishes a term from others that look different to the plan."""
-    shapes = () if term.samples is None else tuple((t.shape, t.dtype) for t in term.samples.tensors)
-    return getattr(term.closure, "__code__", None) or id(term.closure), shapes
-
-
-def as_residual(
-    layout: Layout, swap: Swap, terms: list[Wanted], known: Known
-) -> Term | TermsResidual:
-    """The terms as one residual, which draws the same random numbers in every evaluation of a step."""
-    written = [tensor for probe in known.probes for tensor in probe.written]
-    in_place = any(probe.in_place for probe in known.probes)
-    if in_place:  # it has no copies of them
-        written += swap.buffers
-        swap = InPlaceSwap(layout.tensors)
-    replay = Replay(layout.tensors[0].device, any(probe.random for probe in known.probes), written)
-    made: list[Term] = []
-    for (closure, _, samples), probe, derivation in zip(
-        terms, known.probes, known.plan.terms, strict=True
-    ):
-        if samples is None:
-            made.append(ClosureResidual(layout, swap, closure, probe.rows, replay, probe.leading))
-        else:
-            made.append(
-                SampleResidual(layout, swap, closure, samples, derivation.chunk, probe.rows, replay)
-            )
-    return made[0] if len(made) == 1 else TermsResidual(made)
+        terms.append(Term(first, tuple(rest), Samples(rest) if rest else None))
+    return tuple(terms)

@@ -11,7 +11,7 @@ from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, Scaling
 from lmtorch.damping.trust_region import TrustRegion
-from lmtorch.fitting.orthogonal import Displaced, OwnColumns
+from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.by_term import ByTerm
 from lmtorch.jacobians.finite_difference import FiniteDifference
@@ -139,6 +139,6 @@ ELSEWHERE: dict[type, str] = {
     # rows, in batches and with priors, so that it has the same laws in a battery of its own.
     Schur: "tests/linearizations/test_blocks.py",
     # Errors in x: one residual and one source that belong together, and know of points.
-    Displaced: "tests/fitting/test_orthogonal.py",
+    DisplacementResidual: "tests/fitting/test_orthogonal.py",
     OwnColumns: "tests/fitting/test_orthogonal.py",
 }

@@ -29,7 +29,7 @@ from lmtorch.losses.robust import Robust, cauchy, soft_l1
 from lmtorch.residuals.base import Part
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.rows.dense import DenseRows
-from lmtorch.training.terms import as_residual, gathered
+from lmtorch.training.terms import terms_of
 
 F32, F64 = torch.float32, torch.float64
 TIMES = torch.linspace(0, 2, 7, dtype=F64)
@@ -232,11 +232,8 @@ def test_differences_do_not_leave_the_box() -> None:
 def of_step(opt: Any, *terms: Any) -> tuple[Any, Tensor]:
     """The problem that a step would solve, and where."""
     with torch.no_grad():
-        layout, groups = opt._gather()
-        x, swap = layout.flatten(), opt._swap(layout)
-        wanted = gathered(terms[0], terms[1:])
-        known, _ = opt._prepare(layout, swap, wanted, x)
-        return opt._problem(layout, groups, known, as_residual(layout, swap, wanted, known), x), x
+        task = opt._task(terms_of(terms[0], terms[1:]))
+        return task.problem, task.start.x
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.func import hessian, jacfwd
 
 from lmtorch.core.bend import second_order
 from lmtorch.core.problem import Problem
-from lmtorch.fitting.orthogonal import Displaced, OwnColumns
+from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.base import JacobianSource, pull, push
 from lmtorch.jacobians.forward import Forward
@@ -48,7 +48,7 @@ def made(k: int, source: JacobianSource, **options: Any) -> tuple[Problem, Tenso
     x = x if k > 1 else x[0]
     theta = torch.cat([BETA, torch.zeros(k, dtype=F64)])
     function = UserFunction(residual, Unknowns(theta), (x[None],), {}, (0,), False)
-    displaced = Displaced(function, x, N, False)
+    displaced = DisplacementResidual(function, x, N, False)
     penalty = torch.cat([torch.zeros(N, dtype=F64), weights.square().flatten()])
     ladder = Ladder([source])
     problem = Problem(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import lmtorch
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
-from lmtorch.training.terms import as_residual, gathered
+from lmtorch.training.terms import terms_of
 
 F64 = torch.float64
 Residuals = Callable[..., Tensor]  # network, coefficients, samples -> (s, k)
@@ -44,16 +44,13 @@ def of_step(
     params = [{"params": list(model.parameters())}, *({"params": c} for c in others)]
     opt = lmtorch.LevenbergMarquardt(params if others else model, solver="qr")
     with torch.no_grad():
-        layout, groups = opt._gather()
-        x, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, batch)
-        known, _ = opt._prepare(layout, swap, terms, x)
-        (ladder,) = known.ladders
+        task = opt._task(terms_of(closure, batch))
+        (ladder,) = task.prepared.ladders
         if chunk is not None:
             ladder.rungs[0] = LayerWise(chunk)
-        problem = opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), x)
         with warnings.catch_warnings():
             warnings.simplefilter("error", lmtorch.FallbackWarning)
-            return problem.linearize(x).jacobian, ladder
+            return task.problem.linearize(task.start.x).jacobian, ladder
 
 
 def reference(
@@ -206,15 +203,9 @@ def test_several_numbers_keep_their_places_around_the_layers() -> None:
 
     opt = lmtorch.LevenbergMarquardt([first, *model.parameters(), last], solver="qr")
     with torch.no_grad():
-        layout, groups = opt._gather()
-        at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
-        known, _ = opt._prepare(layout, swap, terms, at)
-        found = (
-            opt._problem(layout, groups, known, as_residual(layout, swap, terms, known), at)
-            .linearize(at)
-            .jacobian
-        )
-    assert isinstance(known.ladders[0].current, LayerWise)
+        task = opt._task(terms_of(closure, (x,)))
+        found = task.problem.linearize(task.start.x).jacobian
+    assert isinstance(task.prepared.ladders[0].current, LayerWise)
     expected = torch.stack(
         [
             torch.cat(

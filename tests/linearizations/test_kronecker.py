@@ -16,7 +16,7 @@ from lmtorch.linearizations.kronecker import KroneckerSum, worth_it
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.rows.dense import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
-from lmtorch.training.terms import as_residual, gathered
+from lmtorch.training.terms import terms_of
 
 
 def written_out(outer: Outer) -> Tensor:
@@ -162,12 +162,7 @@ def test_a_weight_that_is_used_twice_is_no_kronecker_product(points: str) -> Non
 
         opt = lmtorch.LevenbergMarquardt(net, solver=solver, curvature="full")
         with torch.no_grad():
-            layout, groups = opt._gather()
-            at, swap, terms = layout.flatten(), opt._swap(layout), gathered(closure, (x,))
-            known, _ = opt._prepare(layout, swap, terms, at)
-            problem = opt._problem(
-                layout, groups, known, as_residual(layout, swap, terms, known), at
-            )
-            assert isinstance(known.ladders[0].current, LayerWise)
-            matrices.append(problem.model(at).normal)
+            task = opt._task(terms_of(closure, (x,)))
+            assert isinstance(task.prepared.ladders[0].current, LayerWise)
+            matrices.append(task.problem.model(task.start.x).normal)
     torch.testing.assert_close(*matrices, rtol=1e-10, atol=1e-10)

@@ -13,7 +13,7 @@ from lmtorch.core.state import Begun, State, fresh
 from lmtorch.core.termination import Status
 from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
-from lmtorch.minimising.opinions import Heard, Opinion, _better, beginning, doubtful, unasked
+from lmtorch.minimising.opinions import BestRun, Opinion, _better, beginning, doubtful, unasked
 from lmtorch.solvers.svd import SVD
 
 from .setting import F64
@@ -53,22 +53,22 @@ def test_the_lower_cost_is_kept_and_of_equal_ones_the_sure(
     first: tuple[float, Status], second: tuple[float, Status], kept: int, batch: bool
 ) -> None:
     mine, theirs = ([[v] for v in run] if batch else list(run) for run in (first, second))
-    heard = _better(unasked(end(*mine)), end(*theirs, trials=11, made=4), 7, None)
-    assert heard.kept.reshape(()) == kept
+    best = _better(unasked(end(*mine)), end(*theirs, trials=11, made=4), 7, None)
+    assert best.kept.reshape(()) == kept
     chosen = torch.tensor(second[0] if kept else first[0], dtype=F64)
-    torch.testing.assert_close(heard.state.cost.reshape(()), chosen, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(heard.state.x.reshape(2)[0], chosen, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(best.state.cost.reshape(()), chosen, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(best.state.x.reshape(2)[0], chosen, rtol=0, atol=0, equal_nan=True)
     # 5 and 11 trials, and the residuals at the start of the second run, which is no trial
-    assert heard.state.trials.reshape(()) == 5 + 11 + 1
-    assert heard.state.linearizations.reshape(()) == 3 + 4
-    assert heard.runs.reshape(()) == 2
+    assert best.state.trials.reshape(()) == 5 + 11 + 1
+    assert best.state.linearizations.reshape(()) == 3 + 4
+    assert best.runs.reshape(()) == 2
 
 
 def test_a_number_is_kept_through_further_runs_that_are_worse() -> None:
-    heard: Heard = unasked(end(3.0, UNSURE))
+    best: BestRun = unasked(end(3.0, UNSURE))
     for number, cost in ((1, 2.0), (2, 2.5), (3, 1.0), (4, 4.0)):
-        heard = _better(heard, end(cost, UNSURE), number, None)
-    assert (int(heard.kept), int(heard.runs), float(heard.state.cost)) == (3, 5, 1.0)
+        best = _better(best, end(cost, UNSURE), number, None)
+    assert (int(best.kept), int(best.runs), float(best.state.cost)) == (3, 5, 1.0)
 
 
 DOUBTS = [

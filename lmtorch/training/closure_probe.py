@@ -1,9 +1,9 @@
-"""What a closure turns out to be: how many residuals, of what, and how much memory an evaluation touches."""
+"""Looking at a closure: how many residuals, of what kind, and how much memory does it take?"""
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,22 @@ from torch import Tensor, nn
 from .._errors import InputError, level
 from .._modules import batch_statistics
 from ..residuals.layout import Layout
+from ..residuals.probe import Probe
 from ..residuals.replay import Replay
-from ..residuals.watching import Habits, Touched
+from ..residuals.watching import Habits, Operators
 from . import outputs
 from .reach import check_dependence, check_reach, swaps
 from .samples import Samples
 from .swap import Swap
 
 COUPLED = (
-    "the residuals of a sample change with the other samples of the batch ({reason}), so they are not independent per "
-    "sample, as step(closure, *batch) needs. Use model.eval() or a norm without batch statistics (GroupNorm, "
-    "LayerNorm), or call step(closure) with a closure over the whole batch."
+    "the residuals of a sample change with the other samples of the batch ({reason}), so they are "
+    "not independent per sample, as step(closure, *batch) needs. Use model.eval() or a norm "
+    "without batch statistics (GroupNorm, LayerNorm), or call step(closure) with a closure over "
+    "the whole batch."
 )
 
 STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch of one
-
-
-class Probe(NamedTuple):
-    """Facts that decide how derivatives are taken."""
-
-    rows: int  # residuals; of one sample where there are samples
-    activations: int  # bytes of all intermediate results of one evaluation; of one sample where there are samples
-    random: bool  # an evaluation draws random numbers
-    written: tuple[Tensor, ...] = ()  # what an evaluation writes to
-    differentiates: bool = False  # the closure takes derivatives by itself
-    leading: int | None = (
-        None  # the first dimension of a closure's residuals, if they are one tensor
-    )
-    in_place: bool = False  # twins do not reach its backward pass: the parameters themselves must carry the values
 
 
 def probe_closure(
@@ -51,23 +39,23 @@ def probe_closure(
     """
     replay = Replay(layout.tensors[0].device)
     with replay():
-        result, twins, touched, habits = _evaluate(layout, swap, closure, ())
+        result, twins, operators, habits = _evaluate(layout, swap, closure, ())
     with torch.enable_grad():
         residual = outputs.flat(result)
     _check(residual, layout, twins if differentiable else None)
-    _warn_of_columns(residual, touched)
-    written = _written(touched)
+    _warn_of_columns(residual, operators)
+    written = _written(operators)
     in_place = differentiable and not _swaps(layout, swap, closure, (), written, replay)
     replay.rewind()
     leading = result.shape[0] if isinstance(result, Tensor) and result.ndim else None
     return Probe(
         residual.shape[0],
-        touched.bytes,
-        replay.random,
-        written,
-        habits.differentiates,
-        leading,
-        in_place,
+        operators.bytes,
+        random=replay.random,
+        written=written,
+        differentiates=habits.differentiates,
+        leading=leading,
+        in_place=in_place,
     )
 
 
@@ -84,26 +72,31 @@ def probe_samples(
     count = min(2, samples.count)
     both = samples.arguments(samples.take(slice(count)))
     with replay():
-        result, twins, touched, habits = _evaluate(layout, swap, closure, both)
+        result, twins, operators, habits = _evaluate(layout, swap, closure, both)
     with torch.enable_grad():
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
-    written, activations = _written(touched), touched.bytes
+    written, activations = _written(operators), operators.bytes
     if count > 1:
-        single = _single(layout, swap, closure, samples, replay, rows, touched)
+        single = _single(layout, swap, closure, samples, replay, rows, operators)
         activations = max(activations - single, single)
     in_place = differentiable and not _swaps(layout, swap, closure, both, written, replay)
     replay.rewind()
     return Probe(
-        rows.shape[1], activations, replay.random, written, habits.differentiates, in_place=in_place
+        rows.shape[1],
+        activations,
+        random=replay.random,
+        written=written,
+        differentiates=habits.differentiates,
+        in_place=in_place,
     )
 
 
 def _check(residual: Tensor, layout: Layout, twins: Sequence[Tensor] | None) -> None:
-    """What can be said of residuals (m,) or (s, k) by themselves, and of their graph if they are to be differentiated.
+    """Check residuals (m,) or (s, k), and with `twins` the graph that leads from them.
 
     Raises:
-        InputError: they cannot serve.
+        InputError: there are none, or they cannot be differentiated.
     """
     if residual.numel() == 0:
         raise InputError("the closure returned no residuals: m = 0. There is nothing to fit.")
@@ -120,9 +113,9 @@ def _single(
     samples: Samples,
     replay: Replay,
     rows: Tensor,
-    touched: Touched,
+    operators: Operators,
 ) -> int:
-    """Hold the rows of the first sample alone to those beside a second; the bytes that it touches.
+    """Compare the rows of the first sample alone with those beside a second; return its bytes.
 
     Raises:
         InputError: they change with the other sample.
@@ -141,15 +134,16 @@ def _single(
     if first.shape[1] != rows.shape[1]:
         column = (
             " (A column (n, 1) less a vector (n,) is n x n: give both the same shape.)"
-            if touched.spread
+            if operators.spread
             else ""
         )
         raise InputError(
-            f"the closure returned {tuple(first.shape)} residuals for one sample and {tuple(rows.shape)} for two. "
-            f"Each sample needs the same number; terms that do not belong to a sample need step(closure).{column}"
+            f"the closure returned {tuple(first.shape)} residuals for one sample and "
+            f"{tuple(rows.shape)} for two. Each sample needs the same number; terms that do not "
+            f"belong to a sample need step(closure).{column}"
         )
-    # a batch of two may be summed in another order than one sample, in the coarsest dtype on the way
-    tolerance = torch.finfo(touched.precision or rows.dtype).eps ** 0.5
+    # a batch of two may be summed in another order than one sample, in the coarsest dtype
+    tolerance = torch.finfo(operators.precision or rows.dtype).eps ** 0.5
     if not replay.random and not torch.allclose(
         first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True
     ):
@@ -161,8 +155,8 @@ def _single(
     return alone.bytes
 
 
-def _written(touched: Touched) -> tuple[Tensor, ...]:
-    return tuple(tensor for tensor, _ in touched.written)
+def _written(operators: Operators) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor, _ in operators.written)
 
 
 def _swaps(
@@ -173,7 +167,7 @@ def _swaps(
     written: Sequence[Tensor],
     replay: Replay,
 ) -> bool:
-    """Whether the twins reach the closure's backward pass too."""
+    """Whether the closure's backward pass uses the twins, too, and not the parameters."""
     # the parameters' own call writes to buffers of which the swap makes copies
     replay.kept = (*written, *swap.buffers)
     return swaps(layout.tensors, closure, args, swap, replay)
@@ -192,33 +186,35 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 
 def _evaluate(
     layout: Layout, swap: Swap, closure: Callable[..., Any], arguments: Sequence[Any]
-) -> tuple[Any, list[Tensor], Touched, Habits]:
-    """The result, with its graph; the twins that it leads to; and what was seen. Nothing stays written."""
-    habits, touched = Habits(), Touched()
+) -> tuple[Any, list[Tensor], Operators, Habits]:
+    """The result with its graph, the twins that it leads to, and what was seen on the way."""
+    habits, operators = Habits(), Operators()
     try:
-        with torch.enable_grad(), touched:
+        with torch.enable_grad(), operators:
             twins = [t.detach().clone().requires_grad_() for t in layout.tensors]
-            touched.bytes = 0
+            operators.bytes = 0
             with habits:
                 result = swap(twins, closure, *arguments)
     except ValueError as error:
         if STATISTICS in str(error):
             raise InputError(
-                "BatchNorm in training mode has no statistics of a single row: pass more rows, or use model.eval()."
+                "BatchNorm in training mode has no statistics of a single row: pass more rows, or "
+                "use model.eval()."
             ) from error
         raise
     finally:
-        touched.undo()
-    return result, twins, touched, habits
+        operators.undo()
+    return result, twins, operators, habits
 
 
-def _warn_of_columns(residual: Tensor, touched: Touched) -> None:
+def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
     """A model's column (n, 1) less data (n,) is every prediction against every datum."""
-    if residual.numel() in touched.spread:
+    if residual.numel() in operators.spread:
         n = math.isqrt(residual.numel())
         warnings.warn(
-            f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): every prediction "
-            "against every datum. Give both the same shape: model(x) - y[:, None], or model(x)[:, 0] - y.",
+            f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): "
+            "every prediction against every datum. Give both the same shape: model(x) - y[:, "
+            "None], or model(x)[:, 0] - y.",
             UserWarning,
             stacklevel=level(),
         )
@@ -228,5 +224,6 @@ def _same_device(residual: Tensor, layout: Layout) -> None:
     device = layout.tensors[0].device
     if residual.device != device:
         raise InputError(
-            f"the residuals are on {residual.device}, the parameters on {device}. Bring them to one device."
+            f"the residuals are on {residual.device}, the parameters on {device}. Bring them to "
+            "one device."
         )

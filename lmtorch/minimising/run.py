@@ -1,0 +1,265 @@
+"""The two ends of a minimisation: what the loop is given, and the solution from where it ended."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import choose
+from .._arrays import tensor_of
+from .._errors import InputError
+from .._plan import Facts, Plan
+from ..choose import Options
+from ..core.bounds import Bounds
+from ..core.problem import Problem
+from ..damping.scaling import FixedScale
+from ..jacobians.base import JacobianSource
+from ..jacobians.finite_difference import FiniteDifference
+from ..jacobians.given import GivenJacobian
+from ..jacobians.ladder import Ladder
+from ..losses.base import Loss
+from ..losses.linear import Linear
+from ..losses.robust import Robust
+from ..residuals.probe import Probe
+from .blackboxes import looked_at, remembering
+from .implicit import attach
+from .minimise import Ending, block_size
+from .opinions import Opinion
+from .problems import ProblemsResidual
+from .results import Results, pick
+from .solution import Solution
+from .starts import Starts, best, sample
+from .unknowns import Unknowns
+from .user_function import UserFunction
+
+# A start at which parameters have no influence had exponents that were too large: shares of it.
+SMALLER = (0.1, 0.01)
+# Further starts differ in size from a start that nobody chose by up to so many powers of ten.
+DECADES = 2.0
+SEED = 0  # of the generator that draws those sizes
+
+
+class Run(NamedTuple):
+    """A minimisation that is ready to run."""
+
+    unknowns: Unknowns  # the structure of x0
+    calling: UserFunction  # with the graph that leads to its arguments
+    probe: Probe
+    box: Bounds | None  # of the problems, without their further starts
+    x: Tensor  # (n,) or (b, n): every start of every problem
+    lead: tuple[int, ...]  # x has these dimensions in front for its user: (starts,), (b,), both
+    starts: int  # for each problem
+    block: int  # problems that fit the memory together
+    plan: Plan
+    problem: Problem
+    estimate: bool  # C of the loss is estimated in turn with the fit
+    gradients: bool  # the solution carries gradients to the arguments
+
+    @property
+    def batched(self) -> bool:
+        """Whether the loop runs on several starts or problems."""
+        return self.x.ndim > 1
+
+    @property
+    def ladders(self) -> list[Ladder]:
+        """The sources of derivatives, as they stand now."""
+        source = self.problem.source
+        return [source] if isinstance(source, Ladder) else []
+
+    def believed(self, acceptable: Tensor | None) -> Tensor | None:
+        """The largest cost of each problem that is believed, (...,), in the loop's unit."""
+        if acceptable is None:
+            return None
+        return acceptable.reshape(self.x.shape[:-1]) * self.calling.unit * self.calling.unit
+
+
+def set_up(
+    options: Options,
+    unknowns: Unknowns,
+    calling: UserFunction,
+    probe: Probe,
+    box: Bounds | None,
+    starts: Starts,
+    *,
+    estimate: bool,  # C of the loss
+    gradients: bool,  # the solution is to carry them
+) -> Run:
+    """Make the loop's problem, and plan how to solve it.
+
+    Raises:
+        InputError: the loss does not fit the residuals, or what is asked of it.
+    """
+    if probe.finite:
+        calling = calling.in_unit(probe.size)
+    options = replace(options, loss_scale=_loss_scale(options, probe, calling.unit, estimate))
+    estimate = _estimated(choose.loss(options), estimate, gradients and _differentiable(calling))
+    points, shares, bounds, options = _every_start(unknowns, calling, box, starts, options)
+    x = points.flatten(0, -2) if points.ndim > 1 else points
+    n, count = x.shape[-1], x.shape[:-1].numel()
+    block = block_size(probe.rows, n, probe.activations, x, options.memory_limit)
+
+    options = replace(options, jacobian=_source(options.jacobian, calling, probe))
+    residual = ProblemsResidual(
+        calling.detached().residual,
+        unknowns.layout,
+        shares,
+        probe.rows,
+        batched=x.ndim > 1,
+        looped=probe.looped,
+        black_box=probe.black_box,
+        box=bounds and (bounds.lower, bounds.upper),
+    )
+    residual = remembering(residual, options, calling, probe, x)
+    if isinstance(options.jacobian, FiniteDifference):
+        probe, residual = looked_at(residual, options.jacobian, x, probe, options.scaling)
+
+    activations = (probe.activations + 8 * probe.rows) * min(count, block)
+    facts = Facts(n, probe.rows, None, activations, x.dtype, x.device, probe.precision)
+    plan = choose.plan([facts], options)
+    problem = Problem(
+        residual,
+        Ladder(plan.terms[0].rungs),
+        plan.method.solver.form,
+        choose.loss(options),
+        plan.dtype,
+        bounds=bounds and Bounds(*(side.to(plan.dtype) for side in bounds)),
+        differences=plan.differences,
+        keep=plan.keep,
+        precision=probe.precision,
+    )
+    lead = tuple(points.shape[:-1])
+    return Run(
+        unknowns, calling, probe, box, x, lead, starts.number, block, plan, problem,
+        estimate, gradients,
+    )  # fmt: skip
+
+
+def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
+    """The ways to run again what is not sure; a number asks for as many starts of other sizes."""
+    if wanted is False:
+        return ()
+    method = run.plan.method
+    ways = [Opinion(other.name, other.method, other.restart) for other in run.plan.alternatives]
+    if not ways:
+        return ()
+    for share in SMALLER:
+        factor = torch.tensor(share, dtype=torch.float64, device="cpu")
+        name = f"a start {round(1 / share)} times as small"
+        ways.append(Opinion(name, method, False, factor, of_lost=True))
+    if wanted is not True:
+        rng = np.random.default_rng(SEED)
+        for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, run.x.shape[-1])):
+            ways.append(Opinion("another start", method, False, tensor_of(factors)))
+    return tuple(ways)
+
+
+def finish(run: Run, results: Results, ending: Ending) -> Solution:
+    """The solution of each problem's best start, with the graph that leads to the arguments."""
+    every = None
+    if run.starts > 1:
+        every = results.solution(ending)
+        ending = pick(ending, best(ending.state.cost.view(run.lead)))
+        results = results.of_best(run.lead[1:], run.box)
+    solution = results.solution(ending, _with_graph(run, ending))
+    solution.starts = every
+    return solution
+
+
+def _loss_scale(options: Options, probe: Probe, unit: float, estimate: bool) -> float:
+    """C of the loss in the unit of the loop's residuals.
+
+    Raises:
+        InputError: residuals in units of it cannot be squared.
+    """
+    scale = min(options.loss_scale * unit, choose.LARGEST)
+    plain = isinstance(options.loss, str) and options.loss in ("linear", "auto")
+    if not (plain or estimate) and probe.finite and probe.size * unit > choose.LARGEST * scale:
+        raise InputError(
+            f"f_scale={options.loss_scale} is too small for residuals of up to {probe.size:.3g}: "
+            "in units of it their squares are no numbers. Choose one nearer to the noise."
+        )
+    return scale or 1.0
+
+
+def _estimated(loss: Loss, wanted: bool, gradients: bool) -> bool:
+    """Whether there is a scale to estimate, and it is wanted.
+
+    Raises:
+        InputError: the loss has no scale to set, or gradients are to pass through the estimate.
+    """
+    if not wanted or isinstance(loss, Linear):  # least squares has no scale
+        return False
+    if not isinstance(loss, Robust):
+        raise InputError(
+            'f_scale="mad" needs a loss that has a scale: a name or a function, not an object.'
+        )
+    if gradients:
+        raise InputError(
+            'f_scale="mad" passes no gradients to the data: C changes with them, by the median '
+            "residual. Estimate it without (torch.no_grad(), or .detach() of the data), then give "
+            "the number that was found."
+        )
+    return True
+
+
+def _every_start(
+    unknowns: Unknowns,
+    calling: UserFunction,
+    box: Bounds | None,
+    starts: Starts,
+    options: Options,
+) -> tuple[Tensor, tuple[Tensor, ...], Bounds | None, Options]:
+    """All starts (..., n) with their arguments, bounds and options, as if each were a problem."""
+    x, shares = unknowns.start, calling.detached().shares
+    if starts.number == 1:
+        return x, shares, box, options
+    low, high = box or (torch.full_like(x, -torch.inf), torch.full_like(x, torch.inf))
+    points = sample(x, low, high, starts)
+    shares = tuple(share.repeat(starts.number, *(1,) * (share.ndim - 1)) for share in shares)
+    if isinstance(options.scaling, FixedScale) and unknowns.batched:
+        places = torch.arange(len(x), device=x.device).repeat(starts.number)
+        options = replace(options, scaling=options.scaling.take(places))
+    bounds = box and Bounds(*(side.expand(points.shape).reshape(-1, x.shape[-1]) for side in box))
+    return points, shares, bounds, options
+
+
+def _source(
+    asked: str | JacobianSource | Callable[..., Any], calling: UserFunction, probe: Probe
+) -> str | JacobianSource:
+    """The source of derivatives, now that the function is known."""
+    if isinstance(asked, FiniteDifference) and not probe.black_box:
+        return "auto"
+    if isinstance(asked, str | JacobianSource):
+        return asked
+    return GivenJacobian(calling.jacobian(asked))
+
+
+def _differentiable(calling: UserFunction) -> bool:
+    """Whether the solution is a tensor that can carry gradients to the function's arguments."""
+    return not calling.unknowns.numpy and not calling.arrays and calling.differentiable()
+
+
+def _with_graph(run: Run, ending: Ending) -> tuple[Tensor, Tensor, Tensor] | None:
+    """x, cost and residuals with a graph that leads to the arguments, if one asks for it."""
+    if not run.gradients or not _differentiable(run.calling):
+        return None
+    graph = ProblemsResidual(
+        run.calling.residual,
+        run.unknowns.layout,
+        run.calling.shares,
+        run.probe.rows,
+        batched=run.unknowns.batched,
+        looped=run.probe.looped,
+    )
+    loss = run.problem.loss
+    if ending.scale is not None:
+        assert isinstance(loss, Robust)
+        loss = Robust(loss.rho, ending.scale)
+    with torch.enable_grad():
+        x = attach(graph, loss, ending.state.x, ending.free)
+        (part,) = graph.parts()
+        residual = part.function(graph.params(x))
+        return x, loss.cost(residual), residual

@@ -1,0 +1,97 @@
+"""What an optimizer keeps between steps in `Optimizer.state`: λ for all, D for each parameter."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._plan import Plan
+from ..core.state import Start, State, Told
+from ..core.termination import Status
+from ..residuals.layout import Layout
+from .checkpoints import blank_damping, label, restored_damping
+
+DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
+
+
+class Kept:
+    """Reads and writes the state of an optimizer.
+
+    Args:
+        state: the optimizer's, by parameter.
+        param_groups: the optimizer's.
+    """
+
+    def __init__(
+        self,
+        state: MutableMapping[Tensor, dict[str, Any]],
+        param_groups: Sequence[dict[str, Any]],
+    ) -> None:
+        self.state = state
+        self.param_groups = param_groups
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """State that belongs to no parameter, under one, where `torch.optim.LBFGS` keeps its own.
+
+        The holder is the first that is not frozen: of others torch's checkpoints take none.
+        """
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        holder = next((p for p in parameters if "step" in self.state.get(p, {})), None)
+        if holder is None:
+            holder = next((p for p in parameters if p.requires_grad), parameters[0])
+        return self.state[holder]
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        steps: int = self.common.get("step", 0)
+        return steps
+
+    def share(self, plan: Plan) -> float | None:
+        """The share of the samples that JᵀJ is made of in the next step; None: all."""
+        return None if plan.share is None else self.common.get("share") or plan.share
+
+    def judge_share(self, plan: Plan, told: Told) -> None:
+        """Double the share after a step that gained much less than its sample had promised."""
+        share = self.share(plan)
+        if share is not None and told.gain < DOUBLING:
+            self.common["share"] = min(1.0, 2 * share)
+
+    def prepare(self, layout: Layout, plan: Plan) -> None:
+        """Before the first step, fill in blanks of the shapes that the state will have."""
+        x = layout.flatten()
+        damping = blank_damping(plan.method.damping, x.new_empty(0, dtype=plan.dtype))
+        self.common.update(step=0, strategy=0, share=0.0, damping=damping._asdict())
+        for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
+            self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
+
+    def start(self, layout: Layout, plan: Plan, x: Tensor) -> Start:
+        """Where the loop starts: at the parameters, with λ and D of the last step."""
+        common = self.common
+        if not self.steps:
+            return Start(x)
+        known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
+        scale = None
+        if any(part is not None for part in known):
+            filled = [0.0 if part is None else part for part in known]
+            scale = layout.vector(filled, 0.0, x.to(plan.dtype))
+        damping = None
+        if "damping" in common and common.get("strategy") == label(plan.method.damping):
+            like = x.new_empty(0, dtype=plan.dtype)
+            kind = type(blank_damping(plan.method.damping, like))
+            damping = restored_damping(common["damping"], kind)
+        return Start(x, scale, damping)
+
+    def keep(self, layout: Layout, plan: Plan, state: State, told: Told) -> None:
+        """Remember what the next step needs."""
+        common = self.common
+        common["step"] = self.steps + 1
+        common.setdefault("share", 0.0)  # none yet
+        if told.ended == Status.NOT_FINITE:
+            return  # it says nothing of the scale or damping of the next batch
+        for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
+            self.state[tensor]["scale"] = scale.clone()
+        common["strategy"] = label(plan.method.damping)
+        common["damping"] = state.damping._asdict()

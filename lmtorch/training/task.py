@@ -1,0 +1,116 @@
+"""What a step minimises: the closures as one residual, with its loss, penalty, bounds and rates."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import Start
+from ..losses.base import Loss
+from ..residuals.replay import Replay
+from .closure import ClosureResidual, SampleResidual
+from .in_place import InPlaceSwap
+from .joint import TermResidual, TermsResidual
+from .preparation import Preparation
+from .terms import Term
+from .variables import Variables
+
+
+class Task(NamedTuple):
+    """A step that is ready to be taken."""
+
+    variables: Variables
+    terms: tuple[Term, ...]
+    prepared: Preparation
+    remembered: bool  # the preparation is of an earlier step
+    residual: TermResidual | TermsResidual
+    problem: Problem
+    start: Start  # the parameters, with the damping and scaling of the last step
+
+    @property
+    def method(self) -> Method:
+        """How the step is taken."""
+        return self.prepared.plan.method
+
+    def leave_traces(self) -> None:
+        """Evaluate once more, and let closures write to buffers: one forward pass for a step."""
+        buffers = (*self.variables.swap.buffers, *self.residual.draws.kept)
+        if buffers:  # the evaluations of the step have left them as they were
+            self.residual.draws.kept = buffers
+            with self.residual.draws(leave=True), torch.enable_grad():
+                for term in self.terms:
+                    term.closure(*term.batch)
+
+
+def residual_of(
+    variables: Variables, terms: Sequence[Term], prepared: Preparation
+) -> TermResidual | TermsResidual:
+    """The terms as one residual, with the same random numbers in every evaluation of a step."""
+    layout, swap = variables.layout, variables.swap
+    written = [tensor for probe in prepared.probes for tensor in probe.written]
+    if any(probe.in_place for probe in prepared.probes):
+        written += swap.buffers  # a swap in place has no copies of them
+        swap = InPlaceSwap(layout.tensors)
+    random = any(probe.random for probe in prepared.probes)
+    replay = Replay(layout.tensors[0].device, random, written)
+    made: list[TermResidual] = []
+    for (closure, _, samples), probe, derivation in zip(
+        terms, prepared.probes, prepared.plan.terms, strict=True
+    ):
+        if samples is None:
+            made.append(ClosureResidual(layout, swap, closure, probe.rows, replay, probe.leading))
+        else:
+            made.append(
+                SampleResidual(layout, swap, closure, samples, derivation.chunk, probe.rows, replay)
+            )
+    return made[0] if len(made) == 1 else TermsResidual(made)
+
+
+def problem_of(
+    variables: Variables,
+    prepared: Preparation,
+    residual: TermResidual | TermsResidual,
+    x: Tensor,
+    loss: Loss,
+    sample: TermResidual | TermsResidual | None = None,
+) -> Problem:
+    """The loop's problem; `sample` is the part of the residual that JᵀJ is made of, None: all."""
+    plan = prepared.plan
+    like = x.new_empty(0, dtype=plan.dtype)
+    return Problem(
+        residual,
+        prepared.source,
+        plan.method.solver.form,
+        loss,
+        plan.dtype,
+        penalty=variables.option("weight_decay", 0.0, like),
+        bounds=variables.bounds(x, plan.dtype),
+        rate=variables.option("lr", 1.0, like),
+        sample=sample,
+        differences=plan.differences,
+        keep=plan.keep,
+    )
+
+
+def sample_of(
+    residual: TermResidual | TermsResidual, share: float | None, seed: int
+) -> TermResidual | TermsResidual | None:
+    """A random share of the samples of each term; None: all of them are taken."""
+    if share is None or share >= 1:
+        return None
+    terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)
+    generator = torch.Generator().manual_seed(seed)
+    chosen: list[TermResidual] = []
+    for term in terms:
+        assert isinstance(term, SampleResidual)  # a plan with a share has samples
+        count = term.samples.count
+        order = torch.randperm(count, generator=generator, device="cpu")
+        indices = order[: math.ceil(share * count)].sort().values
+        # not to wait for the device
+        device = term.samples.tensors[0].device
+        chosen.append(term.subset(indices.to(device, non_blocking=True)))
+    return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
