@@ -1,12 +1,24 @@
-"""Where the time of a step goes: a clock held beside the problem, so that the loop has none."""
+"""Where the time of a step goes: a clock that a problem carries, so that the loop has none."""
 
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import Any, cast
+from typing import Literal
 
-from torch import Tensor
 
-from ..linearizations.base import Linearization
-from .problem import Problem
+class Hand:
+    """Seconds that one kind of work took: `with hand:` around the work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._begun = 0.0
+
+    def __enter__(self) -> None:
+        """The work begins."""
+        self._begun = perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        """The work ends, with an exception or without."""
+        self.seconds += perf_counter() - self._begun
 
 
 class Clock:
@@ -15,57 +27,25 @@ class Clock:
     On a GPU the two are the time that it took to queue their kernels.
 
     Attributes:
-        linearize: seconds in `Problem.model` and `Problem.linearize`.
-        trial: seconds in `Problem.cost`.
+        linearize: around every linear model that the problem makes.
+        trial: around every cost that it evaluates.
     """
 
     def __init__(self) -> None:
-        self.linearize = 0.0
-        self.trial = 0.0
+        self.linearize = Hand()
+        self.trial = Hand()
         self._begun = perf_counter()
-
-    def beside(self, problem: Problem) -> Problem:
-        """The problem, which answers as before and is timed while it does."""
-        return cast("Problem", _Timed(problem, self))
 
     def seconds(self) -> dict[str, float]:
         """The parts until now: "linearize", "solve" and "trial"."""
-        solve = perf_counter() - self._begun - self.linearize - self.trial
-        return {"linearize": self.linearize, "solve": max(0.0, solve), "trial": self.trial}
+        linearize, trial = self.linearize.seconds, self.trial.seconds
+        solve = perf_counter() - self._begun - linearize - trial
+        return {"linearize": linearize, "solve": max(0.0, solve), "trial": trial}
 
 
-class _Timed:
-    """A problem with a clock beside it."""
-
-    def __init__(self, problem: Problem, clock: Clock) -> None:
-        self._problem = problem
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        """All that is not timed is the problem's own."""
-        return getattr(self._problem, name)
-
-    def cost(self, x: Tensor) -> Tensor:
-        """F(x)."""
-        begun = perf_counter()
-        value = self._problem.cost(x)
-        self._clock.trial += perf_counter() - begun
-        return value
-
-    def model(self, x: Tensor) -> Linearization:
-        """The linear model at x."""
-        begun = perf_counter()
-        value = self._problem.model(x)
-        self._clock.linearize += perf_counter() - begun
-        return value
-
-    def linearize(self, x: Tensor) -> Linearization:
-        """The linear model at x with the variables that may not move held."""
-        begun = perf_counter()
-        value = self._problem.linearize(x)
-        self._clock.linearize += perf_counter() - begun
-        return value
-
-    def take(self, places: Tensor) -> "_Timed":
-        """Some problems of a batch, on the same clock."""
-        return _Timed(self._problem.take(places), self._clock)
+def timed(clock: Clock | None, work: Literal["linearize", "trial"]) -> AbstractContextManager[None]:
+    """Around work that a clock measures, if there is one."""
+    if clock is None:
+        return nullcontext()
+    hand: Hand = getattr(clock, work)
+    return hand

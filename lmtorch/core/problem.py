@@ -21,6 +21,7 @@ from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
 from .bounds import Bounds
+from .clock import Clock, timed
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Problem:
     sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
     differences: bool = False  # bends along a step from differences of the residuals
     precision: torch.dtype | None = None  # of the residuals, where coarser than the parameters'
+    clock: Clock | None = None  # measures linear models and costs
     keep: bool = False  # r(x) stays with the linear model, for what asks how the residuals bend
 
     # ---- the cost ----------------------------------------------------------------------------
@@ -47,7 +49,7 @@ class Problem:
     def cost(self, x: Tensor) -> Tensor:
         """F(x), (...,)."""
         params, costs = self.residual.params(x), []
-        with self.residual.replay():
+        with timed(self.clock, "trial"), self.residual.replay():
             for part in self.residual.parts():
                 costs.append(self.loss.cost(self.source.evaluate(part, params)))
         return self.with_penalty(total(costs), x)
@@ -78,7 +80,7 @@ class Problem:
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             try:
-                with rows.replay():
+                with timed(self.clock, "linearize"), rows.replay():
                     for place, part in enumerate(rows.parts()):
                         for found in self.source.blocks(part, params, streamed.workspace):
                             streamed.add(place, *as_block(found))
@@ -109,7 +111,7 @@ class Problem:
         optimization methods for machine learning (2011), §2.
         """
         params = self.residual.params(x)
-        with self.residual.replay():
+        with timed(self.clock, "linearize"), self.residual.replay():
             shares = [self._share_of_gradient(part, params) for part in self.residual.parts()]
         costs, gradients, values = zip(*shares, strict=True)
         return total(costs), total(gradients), list(values)

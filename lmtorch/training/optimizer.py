@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -243,7 +244,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         while ended is None:
             try:
                 ended = descend(
-                    clock.beside(task.problem),
+                    replace(task.problem, clock=clock),
                     task.method,
                     task.start,
                     trials=self._max_trials,

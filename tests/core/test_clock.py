@@ -1,5 +1,6 @@
 """The clock beside a problem: it changes no number, and its parts add up to the time of the run."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def problem_of(x: Tensor) -> Problem:
 @pytest.mark.parametrize("x", [X, X[0]], ids=["batch", "one"])
 def test_a_problem_that_is_timed_gives_the_same_numbers(x: Tensor) -> None:
     plain, _ = descend(problem_of(x), METHOD, Start(x), trials=50)
-    timed, _ = descend(Clock().beside(problem_of(x)), METHOD, Start(x), trials=50)
+    timed, _ = descend(replace(problem_of(x), clock=Clock()), METHOD, Start(x), trials=50)
     assert torch.equal(plain.x, timed.x)
     assert torch.equal(plain.status, timed.status)
     assert torch.equal(plain.trials, timed.trials)
@@ -43,36 +44,28 @@ def test_each_part_has_the_time_that_passed_in_it(monkeypatch: pytest.MonkeyPatc
     now = 0.0
     monkeypatch.setattr(clocks, "perf_counter", lambda: now)
 
-    class Slow:
-        """Costs take one second, linear models ten; everything else a hundred."""
+    def passing(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
-        def passing(self, seconds: float) -> float:
-            nonlocal now
-            now += seconds
-            return seconds
+    def fun(x: Tensor) -> Tensor:
+        passing(1.0)
+        return decay(x)
 
-        def cost(self, x: Tensor) -> Any:
-            return self.passing(1.0)
+    class Slow(Forward):
+        """A linear model takes ten seconds besides an evaluation."""
 
-        def model(self, x: Tensor) -> Any:
-            return self.passing(10.0)
+        def blocks(self, *args: Any) -> Any:
+            passing(10.0)
+            return super().blocks(*args)
 
-        def linearize(self, x: Tensor) -> Any:
-            return self.model(x)  # is counted once
-
-        def hessian(self, x: Tensor) -> Any:
-            return self.passing(100.0)
-
-        def take(self, places: Tensor) -> "Slow":
-            return Slow()
-
-    clock = Clock()
-    slow: Any = Slow()
-    problem = clock.beside(slow)
-    assert problem.cost(X) == 1.0
-    assert problem.hessian(X) == 100.0
+    problem = replace(problem_of(X), source=Slow(), clock=(clock := Clock()))
+    problem = replace(problem, residual=FunctionResidual(fun, X))
+    now = 0.0
+    problem.cost(X)
+    passing(100.0)
     problem.model(X)
     part = problem.take(torch.tensor([0]))
-    part.linearize(X)
+    part.linearize(X)  # is counted once
     part.cost(X)
-    assert clock.seconds() == {"linearize": 20.0, "solve": 100.0, "trial": 2.0}
+    assert clock.seconds() == {"linearize": 22.0, "solve": 100.0, "trial": 2.0}
