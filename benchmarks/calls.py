@@ -28,10 +28,14 @@ def run() -> str:
             )
         rows.append(row)
     intro = (
-        "Calls of the function by lmtorch / scipy's trf, those of differences among them, and of the Jacobian where it "
-        "is the user's own (in brackets); good starts, tolerances 1e-8 for both."
+        "Calls of the function by lmtorch / scipy's trf, those of differences among them, "
+        "and of the Jacobian where it is the user's own (in brackets); good starts, "
+        "tolerances 1e-8 for both."
     )
-    return f"## Calls of a black box\n\n{intro}\n\n{table(['', '2-point', '3-point', 'own Jacobian'], rows)}"
+    return (
+        f"## Calls of a black box\n\n{intro}\n\n"
+        f"{table(['', '2-point', '3-point', 'own Jacobian'], rows)}"
+    )
 
 
 FITTERS = (lmtorch.least_squares, scipy.optimize.least_squares)

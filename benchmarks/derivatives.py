@@ -1,7 +1,8 @@
 """Derivatives of a batch's outputs: lmtorch's operators and what is written with torch instead, in time and memory.
 
-Every way is called in turns with the others, after all have agreed. Peaks of memory are those of a child of its own
-for each number, forked from a process that has imported torch and run next to nothing (Linux).
+Every way is called in turns with the others, after all have agreed. Peaks of memory are those
+of a child of its own for each number, forked from a process that has imported torch and run
+next to nothing (Linux).
 """
 
 import ctypes
@@ -55,10 +56,11 @@ def run() -> str:
             *max(growth)
         )
     intro = (
-        "lmtorch in milliseconds, the others over lmtorch's; then the peak of memory over what the process held "
-        f"before, in MiB. float32. A way that would take more than {SECONDS:g} s or {MIB / 1024:g} GiB is left out "
-        "(–). Ways in italics are lmtorch's own other modes. Without a graph unless it says 'with its gradient': the "
-        "mean square of the result, differentiated in all parameters, as training does.\n\n"
+        "lmtorch in milliseconds, the others over lmtorch's; then the peak of memory over what the "
+        f"process held before, in MiB. float32. A way that would take more than {SECONDS:g} s or "
+        f"{MIB / 1024:g} GiB is left out (–). Ways in italics are lmtorch's own other modes. "
+        "Without a graph unless it says 'with its gradient': the mean square of the result, "
+        "differentiated in all parameters, as training does.\n\n"
     )
     return "## Derivatives\n\n" + intro + verdict + "\n\n" + "\n\n".join(sections)
 
@@ -158,7 +160,7 @@ def _timed(way: Way, x: Tensor) -> tuple[float, list[Tensor]]:
     return seconds, [part.detach() for part in ((found,) if isinstance(found, Tensor) else found)]
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 class _Server:

@@ -39,8 +39,8 @@ CONVERGED, OUT_OF_EVALUATIONS, NOT_CONVERGED = 0, 1, 2
 class LmtorchController(Controller):
     """Levenberg-Marquardt, with or without bounds, on the residuals of a least-squares cost function.
 
-    Their Jacobian serves if one was chosen; with the "default" one lmtorch makes forward differences, which stay within
-    the bounds.
+    Their Jacobian serves if one was chosen; with the "default" one lmtorch makes forward
+    differences, which stay within the bounds.
     """
 
     controller_name = "lmtorch"
@@ -86,7 +86,8 @@ class LmtorchController(Controller):
 
     def cleanup(self):
         """
-        Read the parameters, the evaluations (those of differences not counted, as scipy does) and how it ended.
+        Read the parameters, the evaluations (those of differences not counted, as
+        scipy does) and how it ended.
         """
         status = self.solution.status
         if status.converged:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.honesty [family ...] [--sets 200] [--contenders ours] [--verbose]
 
-prints this section alone. What the rivals found is kept in a temporary folder, since it moves only with their versions.
+prints this section alone. What the rivals found is kept in a temporary folder, since it moves
+only with their versions.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from .honesty_problems import MGH, NIST, RANDOM, USER, Group, chosen, groups
 from .machine import table
 
 SETS = 200
-# Of the cost, in float64 and float32: a right one exceeds the best by no more, and a tight fit from a minimum gains no
-# more.
+# Of the cost, in float64 and float32: a right one exceeds the best by no more, and a tight fit from
+# a minimum gains no more.
 RELATIVE = (1e-6, 1e-3)
 DIGITS = 1e-4  # relative error of the parameters that is right for NIST
 TIGHT = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "max_nfev": 500}
@@ -45,7 +46,7 @@ problems and NIST's, for the starts of one. Evaluations are those of lmtorch's c
 Found = Mapping[str, list[Outcome] | None]  # by contender; None for who does not take part
 
 
-# ---- what is known ---------------------------------------------------------------------------------------------------
+# ---- what is known -------------------------------------------------------------------------------
 
 
 def tight(group: Group, i: int, start: Array) -> float:
@@ -103,7 +104,7 @@ def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
     }
 
 
-# ---- what is right ---------------------------------------------------------------------------------------------------
+# ---- what is right -------------------------------------------------------------------------------
 
 
 def right(group: Group, i: int, p: Array, single: bool, targets: Sequence[float]) -> bool:
@@ -203,13 +204,13 @@ def _tell(group: Group, i: int, best: float, who: str, outcome: Outcome, nearby:
     )
     print(
         f"{'with a word' if outcome.word else 'SILENT'}: {group.name}[{i}], {who}: {ended} "
-        f"{np.asarray(outcome.p).tolist()} from {group.starts[i].tolist()}; cost {cost:.6g}, {ratio} ({best:.6g})"
-        f"; a tight fit from there ends at {nearby:.6g}. {outcome.word}",
+        f"{np.asarray(outcome.p).tolist()} from {group.starts[i].tolist()}; cost {cost:.6g}, "
+        f"{ratio} ({best:.6g}); a tight fit from there ends at {nearby:.6g}. {outcome.word}",
         flush=True,
     )
 
 
-# ---- faces -----------------------------------------------------------------------------------------------------------
+# ---- faces ---------------------------------------------------------------------------------------
 
 
 def measure(

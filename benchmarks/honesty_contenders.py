@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 Contender = Callable[[Group], list[Outcome] | None]  # None where it does not take part
 
 
-# ---- lmtorch ---------------------------------------------------------------------------------------------------------
+# ---- lmtorch -------------------------------------------------------------------------------------
 
 
 def _ours(group: Group, dtype: torch.dtype, batched: bool) -> list[Outcome]:
@@ -93,7 +93,7 @@ def _called(group: Group, dtype: torch.dtype, i: int | None) -> list[Outcome]:
     return outcomes
 
 
-# ---- rivals ----------------------------------------------------------------------------------------------------------
+# ---- rivals --------------------------------------------------------------------------------------
 
 
 def _one_by_one(solve: Callable[[Group, int], tuple[Any, str]]) -> Contender:

@@ -29,7 +29,10 @@ def run() -> str:
         warnings.simplefilter("ignore")
         for prefix, faces in (("optimizer, ", OPTIMIZER), ("", FITS)):
             rows += [_row(prefix + name, face()) for name, face in faces.items()]
-    counted = f"Counted {datetime.now(UTC).date().isoformat()} with torch {torch.__version__}; no GPU.\n\n"
+    counted = (
+        f"Counted {datetime.now(UTC).date().isoformat()} with torch "
+        f"{torch.__version__}; no GPU.\n\n"
+    )
     return f"{INTRODUCTION}\n{counted}" + table(
         ["", "trials", "reads", "a trial", "beyond one a trial", "SVD and eigh"], rows
     )

@@ -1,8 +1,9 @@
 """Burgers' equation with a nearly discontinuous solution: u_t + u u_x = ν u_xx, ν = 0.01/π, u = −sin πx at t = 0.
 
-The example of Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019), §3.1, where the relative error
-is 6.7e-4. The reference is the exact solution of Cole and Hopf, a ratio of two integrals, which the trapezoidal rule
-gives to all digits as their integrands decay like exp(−z²).
+The example of Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019), §3.1,
+where the relative error is 6.7e-4. The reference is the exact solution of Cole and Hopf, a ratio of
+two integrals, which the trapezoidal rule gives to all digits as their integrands decay like
+exp(−z²).
 """
 
 import math

@@ -1,7 +1,8 @@
 """How sure is an enzyme's Michaelis constant? Standard errors, likelihood profiles and a bootstrap beside each other.
 
-The data are the twelve rates of Puromycin-treated cells that Bates & Watts (1988, p. 269) print from Treloar (1974):
-the textbook's case of intervals that are nearly, but not quite, those of a linear model.
+The data are the twelve rates of Puromycin-treated cells that Bates & Watts (1988, p. 269)
+print from Treloar (1974): the textbook's case of intervals that are nearly, but not quite,
+those of a linear model.
 """
 
 from pathlib import Path

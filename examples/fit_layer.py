@@ -1,12 +1,13 @@
 """A fit inside a network's loss: a counter that misses counts is calibrated by the half-lives that its data must give.
 
-A detector is blind for a moment after each count, so that it misses more of them the faster they come: decay curves
-bend, and the half-lives fitted to them are too long. A network learns to correct the rates from sources of known
-half-life. It is never told a true rate: its output is fitted by `least_squares`, its loss is on the fitted half-lives,
-and gradients pass through the fit by the implicit function theorem. The data are simulated.
+A detector is blind for a moment after each count, so that it misses more of them the faster they
+come: decay curves bend, and the half-lives fitted to them are too long. A network learns to correct
+the rates from sources of known half-life. It is never told a true rate: its output is fitted by
+`least_squares`, its loss is on the fitted half-lives, and gradients pass through the fit by the
+implicit function theorem. The data are simulated.
 
-Both fits are Levenberg-Marquardt: the inner one of decay curves, all sources as one batch, and the outer one of the
-network, whose residuals are the logarithms of fitted over known half-life.
+Both fits are Levenberg-Marquardt: the inner one of decay curves, all sources as one batch, and the
+outer one of the network, whose residuals are the logarithms of fitted over known half-life.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """One planet, two nights, two telescopes: a global fit in which transits share a shape, or a time, or nothing.
 
-HATS-46b dims its star for two hours every 4.74 days. Neither night saw a whole transit with the sky on both sides, so
-that each leaves something open which both together tell. What the nights have in common is for AIC and BIC to say.
+HATS-46b dims its star for two hours every 4.74 days. Neither night saw a whole transit with the sky
+on both sides, so that each leaves something open which both together tell. What the nights have in
+common is for AIC and BIC to say.
 """
 
 from pathlib import Path

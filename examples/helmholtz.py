@@ -1,7 +1,8 @@
 """Helmholtz' equation on a square, oscillating in one direction: Δu + u = q, u = sin πx sin 4πy, u = 0 on the edge.
 
-The case that is hard for gradient descent (Wang, Teng & Perdikaris, Understanding and mitigating gradient pathologies
-in physics-informed neural networks, 2021), whose networks came to relative errors of 1e-3 to 1e-1.
+The case that is hard for gradient descent (Wang, Teng & Perdikaris, Understanding and
+mitigating gradient pathologies in physics-informed neural networks, 2021), whose networks came
+to relative errors of 1e-3 to 1e-1.
 """
 
 import math

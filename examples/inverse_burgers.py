@@ -1,8 +1,9 @@
 """An unknown coefficient from noisy measurements: the viscosity of Burgers' equation, together with its solution.
 
-The viscosity is one more parameter of the module. The equation is imposed so strongly that it is a constraint, the
-measurements are in units of their noise; so the minimum is the fit of the equation to the data. How well the viscosity
-can be known is told by a curve fit of the exact solution, which a real problem would not have.
+The viscosity is one more parameter of the module. The equation is imposed so strongly that it is a
+constraint, the measurements are in units of their noise; so the minimum is the fit of the equation
+to the data. How well the viscosity can be known is told by a curve fit of the exact solution, which
+a real problem would not have.
 """
 
 import math

@@ -1,8 +1,9 @@
 """What the physics-informed examples share: a network, four ways to train it on the same residuals, a table, a picture.
 
-Every method sees the same network, points and terms, in float64, for the same time: Levenberg–Marquardt by
-`opt.step(*terms)`, the others the sum of the same squares. Adam's rate falls from 5e-3 by a cosine over the time that
-it is given; L-BFGS has a strong Wolfe line search and 50 pairs, and begins anew when it stops by itself.
+Every method sees the same network, points and terms, in float64, for the same time:
+Levenberg–Marquardt by `opt.step(*terms)`, the others the sum of the same squares. Adam's rate falls
+from 5e-3 by a cosine over the time that it is given; L-BFGS has a strong Wolfe line search and 50
+pairs, and begins anew when it stops by itself.
 """
 
 import math
@@ -94,7 +95,7 @@ def loss(terms: Sequence[tuple[Any, ...]]) -> Tensor:
     )
 
 
-# ---- the methods: each takes one step, and is told what share of its time has gone -----------------------------------
+# ---- the methods: each takes one step, and is told what share of its time has gone ---------------
 
 Step = Callable[[float], None]
 
@@ -200,13 +201,15 @@ def compare(problem: Problem, seconds: float) -> dict[str, Run]:
     n = sum(p.numel() for p in problem.network().parameters())
     print(f"n = {n} parameters, {seconds:g} s each")
     print(
-        f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} {'1e-6':>8} {'steps':>8}"
+        f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} "
+        f"{'1e-6':>8} {'steps':>8}"
     )
     for method in METHODS:
         run = runs[method] = train(problem, method, seconds)
         reached = [_when(run, target) for target in (1e-3, 1e-5, 1e-6)]
         print(
-            f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} {reached[2]:>8} {run.steps:>8}"
+            f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} "
+            f"{reached[2]:>8} {run.steps:>8}"
         )
     return runs
 
@@ -225,7 +228,8 @@ def show(
     """Compare, and draw what came of it. Returns the ratio of errors."""
     runs = compare(problem, seconds)
     print(
-        f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others"
+        f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than "
+        "the best of the others"
     )
     print("picture:", draw(runs, path))
     return ratio(runs)
@@ -237,7 +241,7 @@ def _when(run: Run, target: float) -> str:
     )
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def draw_errors(axis: Any, runs: dict[str, Run]) -> None:

@@ -37,7 +37,8 @@ def main(output: Path = Path("output"), samples: int = 2_000, steps: int = 6) ->
         torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True)
     )
     print(
-        f"after {2 * steps} steps, resumed at {steps}: {'the same bits' if equal else 'DIFFERENT'}; {opt.report}"
+        f"after {2 * steps} steps, resumed at {steps}: "
+        f"{'the same bits' if equal else 'DIFFERENT'}; {opt.report}"
     )
     return equal
 

@@ -19,17 +19,18 @@ def of_rate(lr: float | Tensor) -> None:
     """A learning rate out of Adam's habit: every step would be a thousandth of the step that was solved for."""
     if isinstance(lr, int | float) and 0 < lr < SMALL_RATE:
         _say(
-            f"lr={lr} takes {lr:.2g} of every Levenberg–Marquardt step, whose length the damping has already found. "
-            "Leave lr out (it is 1)."
+            f"lr={lr} takes {lr:.2g} of every Levenberg–Marquardt step, whose length the damping "
+            "has already found. Leave lr out (it is 1)."
         )
 
 
 def of_derivatives() -> None:
     """A closure with `torch.autograd.grad` inside: its rows are differentiated one by one."""
     _say(
-        "the closure takes derivatives by torch.autograd.grad, which leaves only the slowest way to the Jacobian, row "
-        "by row. lmtorch.laplacian, gradient, batch_jacobian, hessian_diagonal and their like give the same in a form "
-        "that is some ten to hundred times faster here, as in lmtorch.laplacian(model, x)."
+        "the closure takes derivatives by torch.autograd.grad, which leaves only the slowest way "
+        "to the Jacobian, row by row. lmtorch.laplacian, gradient, batch_jacobian, "
+        "hessian_diagonal and their like give the same in a form that is some ten to hundred times "
+        "faster here, as in lmtorch.laplacian(model, x)."
     )
 
 
@@ -48,9 +49,10 @@ class Batches:
             return
         self.told = True
         _say(
-            f"{rows} residuals of other samples at each step cannot determine {parameters} parameters: a step fits its "
-            "batch and forgets the one before. Pass all samples, whose rows stream, or batches of at least as many "
-            "residuals as parameters; with less, add weight_decay or use a first-order optimizer."
+            f"{rows} residuals of other samples at each step cannot determine {parameters} "
+            "parameters: a step fits its batch and forgets the one before. Pass all samples, whose "
+            "rows stream, or batches of at least as many residuals as parameters; with less, add "
+            "weight_decay or use a first-order optimizer."
         )
 
 
@@ -61,8 +63,9 @@ def of_inputs(values: Tensor) -> None:
     there = deviation > 1e-6 * mean
     if bool((there & ((mean > 4 * deviation) | (deviation > 10))).any()):
         _say(
-            "inputs of the first layer are far from zero mean and unit deviation in some column, and many such "
-            "trainings end at a bad minimum. Scale them: x = (x - x.mean(0)) / x.std(0), and the targets likewise."
+            "inputs of the first layer are far from zero mean and unit deviation in some column, "
+            "and many such trainings end at a bad minimum. Scale them: x = (x - x.mean(0)) / "
+            "x.std(0), and the targets likewise."
         )
 
 

@@ -1,7 +1,7 @@
 """The exceptions and warnings of lmtorch.
 
-Bad input is an `InputError`, raised before any work. What happens inside an iteration (a singular matrix, a NaN at a
-trial) is never an exception: it is a mask, and at last a `Status`.
+Bad input is an `InputError`, raised before any work. What happens inside an iteration (a singular
+matrix, a NaN at a trial) is never an exception: it is a mask, and at last a `Status`.
 """
 
 import linecache
@@ -37,7 +37,8 @@ class NotConvergedError(RuntimeError):
     """A curve fit came to no minimum; the message says where it ended, and what helps.
 
     Attributes:
-        fit: the `CurveFit` at the best point that was found, with all that a result has; None where there is none.
+        fit: the `CurveFit` at the best point that was found, with all that a result has;
+            None where there is none.
 
     Example:
         >>> import lmtorch, torch
@@ -60,7 +61,8 @@ class NotConvergedError(RuntimeError):
 class FallbackWarning(UserWarning):
     """The chosen way to the Jacobian does not work for this model, and another one serves instead.
 
-    The message names the operator that refused and what was chosen. It comes once for each optimizer.
+    The message names the operator that refused and what was chosen. It comes once for each
+    optimizer.
 
     Example:
         >>> import warnings

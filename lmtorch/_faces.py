@@ -17,8 +17,9 @@ R = TypeVar("R")
 def face(function: Callable[P, R]) -> Callable[P, R]:
     """A function that runs as it is written, whatever it is called from.
 
-    `torch.compile` would trace into the loop, where tensors decide what comes next, and goes wrong (2.13). In inference
-    mode nothing can be differentiated; tensors that were made in it are copied, which makes them ordinary ones.
+    `torch.compile` would trace into the loop, where tensors decide what comes next, and goes wrong
+    (2.13). In inference mode nothing can be differentiated; tensors that were made in it are
+    copied, which makes them ordinary ones.
     """
 
     @functools.wraps(function)

@@ -1,8 +1,9 @@
 """How much memory there is, and how many rows or columns of a matrix to make at once.
 
-Chunks come from a budget, not from the user. Two budgets matter: what must never be exceeded (a share of what the
-device has free), and, on a CPU, what stays in cache: a chunk of the Jacobian that is still in cache when JᵀJ is
-accumulated costs less than one that has been to memory and back (benchmarks/).
+Chunks come from a budget, not from the user. Two budgets matter: what must never be exceeded (a
+share of what the device has free), and, on a CPU, what stays in cache: a chunk of the Jacobian that
+is still in cache when JᵀJ is accumulated costs less than one that has been to memory and back
+(benchmarks/).
 """
 
 import os

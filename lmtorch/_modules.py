@@ -19,8 +19,8 @@ def call_with(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[An
 def names_of(module: nn.Module) -> dict[int, list[str]]:
     """Under which names each parameter and buffer, by id, is held; once for a child that appears at several places.
 
-    `functional_call` itself ties weights by all their names, and leaves the replacement behind in a child that has
-    several (torch 2.13).
+    `functional_call` itself ties weights by all their names, and leaves the replacement behind in a
+    child that has several (torch 2.13).
     """
     found: dict[int, list[str]] = {}
     for prefix, child in module.named_modules():

@@ -19,8 +19,9 @@ _TURN = threading.RLock()
 def forward_mode() -> Iterator[None]:
     """Around derivatives by forward mode.
 
-    torch (2.13) keeps the level of forward mode once for the process: what one thread enters another one leaves, and
-    tangents are lost, in silence or with an error. Reverse mode and `vmap` have a level for each thread.
+    torch (2.13) keeps the level of forward mode once for the process: what one thread enters
+    another one leaves, and tangents are lost, in silence or with an error. Reverse mode and `vmap`
+    have a level for each thread.
     """
     with _TURN:
         _load_formulas()

@@ -1,8 +1,9 @@
 """Classical problems of nonlinear least squares, with their known minima.
 
-Costs are ½‖r‖², half of the sums of squares that the papers print; `MGH k` is problem k of the first reference, and
-f its sum of squares. The digits beyond the paper's six come from Newton's method on the full Hessian in float64, in 40
-digits or more for Meyer's and Watson's functions. Where the paper leaves n free, so does the function.
+Costs are ½‖r‖², half of the sums of squares that the papers print; `MGH k` is problem k of the
+first reference, and f its sum of squares. The digits beyond the paper's six come from Newton's
+method on the full Hessian in float64, in 40 digits or more for Meyer's and Watson's functions.
+Where the paper leaves n free, so does the function.
 
 References:
     Moré, Garbow & Hillstrom, Testing unconstrained optimization software (1981), ACM TOMS 7(1), 17-41.
@@ -90,8 +91,8 @@ def jennrich_sampson(x: Tensor) -> Tensor:
 
 def helical_valley(x: Tensor) -> Tensor:
     """A valley that winds once round the third axis. MGH 7, Fletcher & Powell (1963)."""
-    # The paper's angle, atan(x2/x1) with half a turn added for x1 < 0, jumps on the half-plane x1 = 0, x2 < 0. This is
-    # the same angle, and its derivative exists at x1 = 0, x2 > 0 as well.
+    # The paper's angle, atan(x2/x1) with half a turn added for x1 < 0, jumps on the half-plane
+    # x1 = 0, x2 < 0. This is the same angle, and its derivative exists at x1 = 0, x2 > 0 as well.
     turns = torch.atan2(-x[0], x[1]) / (2 * math.pi) + 0.25
     return torch.stack(
         [10 * (x[2] - 10 * turns), 10 * (torch.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]]
@@ -145,8 +146,9 @@ def meyer(x: Tensor) -> Tensor:
 
 def gulf(x: Tensor) -> Tensor:
     """Gulf research and development, m = 99. MGH 11, Cox (1969)."""
-    # The paper prints |y mi x2|, its "mi" a minus that the typesetter spelt out; Algorithm 566 has the difference. Read
-    # as a product with m and i, the function has no root at the published (50, 25, 3/2).
+    # The paper prints |y mi x2|, its "mi" a minus that the typesetter spelt out; Algorithm 566
+    # has the difference. Read as a product with m and i, the function has no root at the
+    # published (50, 25, 3/2).
     t = _count(x, 1, 99) / 100
     y = 25 + (-50 * torch.log(t)) ** (2 / 3)
     return torch.exp(-((y - x[1]).abs() ** x[2]) / x[0]) - t
@@ -743,7 +745,8 @@ _PROBLEMS = (
         "chebyquad_10",
         chebyquad,
         _even(10),
-        # f = 6.50395e-3, the paper's only one, is where the start leads; 4.77271e-3 and 9.50063e-3 by random starts
+        # f = 6.50395e-3, the paper's only one, is where the start leads; 4.77271e-3 and
+        # 9.50063e-3 by random starts
         (0.002386356848188, 0.003251977400441, 0.004750314425111),
         None,
         "MGH 35; Fletcher (1965)",

@@ -1,7 +1,7 @@
 """Random calls of every face: each ends in a typed error with nothing changed, or in a result that keeps its promises.
 
-A call is made of its face and its number alone: `python -m tests.random_calls curve_fit 17` makes one again, and
-`python -m tests.random_calls curve_fit 0 10000` so many.
+A call is made of its face and its number alone: `python -m tests.random_calls curve_fit 17` makes
+one again, and `python -m tests.random_calls curve_fit 0 10000` so many.
 """
 
 import sys
@@ -46,7 +46,7 @@ def promise(holds: Any, what: str) -> None:
         raise BrokenPromiseError(what)
 
 
-# ---- models, for tensors and arrays alike ----------------------------------------------------------------------------
+# ---- models, for tensors and arrays alike --------------------------------------------------------
 
 Curve = Callable[..., Any]
 CURVES: dict[str, tuple[int, Curve]] = {
@@ -196,7 +196,7 @@ ASKED = {
 }
 
 
-# ---- what every call keeps -------------------------------------------------------------------------------------------
+# ---- what every call keeps -----------------------------------------------------------------------
 
 
 def state_of(*things: Any) -> list[Any]:
@@ -321,7 +321,7 @@ def is_minimum(
     )
 
 
-# ---- least_squares ---------------------------------------------------------------------------------------------------
+# ---- least_squares -------------------------------------------------------------------------------
 
 
 def least_squares(draw: Draw) -> None:
@@ -445,7 +445,7 @@ def _solved(
         promise(minimum, f"success ({Status(status).name}) at a cosine of {cosine:.2g}")
 
 
-# ---- curve_fit -------------------------------------------------------------------------------------------------------
+# ---- curve_fit -----------------------------------------------------------------------------------
 
 
 def curve_fit(draw: Draw) -> None:
@@ -563,7 +563,8 @@ def _named(curve: Curve, n: int, kind: str) -> Callable[..., Any]:
             raise TypeError("NumPy alone")
         return curve(xp, t, *p)
 
-    # ruff would have us use `of` itself: its signature has no names, and names are what curve_fit reads
+    # ruff would have us use `of` itself: its signature has no names, and names
+    # are what curve_fit reads
     signatures: list[Curve] = [
         lambda t, a: of(t, a),  # noqa: PLW0108
         lambda t, a, b: of(t, a, b),  # noqa: PLW0108
@@ -579,7 +580,7 @@ def _begun(given: dict[str, Any], names: list[str], role: str) -> float | None:
     return float(p0[role] if isinstance(p0, dict) else p0[names.index(role)])
 
 
-# ---- odr -------------------------------------------------------------------------------------------------------------
+# ---- odr -----------------------------------------------------------------------------------------
 
 
 def odr(draw: Draw) -> None:
@@ -641,7 +642,7 @@ def _held(p0: np.ndarray, given: dict[str, Any], names: list[str]) -> np.ndarray
     )
 
 
-# ---- the optimizer ---------------------------------------------------------------------------------------------------
+# ---- the optimizer -------------------------------------------------------------------------------
 
 
 def optimizer(draw: Draw) -> None:
@@ -663,7 +664,8 @@ def optimizer(draw: Draw) -> None:
         model, whole = tensors, lambda t: curve(torch, t, *tensors)
     given: dict[str, Any] = draw.options(SOLVING)
     given |= draw.options({
-        "lr": [1.0, 0.5, 0.0], "weight_decay": [0.0, 0.1], "loss_scale": [1.0, 0.01, 1e200], "max_trials": [1, 3, 20],
+        "lr": [1.0, 0.5, 0.0], "weight_decay": [0.0, 0.1], "loss_scale": [1.0, 0.01, 1e200],
+        "max_trials": [1, 3, 20],
         "scaling": ["auto", "more", "levenberg", "marquardt"], "curvature": ["auto", "full"],
         "jacobian": ["auto", "autograd", "2-point", "3-point"],
     })  # fmt: skip
@@ -750,7 +752,7 @@ def _stepped(
         promise(inside, "a parameter lies outside its bounds")
 
 
-# ---- derivatives -----------------------------------------------------------------------------------------------------
+# ---- derivatives ---------------------------------------------------------------------------------
 
 FIELDS: dict[str, Callable[[Tensor], Tensor]] = {
     "polynomial": lambda x: x**3 - 2 * x,
@@ -816,20 +818,25 @@ def derivatives(draw: Draw) -> None:
 OPERATORS: dict[str, tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "batch_jacobian": (lambda f, x, v, **o: lmtorch.batch_jacobian(f, x, **o), lambda J, H, v: J),
     "jacobian": (
-        lambda f, x, v, **o: lmtorch.jacobian(lambda p: f(p[None])[0], x[0], **o), lambda J, H, v: J[0]
+        lambda f, x, v, **o: lmtorch.jacobian(lambda p: f(p[None])[0], x[0], **o),
+        lambda J, H, v: J[0]
     ),
-    "gradient": (lambda f, x, v, **o: lmtorch.gradient(lambda p: f(p)[..., 0], x, **o), lambda J, H, v: J[:, 0]),
+    "gradient": (lambda f, x, v, **o: lmtorch.gradient(lambda p: f(p)[..., 0], x, **o),
+        lambda J, H, v: J[:, 0]),
     "divergence": (
-        lambda f, x, v, **o: lmtorch.divergence(f, x, **o), lambda J, H, v: J.diagonal(dim1=1, dim2=2).sum(-1)
+        lambda f, x, v, **o: lmtorch.divergence(f, x, **o),
+        lambda J, H, v: J.diagonal(dim1=1, dim2=2).sum(-1)
     ),
     "jvp": (lmtorch.jvp, lambda J, H, v: (J @ v[..., None])[..., 0]),
     "vjp": (lmtorch.vjp, lambda J, H, v: (J.mT @ v[..., None])[..., 0]),
     "batch_hessian": (lambda f, x, v, **o: lmtorch.batch_hessian(f, x, **o), lambda J, H, v: H),
     "hessian_diagonal": (
-        lambda f, x, v, **o: lmtorch.hessian_diagonal(f, x, **o), lambda J, H, v: H.diagonal(dim1=2, dim2=3)
+        lambda f, x, v, **o: lmtorch.hessian_diagonal(f, x, **o),
+        lambda J, H, v: H.diagonal(dim1=2, dim2=3)
     ),
     "laplacian": (
-        lambda f, x, v, **o: lmtorch.laplacian(f, x, **o), lambda J, H, v: H.diagonal(dim1=2, dim2=3).sum(-1)
+        lambda f, x, v, **o: lmtorch.laplacian(f, x, **o),
+        lambda J, H, v: H.diagonal(dim1=2, dim2=3).sum(-1)
     ),
     "hvp": (
         lambda f, x, v, **o: lmtorch.hvp(lambda p: f(p)[..., 0], x, v, batch_dims=1, **o),
@@ -840,7 +847,8 @@ OPERATORS: dict[str, tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor]
         lambda J, H, v: torch.einsum("bkij,bi,bj->bk", H, v, v),
     ),
     "finite_difference_jacobian": (
-        lambda f, x, v: lmtorch.finite_difference_jacobian(f, x, batch_dims=1, method="3-point"), lambda J, H, v: J
+        lambda f, x, v: lmtorch.finite_difference_jacobian(f, x, batch_dims=1, method="3-point"),
+        lambda J, H, v: J
     ),
 }  # fmt: skip
 

@@ -151,7 +151,7 @@ def test_the_demo_names_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert str(tmp_path / name) in printed
 
 
-# ---- physics-informed ------------------------------------------------------------------------------------------------
+# ---- physics-informed ----------------------------------------------------------------------------
 
 
 class Solution(torch.nn.Module):

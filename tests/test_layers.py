@@ -31,8 +31,9 @@ def refused(case: LayerCase, given: str, by_sample: bool) -> bool:
 
 KINDS, WAYS = ("module", "tensors"), (False, True)
 SETTINGS = [(case, given, by_sample) for case in CASES for given in KINDS for by_sample in WAYS]
-# dropout has its tests in optimizer/test_batches.py. Of a reentrant checkpoint in the first layer torch.autograd.grad
-# itself leaves the parameters out (torch 2.13; docs/optimizer.md), so that there is nothing to compare with
+# dropout has its tests in optimizer/test_batches.py. Of a reentrant checkpoint in the first layer
+# torch.autograd.grad itself leaves the parameters out (torch 2.13; docs/optimizer.md), so that
+# there is nothing to compare with
 APART = "checkpoint_reentrant_first"
 COMPARED = [(case, *rest) for case, *rest in SETTINGS if not case.random and case.name != APART]
 SERVED = [setting for setting in SETTINGS if not refused(*setting)]

@@ -99,7 +99,8 @@ def test_a_nist_file_is_read_whole(problem: NistProblem) -> None:
         )
     )
     assert problem.m == int(said["Number of Observations"])
-    # Tells m - n as well, and truly: for Rat43 NIST's file prints 9 degrees of freedom where 11 were used.
+    # Tells m - n as well, and truly: for Rat43 NIST's file prints 9 degrees of
+    # freedom where 11 were used.
     deviation = (problem.certified_rss / (problem.m - problem.n)) ** 0.5
     assert deviation == pytest.approx(float(said["Residual Standard Deviation"]), rel=1e-9)
     assert [len(start) for start in problem.starts] == [problem.n] * 2
@@ -190,7 +191,8 @@ def test_scipy_ends_at_a_known_cost(problem: ClassicalProblem) -> None:
     if problem.minimizer is not None and solution.cost == pytest.approx(
         problem.minimum_cost, rel=1e-9, abs=1e-18
     ):
-        # Measured by what the difference does to the residual: at a singular minimum x itself is not determined.
+        # Measured by what the difference does to the residual: at a singular minimum x
+        # itself is not determined.
         x = vector(problem.minimizer)
         change = torch.func.jacfwd(problem.residual)(x) @ (torch.from_numpy(solution.x) - x)
         assert change.norm() <= 1e-6 * (1 + problem.residual(x).norm())

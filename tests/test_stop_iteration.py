@@ -28,7 +28,8 @@ class Exhausted:
 
 FACES: dict[str, Callable[[Exhausted], Any]] = {
     "least_squares": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START),
-    "least_squares by differences": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START, "2-point"),
+    "least_squares by differences": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START,
+        "2-point"),
     "least_squares in a batch": lambda f: lmtorch.least_squares(
         lambda x: f(T, *x) - Y, START.expand(3, 2), in_dims=0
     ),
@@ -39,7 +40,8 @@ FACES: dict[str, Callable[[Exhausted], Any]] = {
     "odr": lambda f: lmtorch.odr(f, T, Y),
     "batch_jacobian": lambda f: lmtorch.batch_jacobian(lambda t: f(t, 2.0, 0.7), T),
     "laplacian": lambda f: lmtorch.laplacian(lambda t: f(t, 2.0, 0.7), T[:, None]),
-    "finite_difference_jacobian": lambda f: lmtorch.finite_difference_jacobian(lambda t: f(t, 2.0, 0.7), T),
+    "finite_difference_jacobian": lambda f: lmtorch.finite_difference_jacobian(lambda t: f(t, 2.0,
+            0.7), T),
 }  # fmt: skip
 
 

@@ -91,18 +91,20 @@ class Call:
         """
         if not isinstance(y, Tensor):
             raise InputError(
-                f"the function returned {type(y).__name__} where a tensor was expected. Pick the output that is to be "
-                "differentiated: lambda x: f(x)[0], say."
+                f"the function returned {type(y).__name__} where a tensor was expected. Pick the "
+                "output that is to be differentiated: lambda x: f(x)[0], say."
             )
         if not y.is_floating_point():
             raise InputError(
-                f"the function returned {y.dtype}, which has no derivatives: return a floating dtype."
+                f"the function returned {y.dtype}, which has no derivatives: "
+                "return a floating dtype."
             )
         if y.shape[: self.batch] != self.samples:
             raise InputError(
-                f"the function returned shape {tuple(y.shape)} for x of shape {tuple(self.x.shape)}: the first "
-                f"{self.batch} dimension(s) of both must be the samples. For a function of a single sample pass "
-                "torch.func.vmap(f); for a derivative across the whole of x use batch_dims=0."
+                f"the function returned shape {tuple(y.shape)} for x of shape "
+                f"{tuple(self.x.shape)}: the first {self.batch} dimension(s) of both must be the "
+                "samples. For a function of a single sample pass torch.func.vmap(f); for a "
+                "derivative across the whole of x use batch_dims=0."
             )
         return y
 
@@ -138,7 +140,8 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         and forward_ad.unpack_dual(x).tangent is not None
     ):
         raise InputError(
-            "x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp."
+            "x carries a tangent of torch.autograd.forward_ad, which would be "
+            "lost: use torch.func.jvp."
         )
     if (
         isinstance(batch_dims, bool)
@@ -146,13 +149,13 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         or not 0 <= batch_dims <= x.ndim
     ):
         raise InputError(
-            f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
-            "dimensions that are samples, from 0 (none: x is one input) to all of them."
+            f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number "
+            "of leading dimensions that are samples, from 0 (none: x is one input) to all of them."
         )
     if x.shape[batch_dims:].numel() == 0:
         raise InputError(
-            f"there is nothing to differentiate in: {'a sample of ' * bool(batch_dims)}x has no entries, shape "
-            f"{tuple(x.shape)} with batch_dims={batch_dims}."
+            f"there is nothing to differentiate in: {'a sample of ' * bool(batch_dims)}x has no "
+            f"entries, shape {tuple(x.shape)} with batch_dims={batch_dims}."
         )
     check_chunk(chunk_size)
     if batch_dims and isinstance(function, nn.Module):
@@ -168,11 +171,13 @@ def check_kind(tensor: Tensor, name: str) -> None:
     """
     if tensor.layout != torch.strided:
         raise InputError(
-            f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one."
+            f"{name} is {tensor.layout}: derivatives are in dense tensors, "
+            f"{name}.to_dense() makes one."
         )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise InputError(
-            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: {name}.clone() can be used."
+            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: "
+            f"{name}.clone() can be used."
         )
 
 
@@ -197,9 +202,9 @@ def refuse_coupling(module: nn.Module) -> None:
     layer = batch_statistics(module)
     if layer is not None:
         raise InputError(
-            f"{layer}, makes every output depend on all samples of the batch: there are no derivatives per sample. Use "
-            "model.eval(), a norm without batch statistics (GroupNorm, LayerNorm), or batch_dims=0 for the derivatives "
-            "across the whole batch."
+            f"{layer}, makes every output depend on all samples of the batch: there are no "
+            "derivatives per sample. Use model.eval(), a norm without batch statistics (GroupNorm, "
+            "LayerNorm), or batch_dims=0 for the derivatives across the whole batch."
         )
 
 
@@ -213,14 +218,16 @@ def check_chunk(chunk_size: Any) -> None:
         isinstance(chunk_size, bool) or not (isinstance(chunk_size, int) and chunk_size > 0)
     ):
         raise InputError(
-            f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None."
+            f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or "
+            "None."
         )
 
 
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
     """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
 
-    At least so many: each chunk of a forward pass evaluates the function anew, one of a reverse pass does not.
+    At least so many: each chunk of a forward pass evaluates the function anew, one of
+    a reverse pass does not.
     """
     large = least < FEW and directions * call.x.numel() * call.x.element_size() > LARGE
     return at_once(
@@ -254,7 +261,8 @@ def at_once(
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
     """The result of the first way that is not refused, or of the one that is asked for by name.
 
-    Torch says by an exception that an operator has no forward formula or no batching rule, and there are many kinds.
+    Torch says by an exception that an operator has no forward formula or no batching rule,
+    and there are many kinds.
 
     Raises:
         InputError: an unknown mode, or inference mode.
@@ -269,7 +277,8 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
         )
     if not transformed():
         return _first_that_works(ways, mode)
-    # outer derivatives of forward mode are not always right; those of reverse mode are, while autograd records
+    # outer derivatives of forward mode are not always right; those of reverse mode
+    # are, while autograd records
     ways = sorted(ways, key=lambda way: way[0] == "forward")
     with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
         return _first_that_works(ways, mode)

@@ -34,18 +34,20 @@ def finite_difference_jacobian(
     Args:
         f: one tensor to a tensor or array; no derivatives lead through it.
         x: floating.
-        batch_dims: how many leading dimensions of x are samples, each with outputs of its own. All samples are then
-            moved at once, and their number costs no evaluations. Default: 0, the full Jacobian.
-        method: "2-point", n + 1 evaluations with errors of order ε^½, or "3-point", 2n + 1 with errors of order ε^⅔.
-            n is the number of inputs (of a sample).
-        step: of the difference, relative to |x|. Default: by the dtype, ε^½ or ε^⅓; of an x of zero, what the
-            difference itself says.
+        batch_dims: how many leading dimensions of x are samples, each with outputs of its
+            own. All samples are then moved at once, and their number costs no evaluations.
+            Default: 0, the full Jacobian.
+        method: "2-point", n + 1 evaluations with errors of order ε^½, or "3-point", 2n + 1 with
+            errors of order ε^⅔. n is the number of inputs (of a sample).
+        step: of the difference, relative to |x|. Default: by the dtype, ε^½ or ε^⅓; of an x of
+            zero, what the difference itself says.
 
     Returns:
         `(*batch, *out, *in)`, dtype and device of x.
 
     Raises:
-        InputError: no function, no floating tensor, another method, outputs that do not begin with the batch.
+        InputError: no function, no floating tensor, another method, outputs that do
+            not begin with the batch.
 
     Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4.
 
@@ -92,12 +94,13 @@ class DerivativeCheck:
     """What `check_derivatives` found; print it, or ask `ok`.
 
     Attributes:
-        ok: every mode that works agrees with every other and with differences, one mode works at least, and samples
-            are independent.
-        errors: the largest difference of each mode from the reference, relative to the largest entry of the Jacobian;
-            a string where the mode is refused.
+        ok: every mode that works agrees with every other and with differences, one mode works at
+            least, and samples are independent.
+        errors: the largest difference of each mode from the reference, relative to the largest
+            entry of the Jacobian; a string where the mode is refused.
         tolerances: what each may differ by.
-        places: where a mode parts from the reference first: (output, input) indices of the largest difference.
+        places: where a mode parts from the reference first: (output, input) indices
+            of the largest difference.
         reference: the mode that the others are held against.
         coupling: how far other samples move a sample's outputs, relative; None without a batch.
     """
@@ -137,8 +140,8 @@ def check_derivatives(
 ) -> DerivativeCheck:
     """Hold Taylor, forward and reverse mode and finite differences against one another, and say where they part.
 
-    What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which differences see
-    through; a branch or a kink at x; noise; samples that are not independent.
+    What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which
+    differences see through; a branch or a kink at x; noise; samples that are not independent.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`.

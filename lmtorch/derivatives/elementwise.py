@@ -70,7 +70,8 @@ def by_autograd(
     if setting.pairing is None:
         first, value = slope(z.value)
         return chain(setting, z, Slopes(value, first, None))
-    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc] # declared as a pair
+    # declared as a pair
+    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc]
     return chain(setting, z, Slopes(value, first, lambda: pullback(torch.ones_like(first))[0]))
 
 

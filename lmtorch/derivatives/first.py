@@ -33,8 +33,8 @@ def jacobian(
 ) -> Tensor:
     """Every output in every input: the full Jacobian, across the whole of x.
 
-    For a function of a batch nearly all of it is zero: the blocks ∂f(x_i)/∂x_j of different samples. See
-    `batch_jacobian` for the others.
+    For a function of a batch nearly all of it is zero: the blocks ∂f(x_i)/∂x_j of different
+    samples. See `batch_jacobian` for the others.
 
     Args:
         f: one tensor to one tensor, written in torch.
@@ -67,23 +67,28 @@ def batch_jacobian(
 ) -> Tensor:
     """Each sample's outputs in its own inputs.
 
-    The function is called with the whole batch. One pass gives a row, or a column, of every sample's Jacobian; the
-    blocks across samples, which are zero, are never made: time and memory are linear in the batch.
+    The function is called with the whole batch. One pass gives a row, or a column, of every
+    sample's Jacobian; the blocks across samples, which are zero, are never made: time and memory
+    are linear in the batch.
 
     Args:
-        f: written for a batch, as networks are: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        f: written for a batch, as networks are: `(*batch, *in)` to
+            `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        mode: "taylor" (forward, in plain operations), "forward" (torch.func.jvp), "reverse" (torch.func.vjp) or
-            "autograd" (torch.autograd.grad, row by row). Default: "auto", forward for no more inputs than outputs of
-            a sample and otherwise reverse; the next where an operator refuses.
+        mode: "taylor" (forward, in plain operations), "forward" (torch.func.jvp), "reverse"
+            (torch.func.vjp) or "autograd" (torch.autograd.grad, row by row). Default: "auto",
+            forward for no more inputs than outputs of a sample and otherwise reverse; the next
+            where an operator refuses.
         chunk_size: rows or columns at once. Default: by the memory that is free and the cache.
 
     Returns:
-        `(*batch, *out, *in)`, dtype and device of the output; differentiable in x and in the parameters of f.
+        `(*batch, *out, *in)`, dtype and device of the output; differentiable in x
+        and in the parameters of f.
 
     Raises:
-        InputError: as `jacobian`, or outputs that do not begin with the batch, or BatchNorm in training mode.
+        InputError: as `jacobian`, or outputs that do not begin with the batch, or
+            BatchNorm in training mode.
 
     Reference: Griewank & Walther, Evaluating Derivatives (2008), ch. 3, on the modes.
 
@@ -175,8 +180,8 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         mode: as in `batch_jacobian`.
 
     Returns:
-        `(*batch,)`, dtype and device of the output; differentiable. The Jacobian's other entries are dropped as they
-        come, a chunk of directions at a time.
+        `(*batch,)`, dtype and device of the output; differentiable. The Jacobian's other entries
+        are dropped as they come, a chunk of directions at a time.
 
     Raises:
         InputError: as `batch_jacobian`, or outputs of another shape than the inputs.
@@ -192,8 +197,8 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         y = call(x)
         if call.outputs(y) != call.inputs:
             raise InputError(
-                f"divergence needs a vector field, with outputs of the shape of the inputs {tuple(call.inputs)}, and a "
-                f"sample's output is {tuple(call.outputs(y))}."
+                "divergence needs a vector field, with outputs of the shape of the inputs "
+                f"{tuple(call.inputs)}, and a sample's output is {tuple(call.outputs(y))}."
             )
         return y
 
@@ -272,7 +277,8 @@ def jvp(f: Function, x: Tensor, v: Tensor, *, mode: str = "auto") -> Tensor:
         f: one tensor to one tensor; of a batch or not.
         x: floating.
         v: a direction, of the shape of x or what broadcasts to it.
-        mode: "taylor", "forward", or "reverse" (twice, for what has no forward formula). Default: "auto".
+        mode: "taylor", "forward", or "reverse" (twice, for what has no forward
+            formula). Default: "auto".
 
     Returns:
         The shape of f(x). (`torch.func.jvp` returns f(x) as well.) Differentiable.

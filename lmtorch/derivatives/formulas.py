@@ -1,15 +1,18 @@
 """Formulas of torch that are wrong, silently, where derivatives are nested; and what stands in for them.
 
-Every operator of torch 2.13 that has derivatives was held against differences of exact gradients: forward mode over
-forward mode, the two over reverse mode and below it, and reverse mode three times. Reverse mode twice is right for all
-of them, and so is forward mode over it while autograd records. The rest of the exceptions:
+Every operator of torch 2.13 that has derivatives was held against differences of exact gradients:
+forward mode over forward mode, the two over reverse mode and below it, and reverse mode three
+times. Reverse mode twice is right for all of them, and so is forward mode over it while autograd
+records. The rest of the exceptions:
 
 - some formulas of forward mode are wrong at first order (`WRONG`);
-- some treat what they have kept from the forward pass, a factor of the matrix, say, as a constant (`FROZEN`): right
-  once, wrong when differentiated again. An `autograd.Function` with a `jvp` counts among them, as torch runs that
-  function with forward mode switched off, so that an outer derivative would be zero;
-- norms with a kernel of their own do so in forward mode and in the backward pass of their backward pass: third
-  derivatives are wrong in reverse mode, too. They are replaced by the plain operators that they are made of.
+- some treat what they have kept from the forward pass, a factor of the matrix, say, as a constant
+  (`FROZEN`): right once, wrong when differentiated again. An `autograd.Function` with a `jvp`
+  counts among them, as torch runs that function with forward mode switched off, so that an outer
+  derivative would be zero;
+- norms with a kernel of their own do so in forward mode and in the backward pass of their
+  backward pass: third derivatives are wrong in reverse mode, too. They are replaced by the plain
+  operators that they are made of.
 """
 
 from collections.abc import Callable

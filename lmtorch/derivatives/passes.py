@@ -1,9 +1,9 @@
 """First and second derivatives of a batch's own outputs in its own inputs, by forward, reverse and Taylor passes.
 
-A sample's outputs depend on that sample alone. So one pass along e_j, the same direction for all samples, gives column
-j of every sample's Jacobian; and one pass back from output k of all samples gives row k of every one: their sum over
-the batch has no other terms. No sample is evaluated by itself, and the blocks across samples, which are zero, are
-never made.
+A sample's outputs depend on that sample alone. So one pass along e_j, the same direction for all
+samples, gives column j of every sample's Jacobian; and one pass back from output k of all samples
+gives row k of every one: their sum over the batch has no other terms. No sample is evaluated by
+itself, and the blocks across samples, which are zero, are never made.
 """
 
 from collections.abc import Callable
@@ -200,7 +200,8 @@ def products(call: Call, directions: Tensor) -> Tensor:
         return by_rows(inner, *rows(inner, x))
 
     def along(v: Tensor) -> Tensor:
-        # what backward passes do without autograd's records they do with the factors of a matrix as constants
+        # what backward passes do without autograd's records they do with the factors
+        # of a matrix as constants
         with torch.enable_grad():
             derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if record else derivative.detach()
@@ -272,9 +273,10 @@ def one_number(call: Call, y: Tensor, what: str) -> None:
     """
     if call.outputs(y).numel() != 1:
         raise InputError(
-            f"{what} needs a function with one output for each sample, and it returned shape {tuple(y.shape)} for x "
-            f"of shape {tuple(call.x.shape)} with batch_dims={call.batch}. Pick one, lambda x: f(x)[..., 0], or use "
-            "batch_jacobian or batch_hessian; if more leading dimensions are samples, raise batch_dims."
+            f"{what} needs a function with one output for each sample, and it returned shape "
+            f"{tuple(y.shape)} for x of shape {tuple(call.x.shape)} with batch_dims={call.batch}. "
+            "Pick one, lambda x: f(x)[..., 0], or use batch_jacobian or batch_hessian; if more "
+            "leading dimensions are samples, raise batch_dims."
         )
 
 

@@ -1,7 +1,8 @@
 """What each operator does to a jet: the chain rule, by the operator's name.
 
-A rule is called as the operator is, with jets among the arguments: `rule(setting, func, *args, **kwargs)`. An operator
-that is missing here is no error: another mode serves. What belongs here is what networks for the sciences are made of.
+A rule is called as the operator is, with jets among the arguments:
+`rule(setting, func, *args, **kwargs)`. An operator that is missing here is no error: another mode
+serves. What belongs here is what networks for the sciences are made of.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from .elementwise import (
 )
 from .jets import Jet, Multiply, NoRuleError, Setting, aligned, values
 
-# ---- linear: the operator itself acts on each derivative -------------------------------------------------------------
+# ---- linear: the operator itself acts on each derivative -----------------------------------------
 
 
 def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +60,8 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
     return tree_map(Jet, value, first, second)
 
 
-# The most usual ones by themselves, without vmap: where derivatives are nested, the outer ones see what these do.
+# The most usual ones by themselves, without vmap: where derivatives are nested, the
+# outer ones see what these do.
 
 
 def reshaped(
@@ -210,9 +212,10 @@ def dense(
 ) -> Jet:
     """z Wᵀ + b: of most networks nearly all of the work.
 
-    One product serves all directions. Those that are the same for all samples stay so, and what is elementwise after
-    it runs through long rows of memory (for 20 features 1.5 times as fast as with samples in front); but where another
-    mode looks on, samples come first: the Jacobian by linear layers looks for them there.
+    One product serves all directions. Those that are the same for all samples stay so, and what is
+    elementwise after it runs through long rows of memory (for 20 features 1.5 times as fast as with
+    samples in front); but where another mode looks on, samples come first: the Jacobian by linear
+    layers looks for them there.
 
     Raises:
         NoRuleError: a weight that is a function of x.
@@ -252,7 +255,7 @@ def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any,
     return Jet(value, first, of(lambda jet: jet.second))
 
 
-# ---- sums and products -----------------------------------------------------------------------------------------------
+# ---- sums and products ---------------------------------------------------------------------------
 
 
 def scaled(factor: Any, z: Jet) -> Jet:
@@ -352,7 +355,7 @@ def swapped(rule: Rule) -> Rule:
     return turned
 
 
-# ---- what is made of the above ---------------------------------------------------------------------------------------
+# ---- what is made of the above -------------------------------------------------------------------
 
 
 def dropout(
@@ -437,19 +440,19 @@ def euclidean(
     return chain(setting, total, root(total.value))
 
 
-# ---- by name ---------------------------------------------------------------------------------------------------------
+# ---- by name -------------------------------------------------------------------------------------
 
 BY_AUTOGRAD = (
-    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log_sigmoid log1p "
-    "log2 mish relu rsqrt selu sinc sinh softplus softsign sqrt tan tanhshrink"
+    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 "
+    "log_sigmoid log1p log2 mish relu rsqrt selu sinc sinh softplus softsign sqrt tan tanhshrink"
 )
 LINEAR = "chunk cumsum flip narrow repeat roll select split tile"
 RESHAPED = "flatten ravel reshape squeeze unflatten unsqueeze view"
 PERMUTED = "T mT movedim permute swapaxes t transpose"
 CONVERTED = "clone contiguous double float to"
 WITHOUT_DERIVATIVE = (
-    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
-    "randn_like round sign trunc zeros_like"
+    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros "
+    "ones_like rand_like randn_like round sign trunc zeros_like"
 )
 CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
 

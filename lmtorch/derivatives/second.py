@@ -23,9 +23,14 @@ from .passes import (
     twice_by_reverse,
 )
 
-PAIRS = 6  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
-ALONE = 2  # the same of one output of a large batch: reverse over reverse, 0.7 of the time for 3 inputs (benchmarks/)
-LITTLE = 1_000  # pairs of all samples up to which the number of calls is what costs, not their work (benchmarks/)
+# inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian
+# (benchmarks/)
+PAIRS = 6
+# the same of one output of a large batch: reverse over reverse, 0.7 of the time
+# for 3 inputs (benchmarks/)
+ALONE = 2
+# pairs of all samples up to which the number of calls is what costs, not their work (benchmarks/)
+LITTLE = 1_000
 Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
 
 
@@ -77,9 +82,10 @@ def batch_hessian(
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse, torch.func) or
-            "reverse" (reverse over reverse, torch.autograd, row by row). Default: "auto": Taylor mode for few inputs,
-            else forward over reverse; the next where an operator refuses.
+        mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse,
+            torch.func) or "reverse" (reverse over reverse, torch.autograd, row by row). Default:
+            "auto": Taylor mode for few inputs, else forward over reverse; the next where an
+            operator refuses.
         chunk_size: columns at once. Default: by the memory that is free and the cache.
 
     Returns:
@@ -134,15 +140,17 @@ def value_jacobian_hessian(
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        coordinates: of which inputs of a sample (flattened) the second derivatives are wanted, one or several: the
-            others cost time, too. Default: all. First derivatives are of all inputs.
+        coordinates: of which inputs of a sample (flattened) the second derivatives are
+            wanted, one or several: the others cost time, too. Default: all. First
+            derivatives are of all inputs.
         mode: as in `batch_hessian`.
-        chunk_size: columns of the Hessian at once, where they are not made in one pass. Default: by the memory that
-            is free and the cache.
+        chunk_size: columns of the Hessian at once, where they are not made in one pass. Default: by
+            the memory that is free and the cache.
 
     Returns:
-        `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and `hessian (*batch, *out, *in, *in)`, a named tuple;
-        differentiable. With c coordinates the Hessian is `(*batch, *out, c, c)`.
+        `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and
+        `hessian (*batch, *out, *in, *in)`, a named tuple; differentiable. With c coordinates the
+        Hessian is `(*batch, *out, c, c)`.
 
     Raises:
         InputError: as `batch_jacobian`, or coordinates that are not there.
@@ -227,17 +235,18 @@ def laplacian(
 ) -> Tensor:
     """Σᵢ ∂²f/∂xᵢ², of each output of each sample.
 
-    The sum is carried through the function as one number, beside the first derivatives: d inputs cost what d + 2
-    evaluations do, and no Hessian is held.
+    The sum is carried through the function as one number, beside the first derivatives: d inputs
+    cost what d + 2 evaluations do, and no Hessian is held.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        coordinates: over which inputs of a sample (flattened) the sum goes, for example those of space and not of
-            time; one or several. Default: all.
-        mode: "taylor" (the above), "forward" (forward over reverse, torch.func) or "reverse" (reverse over reverse,
-            torch.autograd). Default: "auto": Taylor mode, and the next where an operator refuses.
+        coordinates: over which inputs of a sample (flattened) the sum goes, for example those of
+            space and not of time; one or several. Default: all.
+        mode: "taylor" (the above), "forward" (forward over reverse, torch.func) or "reverse"
+            (reverse over reverse, torch.autograd). Default: "auto": Taylor mode, and the next
+            where an operator refuses.
         chunk_size: directions at once. Default: by the memory that is free and the cache.
 
     Returns:
@@ -246,8 +255,8 @@ def laplacian(
     Raises:
         InputError: as `batch_jacobian`, or coordinates that are not there.
 
-    Reference: Li et al., A computational framework for neural network-based variational Monte Carlo with Forward
-    Laplacian (2024).
+    Reference: Li et al., A computational framework for neural network-based variational Monte Carlo
+    with Forward Laplacian (2024).
 
     Example:
         >>> import torch, lmtorch
@@ -390,7 +399,8 @@ def second_directional_derivative(
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
-        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)` for the same everywhere.
+        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)`
+            for the same everywhere.
         w: another one. Default: v, the curvature along v.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
         mode: as in `laplacian`.
@@ -438,7 +448,8 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     )  # whatever a caller without a type checker passes
     if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(
-            f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)})."
+            f"coordinates={coordinates} of inputs with {call.size} entries (shape "
+            f"{tuple(call.inputs)})."
         )
     return chosen
 

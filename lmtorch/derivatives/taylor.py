@@ -1,23 +1,26 @@
 """Taylor mode: value, first and second derivatives of a function in one evaluation, along several directions at once.
 
-Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along d directions and some
-second derivatives. What an operator does to them follows from the chain rule alone (`rules.py`):
+Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along
+d directions and some second derivatives. What an operator does to them follows from the chain
+rule alone (`rules.py`):
 
     linear        y = A z        ∂ᵢy = A ∂ᵢz                 ∂ᵢⱼy = A ∂ᵢⱼz
     elementwise   y = g(z)       ∂ᵢy = g′ ∂ᵢz                ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
     product       y = a b        ∂ᵢy = a ∂ᵢb + b ∂ᵢa         ∂ᵢⱼy = a ∂ᵢⱼb + b ∂ᵢⱼa + ∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb
 
-∂ᵢⱼ enters linearly. So a Laplacian needs no Hessian: Σᵢ ∂ᵢᵢ is carried as one number, at the cost of d + 2 evaluations
-in all. A `Pairing` says which second derivatives are carried.
+∂ᵢⱼ enters linearly. So a Laplacian needs no Hessian: Σᵢ ∂ᵢᵢ is carried as one number, at the cost
+of d + 2 evaluations in all. A `Pairing` says which second derivatives are carried.
 
-What is computed are ordinary torch operations on ordinary tensors, which can be differentiated in the parameters of
-a model by one backward pass. The operators of the function are seen by a `TorchFunctionMode`. What it cannot see (an
-`autograd.Function`, a scripted or compiled function, torch.func inside the function) must not be lost: the function
-is handed leaves that require a gradient, so that autograd tells when such a path was taken. Then, and where an
-operator has no rule, `NoRuleError` is raised, and another mode serves.
+What is computed are ordinary torch operations on ordinary tensors, which can be differentiated in
+the parameters of a model by one backward pass. The operators of the function are seen by a
+`TorchFunctionMode`. What it cannot see (an `autograd.Function`, a scripted or compiled function,
+torch.func inside the function) must not be lost: the function is handed leaves that require a
+gradient, so that autograd tells when such a path was taken. Then, and where an operator has no
+rule, `NoRuleError` is raised, and another mode serves.
 
-References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al., A computational framework for neural
-network-based variational Monte Carlo with Forward Laplacian (2024), on the collapsed sum.
+References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al., A
+computational framework for neural network-based variational Monte Carlo with Forward Laplacian
+(2024), on the collapsed sum.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +36,8 @@ from .jets import Jet, NoRuleError, Pairing, Setting, watched
 from .rules import CONSTANT, RULES
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
-MARK = "_lmtorch_jet"  # of a tensor that the function sees: (whose, its jet), which lives as long as the tensor does
+# of a tensor that the function sees: (whose, its jet), which lives as long as the tensor does
+MARK = "_lmtorch_jet"
 CONTAINERS = (tuple, list, dict)
 PLAIN = (
     bool,
@@ -171,7 +175,8 @@ class _Expansion(FunctionMode):
             leaf = getattr(node, "variable", None)  # of AccumulateGrad
             if leaf is not None and self._jet(leaf) is not None:
                 raise NoRuleError(
-                    "something that torch functions do not show: an autograd.Function, torch.func inside"
+                    "something that torch functions do not show: an "
+                    "autograd.Function, torch.func inside"
                 )
 
 

@@ -1,11 +1,12 @@
 """Covariance of fitted variables: what the data say about them, and what they do not.
 
-With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n) unless the errors are
-absolute, and n counts the variables that are not held at a bound. A robust loss has the sandwich A⁻¹BA⁻¹ with
-A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the pseudo-inverse serves for what is determined, and the
-null vectors name what is not.
+With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n)
+unless the errors are absolute, and n counts the variables that are not held at a bound. A robust
+loss has the sandwich A⁻¹BA⁻¹ with A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the
+pseudo-inverse serves for what is determined, and the null vectors name what is not.
 
-References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust statistics (2009), §7.6.
+References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust
+statistics (2009), §7.6.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,8 @@ class Covariance(NamedTuple):
     """Of the variables u, any leading batch dimensions."""
 
     matrix: Tensor  # (..., n, n), without the undetermined directions
-    null: Tensor  # (..., n, n), rows are directions of u that change nothing, zero where there is none
+    # (..., n, n), rows are directions of u that change nothing, zero where there is none
+    null: Tensor
     rank: Tensor  # (...,)
 
 
@@ -66,7 +68,8 @@ def sandwich(
     z = (residual / scale[..., None]).square()
     influence = rho.first * residual
     bend = rho.first + 2 * z * rho.second
-    # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
+    # a loss that bends back makes single rows negative; where their sum is no
+    # curvature any more, take ρ′ alone
     curvature = jacobian.mT @ (bend[..., None] * jacobian)
     positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0
     weight = torch.where(positive[..., None], bend, rho.first)

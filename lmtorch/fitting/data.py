@@ -156,8 +156,8 @@ def gather(
             if not bool(seen.all()):
                 place = tuple((~seen).nonzero()[0].tolist())
                 raise InputError(
-                    f"{name} has NaN or infinity, first at {place}. Clean it, or leave such points out with "
-                    "nan_policy='omit' or mask."
+                    f"{name} has NaN or infinity, first at {place}. Clean it, or leave such points "
+                    "out with nan_policy='omit' or mask."
                 )
     weights, root = _errors(sigma, y, kept)
     if kept is not None:
@@ -175,7 +175,8 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
     """Several data sets as one, x still apart; what masked arrays hide is in the mask."""
     if not isinstance(xs, list | tuple) or not isinstance(ys, list | tuple) or len(xs) != len(ys):
         raise InputError(
-            "with shared=..., xdata and ydata are lists of the same length, an entry for each data set."
+            "with shared=..., xdata and ydata are lists of the same length, an "
+            "entry for each data set."
         )
     parts = [numbers_of(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
     sizes = tuple(len(part) for part in parts)
@@ -195,7 +196,8 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
             piece = numbers_of(value, f"{name}[{i}]")
             if piece.numel() not in (1, len(part)):
                 raise InputError(
-                    f"{name}[{i}] of shape {tuple(piece.shape)} does not fit ydata[{i}], {len(part)} points."
+                    f"{name}[{i}] of shape {tuple(piece.shape)} does not fit "
+                    f"ydata[{i}], {len(part)} points."
                 )
             pieces.append(piece.reshape(-1).expand(len(part)).to(part))
         return torch.cat(pieces)
@@ -357,7 +359,8 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
 def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
     """L⁻¹ (..., m, m) of the covariance L Lᵀ of the points that are kept; rows and columns of the others are zero.
 
-    A row and a column of the identity in place of a point's own leave the factor of the others as if it were not there.
+    A row and a column of the identity in place of a point's own leave the factor of the others
+    as if it were not there.
 
     Raises:
         InputError: no covariance.
@@ -422,7 +425,8 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
         )
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(
-            "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."
+            "f returned complex numbers. Fit real and imaginary parts as two data "
+            "sets, with shared=[...]."
         )
     curve = (
         values if isinstance(values, Tensor) else numbers_of(values, "what f returned")
@@ -430,7 +434,8 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
     if curve.shape[0] != count:
         if curve.shape[0] != 1:
             raise InputError(
-                f"f returned {curve.shape[0]} values for {count} points. It must return one for each.{hint}"
+                f"f returned {curve.shape[0]} values for {count} points. It must "
+                f"return one for each.{hint}"
             )
         curve = curve.expand(count)
     return curve.to(like.device)

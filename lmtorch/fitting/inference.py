@@ -1,6 +1,7 @@
 """What the data say about the parameters, in tensors with the batch in front: goodness, covariance, predictions.
 
-u are the variables that were fitted, p the parameters of the model. `CurveFit` shows these numbers to the user.
+u are the variables that were fitted, p the parameters of the model. `CurveFit` shows
+these numbers to the user.
 """
 
 import math
@@ -59,9 +60,9 @@ class Inference:
     def freedom(self) -> Tensor:
         """Degrees of freedom, (...,): the points less the variables that are not held.
 
-        A variable at its bound is one that a fit with it fixed there does not have, and the errors of the others are
-        those of that fit. The expected dimension of the face of the box is also what a fit within it takes from the
-        degrees of freedom (Meyer & Woodroofe 2000).
+        A variable at its bound is one that a fit with it fixed there does not have, and the errors
+        of the others are those of that fit. The expected dimension of the face of the box is also
+        what a fit within it takes from the degrees of freedom (Meyer & Woodroofe 2000).
         """
         return self.fitter.data.count - (~self.held).sum(-1)
 
@@ -271,13 +272,14 @@ class Inference:
         ]
         if names:
             notes.append(
-                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the others hold with it "
-                "there"
+                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the "
+                "others hold with it there"
             )
         spent = not self.absolute and float(self.freedom) <= 0
         if spent:
             notes.append(
-                "as many parameters as points: no degrees of freedom are left to tell the errors from"
+                "as many parameters as points: no degrees of freedom are left to tell the errors "
+                "from"
             )
         missing = self.undetermined()
         notes += [f"undetermined: changing {text} does not change the curve" for text in missing]

@@ -1,8 +1,8 @@
 """From the variables u that are fitted to the parameters p of the model: fixed, tied and transformed ones.
 
-A transform keeps a parameter inside an open interval whatever u is: an exponential where one end is infinite, and the
-logistic curve between two ends; p rises with u. A tie makes it a function of the others. Bounds need none of this: they
-stay with u.
+A transform keeps a parameter inside an open interval whatever u is: an exponential where one end is
+infinite, and the logistic curve between two ends; p rises with u. A tie makes it a function of the
+others. Bounds need none of this: they stay with u.
 """
 
 import math
@@ -64,12 +64,14 @@ class Parameters:
         )
         if both:
             raise InputError(
-                f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them."
+                f"{both} have two roles: a parameter is fixed, tied or "
+                "transformed, not two of them."
             )
         for name, tie in self.ties.items():
             if not callable(tie):
                 raise InputTypeError(
-                    f"the tie of {name!r} is {type(tie).__name__}: give a function of a dict of values."
+                    f"the tie of {name!r} is {type(tie).__name__}: give a "
+                    "function of a dict of values."
                 )
         for name, transform in self.transforms.items():
             pair = isinstance(transform, tuple | list) and len(transform) == 2
@@ -124,7 +126,8 @@ class Parameters:
             done = [name for name, tie in waiting.items() if self._tied(name, tie, values, u)]
             if not done:
                 raise InputError(
-                    f"the ties of {sorted(waiting)} go in a circle, or name a parameter that is not there."
+                    f"the ties of {sorted(waiting)} go in a circle, or name a "
+                    "parameter that is not there."
                 )
             for name in done:
                 del waiting[name]
@@ -146,8 +149,8 @@ class Parameters:
             values[name] = tensor_of(value).to(like).expand(like.shape[:-1])
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(
-                f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the other values, and must "
-                "return the one that it stands for."
+                f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the "
+                "other values, and must return the one that it stands for."
             ) from error
         return True
 

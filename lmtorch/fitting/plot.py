@@ -28,7 +28,8 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         y = to_array(data.y.detach())[rows]
         if x.size != y.size:
             raise InputError(
-                f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself."
+                f"a plot needs one x for each point, not {x.shape} for "
+                f"{y.shape}: draw fit(x) yourself."
             )
         layout = [-1 if size == x.size else 1 for size in x.shape]  # of a column f gets a column
         x = x.reshape(-1)

@@ -42,8 +42,8 @@ def names_of(fixed: Any) -> tuple[str, ...]:
         for name, value in fixed.items():
             if not hasattr(value, "__float__") or isinstance(value, str) or np.size(value) != 1:
                 raise InputTypeError(
-                    f"fixed[{name!r}]={value!r} is no number: give the value to hold it at, or a list of names to hold "
-                    "them at their start."
+                    f"fixed[{name!r}]={value!r} is no number: give the value to hold it at, or a "
+                    "list of names to hold them at their start."
                 )
     return tuple(fixed)
 
@@ -58,8 +58,9 @@ def check_order(data: Data, p0: Any) -> None:
     starts = len(p0) if isinstance(p0, list | tuple | np.ndarray) and np.iterable(p0) else 0
     if isinstance(x, Tensor) and x.ndim == 1 and not data.lead and 1 < len(x) < data.m == starts:
         raise InputError(
-            f"p0 has {data.m} entries, as many as ydata, and xdata {len(x)}. The order of the arguments is "
-            "(f, xdata, ydata, p0) with f(x, a, b, ...), not MATLAB's (fun, x0, xdata, ydata) with fun(p, x)."
+            f"p0 has {data.m} entries, as many as ydata, and xdata {len(x)}. The order of the "
+            "arguments is (f, xdata, ydata, p0) with f(x, a, b, ...), not MATLAB's (fun, x0, "
+            "xdata, ydata) with fun(p, x)."
         )
 
 
@@ -142,7 +143,8 @@ def bounds_from(
     for name, low, high in zip(model.names, *found, strict=True):
         if not low <= high:
             raise InputError(
-                f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.{hint}"
+                f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, "
+                f"{high}.{hint}"
             )
         if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
             raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
@@ -172,8 +174,8 @@ def box_of(
     for name, i, good in zip(parameters.variables, places, inside.tolist(), strict=True):
         if not good and name not in parameters.transforms:
             raise InputError(
-                f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to {upper[i]}. Move it inside."
-                + as_pairs(bounds, len(parameters.names), start)
+                f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to "
+                f"{upper[i]}. Move it inside." + as_pairs(bounds, len(parameters.names), start)
             )
     return low, high
 
@@ -186,8 +188,8 @@ def check_count(data: Data, count: int) -> None:
     """
     if data.m < count or (not data.lead and int(data.count) < count):
         raise InputTypeError(
-            f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie them, or give more "
-            "data (least_squares accepts fewer residuals than parameters)."
+            f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie "
+            "them, or give more data (least_squares accepts fewer residuals than parameters)."
         )
 
 
@@ -208,8 +210,9 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
             raise
         kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
         raise InputTypeError(
-            f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give numbers, such as "
-            "(time - time[0]) / np.timedelta64(1, 's') for dates, or take in f what it needs of xdata."
+            f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give "
+            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates, or take "
+            "in f what it needs of xdata."
         ) from error
 
 
@@ -219,7 +222,9 @@ def failure(solution: Solution, data: Data) -> str:
         return ""
     status = Status(int(solution.status))
     advice = {
-        Status.EVALUATIONS: "Raise max_nfev, start nearer, or check that the data determine all parameters.",
+        Status.EVALUATIONS: (
+            "Raise max_nfev, start nearer, or check that the data determine all parameters."
+        ),
         Status.FLAT: "Start where the curve depends on its parameters.",
         Status.NOT_FINITE: "Keep the parameters where f is defined, by bounds or transforms.",
         Status.REFUSED: "Start nearer.",
@@ -252,8 +257,8 @@ def warn_of(solution: Solution, data: Data) -> None:
 def acceptable(data: Data, loss: Loss) -> Tensor:
     """The cost (...,) that a fit may have at most: that of the better of two constants, the mean and the median.
 
-    A model that follows the data explains more than a constant. One that does not may be at a minimum all the same, of
-    the wrong kind: beyond a pole, say.
+    A model that follows the data explains more than a constant. One that does not may be at a
+    minimum all the same, of the wrong kind: beyond a pole, say.
     """
     y = data.y.detach().double()
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)

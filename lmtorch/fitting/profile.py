@@ -1,8 +1,9 @@
 """Likelihood profiles: S(θ), the least χ² with one parameter held at θ, on both sides of the fit.
 
-τ(θ) = sign(θ − θ̂) √((S(θ) − S(θ̂)) / s²) is a straight line of slope 1/stderr where the model is linear, and the
-interval is where |τ| stays under Student's t. All points of all parameters are one batch of fits; where a side does
-not reach the limit, further points are added, and at last the interval is open, or ends at the parameter's bound.
+τ(θ) = sign(θ − θ̂) √((S(θ) − S(θ̂)) / s²) is a straight line of slope 1/stderr where the model is
+linear, and the interval is where |τ| stays under Student's t. All points of all parameters are one
+batch of fits; where a side does not reach the limit, further points are added, and at last the
+interval is open, or ends at the parameter's bound.
 
 Reference: Bates & Watts, Nonlinear regression analysis and its applications (1988), §6.1.
 """

@@ -1,7 +1,7 @@
 """What users have as data, read as tensors: arrays with masks, lists, decimals, text of digits, columns of tables.
 
-What a masked array hides becomes NaN, and `shown_of` tells where. What is no number at all is left to f, if it is x,
-and refused otherwise.
+What a masked array hides becomes NaN, and `shown_of` tells where. What is no number at all is left
+to f, if it is x, and refused otherwise.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ def merged(values: Any, name: str) -> Any:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputTypeError(
-            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of arrays goes to f as it "
-            "is."
+            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of "
+            "arrays goes to f as it is."
         ) from error
 
 
@@ -53,7 +53,8 @@ def numbers_of(values: Any, name: str) -> Tensor:
         array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
         if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
             raise InputError(
-                f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...]."
+                f"{name} is complex: fit real and imaginary parts as two data "
+                "sets, with shared=[...]."
             )
         if isinstance(array, Tensor):
             return array if array.is_floating_point() else array.to(torch.float64)

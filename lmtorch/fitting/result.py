@@ -23,14 +23,15 @@ from .profile import Profile, trace
 class CurveFit:
     """The result of `curve_fit`: unpacks to `popt, pcov`, and knows the names.
 
-    NumPy if ydata was, tensors on the device of ydata if it was a tensor. With leading dimensions of ydata every number
-    has them in front; `fit.at(i)` is one of the fits by itself.
+    NumPy if ydata was, tensors on the device of ydata if it was a tensor. With leading dimensions
+    of ydata every number has them in front; `fit.at(i)` is one of the fits by itself.
 
     Attributes:
         names: of the parameters, in the order of popt.
         popt: their values (..., P), fixed and tied ones included.
         solution: of `least_squares`, in the variables that were fitted.
-        notes: what a reader of the errors should know: undetermined combinations, parameters at a bound.
+        notes: what a reader of the errors should know: undetermined combinations, parameters at a
+            bound.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -57,7 +58,7 @@ class CurveFit:
         self.popt = self._out(inference.p)
         self.notes = [] if inference.lead or quiet else inference.notes()
 
-    # ---- as scipy's tuple ----------------------------------------------------------------------------------------
+    # ---- as scipy's tuple ------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
         """popt, pcov; with full_output also infodict, mesg, ier."""
@@ -91,7 +92,7 @@ class CurveFit:
         """Standard errors, as `params`."""
         return self._inference.fitter.model.named(self.stderr)
 
-    # ---- how it ended --------------------------------------------------------------------------------------------
+    # ---- how it ended ----------------------------------------------------------------------------
 
     @property
     def success(self) -> Any:
@@ -113,14 +114,14 @@ class CurveFit:
         """Evaluations of the residuals, (...,)."""
         return self._lead(self.solution.nfev)
 
-    # ---- errors --------------------------------------------------------------------------------------------------
+    # ---- errors ----------------------------------------------------------------------------------
 
     @cached_property
     def pcov(self) -> Any:
         """Covariance of popt, (..., P, P), in units of (parameter × parameter).
 
-        Infinite for parameters that the data do not determine, NaN for those held at a bound, zero for fixed ones.
-        With a robust loss it is the sandwich estimate.
+        Infinite for parameters that the data do not determine, NaN for those held at a bound, zero
+        for fixed ones. With a robust loss it is the sandwich estimate.
         """
         return self._out(self._inference.pcov)
 
@@ -140,7 +141,7 @@ class CurveFit:
         self._one("undetermined")
         return self._inference.undetermined()
 
-    # ---- goodness ------------------------------------------------------------------------------------------------
+    # ---- goodness --------------------------------------------------------------------------------
 
     @cached_property
     def residual(self) -> Any:
@@ -192,7 +193,7 @@ class CurveFit:
         """Schwarz's criterion, m ln(χ²/m) + n ln m, (...,)."""
         return self._number(self._inference.bic)
 
-    # ---- prediction ----------------------------------------------------------------------------------------------
+    # ---- prediction ------------------------------------------------------------------------------
 
     def __call__(self, x: Any, dataset: int | None = None) -> Any:
         """The fitted curve at x.
@@ -230,8 +231,8 @@ class CurveFit:
         Args:
             x: as for `confidence_band`.
             level: as there.
-            sigma: deviation of the new measurements, in the units of ydata (relative ones if sigma was relative).
-                Default: 1, as of data without sigma.
+            sigma: deviation of the new measurements, in the units of ydata (relative ones if sigma
+                was relative). Default: 1, as of data without sigma.
             dataset: as there.
 
         Returns:
@@ -245,8 +246,8 @@ class CurveFit:
     def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Profile:
         """Likelihood profiles and intervals: how the fit worsens as one parameter is moved, the others refitted.
 
-        All points of all parameters are fitted as one batch. The intervals need no linear model, so they may be
-        lopsided, or open to one side.
+        All points of all parameters are fitted as one batch. The intervals need no linear model, so
+        they may be lopsided, or open to one side.
 
         Args:
             names: parameters. Default: all that vary.
@@ -273,8 +274,8 @@ class CurveFit:
 
         Args:
             samples: how many. Default: 1000.
-            kind: "residuals" are exchanged between points, "cases" draws points with replacement, "normal" adds noise
-                of the deviations of the fit. Default: "residuals".
+            kind: "residuals" are exchanged between points, "cases" draws points with replacement,
+                "normal" adds noise of the deviations of the fit. Default: "residuals".
             seed: of the random generator. Default: 0.
 
         Returns:
@@ -288,7 +289,7 @@ class CurveFit:
         self._one("bootstrap")
         return resample(self._inference, samples, kind, seed)
 
-    # ---- showing -------------------------------------------------------------------------------------------------
+    # ---- showing ---------------------------------------------------------------------------------
 
     def report(self, min_correl: float = 0.1) -> str:
         """The fit in words and numbers, in the manner of lmfit's report.
@@ -334,7 +335,8 @@ class CurveFit:
         """Everything but the data, in plain numbers, ready for JSON.
 
         Returns:
-            Model, parameters with values, errors, starts, bounds and roles, covariance, statistics, message.
+            Model, parameters with values, errors, starts, bounds and roles,
+            covariance, statistics, message.
         """
         return table.as_dict(self._inference, self.notes)
 
@@ -365,7 +367,7 @@ class CurveFit:
         with quiet(OptimizeWarning):  # of a single fit: here `notes` have it
             return CurveFit(one, full_output=self._full)
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _one(self, what: str) -> None:
         if self._inference.lead:

@@ -224,7 +224,7 @@ def test_differences_know_two_methods_and_positive_steps() -> None:
         lmtorch.finite_difference_jacobian(uncalled, X, step=0)
 
 
-# ---- of parameters ---------------------------------------------------------------------------------------------------
+# ---- of parameters -------------------------------------------------------------------------------
 
 
 MODEL = built(mlp)

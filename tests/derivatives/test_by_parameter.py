@@ -281,7 +281,7 @@ def test_batchnorm_in_training_is_refused_by_its_name() -> None:
     )  # across the batch it is well defined
 
 
-# ---- single columns --------------------------------------------------------------------------------------------------
+# ---- single columns ------------------------------------------------------------------------------
 
 
 @models

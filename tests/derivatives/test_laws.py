@@ -168,7 +168,8 @@ def test_the_blocks_across_samples_are_never_made(name: str, mode: str) -> None:
         with Largest() as watched:
             getattr(lmtorch, name)(model, points(count, 3), mode=mode)
         largest.append(watched.numel)
-    # linear in the batch, and far from the (100 · 3)² of the whole; 8 units, 3 outputs, 6 pairs of inputs
+    # linear in the batch, and far from the (100 · 3)² of the whole; 8 units, 3
+    # outputs, 6 pairs of inputs
     assert largest[1] <= 2 * largest[0]
     assert largest[1] <= 100 * 8 * 3 * 6
 

@@ -1,7 +1,8 @@
 """Derivatives of derivatives, where torch's own formulas take what depends on x for a constant.
 
-An operator that solves or factors keeps the factors, a norm its statistics, and an `autograd.Function` all that it has
-computed: right once, wrong when differentiated again by forward mode, or without autograd's records.
+An operator that solves or factors keeps the factors, a norm its statistics, and an
+`autograd.Function` all that it has computed: right once, wrong when differentiated again by forward
+mode, or without autograd's records.
 """
 
 from collections.abc import Callable

@@ -160,7 +160,8 @@ def test_fixed_values_may_differ_by_their_starts() -> None:
 def test_bounds_ties_and_transforms_hold_in_every_fit() -> None:
     y = many((3,))
     options: dict[str, Any] = {
-        "bounds": {"a": (0.0, 1.9)}, "transforms": {"b": "positive"}, "ties": {"c": lambda p: p["a"] / 5},
+        "bounds": {"a": (0.0, 1.9)}, "transforms": {"b": "positive"},
+        "ties": {"c": lambda p: p["a"] / 5},
     }  # fmt: skip
     fits = curve_fit(decay, T, y, **options)
     for i in range(3):
@@ -219,7 +220,7 @@ def test_a_single_fit_has_no_fits_by_themselves() -> None:
         curve_fit(line, T, T + noise(40)).at(0)
 
 
-# ---- failures --------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------
 
 
 def test_a_fit_that_is_not_finite_leaves_its_neighbours_alone() -> None:

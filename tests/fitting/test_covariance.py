@@ -78,7 +78,7 @@ def test_parameters_in_other_units_have_errors_in_other_units() -> None:
     np.testing.assert_allclose(other.stderr, units * one.stderr, rtol=1e-8)
 
 
-# ---- undetermined ----------------------------------------------------------------------------------------------------
+# ---- undetermined --------------------------------------------------------------------------------
 
 
 @UNDETERMINED
@@ -181,7 +181,7 @@ def test_without_degrees_of_freedom_what_is_fixed_has_no_error() -> None:
     assert fit.stderr.tolist() == [INF, INF, 0]
 
 
-# ---- bounds ----------------------------------------------------------------------------------------------------------
+# ---- bounds --------------------------------------------------------------------------------------
 
 
 def test_a_parameter_at_its_bound_has_no_error_and_the_others_are_those_with_it_fixed() -> None:
@@ -249,7 +249,7 @@ def test_equal_bounds_fix_a_parameter_without_error() -> None:
     np.testing.assert_allclose(fit.popt[:2], popt, rtol=1e-8)
 
 
-# ---- fixed, tied, transformed ----------------------------------------------------------------------------------------
+# ---- fixed, tied, transformed --------------------------------------------------------------------
 
 
 def test_a_fixed_parameter_has_no_error_and_the_others_are_those_of_the_smaller_model() -> None:

@@ -65,7 +65,7 @@ def scanned(
     return brentq(beyond, end - step, end, xtol=1e-12, rtol=1e-12)
 
 
-# ---- linear ----------------------------------------------------------------------------------------------------------
+# ---- linear --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
@@ -129,7 +129,7 @@ def test_masked_points_stay_out() -> None:
         np.testing.assert_allclose(masked.intervals[name], shorter.intervals[name], rtol=1e-8)
 
 
-# ---- nonlinear -------------------------------------------------------------------------------------------------------
+# ---- nonlinear -----------------------------------------------------------------------------------
 
 
 # the curve through the points at which τ was computed leaves some 1e-6 of a standard error
@@ -232,7 +232,7 @@ def test_a_global_fit_has_a_profile_of_what_is_shared() -> None:
     np.testing.assert_allclose(interval, (solution[0] - half, solution[0] + half), rtol=1e-8)
 
 
-# ---- open, bounded ---------------------------------------------------------------------------------------------------
+# ---- open, bounded -------------------------------------------------------------------------------
 
 
 def test_an_interval_is_open_where_the_data_set_no_limit() -> None:
@@ -334,7 +334,7 @@ def test_a_tau_that_is_not_monotonic_has_a_crossing_where_it_first_comes_to_the_
     assert between[0] <= found <= between[1]
 
 
-# ---- asking ----------------------------------------------------------------------------------------------------------
+# ---- asking --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_masked_points_are_not_counted() -> None:
     assert (masked.residual[~kept] == 0).all()
 
 
-# ---- roles and notes -------------------------------------------------------------------------------------------------
+# ---- roles and notes -----------------------------------------------------------------------------
 
 
 def line_of(text: str, name: str) -> str:
@@ -203,7 +203,7 @@ def test_the_report_of_a_batch_has_quantiles() -> None:
         np.testing.assert_allclose([float(word) for word in rows[name]], expected, rtol=1e-2)
 
 
-# ---- one line --------------------------------------------------------------------------------------------------------
+# ---- one line ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_batch_in_one_line_has_its_size() -> None:
     assert re.fullmatch(r"CurveFit\(line\(.*\).*, \(2, 3\) fits, 6 converged\)", text)
 
 
-# ---- dict and JSON ---------------------------------------------------------------------------------------------------
+# ---- dict and JSON -------------------------------------------------------------------------------
 
 
 def test_a_dict_has_values_errors_starts_roles_and_bounds() -> None:

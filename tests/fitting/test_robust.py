@@ -66,7 +66,8 @@ def test_a_robust_fit_is_scipys(name: str) -> None:
     tight: dict[str, Any] = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": "jac"}
     theirs = least_squares(
         lambda p: curve(p).numpy() - y, [2.5, 1.3, 0.5],
-        jac=lambda p: torch.func.jacfwd(curve)(torch.as_tensor(p)).numpy(), loss=name, f_scale=0.1, **tight,
+        jac=lambda p: torch.func.jacfwd(curve)(torch.as_tensor(p)).numpy(), loss=name, f_scale=0.1,
+        **tight,
     )  # fmt: skip
     np.testing.assert_allclose(
         fit.popt, theirs.x, rtol=1e-6

@@ -21,7 +21,7 @@ def known() -> np.ndarray:
     return scipys(decay, T, Y, [1, 1, 1])[0]
 
 
-# ---- numbers of other kinds ------------------------------------------------------------------------------------------
+# ---- numbers of other kinds ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_none_among_numbers_is_one_that_is_missing() -> None:
     np.testing.assert_allclose(fit.popt, scipys(decay, T[1:-1], Y[1:-1], [1, 1, 1])[0], rtol=1e-8)
 
 
-# ---- what is no number -----------------------------------------------------------------------------------------------
+# ---- what is no number ---------------------------------------------------------------------------
 
 
 @DIFFERENCED
@@ -141,7 +141,7 @@ def test_a_type_error_of_f_is_its_own_where_x_is_numbers() -> None:
     assert not isinstance(caught.value, InputError)
 
 
-# ---- pandas ----------------------------------------------------------------------------------------------------------
+# ---- pandas --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Rows from linear layers: weights that are used several times, numbers beside the layers, and what is refused.
 
-The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs by `torch.func` as well.
+The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs
+by `torch.func` as well.
 """
 
 import warnings
@@ -165,7 +166,7 @@ def test_a_layer_that_appears_twice_in_the_network_is_used_twice() -> None:
     same(found, reference(model, lambda u, c, x: laplacian_of(u, x)[None], (x,)))
 
 
-# ---- numbers beside the layers ---------------------------------------------------------------------------------------
+# ---- numbers beside the layers -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [None, 7])
@@ -249,7 +250,7 @@ def test_a_number_that_is_not_used_has_a_column_of_zeros() -> None:
     assert (found[:, -2:] == 0).all()
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 class Tied(nn.Module):
@@ -298,7 +299,8 @@ class Convolution(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword, lambda: network(nn.LayerNorm(7))],
+    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword,
+        lambda: network(nn.LayerNorm(7))],
     ids=["tied", "decay", "slight decay", "keyword", "norm"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [None, 7])

@@ -88,9 +88,10 @@ def test_every_fit_ends_where_the_conditions_of_karush_kuhn_and_tucker_hold(name
     jacobian = torch.func.jacfwd(problem.residual)
     J, r = jacobian(x), problem.residual(x)
     gradient = J.T @ r
-    # descent would leave the box through the walls that are active; 1e-3 of the gradient's natural size ‖J e_j‖ ‖r‖ is
-    # what the default tolerance of 1e-10 on the cost leaves, cos² = 1e3 · 1e-10 at most. Powell's hybrid problem has
-    # a column that vanishes at the minimum: its size is that at the start
+    # descent would leave the box through the walls that are active; 1e-3 of the gradient's natural
+    # size ‖J e_j‖ ‖r‖ is what the default tolerance of 1e-10 on the cost leaves, cos² = 1e3 · 1e-10
+    # at most. Powell's hybrid problem has a column that vanishes at the minimum: its size is that
+    # at the start
     size = (
         torch.maximum(J.norm(dim=0), jacobian(torch.tensor(problem.start, dtype=F64)).norm(dim=0))
         * r.norm()
@@ -143,7 +144,8 @@ def test_a_linear_problem_in_a_box_has_the_minimum_of_bounded_linear_least_squar
         expected[moved] = found.x
     function = Counted(lambda x: (torch.as_tensor(A) @ torch.as_tensor(x)) - torch.as_tensor(b))
     solution = least_squares(function, start, jac, bounds=(lower, upper))
-    # differences of linear functions are exact but for round-off, ε^½ of them where there are two points
+    # differences of linear functions are exact but for round-off, ε^½ of them
+    # where there are two points
     np.testing.assert_allclose(solution.x, expected, rtol=1e-6, atol=1e-6)
     for x in function.points:
         assert (lower <= np.asarray(x)).all()

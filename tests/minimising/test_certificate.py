@@ -17,7 +17,8 @@ from .setting import F64, T, noisy
 
 DISTANCES = [1, 10, 100]
 FITS = list(CLASSICAL)[:19]  # the first 19 problems of Moré, Garbow & Hillstrom (1981)
-# a minimum that the collection does not list: the exact Hessian there is positive definite, its least eigenvalue 2e-3
+# a minimum that the collection does not list: the exact Hessian there is positive definite,
+# its least eigenvalue 2e-3
 ANOTHER_MINIMUM = {("kowalik_osborne", 10): 7.97176013e-4}
 
 
@@ -73,7 +74,8 @@ def test_a_start_too_far_off_for_any_influence_is_made_smaller() -> None:
 
 
 def test_a_plateau_that_leads_away_is_no_success() -> None:
-    # beale's function falls for ever towards x₀ = −∞, where steps of any size promise next to nothing
+    # beale's function falls for ever towards x₀ = −∞, where steps of any size promise next to
+    # nothing
     start = torch.tensor([-1e5, 1.0 + 1e-5], dtype=F64)
     solution = least_squares(CLASSICAL["beale"].residual, start, second_opinion=False)
     assert not solution.success
@@ -95,7 +97,7 @@ def test_a_choice_of_strategy_is_not_overruled() -> None:
     assert "runs" not in one.message
 
 
-# ---- curvature -------------------------------------------------------------------------------------------------------
+# ---- curvature -----------------------------------------------------------------------------------
 
 
 def biexponential(p: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ def test_freudenstein_and_roths_minimum_has_all_its_digits() -> None:
     torch.testing.assert_close(classical("freudenstein_roth", 1).x, exact, rtol=1e-9, atol=0)
 
 
-# ---- robust losses ---------------------------------------------------------------------------------------------------
+# ---- robust losses -------------------------------------------------------------------------------
 
 
 def test_huber_in_a_narrow_valley_is_no_success_while_it_goes_on_from_its_own_answer() -> None:
@@ -192,12 +194,13 @@ def test_mad_counts_points_that_the_start_meets_exactly() -> None:
         assert float(solution.x[0]) == pytest.approx(2, abs=1e-6)
 
 
-# ---- trials that lead nowhere ----------------------------------------------------------------------------------------
+# ---- trials that lead nowhere --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [4.0, 0.3, 1.2])
 def test_a_trial_without_derivatives_is_refused(start: float) -> None:
-    # the first step is exactly −x₀, onto the end of the square root, where the residual is finite and its slope is not
+    # the first step is exactly −x₀, onto the end of the square root, where the residual is
+    # finite and its slope is not
     solution = least_squares(
         lambda x: x.sqrt() * torch.ones(3, dtype=F64) - 0.1, torch.tensor([start], dtype=F64)
     )
@@ -239,7 +242,7 @@ def test_a_bound_that_kills_its_own_column_is_no_trap() -> None:
     assert worse == 0
 
 
-# ---- numbers of any size ---------------------------------------------------------------------------------------------
+# ---- numbers of any size -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-120, 1e-30, 1e30, 1e150, 1e200])
@@ -274,7 +277,7 @@ def test_residuals_that_are_zero_to_round_off_are_a_success() -> None:
         assert float(solution.cost) < 1e-28
 
 
-# ---- single precision and finite differences -------------------------------------------------------------------------
+# ---- single precision and finite differences -----------------------------------------------------
 
 
 @pytest.mark.parametrize("ftol", ["auto", 1e-6, 1e-9])
@@ -315,7 +318,8 @@ def test_a_straight_line_by_differences_is_a_success(seed: int, diff_step: float
 
 
 def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient() -> None:
-    # a transform at its edge, as lmfit's: the true column vanishes, the measured one is h/2 times the second derivative
+    # a transform at its edge, as lmfit's: the true column vanishes, the measured one is h/2
+    # times the second derivative
     t = np.linspace(0.1, 3, 40)
     y = 1.2 * t + 0.05 * np.sin(9 * t)
     solution = least_squares(lambda u: 0.5 * (np.sin(u[0]) + 1) * t - y, [0.5], jac="2-point")
@@ -336,7 +340,7 @@ def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     assert "lost: decay has no influence" in solution.message
 
 
-# ---- second opinions -------------------------------------------------------------------------------------------------
+# ---- second opinions -----------------------------------------------------------------------------
 
 
 def growth(p: Tensor) -> Tensor:

@@ -111,7 +111,8 @@ def test_a_model_in_single_precision_determines_what_it_does_in_double(name: str
     assert solution.success
     assert not solution.lost.any()
     np.testing.assert_allclose(solution.x, reference.x, rtol=1e-4)
-    # differences over ε^½ of single precision: 3e-4 of a column, ten times that where it is a small one
+    # differences over ε^½ of single precision: 3e-4 of a column, ten times that where it is a small
+    # one
     np.testing.assert_allclose(solution.jac, reference.jac, rtol=5e-3, atol=5e-3)
 
 

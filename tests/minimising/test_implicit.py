@@ -200,7 +200,8 @@ def test_a_multi_start_carries_the_gradient_of_its_best() -> None:
 
 
 def test_an_inner_fit_may_serve_an_outer_one() -> None:
-    # a hyper-parameter, the rate, fitted through the inner fit of amplitude and offset: variable projection
+    # a hyper-parameter, the rate, fitted through the inner fit of amplitude and
+    # offset: variable projection
     y = data()
 
     def inner(rate: Tensor) -> Tensor:

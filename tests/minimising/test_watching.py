@@ -251,7 +251,8 @@ def test_watching_changes_nothing() -> None:
 def test_an_estimated_scale_is_watched_through_all_its_rounds() -> None:
     seen: list[Iterate] = []
     solution = least_squares(
-        lambda x: decay(x) - Y[0], torch.tensor([2.0, 1.0, 0.1], dtype=F64), loss="tukey", f_scale="mad",
+        lambda x: decay(x) - Y[0], torch.tensor([2.0, 1.0, 0.1], dtype=F64), loss="tukey",
+        f_scale="mad",
         callback=seen.append, polish=0,
     )  # fmt: skip
     assert [iterate.nit for iterate in seen] == list(range(1, len(seen) + 1))

@@ -412,7 +412,8 @@ def test_schedulers_that_cycle_the_momentum_say_how_to_leave_it_out(scheduler, d
 def test_a_step_may_be_compiled_or_called_in_inference_mode(device):
     if device.type == stand_in.NAME:
         pytest.skip(
-            "torch makes no views of wrapped tensors in inference mode, and those of the stand-in are wrapped"
+            "torch makes no views of wrapped tensors in inference mode, and those of "
+            "the stand-in are wrapped"
         )
     plain, compiled, inferred = (Training(device) for _ in range(3))
     expected = plain.run(0, 4)

@@ -1,7 +1,7 @@
 """Several terms in one step: a differential equation inside, conditions on the boundary, data somewhere.
 
-The reference is one closure over everything, without a batch, that returns the terms' residuals as a tuple; its
-Jacobian comes from another source (reverse mode of all rows at once).
+The reference is one closure over everything, without a batch, that returns the terms' residuals as
+a tuple; its Jacobian comes from another source (reverse mode of all rows at once).
 """
 
 import copy
@@ -307,7 +307,7 @@ def test_an_object_that_is_a_source_serves_all_terms(source):
     )  # three points know ε^⅔
 
 
-# ---- random numbers and buffers --------------------------------------------------------------------------------------
+# ---- random numbers and buffers ------------------------------------------------------------------
 
 
 class Masked(nn.Module):
@@ -338,7 +338,8 @@ def test_masks_are_replayed_across_terms_within_a_step_and_new_in_the_next(accel
         first = [mask for mask in masked.seen if len(mask) == 5]
         second = [mask for mask in masked.seen if len(mask) == 4]
         assert len(first) == len(second) >= 2
-        # the probe of each term, in a first step, begins with the generator as it found it, and evaluates three times
+        # the probe of each term, in a first step, begins with the generator as it found it,
+        # and evaluates three times
         probed = 3 if step == 0 else 0
         first, second = first[probed:], second[probed:]
         assert all(torch.equal(mask, first[0]) for mask in first)
@@ -428,7 +429,7 @@ def test_buffers_see_one_forward_pass_of_each_term(acceleration):
         torch.testing.assert_close(model[1].running_var, twin[1].running_var)
 
 
-# ---- sources of derivatives, streams and plans -----------------------------------------------------------------------
+# ---- sources of derivatives, streams and plans ---------------------------------------------------
 
 
 class OldTanh(torch.autograd.Function):
@@ -578,7 +579,7 @@ def test_a_resumed_training_on_terms_is_the_same_bit_for_bit(options):
     assert torch.equal(second.flat(), through.flat())
 
 
-# ---- what goes wrong -------------------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -622,21 +623,27 @@ def test_an_exception_in_one_term_is_raised_and_leaves_the_parameters():
         (lambda f: [(), (f.equation, f.inside)], "needs a closure.*got an empty term"),
         (lambda f: [[f.terms()[0], f.terms()[1]]], "needs a closure.*got tuple.*each a closure followed by its batch"),
         (lambda f: [(f.equation, f.inside), None], "needs a closure.*got NoneType"),
-        (lambda f: [f.small, (f.condition, f.edge)], "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.small, (f.condition, f.edge)],
+            "followed by its batch, and here by another closure or term"),
         (lambda f: [f.small, (f.small, f.small)], "followed by its batch, and here by another closure or term"),
         (lambda f: [f.small, f.small], "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.small, f.small)], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.equation, f.inside, (f.small,))], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])], r"disagree on the number of samples.*\[7, 3\]"),
+        (lambda f: [(f.equation, f.inside, (f.small,))],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])],
+            r"disagree on the number of samples.*\[7, 3\]"),
         (lambda f: [(f.equation, f.inside), (f.condition, f.edge[:0])], "no samples"),
-        (lambda f: [(f.equation, f.inside), (f.condition, 1.0)], "no tensor with a dimension for the samples"),
-        (lambda f: [f.terms()[0], (lambda x: f.model(x).sum(0), f.x)], "no dimension for the samples"),
+        (lambda f: [(f.equation, f.inside), (f.condition, 1.0)],
+            "no tensor with a dimension for the samples"),
+        (lambda f: [f.terms()[0], (lambda x: f.model(x).sum(0), f.x)],
+            "no dimension for the samples"),
         (lambda f: [f.terms()[0], (lambda x: f.model(x).mean(), f.x)], "single number"),
         (lambda f: [f.terms()[0], (lambda: f.model(f.x).mean(),)], "single number"),
         (lambda f: [f.terms()[0], (lambda: None,)], "returned nothing"),
         (lambda f: [f.terms()[0], (lambda: f.model(f.x)[:0],)], "no residuals: m = 0"),
         (lambda f: [f.terms()[0], (lambda x: x - 1, f.x)], "do not depend on any parameter"),
-        (lambda f: [f.terms()[0], (lambda x: f.model(x) - f.model(x).mean(), f.x)], "not independent per sample"),
+        (lambda f: [f.terms()[0], (lambda x: f.model(x) - f.model(x).mean(), f.x)],
+            "not independent per sample"),
     ],
 )  # fmt: skip
 def test_terms_that_cannot_serve_are_refused_with_advice(terms, says):
