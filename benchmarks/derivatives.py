@@ -202,9 +202,8 @@ def _serve() -> None:
         way, x = case.ways()[name], inputs(case, int(batch))
         for few in BATCHES[:2]:
             way.call(inputs(case, few))
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what the allocator has kept of that would hide as much of the peak
+        # what the allocator has kept of that would hide as much of the peak
+        ctypes.CDLL(None).malloc_trim(0)
         RESET.write_text("5")  # the peak begins anew: proc(5), clear_refs
         before = _high_water()
         way.call(x)

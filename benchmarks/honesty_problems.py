@@ -22,9 +22,8 @@ from tests.problems import CLASSICAL
 
 from .honesty_curves import FAMILIES, Array, Family, Model
 
-ROUNDING = (
-    np.array([1e-6, 1e-4]) ** 2
-)  # of Σ(y/σ)², that float64 and float32 may leave where there is no noise
+# of Σ(y/σ)², that float64 and float32 may leave where there is no noise
+ROUNDING = np.array([1e-6, 1e-4]) ** 2
 USER, RANDOM = "Starts as a user gives them", "Random starts about the truth"
 MGH, NIST = "Moré, Garbow and Hillstrom", "NIST"
 

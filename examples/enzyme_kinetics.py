@@ -11,9 +11,8 @@ import numpy as np
 
 import lmtorch
 
-CONCENTRATION = np.array(
-    [0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10]
-)  # ppm
+# ppm
+CONCENTRATION = np.array([0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10])
 RATE = np.array([76.0, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200])  # counts/min²
 KNOWN = {"v_max": 212.684, "k_m": 0.064121}  # the digits that R's nls gives
 

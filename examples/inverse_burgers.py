@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.burgers import GRID, cole_hopf
 from examples.physics import F64, Problem, Run, compare, draw_errors, perceptron, relative, save
@@ -34,9 +33,8 @@ class Unknown(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = perceptron(2, 16, 16, 1)
-        self.log_viscosity = nn.Parameter(
-            torch.tensor(math.log(0.5), dtype=F64)
-        )  # ten times too large
+        # ten times too large
+        self.log_viscosity = nn.Parameter(torch.tensor(math.log(0.5), dtype=F64))
 
     def forward(self, tx: Tensor) -> Tensor:
         """u(t, x); −sin πx at the start and 0 at the walls, whatever the network says."""

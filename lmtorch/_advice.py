@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ._errors import level
 
-SMALL_RATE = (
-    0.05  # learning rates of first-order optimizers; a schedule that ends below begins above
-)
+# learning rates of first-order optimizers; a schedule that ends below begins above
+SMALL_RATE = 0.05
 
 
 def of_rate(lr: float | Tensor) -> None:

@@ -32,9 +32,8 @@ class BoundedProblem:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     cost: float | None  # of the minimum that the start leads to; None: not published
-    published: (
-        float | None
-    )  # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
+    # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
+    published: float | None
     source: str
 
     @property

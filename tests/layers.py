@@ -283,9 +283,8 @@ class ReentrantCheckpointed(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 3) -> (samples, 2)
-        y = (
-            x.detach().requires_grad_() if self.first else self.stem(x)
-        )  # it needs one input that requires a gradient
+        # it needs one input that requires a gradient
+        y = x.detach().requires_grad_() if self.first else self.stem(x)
         return self.head(checkpoint(self.body, y, use_reentrant=True))
 
 

@@ -30,9 +30,8 @@ class ClassicalProblem:
     costs: tuple[
         float, ...
     ]  # where a fit may end: the lowest minimum first, then other minima and limits at infinity
-    minimizer: (
-        tuple[float, ...] | None
-    )  # of the lowest, near the start; None where several points or none serve
+    # of the lowest, near the start; None where several points or none serve
+    minimizer: tuple[float, ...] | None
     source: str
 
     @property
@@ -302,9 +301,8 @@ def discrete_integral_equation(x: Tensor) -> Tensor:
     """The same boundary value problem as an integral equation: a dense Jacobian, the same root. MGH 29."""
     n = x.shape[-1]
     t = _count(x, 1, n) / (n + 1)
-    kernel = torch.minimum(t[:, None], t) * (
-        1 - torch.maximum(t[:, None], t)
-    )  # Green's function, (n, n)
+    # Green's function, (n, n)
+    kernel = torch.minimum(t[:, None], t) * (1 - torch.maximum(t[:, None], t))
     return x + kernel @ (x + t + 1) ** 3 / (2 * (n + 1))
 
 

@@ -197,9 +197,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not (here or _is_there(device)):
         return result
     result = tree_map(_outer, result)
-    if not func._schema.returns or name.startswith(
-        "_foreach"
-    ):  # lists, which torch's function does not know
+    # lists, which torch's function does not know
+    if not func._schema.returns or name.startswith("_foreach"):
         return result
     return return_and_correct_aliasing(func, args, kwargs, result)
 

@@ -105,9 +105,8 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
     problem = CLASSICAL[name]
     x, cost, _ = run(problem)
     if not agrees(cost, problem.minimum_cost):
-        assert any(
-            agrees(cost, known) for known in problem.costs
-        )  # the start leads to another published minimum
+        # the start leads to another published minimum
+        assert any(agrees(cost, known) for known in problem.costs)
         return
     assert problem.minimizer is not None
     expected = torch.tensor(problem.minimizer, dtype=torch.float64)

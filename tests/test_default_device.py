@@ -103,9 +103,8 @@ def test_data_on_another_device_than_the_default_stay_where_they_are(face):
     torch.manual_seed(1)
     expected = torch.as_tensor(FACES[face]())
     torch.manual_seed(1)
-    torch.set_default_device(
-        "meta"
-    )  # where nothing has a value: any tensor made without a device shows
+    # where nothing has a value: any tensor made without a device shows
+    torch.set_default_device("meta")
     try:
         found = torch.as_tensor(FACES[face](), device="cpu")
     finally:

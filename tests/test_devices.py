@@ -120,9 +120,8 @@ def test_x_may_be_an_array_or_whole_numbers(
     ],
     ids=lambda options: ", ".join(options) or "defaults",
 )  # fmt: skip
-@pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # finite differences, which are the point
+# finite differences, which are the point
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_least_squares_goes_where_x0_is(options: dict[str, Any], elsewhere: torch.device) -> None:
     found = []
     for device in ("cpu", str(elsewhere)):

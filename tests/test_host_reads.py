@@ -17,9 +17,8 @@ pytestmark = [
         stand_in.MISSING is not None,
         reason=f"reads are counted on the stand-in: {stand_in.MISSING}",
     ),
-    pytest.mark.filterwarnings(
-        "ignore::lmtorch.FallbackWarning"
-    ),  # finite differences, which are the point
+    # finite differences, which are the point
+    pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning"),
 ]
 # reads of a whole fit beside its trials: what was given is checked, the function tried, the end
 # looked at, the result told; a read more in each trial would exceed them

@@ -89,9 +89,8 @@ def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample
         with pytest.raises(InputError, match=r"Pass the module|other samples"):
             jacobian(opt, closure, batch)
         return
-    if (
-        case.name == "checkpoint_reentrant"
-    ):  # knows .backward() only, and runs again with other parameters
+    # knows .backward() only, and runs again with other parameters
+    if case.name == "checkpoint_reentrant":
         with pytest.raises(RuntimeError):
             jacobian(opt, closure, batch)
         return

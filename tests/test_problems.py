@@ -160,9 +160,8 @@ def test_the_residual_at_the_start_is_minpacks(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHM_566_STARTS)
 def test_the_sum_of_squares_at_the_start_is_that_of_algorithm_566(name: str) -> None:
     start, expected = ALGORITHM_566_STARTS[name]
-    assert (
-        f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"
-    )  # as many digits as printed
+    # as many digits as printed
+    assert f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,8 @@ FACES: dict[str, Callable[[Exhausted], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # vmap is tried, and then called in vain
+# vmap is tried, and then called in vain
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 @pytest.mark.parametrize("face", FACES)
 def test_it_comes_out_of_every_face_at_every_call(face: str) -> None:
     counted = Exhausted(10**9)

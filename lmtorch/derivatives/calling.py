@@ -25,9 +25,8 @@ class RefusedError(InputError):
 
 
 FEW = 16  # directions that are taken at once without asking how much memory they need
-LARGE = (
-    16 * 2**20
-)  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+# bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+LARGE = 16 * 2**20
 
 
 def transformed() -> bool:
@@ -269,9 +268,8 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
         RefusedError: a mode that was asked for by name.
         OutOfMemoryError: no other mode would need less.
     """
-    if (
-        torch.is_inference_mode_enabled()
-    ):  # a path that autograd does not record would be a silent zero
+    # a path that autograd does not record would be a silent zero
+    if torch.is_inference_mode_enabled():
         raise InputError(
             "under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead."
         )

@@ -23,9 +23,8 @@ from .passes import (
     variable,
 )
 
-CHEAP = (
-    3  # inputs of a sample up to which a pass along each is taken before a pass back is thought of
-)
+# inputs of a sample up to which a pass along each is taken before a pass back is thought of
+CHEAP = 3
 
 
 def jacobian(
@@ -205,9 +204,8 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
     def summed(parts: list[tuple[slice, Tensor]]) -> Tensor:
         total = x.new_zeros(call.samples)
         for some, part in parts:
-            flat = (
-                part.flatten(1 + batch_dims) if call.inputs else part[..., None]
-            )  # (c, *batch, d)
+            # (c, *batch, d)
+            flat = part.flatten(1 + batch_dims) if call.inputs else part[..., None]
             chosen = flat[..., some].movedim(0, -1)  # (*batch, d of these, c of these)
             total = total + chosen.diagonal(dim1=-2, dim2=-1).sum(-1)
         return total

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 FEW = 4  # directions that are summed one by one
-MANY = (
-    2**15
-)  # entries of one direction from which on all are: below, a call costs more than what it computes
+# entries of one direction from which on all are: below, a call costs more than what it computes
+MANY = 2**15
 Multiply = Callable[[Any, Any], Tensor]
 Pairing = Callable[[Tensor, Tensor, Multiply], Tensor]
 """½ (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb) for the pairs (i, j) that are carried: from (d, ...) and (d, ...) to (q, ...)."""

@@ -22,9 +22,8 @@ from .formulas import Constants, frozen
 from .jets import Jet, Pairing
 from .taylor import expand
 
-PLAIN = (
-    SDPBackend.MATH
-)  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
+# fused attention has neither a forward formula nor second derivatives (torch 2.13)
+PLAIN = SDPBackend.MATH
 
 
 def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Jet:

@@ -197,9 +197,8 @@ def _few_pairs(call: Call, size: int) -> bool:
     """All pairs at once cost less than a product with the Hessian for each input."""
     if transformed():  # only torch.func sees it all
         return True
-    if (
-        watched() and size <= PAIRS
-    ):  # the Jacobian by linear layers must see them, which reverse mode would hide
+    # the Jacobian by linear layers must see them, which reverse mode would hide
+    if watched() and size <= PAIRS:
         return True
     return size <= ALONE or size * (size + 1) // 2 * call.samples.numel() <= LITTLE
 
@@ -443,9 +442,8 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     if coordinates is None:
         return list(range(call.size))
     chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
-    whole = all(
-        isinstance(i, SupportsIndex) for i in chosen
-    )  # whatever a caller without a type checker passes
+    # whatever a caller without a type checker passes
+    whole = all(isinstance(i, SupportsIndex) for i in chosen)
     if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(
             f"coordinates={coordinates} of inputs with {call.size} entries (shape "

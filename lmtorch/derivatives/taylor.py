@@ -123,9 +123,8 @@ class _Expansion(FunctionMode):
         name = name_of(func)
         if name == "requires_grad":
             return True
-        constant = (
-            name in CONSTANT or not torch.is_grad_enabled()
-        )  # no_grad: what autograd would not follow, either
+        # no_grad: what autograd would not follow, either
+        constant = name in CONSTANT or not torch.is_grad_enabled()
         rule = None if constant else RULES.get(name)
         if rule is None:
             args, kwargs = _built(

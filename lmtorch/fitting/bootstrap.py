@@ -89,9 +89,8 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         else:
             left = to_array(fit.residual)[used]
             freedom = max(1, int(fit.freedom))
-            left = (left - left.mean()) * np.sqrt(
-                len(used) / freedom
-            )  # a fit makes its residuals smaller
+            # a fit makes its residuals smaller
+            left = (left - left.mean()) * np.sqrt(len(used) / freedom)
             noise = rng.choice(left, size=(samples, data.m))
         white = data.coloured(tensor_of(noise).to(y))
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)

@@ -321,9 +321,8 @@ def _mask(mask: Any) -> Tensor | None:
         raise InputTypeError(
             f"mask={mask!r} must hold True for each point that counts, and False for the others."
         )
-    return tensor_of(
-        np.array(np.ma.filled(array, 0), dtype=bool)
-    )  # a copy: frames give what may not be written
+    # a copy: frames give what may not be written
+    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))
 
 
 def _is_matrix(sigma: Tensor, y: Tensor) -> bool:
@@ -369,9 +368,8 @@ def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     if kept is not None:
         same = kept.ndim == 1 or bool((kept == kept.reshape(-1, kept.shape[-1])[0]).all())
-        kept = (
-            kept.reshape(-1, kept.shape[-1])[0] if same else kept
-        )  # one matrix for all, where one will do
+        # one matrix for all, where one will do
+        kept = kept.reshape(-1, kept.shape[-1])[0] if same else kept
         pairs = kept[..., :, None] & kept[..., None, :]
         covariance = torch.where(pairs, covariance, eye)
     if bool(covariance.isnan().any()):

@@ -116,9 +116,8 @@ class Inference:
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
-        _, weights = Robust(self.loss.rho, scale).weights(
-            self.residual
-        )  # by which the loop has rescaled the rows
+        # by which the loop has rescaled the rows
+        _, weights = Robust(self.loss.rho, scale).weights(self.residual)
         count = self.fitter.data.count
         return sandwich(
             jacobian / weights.sqrt()[..., None],

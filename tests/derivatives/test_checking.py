@@ -74,9 +74,8 @@ def test_a_step_may_be_given_and_shapes_are_kept() -> None:
     x = points(2, 2, 3)
     found = lmtorch.finite_difference_jacobian(lambda x: x.numpy() ** 2, x, batch_dims=1, step=1e-2)
     square = found.reshape(2, 6, 6).diagonal(dim1=1, dim2=2).reshape(2, 2, 3)
-    close(
-        square, 2 * x + 1e-2 * x, roundings=1e4
-    )  # (x + h)² − x² over h, whose round-off grows by 1 / h
+    # (x + h)² − x² over h, whose round-off grows by 1 / h
+    close(square, 2 * x + 1e-2 * x, roundings=1e4)
     number = lmtorch.finite_difference_jacobian(
         lambda x: float(x) ** 2, torch.tensor(3.0, dtype=F64)
     )

@@ -12,12 +12,10 @@ from torch import Tensor
 
 F64 = torch.float64
 INF = float("inf")
-DIFFERENCED = pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # NumPy code, which is the point
-UNDETERMINED = pytest.mark.filterwarnings(
-    "ignore::scipy.optimize.OptimizeWarning"
-)  # told by another test
+# NumPy code, which is the point
+DIFFERENCED = pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+# told by another test
+UNDETERMINED = pytest.mark.filterwarnings("ignore::scipy.optimize.OptimizeWarning")
 
 T = np.linspace(0, 4, 40)
 TRUTH = (2.5, 1.3, 0.5)

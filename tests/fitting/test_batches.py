@@ -138,9 +138,8 @@ def test_common_predictors_of_the_shape_of_y_are_told_by_each_x() -> None:
 @LEADS
 def test_every_fit_may_start_by_itself(lead: tuple[int, ...]) -> None:
     x = np.linspace(0, 6, 40)
-    starts = np.random.default_rng(3).choice(
-        [1.0, 7.3, 13.5], lead
-    )  # of a sine the start decides which period it finds
+    # of a sine the start decides which period it finds
+    starts = np.random.default_rng(3).choice([1.0, 7.3, 13.5], lead)
     y = np.sin(x + 1) + noise((*lead, 40), 0.01)
     fits = curve_fit(lambda x, phase: torch.sin(x + phase), x, y, starts[..., None])
     for index in np.ndindex(*lead):

@@ -120,9 +120,8 @@ def test_a_small_network_is_fitted() -> None:
 
     popt, _ = scipys(curve, x, y, [2, 1.5, -1, 0.5])
     assert fit.names == ["0.weight[0,0]", "0.bias[0]", "2.weight[0,0]", "2.bias[0]"]
-    np.testing.assert_allclose(
-        fit.best_fit, curve(torch.as_tensor(x), *popt), rtol=1e-7
-    )  # but for the sign of the unit
+    # but for the sign of the unit
+    np.testing.assert_allclose(fit.best_fit, curve(torch.as_tensor(x), *popt), rtol=1e-7)
 
 
 def test_a_module_without_parameters_is_refused() -> None:

@@ -223,9 +223,8 @@ def test_where_the_edge_is_best_a_transform_comes_near_it() -> None:
         fit = curve_fit(decay, T, Y, [1, 1, 0.7], transforms={"c": (0.6, 1.0)}, max_nfev=20_000)
     assert not fit.success
     held, _ = scipys(lambda t, a, b: decay(t, a, b, 0.6), T, Y, [1, 1])
-    np.testing.assert_allclose(
-        fit.popt, [*held, 0.6], rtol=1e-4
-    )  # the edge itself is infinitely far
+    # the edge itself is infinitely far
+    np.testing.assert_allclose(fit.popt, [*held, 0.6], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,8 @@ def test_of_two_exponentials_the_intervals_are_those_that_lmfit_prints() -> None
         low, high = two_sigma.intervals[name]
         inner = one_sigma.intervals[name]
         np.testing.assert_allclose(fit[name], best, atol=6e-6)
-        np.testing.assert_allclose(
-            np.array([low, *inner, high]) - fit[name], ends, atol=2e-5
-        )  # as printed
+        # as printed
+        np.testing.assert_allclose(np.array([low, *inner, high]) - fit[name], ends, atol=2e-5)
 
 
 def test_tau_has_the_sign_of_its_side_and_vanishes_at_the_fit() -> None:
@@ -258,9 +257,8 @@ def test_an_end_that_is_far_beyond_the_linear_interval_is_found() -> None:
     profile = fit.profile("rate")
     end = scanned(f, t, y, fit, "rate", 1)
     assert end - fit["rate"] > 2 * profile.limit * fit.stderr[1]
-    assert profile.intervals["rate"][1] == pytest.approx(
-        end, rel=1e-4
-    )  # points lie four times as far apart out there
+    # points lie four times as far apart out there
+    assert profile.intervals["rate"][1] == pytest.approx(end, rel=1e-4)
 
 
 @UNDETERMINED

@@ -79,9 +79,8 @@ def test_the_variables_are_those_that_lmfit_prints() -> None:
     ours, theirs = variables(wave().report()), variables(PRINTED_BY_LMFIT)
     assert list(ours) == list(theirs) == ["amp", "decay", "omega", "shift"]
     for name in theirs:
-        np.testing.assert_allclose(
-            ours[name], theirs[name], rtol=2e-5
-        )  # lmfit's finite differences
+        # lmfit's finite differences
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5)
 
 
 def test_the_correlations_are_those_that_lmfit_prints() -> None:

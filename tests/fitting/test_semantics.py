@@ -520,7 +520,6 @@ def test_the_result_of_a_noisy_fit_is_scipys(seed: int, absolute: bool) -> None:
     y = noisy(deviation=sigma, seed=seed)
     popt, pcov = curve_fit(decay, T, y, sigma=sigma, absolute_sigma=absolute)
     theirs = scipys(decay, T, y, [1, 1, 1], sigma=sigma, absolute_sigma=absolute)
-    np.testing.assert_allclose(
-        popt, theirs[0], rtol=1e-8
-    )  # where the cost is flat to scipy's last digit
+    # where the cost is flat to scipy's last digit
+    np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)

@@ -218,9 +218,8 @@ def test_in_torch_operations_a_frame_has_exact_derivatives(pandas: Any) -> None:
     def f(x: Any, a: Any, b: Any, c: Any) -> Any:
         return decay(torch.tensor(x["u"].to_numpy()), a, b, c)
 
-    np.testing.assert_allclose(
-        curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8
-    )  # and no warning
+    # and no warning
+    np.testing.assert_allclose(curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8)
 
 
 def test_a_frame_that_f_cannot_use_is_named(pandas: Any) -> None:

@@ -87,9 +87,8 @@ def test_the_length_falls_as_its_derivative_says() -> None:
     length, slope = factor.length(damping)
     ahead, behind = factor.length(damping + h)[0], factor.length(damping - h)[0]
     torch.testing.assert_close(length, torch.linalg.vector_norm(scale * factor.step(damping)))
-    torch.testing.assert_close(
-        slope, (ahead - behind) / (2 * h), rtol=1e-8, atol=0
-    )  # truncation h²
+    # truncation h²
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * h), rtol=1e-8, atol=0)
 
 
 def test_frozen_variables_do_not_move() -> None:

@@ -35,9 +35,8 @@ def residuals(m: int = 9, seed: int = 0) -> Tensor:
 
 @rhos
 def test_the_derivatives_of_rho_are_those_of_autograd(name: str) -> None:
-    z = torch.logspace(
-        -6, 4, 31, dtype=torch.float64, requires_grad=True
-    )  # does not meet Huber's corner at 1
+    # does not meet Huber's corner at 1
+    z = torch.logspace(-6, 4, 31, dtype=torch.float64, requires_grad=True)
     rho = RHOS[name](z)
     (first,) = torch.autograd.grad(rho.value.sum(), z, create_graph=True)
     torch.testing.assert_close(rho.first, first)

@@ -218,9 +218,8 @@ def test_the_first_problem_may_be_the_one_that_is_not_finite() -> None:
 
 def test_a_singular_problem_leaves_the_others_bit_by_bit_as_they_are() -> None:
     starts = START.repeat(COUNT, 1)
-    starts[5] = torch.tensor(
-        [0.0, 1.0, 0.0, 0.0]
-    )  # neither the rate nor the frequency has an influence here
+    # neither the rate nor the frequency has an influence here
+    starts[5] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     solution = least_squares(residual, starts, args=(POINTS, data()), in_dims=(0, None, 0))
     others = torch.arange(COUNT) != 5
     for name in ("x", "cost", "fun", "jac", "nfev", "njev", "status"):
@@ -369,9 +368,8 @@ def test_batches_of_numpy_functions_have_the_answers_of_torch(jac: Any) -> None:
             solution = least_squares(in_numpy, START.numpy(), **arguments)
     else:
         solution = least_squares(in_numpy, START.numpy(), jac, **arguments)
-    np.testing.assert_allclose(
-        solution.x, expected(), rtol=1e-4
-    )  # forward differences know J to ε^½
+    # forward differences know J to ε^½
+    np.testing.assert_allclose(solution.x, expected(), rtol=1e-4)
     assert solution.success.dtype == bool
     assert solution.nfev.dtype == np.int64
 

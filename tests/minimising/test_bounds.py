@@ -61,9 +61,8 @@ def test_published_problems_are_solved_to_the_printed_digits(name: str) -> None:
     solution = ours(name)
     assert solution.success
     if problem.published is not None:
-        assert float(solution.cost) == pytest.approx(
-            problem.published, rel=1e-5, abs=ZERO
-        )  # six digits are printed
+        # six digits are printed
+        assert float(solution.cost) == pytest.approx(problem.published, rel=1e-5, abs=ZERO)
     if problem.cost is not None:
         assert float(solution.cost) == pytest.approx(problem.cost, rel=SAME, abs=ZERO)
 

@@ -132,9 +132,8 @@ def test_a_saddle_that_nobody_leaves_is_called_one() -> None:
 @pytest.mark.parametrize("jac", [None, "2-point"])
 def test_a_maximum_where_the_jacobian_vanishes_is_no_success(jac: str | None) -> None:
     solution = least_squares(lambda x: 5 - x**2, [0.0], jac, second_opinion=False)
-    if (
-        jac == "2-point" and solution.success
-    ):  # a difference may be long enough to see the way down, to the root
+    # a difference may be long enough to see the way down, to the root
+    if jac == "2-point" and solution.success:
         np.testing.assert_allclose(abs(solution.x), 5**0.5, rtol=1e-7)
         return
     assert solution.status in (Status.SADDLE, Status.FLAT)
@@ -312,9 +311,8 @@ def test_a_straight_line_by_differences_is_a_success(seed: int, diff_step: float
         lambda p: p[0] * t + p[1] - y, [1.0, 1.0], jac="2-point", diff_step=diff_step
     )
     assert solution.success
-    np.testing.assert_allclose(
-        solution.x, np.polyfit(t, y, 1), rtol=1e-7
-    )  # differences have eight digits
+    # differences have eight digits
+    np.testing.assert_allclose(solution.x, np.polyfit(t, y, 1), rtol=1e-7)
 
 
 def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient() -> None:
@@ -327,9 +325,8 @@ def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient
     assert solution.cost == pytest.approx(0.5 * np.sum((t - y) ** 2), rel=1e-9)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:overflow encountered:RuntimeWarning"
-)  # trials that overflow are refused
+# trials that overflow are refused
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     x = np.linspace(1, 10, 100)
     y = 3.0 - 0.05 * x + 0.1 * np.sin(5 * x)  # the best slope, e^−p₁, is negative

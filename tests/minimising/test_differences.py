@@ -72,9 +72,8 @@ def test_a_start_next_to_zero_does_not_drown_the_difference(start: float, jac: s
 
 @pytest.mark.parametrize("jac", JAC)
 @pytest.mark.parametrize("diff_step", [None, 1e-5])
-@pytest.mark.parametrize(
-    "start", [-1.4, 2e-16]
-)  # the first step from -1.4 leads to 0, but for round-off
+# the first step from -1.4 leads to 0, but for round-off
+@pytest.mark.parametrize("start", [-1.4, 2e-16])
 def test_a_parameter_that_passes_through_zero_keeps_a_step(
     start: float, diff_step: Any, jac: str
 ) -> None:

@@ -17,12 +17,10 @@ from .setting import F64, Counted, lifted, lifted_jacobian, rosenbrock, rosenbro
 
 # the exact ways, finite differences, and the user's own
 JACOBIANS = [None, "auto", "forward", "reverse", "autograd", "2-point", "3-point", lifted_jacobian]
-DIFFERENCED = pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # NumPy code, which is the point
-IGNORED = pytest.mark.filterwarnings(
-    "ignore:.* is ignored:UserWarning"
-)  # options of scipy that choose nothing
+# NumPy code, which is the point
+DIFFERENCED = pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+# options of scipy that choose nothing
+IGNORED = pytest.mark.filterwarnings("ignore:.* is ignored:UserWarning")
 
 
 def cubic_soft_l1(z: np.ndarray) -> np.ndarray:

@@ -45,9 +45,8 @@ def test_an_iterate_is_what_the_loop_did() -> None:
         else:
             assert torch.equal(iterate.x, x0)
         J, r = torch.func.jacfwd(rosenbrock)(x0), rosenbrock(x0)
-        cosine = (
-            ((J.T @ r).abs() / J.norm(dim=0) / r.norm()).nan_to_num(0.0).max()
-        )  # a zero has no direction
+        # a zero has no direction
+        cosine = ((J.T @ r).abs() / J.norm(dim=0) / r.norm()).nan_to_num(0.0).max()
         assert float(iterate.optimality) == pytest.approx(float(cosine), rel=1e-9, abs=1e-12)
     assert {iterate.accepted for iterate in seen} == {True, False}
     assert [iterate.status is Status.RUNNING for iterate in seen] == [True] * (len(seen) - 1) + [

@@ -339,9 +339,8 @@ def test_a_distributed_checkpoint_keeps_the_damping(options, flattened, tmp_path
     expected = Training(device, **options).run(0, 6)
     first, second = Training(device, **options), Training(device, **options)
     first.run(0, 3)
-    writer = FileSystemWriter(
-        tmp_path, thread_count=2
-    )  # one thread asks any device but the CPU for streams
+    # one thread asks any device but the CPU for streams
+    writer = FileSystemWriter(tmp_path, thread_count=2)
     save(
         get_optimizer_state_dict(first.model, first.opt, options=form),
         storage_writer=writer,

@@ -302,9 +302,8 @@ def test_an_object_that_is_a_source_serves_all_terms(source):
     fit.opt.step(*fit.terms()[1:])
     other.opt.step(*other.terms()[1:])
     assert set(counting.asked) == {0, 1, 2}
-    torch.testing.assert_close(
-        fit.flat(), other.flat(), rtol=1e-5, atol=1e-5
-    )  # three points know ε^⅔
+    # three points know ε^⅔
+    torch.testing.assert_close(fit.flat(), other.flat(), rtol=1e-5, atol=1e-5)
 
 
 # ---- random numbers and buffers ------------------------------------------------------------------
@@ -467,9 +466,8 @@ def test_a_term_whose_model_is_refused_falls_back_alone(capsys):
         for word in ("jacobian 1", "jacobian 2", "chunk 1")
     )
     assert "LayerWise" in first
-    assert re.match(
-        r"jacobian 2 +Autograd\(.*in the place of LayerWise\(", second
-    )  # what serves now
+    # what serves now
+    assert re.match(r"jacobian 2 +Autograd\(.*in the place of LayerWise\(", second)
     assert "of 31 samples" in chunk
     refused = [line for line in table if line.startswith("refused")]
     assert [re.match(r"refused +(\w+)\(", line)[1] for line in refused] == ["LayerWise", "Reverse"]
