@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ._errors import level
 
-# learning rates of first-order optimizers; a schedule that ends below begins above
+# below it a learning rate is probably meant for a first-order optimizer; it is looked at where the
+# optimizer is made, so that a schedule may go below later
 SMALL_RATE = 0.05
 
 
 def of_rate(lr: float | Tensor) -> None:
-    """A learning rate out of Adam's habit: every step would be a thousandth of the step that was solved for."""
+    """Warn of a learning rate meant for Adam, with which each step would be far too short."""
     if isinstance(lr, int | float) and 0 < lr < SMALL_RATE:
         _say(
             f"lr={lr} takes {lr:.2g} of every Levenberg–Marquardt step, whose length the damping "
@@ -24,7 +25,7 @@ def of_rate(lr: float | Tensor) -> None:
 
 
 def of_derivatives() -> None:
-    """A closure with `torch.autograd.grad` inside: its rows are differentiated one by one."""
+    """Warn of `torch.autograd.grad` in the closure: rows of J are then made one by one."""
     _say(
         "the closure takes derivatives by torch.autograd.grad, which leaves only the slowest way "
         "to the Jacobian, row by row. lmtorch.laplacian, gradient, batch_jacobian, "
@@ -34,14 +35,14 @@ def of_derivatives() -> None:
 
 
 class Batches:
-    """Remembers whose batch came last, to tell mini-batches from one set of data."""
+    """Remembers the batch of the last step, to tell mini-batches from one set of data."""
 
     def __init__(self) -> None:
         self.last: Any = None
         self.told = False
 
     def look(self, batches: Sequence[Sequence[Tensor]], rows: int, parameters: int) -> None:
-        """Warn where other samples come at every step, and fewer rows of them than there are parameters."""
+        """Warn if the samples change from step to step and are fewer rows than parameters."""
         now = [_place(tensors[0]) for tensors in batches if tensors]
         before, self.last = self.last, now
         if self.told or before is None or rows >= parameters or not now or _same(before, now):
@@ -56,7 +57,7 @@ class Batches:
 
 
 def of_inputs(values: Tensor) -> None:
-    """Inputs (s, d) of a first layer that are far from zero mean and unit size, which no damping makes up for."""
+    """Warn of inputs (s, d) of a first layer that are far from zero mean and unit deviation."""
     columns = values.detach().double()
     mean, deviation = columns.mean(0).abs(), columns.std(0)
     there = deviation > 1e-6 * mean
@@ -69,7 +70,7 @@ def of_inputs(values: Tensor) -> None:
 
 
 def _place(tensor: Tensor) -> tuple[Any, int, torch.Size]:
-    """Where the data are: a DataLoader's batches are new tensors, slices of one tensor begin elsewhere in it."""
+    """What tells one batch from another: the tensor that owns its memory, the offset, the shape."""
     owner = tensor if tensor._base is None else tensor._base
     return weakref.ref(owner), int(tensor.storage_offset()), tensor.shape
 

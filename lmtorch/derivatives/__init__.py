@@ -1,4 +1,4 @@
-"""Derivatives of models: in the inputs of each sample, in single parameters, of first and second order.
+"""Derivatives of models: in the inputs of each sample, in parameters, of first and second order.
 
 Functions are written for a batch, `(*batch, *in)` to `(*batch, *out)`, as networks are;
 `batch_dims` says how many leading dimensions are samples. Results are ordinary tensors, which can

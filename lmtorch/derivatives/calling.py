@@ -1,4 +1,4 @@
-"""What operators ask of a function and its inputs, and the way on where a mode of differentiation is refused."""
+"""What all operators share: checks of arguments, sizes of chunks, choice of a mode that works."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class RefusedError(InputError):
-    """A mode that was asked for by name does not work."""
+    """A mode that was asked for by name does not work for this function."""
 
 
-FEW = 16  # directions that are taken at once without asking how much memory they need
-# bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+FEW = 16  # up to so many directions are taken at once, and the memory they need is not measured
+# above so many bytes of gradients that memory is measured for a reverse pass all the same
 LARGE = 16 * 2**20
 
 
@@ -35,19 +35,19 @@ def transformed() -> bool:
 
 
 def followed() -> bool:
-    """Whether what is found may be differentiated again."""
+    """Whether the result may be differentiated again."""
     return torch.is_grad_enabled() or transformed()
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function with the point at which it is differentiated.
+    """A function and the point at which it is differentiated.
 
     Args:
-        function: as a user wrote it, for a batch.
+        function: the user's function, written for a batch.
         x: (*batch, *in).
         batch: how many dimensions of x are samples.
-        again: whether what is found may be differentiated again.
+        again: whether the result may be differentiated again.
     """
 
     function: Function
@@ -57,25 +57,25 @@ class Call:
 
     @property
     def samples(self) -> torch.Size:
-        """Shape of the batch."""
+        """The shape of the batch."""
         return self.x.shape[: self.batch]
 
     @property
     def inputs(self) -> torch.Size:
-        """Shape of one sample's input."""
+        """The shape of one sample's input."""
         return self.x.shape[self.batch :]
 
     @property
     def size(self) -> int:
-        """d, numbers in one sample's input."""
+        """d, how many numbers one sample's input has."""
         return self.inputs.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function, held to its shape, in operators that may be differentiated as often as need be."""
+        """Evaluate and check, in plain operators where the derivatives of fused ones are wrong."""
         y = self.held(self.function(x))
         if not self.again:
             return y
-        with torch._C.DisableTorchFunction():  # Taylor mode would look at the question
+        with torch._C.DisableTorchFunction():  # Taylor mode would intercept each attribute access
             fused = any(kernel in node.name() for node in history(y) for kernel in KERNELS)
         if not fused:
             return y
@@ -83,10 +83,10 @@ class Call:
             return self.held(self.function(x))
 
     def held(self, y: Any) -> Tensor:
-        """What the function returned, if it is a floating tensor with the samples in front.
+        """Check that the function returned a floating tensor with the samples in front.
 
         Raises:
-            InputError: it is not.
+            InputError: it returned something else.
         """
         if not isinstance(y, Tensor):
             raise InputError(
@@ -108,20 +108,20 @@ class Call:
         return y
 
     def outputs(self, y: Tensor) -> torch.Size:
-        """Shape of one sample's output."""
+        """The shape of one sample's output."""
         return y.shape[self.batch :]
 
     def directions(self, chosen: slice | Sequence[int] = slice(None)) -> Tensor:
-        """Unit vectors of a sample's input, the same for all samples: (c, 1 …, *in), to be expanded."""
+        """Unit vectors in a sample's input, (c, 1 …, *in): they broadcast over the samples."""
         units = torch.eye(self.size, dtype=self.x.dtype, device=self.x.device)[chosen]
         return units.reshape(-1, *(1,) * self.batch, *self.inputs)
 
 
 def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> Call:
-    """The call, or an error that says what is wrong with it.
+    """Check the arguments of an operator and make a `Call` of them.
 
     Raises:
-        InputError: it cannot be differentiated as asked.
+        InputError: the function cannot be differentiated as asked.
     """
     check_function(function)
     if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
@@ -163,7 +163,7 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
 
 
 def check_kind(tensor: Tensor, name: str) -> None:
-    """A tensor that autograd can follow.
+    """Check that autograd can follow a tensor.
 
     Raises:
         InputError: it is sparse, or was made in inference mode.
@@ -181,7 +181,7 @@ def check_kind(tensor: Tensor, name: str) -> None:
 
 
 def check_function(function: Any) -> None:
-    """Something that can be called.
+    """Check that the first argument can be called.
 
     Raises:
         InputError: it cannot.
@@ -193,10 +193,10 @@ def check_function(function: Any) -> None:
 
 
 def refuse_coupling(module: nn.Module) -> None:
-    """A layer that mixes samples has no derivatives per sample.
+    """Refuse a module that mixes samples: it has no derivatives per sample.
 
     Raises:
-        InputError: a BatchNorm in training mode.
+        InputError: a BatchNorm is in training mode.
     """
     layer = batch_statistics(module)
     if layer is not None:
@@ -208,10 +208,10 @@ def refuse_coupling(module: nn.Module) -> None:
 
 
 def check_chunk(chunk_size: Any) -> None:
-    """A positive number, or None.
+    """Check that chunk_size is a positive whole number or None.
 
     Raises:
-        InputError: something else.
+        InputError: it is something else.
     """
     if chunk_size is not None and (
         isinstance(chunk_size, bool) or not (isinstance(chunk_size, int) and chunk_size > 0)
@@ -223,10 +223,10 @@ def check_chunk(chunk_size: Any) -> None:
 
 
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
-    """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
+    """How many directions of a `Call` to take at once.
 
-    At least so many: each chunk of a forward pass evaluates the function anew, one of
-    a reverse pass does not.
+    Forward passes take at least `FEW`, as each chunk evaluates the function anew; a reverse pass
+    evaluates it once and may take fewer, down to `least`.
     """
     large = least < FEW and directions * call.x.numel() * call.x.element_size() > LARGE
     return at_once(
@@ -247,7 +247,11 @@ def at_once(
     few: int = FEW,
     least: int = FEW,
 ) -> int:
-    """The same, of anything that is evaluated for each direction; up to `few` of them without a look at its memory."""
+    """How many directions to take at once.
+
+    That is `chunk_size` if it is given, otherwise what stays in cache and in the memory budget, but
+    no less than `least`. Up to `few` directions the memory is not measured.
+    """
     if chunk_size is not None or transformed():
         return min(directions, chunk_size or directions)
     if directions <= few:
@@ -258,35 +262,38 @@ def at_once(
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
-    """The result of the first way that is not refused, or of the one that is asked for by name.
+    """The result of the first way that works, or of the one that was asked for by name.
 
-    Torch says by an exception that an operator has no forward formula or no batching rule,
-    and there are many kinds.
+    Torch raises an exception where an operator has no forward formula or no batching rule; there
+    are many kinds of them.
 
     Raises:
-        InputError: an unknown mode, or inference mode.
-        RefusedError: a mode that was asked for by name.
-        OutOfMemoryError: no other mode would need less.
+        InputError: the mode is not known, or inference mode is on.
+        RefusedError: the mode that was asked for by name does not work.
+        OutOfMemoryError: it is passed on, as no other mode would need less.
     """
-    # a path that autograd does not record would be a silent zero
+    # autograd records nothing here, and derivatives would be zero without a word
     if torch.is_inference_mode_enabled():
         raise InputError(
             "under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead."
         )
     if not transformed():
         return _first_that_works(ways, mode)
-    # outer derivatives of forward mode are not always right; those of reverse mode
-    # are, while autograd records
+    # an outer transform does not always differentiate forward mode rightly, but reverse mode it
+    # does, as long as autograd records
     ways = sorted(ways, key=lambda way: way[0] == "forward")
     with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
         return _first_that_works(ways, mode)
 
 
 def _silenced() -> bool:
-    """Whether autograd's records were switched off inside a function that is differentiated, and not round it all."""
+    """Whether autograd was switched off inside a function that is being differentiated.
+
+    Elsewhere the caller has switched it off around everything.
+    """
     levels = torch._C._functorch.get_interpreter_stack() or ()
     modes = _get_current_function_mode_stack()
-    # both had switched them on for the function
+    # both switch autograd on before they call the function
     return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels) or any(
         isinstance(mode, Constants) for mode in modes
     )
@@ -298,13 +305,13 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
         for _, way in ways[:-1]:
             try:
                 return way()
-            except RefusedError:  # of another operator inside the function
+            except RefusedError:  # an operator of ours inside the function was asked for a mode
                 continue
             except (InputError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # there are many kinds
+            except Exception:  # torch has many kinds for what it cannot differentiate
                 continue
-        return ways[-1][1]()  # the plainest: what it says is the function's own fault
+        return ways[-1][1]()  # the plainest way: what it raises is the function's own fault
     if mode not in names:
         raise InputError(
             f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}."
@@ -321,5 +328,5 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, or what it is."""
+    """The first line of an error's message, or its type if it has none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
