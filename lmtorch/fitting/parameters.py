@@ -1,8 +1,8 @@
-"""From the variables u that are fitted to the parameters p of the model: fixed, tied and transformed ones.
+"""From the variables u that are fitted to the parameters p of the model: fixed, tied, transformed.
 
-A transform keeps a parameter inside an open interval whatever u is: an exponential where one end is
-infinite, and the logistic curve between two ends; p rises with u. A tie makes it a function of the
-others. Bounds need none of this: they stay with u.
+A transform keeps a parameter inside an open interval whatever u is: by an exponential if one end is
+infinite, by the logistic curve between two ends; p rises with u. A tie makes a parameter a function
+of the others. Bounds need nothing here, as they apply to u.
 """
 
 import math
@@ -23,16 +23,16 @@ Transform = str | tuple[float, float]
 
 @dataclass(frozen=True)
 class Parameters:
-    """How p is made of u.
+    """How p is computed from u.
 
     Args:
-        names: of the entries of p.
-        fixed: those that stay at their start.
-        ties: functions of a dict of the others' values.
-        transforms: "positive", or (lower, upper).
+        names: the names of the entries of p.
+        fixed: the parameters that stay at their start.
+        ties: by name, functions of a dict of the others' values.
+        transforms: by name, "positive" or (lower, upper).
 
     Raises:
-        InputError: a name that is not known, or that has two roles.
+        InputError: a name is not known or has two roles.
     """
 
     names: list[str]
@@ -87,11 +87,11 @@ class Parameters:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the entries of u."""
+        """The names of the entries of u."""
         return [name for name in self.names if name not in self.fixed and name not in self.ties]
 
     def inward(self, p: Tensor) -> Tensor:
-        """u (..., n) at the start p (..., P).
+        """The variables u (..., n) that belong to the start p (..., P).
 
         Raises:
             InputError: a transformed parameter starts outside its interval.
@@ -112,7 +112,7 @@ class Parameters:
         return torch.stack(columns, -1)
 
     def outward(self, u: Tensor, start: Tensor) -> Tensor:
-        """p (..., P) of variables u (..., n), with the fixed ones from `start` (..., P)."""
+        """The parameters p (..., P) of variables u (..., n), fixed ones as in `start` (..., P)."""
         if self.names == self.variables and not self.transforms:
             return u
         values: dict[str, Any] = {}
@@ -122,7 +122,7 @@ class Parameters:
         for name in self.fixed:
             values[name] = start[..., self.names.index(name)]
         waiting = dict(self.ties)
-        while waiting:  # a tie may ask for another
+        while waiting:  # a tie may depend on another
             done = [name for name, tie in waiting.items() if self._tied(name, tie, values, u)]
             if not done:
                 raise InputError(
@@ -136,10 +136,10 @@ class Parameters:
 
     @staticmethod
     def _tied(name: str, tie: Tie, values: dict[str, Any], like: Tensor) -> bool:
-        """Compute a tie, if all that it asks for is there.
+        """Compute a tie if all values that it needs are known, and return whether it was computed.
 
         Raises:
-            InputTypeError: it returns no number, or not one for each fit.
+            InputTypeError: the tie returns no number, or not one for each fit.
         """
         try:
             value = tie(values)
@@ -155,7 +155,7 @@ class Parameters:
         return True
 
     def role(self, name: str) -> str:
-        """For reports: what keeps a parameter from being free."""
+        """What keeps a parameter from being free, in words for reports; empty if it is free."""
         if name in self.fixed:
             return "fixed"
         if name in self.ties:
@@ -179,7 +179,7 @@ def _interval(transform: Transform) -> tuple[float, float]:
 
 
 def _from_inside(p: Tensor, low: float, high: float) -> Tensor:
-    """u of a parameter in the interval."""
+    """The variable u of a parameter p in the interval."""
     if low == -math.inf and high == math.inf:
         return p
     if high == math.inf:
@@ -190,7 +190,7 @@ def _from_inside(p: Tensor, low: float, high: float) -> Tensor:
 
 
 def _to_inside(u: Tensor, low: float, high: float) -> Tensor:
-    """The parameter, its inverse."""
+    """The parameter p in the interval of a variable u: the inverse of `_from_inside`."""
     if low == -math.inf and high == math.inf:
         return u
     if high == math.inf:
