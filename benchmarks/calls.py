@@ -28,9 +28,9 @@ def run() -> str:
             )
         rows.append(row)
     intro = (
-        "Calls of the function by lmtorch / scipy's trf, those of differences among them, "
-        "and of the Jacobian where it is the user's own (in brackets); good starts, "
-        "tolerances 1e-8 for both."
+        "The numbers are calls of the function by lmtorch / by scipy's trf, including those of "
+        "differences; in brackets are calls of the Jacobian if it is the user's own. Starts are "
+        "good, and tolerances are 1e-8 for both."
     )
     return (
         f"## Calls of a black box\n\n{intro}\n\n"

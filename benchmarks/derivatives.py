@@ -52,15 +52,18 @@ def run() -> str:
     )
     verdict += f"Below {NOISE}: {'; '.join(slower) or 'nowhere'}."
     if growth:
-        verdict += " Peak memory of lmtorch from 1,000 to 10,000 samples grows at most by {:.1f} ({}).".format(
-            *max(growth)
+        factor, name = max(growth)
+        verdict += (
+            " From 1,000 to 10,000 samples the peak memory of lmtorch grows at most by a factor of "
+            f"{factor:.1f} ({name})."
         )
     intro = (
-        "lmtorch in milliseconds, the others over lmtorch's; then the peak of memory over what the "
-        f"process held before, in MiB. float32. A way that would take more than {SECONDS:g} s or "
-        f"{MIB / 1024:g} GiB is left out (–). Ways in italics are lmtorch's own other modes. "
-        "Without a graph unless it says 'with its gradient': the mean square of the result, "
-        "differentiated in all parameters, as training does.\n\n"
+        "Times are milliseconds for lmtorch, and multiples of these for the others; then follow "
+        "peaks of memory, above what the process held before, in MiB. All is in float32. A way "
+        f"that would take more than {SECONDS:g} s or {MIB / 1024:g} GiB is left out (–). Ways in "
+        "italics are lmtorch's own other modes. No graph is made, unless the title says 'with its "
+        "gradient': then the mean square of the result is differentiated in all parameters, as "
+        "training does.\n\n"
     )
     return "## Derivatives\n\n" + intro + verdict + "\n\n" + "\n\n".join(sections)
 

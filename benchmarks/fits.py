@@ -138,7 +138,7 @@ def _nist() -> str:
     intro = (
         "NIST's 27 problems from both starts, 54 runs. A false success has fewer than four digits. "
         "Evaluations are those of the residuals; scipy's curve_fit counts those of its "
-        "differences, too, not those of runs it gave up."
+        "differences, too, but not those of runs that it gave up."
     )
     return f"### NIST\n\n{intro}\n\n{table(header, rows)}"
 

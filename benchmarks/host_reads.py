@@ -12,11 +12,11 @@ from .machine import table
 
 INTRODUCTION = """## Host reads
 
-How often the host waits for the device: numbers that it reads, copies, results whose size it must know. Counted on the
-stand-in of the tests, which shows neither speed nor kernels; the problems are those of `tests/faces.py`. Of an
-optimizer in its steps after the first, the report being looked at outside the count; of a fit from the call to the
-result, with what its beginning and its end read. SVD and eigh wait on a GPU by themselves, within torch, and are
-counted apart.
+How often the host waits for the device: numbers that it reads, copies, results whose size it must
+know. This is counted on the tests' stand-in for a GPU, which shows neither speed nor kernels; the
+problems are those of `tests/faces.py`. For an optimizer the steps after the first are counted, and
+the report is looked at outside the count; for a fit all is counted from the call to the result. SVD
+and eigh wait on a GPU by themselves, within torch, and are counted apart.
 """
 
 
