@@ -1,14 +1,14 @@
-"""Calls of a black box: how often lmtorch and scipy evaluate a function without derivatives, or one with its own."""
+"""Calls of a black box: how often lmtorch and scipy evaluate a function and its own Jacobian."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 import scipy.optimize
-from tests.least_squares.setting import Counted
-from tests.least_squares.test_black_boxes import ORDINARY
 
 import lmtorch
+from tests.minimising.setting import Counted
+from tests.minimising.test_black_boxes import ORDINARY
 
 from .machine import table
 

@@ -1,4 +1,4 @@
-"""What the benchmark of derivatives compares: networks, lmtorch's operators, and what is written with torch instead."""
+"""What the benchmark of derivatives compares: networks, lmtorch's operators, what users write."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

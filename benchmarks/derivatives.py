@@ -1,4 +1,4 @@
-"""Derivatives of a batch's outputs: lmtorch's operators and what is written with torch instead, in time and memory.
+"""Derivatives of a batch: lmtorch's operators and what users write with torch, in time and memory.
 
 Every way is called in turns with the others, after all have agreed. Peaks of memory are those
 of a child of its own for each number, forked from a process that has imported torch and run
@@ -167,7 +167,7 @@ def _timed(way: Way, x: Tensor) -> tuple[float, list[Tensor]]:
 
 
 class _Server:
-    """A process that forks a child for each peak that is asked for: an import of torch for each would take minutes."""
+    """A process that forks a child for each peak: importing torch for each would take minutes."""
 
     def __init__(self) -> None:
         child = [sys.executable, "-W", "ignore", "-m", __spec__.name]

@@ -1,4 +1,4 @@
-"""How often the defaults are right, wrong with a word, and wrong without one: lmtorch and its rivals, same starts.
+"""How often defaults are right, wrong with a word of doubt, and wrong without: lmtorch and rivals.
 
     python -m benchmarks.honesty [family ...] [--sets 200] [--contenders ours] [--verbose]
 
@@ -75,7 +75,7 @@ def tight(group: Group, i: int, start: Array) -> float:
 
 
 def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
-    """The lowest costs published or near the truth (b,), and what the rivals found; from the cache if it is there."""
+    """The lowest costs published or near the truth (b,), and what rivals found or the cache has."""
     data = [
         np.ascontiguousarray(v).tobytes()
         for v in (group.starts, group.y, group.sigma)
@@ -111,7 +111,7 @@ def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
 
 
 def right(group: Group, i: int, p: Array, single: bool, targets: Sequence[float]) -> bool:
-    """Whether the cost is one of the targets, or below the first; of NIST in float64, whether the digits are right."""
+    """Whether the cost is a target, or below the first; for NIST, whether the digits are right."""
     if group.certified is not None and not single:
         return bool((np.abs(p - group.certified) <= DIGITS * np.abs(group.certified)).all())
     cost, allowance, relative = group.cost(i, p), group.allowance[i, int(single)], RELATIVE[single]

@@ -1,4 +1,4 @@
-"""What `benchmarks.honesty` fits: families of curves with random data, the classical problems, and NIST's.
+"""What `benchmarks.honesty` fits: families of curves with random data, classical problems, NIST's.
 
 A group is a set of problems of one shape, which may go into one batched call. Problem i of a
 family of curves has a random generator of its own, so that it is the same however many are asked

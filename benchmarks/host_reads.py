@@ -1,4 +1,4 @@
-"""How often the host waits for the device, for each face: counted on the tests' stand-in for a GPU."""
+"""How often the host waits for the device in each function: counted on the stand-in for a GPU."""
 
 import warnings
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What brings a physics-informed network to its digits: dampings, scalings, acceleration, on the same residuals."""
+"""What brings a physics-informed network to its digits: damping, scaling, acceleration compared."""
 
 import time
 from typing import Any

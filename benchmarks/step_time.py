@@ -1,4 +1,4 @@
-"""Seconds of one step of each Levenberg–Marquardt, one after the other in turns, so that all see the same machine."""
+"""Seconds of one step of each Levenberg–Marquardt, measured in turns on the same machine."""
 
 import time
 from statistics import median

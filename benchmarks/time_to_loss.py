@@ -1,4 +1,4 @@
-"""Loss against seconds, for every optimizer, from the same starts; the table says when a loss was reached."""
+"""Loss against seconds for every optimizer from the same starts, and when each loss was reached."""
 
 import time
 from pathlib import Path

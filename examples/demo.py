@@ -1,4 +1,4 @@
-"""What lmtorch does, in under a minute: fit a curve to NIST's data, train a network. `make demo` runs this."""
+"""What lmtorch does, in under a minute (`make demo`): fit a curve of NIST's, train a network."""
 
 import sys
 from pathlib import Path

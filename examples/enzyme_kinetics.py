@@ -1,4 +1,4 @@
-"""How sure is an enzyme's Michaelis constant? Standard errors, likelihood profiles and a bootstrap beside each other.
+"""How sure is an enzyme's Michaelis constant? Standard errors, profiles and a bootstrap compared.
 
 The data are the twelve rates of Puromycin-treated cells that Bates & Watts (1988, p. 269)
 print from Treloar (1974): the textbook's case of intervals that are nearly, but not quite,
@@ -23,7 +23,10 @@ def michaelis_menten(concentration, v_max, k_m):
 
 
 def main(output: Path = Path("output"), samples: int = 1000) -> float:
-    """Fit, print three kinds of 95% intervals, draw. Returns the largest relative distance from the known fit."""
+    """Fit, print three kinds of 95% intervals, draw.
+
+    Returns the largest relative distance from the known fit.
+    """
     fit = lmtorch.curve_fit(michaelis_menten, CONCENTRATION, RATE, p0={"v_max": 200, "k_m": 0.1})
     print(fit.report())
 
@@ -55,7 +58,7 @@ def draw(
     bootstrap: object,
     path: Path,
 ) -> Path:
-    """The curve in its band; the profiles of both parameters, straight where a linear model would do."""
+    """Draw the curve in its band, and both profiles, which are straight for a linear model."""
     import matplotlib.pyplot as plt
 
     figure, (left, *right) = plt.subplots(

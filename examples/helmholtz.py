@@ -1,4 +1,6 @@
-"""Helmholtz' equation on a square, oscillating in one direction: Δu + u = q, u = sin πx sin 4πy, u = 0 on the edge.
+"""Helmholtz' equation on a square, oscillating in one direction: Δu + u = q.
+
+The solution is u = sin πx sin 4πy, with u = 0 on the edge.
 
 The case that is hard for gradient descent (Wang, Teng & Perdikaris, Understanding and
 mitigating gradient pathologies in physics-informed neural networks, 2021), whose networks came
@@ -63,7 +65,10 @@ PROBLEM = Problem(lambda: perceptron(2, 30, 30, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 90.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "helmholtz.png")
 
 

@@ -1,4 +1,4 @@
-"""An unknown coefficient from noisy measurements: the viscosity of Burgers' equation, together with its solution.
+"""An unknown coefficient from noisy measurements: the viscosity of Burgers' equation.
 
 The viscosity is one more parameter of the module. The equation is imposed so strongly that it is a
 constraint, the measurements are in units of their noise; so the minimum is the fit of the equation
@@ -92,7 +92,10 @@ PROBLEM = Problem(Unknown, terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 30.0) -> dict[str, float]:
-    """Compare, draw. Returns how many standard errors each method's ν is from that of the exact solution's fit."""
+    """Compare the methods and draw.
+
+    Returns how many standard errors each method's ν is away from that of the exact solution's fit.
+    """
     runs = compare(PROBLEM, seconds)
     print(
         f"ν: true {VISCOSITY}; from the exact solution fitted to the data {BEST:.5f} ± {STDERR:.5f}"

@@ -39,7 +39,7 @@ class DelayedGratification:
         return model.factor.step(state.damping), state
 
     def update(self, state: Lambda, outcome) -> Lambda:
-        """Judge by whether the trial was kept; masks, not branches, so that it also serves batches."""
+        """Judge by whether the trial was kept; masks and no branches, so that batches work, too."""
         return Lambda(
             state.damping * torch.where(outcome.accepted, 1 / self.lower_by, self.raise_by)
         )

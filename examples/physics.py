@@ -1,4 +1,4 @@
-"""What the physics-informed examples share: a network, four ways to train it on the same residuals, a table, a picture.
+"""What the physics-informed examples share: a network, four ways to train it, a table, a picture.
 
 Every method sees the same network, points and terms, in float64, for the same time:
 Levenberg–Marquardt by `opt.step(*terms)`, the others the sum of the same squares. Adam's rate falls
@@ -166,7 +166,7 @@ METHODS: dict[str, Callable[[nn.Module, Sequence[tuple[Any, ...]]], Step]] = {
 
 
 def train(problem: Problem, method: str, seconds: float, steps: int | None = None) -> Run:
-    """Train for so many seconds, or steps if they are given; the time of looking at the error is not counted."""
+    """Train for so many seconds, or steps if given; measuring the error does not count."""
     net = problem.network()
     step = METHODS[method](net, problem.terms(net))
     times, errors = [0.0], [problem.error(net)]
@@ -215,7 +215,7 @@ def compare(problem: Problem, seconds: float) -> dict[str, Run]:
 
 
 def ratio(runs: dict[str, Run]) -> float:
-    """How many times less the error of Levenberg–Marquardt is than that of the best of the others."""
+    """How many times smaller the error of Levenberg–Marquardt is than the best of the others."""
     ours = runs["Levenberg–Marquardt"].errors[-1]
     return (
         min(min(run.errors) for name, run in runs.items() if name != "Levenberg–Marquardt") / ours

@@ -1,4 +1,4 @@
-"""Poisson's equation on a square by a network of 501 parameters: −Δu = f, u = 0 on the edge, u = sin πx sin πy."""
+"""Poisson's equation on a square by a network of 501 parameters: −Δu = f, u = sin πx sin πy."""
 
 import math
 import sys
@@ -56,7 +56,10 @@ PROBLEM = Problem(lambda: perceptron(2, 20, 20, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 60.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "poisson_2d.png")
 
 

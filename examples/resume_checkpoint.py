@@ -1,4 +1,4 @@
-"""Stop and go on: a run that is saved and resumed ends in the same bits as one that was never stopped."""
+"""Stop and go on: a run that is saved and resumed has the same bits as one that never stopped."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .sinc_network import data, network
 
 
 def main(output: Path = Path("output"), samples: int = 2_000, steps: int = 6) -> bool:
-    """Train twice as long at once, and in two halves by way of a file. Returns whether the bits agree."""
+    """Train at once, and in two halves by way of a file. Returns whether the bits agree."""
     x, y = data(samples)
     whole = network()
     opt = lmtorch.LevenbergMarquardt(whole)

@@ -1,4 +1,4 @@
-"""A fit that outliers do not move: muons that lose their spin, with one bin in ten lost in the read-out.
+"""A fit that outliers do not move: muons that lose their spin, one bin in ten lost in the read-out.
 
 The points are measured: the asymmetry of muon decay in a sample where the muons' spins turn in the
 random fields of nuclei, which is the relaxation of Kubo and Toyabe. Here a tenth of the bins, at
@@ -19,7 +19,10 @@ LOSSES = ("linear", "soft_l1", "tukey")
 
 
 def kubo_toyabe(t, amplitude, rate, background):
-    """Muons at rest in static fields, normally distributed: the asymmetry dips, and a third of it comes back."""
+    """Muons at rest in normally distributed static fields.
+
+    The asymmetry dips, and a third of it comes back.
+    """
     z = (rate * t) ** 2
     return amplitude * (1 / 3 + 2 / 3 * (1 - z) * torch.exp(-z / 2)) + background
 

@@ -4,11 +4,12 @@ Costs are ½‖r‖², half of the sums of squares that are published. The digit
 ones come from Newton's method on the full Hessian in the variables that are free at the minimum.
 
 References:
-    Gay, A trust-region approach to linearly constrained optimization (1984), Lecture Notes in Mathematics 1066, 72-105:
-        boxes for problems of Moré, Garbow & Hillstrom; bounds and minima as in Neumaier's collection for bound
-        constrained global optimization, https://www.mat.univie.ac.at/~neum/glopt/bounds.html.
-    Hock & Schittkowski, Test examples for nonlinear programming codes (1981), Lecture Notes in Economics and
-        Mathematical Systems 187: those that are sums of squares within bounds.
+    Gay, A trust-region approach to linearly constrained optimization (1984), Lecture Notes in
+        Mathematics 1066, 72-105: boxes for problems of Moré, Garbow & Hillstrom; bounds and minima
+        as in Neumaier's collection for bound constrained global optimization,
+        https://www.mat.univie.ac.at/~neum/glopt/bounds.html.
+    Hock & Schittkowski, Test examples for nonlinear programming codes (1981), Lecture Notes in
+        Economics and Mathematical Systems 187: those that are sums of squares within bounds.
 """
 
 from collections.abc import Callable
@@ -86,8 +87,10 @@ _PUBLISHED = (
         (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
         (2.0, 8.0, 1.0, 7.0, 5.0, 5.0), 2.660493295391e-4, 0.53209865e-3 / 2, "Gay, MGH 18",
     ),
-    BoundedProblem("hs_1", rosenbrock, (-2.0, 1.0), (-INF, -1.5), (INF, INF), 0.0, 0.0,
-        "Hock & Schittkowski 1"),
+    BoundedProblem(
+        "hs_1", rosenbrock, (-2.0, 1.0), (-INF, -1.5), (INF, INF), 0.0, 0.0,
+        "Hock & Schittkowski 1",
+    ),
     BoundedProblem(
         # 0.0504261879 at (1.2244, 1.5) is on the other side of a ridge
         "hs_2", rosenbrock, (-2.0, 1.5), (-INF, 1.5), (INF, INF),
@@ -110,7 +113,7 @@ CUT = 0.7  # of the way from the start to the minimizer
 
 
 def _cut() -> list[BoundedProblem]:
-    """The minimizer of every classical problem, cut off by a wall across the way of its first variable."""
+    """The minimizer of every classical problem, cut off by a bound on its first variable."""
     found = []
     for name, problem in CLASSICAL.items():
         if (

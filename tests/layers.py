@@ -1,4 +1,4 @@
-"""Small models, each built round one kind of layer that is hard for `torch.func` or for swapping parameters.
+"""Small models, each with a layer that is hard for `torch.func` or for swapping parameters.
 
 A case gives a seeded float64 model, a batch of inputs and a target; its residual is
 `model(inputs) - target`. Row `i` of the residual depends on row `i` of the inputs alone, unless
@@ -53,7 +53,7 @@ def reference_jacobian(
     model: nn.Module,
     residual: Tensor,  # (samples, ...), of the model's own parameters
 ) -> Tensor:  # (residuals, parameters)
-    """The Jacobian as `.backward()` on the model's own parameters gives it, row by row, frozen parameters left out.
+    """The Jacobian by `.backward()` on the model's own parameters, row by row, without frozen ones.
 
     Not `torch.autograd.grad`: reentrant checkpoints know `.backward()` only. Nothing
     here is ours or batched.
@@ -438,7 +438,7 @@ class Einsum(nn.Module):
 
 
 class Scatter(nn.Module):
-    """Messages summed at the nodes of a graph, once by `index_add_` into fresh zeros, once by `scatter_add`."""
+    """Messages summed at a graph's nodes, by `index_add_` into fresh zeros and by `scatter_add`."""
 
     def __init__(self):
         super().__init__()
@@ -492,7 +492,7 @@ class StopGradient(nn.Module):
 
 
 class InputGradient(nn.Module):
-    """The derivative of a network in its inputs by `torch.autograd.grad`: a physics-informed residual."""
+    """A physics-informed residual: the derivative in the inputs by `torch.autograd.grad`."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""NIST's reference problems of nonlinear regression: data, two starts, certified values, and the models in torch.
+"""NIST's problems of nonlinear regression: data, two starts, certified values, models in torch.
 
 The certified values were computed by NIST in 128-bit arithmetic and are printed to 11 digits, so
 the agreement of a fit with them, `log_relative_error`, counts its correct digits.
@@ -61,7 +61,7 @@ class NistProblem:
 
 
 def log_relative_error(estimate: Tensor | np.ndarray | Sequence[float], certified: Tensor) -> float:
-    """Correct digits of the worst parameter, −log₁₀ |estimate − certified| / |certified|, between 0 and 11.
+    """Correct digits of the worst parameter, 0 to 11: −log₁₀ |estimate − certified| / |certified|.
 
     Estimates that are not finite have no correct digit.
 

@@ -6,8 +6,10 @@ method on the full Hessian in float64, in 40 digits or more for Meyer's and Wats
 Where the paper leaves n free, so does the function.
 
 References:
-    Moré, Garbow & Hillstrom, Testing unconstrained optimization software (1981), ACM TOMS 7(1), 17-41.
-    Moré, Garbow & Hillstrom, Algorithm 566 (1981), ACM TOMS 7(1), 136-140: the same functions in Fortran.
+    Moré, Garbow & Hillstrom, Testing unconstrained optimization software (1981), ACM TOMS 7(1),
+        17-41.
+    Moré, Garbow & Hillstrom, Algorithm 566 (1981), ACM TOMS 7(1), 136-140: the same functions in
+        Fortran.
 """
 
 import math
@@ -138,7 +140,7 @@ MEYER = (
 
 
 def meyer(x: Tensor) -> Tensor:
-    """Resistance of a thermistor; the parameters differ by six orders of magnitude. MGH 10, Meyer (1970)."""
+    """Resistance of a thermistor; parameters differ by six orders of magnitude. MGH 10, Meyer."""
     t = 45 + 5 * _count(x, 1, 16)
     return x[0] * torch.exp(x[1] / (t + x[2])) - _values(x, MEYER)
 
@@ -192,7 +194,7 @@ def kowalik_osborne(x: Tensor) -> Tensor:
 
 
 def brown_dennis(x: Tensor) -> Tensor:
-    """Very large residuals, where Gauss-Newton's curvature is wrong. MGH 16 with m = 20, Brown & Dennis (1971)."""
+    """Very large residuals, where JᵀJ is the wrong curvature. MGH 16, m = 20, Brown & Dennis."""
     t = _count(x, 1, 20) / 5
     return (x[0] + t * x[1] - torch.exp(t)) ** 2 + (x[2] + x[3] * torch.sin(t) - torch.cos(t)) ** 2
 
@@ -238,7 +240,7 @@ def osborne_2(x: Tensor) -> Tensor:
 
 
 def watson(x: Tensor) -> Tensor:
-    """A polynomial that solves u' = u² + 1, ill-conditioned as n grows. MGH 20, Kowalik & Osborne (1968)."""
+    """A polynomial that solves u' = u² + 1, ill-conditioned as n grows. MGH 20, Kowalik."""
     n = x.shape[-1]
     powers = (_count(x, 1, 29) / 29)[:, None] ** _count(x, 0, n - 1)  # (29, n)
     derivative = powers[:, :-1] @ (_count(x, 1, n - 1) * x[1:])
@@ -298,7 +300,7 @@ def discrete_boundary_value(x: Tensor) -> Tensor:
 
 
 def discrete_integral_equation(x: Tensor) -> Tensor:
-    """The same boundary value problem as an integral equation: a dense Jacobian, the same root. MGH 29."""
+    """The same boundary value problem as an integral equation: dense J, the same root. MGH 29."""
     n = x.shape[-1]
     t = _count(x, 1, n) / (n + 1)
     # Green's function, (n, n)

@@ -1,4 +1,4 @@
-"""Random calls of every face: each ends in a typed error with nothing changed, or in a result that keeps its promises.
+"""Random calls: each ends in a typed error with nothing changed, or in a result that is right.
 
 A call is made of its face and its number alone: `python -m tests.random_calls curve_fit 17` makes
 one again, and `python -m tests.random_calls curve_fit 0 10000` so many.
@@ -135,7 +135,7 @@ class Draw:
         return y
 
     def box(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds about a start: wide, narrow, on one side, touching, equal; now and then it lies outside."""
+        """Bounds around a start: wide, narrow, one-sided, touching, equal, sometimes elsewhere."""
         width = np.abs(self.rng.normal(size=len(x))) * 10.0 ** self.one(-1, 0, 2)
         low, high = x - width, x + width[::-1]
         kind = self.rng.integers(0, 5, len(x))
@@ -218,7 +218,7 @@ def same(before: list[Any], after: list[Any]) -> bool:
 
 
 def called(call: Callable[[], Any], *inputs: Any) -> Any:
-    """What came back, or the typed error; inputs and generators are as they were, and warnings are ours."""
+    """The result or the typed error; inputs and generators are unchanged, and warnings are ours."""
     before = state_of(*inputs)
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
@@ -257,7 +257,7 @@ def cost_of(r: np.ndarray, loss: str, scale: float) -> float:
 def cosine_of(
     residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, scale: float, free: np.ndarray
 ) -> float:
-    """The largest cosine between residuals and a column of J that is free, rescaled as the loss has it."""
+    """The largest cosine between residuals and a free column of J, both rescaled by the loss."""
     point = torch.as_tensor(x, dtype=F64)
     r = residual(point).detach().numpy()
     J = torch.autograd.functional.jacobian(residual, point).numpy()
@@ -735,16 +735,24 @@ def _stepped(
             f"the loss has risen from {report.loss} to {report.loss_after}",
         )
     else:
-        promise(report.loss_after == report.loss or not np.isfinite(report.loss) or given.get("lr") == 0.0
-                or report.accepted, "another loss, and the same parameters")  # fmt: skip
+        promise(
+            report.loss_after == report.loss
+            or not np.isfinite(report.loss)
+            or given.get("lr") == 0.0
+            or report.accepted,
+            "another loss, and the same parameters",
+        )
     if not np.isfinite(report.loss):
         promise(not moved and not report.status.converged, "a step from a loss that is not finite")
     promise(
         float(loss) == report.loss or not np.isfinite(report.loss),
         "the loss that is returned is another one",
     )
-    promise(all(torch.equal(a, b) for a, b in zip(frozen, [p for p in tensors if not p.requires_grad], strict=True)),
-            "a frozen parameter has moved")  # fmt: skip
+    still = [p for p in tensors if not p.requires_grad]
+    promise(
+        all(torch.equal(a, b) for a, b in zip(frozen, still, strict=True)),
+        "a frozen parameter has moved",
+    )
     promise(all(p.grad is None for p in tensors), "a gradient was left behind")
     if "lower" in given:
         low, high = (torch.tensor(given[side]).to(tensors[0]) for side in ("lower", "upper"))
@@ -790,9 +798,10 @@ def derivatives(draw: Draw) -> None:
     if isinstance(found, Exception):
         promise("mode" in str(found) or "curl" in str(found), f"refused: {found}")
         return
-    J = torch.stack([torch.autograd.functional.jacobian(f, one.double()) for one in x])
+    jacobian, hessian = torch.autograd.functional.jacobian, torch.autograd.functional.hessian
+    J = torch.stack([jacobian(f, one.double()) for one in x])
     H = torch.stack([
-        torch.stack([torch.autograd.functional.hessian(lambda p, k=k: f(p)[k], one.double()) for k in range(d)])
+        torch.stack([hessian(lambda p, k=k: f(p)[k], one.double()) for k in range(d)])
         for one in x
     ])  # fmt: skip
     expected = reference(J, H, v.double())

@@ -1,4 +1,4 @@
-"""A device that is none: tensors that say they are elsewhere, refuse to meet those of the CPU, and count what waits.
+"""A device that is none: its tensors refuse to meet those of the CPU, and count what waits.
 
 It stands in for a GPU where there is none. What it shows: that no tensor is made on the wrong
 device, and how often the host waits for the device (`counted`). What it cannot show: speed, memory,

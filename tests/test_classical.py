@@ -1,4 +1,4 @@
-"""The classical problems through the optimizer: the costs of their papers and of scipy, whatever is chosen."""
+"""The classical problems through the optimizer: the costs of their papers and of scipy."""
 
 from functools import cache
 from itertools import product

@@ -1,4 +1,4 @@
-"""torch.set_default_device is for the user's own tensors: whatever it says, everything stays where the data are."""
+"""Whatever torch.set_default_device says, everything stays on the device of the data."""
 
 import numpy as np
 import pytest

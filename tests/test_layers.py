@@ -1,4 +1,4 @@
-"""Layers that are hard for torch.func or for swapping parameters: the same Jacobian from whatever rung serves.
+"""Layers that are hard for torch.func or for swapping parameters: sources agree on the Jacobian.
 
 The reference is `.backward()` on the model's own parameters, row by row.
 """

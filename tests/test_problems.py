@@ -1,4 +1,4 @@
-"""The references themselves: certified values, known minima and formulas are what their sources say."""
+"""The references themselves: certified values, minima and formulas are what their sources say."""
 
 import re
 from collections.abc import Callable
@@ -80,13 +80,13 @@ def cost(residual: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 
 def is_stationary(residual: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether no column of J correlates with r; a billionth is what 13 printed digits of x leave."""
+    """Whether no column of J correlates with r, but for a billionth, which 13 digits of x leave."""
     r, J = residual(x), torch.func.jacfwd(residual)(x)
     return bool(((J.T @ r).abs() <= 1e-9 * J.norm(dim=0) * (1 + r.norm())).all())
 
 
 def is_known(value: float, problem: ClassicalProblem) -> bool:
-    """Whether a cost is one of the problem's, to nine digits or, for the zeros, to the square of 1e-9."""
+    """Whether a cost is one of the problem's: to nine digits, or for zeros to 1e-9 squared."""
     return any(value == pytest.approx(known, rel=1e-9, abs=1e-18) for known in problem.costs)
 
 

@@ -1,4 +1,4 @@
-"""The stand-in device: it computes as the CPU does, refuses what a GPU refuses, and counts what waits."""
+"""The stand-in device computes as the CPU, refuses what a GPU refuses, and counts what waits."""
 
 from collections.abc import Callable
 from typing import Any

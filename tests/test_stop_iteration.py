@@ -1,4 +1,4 @@
-"""A StopIteration of the user's function comes out as it was raised, though generators read from it (PEP 479)."""
+"""A StopIteration of the user's function comes out as raised, though generators read from it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every option of every face, with values that cannot serve: told by name, before any work, and nothing is changed."""
+"""Options with values that cannot work are named before any work, and nothing is changed."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""What cannot be differentiated is an `InputError` that says what came and what to do, before any work."""
+"""What cannot be differentiated is an `InputError` before any work that says what to do."""
 
 import re
 from collections.abc import Callable

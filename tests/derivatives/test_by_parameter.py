@@ -1,4 +1,4 @@
-"""Derivatives in the parameters of a model are those of backward passes, sample by sample and output by output."""
+"""Derivatives in the parameters of a model are those of backward passes, output by output."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What pcov says of the parameters: closed forms where the model is linear, infinity and NaN where nothing is known."""
+"""What pcov says: closed forms for linear models, infinity and NaN where nothing is known."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Data: tensors and arrays, dtypes and devices, masks, errors, and gradients that lead back to them."""
+"""Data: tensors and arrays, dtypes and devices, masks, errors, and gradients that lead to them."""
 
 from collections.abc import Callable
 from typing import Any

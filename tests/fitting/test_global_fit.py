@@ -1,4 +1,4 @@
-"""Global fits: several data sets with parameters in common, beside one fit of all of them by scipy."""
+"""Global fits: several data sets with parameters in common, beside one fit of all by scipy."""
 
 from typing import Any
 

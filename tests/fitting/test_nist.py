@@ -1,4 +1,4 @@
-"""NIST's reference problems by `curve_fit` at default options, from both starts of all 27: values and errors."""
+"""NIST's 27 reference problems by `curve_fit` at default options, from both starts."""
 
 import warnings
 from functools import cache

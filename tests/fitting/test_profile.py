@@ -1,4 +1,4 @@
-"""Profiles: t intervals where the model is linear, scans by scipy where it is not, and what R and lmfit print."""
+"""Profiles: t intervals for linear models, scipy's scans for others, what R and lmfit print."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +44,7 @@ def scanned(
     held: int = 0,
     **options: Any,
 ) -> float:
-    """Where S(θ) − S = t² s², by refits of scipy's with the parameter fixed; so many others are at their bounds."""
+    """Where S(θ) − S = t² s², by scipy's refits with it fixed; `held` others are at bounds."""
     place, n = fit.names.index(name), len(fit.names) - held
     limit = stats.t.ppf(0.975, len(y) - n)
     points, best = torch.as_tensor(x), np.asarray(fit.popt)

@@ -1,4 +1,4 @@
-"""Reports: what lmfit prints, numbers that can be read back, JSON, and values written to the digits they have."""
+"""Reports: what lmfit prints, numbers that can be read back, JSON, values to their digits."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Errors under a robust loss: the sandwich, written out in NumPy, and against the scatter of many fits."""
+"""Errors under a robust loss: the sandwich in NumPy, and against the scatter of many fits."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Data that are no plain arrays of numbers: tables, dates, decimals, text. What has a meaning is fitted."""
+"""Data that are no plain arrays: tables, dates, decimals, text. What has a meaning is fitted."""
 
 from collections.abc import Callable
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Rows from linear layers: weights that are used several times, numbers beside the layers, and what is refused.
+"""Rows from linear layers: weights used several times, numbers beside the layers, what is refused.
 
 The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs
 by `torch.func` as well.
@@ -63,7 +63,7 @@ def reference(
     batch: tuple[Tensor, ...],
     others: tuple[Tensor, ...] = (),
 ) -> Tensor:
-    """`single(u, coefficients, *one sample)`, with u a function of one point, to (k,): the rows sample by sample."""
+    """The rows of `single(u, coefficients, *one sample)`, (k,), with u a function of a point."""
     names = [name for name, _ in model.named_parameters()]
     params = tuple(p.detach() for p in (*model.parameters(), *others))
 
@@ -368,7 +368,7 @@ class OldTanh(torch.autograd.Function):
 
 
 class OldScale(torch.autograd.Function):
-    """c x; its backward is not made of torch operations, so that it cannot be differentiated again."""
+    """c x, with a backward that is not made of torch operations and so has no derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, c: Tensor) -> Tensor:

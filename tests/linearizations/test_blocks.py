@@ -23,7 +23,7 @@ EPS = torch.finfo(torch.float64).eps
 def drawn(
     m: int, n: int, k: int, seed: int, exact: bool
 ) -> tuple[Arrow, Tensor, Tensor, Tensor, Tensor]:
-    """An arrow, its J and (r, e) as one matrix and vector, a scale and a λ; with `exact`, the first x has no error."""
+    """An arrow, J and (r, e) in full, D and λ; with `exact` the first x has no error."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:

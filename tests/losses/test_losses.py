@@ -138,7 +138,7 @@ def test_a_robust_fit_is_scipys(name: str, scale: float, seed: int) -> None:
     theirs = least_squares(
         lambda x: residual(torch.from_numpy(x)).numpy(), np.array([2.0, 1.0, 0.0]),
         jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
-        loss=name if name in SCIPYS else lambda z: torch.stack(RHOS[name](torch.from_numpy(z))).numpy(),
+        loss=name if name in SCIPYS else lambda z: np.stack(RHOS[name](torch.from_numpy(z))),
         f_scale=scale, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=2000,
     )  # fmt: skip
     x = torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)

@@ -245,7 +245,7 @@ def test_blocks_that_fit_the_memory_have_the_same_answers(limit: int) -> None:
 
 
 def sizes() -> Tensor:
-    """What counts as a long way for each parameter of nine problems: of another make for every third."""
+    """How far each parameter of nine problems may go: every third has another scale."""
     kinds = torch.tensor(
         [[1.0, 1.0, 1.0, 1.0], [3.0, 0.1, 1.0, 0.3], [0.01, 1.0, 0.3, 2.0]], dtype=F64
     )
@@ -470,7 +470,8 @@ NO_FIT: dict[str, tuple[Any, Any, Any, str]] = {
         "names dimensions of different sizes: .*argument 1"
     ),
     "no problems": (START.expand(0, 4), (0,), (), "there are no problems"),
-    "a number": (STARTS, (0, 0, 0), (1.0, few()), "names a dimension of an argument that is no array"),
+    "a number": (STARTS, (0, 0, 0), (1.0, few()),
+        "names a dimension of an argument that is no array"),
     "a tree for a tensor": (STARTS, ({"a": 0}, None, 0), (POINTS, few()),
         "for a single tensor: give an int or None"),
     "another tree": ({"a": STARTS}, ({"b": 0}, None, 0), (POINTS, few()),

@@ -109,7 +109,7 @@ boxed = st.integers(1, 4).flatmap(
 def linear(
     n: int, m: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A, b, a box with walls at all distances, some infinite, some met in one point, and a start in it."""
+    """A, b and a box with walls at all distances, some infinite, some equal, and a start inside."""
     rng = np.random.default_rng(seed)
     A, b = rng.normal(size=(m + n, n)), rng.normal(size=m + n)
     lower = rng.normal(size=n)
@@ -268,9 +268,7 @@ def test_equal_bounds_fix_a_variable(bounds: Any) -> None:
     np.testing.assert_allclose(found[1:], expected.x, rtol=1e-7)
 
 
-def test_a_variable_between_equal_walls_is_active_on_the_side_that_descent_would_leave_through() -> (
-    None
-):
+def test_a_variable_between_equal_walls_is_active_on_the_side_that_descent_would_leave() -> None:
     solution = least_squares(lambda x: x - torch.tensor([3.0, -3.0]), [1.0, 1.0], bounds=(1.0, 1.0))
     np.testing.assert_array_equal(solution.active_mask, [1, -1])
 
@@ -329,6 +327,8 @@ def test_bounds_and_robust_losses_go_together(loss: str) -> None:
         residual, torch.tensor([2.0, 1.0, 0.5], dtype=F64), bounds=bounds, loss=loss, f_scale=0.2
     )
     assert solution.active_mask.tolist() == [0, 0, -1]
-    held = least_squares(lambda v: decay(torch.cat([v, torch.tensor([0.4], dtype=F64)])) - y, solution.x[:2] + 0.05,
-                         loss=loss, f_scale=0.2)  # fmt: skip
+    bound = torch.tensor([0.4], dtype=F64)
+    held = least_squares(
+        lambda v: decay(torch.cat([v, bound])) - y, solution.x[:2] + 0.05, loss=loss, f_scale=0.2
+    )
     torch.testing.assert_close(solution.x[:2], held.x, rtol=1e-5, atol=1e-7)

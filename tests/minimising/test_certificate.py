@@ -1,4 +1,4 @@
-"""What may be said of the end of a run: each case was once a success that was none, or a minimum called a failure."""
+"""What is said of the end of a run: each case was once a false success or a false failure."""
 
 from typing import Any
 
@@ -92,8 +92,9 @@ def test_the_certificate_holds_whoever_chose_the_strategy(damping: Any, x_scale:
 
 
 def test_a_choice_of_strategy_is_not_overruled() -> None:
-    one = least_squares(CLASSICAL["osborne_2"].residual, 10 * torch.tensor(CLASSICAL["osborne_2"].start, dtype=F64),
-                        damping="nielsen")  # fmt: skip
+    problem = CLASSICAL["osborne_2"]
+    start = 10 * torch.tensor(problem.start, dtype=F64)
+    one = least_squares(problem.residual, start, damping="nielsen")
     assert "runs" not in one.message
 
 

@@ -1,4 +1,4 @@
-"""Steps of finite differences: parameters of any size, ones that are zero, and models rounded more coarsely."""
+"""Steps of finite differences: parameters of any size, zeros, models that round coarsely."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Six of NIST's reference problems with default options, and all at tight tolerances beside MINPACK's lmder."""
+"""Six of NIST's problems at default options, and all at tight tolerances beside lmder."""
 
 import itertools
 from functools import cache

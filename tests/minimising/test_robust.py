@@ -195,7 +195,7 @@ def mad(loss: str, seed: int = 0) -> Solution:
 
 
 def deviation(r: Tensor, n: int) -> float:
-    """Huber & Ronchetti (2009), §7.8: the median of the m − n + 1 largest absolute residuals, for normal noise."""
+    """Huber & Ronchetti (2009), §7.8: the median of the m − n + 1 largest |r|, for normal noise."""
     return float(np.median(np.sort(np.abs(r.numpy()))[n - 1 :]) / norm.ppf(0.75))
 
 

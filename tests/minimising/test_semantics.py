@@ -1,4 +1,4 @@
-"""What scipy's tests of `least_squares` ask for, in our words, and with scipy's answers where it has them."""
+"""What scipy's tests of `least_squares` ask for, in our words, with scipy's answers."""
 
 import inspect
 from itertools import product
@@ -339,12 +339,12 @@ def test_a_start_near_the_solution_is_not_left_for_a_worse_point() -> None:
 
 def test_a_start_on_its_bound_is_left_to_the_inside() -> None:
     # scipy's issue 19103, on counts of a growing signal
-    y = np.array([0.0] * 66 + [1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 2, 1, 0, 3, 1, 6, 5, 0, 0, 2,
-                  8, 4, 4, 6, 9, 7, 2, 7, 8, 2, 13, 9, 8, 11, 10, 13, 14, 19, 11, 15, 18, 26, 19,
-                  32, 29, 28, 36, 32,
-                  35, 36, 43, 52, 32, 58, 56, 52, 67, 53, 72, 88, 77, 95, 94, 84, 86, 101, 107, 108,
-                  118, 96, 115, 138,
-                  137])  # fmt: skip
+    y = np.array([0.0] * 66 + [
+        1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 2, 1, 0, 3, 1, 6, 5, 0, 0, 2,
+        8, 4, 4, 6, 9, 7, 2, 7, 8, 2, 13, 9, 8, 11, 10, 13, 14, 19, 11, 15, 18, 26, 19, 32, 29, 28,
+        36, 32, 35, 36, 43, 52, 32, 58, 56, 52, 67, 53, 72, 88, 77, 95, 94, 84, 86, 101, 107, 108,
+        118, 96, 115, 138, 137,
+    ])  # fmt: skip
     x = np.arange(y.size) * 0.1
 
     def residual(p: np.ndarray) -> np.ndarray:

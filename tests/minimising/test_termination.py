@@ -213,7 +213,7 @@ def test_a_local_minimum_is_a_success_too() -> None:
 
 
 def gain(function: Any, x: Tensor) -> float:
-    """Share of the cost that the best Gauss–Newton step, of any length, would take away by the linear model."""
+    """The share of the cost that the best Gauss–Newton step of any length would save."""
     J, r = torch.func.jacfwd(function)(x), function(x)
     scaled = J / J.norm(dim=0).clamp(min=1e-300)
     best = torch.linalg.lstsq(scaled, -r[:, None], driver="gelsd").solution[:, 0]

@@ -69,8 +69,8 @@ def test_an_iterate_is_read_by_attribute_and_by_key_and_prints_in_one_line() -> 
 
 def test_iterates_have_the_structure_of_x0() -> None:
     seen: list[Any] = []
-    least_squares(lambda x: rosenbrock(torch.stack([x["a"], x["b"]])), {"a": START[0], "b": START[1]},
-                  callback=seen.append)  # fmt: skip
+    start = {"a": START[0], "b": START[1]}
+    least_squares(lambda x: rosenbrock(torch.stack([x["a"], x["b"]])), start, callback=seen.append)
     assert set(seen[0].x) == {"a", "b"}
     plain: list[Any] = []
     least_squares(lambda x: 1 * x - 3, np.array([1.0]), callback=plain.append)

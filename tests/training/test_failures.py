@@ -1,4 +1,4 @@
-"""After a step that failed the parameters are exactly those from before, and the next step works."""
+"""After a step that failed, parameters are exactly as before, and the next step works."""
 
 import pytest
 import torch

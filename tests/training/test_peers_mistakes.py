@@ -1,4 +1,4 @@
-"""What other Levenberg–Marquardt packages were found to get wrong, one test each (DESIGN.md, found by running them)."""
+"""What other Levenberg–Marquardt packages were found to get wrong, one test each."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Several terms in one step: a differential equation inside, conditions on the boundary, data somewhere.
+"""Several terms in one step: an equation inside, conditions on the boundary, data somewhere.
 
 The reference is one closure over everything, without a batch, that returns the terms' residuals as
 a tuple; its Jacobian comes from another source (reverse mode of all rows at once).
@@ -26,7 +26,7 @@ WIDE, NARROW = 10, 3  # networks of more than 64 parameters and of fewer
 
 
 class Poisson:
-    """c u″ = −sin 3x with u = 0 at both ends, data of u and u′ in the middle, and a penalty without samples."""
+    """c u″ = −sin 3x, u = 0 at both ends, data of u and u′ between, a penalty without samples."""
 
     def __init__(
         self, width=WIDE, given="module", seed=0, dtype=F64, device="cpu", model=None, **options
@@ -91,7 +91,7 @@ class Poisson:
 
 
 def same_steps(one, other, steps=3, roundings=1e6, whole=None, terms=None):
-    """Terms beside one closure: other sums in J, whose rounding grows with the condition of JᵀJ, 10⁵ at most."""
+    """Compare terms with one closure: other sums, rounded by JᵀJ's condition, 10⁵ at most."""
     whole = whole or other.all_at_once
     for _ in range(steps):
         loss = one.opt.step(*(terms or one.terms)())
@@ -619,13 +619,17 @@ def test_an_exception_in_one_term_is_raised_and_leaves_the_parameters():
         (lambda f: [(f.equation, f.inside), f.x], "needs a closure.*got Tensor"),
         (lambda f: [(f.equation, f.inside), ()], "needs a closure.*got an empty term"),
         (lambda f: [(), (f.equation, f.inside)], "needs a closure.*got an empty term"),
-        (lambda f: [[f.terms()[0], f.terms()[1]]], "needs a closure.*got tuple.*each a closure followed by its batch"),
+        (lambda f: [[f.terms()[0], f.terms()[1]]],
+            "needs a closure.*got tuple.*each a closure followed by its batch"),
         (lambda f: [(f.equation, f.inside), None], "needs a closure.*got NoneType"),
         (lambda f: [f.small, (f.condition, f.edge)],
             "followed by its batch, and here by another closure or term"),
-        (lambda f: [f.small, (f.small, f.small)], "followed by its batch, and here by another closure or term"),
-        (lambda f: [f.small, f.small], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.small, f.small)], "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.small, (f.small, f.small)],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.small, f.small],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [(f.small, f.small)],
+            "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.equation, f.inside, (f.small,))],
             "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])],
