@@ -73,7 +73,7 @@ class FallbackWarning(UserWarning):
 def from_within() -> bool:
     """Whether the nearest caller outside torch is lmtorch, and not the user's function.
 
-    The code in `lmtorch.training` that surrounds the user's function does not count.
+    Code that surrounds the user's function, such as modes and swaps, does not count.
     """
     frame = sys._getframe(1)
     while (
