@@ -1,6 +1,7 @@
 """Run every benchmark and write docs/benchmarks.md with its figures."""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from . import (
@@ -20,14 +21,26 @@ from . import (
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`. Rivals are measured in turns in one process, so that a machine that slows down does so for all.
-Nothing here has been run on a GPU yet. PyPose's LM takes part where it can: it differentiates the whole batch at once,
-and for 10,000 rows its Jacobian asked for more than 12 GiB.
+Written by `make bench`. Rivals are measured in turns in one process, so that a machine that slows
+down does so for all. Nothing here has been run on a GPU yet. PyPose's LM takes part where it can:
+it differentiates the whole batch at once, and for 10,000 rows its Jacobian asked for more than
+12 GiB.
 """
+COLUMNS = 100  # at which lines of prose end
+
+
+def filled(text: str) -> str:
+    """Break long lines of prose; tables and headings stay as they are."""
+    return "\n".join(
+        line
+        if len(line) <= COLUMNS or line.startswith(("|", "#", "!"))
+        else textwrap.fill(line, COLUMNS, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def main() -> None:
-    """All of them, or those named."""
+    """Run all benchmarks, or those that are named."""
     parts = {
         "gram": gram.run,
         "step": step_time.run,
@@ -48,7 +61,7 @@ def main() -> None:
         f"Machine: {machine.description()}.",
         *(parts[name]() for name in chosen),
     ]
-    text = "\n\n".join(section.strip() for section in sections) + "\n"
+    text = filled("\n\n".join(section.strip() for section in sections) + "\n")
     print(text)
     if chosen == list(parts):
         (DOCS / "benchmarks.md").write_text(text)

@@ -1,14 +1,14 @@
-"""Calls of a black box: how often lmtorch and scipy evaluate a function without derivatives, or one with its own."""
+"""Calls of a black box: how often lmtorch and scipy evaluate a function and its own Jacobian."""
 
 import warnings
 from typing import Any
 
 import numpy as np
 import scipy.optimize
-from tests.least_squares.setting import Counted
-from tests.least_squares.test_black_boxes import ORDINARY
 
 import lmtorch
+from tests.minimising.setting import Counted
+from tests.minimising.test_black_boxes import ORDINARY
 
 from .machine import table
 
@@ -28,10 +28,14 @@ def run() -> str:
             )
         rows.append(row)
     intro = (
-        "Calls of the function by lmtorch / scipy's trf, those of differences among them, and of the Jacobian where it "
-        "is the user's own (in brackets); good starts, tolerances 1e-8 for both."
+        "The numbers are calls of the function by lmtorch / by scipy's trf, including those of "
+        "differences; in brackets are calls of the Jacobian if it is the user's own. Starts are "
+        "good, and tolerances are 1e-8 for both."
     )
-    return f"## Calls of a black box\n\n{intro}\n\n{table(['', '2-point', '3-point', 'own Jacobian'], rows)}"
+    return (
+        f"## Calls of a black box\n\n{intro}\n\n"
+        f"{table(['', '2-point', '3-point', 'own Jacobian'], rows)}"
+    )
 
 
 FITTERS = (lmtorch.least_squares, scipy.optimize.least_squares)

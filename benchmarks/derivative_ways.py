@@ -1,4 +1,4 @@
-"""What the benchmark of derivatives compares: networks, lmtorch's operators, and what is written with torch instead."""
+"""What the benchmark of derivatives compares: networks, lmtorch's operators, what users write."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     ways: Callable[[], dict[str, Way]]  # lmtorch's first
 
 
-# ---- networks --------------------------------------------------------------------------------------------------------
+# ---- networks ------------------------------------------------------------------------------------
 
 
 def inputs(case: Case, batch: int) -> Tensor:
@@ -88,7 +88,7 @@ def _trained(net: nn.Module, ways: dict[str, Way]) -> dict[str, Way]:
     return {name: way._replace(call=through(way.call)) for name, way in ways.items()}
 
 
-# ---- first derivatives in the inputs ---------------------------------------------------------------------------------
+# ---- first derivatives in the inputs -------------------------------------------------------------
 
 
 def _jacobians(net: nn.Module) -> dict[str, Way]:
@@ -127,7 +127,7 @@ def _jacobians(net: nn.Module) -> dict[str, Way]:
     }
 
 
-# ---- second derivatives in the inputs --------------------------------------------------------------------------------
+# ---- second derivatives in the inputs ------------------------------------------------------------
 
 
 def _laplacians(net: nn.Module, training: bool) -> dict[str, Way]:
@@ -242,7 +242,7 @@ def _burgers(net: nn.Module) -> dict[str, Way]:
     )
 
 
-# ---- in the parameters -----------------------------------------------------------------------------------------------
+# ---- in the parameters ---------------------------------------------------------------------------
 
 
 def _parameters(net: nn.Module, record: bool) -> dict[str, Way]:

@@ -1,7 +1,8 @@
-"""Derivatives of a batch's outputs: lmtorch's operators and what is written with torch instead, in time and memory.
+"""Derivatives of a batch: lmtorch's operators and what users write with torch, in time and memory.
 
-Every way is called in turns with the others, after all have agreed. Peaks of memory are those of a child of its own
-for each number, forked from a process that has imported torch and run next to nothing (Linux).
+Every way is called in turns with the others, after all have agreed. Peaks of memory are those
+of a child of its own for each number, forked from a process that has imported torch and run
+next to nothing (Linux).
 """
 
 import ctypes
@@ -51,14 +52,18 @@ def run() -> str:
     )
     verdict += f"Below {NOISE}: {'; '.join(slower) or 'nowhere'}."
     if growth:
-        verdict += " Peak memory of lmtorch from 1,000 to 10,000 samples grows at most by {:.1f} ({}).".format(
-            *max(growth)
+        factor, name = max(growth)
+        verdict += (
+            " From 1,000 to 10,000 samples the peak memory of lmtorch grows at most by a factor of "
+            f"{factor:.1f} ({name})."
         )
     intro = (
-        "lmtorch in milliseconds, the others over lmtorch's; then the peak of memory over what the process held "
-        f"before, in MiB. float32. A way that would take more than {SECONDS:g} s or {MIB / 1024:g} GiB is left out "
-        "(–). Ways in italics are lmtorch's own other modes. Without a graph unless it says 'with its gradient': the "
-        "mean square of the result, differentiated in all parameters, as training does.\n\n"
+        "Times are milliseconds for lmtorch, and multiples of these for the others; then follow "
+        "peaks of memory, above what the process held before, in MiB. All is in float32. A way "
+        f"that would take more than {SECONDS:g} s or {MIB / 1024:g} GiB is left out (–). Ways in "
+        "italics are lmtorch's own other modes. No graph is made, unless the title says 'with its "
+        "gradient': then the mean square of the result is differentiated in all parameters, as "
+        "training does.\n\n"
     )
     return "## Derivatives\n\n" + intro + verdict + "\n\n" + "\n\n".join(sections)
 
@@ -158,11 +163,11 @@ def _timed(way: Way, x: Tensor) -> tuple[float, list[Tensor]]:
     return seconds, [part.detach() for part in ((found,) if isinstance(found, Tensor) else found)]
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 class _Server:
-    """A process that forks a child for each peak that is asked for: an import of torch for each would take minutes."""
+    """A process that forks a child for each peak: importing torch for each would take minutes."""
 
     def __init__(self) -> None:
         child = [sys.executable, "-W", "ignore", "-m", __spec__.name]
@@ -200,9 +205,8 @@ def _serve() -> None:
         way, x = case.ways()[name], inputs(case, int(batch))
         for few in BATCHES[:2]:
             way.call(inputs(case, few))
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what the allocator has kept of that would hide as much of the peak
+        # what the allocator has kept of that would hide as much of the peak
+        ctypes.CDLL(None).malloc_trim(0)
         RESET.write_text("5")  # the peak begins anew: proc(5), clear_refs
         before = _high_water()
         way.call(x)

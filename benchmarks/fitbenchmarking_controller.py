@@ -1,4 +1,4 @@
-"""lmtorch in FitBenchmarking: copy this file to `fitbenchmarking/controllers/lmtorch_controller.py`.
+"""lmtorch in FitBenchmarking: copy this to `fitbenchmarking/controllers/lmtorch_controller.py`.
 
 There it is imported when `lmtorch` is named in the options; nothing in lmtorch imports it.
 
@@ -37,10 +37,10 @@ CONVERGED, OUT_OF_EVALUATIONS, NOT_CONVERGED = 0, 1, 2
 
 
 class LmtorchController(Controller):
-    """Levenberg-Marquardt, with or without bounds, on the residuals of a least-squares cost function.
+    """Levenberg-Marquardt, with or without bounds, on the residuals of a least-squares cost.
 
-    Their Jacobian serves if one was chosen; with the "default" one lmtorch makes forward differences, which stay within
-    the bounds.
+    Their Jacobian serves if one was chosen; with the "default" one lmtorch makes forward
+    differences, which stay within the bounds.
     """
 
     controller_name = "lmtorch"
@@ -86,7 +86,8 @@ class LmtorchController(Controller):
 
     def cleanup(self):
         """
-        Read the parameters, the evaluations (those of differences not counted, as scipy does) and how it ended.
+        Read the parameters, the evaluations (those of differences not counted, as
+        scipy does) and how it ended.
         """
         status = self.solution.status
         if status.converged:

@@ -37,7 +37,7 @@ def run() -> str:
         return f"## Curve fits\n\n{_nist()}\n\n{_many()}"
 
 
-# ---- NIST ------------------------------------------------------------------------------------------------------------
+# ---- NIST ----------------------------------------------------------------------------------------
 
 
 def _ours(problem: NistProblem, start: tuple[float, ...]) -> Found:
@@ -136,13 +136,14 @@ def _nist() -> str:
         "standard errors ≥ 4 digits",
     ]
     intro = (
-        "NIST's 27 problems from both starts, 54 runs. A false success has fewer than four digits. Evaluations are "
-        "those of the residuals; scipy's curve_fit counts those of its differences, too, not those of runs it gave up."
+        "NIST's 27 problems from both starts, 54 runs. A false success has fewer than four digits. "
+        "Evaluations are those of the residuals; scipy's curve_fit counts those of its "
+        "differences, too, but not those of runs that it gave up."
     )
     return f"### NIST\n\n{intro}\n\n{table(header, rows)}"
 
 
-# ---- many fits -------------------------------------------------------------------------------------------------------
+# ---- many fits -----------------------------------------------------------------------------------
 
 
 def peak(t: Tensor, height: Tensor, center: Tensor, width: Tensor, background: Tensor) -> Tensor:
@@ -202,7 +203,8 @@ def _many() -> str:
         "agree to 1e-5",
     ]
     intro = (
-        f"Gaussian peaks, {POINTS} points, 4 parameters, the same poor start for all, in float64; the fastest of "
-        f"{REPEATS} runs. scipy's model is NumPy code, its tolerances 1e-8; ours 1e-10 and polishing."
+        f"Gaussian peaks, {POINTS} points, 4 parameters, the same poor start for all, in "
+        f"float64; the fastest of {REPEATS} runs. scipy's model is NumPy code, its tolerances "
+        "1e-8; ours 1e-10 and polishing."
     )
     return f"### Many small fits\n\n{intro}\n\n{table(header, rows)}"

@@ -1,8 +1,9 @@
-"""How often the defaults are right, wrong with a word, and wrong without one: lmtorch and its rivals, same starts.
+"""How often defaults are right, wrong with a word of doubt, and wrong without: lmtorch and rivals.
 
     python -m benchmarks.honesty [family ...] [--sets 200] [--contenders ours] [--verbose]
 
-prints this section alone. What the rivals found is kept in a temporary folder, since it moves only with their versions.
+prints this section alone. What the rivals found is kept in a temporary folder, since it moves
+only with their versions.
 """
 
 import argparse
@@ -28,24 +29,27 @@ from .honesty_problems import MGH, NIST, RANDOM, USER, Group, chosen, groups
 from .machine import table
 
 SETS = 200
-# Of the cost, in float64 and float32: a right one exceeds the best by no more, and a tight fit from a minimum gains no
-# more.
+# in float64 and float32: a cost that exceeds the best by no more than this part of it is right, and
+# a tight fit from a minimum gains no more
 RELATIVE = (1e-6, 1e-3)
 DIGITS = 1e-4  # relative error of the parameters that is right for NIST
 TIGHT = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "max_nfev": 500}
 CACHE = Path(tempfile.gettempdir()) / "lmtorch_honesty"
-INTRO = """Fits at defaults from the same starts, counted as right / wrong with a word / wrong with success and no word.
-In brackets are those of the right ones that came with a word, too, and those of the silent ones from where a tight fit
-goes on downhill: no minimum of any kind. A word is an exception, success=False or a warning; of lmfit also that it
-could not estimate the errors. Right is a sum of squares, computed in float64, of at most 1 + 1e-6 (in float32 1 + 1e-3)
-times the lowest that is known, by a tight fit from the truth or by anyone here, so that another local minimum is wrong;
-of NIST in float64, four digits in all parameters. A batch is one call for all problems of a family; of the classical
-problems and NIST's, for the starts of one. Evaluations are those of lmtorch's columns, in their order."""
+INTRO = """Fits at default options from the same starts, counted as right / wrong with a word of
+doubt / wrong with success and no such word. A word of doubt is an exception, success=False or a
+warning; for lmfit also that it could not estimate the errors. A fit is right if its sum of squares,
+computed in float64, is at most 1 + 1e-6 (in float32 1 + 1e-3) times the lowest that is known, by a
+tight fit from the truth or by anyone here, so that another local minimum is wrong; for NIST in
+float64, if all parameters have four digits. In brackets are, behind the first number, the right
+fits that came with a word of doubt, and behind the last the silent wrong ones from where a tight
+fit goes on downhill: they are no minima of any kind. A batch is one call for all problems of a
+family; for the classical problems and NIST's it is one call for the starts of a problem.
+Evaluations are those of lmtorch's columns, in their order."""
 
 Found = Mapping[str, list[Outcome] | None]  # by contender; None for who does not take part
 
 
-# ---- what is known ---------------------------------------------------------------------------------------------------
+# ---- what is known -------------------------------------------------------------------------------
 
 
 def tight(group: Group, i: int, start: Array) -> float:
@@ -71,7 +75,7 @@ def tight(group: Group, i: int, start: Array) -> float:
 
 
 def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
-    """The lowest costs published or near the truth (b,), and what the rivals found; from the cache if it is there."""
+    """The lowest costs published or near the truth (b,), and what rivals found or the cache has."""
     data = [
         np.ascontiguousarray(v).tobytes()
         for v in (group.starts, group.y, group.sigma)
@@ -103,11 +107,11 @@ def rivals(group: Group, fresh: bool) -> tuple[Array, Found]:
     }
 
 
-# ---- what is right ---------------------------------------------------------------------------------------------------
+# ---- what is right -------------------------------------------------------------------------------
 
 
 def right(group: Group, i: int, p: Array, single: bool, targets: Sequence[float]) -> bool:
-    """Whether the cost is one of the targets, or below the first; of NIST in float64, whether the digits are right."""
+    """Whether the cost is a target, or below the first; for NIST, whether the digits are right."""
     if group.certified is not None and not single:
         return bool((np.abs(p - group.certified) <= DIGITS * np.abs(group.certified)).all())
     cost, allowance, relative = group.cost(i, p), group.allowance[i, int(single)], RELATIVE[single]
@@ -203,13 +207,13 @@ def _tell(group: Group, i: int, best: float, who: str, outcome: Outcome, nearby:
     )
     print(
         f"{'with a word' if outcome.word else 'SILENT'}: {group.name}[{i}], {who}: {ended} "
-        f"{np.asarray(outcome.p).tolist()} from {group.starts[i].tolist()}; cost {cost:.6g}, {ratio} ({best:.6g})"
-        f"; a tight fit from there ends at {nearby:.6g}. {outcome.word}",
+        f"{np.asarray(outcome.p).tolist()} from {group.starts[i].tolist()}; cost {cost:.6g}, "
+        f"{ratio} ({best:.6g}); a tight fit from there ends at {nearby:.6g}. {outcome.word}",
         flush=True,
     )
 
 
-# ---- faces -----------------------------------------------------------------------------------------------------------
+# ---- faces ---------------------------------------------------------------------------------------
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Who is compared by `benchmarks.honesty`: lmtorch in two dtypes, one by one and in a batch, scipy and lmfit."""
+"""Contenders of `benchmarks.honesty`: lmtorch in two dtypes, alone and batched, scipy, lmfit."""
 
 import re
 import warnings
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 Contender = Callable[[Group], list[Outcome] | None]  # None where it does not take part
 
 
-# ---- lmtorch ---------------------------------------------------------------------------------------------------------
+# ---- lmtorch -------------------------------------------------------------------------------------
 
 
 def _ours(group: Group, dtype: torch.dtype, batched: bool) -> list[Outcome]:
@@ -87,13 +87,15 @@ def _called(group: Group, dtype: torch.dtype, i: int | None) -> list[Outcome]:
         name = lmtorch.Status(int(status[k])).name
         # a warning about the covariances of a batch means those that are infinite
         words = [
-            str(w.message) for w in heard if i is not None or w.category is not OptimizeWarning or not finite[k]
-        ]  # fmt: skip
+            str(w.message)
+            for w in heard
+            if i is not None or w.category is not OptimizeWarning or not finite[k]
+        ]
         outcomes.append(Outcome(p, "; ".join(words) if success[k] else name, int(nfev[k]), name))
     return outcomes
 
 
-# ---- rivals ----------------------------------------------------------------------------------------------------------
+# ---- rivals --------------------------------------------------------------------------------------
 
 
 def _one_by_one(solve: Callable[[Group, int], tuple[Any, str]]) -> Contender:

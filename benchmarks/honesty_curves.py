@@ -1,4 +1,4 @@
-"""Curves for `benchmarks.honesty`: models in NumPy or torch, and their random data, starts and truths."""
+"""Curves for `benchmarks.honesty`: models for NumPy or torch, random data, starts and truths."""
 
 import math
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def logistic(xp: Any, x: Any, height: Any, rate: Any, middle: Any, base: Any) ->
     return base + height / (1 + xp.exp(-rate * (x - middle)))
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
 def between(rng: Rng, low: float, high: float) -> float:
@@ -164,7 +164,10 @@ def draw_equal_decays(rng: Rng, i: int) -> Draw:
 
 
 def draw_hill(rng: Rng, i: int) -> Draw:
-    """A dose-response curve in triplicate, 3 % noise, from the extremes of the data, the middle dose and 1."""
+    """A dose-response curve in triplicate, with 3 % noise.
+
+    The start is made of the extremes of the data, the middle dose and 1.
+    """
     c = np.repeat(np.logspace(-3, 2, 11), 3)
     top = between(rng, 1, 1000)
     truth = np.array([top * rng.uniform(0, 0.3), top, between(rng, 0.01, 10), rng.uniform(0.5, 3)])
@@ -188,7 +191,7 @@ def draw_logistic(rng: Rng, i: int) -> Draw:
     )
 
 
-# ---- families --------------------------------------------------------------------------------------------------------
+# ---- families ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

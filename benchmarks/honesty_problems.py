@@ -1,7 +1,8 @@
-"""What `benchmarks.honesty` fits: families of curves with random data, the classical problems, and NIST's.
+"""What `benchmarks.honesty` fits: families of curves with random data, classical problems, NIST's.
 
-A group is a set of problems of one shape, which may go into one batched call. Problem i of a family of curves has a
-random generator of its own, so that it is the same however many are asked for. To look at one of them:
+A group is a set of problems of one shape, which may go into one batched call. Problem i of a
+family of curves has a random generator of its own, so that it is the same however many are asked
+for. To look at one of them:
 
     (group,) = groups("diode", 200)
     group.x, group.y[i], group.sigma[i], group.starts[i], group.truths[i]
@@ -21,9 +22,8 @@ from tests.problems import CLASSICAL
 
 from .honesty_curves import FAMILIES, Array, Family, Model
 
-ROUNDING = (
-    np.array([1e-6, 1e-4]) ** 2
-)  # of Σ(y/σ)², that float64 and float32 may leave where there is no noise
+# of Σ(y/σ)², that float64 and float32 may leave where there is no noise
+ROUNDING = np.array([1e-6, 1e-4]) ** 2
 USER, RANDOM = "Starts as a user gives them", "Random starts about the truth"
 MGH, NIST = "Moré, Garbow and Hillstrom", "NIST"
 
@@ -113,8 +113,10 @@ def _curve(name: str, family: Family, sets: int) -> Group:
         return r if sigmas is None else r / sigmas[i]
 
     return Group(
-        name, USER if family.factor is None else RANDOM, [family.row] * len(ys), residual, starts, truths,
-        [()] * len(ys), np.outer(np.square(ys if sigmas is None else ys / sigmas).sum(-1), ROUNDING),
+        name, USER if family.factor is None else RANDOM, [family.row] * len(ys), residual, starts,
+        truths,
+        [()] * len(ys), np.outer(np.square(ys if sigmas is None else ys / sigmas).sum(-1),
+            ROUNDING),
         None, family.model, x, ys, sigmas,
     )  # fmt: skip
 
@@ -151,8 +153,10 @@ def _nist(name: str) -> Group:
         ).numpy()
 
     return Group(
-        f"nist:{name}", NIST, ["far start", "near start"], lambda i, p: model(np, x, *p) - y, starts, None,
-        [(problem.certified_rss,)] * 2, np.outer([1, 1], np.square(y).sum() * ROUNDING), None, model, x,
+        f"nist:{name}", NIST, ["far start", "near start"], lambda i, p: model(np, x, *p) - y,
+        starts, None,
+        [(problem.certified_rss,)] * 2, np.outer([1, 1], np.square(y).sum() * ROUNDING), None,
+        model, x,
         np.stack([y, y]), None, problem.certified.numpy(),
     )  # fmt: skip
 

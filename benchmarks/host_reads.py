@@ -1,4 +1,4 @@
-"""How often the host waits for the device, for each face: counted on the tests' stand-in for a GPU."""
+"""How often the host waits for the device in each function: counted on the stand-in for a GPU."""
 
 import warnings
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from .machine import table
 
 INTRODUCTION = """## Host reads
 
-How often the host waits for the device: numbers that it reads, copies, results whose size it must know. Counted on the
-stand-in of the tests, which shows neither speed nor kernels; the problems are those of `tests/faces.py`. Of an
-optimizer in its steps after the first, the report being looked at outside the count; of a fit from the call to the
-result, with what its beginning and its end read. SVD and eigh wait on a GPU by themselves, within torch, and are
-counted apart.
+How often the host waits for the device: numbers that it reads, copies, results whose size it must
+know. This is counted on the tests' stand-in for a GPU, which shows neither speed nor kernels; the
+problems are those of `tests/faces.py`. For an optimizer the steps after the first are counted, and
+the report is looked at outside the count; for a fit all is counted from the call to the result. SVD
+and eigh wait on a GPU by themselves, within torch, and are counted apart.
 """
 
 
@@ -29,7 +29,10 @@ def run() -> str:
         warnings.simplefilter("ignore")
         for prefix, faces in (("optimizer, ", OPTIMIZER), ("", FITS)):
             rows += [_row(prefix + name, face()) for name, face in faces.items()]
-    counted = f"Counted {datetime.now(UTC).date().isoformat()} with torch {torch.__version__}; no GPU.\n\n"
+    counted = (
+        f"Counted {datetime.now(UTC).date().isoformat()} with torch "
+        f"{torch.__version__}; no GPU.\n\n"
+    )
     return f"{INTRODUCTION}\n{counted}" + table(
         ["", "trials", "reads", "a trial", "beyond one a trial", "SVD and eigh"], rows
     )

@@ -27,8 +27,8 @@ def description() -> str:
             versions.append(f"{package} not installed")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return (
-        f"{today}; {processor}, {torch.get_num_threads()} threads, {device}; Python {platform.python_version()}; "
-        + ", ".join(versions)
+        f"{today}; {processor}, {torch.get_num_threads()} threads, {device}; Python "
+        f"{platform.python_version()}; " + ", ".join(versions)
     )
 
 

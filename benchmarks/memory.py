@@ -22,7 +22,10 @@ def run() -> str:
         ours = peaks["lmtorch (all rows)"]
         for name, peak in peaks.items():
             rows.append([task.name, name, f"{peak:.0f} MiB", f"{peak / ours:.2f}"])
-    intro = "Of two steps, over what the process held before, after a warm-up on a few rows."
+    intro = (
+        "The peak during two steps, above what the process held before, after a warm-up on a few "
+        "rows."
+    )
     return f"## Peak memory\n\n{intro}\n\n" + table(["", "", "peak", "over lmtorch"], rows)
 
 

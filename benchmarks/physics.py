@@ -1,4 +1,4 @@
-"""What brings a physics-informed network to its digits: dampings, scalings, acceleration, on the same residuals."""
+"""What brings a physics-informed network to its digits: damping, scaling, acceleration compared."""
 
 import time
 from typing import Any
@@ -39,8 +39,8 @@ def run() -> str:
             [name, *(f"{error:.1e}" for error in errors), f"{seconds / max(CHECKED) * 1e3:.0f} ms"]
         )
     intro = (
-        "Poisson's equation on a square (`examples/poisson_2d.py`: 2-20-20-1, n = 501, 1,740 points, float64). "
-        "Relative L2 error of the solution."
+        "Poisson's equation on a square (`examples/poisson_2d.py`: 2-20-20-1, n = 501, 1,740 "
+        "points, float64). Relative L2 error of the solution."
     )
     header = ["", *(f"after {steps} steps" for steps in CHECKED), "a step"]
     return f"## Physics-informed networks\n\n{intro}\n\n{table(header, rows)}"

@@ -1,4 +1,4 @@
-"""Seconds of one step of each Levenberg–Marquardt, one after the other in turns, so that all see the same machine."""
+"""Seconds of one step of each Levenberg–Marquardt, measured in turns on the same machine."""
 
 import time
 from statistics import median
@@ -38,10 +38,14 @@ def _task(key: str, task: Task) -> str:
     for name, each in times.items():
         paired = median(theirs / own for theirs, own in zip(each, ours, strict=True))
         rows.append([
-            name, f"{min(each) * 1e3:.1f} ms", f"{median(each) * 1e3:.1f} ms", f"{min(each) / min(ours):.2f}",
+            name, f"{min(each) * 1e3:.1f} ms", f"{median(each) * 1e3:.1f} ms",
+            f"{min(each) / min(ours):.2f}",
             f"{paired:.2f}", f"{min(each) / bare:.2f}",
         ])  # fmt: skip
-    title = f"### {task.name}, n = {n:,}\n\nThe product JᵀJ alone (torch.mm, J whole): {bare * 1e3:.1f} ms.\n\n"
+    title = (
+        f"### {task.name}, n = {n:,}\n\nThe product JᵀJ alone (torch.mm, J whole): "
+        f"{bare * 1e3:.1f} ms.\n\n"
+    )
     return title + table(
         [
             "",

@@ -47,7 +47,7 @@ def concrete() -> tuple[Tensor, Tensor]:
 
 
 def wide_table() -> tuple[Tensor, Tensor]:
-    """20,640 rows of 8 numbers, synthetic, the shape of the usual housing table: many rows for JᵀJ."""
+    """20,640 synthetic rows of 8 numbers, the shape of the usual housing table: many rows."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20_640, 8, generator=generator)
     y = torch.sin(x[:, :4].sum(1, keepdim=True)) + 0.5 * x[:, 4:5] * x[:, 5:6]

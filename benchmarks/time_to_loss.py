@@ -1,4 +1,4 @@
-"""Loss against seconds, for every optimizer, from the same starts; the table says when a loss was reached."""
+"""Loss against seconds for every optimizer from the same starts, and when each loss was reached."""
 
 import time
 from pathlib import Path
@@ -41,7 +41,10 @@ def run(pictures: Path) -> str:
         sections.append(
             f"### {task.name}\n\n{table(header, rows)}\n\n![Loss against seconds](images/{picture})"
         )
-    intro = f"Median of {len(SEEDS)} starts; – where fewer than half of them came there in the time given."
+    intro = (
+        f"Median of {len(SEEDS)} starts; – where fewer than half of them came "
+        "there in the time given."
+    )
     return "## Time to a loss\n\n" + intro + "\n\n" + "\n\n".join(sections)
 
 

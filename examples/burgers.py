@@ -1,8 +1,11 @@
-"""Burgers' equation with a nearly discontinuous solution: u_t + u u_x = ν u_xx, ν = 0.01/π, u = −sin πx at t = 0.
+"""Burgers' equation with a nearly discontinuous solution: u_t + u u_x = ν u_xx, ν = 0.01/π.
 
-The example of Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019), §3.1, where the relative error
-is 6.7e-4. The reference is the exact solution of Cole and Hopf, a ratio of two integrals, which the trapezoidal rule
-gives to all digits as their integrands decay like exp(−z²).
+At t = 0 the solution is u = −sin πx.
+
+The example of Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019), §3.1,
+where the relative error is 6.7e-4. The reference is the exact solution of Cole and Hopf, a ratio of
+two integrals, which the trapezoidal rule gives to all digits as their integrands decay like
+exp(−z²).
 """
 
 import math
@@ -14,9 +17,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.physics import (
     F64,
@@ -93,13 +95,16 @@ PROBLEM = Problem(lambda: perceptron(2, 20, 20, 20, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 90.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "burgers.png")
 
 
 @torch.no_grad()
 def draw(runs: dict[str, Run], path: Path) -> Path:
-    """The solution, its last profile with two networks, where ours misses it, and the errors by the second."""
+    """Draw the solution, its last profile by two networks, where ours is off, errors by time."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.5), layout="constrained")

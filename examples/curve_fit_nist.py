@@ -1,4 +1,4 @@
-"""Fit a curve: thermal expansion of copper, a rational function of seven parameters, against NIST's certificate."""
+"""Fit a curve: thermal expansion of copper, seven parameters, against NIST's certificate."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def model(b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def main(output: Path = Path("output")) -> float:
-    """Fit, print beside the certificate, draw. Returns the correct digits of the worst parameter."""
+    """Fit, print beside the certificate, draw. Returns the correct digits of the worst number."""
     t, y, start, certified = read()
     b = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     opt = lmtorch.LevenbergMarquardt([b])

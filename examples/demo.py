@@ -1,4 +1,4 @@
-"""What lmtorch does, in under a minute: fit a curve to NIST's data, train a network. `make demo` runs this."""
+"""What lmtorch does, in under a minute (`make demo`): fit a curve of NIST's, train a network."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,8 @@ def main(output: Path = Path("output")) -> None:
     print("1. A curve: thermal expansion of copper\n")
     digits = curve_fit_nist.main(output)
     print(
-        f"\n{digits:.1f} correct digits in the worst parameter\n\n2. A network: 481 parameters on 10,000 samples\n"
+        f"\n{digits:.1f} correct digits in the worst parameter\n\n2. A network: 481 "
+        "parameters on 10,000 samples\n"
     )
     sinc_network.main(output)
 

@@ -1,7 +1,8 @@
-"""How sure is an enzyme's Michaelis constant? Standard errors, likelihood profiles and a bootstrap beside each other.
+"""How sure is an enzyme's Michaelis constant? Standard errors, profiles and a bootstrap compared.
 
-The data are the twelve rates of Puromycin-treated cells that Bates & Watts (1988, p. 269) print from Treloar (1974):
-the textbook's case of intervals that are nearly, but not quite, those of a linear model.
+The data are the twelve rates of Puromycin-treated cells that Bates & Watts (1988, p. 269)
+print from Treloar (1974): the textbook's case of intervals that are nearly, but not quite,
+those of a linear model.
 """
 
 from pathlib import Path
@@ -10,9 +11,8 @@ import numpy as np
 
 import lmtorch
 
-CONCENTRATION = np.array(
-    [0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10]
-)  # ppm
+# ppm
+CONCENTRATION = np.array([0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10])
 RATE = np.array([76.0, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200])  # counts/min²
 KNOWN = {"v_max": 212.684, "k_m": 0.064121}  # the digits that R's nls gives
 
@@ -23,7 +23,10 @@ def michaelis_menten(concentration, v_max, k_m):
 
 
 def main(output: Path = Path("output"), samples: int = 1000) -> float:
-    """Fit, print three kinds of 95% intervals, draw. Returns the largest relative distance from the known fit."""
+    """Fit, print three kinds of 95% intervals, draw.
+
+    Returns the largest relative distance from the known fit.
+    """
     fit = lmtorch.curve_fit(michaelis_menten, CONCENTRATION, RATE, p0={"v_max": 200, "k_m": 0.1})
     print(fit.report())
 
@@ -55,7 +58,7 @@ def draw(
     bootstrap: object,
     path: Path,
 ) -> Path:
-    """The curve in its band; the profiles of both parameters, straight where a linear model would do."""
+    """Draw the curve in its band, and both profiles, which are straight for a linear model."""
     import matplotlib.pyplot as plt
 
     figure, (left, *right) = plt.subplots(

@@ -1,12 +1,13 @@
-"""A fit inside a network's loss: a counter that misses counts is calibrated by the half-lives that its data must give.
+"""A fit inside a network's loss: a counter that misses counts is calibrated by known half-lives.
 
-A detector is blind for a moment after each count, so that it misses more of them the faster they come: decay curves
-bend, and the half-lives fitted to them are too long. A network learns to correct the rates from sources of known
-half-life. It is never told a true rate: its output is fitted by `least_squares`, its loss is on the fitted half-lives,
-and gradients pass through the fit by the implicit function theorem. The data are simulated.
+A detector is blind for a moment after each count, so that it misses more of them the faster they
+come: decay curves bend, and the half-lives fitted to them are too long. A network learns to correct
+the rates from sources of known half-life. It is never told a true rate: its output is fitted by
+`least_squares`, its loss is on the fitted half-lives, and gradients pass through the fit by the
+implicit function theorem. The data are simulated.
 
-Both fits are Levenberg-Marquardt: the inner one of decay curves, all sources as one batch, and the outer one of the
-network, whose residuals are the logarithms of fitted over known half-life.
+Both fits are Levenberg-Marquardt: the inner one of decay curves, all sources as one batch, and the
+outer one of the network, whose residuals are the logarithms of fitted over known half-life.
 """
 
 from pathlib import Path
@@ -21,7 +22,10 @@ BLIND = 200e-6  # seconds after each count: for the simulation only
 
 
 def counted(half_life: Tensor, seed: int) -> Tensor:
-    """What the counter shows in each minute, in counts per second, for sources of up to 6000 decays per second."""
+    """What the counter shows in each minute, in counts per second.
+
+    The sources have up to 6000 decays per second.
+    """
     generator = torch.Generator().manual_seed(seed)
     first = 2000 + 4000 * torch.rand(len(half_life), 1, dtype=torch.float64, generator=generator)
     true = first * torch.exp2(-MINUTES / half_life[:, None])
@@ -46,7 +50,7 @@ class Correction(nn.Module):
 
 
 def half_lives(rate: Tensor) -> Tensor:
-    """The layer: one decay curve fitted to each row (b, 61), in minutes (b,). Gradients pass to the rates."""
+    """The layer: a decay curve fitted to each row (b, 61), in minutes (b,); it passes gradients."""
 
     def residual(x: Tensor, rate: Tensor) -> Tensor:
         return x[0] * torch.exp2(-MINUTES / x[1]) - rate / 1000
@@ -56,7 +60,10 @@ def half_lives(rate: Tensor) -> Tensor:
 
 
 def main(output: Path = Path("output"), steps: int = 8) -> float:
-    """Train on known sources, test on others, draw. Returns the error of unknown half-lives, before over after."""
+    """Train on known sources, test on others, draw.
+
+    Returns the error of unknown half-lives before training over that after it.
+    """
     known = torch.tensor([4.0, 8, 12, 16, 20, 30], dtype=torch.float64).repeat(4)
     shown = counted(known, seed=0)
     unknown = 5 + 30 * torch.rand(
@@ -102,7 +109,7 @@ def draw(
     after: Tensor,
     path: Path,
 ) -> Path:
-    """Loss and error by step; half-lives of unknown sources before and after; the correction that was learned."""
+    """Draw loss and error by step, half-lives of unknown sources, and the learned correction."""
     import matplotlib.pyplot as plt
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")

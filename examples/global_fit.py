@@ -1,7 +1,8 @@
-"""One planet, two nights, two telescopes: a global fit in which transits share a shape, or a time, or nothing.
+"""One planet, two nights, two telescopes: a global fit of transits with more or less in common.
 
-HATS-46b dims its star for two hours every 4.74 days. Neither night saw a whole transit with the sky on both sides, so
-that each leaves something open which both together tell. What the nights have in common is for AIC and BIC to say.
+HATS-46b dims its star for two hours every 4.74 days. Neither night saw a whole transit with the sky
+on both sides, so that each leaves something open which both together tell. What the nights have in
+common is for AIC and BIC to say.
 """
 
 from pathlib import Path
@@ -23,12 +24,12 @@ SHARED = {
 
 
 def transit(t, mid, depth, duration, ingress, base):
-    """Out of transit `base`, lower by `depth` within it; its edges, half way down, are `duration` apart."""
+    """A transit: `base` outside, lower by `depth` inside, `duration` long at half of its depth."""
     return base - depth * torch.sigmoid(4 * (duration / 2 - (t - mid).abs()) / ingress)
 
 
 def read() -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Of each night: hours from the predicted mid-transit, flux − 1 in parts per thousand, and its error."""
+    """By night: hours from the predicted mid-transit, flux − 1 in parts per thousand, its error."""
     table = np.genfromtxt(DATA, delimiter=",", names=True, dtype=None, encoding="utf-8")
     days = table["bjd"] - FIRST
     hours = 24 * (days - PERIOD * np.round(days / PERIOD))
@@ -40,7 +41,10 @@ def read() -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
 
 
 def main(output: Path = Path("output")) -> float:
-    """Fit with ever more in common, compare, draw. Returns by how much the error of the duration shrinks."""
+    """Fit with ever more in common, compare, draw.
+
+    Returns the factor by which the error of the duration shrinks.
+    """
     hours, flux, error = read()
     fits = {
         name: lmtorch.curve_fit(transit, hours, flux, p0=START, sigma=error, shared=shared)

@@ -1,7 +1,10 @@
-"""Helmholtz' equation on a square, oscillating in one direction: Δu + u = q, u = sin πx sin 4πy, u = 0 on the edge.
+"""Helmholtz' equation on a square, oscillating in one direction: Δu + u = q.
 
-The case that is hard for gradient descent (Wang, Teng & Perdikaris, Understanding and mitigating gradient pathologies
-in physics-informed neural networks, 2021), whose networks came to relative errors of 1e-3 to 1e-1.
+The solution is u = sin πx sin 4πy, with u = 0 on the edge.
+
+The case that is hard for gradient descent (Wang, Teng & Perdikaris, Understanding and
+mitigating gradient pathologies in physics-informed neural networks, 2021), whose networks came
+to relative errors of 1e-3 to 1e-1.
 """
 
 import math
@@ -13,9 +16,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.physics import (
     Problem,
@@ -63,7 +65,10 @@ PROBLEM = Problem(lambda: perceptron(2, 30, 30, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 90.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "helmholtz.png")
 
 

@@ -1,8 +1,9 @@
-"""A fit in every pixel: two diffusion coefficients of the brain from a stack of 21 images, all pixels in one call.
+"""A fit in every pixel: two diffusion coefficients of the brain from 21 images, in one call.
 
-Intravoxel incoherent motion (Le Bihan et al., 1988): a share of the signal is from blood in capillaries, and is soon
-lost as the diffusion weighting b grows; the rest is from water in the tissue, and lasts. Such pairs of exponentials are
-hard to tell apart: where the data do not, a parameter ends at its bound, and gets no error instead of a wrong one.
+Intravoxel incoherent motion (Le Bihan et al., 1988): a share of the signal is from blood in
+capillaries, and is soon lost as the diffusion weighting b grows; the rest is from water in the
+tissue, and lasts. Such pairs of exponentials are hard to tell apart: where the data do not, a
+parameter ends at its bound, and gets no error instead of a wrong one.
 """
 
 import time

@@ -1,8 +1,9 @@
-"""An unknown coefficient from noisy measurements: the viscosity of Burgers' equation, together with its solution.
+"""An unknown coefficient from noisy measurements: the viscosity of Burgers' equation.
 
-The viscosity is one more parameter of the module. The equation is imposed so strongly that it is a constraint, the
-measurements are in units of their noise; so the minimum is the fit of the equation to the data. How well the viscosity
-can be known is told by a curve fit of the exact solution, which a real problem would not have.
+The viscosity is one more parameter of the module. The equation is imposed so strongly that it is a
+constraint, the measurements are in units of their noise; so the minimum is the fit of the equation
+to the data. How well the viscosity can be known is told by a curve fit of the exact solution, which
+a real problem would not have.
 """
 
 import math
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.burgers import GRID, cole_hopf
 from examples.physics import F64, Problem, Run, compare, draw_errors, perceptron, relative, save
@@ -33,9 +33,8 @@ class Unknown(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = perceptron(2, 16, 16, 1)
-        self.log_viscosity = nn.Parameter(
-            torch.tensor(math.log(0.5), dtype=F64)
-        )  # ten times too large
+        # ten times too large
+        self.log_viscosity = nn.Parameter(torch.tensor(math.log(0.5), dtype=F64))
 
     def forward(self, tx: Tensor) -> Tensor:
         """u(t, x); −sin πx at the start and 0 at the walls, whatever the network says."""
@@ -93,7 +92,10 @@ PROBLEM = Problem(Unknown, terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 30.0) -> dict[str, float]:
-    """Compare, draw. Returns how many standard errors each method's ν is from that of the exact solution's fit."""
+    """Compare the methods and draw.
+
+    Returns how many standard errors each method's ν is away from that of the exact solution's fit.
+    """
     runs = compare(PROBLEM, seconds)
     print(
         f"ν: true {VISCOSITY}; from the exact solution fitted to the data {BEST:.5f} ± {STDERR:.5f}"

@@ -1,7 +1,7 @@
 """A damping strategy of one's own: delayed gratification, up by a little, down by a lot.
 
-After a refused trial λ doubles, after an accepted one it is divided by five: in a narrow valley the damping then stays
-as small as it can, and steps go along the valley instead of into its wall.
+After a refused trial λ doubles, after an accepted one it is divided by five: in a narrow valley the
+damping then stays as small as it can, and steps go along the valley instead of into its wall.
 
 Reference: Transtrum & Sethna, Improvements to the Levenberg–Marquardt algorithm (2012), §IV.
 """
@@ -39,7 +39,7 @@ class DelayedGratification:
         return model.factor.step(state.damping), state
 
     def update(self, state: Lambda, outcome) -> Lambda:
-        """Judge by whether the trial was kept; masks, not branches, so that it also serves batches."""
+        """Judge by whether the trial was kept; masks and no branches, so that batches work, too."""
         return Lambda(
             state.damping * torch.where(outcome.accepted, 1 / self.lower_by, self.raise_by)
         )

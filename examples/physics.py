@@ -1,8 +1,9 @@
-"""What the physics-informed examples share: a network, four ways to train it on the same residuals, a table, a picture.
+"""What the physics-informed examples share: a network, four ways to train it, a table, a picture.
 
-Every method sees the same network, points and terms, in float64, for the same time: Levenberg–Marquardt by
-`opt.step(*terms)`, the others the sum of the same squares. Adam's rate falls from 5e-3 by a cosine over the time that
-it is given; L-BFGS has a strong Wolfe line search and 50 pairs, and begins anew when it stops by itself.
+Every method sees the same network, points and terms, in float64, for the same time:
+Levenberg–Marquardt by `opt.step(*terms)`, the others the sum of the same squares. Adam's rate falls
+from 5e-3 by a cosine over the time that it is given; L-BFGS has a strong Wolfe line search and 50
+pairs, and begins anew when it stops by itself.
 """
 
 import math
@@ -94,7 +95,7 @@ def loss(terms: Sequence[tuple[Any, ...]]) -> Tensor:
     )
 
 
-# ---- the methods: each takes one step, and is told what share of its time has gone -----------------------------------
+# ---- the methods: each takes one step, and is told what share of its time has gone ---------------
 
 Step = Callable[[float], None]
 
@@ -165,7 +166,7 @@ METHODS: dict[str, Callable[[nn.Module, Sequence[tuple[Any, ...]]], Step]] = {
 
 
 def train(problem: Problem, method: str, seconds: float, steps: int | None = None) -> Run:
-    """Train for so many seconds, or steps if they are given; the time of looking at the error is not counted."""
+    """Train for so many seconds, or steps if given; measuring the error does not count."""
     net = problem.network()
     step = METHODS[method](net, problem.terms(net))
     times, errors = [0.0], [problem.error(net)]
@@ -200,19 +201,21 @@ def compare(problem: Problem, seconds: float) -> dict[str, Run]:
     n = sum(p.numel() for p in problem.network().parameters())
     print(f"n = {n} parameters, {seconds:g} s each")
     print(
-        f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} {'1e-6':>8} {'steps':>8}"
+        f"{'method':<20} {'relative L2 error':>18} {'first under 1e-3':>17} {'1e-5':>8} "
+        f"{'1e-6':>8} {'steps':>8}"
     )
     for method in METHODS:
         run = runs[method] = train(problem, method, seconds)
         reached = [_when(run, target) for target in (1e-3, 1e-5, 1e-6)]
         print(
-            f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} {reached[2]:>8} {run.steps:>8}"
+            f"{method:<20} {run.errors[-1]:>18.1e} {reached[0]:>17} {reached[1]:>8} "
+            f"{reached[2]:>8} {run.steps:>8}"
         )
     return runs
 
 
 def ratio(runs: dict[str, Run]) -> float:
-    """How many times less the error of Levenberg–Marquardt is than that of the best of the others."""
+    """How many times smaller the error of Levenberg–Marquardt is than the best of the others."""
     ours = runs["Levenberg–Marquardt"].errors[-1]
     return (
         min(min(run.errors) for name, run in runs.items() if name != "Levenberg–Marquardt") / ours
@@ -225,7 +228,8 @@ def show(
     """Compare, and draw what came of it. Returns the ratio of errors."""
     runs = compare(problem, seconds)
     print(
-        f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than the best of the others"
+        f"Levenberg–Marquardt is {ratio(runs):.0f} times closer to the solution than "
+        "the best of the others"
     )
     print("picture:", draw(runs, path))
     return ratio(runs)
@@ -237,7 +241,7 @@ def _when(run: Run, target: float) -> str:
     )
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def draw_errors(axis: Any, runs: dict[str, Run]) -> None:

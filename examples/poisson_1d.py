@@ -1,4 +1,4 @@
-"""Poisson's equation on an interval, with two length scales: −u″ = f, u = sin 2πx + sin(16πx)/10."""
+"""Poisson's equation on an interval with two length scales: −u″ = f, u = sin 2πx + sin(16πx)/10."""
 
 import math
 import sys
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.physics import F64, Problem, Run, draw_errors, perceptron, relative, save, show
 
@@ -55,7 +54,10 @@ PROBLEM = Problem(lambda: perceptron(1, 20, 20, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 30.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "poisson_1d.png")
 
 

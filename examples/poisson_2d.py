@@ -1,4 +1,4 @@
-"""Poisson's equation on a square by a network of 501 parameters: −Δu = f, u = 0 on the edge, u = sin πx sin πy."""
+"""Poisson's equation on a square by a network of 501 parameters: −Δu = f, u = sin πx sin πy."""
 
 import math
 import sys
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 import lmtorch
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # where the other examples are, if this is run as a script
+# where the other examples are, if this is run as a script
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.physics import (
     Problem,
@@ -57,7 +56,10 @@ PROBLEM = Problem(lambda: perceptron(2, 20, 20, 1), terms, error)
 
 
 def main(output: Path = Path("output"), seconds: float = 60.0) -> float:
-    """Compare, draw. Returns how many times less the error of Levenberg–Marquardt is than the best of the others."""
+    """Compare the methods and draw.
+
+    Returns how many times smaller the error of Levenberg–Marquardt is than the best other one.
+    """
     return show(PROBLEM, seconds, draw, output / "poisson_2d.png")
 
 

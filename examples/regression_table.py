@@ -1,4 +1,4 @@
-"""A real table: the strength of concrete from eight numbers, 8-32-32-1, against Adam in the same time."""
+"""A real table: the strength of concrete from eight numbers, against Adam in the same time."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ DATA = Path(__file__).parent / "data" / "concrete.csv"
 
 
 def data() -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor], float]:
-    """Standardised training and test halves (80:20), and the standard deviation of the strength in MPa."""
+    """Standardised training and test rows (80:20), and the deviation of the strength in MPa."""
     values = np.genfromtxt(DATA, delimiter=",", skip_header=1)
     order = np.random.default_rng(0).permutation(len(values))
     train, test = values[order[206:]], values[order[:206]]
@@ -35,7 +35,10 @@ def network() -> nn.Module:
 
 
 def main(output: Path = Path("output"), steps: int = 25, weight_decay: float = 0.3) -> float:
-    """Train both, print root mean square errors in MPa, draw. Returns that of lmtorch on the test rows."""
+    """Train both, print root mean square errors in MPa, draw.
+
+    Returns the error of lmtorch on the test rows.
+    """
     (x, y), (x_test, y_test), unit = data()
 
     def error(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -66,7 +69,8 @@ def main(output: Path = Path("output"), steps: int = 25, weight_decay: float = 0
         f"{f'lmtorch, {steps} steps':34}{error(net, x, y):10.2f}{error(net, x_test, y_test):8.2f}"
     )
     print(
-        f"{f'Adam, {updates} updates':34}{error(rival, x, y):10.2f}{error(rival, x_test, y_test):8.2f}"
+        f"{f'Adam, {updates} updates':34}{error(rival, x, y):10.2f}"
+        f"{error(rival, x_test, y_test):8.2f}"
     )
     print("picture:", draw(net, x_test, y_test, unit, output / "regression_table.png"))
     return error(net, x_test, y_test)

@@ -1,4 +1,4 @@
-"""Stop and go on: a run that is saved and resumed ends in the same bits as one that was never stopped."""
+"""Stop and go on: a run that is saved and resumed has the same bits as one that never stopped."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .sinc_network import data, network
 
 
 def main(output: Path = Path("output"), samples: int = 2_000, steps: int = 6) -> bool:
-    """Train twice as long at once, and in two halves by way of a file. Returns whether the bits agree."""
+    """Train at once, and in two halves by way of a file. Returns whether the bits agree."""
     x, y = data(samples)
     whole = network()
     opt = lmtorch.LevenbergMarquardt(whole)
@@ -37,7 +37,8 @@ def main(output: Path = Path("output"), samples: int = 2_000, steps: int = 6) ->
         torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True)
     )
     print(
-        f"after {2 * steps} steps, resumed at {steps}: {'the same bits' if equal else 'DIFFERENT'}; {opt.report}"
+        f"after {2 * steps} steps, resumed at {steps}: "
+        f"{'the same bits' if equal else 'DIFFERENT'}; {opt.report}"
     )
     return equal
 

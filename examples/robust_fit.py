@@ -1,8 +1,9 @@
-"""A fit that outliers do not move: muons that lose their spin, with one bin in ten lost in the read-out.
+"""A fit that outliers do not move: muons that lose their spin, one bin in ten lost in the read-out.
 
-The points are measured: the asymmetry of muon decay in a sample where the muons' spins turn in the random fields of
-nuclei, which is the relaxation of Kubo and Toyabe. Here a tenth of the bins, at random, is set to zero. What the
-undamaged data tell is known, so that one sees what each loss makes of the damaged ones.
+The points are measured: the asymmetry of muon decay in a sample where the muons' spins turn in the
+random fields of nuclei, which is the relaxation of Kubo and Toyabe. Here a tenth of the bins, at
+random, is set to zero. What the undamaged data tell is known, so that one sees what each loss makes
+of the damaged ones.
 """
 
 from pathlib import Path
@@ -18,7 +19,10 @@ LOSSES = ("linear", "soft_l1", "tukey")
 
 
 def kubo_toyabe(t, amplitude, rate, background):
-    """Muons at rest in static fields, normally distributed: the asymmetry dips, and a third of it comes back."""
+    """Muons at rest in normally distributed static fields.
+
+    The asymmetry dips, and a third of it comes back.
+    """
     z = (rate * t) ** 2
     return amplitude * (1 / 3 + 2 / 3 * (1 - z) * torch.exp(-z / 2)) + background
 
@@ -44,10 +48,12 @@ def main(output: Path = Path("output"), share: float = 0.1, seed: int = 0) -> fl
         for loss in LOSSES
     }
     print(
-        f"{len(time)} points, reduced chi-square {known.redchi:.3f} before {lost.sum()} of them were set to zero"
+        f"{len(time)} points, reduced chi-square {known.redchi:.3f} before {lost.sum()} "
+        "of them were set to zero"
     )
     print(
-        f"{'':12}{'amplitude':>20}{'rate (1/µs)':>20}{'background':>21}   off by (in errors of the undamaged fit)"
+        f"{'':12}{'amplitude':>20}{'rate (1/µs)':>20}{'background':>21}   off by (in "
+        "errors of the undamaged fit)"
     )
     distance = {}
     for name, fit in [("undamaged", known), *fits.items()]:

@@ -1,4 +1,4 @@
-"""Train a network in a few steps: 1-20-20-1 on a noisy sinc, float32, in batches of independent samples."""
+"""Train a network in a few steps: 1-20-20-1 on a noisy sinc, in float32, samples as a batch."""
 
 from pathlib import Path
 
@@ -24,7 +24,10 @@ def data(samples: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main(output: Path = Path("output"), samples: int = 10_000, steps: int = 30) -> float:
-    """Train, print every few steps, draw. Returns the root mean square distance from the noiseless sinc."""
+    """Train, print every few steps, draw.
+
+    Returns the root mean square distance from the noiseless sinc.
+    """
     x, y = data(samples)
     net = network()
     opt = lmtorch.LevenbergMarquardt(net)

@@ -1,4 +1,4 @@
-"""One peak on a flat background: which line shape is it? Gaussian, Lorentzian and pseudo-Voigt beside each other."""
+"""Which line shape has a peak on a flat background? Gaussian, Lorentzian, pseudo-Voigt compared."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +36,15 @@ def fit(shape: Callable[..., torch.Tensor], **options: object) -> lmtorch.CurveF
 
 
 def main(output: Path = Path("output")) -> float:
-    """Fit all three, compare, report the best, draw. Returns by how much its AIC beats the runner-up's."""
+    """Fit all three, compare, report the best, draw.
+
+    Returns by how much its AIC is better than the runner-up's.
+    """
     fits = {shape.__name__: fit(shape) for shape in (gaussian, lorentzian, pseudo_voigt)}
     best, second = sorted(fits.values(), key=lambda one: one.aic)[:2]
     print(
-        f"{'':14}{'parameters':>11}{'chi-square':>12}{'AIC':>10}{'BIC':>10}{'full width':>14}{'offset':>12}"
+        f"{'':14}{'parameters':>11}{'chi-square':>12}{'AIC':>10}{'BIC':>10}"
+        f"{'full width':>14}{'offset':>12}"
     )
     for name, one in fits.items():
         print(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def tensor_of(value: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor as it is, on its device; numbers and arrays of NumPy as tensors on the CPU, where NumPy's own are.
+    """Leave a tensor on its device; make one on the CPU, where NumPy's are, of numbers and arrays.
 
-    `torch.as_tensor` would bring both to the default device, and one fit's tensors would be on two.
+    `torch.as_tensor` would put those on the default device, and a fit would have tensors on two.
     """
     if isinstance(value, Tensor):
         return value if dtype is None else value.to(dtype)
@@ -17,5 +17,5 @@ def tensor_of(value: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def to_array(leaf: Any) -> Any:
-    """A tensor as NumPy numbers, other things as they are."""
+    """Convert a tensor to a NumPy array; leave anything else as it is."""
     return leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf

@@ -9,7 +9,7 @@ from ._errors import InputError, InputTypeError
 
 
 def number(value: Any, name: str, needs: str = "must be a number") -> float:
-    """A real number; an array or tensor of no dimensions is one, too.
+    """Convert an option to a float; an array or tensor without dimensions is a number, too.
 
     Raises:
         InputError: it is none.
@@ -28,7 +28,7 @@ def number(value: Any, name: str, needs: str = "must be a number") -> float:
 
 
 def positive(value: Any, name: str, otherwise: str = "") -> float:
-    """A positive number in the units of the residuals.
+    """Convert an option to a positive float, in the units of the residuals.
 
     Raises:
         InputError: it is none.
@@ -42,10 +42,10 @@ def positive(value: Any, name: str, otherwise: str = "") -> float:
 
 
 def tolerance(value: Any, name: str) -> float | None:
-    """Zero or positive, or None for the default.
+    """Convert a tolerance to a float, zero or positive; None stands for the default.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is negative, NaN or no number.
     """
     if value is None:
         return None
@@ -56,7 +56,7 @@ def tolerance(value: Any, name: str) -> float | None:
 
 
 def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
-    """A whole number that may be written as a float.
+    """Convert an option to a whole number; 3.0 is one, too.
 
     Raises:
         InputError: it is none, or less than `least`.
@@ -68,10 +68,10 @@ def count(value: Any, name: str, least: int, otherwise: str = "") -> int:
 
 
 def flag(value: Any, name: str) -> bool:
-    """Yes or no, of Python or NumPy; 1 and 0 are taken for it.
+    """Convert an option to a bool: True or False of Python or NumPy, or 1 or 0.
 
     Raises:
-        InputTypeError: something else.
+        InputTypeError: it is something else.
     """
     if type(value).__name__ in ("bool", "bool_") or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
@@ -79,10 +79,10 @@ def flag(value: Any, name: str) -> bool:
 
 
 def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:
-    """One of a few names or numbers.
+    """Check that an option is one of a few names or numbers.
 
     Raises:
-        InputError: none of them.
+        InputError: it is none of them.
     """
     names = tuple(known)
     if getattr(value, "ndim", None) not in (None, 0) or not any(value == one for one in names):
@@ -94,10 +94,10 @@ def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:
 def member(
     value: Any, name: str, known: Iterable[str], verb: str, *, function: bool = False
 ) -> None:
-    """A name, an object with a method, or (where it may be one) a function.
+    """Check that an option is a known name, an object with the method `verb`, or a function.
 
     Raises:
-        InputError: nothing of the kind.
+        InputError: it is none of these, or a function where that is not allowed.
     """
     if isinstance(value, str):
         choice(value, name, known)

@@ -1,23 +1,24 @@
 """The exceptions and warnings of lmtorch.
 
-Bad input is an `InputError`, raised before any work. What happens inside an iteration (a singular matrix, a NaN at a
-trial) is never an exception: it is a mask, and at last a `Status`.
+Bad input is an `InputError`, raised before any work. What happens inside an iteration (a singular
+matrix, a NaN at a trial) never raises: a mask marks the problem, and a `Status` says it at the end.
 """
 
 import linecache
 import sys
-from contextlib import ContextDecorator
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 INSIDE = ("lmtorch", "torch")
-AROUND_CLOSURES = (
-    "lmtorch.residuals",
-    "lmtorch.training",
-)  # modes and swaps that a closure runs in
+# modes and swaps that surround a closure while it runs
+AROUND_CLOSURES = ("lmtorch.residuals", "lmtorch.training")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """What was passed cannot be a least-squares problem; the message says what came, what was needed and what to do.
+    """The arguments are no least-squares problem; the message says what came and what is needed.
 
     Example:
         >>> issubclass(InputError, ValueError)
@@ -26,7 +27,7 @@ class InputError(ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An `InputError` that is also a `TypeError`: of a wrong type, or where scipy raises a `TypeError`.
+    """An `InputError` that is also a `TypeError`: a wrong type, or what is one in scipy.
 
     Example:
         >>> issubclass(InputTypeError, TypeError) and issubclass(InputTypeError, InputError)
@@ -38,12 +39,13 @@ class NotConvergedError(RuntimeError):
     """A curve fit came to no minimum; the message says where it ended, and what helps.
 
     Attributes:
-        fit: the `CurveFit` at the best point that was found, with all that a result has; None where there is none.
+        fit: the `CurveFit` at the best point that was found; None where there is none.
 
     Example:
         >>> import lmtorch, torch
+        >>> x, y = [0.0, 1.0, 2.0], [3.0, 1.0, 0.5]
         >>> try:
-        ...     lmtorch.curve_fit(lambda x, a: a * torch.exp(-a * x), [0.0, 1.0, 2.0], [3.0, 1.0, 0.5], max_nfev=2)
+        ...     lmtorch.curve_fit(lambda x, a: a * torch.exp(-a * x), x, y, max_nfev=2)
         ... except lmtorch.NotConvergedError as error:
         ...     print(error.fit.status.name, error.fit.nfev)
         EVALUATIONS 2
@@ -54,14 +56,15 @@ class NotConvergedError(RuntimeError):
         self.fit = fit
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with its fit, as results of a pool of processes are."""
+        """Pickle the error with its fit, so that it can leave a pool of processes."""
         return type(self), (self.args[0], self.fit)
 
 
 class FallbackWarning(UserWarning):
-    """The chosen way to the Jacobian does not work for this model, and another one serves instead.
+    """The way to the Jacobian that was chosen does not work for this model; another one is used.
 
-    The message names the operator that refused and what was chosen. It comes once for each optimizer.
+    The message names the operator that refused and the way that is used instead. Each optimizer
+    warns once.
 
     Example:
         >>> import warnings
@@ -70,7 +73,10 @@ class FallbackWarning(UserWarning):
 
 
 def from_within() -> bool:
-    """Whether lmtorch itself calls, for the user's function, and not that function: other than the swap around it."""
+    """Whether the nearest caller outside torch is lmtorch, and not the user's function.
+
+    Code that surrounds the user's function, such as modes and swaps, does not count.
+    """
     frame = sys._getframe(1)
     while (
         frame.f_back is not None
@@ -83,31 +89,27 @@ def from_within() -> bool:
 
 
 def stopped(error: BaseException) -> bool:
-    """Whether it is a StopIteration of the user's function, of which a generator makes a RuntimeError (PEP 479)."""
+    """Whether an error is a StopIteration, or the RuntimeError that a generator makes of one."""
     return isinstance(error, StopIteration) or isinstance(error.__cause__, StopIteration)
 
 
-class _AsRaised(ContextDecorator):
-    """Around what reads from generators that call a user's function, `with as_raised:`.
+def as_raised(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a reader of generators so that the user's StopIteration comes out as it was."""
 
-    A StopIteration of the function comes out as it was raised, and not as the RuntimeError that a
-    generator makes of it (PEP 479).
-    """
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, StopIteration):
+                raise error.__cause__ from None
+            raise
 
-    def __enter__(self) -> None:
-        """Nothing is set up."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the function's own exception in the place of the generator's."""
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
-            raise error.__cause__ from None
-
-
-as_raised = _AsRaised()
+    return call
 
 
 def level() -> int:
-    """The `stacklevel` at which a warning points to the user's line: the nearest outside lmtorch and torch."""
+    """The `stacklevel` at which a warning points to the user's line, outside lmtorch and torch."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
         frame, depth = frame.f_back, depth + 1
@@ -115,7 +117,7 @@ def level() -> int:
 
 
 def users_line(error: BaseException) -> str:
-    """The line outside lmtorch and torch that an exception came from, for messages: ", in `F.one_hot(y, 3)`"."""
+    """The user's line that an exception came from, for messages: ", in `F.one_hot(y, 3)`"."""
     trace, line = error.__traceback__, ""
     while trace is not None:
         frame = trace.tb_frame

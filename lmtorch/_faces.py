@@ -1,4 +1,4 @@
-"""Around every face that minimises: what `torch.compile` and inference mode must not do to it."""
+"""Keeps `torch.compile` and inference mode out of the functions that users call."""
 
 import functools
 import sys
@@ -15,15 +15,16 @@ R = TypeVar("R")
 
 
 def face(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that runs as it is written, whatever it is called from.
+    """Decorate a function of the user interface so that it runs as written, wherever it is called.
 
-    `torch.compile` would trace into the loop, where tensors decide what comes next, and goes wrong (2.13). In inference
-    mode nothing can be differentiated; tensors that were made in it are copied, which makes them ordinary ones.
+    `torch.compile` would trace into the loop, where tensors decide what comes next, and fails there
+    (2.13). In inference mode nothing can be differentiated, so that it is left; tensors that were
+    made in it are copied, which makes them ordinary ones.
     """
 
     @functools.wraps(function)
     def outside(*args: P.args, **kwargs: P.kwargs) -> R:
-        # whoever compiles has imported it; for all others it would be two seconds
+        # code that compiles has imported dynamo; for others the import would cost two seconds
         if "torch._dynamo" in sys.modules:
             called: Callable[..., R] = torch.compiler.disable(function)
         else:

@@ -1,8 +1,8 @@
 """How much memory there is, and how many rows or columns of a matrix to make at once.
 
-Chunks come from a budget, not from the user. Two budgets matter: what must never be exceeded (a share of what the
-device has free), and, on a CPU, what stays in cache: a chunk of the Jacobian that is still in cache when JᵀJ is
-accumulated costs less than one that has been to memory and back (benchmarks/).
+The sizes of chunks follow from two budgets. One must never be exceeded: a share of the memory that
+the device has free. The other is the cache of a CPU: a chunk of the Jacobian that is still in cache
+when JᵀJ is accumulated costs less than one that has been to memory and back (benchmarks/).
 """
 
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-SHARE = 0.25  # of the free memory, for the largest single thing that we allocate
-CACHE = {"cpu": 64 * 2**20}  # bytes of what is evaluated together
-CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes of the rows of J made together
-STREAM = 256 * 2**20  # bytes of either where there is no such cache (GPUs)
+SHARE = 0.25  # the largest part of the free memory that a single allocation may take
+CACHE = {"cpu": 64 * 2**20}  # bytes that may be evaluated together
+CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes that rows of J made together may take
+STREAM = 256 * 2**20  # the limit of both on other devices (GPUs)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that could still be allocated on the device, as its driver or the operating system tells."""
+    """Bytes that could still be allocated on the device, as driver or operating system report."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
@@ -28,13 +28,12 @@ def free_bytes(device: torch.device) -> int:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable"):
                 return int(line.split()[1]) * 1024
-    return (
-        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    )  # no better answer: half of what is built in
+    # this system does not tell how much is free: take half of the memory it has
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def budget(device: torch.device, limit: int | None = None) -> int:
-    """Bytes that one allocation may take: the user's limit, or a quarter of what is free."""
+    """Bytes that one allocation may take: the user's limit, or `SHARE` of what is free."""
     return limit if limit is not None else int(SHARE * free_bytes(device))
 
 
@@ -44,7 +43,7 @@ def stream_rows(
     limit: int | None = None,
     cache: Mapping[str, int] = CACHE,
 ) -> int:
-    """Rows of a streamed chunk, at least one: small enough for the cache and for the limit."""
+    """How many rows a streamed chunk has: as many as fit cache and limit, at least one."""
     target = cache.get(device.type, STREAM)
     if limit is not None:
         target = min(target, limit)

@@ -1,4 +1,4 @@
-"""Modes that look at every function of torch, and that `torch.compile` leaves alone."""
+"""Modes that see every call of a torch function, and that `torch.compile` does not compile."""
 
 import sys
 from contextlib import suppress
@@ -11,7 +11,11 @@ _LEFT_ALONE: set[type] = set()
 
 
 class FunctionMode(TorchFunctionMode):
-    """Sees functions; compiled code that runs under it does not compile it along, anew for every kind of call."""
+    """A mode that sees functions of torch.
+
+    Compiled code that runs under it does not compile the mode as well; it would do so anew for
+    every kind of call.
+    """
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_function__")
@@ -20,20 +24,23 @@ class FunctionMode(TorchFunctionMode):
 
 
 class DispatchMode(TorchDispatchMode):
-    """Sees operators; left alone by the compiler as well."""
+    """A mode that sees operators of torch, and that is not compiled either."""
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_dispatch__")
-        super().__enter__()  # type: ignore[no-untyped-call] # as above
+        super().__enter__()  # type: ignore[no-untyped-call] # torch has no types for it
         return self
 
 
 def leave_alone(kind: type, method: str) -> None:
-    """Keep dynamo out of a method and all that it calls, if dynamo is there; it would write of it to stderr, too."""
+    """Keep dynamo, if it is imported, out of a method and all that it calls.
+
+    Otherwise it would compile them, and write about it to stderr.
+    """
     if kind in _LEFT_ALONE or "torch._dynamo" not in sys.modules:
         return
     _LEFT_ALONE.add(kind)
-    with suppress(ImportError, AttributeError):  # its names are torch's own affair, as of 2.13
+    with suppress(ImportError, AttributeError):  # private names of torch, as they are in 2.13
         from torch._C._dynamo import eval_frame
 
         skip = eval_frame._FrameExecStrategy(

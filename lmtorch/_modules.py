@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 
 def call_with(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[Any]) -> Any:
-    """module(*args) with other tensors in place of its parameters, by name, wherever the module holds them."""
+    """Call module(*args) with other tensors in all places that hold these parameters."""
     everywhere, own = names_of(module), dict(module.named_parameters(remove_duplicate=False))
     expanded = {
         place: value for name, value in values.items() for place in everywhere[id(own[name])]
@@ -17,10 +17,12 @@ def call_with(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[An
 
 
 def names_of(module: nn.Module) -> dict[int, list[str]]:
-    """Under which names each parameter and buffer, by id, is held; once for a child that appears at several places.
+    """All names under which each parameter and buffer (by its id) is held.
 
-    `functional_call` itself ties weights by all their names, and leaves the replacement behind in a child that has
-    several (torch 2.13).
+    A child module that appears at several places is named once.
+
+    `functional_call` would find all names of a tied weight by itself, but in a child module with
+    several names it leaves the replacement behind (torch 2.13).
     """
     found: dict[int, list[str]] = {}
     for prefix, child in module.named_modules():
@@ -31,7 +33,7 @@ def names_of(module: nn.Module) -> dict[int, list[str]]:
 
 
 def batch_statistics(module: nn.Module) -> str | None:
-    """The layer that couples samples, in words; None where there is none."""
+    """Name and type of a layer that couples the samples of a batch; None if there is none."""
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
             return f"{name!r}, {type(child).__name__} in training mode"

@@ -1,6 +1,7 @@
-"""What torch and Python keep once for the whole process, and threads therefore take turns at.
+"""A lock for what torch and Python keep once for the whole process: threads take turns.
 
-One lock for all of it: with two, a fit inside the function of another fit could wait for itself.
+There is one lock for all of it: with two, a fit inside the function of another fit could wait for
+itself.
 """
 
 import threading
@@ -17,10 +18,11 @@ _TURN = threading.RLock()
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Around derivatives by forward mode.
+    """Surrounds derivatives by forward mode, which only one thread at a time can take.
 
-    torch (2.13) keeps the level of forward mode once for the process: what one thread enters another one leaves, and
-    tangents are lost, in silence or with an error. Reverse mode and `vmap` have a level for each thread.
+    torch (2.13) keeps the level of forward mode once for the process: one thread would leave the
+    level that another has entered, and tangents would be lost, in silence or with an error. Reverse
+    mode and `vmap` have a level for each thread.
     """
     with _TURN:
         _load_formulas()
@@ -29,7 +31,7 @@ def forward_mode() -> Iterator[None]:
 
 @cache
 def _load_formulas() -> None:
-    """Let torch script its formulas for forward mode, which it does once, with a warning that is not the user's."""
+    """Make torch script its forward formulas, once, without the warning that this brings."""
     with quiet(Warning, "`torch.jit"):
         zero = torch.zeros((), device="cpu")
         jvp(torch.sin, (zero,), (zero,))
@@ -37,7 +39,7 @@ def _load_formulas() -> None:
 
 @contextmanager
 def quiet(category: type[Warning] = Warning, message: str = "") -> Iterator[None]:
-    """Without warnings of a kind; Python keeps the filters of all threads in one list."""
+    """Silences warnings of a kind, under the lock: Python's list of filters is shared."""
     with _TURN, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message, category)
         yield

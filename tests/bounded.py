@@ -1,14 +1,15 @@
 """Classical problems within a box, with their known minima.
 
-Costs are ½‖r‖², half of the sums of squares that are published. The digits beyond the published ones come from
-Newton's method on the full Hessian in the variables that are free at the minimum.
+Costs are ½‖r‖², half of the sums of squares that are published. The digits beyond the published
+ones come from Newton's method on the full Hessian in the variables that are free at the minimum.
 
 References:
-    Gay, A trust-region approach to linearly constrained optimization (1984), Lecture Notes in Mathematics 1066, 72-105:
-        boxes for problems of Moré, Garbow & Hillstrom; bounds and minima as in Neumaier's collection for bound
-        constrained global optimization, https://www.mat.univie.ac.at/~neum/glopt/bounds.html.
-    Hock & Schittkowski, Test examples for nonlinear programming codes (1981), Lecture Notes in Economics and
-        Mathematical Systems 187: those that are sums of squares within bounds.
+    Gay, A trust-region approach to linearly constrained optimization (1984), Lecture Notes in
+        Mathematics 1066, 72-105: boxes for problems of Moré, Garbow & Hillstrom; bounds and minima
+        as in Neumaier's collection for bound constrained global optimization,
+        https://www.mat.univie.ac.at/~neum/glopt/bounds.html.
+    Hock & Schittkowski, Test examples for nonlinear programming codes (1981), Lecture Notes in
+        Economics and Mathematical Systems 187: those that are sums of squares within bounds.
 """
 
 from collections.abc import Callable
@@ -32,9 +33,8 @@ class BoundedProblem:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     cost: float | None  # of the minimum that the start leads to; None: not published
-    published: (
-        float | None
-    )  # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
+    # half of the printed sum of squares, of the lowest minimum; None: another minimum is near
+    published: float | None
     source: str
 
     @property
@@ -51,7 +51,8 @@ def box_3d_of_three(x: Tensor) -> Tensor:
 
 _PUBLISHED = (
     BoundedProblem(
-        "powell_badly_scaled", CLASSICAL["powell_badly_scaled"].residual, (0.0, 1.0), (0.0, 1.0), (1.0, 9.0),
+        "powell_badly_scaled", CLASSICAL["powell_badly_scaled"].residual, (0.0, 1.0), (0.0, 1.0),
+        (1.0, 9.0),
         7.562968362192e-11, 0.15125900e-9 / 2, "Gay, MGH 3",
     ),
     BoundedProblem(
@@ -64,7 +65,8 @@ _PUBLISHED = (
         0.4952110604807, 0.99042212 / 2, "Gay, MGH 7",
     ),
     BoundedProblem(
-        "gaussian", CLASSICAL["gaussian"].residual, (0.4, 1.0, 0.0), (0.398, 1.0, -0.5), (4.2, 2.0, 0.1),
+        "gaussian", CLASSICAL["gaussian"].residual, (0.4, 1.0, 0.0), (0.398, 1.0, -0.5),
+        (4.2, 2.0, 0.1),
         5.639663848096e-9, 0.11279300e-7 / 2, "Gay, MGH 9",
     ),
     BoundedProblem(
@@ -76,35 +78,42 @@ _PUBLISHED = (
         0.7783504002193, 0.15567008e1 / 2, "Gay, MGH 14",
     ),
     BoundedProblem(
-        "brown_dennis", CLASSICAL["brown_dennis"].residual, (25.0, 5.0, -5.0, -1.0), (-10.0, 0.0, -100.0, -20.0),
+        "brown_dennis", CLASSICAL["brown_dennis"].residual, (25.0, 5.0, -5.0, -1.0),
+        (-10.0, 0.0, -100.0, -20.0),
         (100.0, 15.0, 0.0, 0.2), 44430.23988375, 0.88860479e5 / 2, "Gay, MGH 16",
     ),
     BoundedProblem(
-        "biggs_exp6", CLASSICAL["biggs_exp6"].residual, (1.0, 2.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
+        "biggs_exp6", CLASSICAL["biggs_exp6"].residual, (1.0, 2.0, 1.0, 1.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
         (2.0, 8.0, 1.0, 7.0, 5.0, 5.0), 2.660493295391e-4, 0.53209865e-3 / 2, "Gay, MGH 18",
     ),
-    BoundedProblem("hs_1", rosenbrock, (-2.0, 1.0), (-INF, -1.5), (INF, INF), 0.0, 0.0, "Hock & Schittkowski 1"),
+    BoundedProblem(
+        "hs_1", rosenbrock, (-2.0, 1.0), (-INF, -1.5), (INF, INF), 0.0, 0.0,
+        "Hock & Schittkowski 1",
+    ),
     BoundedProblem(
         # 0.0504261879 at (1.2244, 1.5) is on the other side of a ridge
         "hs_2", rosenbrock, (-2.0, 1.5), (-INF, 1.5), (INF, INF),
         2.470614658995, None, "Hock & Schittkowski 2; their start, (-2, 1), is outside",
     ),
     BoundedProblem(
-        "hs_25", gulf, (100.0, 12.5, 3.0), (0.1, 0.0, 0.0), (100.0, 25.6, 5.0), 0.0, 0.0, "Hock & Schittkowski 25"
+        "hs_25", gulf, (100.0, 12.5, 3.0), (0.1, 0.0, 0.0), (100.0, 25.6, 5.0), 0.0, 0.0,
+        "Hock & Schittkowski 25"
     ),
     BoundedProblem(
-        "hs_38", wood, (-3.0, -1.0, -3.0, -1.0), (-10.0,) * 4, (10.0,) * 4, 0.0, 0.0, "Hock & Schittkowski 38"
+        "hs_38", wood, (-3.0, -1.0, -3.0, -1.0), (-10.0,) * 4, (10.0,) * 4, 0.0, 0.0,
+        "Hock & Schittkowski 38"
     ),
 )  # fmt: skip
 
-# Infima at infinity and minima in a flat valley: bard with x₁ held off tends to a constant as x₂, x₃ → ∞, and osborne_1
-# is not brought to an end by anyone in 1000 evaluations
+# Infima at infinity and minima in a flat valley: bard with x₁ held off tends to a constant as x₂,
+# x₃ → ∞, and osborne_1 is not brought to an end by anyone in 1000 evaluations
 _ENDLESS = ("bard", "osborne_1")
 CUT = 0.7  # of the way from the start to the minimizer
 
 
 def _cut() -> list[BoundedProblem]:
-    """The minimizer of every classical problem, cut off by a wall across the way of its first variable."""
+    """The minimizer of every classical problem, cut off by a bound on its first variable."""
     found = []
     for name, problem in CLASSICAL.items():
         if (

@@ -6,8 +6,8 @@ from hypothesis import settings
 
 from . import stand_in
 
-# What hypothesis draws is the same for every run, so that a check that passed fails by a change alone; `make fuzz`
-# draws anew each time, and more.
+# What hypothesis draws is the same for every run, so that a check that passed fails by a change
+# alone; `make fuzz` draws anew each time, and more.
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("fuzz", deadline=None, max_examples=500)
 settings.load_profile("same")

@@ -1,4 +1,4 @@
-"""Runs of every face on the stand-in device, for counting host reads: in the tests, and in the benchmarks."""
+"""Runs of every function of the user interface on the stand-in device, for counting host reads."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def _network(
 
 
 def _steps(opt: LevenbergMarquardt, step: Callable[[], Any]) -> Run:
-    """After a first one, in which it is found out what the closure is; the report is looked at outside the count."""
+    """Count in steps after the first, which examines the closure; the report is read outside."""
     step()
     trials, total = 0, Counter[str]()
     for _ in range(STEPS):

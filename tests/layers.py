@@ -1,8 +1,9 @@
-"""Small models, each built round one kind of layer that is hard for `torch.func` or for swapping parameters.
+"""Small models, each with a layer that is hard for `torch.func` or for swapping parameters.
 
-A case gives a seeded float64 model, a batch of inputs and a target; its residual is `model(inputs) - target`. Row `i`
-of the residual depends on row `i` of the inputs alone, unless `couples_samples`. `reference_jacobian` is what every
-other way to take the Jacobian is compared with. What `hard` says was seen with torch 2.13 on a CPU.
+A case gives a seeded float64 model, a batch of inputs and a target; its residual is
+`model(inputs) - target`. Row `i` of the residual depends on row `i` of the inputs alone, unless
+`couples_samples`. `reference_jacobian` is what every other way to take the Jacobian is compared
+with. What `hard` says was seen with torch 2.13 on a CPU.
 """
 
 import warnings
@@ -25,12 +26,15 @@ class LayerCase:
 
     Attributes:
         name: of the kind of layer.
-        build: makes the model, the same at every call, in the mode (train or eval) that the case is about.
+        build: makes the model, the same at every call, in the mode (train or
+            eval) that the case is about.
         inputs: makes the batch `(samples, ...)` and the target, in the shape of the model's output.
-        couples_samples: a row of the residual depends on the other samples too (statistics over the batch).
+        couples_samples: a row of the residual depends on the other samples too
+            (statistics over the batch).
         random: the forward pass draws random numbers; seed before each call to compare two of them.
         writes_buffers: the forward pass changes the model's buffers.
-        hard: what a transform or a swap of the parameters may trip over; empty where nothing should.
+        hard: what a transform or a swap of the parameters may trip over; empty where nothing
+            should.
     """
 
     name: str
@@ -49,9 +53,10 @@ def reference_jacobian(
     model: nn.Module,
     residual: Tensor,  # (samples, ...), of the model's own parameters
 ) -> Tensor:  # (residuals, parameters)
-    """The Jacobian as `.backward()` on the model's own parameters gives it, row by row, frozen parameters left out.
+    """The Jacobian by `.backward()` on the model's own parameters, row by row, without frozen ones.
 
-    Not `torch.autograd.grad`: reentrant checkpoints know `.backward()` only. Nothing here is ours or batched.
+    Not `torch.autograd.grad`: reentrant checkpoints know `.backward()` only. Nothing
+    here is ours or batched.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows = []
@@ -278,9 +283,8 @@ class ReentrantCheckpointed(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:  # (samples, 3) -> (samples, 2)
-        y = (
-            x.detach().requires_grad_() if self.first else self.stem(x)
-        )  # it needs one input that requires a gradient
+        # it needs one input that requires a gradient
+        y = x.detach().requires_grad_() if self.first else self.stem(x)
         return self.head(checkpoint(self.body, y, use_reentrant=True))
 
 
@@ -434,7 +438,7 @@ class Einsum(nn.Module):
 
 
 class Scatter(nn.Module):
-    """Messages summed at the nodes of a graph, once by `index_add_` into fresh zeros, once by `scatter_add`."""
+    """Messages summed at a graph's nodes, by `index_add_` into fresh zeros and by `scatter_add`."""
 
     def __init__(self):
         super().__init__()
@@ -488,7 +492,7 @@ class StopGradient(nn.Module):
 
 
 class InputGradient(nn.Module):
-    """The derivative of a network in its inputs by `torch.autograd.grad`: a physics-informed residual."""
+    """A physics-informed residual: the derivative in the inputs by `torch.autograd.grad`."""
 
     def __init__(self):
         super().__init__()
@@ -635,7 +639,10 @@ CASES: tuple[LayerCase, ...] = (
         _seeded(lambda: _convolution(nn.BatchNorm2d(3, track_running_stats=False))),
         _IMAGE,
         couples_samples=True,
-        hard="one sample alone has statistics too, over its pixels: per sample it is silently another function",
+        hard=(
+            "one sample alone has statistics too, over its pixels: per sample it is "
+            "silently another function"
+        ),
     ),
     LayerCase("layernorm", _seeded(lambda: _dense(nn.LayerNorm(4))), _ROW),
     LayerCase("groupnorm", _seeded(lambda: _dense(nn.GroupNorm(2, 4))), _ROW),
@@ -675,8 +682,10 @@ CASES: tuple[LayerCase, ...] = (
         _seeded(lambda: _encoder_layer(0.3)),
         _TOKENS,
         random=True,
-        hard="dropout of a strided tensor: from one seed, another mask inside torch.func than outside;"
-        " vmap over samples of jacfwd ends the process",
+        hard=(
+            "dropout of a strided tensor: from one seed, another mask inside torch.func than "
+            "outside; vmap over samples of jacfwd ends the process"
+        ),
     ),
     # Sequences
     LayerCase(
@@ -777,7 +786,10 @@ CASES: tuple[LayerCase, ...] = (
         _seeded(lambda: _dense(parametrizations.spectral_norm(nn.Linear(4, 4)))),
         _ROW,
         writes_buffers=True,
-        hard="a power iteration written into buffers moves the output at each call; no forward-mode rule",
+        hard=(
+            "a power iteration written into buffers moves the output at each "
+            "call; no forward-mode rule"
+        ),
     ),
     LayerCase(
         "orthogonal", _seeded(lambda: _dense(parametrizations.orthogonal(nn.Linear(4, 4)))), _ROW
@@ -864,7 +876,10 @@ CASES: tuple[LayerCase, ...] = (
         "cdist",
         _seeded(RadialBasis),
         _normal((3,), (1,)),
-        hard="no forward-mode rule, no second derivative; vmap over the cotangents of torch.func.vjp: silently wrong",
+        hard=(
+            "no forward-mode rule, no second derivative; vmap over the cotangents of "
+            "torch.func.vjp: silently wrong"
+        ),
     ),
     LayerCase(
         "linear_solve",

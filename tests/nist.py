@@ -1,9 +1,10 @@
-"""NIST's reference problems of nonlinear regression: data, two starts, certified values, and the models in torch.
+"""NIST's problems of nonlinear regression: data, two starts, certified values, models in torch.
 
-The certified values were computed by NIST in 128-bit arithmetic and are printed to 11 digits, so the agreement of a
-fit with them, `log_relative_error`, counts its correct digits.
+The certified values were computed by NIST in 128-bit arithmetic and are printed to 11 digits, so
+the agreement of a fit with them, `log_relative_error`, counts its correct digits.
 
-Reference: NIST Statistical Reference Datasets, Nonlinear Regression, https://www.itl.nist.gov/div898/strd/nls/
+Reference: NIST Statistical Reference Datasets, Nonlinear Regression,
+https://www.itl.nist.gov/div898/strd/nls/
 """
 
 import math
@@ -26,8 +27,8 @@ PRINTED_DIGITS = 11
 class NistProblem:
     """One problem: fit `model(b, x)` to `y` from either of two starts.
 
-    The residual is model − data. For Nelson `x` is (2, m), a row for each predictor, and `y` is the logarithm of the
-    response, which is what NIST fits.
+    The residual is model − data. For Nelson `x` is (2, m), a row for each predictor, and `y` is the
+    logarithm of the response, which is what NIST fits.
     """
 
     name: str
@@ -60,7 +61,7 @@ class NistProblem:
 
 
 def log_relative_error(estimate: Tensor | np.ndarray | Sequence[float], certified: Tensor) -> float:
-    """Correct digits of the worst parameter, −log₁₀ |estimate − certified| / |certified|, between 0 and 11.
+    """Correct digits of the worst parameter, 0 to 11: −log₁₀ |estimate − certified| / |certified|.
 
     Estimates that are not finite have no correct digit.
 
@@ -260,6 +261,6 @@ def _find(pattern: str, text: str) -> str:
 
 PROBLEMS: dict[str, NistProblem] = {name: load(name) for name in MODELS}
 
-# of each difficulty, with an exact solution, a plateau and a start far off among them: for the faces that share their
-# loop with `curve_fit`, which is run on all
+# of each difficulty, with an exact solution, a plateau and a start far off among them: for the
+# faces that share their loop with `curve_fit`, which is run on all
 SIX = ("Misra1a", "Lanczos1", "MGH17", "BoxBOD", "MGH10", "Thurber")

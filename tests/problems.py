@@ -1,12 +1,15 @@
 """Classical problems of nonlinear least squares, with their known minima.
 
-Costs are ½‖r‖², half of the sums of squares that the papers print; `MGH k` is problem k of the first reference, and
-f its sum of squares. The digits beyond the paper's six come from Newton's method on the full Hessian in float64, in 40
-digits or more for Meyer's and Watson's functions. Where the paper leaves n free, so does the function.
+Costs are ½‖r‖², half of the sums of squares that the papers print; `MGH k` is problem k of the
+first reference, and f its sum of squares. The digits beyond the paper's six come from Newton's
+method on the full Hessian in float64, in 40 digits or more for Meyer's and Watson's functions.
+Where the paper leaves n free, so does the function.
 
 References:
-    Moré, Garbow & Hillstrom, Testing unconstrained optimization software (1981), ACM TOMS 7(1), 17-41.
-    Moré, Garbow & Hillstrom, Algorithm 566 (1981), ACM TOMS 7(1), 136-140: the same functions in Fortran.
+    Moré, Garbow & Hillstrom, Testing unconstrained optimization software (1981), ACM TOMS 7(1),
+        17-41.
+    Moré, Garbow & Hillstrom, Algorithm 566 (1981), ACM TOMS 7(1), 136-140: the same functions in
+        Fortran.
 """
 
 import math
@@ -29,9 +32,8 @@ class ClassicalProblem:
     costs: tuple[
         float, ...
     ]  # where a fit may end: the lowest minimum first, then other minima and limits at infinity
-    minimizer: (
-        tuple[float, ...] | None
-    )  # of the lowest, near the start; None where several points or none serve
+    # of the lowest, near the start; None where several points or none serve
+    minimizer: tuple[float, ...] | None
     source: str
 
     @property
@@ -90,8 +92,8 @@ def jennrich_sampson(x: Tensor) -> Tensor:
 
 def helical_valley(x: Tensor) -> Tensor:
     """A valley that winds once round the third axis. MGH 7, Fletcher & Powell (1963)."""
-    # The paper's angle, atan(x2/x1) with half a turn added for x1 < 0, jumps on the half-plane x1 = 0, x2 < 0. This is
-    # the same angle, and its derivative exists at x1 = 0, x2 > 0 as well.
+    # The paper's angle, atan(x2/x1) with half a turn added for x1 < 0, jumps on the half-plane
+    # x1 = 0, x2 < 0. This is the same angle, and its derivative exists at x1 = 0, x2 > 0 as well.
     turns = torch.atan2(-x[0], x[1]) / (2 * math.pi) + 0.25
     return torch.stack(
         [10 * (x[2] - 10 * turns), 10 * (torch.sqrt(x[0] ** 2 + x[1] ** 2) - 1), x[2]]
@@ -138,15 +140,16 @@ MEYER = (
 
 
 def meyer(x: Tensor) -> Tensor:
-    """Resistance of a thermistor; the parameters differ by six orders of magnitude. MGH 10, Meyer (1970)."""
+    """Resistance of a thermistor; parameters differ by six orders of magnitude. MGH 10, Meyer."""
     t = 45 + 5 * _count(x, 1, 16)
     return x[0] * torch.exp(x[1] / (t + x[2])) - _values(x, MEYER)
 
 
 def gulf(x: Tensor) -> Tensor:
     """Gulf research and development, m = 99. MGH 11, Cox (1969)."""
-    # The paper prints |y mi x2|, its "mi" a minus that the typesetter spelt out; Algorithm 566 has the difference. Read
-    # as a product with m and i, the function has no root at the published (50, 25, 3/2).
+    # The paper prints |y mi x2|, its "mi" a minus that the typesetter spelt out; Algorithm 566
+    # has the difference. Read as a product with m and i, the function has no root at the
+    # published (50, 25, 3/2).
     t = _count(x, 1, 99) / 100
     y = 25 + (-50 * torch.log(t)) ** (2 / 3)
     return torch.exp(-((y - x[1]).abs() ** x[2]) / x[0]) - t
@@ -191,7 +194,7 @@ def kowalik_osborne(x: Tensor) -> Tensor:
 
 
 def brown_dennis(x: Tensor) -> Tensor:
-    """Very large residuals, where Gauss-Newton's curvature is wrong. MGH 16 with m = 20, Brown & Dennis (1971)."""
+    """Very large residuals, where JᵀJ is the wrong curvature. MGH 16, m = 20, Brown & Dennis."""
     t = _count(x, 1, 20) / 5
     return (x[0] + t * x[1] - torch.exp(t)) ** 2 + (x[2] + x[3] * torch.sin(t) - torch.cos(t)) ** 2
 
@@ -237,7 +240,7 @@ def osborne_2(x: Tensor) -> Tensor:
 
 
 def watson(x: Tensor) -> Tensor:
-    """A polynomial that solves u' = u² + 1, ill-conditioned as n grows. MGH 20, Kowalik & Osborne (1968)."""
+    """A polynomial that solves u' = u² + 1, ill-conditioned as n grows. MGH 20, Kowalik."""
     n = x.shape[-1]
     powers = (_count(x, 1, 29) / 29)[:, None] ** _count(x, 0, n - 1)  # (29, n)
     derivative = powers[:, :-1] @ (_count(x, 1, n - 1) * x[1:])
@@ -297,12 +300,11 @@ def discrete_boundary_value(x: Tensor) -> Tensor:
 
 
 def discrete_integral_equation(x: Tensor) -> Tensor:
-    """The same boundary value problem as an integral equation: a dense Jacobian, the same root. MGH 29."""
+    """The same boundary value problem as an integral equation: dense J, the same root. MGH 29."""
     n = x.shape[-1]
     t = _count(x, 1, n) / (n + 1)
-    kernel = torch.minimum(t[:, None], t) * (
-        1 - torch.maximum(t[:, None], t)
-    )  # Green's function, (n, n)
+    # Green's function, (n, n)
+    kernel = torch.minimum(t[:, None], t) * (1 - torch.maximum(t[:, None], t))
     return x + kernel @ (x + t + 1) ** 3 / (2 * (n + 1))
 
 
@@ -743,7 +745,8 @@ _PROBLEMS = (
         "chebyquad_10",
         chebyquad,
         _even(10),
-        # f = 6.50395e-3, the paper's only one, is where the start leads; 4.77271e-3 and 9.50063e-3 by random starts
+        # f = 6.50395e-3, the paper's only one, is where the start leads; 4.77271e-3 and
+        # 9.50063e-3 by random starts
         (0.002386356848188, 0.003251977400441, 0.004750314425111),
         None,
         "MGH 35; Fletcher (1965)",

@@ -1,7 +1,7 @@
-"""Random calls of every face: each ends in a typed error with nothing changed, or in a result that keeps its promises.
+"""Random calls: each ends in a typed error with nothing changed, or in a result that is right.
 
-A call is made of its face and its number alone: `python -m tests.random_calls curve_fit 17` makes one again, and
-`python -m tests.random_calls curve_fit 0 10000` so many.
+A call is made of its face and its number alone: `python -m tests.random_calls curve_fit 17` makes
+one again, and `python -m tests.random_calls curve_fit 0 10000` so many.
 """
 
 import sys
@@ -46,7 +46,7 @@ def promise(holds: Any, what: str) -> None:
         raise BrokenPromiseError(what)
 
 
-# ---- models, for tensors and arrays alike ----------------------------------------------------------------------------
+# ---- models, for tensors and arrays alike --------------------------------------------------------
 
 Curve = Callable[..., Any]
 CURVES: dict[str, tuple[int, Curve]] = {
@@ -135,7 +135,7 @@ class Draw:
         return y
 
     def box(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds about a start: wide, narrow, on one side, touching, equal; now and then it lies outside."""
+        """Bounds around a start: wide, narrow, one-sided, touching, equal, sometimes elsewhere."""
         width = np.abs(self.rng.normal(size=len(x))) * 10.0 ** self.one(-1, 0, 2)
         low, high = x - width, x + width[::-1]
         kind = self.rng.integers(0, 5, len(x))
@@ -196,7 +196,7 @@ ASKED = {
 }
 
 
-# ---- what every call keeps -------------------------------------------------------------------------------------------
+# ---- what every call keeps -----------------------------------------------------------------------
 
 
 def state_of(*things: Any) -> list[Any]:
@@ -218,7 +218,7 @@ def same(before: list[Any], after: list[Any]) -> bool:
 
 
 def called(call: Callable[[], Any], *inputs: Any) -> Any:
-    """What came back, or the typed error; inputs and generators are as they were, and warnings are ours."""
+    """The result or the typed error; inputs and generators are unchanged, and warnings are ours."""
     before = state_of(*inputs)
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
@@ -257,7 +257,7 @@ def cost_of(r: np.ndarray, loss: str, scale: float) -> float:
 def cosine_of(
     residual: Callable[[Tensor], Tensor], x: np.ndarray, loss: str, scale: float, free: np.ndarray
 ) -> float:
-    """The largest cosine between residuals and a column of J that is free, rescaled as the loss has it."""
+    """The largest cosine between residuals and a free column of J, both rescaled by the loss."""
     point = torch.as_tensor(x, dtype=F64)
     r = residual(point).detach().numpy()
     J = torch.autograd.functional.jacobian(residual, point).numpy()
@@ -321,7 +321,7 @@ def is_minimum(
     )
 
 
-# ---- least_squares ---------------------------------------------------------------------------------------------------
+# ---- least_squares -------------------------------------------------------------------------------
 
 
 def least_squares(draw: Draw) -> None:
@@ -445,7 +445,7 @@ def _solved(
         promise(minimum, f"success ({Status(status).name}) at a cosine of {cosine:.2g}")
 
 
-# ---- curve_fit -------------------------------------------------------------------------------------------------------
+# ---- curve_fit -----------------------------------------------------------------------------------
 
 
 def curve_fit(draw: Draw) -> None:
@@ -563,7 +563,8 @@ def _named(curve: Curve, n: int, kind: str) -> Callable[..., Any]:
             raise TypeError("NumPy alone")
         return curve(xp, t, *p)
 
-    # ruff would have us use `of` itself: its signature has no names, and names are what curve_fit reads
+    # ruff would have us use `of` itself: its signature has no names, and names
+    # are what curve_fit reads
     signatures: list[Curve] = [
         lambda t, a: of(t, a),  # noqa: PLW0108
         lambda t, a, b: of(t, a, b),  # noqa: PLW0108
@@ -579,7 +580,7 @@ def _begun(given: dict[str, Any], names: list[str], role: str) -> float | None:
     return float(p0[role] if isinstance(p0, dict) else p0[names.index(role)])
 
 
-# ---- odr -------------------------------------------------------------------------------------------------------------
+# ---- odr -----------------------------------------------------------------------------------------
 
 
 def odr(draw: Draw) -> None:
@@ -641,7 +642,7 @@ def _held(p0: np.ndarray, given: dict[str, Any], names: list[str]) -> np.ndarray
     )
 
 
-# ---- the optimizer ---------------------------------------------------------------------------------------------------
+# ---- the optimizer -------------------------------------------------------------------------------
 
 
 def optimizer(draw: Draw) -> None:
@@ -663,7 +664,8 @@ def optimizer(draw: Draw) -> None:
         model, whole = tensors, lambda t: curve(torch, t, *tensors)
     given: dict[str, Any] = draw.options(SOLVING)
     given |= draw.options({
-        "lr": [1.0, 0.5, 0.0], "weight_decay": [0.0, 0.1], "loss_scale": [1.0, 0.01, 1e200], "max_trials": [1, 3, 20],
+        "lr": [1.0, 0.5, 0.0], "weight_decay": [0.0, 0.1], "loss_scale": [1.0, 0.01, 1e200],
+        "max_trials": [1, 3, 20],
         "scaling": ["auto", "more", "levenberg", "marquardt"], "curvature": ["auto", "full"],
         "jacobian": ["auto", "autograd", "2-point", "3-point"],
     })  # fmt: skip
@@ -733,16 +735,24 @@ def _stepped(
             f"the loss has risen from {report.loss} to {report.loss_after}",
         )
     else:
-        promise(report.loss_after == report.loss or not np.isfinite(report.loss) or given.get("lr") == 0.0
-                or report.accepted, "another loss, and the same parameters")  # fmt: skip
+        promise(
+            report.loss_after == report.loss
+            or not np.isfinite(report.loss)
+            or given.get("lr") == 0.0
+            or report.accepted,
+            "another loss, and the same parameters",
+        )
     if not np.isfinite(report.loss):
         promise(not moved and not report.status.converged, "a step from a loss that is not finite")
     promise(
         float(loss) == report.loss or not np.isfinite(report.loss),
         "the loss that is returned is another one",
     )
-    promise(all(torch.equal(a, b) for a, b in zip(frozen, [p for p in tensors if not p.requires_grad], strict=True)),
-            "a frozen parameter has moved")  # fmt: skip
+    still = [p for p in tensors if not p.requires_grad]
+    promise(
+        all(torch.equal(a, b) for a, b in zip(frozen, still, strict=True)),
+        "a frozen parameter has moved",
+    )
     promise(all(p.grad is None for p in tensors), "a gradient was left behind")
     if "lower" in given:
         low, high = (torch.tensor(given[side]).to(tensors[0]) for side in ("lower", "upper"))
@@ -750,7 +760,7 @@ def _stepped(
         promise(inside, "a parameter lies outside its bounds")
 
 
-# ---- derivatives -----------------------------------------------------------------------------------------------------
+# ---- derivatives ---------------------------------------------------------------------------------
 
 FIELDS: dict[str, Callable[[Tensor], Tensor]] = {
     "polynomial": lambda x: x**3 - 2 * x,
@@ -788,9 +798,10 @@ def derivatives(draw: Draw) -> None:
     if isinstance(found, Exception):
         promise("mode" in str(found) or "curl" in str(found), f"refused: {found}")
         return
-    J = torch.stack([torch.autograd.functional.jacobian(f, one.double()) for one in x])
+    jacobian, hessian = torch.autograd.functional.jacobian, torch.autograd.functional.hessian
+    J = torch.stack([jacobian(f, one.double()) for one in x])
     H = torch.stack([
-        torch.stack([torch.autograd.functional.hessian(lambda p, k=k: f(p)[k], one.double()) for k in range(d)])
+        torch.stack([hessian(lambda p, k=k: f(p)[k], one.double()) for k in range(d)])
         for one in x
     ])  # fmt: skip
     expected = reference(J, H, v.double())
@@ -816,20 +827,25 @@ def derivatives(draw: Draw) -> None:
 OPERATORS: dict[str, tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "batch_jacobian": (lambda f, x, v, **o: lmtorch.batch_jacobian(f, x, **o), lambda J, H, v: J),
     "jacobian": (
-        lambda f, x, v, **o: lmtorch.jacobian(lambda p: f(p[None])[0], x[0], **o), lambda J, H, v: J[0]
+        lambda f, x, v, **o: lmtorch.jacobian(lambda p: f(p[None])[0], x[0], **o),
+        lambda J, H, v: J[0]
     ),
-    "gradient": (lambda f, x, v, **o: lmtorch.gradient(lambda p: f(p)[..., 0], x, **o), lambda J, H, v: J[:, 0]),
+    "gradient": (lambda f, x, v, **o: lmtorch.gradient(lambda p: f(p)[..., 0], x, **o),
+        lambda J, H, v: J[:, 0]),
     "divergence": (
-        lambda f, x, v, **o: lmtorch.divergence(f, x, **o), lambda J, H, v: J.diagonal(dim1=1, dim2=2).sum(-1)
+        lambda f, x, v, **o: lmtorch.divergence(f, x, **o),
+        lambda J, H, v: J.diagonal(dim1=1, dim2=2).sum(-1)
     ),
     "jvp": (lmtorch.jvp, lambda J, H, v: (J @ v[..., None])[..., 0]),
     "vjp": (lmtorch.vjp, lambda J, H, v: (J.mT @ v[..., None])[..., 0]),
     "batch_hessian": (lambda f, x, v, **o: lmtorch.batch_hessian(f, x, **o), lambda J, H, v: H),
     "hessian_diagonal": (
-        lambda f, x, v, **o: lmtorch.hessian_diagonal(f, x, **o), lambda J, H, v: H.diagonal(dim1=2, dim2=3)
+        lambda f, x, v, **o: lmtorch.hessian_diagonal(f, x, **o),
+        lambda J, H, v: H.diagonal(dim1=2, dim2=3)
     ),
     "laplacian": (
-        lambda f, x, v, **o: lmtorch.laplacian(f, x, **o), lambda J, H, v: H.diagonal(dim1=2, dim2=3).sum(-1)
+        lambda f, x, v, **o: lmtorch.laplacian(f, x, **o),
+        lambda J, H, v: H.diagonal(dim1=2, dim2=3).sum(-1)
     ),
     "hvp": (
         lambda f, x, v, **o: lmtorch.hvp(lambda p: f(p)[..., 0], x, v, batch_dims=1, **o),
@@ -840,7 +856,8 @@ OPERATORS: dict[str, tuple[Callable[..., Any], Callable[[Tensor, Tensor, Tensor]
         lambda J, H, v: torch.einsum("bkij,bi,bj->bk", H, v, v),
     ),
     "finite_difference_jacobian": (
-        lambda f, x, v: lmtorch.finite_difference_jacobian(f, x, batch_dims=1, method="3-point"), lambda J, H, v: J
+        lambda f, x, v: lmtorch.finite_difference_jacobian(f, x, batch_dims=1, method="3-point"),
+        lambda J, H, v: J
     ),
 }  # fmt: skip
 

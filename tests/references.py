@@ -16,7 +16,7 @@ def scipy_solution(
     start: Sequence[float] | np.ndarray | Tensor,
     **options: Any,
 ) -> OptimizeResult:
-    """SciPy's `least_squares` in float64 with the exact Jacobian; as tight as it goes and scaled by J, unless told."""
+    """SciPy's `least_squares`, float64, exact J; by default as tight as it goes and scaled by J."""
     tight = {
         "ftol": TOLERANCE,
         "xtol": TOLERANCE,

@@ -1,13 +1,14 @@
-"""A device that is none: tensors that say they are elsewhere, refuse to meet those of the CPU, and count what waits.
+"""A device that is none: its tensors refuse to meet those of the CPU, and count what waits.
 
-It stands in for a GPU where there is none. What it shows: that no tensor is made on the wrong device, and how often the
-host waits for the device (`counted`). What it cannot show: speed, memory, the arithmetic and the missing kernels of a
-GPU, its random generators, streams and graphs.
+It stands in for a GPU where there is none. What it shows: that no tensor is made on the wrong
+device, and how often the host waits for the device (`counted`). What it cannot show: speed, memory,
+the arithmetic and the missing kernels of a GPU, its random generators, streams and graphs.
 
-A tensor here is a tensor of the CPU in a wrapper, on the dispatch key that torch keeps for the backends of others; so
-vmap, jvp, autograd, modules and optimizers run on it. torch's registration of such backends from Python is
-experimental: where it is missing there is no stand-in (`MISSING` says why). Where there is a GPU there is none either:
-torch has room for one accelerator, and the GPU shows more.
+A tensor here is a tensor of the CPU in a wrapper, on the dispatch key that torch keeps for the
+backends of others; so vmap, jvp, autograd, modules and optimizers run on it. torch's registration
+of such backends from Python is experimental: where it is missing there is no stand-in (`MISSING`
+says why). Where there is a GPU there is none either: torch has room for one accelerator, and the
+GPU shows more.
 """
 
 import sys
@@ -38,8 +39,10 @@ MISSING = (
 aten = torch.ops.aten
 # operators whose result the host must know before it can go on
 READING = {
-    "_local_scalar_dense": "read", "equal": "read", "nonzero": "size", "masked_select": "size", "_unique2": "size",
-    "unique_dim": "size", "unique_consecutive": "size", "repeat_interleave": "size", "bincount": "size",
+    "_local_scalar_dense": "read", "equal": "read", "nonzero": "size", "masked_select": "size",
+    "_unique2": "size",
+    "unique_dim": "size", "unique_consecutive": "size", "repeat_interleave": "size",
+    "bincount": "size",
 }  # fmt: skip
 # factorisations that torch documents to wait on a GPU, for their own check of convergence
 FACTORISATIONS = {
@@ -102,7 +105,8 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls, inner: Tensor, requires_grad: bool = False) -> "Elsewhere":
         return Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
             device=torch.device(NAME, 0), requires_grad=requires_grad,
         )  # fmt: skip
 
@@ -193,9 +197,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not (here or _is_there(device)):
         return result
     result = tree_map(_outer, result)
-    if not func._schema.returns or name.startswith(
-        "_foreach"
-    ):  # lists, which torch's function does not know
+    # lists, which torch's function does not know
+    if not func._schema.returns or name.startswith("_foreach"):
         return result
     return return_and_correct_aliasing(func, args, kwargs, result)
 

@@ -12,7 +12,8 @@ MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")
 )
 
-# The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees only the bases of others.
+# The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees
+# only the bases of others.
 LAYERS = (
     (
         "_arrays",

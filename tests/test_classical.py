@@ -1,4 +1,4 @@
-"""The classical problems through the optimizer: the costs of their papers and of scipy, whatever is chosen."""
+"""The classical problems through the optimizer: the costs of their papers and of scipy."""
 
 from functools import cache
 from itertools import product
@@ -27,7 +27,8 @@ BEYOND = {
     ("dual", "watson_12"): "the step is ε‖r‖/λ off",
     ("dual", "penalty_1_4"): "the step is ε‖r‖/λ off",
     ("dual", "penalty_1_10"): "the step is ε‖r‖/λ off",
-    # a scaling that forgets lets the trust region zigzag through a bent valley: Moré's reason for the running maximum
+    # a scaling that forgets lets the trust region zigzag through a bent valley: Moré's
+    # reason for the running maximum
     ("marquardt", "brown_dennis"): "steps of a tenth of what is needed",
     ("marquardt", "penalty_2_10"): "steps of a tenth of what is needed",
     ("marquardt", "powell_hybrid"): "the radius ends at round-off",
@@ -38,7 +39,8 @@ BEYOND = {
 # steps that are needed where the way is long; run apart
 LONG = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
 FEW = ("rosenbrock", "kowalik_osborne", "box_3d", "freudenstein_roth", "beale")
-IDENTIFIABLE = 1e-9  # share of J's largest singular value, columns scaled, above which a direction is determined
+# share of J's largest singular value, columns scaled, above which a direction is determined
+IDENTIFIABLE = 1e-9
 
 
 def run(
@@ -79,7 +81,8 @@ def test_the_defaults_find_what_scipy_finds(name: str) -> None:
         return
     if problem.minimizer is None:  # several points have this cost
         return
-    # measured by what the difference does to the residual, where J determines it: 1e-9 of the cost is this much of r
+    # measured by what the difference does to the residual, where J determines it: 1e-9 of
+    # the cost is this much of r
     J, r = torch.func.jacfwd(problem.residual)(x), problem.residual(x)
     change = J @ (torch.from_numpy(theirs.x) - x)
     assert change.norm() <= 2e-9**0.5 * r.norm() + 1e-6
@@ -102,14 +105,14 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
     problem = CLASSICAL[name]
     x, cost, _ = run(problem)
     if not agrees(cost, problem.minimum_cost):
-        assert any(
-            agrees(cost, known) for known in problem.costs
-        )  # the start leads to another published minimum
+        # the start leads to another published minimum
+        assert any(agrees(cost, known) for known in problem.costs)
         return
     assert problem.minimizer is not None
     expected = torch.tensor(problem.minimizer, dtype=torch.float64)
-    # the default is content with 1e-10 of the cost: five digits of x where polishing does not add the others, which
-    # Gauss–Newton steps cannot where the residuals are large (Brown & Dennis, the penalties)
+    # the default is content with 1e-10 of the cost: five digits of x where polishing does
+    # not add the others, which Gauss–Newton steps cannot where the residuals are large
+    # (Brown & Dennis, the penalties)
     torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-8)
 
 
@@ -121,7 +124,8 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
 def test_every_choice_finds_a_known_minimum(choice: dict[str, Any], name: str) -> None:
     problem = CLASSICAL[name]
     ((what, value),) = choice.items()
-    # the default tolerance, 1e-10 of the cost in a step, is not 1e-9 of the cost where convergence is linear
+    # the default tolerance, 1e-10 of the cost in a step, is not 1e-9 of the cost
+    # where convergence is linear
     tolerances = {"ftol": 1e-14, "xtol": 1e-14}
     # singular zeros are approached by a constant factor for ever: the cost is known long before
     _, cost, status = run(problem, LONG.get(name, 250), **choice, **tolerances)
@@ -140,7 +144,8 @@ def test_all_choices_together_find_a_known_minimum(name: str, solver: str) -> No
         _, cost, status = run(
             problem, 400, jacobian=jacobian, damping=damping, solver=solver, ftol=1e-14, xtol=1e-14
         )
-        # nine digits of the cost; of one that is zero, what a derivative with half its digits leaves
+        # nine digits of the cost; of one that is zero, what a derivative with half its digits
+        # leaves
         assert any(agrees(cost, known) for known in problem.costs), (
             jacobian,
             damping,

@@ -1,4 +1,4 @@
-"""torch.set_default_device is for the user's own tensors: whatever it says, everything stays where the data are."""
+"""Whatever torch.set_default_device says, everything stays on the device of the data."""
 
 import numpy as np
 import pytest
@@ -103,9 +103,8 @@ def test_data_on_another_device_than_the_default_stay_where_they_are(face):
     torch.manual_seed(1)
     expected = torch.as_tensor(FACES[face]())
     torch.manual_seed(1)
-    torch.set_default_device(
-        "meta"
-    )  # where nothing has a value: any tensor made without a device shows
+    # where nothing has a value: any tensor made without a device shows
+    torch.set_default_device("meta")
     try:
         found = torch.as_tensor(FACES[face](), device="cpu")
     finally:

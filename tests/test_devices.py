@@ -1,6 +1,7 @@
 """Every fit of data elsewhere stays there, and comes to what it comes to on the CPU.
 
-What only a GPU can show is skipped without one, each with its reason; the rest runs on the stand-in.
+What only a GPU can show is skipped without one, each with its reason; the rest runs on the
+stand-in.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,8 @@ CURVES: dict[str, dict[str, Any]] = {
     "starts": {"bounds": (0, 5), "n_starts": 3},
 }
 ORTHOGONAL: dict[str, dict[str, Any]] = {
-    "plain": {}, "errors": {"sx": 0.1, "sy": 0.05}, "bounds": {"bounds": (0, 5)}, "fixed": {"fixed": {"c": 0.5}},
+    "plain": {}, "errors": {"sx": 0.1, "sy": 0.05}, "bounds": {"bounds": (0, 5)},
+    "fixed": {"fixed": {"c": 0.5}},
 }  # fmt: skip
 
 
@@ -108,16 +110,18 @@ def test_x_may_be_an_array_or_whole_numbers(
 @pytest.mark.parametrize(
     "options",
     [
-        {"x_scale": [1.0, 2.0, 3.0]}, {"bounds": ([0, 0, 0], [5, 5, 5])}, {"bounds": (torch.zeros(3), 5.0)},
-        {"jac": "3-point"}, {"jac": "reverse"}, {"jac": "autograd"}, {"solver": "qr"}, {"solver": "dual"},
-        {"damping": "nielsen"}, {"acceleration": True}, {"loss": "barron", "f_scale": 0.1}, {"history": True},
+        {"x_scale": [1.0, 2.0, 3.0]}, {"bounds": ([0, 0, 0], [5, 5, 5])},
+        {"bounds": (torch.zeros(3), 5.0)},
+        {"jac": "3-point"}, {"jac": "reverse"}, {"jac": "autograd"}, {"solver": "qr"},
+        {"solver": "dual"},
+        {"damping": "nielsen"}, {"acceleration": True}, {"loss": "barron", "f_scale": 0.1},
+        {"history": True},
         {"n_starts": 2, "sampler": lambda n, rng: rng.uniform(0, 2, (n, 3))}, {"acceptable": 1.0},
     ],
     ids=lambda options: ", ".join(options) or "defaults",
 )  # fmt: skip
-@pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # finite differences, which are the point
+# finite differences, which are the point
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_least_squares_goes_where_x0_is(options: dict[str, Any], elsewhere: torch.device) -> None:
     found = []
     for device in ("cpu", str(elsewhere)):

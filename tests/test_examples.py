@@ -76,9 +76,8 @@ def test_a_gaussian_peak_is_that_of_lmfits_documentation() -> None:
     fit = spectrum_peak.fit(spectrum_peak.gaussian, fixed={"offset": 0.0})
     assert fit.chisqr == pytest.approx(29.9943157, abs=1e-7)
     assert fit.aic == pytest.approx(-1033.77437, abs=1e-5)
-    assert fit["center"] == pytest.approx(
-        9.24277046, abs=1e-6
-    )  # lmfit stops at 1e-8, by differences
+    # lmfit stops at 1e-8, by differences
+    assert fit["center"] == pytest.approx(9.24277046, abs=1e-6)
     assert fit["fwhm"] == pytest.approx(2.90157379, abs=1e-5)
     assert fit.stderr[fit.names.index("fwhm")] == pytest.approx(0.01736695, rel=1e-4)
 
@@ -99,9 +98,8 @@ def test_the_profile_of_the_michaelis_constant_is_that_of_linear_regressions() -
 
     for end in fit.profile().intervals["k_m"]:
         rise = (chisqr(end) - chisqr(fit["k_m"])) / (chisqr(fit["k_m"]) / 10)
-        assert rise == pytest.approx(
-            2.228138852**2, rel=2e-3
-        )  # Student's t of 10; ends are interpolated
+        # Student's t of 10; ends are interpolated
+        assert rise == pytest.approx(2.228138852**2, rel=2e-3)
 
 
 def test_a_shared_shape_narrows_the_duration_of_the_transit(tmp_path: Path) -> None:
@@ -116,9 +114,8 @@ def test_the_transits_came_when_the_ephemeris_said_and_are_as_deep_as_the_planet
         global_fit.transit, hours, flux, p0=global_fit.START, sigma=error, shared=shared
     )
     assert abs(fit["mid"]) < 3 * fit.stderr[fit.names.index("mid")]
-    assert (
-        abs(fit["depth"] - 1e3 * 0.1088**2) < 3 * fit.stderr[fit.names.index("depth")]
-    )  # Brahm et al. (2018)
+    # Brahm et al. (2018)
+    assert abs(fit["depth"] - 1e3 * 0.1088**2) < 3 * fit.stderr[fit.names.index("depth")]
 
 
 def test_tukeys_loss_does_not_see_the_outliers(tmp_path: Path) -> None:
@@ -134,9 +131,8 @@ def test_pixels_are_fitted_as_well_as_by_scipy(
     rows = {
         line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line
     }
-    np.testing.assert_allclose(
-        *np.array([rows["value"], rows["SciPy"]], dtype=float), rtol=0.02
-    )  # medians
+    # medians
+    np.testing.assert_allclose(*np.array([rows["value"], rows["SciPy"]], dtype=float), rtol=0.02)
 
 
 def test_the_network_in_front_of_the_fit_learns_the_correction(tmp_path: Path) -> None:
@@ -151,7 +147,7 @@ def test_the_demo_names_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert str(tmp_path / name) in printed
 
 
-# ---- physics-informed ------------------------------------------------------------------------------------------------
+# ---- physics-informed ----------------------------------------------------------------------------
 
 
 class Solution(torch.nn.Module):

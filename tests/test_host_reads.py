@@ -1,7 +1,7 @@
 """One host read a trial: the host waits for the device once for each evaluation, and seldom beside.
 
-Counted on the stand-in. Factorisations that wait by themselves within torch, SVD and eigh, are not of our making and
-are counted apart.
+Counted on the stand-in. Factorisations that wait by themselves within torch, SVD and eigh, are not
+of our making and are counted apart.
 """
 
 import pytest
@@ -17,12 +17,11 @@ pytestmark = [
         stand_in.MISSING is not None,
         reason=f"reads are counted on the stand-in: {stand_in.MISSING}",
     ),
-    pytest.mark.filterwarnings(
-        "ignore::lmtorch.FallbackWarning"
-    ),  # finite differences, which are the point
+    # finite differences, which are the point
+    pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning"),
 ]
-# reads of a whole fit beside its trials: what was given is checked, the function tried, the end looked at, the result
-# told; a read more in each trial would exceed them
+# reads of a whole fit beside its trials: what was given is checked, the function tried, the end
+# looked at, the result told; a read more in each trial would exceed them
 AROUND = {"least_squares": 24, "many problems": 24, "curve_fit": 38, "odr": 34}
 
 
@@ -30,8 +29,9 @@ AROUND = {"least_squares": 24, "many problems": 24, "curve_fit": 38, "odr": 34}
 def test_a_step_reads_once_a_trial(face: str) -> None:
     counter, trials, steps = OPTIMIZER[face]()
     reads, _ = stand_in.waits(counter)
-    # and once more where a step has come to rest and the certificate looks at its end; and in each step of a closure
-    # without a batch that is served layer by layer: whether its rows are independent is looked at whenever it is used
+    # and once more where a step has come to rest and the certificate looks at its end; and in each
+    # step of a closure without a batch that is served layer by layer: whether its rows are
+    # independent is looked at whenever it is used
     for of in ("(_judge)", "(_check_independence)"):
         looked = sum(number for key, number in counter.items() if of in key)
         assert looked <= steps

@@ -1,4 +1,4 @@
-"""Layers that are hard for torch.func or for swapping parameters: the same Jacobian from whatever rung serves.
+"""Layers that are hard for torch.func or for swapping parameters: sources agree on the Jacobian.
 
 The reference is `.backward()` on the model's own parameters, row by row.
 """
@@ -31,8 +31,9 @@ def refused(case: LayerCase, given: str, by_sample: bool) -> bool:
 
 KINDS, WAYS = ("module", "tensors"), (False, True)
 SETTINGS = [(case, given, by_sample) for case in CASES for given in KINDS for by_sample in WAYS]
-# dropout has its tests in optimizer/test_batches.py. Of a reentrant checkpoint in the first layer torch.autograd.grad
-# itself leaves the parameters out (torch 2.13; docs/optimizer.md), so that there is nothing to compare with
+# dropout has its tests in optimizer/test_batches.py. Of a reentrant checkpoint in the first layer
+# torch.autograd.grad itself leaves the parameters out (torch 2.13; docs/optimizer.md), so that
+# there is nothing to compare with
 APART = "checkpoint_reentrant_first"
 COMPARED = [(case, *rest) for case, *rest in SETTINGS if not case.random and case.name != APART]
 SERVED = [setting for setting in SETTINGS if not refused(*setting)]
@@ -84,9 +85,8 @@ def test_the_jacobian_is_that_of_backward(case: LayerCase, given: str, by_sample
         with pytest.raises(InputError, match=r"Pass the module|other samples"):
             jacobian(opt, closure, batch)
         return
-    if (
-        case.name == "checkpoint_reentrant"
-    ):  # knows .backward() only, and runs again with other parameters
+    # knows .backward() only, and runs again with other parameters
+    if case.name == "checkpoint_reentrant":
         with pytest.raises(RuntimeError):
             jacobian(opt, closure, batch)
         return

@@ -69,7 +69,8 @@ def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
 
 
 def test_the_first_use_says_nothing_of_torch_s_own_warnings() -> None:
-    # forward mode scripts formulas of torch's own, once for a process: to torch 2.13 with a DeprecationWarning, which
-    # Python hides from users, since 2.14 with a FutureWarning, which it shows
+    # forward mode scripts formulas of torch's own, once for a process: to torch 2.13 with
+    # a DeprecationWarning, which Python hides from users, since 2.14 with a
+    # FutureWarning, which it shows
     use = "lmtorch.batch_jacobian(torch.sin, torch.ones(2, 3), mode='forward')"
     assert run(f"import torch, lmtorch; {use}", "-W", "error:`torch.jit") == ""

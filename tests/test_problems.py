@@ -1,4 +1,4 @@
-"""The references themselves: certified values, known minima and formulas are what their sources say."""
+"""The references themselves: certified values, minima and formulas are what their sources say."""
 
 import re
 from collections.abc import Callable
@@ -80,13 +80,13 @@ def cost(residual: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 
 def is_stationary(residual: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether no column of J correlates with r; a billionth is what 13 printed digits of x leave."""
+    """Whether no column of J correlates with r, but for a billionth, which 13 digits of x leave."""
     r, J = residual(x), torch.func.jacfwd(residual)(x)
     return bool(((J.T @ r).abs() <= 1e-9 * J.norm(dim=0) * (1 + r.norm())).all())
 
 
 def is_known(value: float, problem: ClassicalProblem) -> bool:
-    """Whether a cost is one of the problem's, to nine digits or, for the zeros, to the square of 1e-9."""
+    """Whether a cost is one of the problem's: to nine digits, or for zeros to 1e-9 squared."""
     return any(value == pytest.approx(known, rel=1e-9, abs=1e-18) for known in problem.costs)
 
 
@@ -99,7 +99,8 @@ def test_a_nist_file_is_read_whole(problem: NistProblem) -> None:
         )
     )
     assert problem.m == int(said["Number of Observations"])
-    # Tells m - n as well, and truly: for Rat43 NIST's file prints 9 degrees of freedom where 11 were used.
+    # Tells m - n as well, and truly: for Rat43 NIST's file prints 9 degrees of
+    # freedom where 11 were used.
     deviation = (problem.certified_rss / (problem.m - problem.n)) ** 0.5
     assert deviation == pytest.approx(float(said["Residual Standard Deviation"]), rel=1e-9)
     assert [len(start) for start in problem.starts] == [problem.n] * 2
@@ -159,9 +160,8 @@ def test_the_residual_at_the_start_is_minpacks(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHM_566_STARTS)
 def test_the_sum_of_squares_at_the_start_is_that_of_algorithm_566(name: str) -> None:
     start, expected = ALGORITHM_566_STARTS[name]
-    assert (
-        f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"
-    )  # as many digits as printed
+    # as many digits as printed
+    assert f"{2 * cost(getattr(problems, name), vector(start)):.2e}" == f"{expected:.2e}"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,8 @@ def test_scipy_ends_at_a_known_cost(problem: ClassicalProblem) -> None:
     if problem.minimizer is not None and solution.cost == pytest.approx(
         problem.minimum_cost, rel=1e-9, abs=1e-18
     ):
-        # Measured by what the difference does to the residual: at a singular minimum x itself is not determined.
+        # Measured by what the difference does to the residual: at a singular minimum x
+        # itself is not determined.
         x = vector(problem.minimizer)
         change = torch.func.jacfwd(problem.residual)(x) @ (torch.from_numpy(solution.x) - x)
         assert change.norm() <= 1e-6 * (1 + problem.residual(x).norm())

@@ -1,4 +1,4 @@
-"""Nothing is written to stderr by calls that go well: torch's own words about its compiler are not the user's."""
+"""Calls that go well write nothing to stderr, not even torch's words about its compiler."""
 
 import subprocess
 import sys
@@ -12,14 +12,16 @@ t = torch.linspace(0, 4, 30, dtype=torch.float64)
 y = 2.5 * torch.exp(-1.3 * t) + 0.01 * torch.sin(40 * t)
 curve = lambda t, a, b: a * torch.exp(-b * t)
 lmtorch.least_squares(lambda x: curve(t, *x) - y, [1.0, 1.0])
-lmtorch.least_squares(lambda x: x[0] * np.exp(-x[1] * t.numpy()) - y.numpy(), [1.0, 1.0], jac="2-point")
+black_box = lambda x: x[0] * np.exp(-x[1] * t.numpy()) - y.numpy()
+lmtorch.least_squares(black_box, [1.0, 1.0], jac="2-point")
 fit = lmtorch.curve_fit(curve, t, y, sigma=0.1, bounds=(0, 5))
 fit.confidence_band(t), fit.profile("a"), str(fit)
 lmtorch.curve_fit(curve, t, torch.stack([y, 2 * y]))
 lmtorch.odr(curve, t, y, p0=[1.0, 1.0], sx=0.01, sy=0.01)
 model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 x = (t[:, None] - t.mean()) / t.std()
-for options in ({}, {"jacobian": "forward"}, {"acceleration": True}, {"weight_decay": 1e-3, "loss": "huber"}):
+robust = {"weight_decay": 1e-3, "loss": "huber"}
+for options in ({}, {"jacobian": "forward"}, {"acceleration": True}, robust):
     opt = lmtorch.LevenbergMarquardt(model, **options)
     for width in range(26, 31):  # each shape is a new one, of which a compiler might complain
         opt.step(lambda x, y: model(x) - y, x[:width], y[:width, None])

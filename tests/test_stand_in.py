@@ -1,4 +1,4 @@
-"""The stand-in device: it computes as the CPU does, refuses what a GPU refuses, and counts what waits."""
+"""The stand-in device computes as the CPU, refuses what a GPU refuses, and counts what waits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,8 @@ def test_a_module_moves_and_computes_as_on_the_cpu() -> None:
 @pytest.mark.parametrize(
     "meet",
     [
-        lambda a, b: a + b, lambda a, b: a @ b, lambda a, b: torch.cat([a, b]), lambda a, b: torch.where(a > 0, a, b),
+        lambda a, b: a + b, lambda a, b: a @ b, lambda a, b: torch.cat([a, b]),
+        lambda a, b: torch.where(a > 0, a, b),
         lambda a, b: a.add_(b), lambda a, b: torch.stack([a, b]), lambda a, b: torch.maximum(b, a),
         lambda a, b: torch.stack([a.sum(), b.sum()]),
     ],
@@ -44,10 +45,14 @@ def test_tensors_of_two_devices_do_not_meet(meet: Callable[[Tensor, Tensor], Any
     ("waits", "times"),
     [
         (lambda a: a.sum().item(), 1), (lambda a: bool(a.any()), 1), (lambda a: float(a[0]), 1),
-        (lambda a: a.tolist(), 1), (lambda a: a.nonzero(), 1), (lambda a: a[a > 0], 1), (lambda a: a.cpu(), 1),
-        (lambda a: torch.tensor(2.0, device=a.device), 1), (HERE.to, 1), (lambda a: torch.equal(a, a), 1),
-        (lambda a: a.copy_(HERE), 1), (lambda a: a[torch.tensor([0, 1])], 1), (lambda a: a.masked_select(a > 0), 1),
-        (lambda a: HERE.to(a.device, non_blocking=True), 0), (lambda a: a.to("cpu", non_blocking=True), 1),
+        (lambda a: a.tolist(), 1), (lambda a: a.nonzero(), 1), (lambda a: a[a > 0], 1),
+        (lambda a: a.cpu(), 1),
+        (lambda a: torch.tensor(2.0, device=a.device), 1), (HERE.to, 1),
+        (lambda a: torch.equal(a, a), 1),
+        (lambda a: a.copy_(HERE), 1), (lambda a: a[torch.tensor([0, 1])], 1),
+        (lambda a: a.masked_select(a > 0), 1),
+        (lambda a: HERE.to(a.device, non_blocking=True), 0),
+        (lambda a: a.to("cpu", non_blocking=True), 1),
         (lambda a: a + 2.0, 0), (lambda a: torch.where(a > 0, a, 0.0), 0), (lambda a: a[1:], 0),
         (lambda a: a.clamp(min=1).sqrt(), 0), (lambda a: torch.zeros(3, device=a.device), 0),
         (lambda a: a.new_full((), 0.1), 0), (lambda a: a <= 1, 0), (lambda a: a[a.argsort()], 0),
@@ -63,7 +68,8 @@ def test_what_waits_is_counted_and_what_does_not_is_not(
 
 
 @pytest.mark.parametrize(("factor", "times"), [
-    (torch.linalg.svd, 1), (torch.linalg.eigh, 1), (torch.linalg.qr, 0), (torch.linalg.cholesky_ex, 0),
+    (torch.linalg.svd, 1), (torch.linalg.eigh, 1), (torch.linalg.qr, 0),
+    (torch.linalg.cholesky_ex, 0),
 ])  # fmt: skip
 def test_factorisations_that_wait_are_counted_apart(
     factor: Callable[[Tensor], Any], times: int

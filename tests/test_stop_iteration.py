@@ -1,4 +1,4 @@
-"""A StopIteration of the user's function comes out as it was raised, though generators read from it (PEP 479)."""
+"""A StopIteration of the user's function comes out as raised, though generators read from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,8 @@ class Exhausted:
 
 FACES: dict[str, Callable[[Exhausted], Any]] = {
     "least_squares": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START),
-    "least_squares by differences": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START, "2-point"),
+    "least_squares by differences": lambda f: lmtorch.least_squares(lambda x: f(T, *x) - Y, START,
+        "2-point"),
     "least_squares in a batch": lambda f: lmtorch.least_squares(
         lambda x: f(T, *x) - Y, START.expand(3, 2), in_dims=0
     ),
@@ -39,13 +40,13 @@ FACES: dict[str, Callable[[Exhausted], Any]] = {
     "odr": lambda f: lmtorch.odr(f, T, Y),
     "batch_jacobian": lambda f: lmtorch.batch_jacobian(lambda t: f(t, 2.0, 0.7), T),
     "laplacian": lambda f: lmtorch.laplacian(lambda t: f(t, 2.0, 0.7), T[:, None]),
-    "finite_difference_jacobian": lambda f: lmtorch.finite_difference_jacobian(lambda t: f(t, 2.0, 0.7), T),
+    "finite_difference_jacobian": lambda f: lmtorch.finite_difference_jacobian(lambda t: f(t, 2.0,
+            0.7), T),
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # vmap is tried, and then called in vain
+# vmap is tried, and then called in vain
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 @pytest.mark.parametrize("face", FACES)
 def test_it_comes_out_of_every_face_at_every_call(face: str) -> None:
     counted = Exhausted(10**9)

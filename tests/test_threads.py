@@ -1,4 +1,4 @@
-"""Fits in several threads are those of one, bit for bit: torch and Python keep some things for the whole process."""
+"""Fits in several threads are those of one, bit for bit, though torch keeps some things once."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Every option of every face, with values that cannot serve: told by name, before any work, and nothing is changed."""
+"""Options with values that cannot work are named before any work, and nothing is changed."""
 
 import inspect
 import re
@@ -201,8 +201,10 @@ DERIVATIVES: dict[str, list[Any]] = {
     "inputs": [None, 3.0, "x", PAIR, THING],
 }
 OPERATORS = [
-    "jacobian", "batch_jacobian", "gradient", "divergence", "curl", "jvp", "vjp", "hessian", "batch_hessian",
-    "hessian_diagonal", "value_jacobian_hessian", "laplacian", "hvp", "second_directional_derivative",
+    "jacobian", "batch_jacobian", "gradient", "divergence", "curl", "jvp", "vjp", "hessian",
+    "batch_hessian",
+    "hessian_diagonal", "value_jacobian_hessian", "laplacian", "hvp",
+    "second_directional_derivative",
     "finite_difference_jacobian", "check_derivatives", "parameter_jacobian", "parameter_column",
 ]  # fmt: skip
 

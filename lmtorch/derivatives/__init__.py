@@ -1,8 +1,9 @@
-"""Derivatives of models: in the inputs of each sample, in single parameters, of first and second order.
+"""Derivatives of models: in the inputs of each sample, in parameters, of first and second order.
 
-Functions are written for a batch, `(*batch, *in)` to `(*batch, *out)`, as networks are; `batch_dims` says how many
-leading dimensions are samples. Results are ordinary tensors, which can be differentiated again: in a loss, in the
-residuals of a `LevenbergMarquardt` step, under `torch.func.vmap`.
+Functions are written for a batch, `(*batch, *in)` to `(*batch, *out)`, as networks are;
+`batch_dims` says how many leading dimensions are samples. Results are ordinary tensors, which can
+be differentiated again: in a loss, in the residuals of a `LevenbergMarquardt` step, under
+`torch.func.vmap`.
 """
 
 from .by_parameter import parameter_column as parameter_column

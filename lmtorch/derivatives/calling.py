@@ -1,4 +1,4 @@
-"""What operators ask of a function and its inputs, and the way on where a mode of differentiation is refused."""
+"""What all operators share: checks of arguments, sizes of chunks, choice of a mode that works."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,12 @@ T = TypeVar("T")
 
 
 class RefusedError(InputError):
-    """A mode that was asked for by name does not work."""
+    """A mode that was asked for by name does not work for this function."""
 
 
-FEW = 16  # directions that are taken at once without asking how much memory they need
-LARGE = (
-    16 * 2**20
-)  # bytes of as many gradients, beyond which that is asked for a reverse pass nevertheless
+FEW = 16  # up to so many directions are taken at once, and the memory they need is not measured
+# above so many bytes of gradients that memory is measured for a reverse pass all the same
+LARGE = 16 * 2**20
 
 
 def transformed() -> bool:
@@ -36,19 +35,19 @@ def transformed() -> bool:
 
 
 def followed() -> bool:
-    """Whether what is found may be differentiated again."""
+    """Whether the result may be differentiated again."""
     return torch.is_grad_enabled() or transformed()
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function with the point at which it is differentiated.
+    """A function and the point at which it is differentiated.
 
     Args:
-        function: as a user wrote it, for a batch.
+        function: the user's function, written for a batch.
         x: (*batch, *in).
         batch: how many dimensions of x are samples.
-        again: whether what is found may be differentiated again.
+        again: whether the result may be differentiated again.
     """
 
     function: Function
@@ -58,25 +57,25 @@ class Call:
 
     @property
     def samples(self) -> torch.Size:
-        """Shape of the batch."""
+        """The shape of the batch."""
         return self.x.shape[: self.batch]
 
     @property
     def inputs(self) -> torch.Size:
-        """Shape of one sample's input."""
+        """The shape of one sample's input."""
         return self.x.shape[self.batch :]
 
     @property
     def size(self) -> int:
-        """d, numbers in one sample's input."""
+        """d, how many numbers one sample's input has."""
         return self.inputs.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function, held to its shape, in operators that may be differentiated as often as need be."""
+        """Evaluate and check, in plain operators where the derivatives of fused ones are wrong."""
         y = self.held(self.function(x))
         if not self.again:
             return y
-        with torch._C.DisableTorchFunction():  # Taylor mode would look at the question
+        with torch._C.DisableTorchFunction():  # Taylor mode would intercept each attribute access
             fused = any(kernel in node.name() for node in history(y) for kernel in KERNELS)
         if not fused:
             return y
@@ -84,43 +83,45 @@ class Call:
             return self.held(self.function(x))
 
     def held(self, y: Any) -> Tensor:
-        """What the function returned, if it is a floating tensor with the samples in front.
+        """Check that the function returned a floating tensor with the samples in front.
 
         Raises:
-            InputError: it is not.
+            InputError: it returned something else.
         """
         if not isinstance(y, Tensor):
             raise InputError(
-                f"the function returned {type(y).__name__} where a tensor was expected. Pick the output that is to be "
-                "differentiated: lambda x: f(x)[0], say."
+                f"the function returned {type(y).__name__} where a tensor was expected. Pick the "
+                "output that is to be differentiated: lambda x: f(x)[0], say."
             )
         if not y.is_floating_point():
             raise InputError(
-                f"the function returned {y.dtype}, which has no derivatives: return a floating dtype."
+                f"the function returned {y.dtype}, which has no derivatives: "
+                "return a floating dtype."
             )
         if y.shape[: self.batch] != self.samples:
             raise InputError(
-                f"the function returned shape {tuple(y.shape)} for x of shape {tuple(self.x.shape)}: the first "
-                f"{self.batch} dimension(s) of both must be the samples. For a function of a single sample pass "
-                "torch.func.vmap(f); for a derivative across the whole of x use batch_dims=0."
+                f"the function returned shape {tuple(y.shape)} for x of shape "
+                f"{tuple(self.x.shape)}: the first {self.batch} dimension(s) of both must be the "
+                "samples. For a function of a single sample pass torch.func.vmap(f); for a "
+                "derivative across the whole of x use batch_dims=0."
             )
         return y
 
     def outputs(self, y: Tensor) -> torch.Size:
-        """Shape of one sample's output."""
+        """The shape of one sample's output."""
         return y.shape[self.batch :]
 
     def directions(self, chosen: slice | Sequence[int] = slice(None)) -> Tensor:
-        """Unit vectors of a sample's input, the same for all samples: (c, 1 …, *in), to be expanded."""
+        """Unit vectors in a sample's input, (c, 1 …, *in): they broadcast over the samples."""
         units = torch.eye(self.size, dtype=self.x.dtype, device=self.x.device)[chosen]
         return units.reshape(-1, *(1,) * self.batch, *self.inputs)
 
 
 def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> Call:
-    """The call, or an error that says what is wrong with it.
+    """Check the arguments of an operator and make a `Call` of them.
 
     Raises:
-        InputError: it cannot be differentiated as asked.
+        InputError: the function cannot be differentiated as asked.
     """
     check_function(function)
     if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
@@ -138,7 +139,8 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         and forward_ad.unpack_dual(x).tangent is not None
     ):
         raise InputError(
-            "x carries a tangent of torch.autograd.forward_ad, which would be lost: use torch.func.jvp."
+            "x carries a tangent of torch.autograd.forward_ad, which would be "
+            "lost: use torch.func.jvp."
         )
     if (
         isinstance(batch_dims, bool)
@@ -146,13 +148,13 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
         or not 0 <= batch_dims <= x.ndim
     ):
         raise InputError(
-            f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number of leading "
-            "dimensions that are samples, from 0 (none: x is one input) to all of them."
+            f"batch_dims={batch_dims!r} does not fit x of shape {tuple(x.shape)}: it is the number "
+            "of leading dimensions that are samples, from 0 (none: x is one input) to all of them."
         )
     if x.shape[batch_dims:].numel() == 0:
         raise InputError(
-            f"there is nothing to differentiate in: {'a sample of ' * bool(batch_dims)}x has no entries, shape "
-            f"{tuple(x.shape)} with batch_dims={batch_dims}."
+            f"there is nothing to differentiate in: {'a sample of ' * bool(batch_dims)}x has no "
+            f"entries, shape {tuple(x.shape)} with batch_dims={batch_dims}."
         )
     check_chunk(chunk_size)
     if batch_dims and isinstance(function, nn.Module):
@@ -161,23 +163,25 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
 
 
 def check_kind(tensor: Tensor, name: str) -> None:
-    """A tensor that autograd can follow.
+    """Check that autograd can follow a tensor.
 
     Raises:
         InputError: it is sparse, or was made in inference mode.
     """
     if tensor.layout != torch.strided:
         raise InputError(
-            f"{name} is {tensor.layout}: derivatives are in dense tensors, {name}.to_dense() makes one."
+            f"{name} is {tensor.layout}: derivatives are in dense tensors, "
+            f"{name}.to_dense() makes one."
         )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise InputError(
-            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: {name}.clone() can be used."
+            f"{name} was made under torch.inference_mode(), and autograd cannot follow it: "
+            f"{name}.clone() can be used."
         )
 
 
 def check_function(function: Any) -> None:
-    """Something that can be called.
+    """Check that the first argument can be called.
 
     Raises:
         InputError: it cannot.
@@ -189,38 +193,40 @@ def check_function(function: Any) -> None:
 
 
 def refuse_coupling(module: nn.Module) -> None:
-    """A layer that mixes samples has no derivatives per sample.
+    """Refuse a module that mixes samples: it has no derivatives per sample.
 
     Raises:
-        InputError: a BatchNorm in training mode.
+        InputError: a BatchNorm is in training mode.
     """
     layer = batch_statistics(module)
     if layer is not None:
         raise InputError(
-            f"{layer}, makes every output depend on all samples of the batch: there are no derivatives per sample. Use "
-            "model.eval(), a norm without batch statistics (GroupNorm, LayerNorm), or batch_dims=0 for the derivatives "
-            "across the whole batch."
+            f"{layer}, makes every output depend on all samples of the batch: there are no "
+            "derivatives per sample. Use model.eval(), a norm without batch statistics (GroupNorm, "
+            "LayerNorm), or batch_dims=0 for the derivatives across the whole batch."
         )
 
 
 def check_chunk(chunk_size: Any) -> None:
-    """A positive number, or None.
+    """Check that chunk_size is a positive whole number or None.
 
     Raises:
-        InputError: something else.
+        InputError: it is something else.
     """
     if chunk_size is not None and (
         isinstance(chunk_size, bool) or not (isinstance(chunk_size, int) and chunk_size > 0)
     ):
         raise InputError(
-            f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or None."
+            f"chunk_size={chunk_size!r} must be a positive number of directions or samples, or "
+            "None."
         )
 
 
 def chunk_of(call: Call, directions: int, chunk_size: int | None, least: int = FEW) -> int:
-    """How many directions to take at once: what is asked for, or what stays in cache and in the memory budget.
+    """How many directions of a `Call` to take at once.
 
-    At least so many: each chunk of a forward pass evaluates the function anew, one of a reverse pass does not.
+    Forward passes take at least `FEW`, as each chunk evaluates the function anew; a reverse pass
+    evaluates it once and may take fewer, down to `least`.
     """
     large = least < FEW and directions * call.x.numel() * call.x.element_size() > LARGE
     return at_once(
@@ -241,7 +247,11 @@ def at_once(
     few: int = FEW,
     least: int = FEW,
 ) -> int:
-    """The same, of anything that is evaluated for each direction; up to `few` of them without a look at its memory."""
+    """How many directions to take at once.
+
+    That is `chunk_size` if it is given, otherwise what stays in cache and in the memory budget, but
+    no less than `least`. Up to `few` directions the memory is not measured.
+    """
     if chunk_size is not None or transformed():
         return min(directions, chunk_size or directions)
     if directions <= few:
@@ -252,34 +262,38 @@ def at_once(
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
-    """The result of the first way that is not refused, or of the one that is asked for by name.
+    """The result of the first way that works, or of the one that was asked for by name.
 
-    Torch says by an exception that an operator has no forward formula or no batching rule, and there are many kinds.
+    Torch raises an exception where an operator has no forward formula or no batching rule; there
+    are many kinds of them.
 
     Raises:
-        InputError: an unknown mode, or inference mode.
-        RefusedError: a mode that was asked for by name.
-        OutOfMemoryError: no other mode would need less.
+        InputError: the mode is not known, or inference mode is on.
+        RefusedError: the mode that was asked for by name does not work.
+        OutOfMemoryError: it is passed on, as no other mode would need less.
     """
-    if (
-        torch.is_inference_mode_enabled()
-    ):  # a path that autograd does not record would be a silent zero
+    # autograd records nothing here, and derivatives would be zero without a word
+    if torch.is_inference_mode_enabled():
         raise InputError(
             "under torch.inference_mode() derivatives cannot be had. Use torch.no_grad() instead."
         )
     if not transformed():
         return _first_that_works(ways, mode)
-    # outer derivatives of forward mode are not always right; those of reverse mode are, while autograd records
+    # an outer transform does not always differentiate forward mode rightly, but reverse mode it
+    # does, as long as autograd records
     ways = sorted(ways, key=lambda way: way[0] == "forward")
     with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
         return _first_that_works(ways, mode)
 
 
 def _silenced() -> bool:
-    """Whether autograd's records were switched off inside a function that is differentiated, and not round it all."""
+    """Whether autograd was switched off inside a function that is being differentiated.
+
+    Elsewhere the caller has switched it off around everything.
+    """
     levels = torch._C._functorch.get_interpreter_stack() or ()
     modes = _get_current_function_mode_stack()
-    # both had switched them on for the function
+    # both switch autograd on before they call the function
     return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels) or any(
         isinstance(mode, Constants) for mode in modes
     )
@@ -291,13 +305,13 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
         for _, way in ways[:-1]:
             try:
                 return way()
-            except RefusedError:  # of another operator inside the function
+            except RefusedError:  # an operator of ours inside the function was asked for a mode
                 continue
             except (InputError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # there are many kinds
+            except Exception:  # torch has many kinds for what it cannot differentiate
                 continue
-        return ways[-1][1]()  # the plainest: what it says is the function's own fault
+        return ways[-1][1]()  # the plainest way: what it raises is the function's own fault
     if mode not in names:
         raise InputError(
             f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}."
@@ -314,5 +328,5 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, or what it is."""
+    """The first line of an error's message, or its type if it has none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Derivatives without a formula, and derivatives held against one another."""
+"""The Jacobian by finite differences, and a comparison of all modes with it and each other."""
 
 import math
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from .calling import Call, check_function, checked, first_line
 from .first import batch_jacobian
 from .passes import by_columns
 
-LOOSE = 10.0  # by which a difference may miss, beyond its own estimated error
-EXACT = 100.0  # roundings by which two exact modes may differ
+LOOSE = 10.0  # a finite difference may be off by so many times its estimated error
+EXACT = 100.0  # two exact modes may differ by so many ε
 
 
 @as_raised
@@ -33,20 +33,22 @@ def finite_difference_jacobian(
     """The Jacobian of a black box, by differences of its values.
 
     Args:
-        f: one tensor to a tensor or array; no derivatives lead through it.
-        x: floating.
-        batch_dims: how many leading dimensions of x are samples, each with outputs of its own. All samples are then
-            moved at once, and their number costs no evaluations. Default: 0, the full Jacobian.
-        method: "2-point", n + 1 evaluations with errors of order ε^½, or "3-point", 2n + 1 with errors of order ε^⅔.
-            n is the number of inputs (of a sample).
-        step: of the difference, relative to |x|. Default: by the dtype, ε^½ or ε^⅓; of an x of zero, what the
-            difference itself says.
+        f: takes a tensor and returns a tensor or array; it need not be differentiable by torch.
+        x: a floating tensor.
+        batch_dims: how many leading dimensions of x are samples, each with outputs of its own. All
+            samples are then moved at once, so that more of them cost no more evaluations.
+            Default: 0, the full Jacobian.
+        method: "2-point" takes n + 1 evaluations and has errors of order ε^½; "3-point" takes
+            2n + 1 and has errors of order ε^⅔. n is the number of inputs (of a sample).
+        step: the length of the difference, relative to |x|. Default: ε^½ or ε^⅓, by the dtype;
+            where x is zero, a length found from the differences themselves.
 
     Returns:
         `(*batch, *out, *in)`, dtype and device of x.
 
     Raises:
-        InputError: no function, no floating tensor, another method, outputs that do not begin with the batch.
+        InputError: f is no function, x no floating tensor, the method or step is none of those
+            above, or the outputs do not begin with the batch.
 
     Reference: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4.
 
@@ -88,17 +90,18 @@ def finite_difference_jacobian(
 
 @dataclass(frozen=True)
 class DerivativeCheck:
-    """What `check_derivatives` found; print it, or ask `ok`.
+    """What `check_derivatives` found; print it, or look at `ok`.
 
     Attributes:
-        ok: every mode that works agrees with every other and with differences, one mode works at least, and samples
-            are independent.
-        errors: the largest difference of each mode from the reference, relative to the largest entry of the Jacobian;
-            a string where the mode is refused.
-        tolerances: what each may differ by.
-        places: where a mode parts from the reference first: (output, input) indices of the largest difference.
-        reference: the mode that the others are held against.
-        coupling: how far other samples move a sample's outputs, relative; None without a batch.
+        ok: at least one mode works, all modes that work agree with one another and with
+            differences, and samples are independent.
+        errors: for each mode the largest difference from the reference, relative to the largest
+            entry of the Jacobian; a string if the mode is refused.
+        tolerances: for each mode the largest error that counts as agreement.
+        places: for each mode the (output, input) indices of its largest error.
+        reference: the mode that the others are compared with.
+        coupling: how much a sample's outputs change with another sample's inputs, relative to the
+            outputs; None without a batch.
     """
 
     ok: bool
@@ -109,7 +112,7 @@ class DerivativeCheck:
     coupling: float | None
 
     def __str__(self) -> str:
-        """A table, and a verdict."""
+        """A table of the errors, with the verdict first."""
         lines = [f"derivatives {'agree' if self.ok else 'DISAGREE'}; reference: {self.reference}"]
         for mode, error in self.errors.items():
             if isinstance(error, str):
@@ -134,10 +137,10 @@ class DerivativeCheck:
 def check_derivatives(
     f: Callable[[Tensor], Tensor], x: Tensor, *, batch_dims: int = 1
 ) -> DerivativeCheck:
-    """Hold Taylor, forward and reverse mode and finite differences against one another, and say where they part.
+    """Compare Taylor, forward and reverse mode and finite differences, and say where they differ.
 
-    What parts them: an `autograd.Function` with a wrong backward; a `.detach()` or `no_grad`, which differences see
-    through; a branch or a kink at x; noise; samples that are not independent.
+    They differ by an `autograd.Function` with a wrong backward, a `.detach()` or `no_grad` (which
+    differences see through), a branch or kink at x, noise, or samples that are not independent.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`.
@@ -145,10 +148,10 @@ def check_derivatives(
         batch_dims: how many leading dimensions of x are samples. Default: 1.
 
     Returns:
-        A `DerivativeCheck`: print it, or ask `.ok`.
+        A `DerivativeCheck`: print it, or look at its `ok`.
 
     Raises:
-        InputError: as `batch_jacobian`.
+        InputError: as in `batch_jacobian`.
 
     Example:
         >>> import torch, lmtorch
@@ -202,7 +205,7 @@ def check_derivatives(
 
 
 def _of_coupled(call: Call, y: Tensor) -> Tensor:
-    """Central differences with one step for all samples: as in forward mode, all move alike, whatever their size."""
+    """The Jacobian by central differences, of coupled samples: all are moved alike, by one step."""
     eps = max(torch.finfo(t.dtype).eps for t in (call.x, y))
     h = eps ** (1 / 3) * call.x.abs().max().clamp(min=1)
     moved = [(call(call.x + h * v), call(call.x - h * v)) for v in call.directions()]
@@ -210,7 +213,7 @@ def _of_coupled(call: Call, y: Tensor) -> Tensor:
 
 
 def _coupling(call: Call, y: Tensor) -> float:
-    """How far the outputs of all other samples move as the first one does, relative to the outputs."""
+    """How far moving the first sample moves the outputs of the others, relative to the outputs."""
     flat = call.x.flatten(0, call.batch - 1)
     if len(flat) < 2 or y.numel() == 0:
         return 0.0
@@ -222,5 +225,5 @@ def _coupling(call: Call, y: Tensor) -> float:
     )
     size = float(y.abs().max())
     apart = float(others.abs().max()) / size if size > 0 else float(others.abs().max())
-    # a matrix product of other rows may round otherwise
+    # less than this may be rounding: a matrix product with other rows may add up in another order
     return apart if apart > EXACT * torch.finfo(y.dtype).eps else 0.0

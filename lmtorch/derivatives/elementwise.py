@@ -1,4 +1,4 @@
-"""The chain rule of elementwise operators, y = g(z): ∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
+"""The chain rule of elementwise operators, y = g(z): ∂ᵢy = g′ ∂ᵢz, ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,16 +13,16 @@ _times_slope_of_tanh = torch.ops.aten.tanh_backward.default  # (g, t) -> g (1 �
 
 
 class Slopes(NamedTuple):
-    """An elementwise function at z with its derivatives."""
+    """The value of an elementwise function at z, with its derivatives."""
 
     value: Tensor  # g(z)
     slope: Tensor  # g′(z)
-    curvature: Callable[[], Tensor] | None  # how to have g″(z), or g″/g′; None: zero
-    relative: bool = False  # whether it is g″/g′
+    curvature: Callable[[], Tensor] | None  # computes g″(z), or g″/g′; None: it is zero
+    relative: bool = False  # whether `curvature` is g″/g′
 
 
 def chain(setting: Setting, z: Jet, slopes: Slopes) -> Jet:
-    """∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
+    """The jet of g(z): ∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
     value, slope, curvature, relative = slopes
     first = slope * z.first
     if setting.pairing is None:
@@ -44,7 +44,7 @@ def chain(setting: Setting, z: Jet, slopes: Slopes) -> Jet:
 
 
 def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
-    """The rule of a function of which both derivatives are known."""
+    """Make the rule of a function from its slopes at z."""
 
     def rule(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
         return chain(setting, z, slopes(z.value))
@@ -55,7 +55,7 @@ def elementwise(slopes: Callable[[Tensor], Slopes]) -> Rule:
 def by_autograd(
     setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
 ) -> Jet:
-    """An elementwise function whose derivatives torch knows: g′ is the gradient of the sum of g over all entries."""
+    """The rule of a function that torch differentiates: g′ is the gradient of the sum of g."""
     if (
         kwargs.get("inplace")
         or not isinstance(z, Jet)
@@ -70,14 +70,16 @@ def by_autograd(
     if setting.pairing is None:
         first, value = slope(z.value)
         return chain(setting, z, Slopes(value, first, None))
-    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc] # declared as a pair
+    # torch declares the result as a pair, and with has_aux it is three
+    first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc]
     return chain(setting, z, Slopes(value, first, lambda: pullback(torch.ones_like(first))[0]))
 
 
 def tanh(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
-    """1 − t² and −2t (1 − t²), by the kernel that reverse mode has for the former unless a graph is wanted."""
+    """t = tanh z with g′ = 1 − t² and g″ = −2t (1 − t²)."""
     t = torch.tanh(z.value)
-    if not setting.fresh:  # the gradient of that kernel costs more than of its parts
+    # torch has a kernel for g (1 − t²), but differentiating it costs more than the parts do
+    if not setting.fresh:
         return chain(setting, z, Slopes(t, 1 - t * t, lambda: -2 * t, relative=True))
     first = _times_slope_of_tanh(z.first, t)
     if setting.pairing is None:
@@ -90,13 +92,13 @@ def tanh(setting: Setting, func: Callable[..., Tensor], z: Jet) -> Jet:
 
 
 def sigmoid(z: Tensor) -> Slopes:
-    """s, s′ = s (1 − s), s″/s′ = 1 − 2s."""
+    """The sigmoid s with s′ = s (1 − s) and s″/s′ = 1 − 2s."""
     s = torch.sigmoid(z)
     return Slopes(s, s * (1 - s), lambda: 1 - 2 * s, relative=True)
 
 
 def silu(setting: Setting, func: Callable[..., Tensor], z: Jet, inplace: bool = False) -> Jet:
-    """z s with s the sigmoid: s (1 + z (1 − s)), and s (1 − s) (2 + z (1 − 2s))."""
+    """z s, s the sigmoid, with g′ = s (1 + z (1 − s)) and g″ = s (1 − s) (2 + z (1 − 2s))."""
     if inplace:
         raise NoRuleError("silu in place")
     s = torch.sigmoid(z.value)
@@ -108,32 +110,32 @@ def silu(setting: Setting, func: Callable[..., Tensor], z: Jet, inplace: bool = 
 
 
 def sin(z: Tensor) -> Slopes:
-    """sin, cos, −sin."""
+    """sin z with g′ = cos z and g″ = −sin z."""
     s = torch.sin(z)
     return Slopes(s, torch.cos(z), lambda: -s)
 
 
 def cos(z: Tensor) -> Slopes:
-    """cos, −sin, −cos."""
+    """cos z with g′ = −sin z and g″ = −cos z."""
     c = torch.cos(z)
     return Slopes(c, -torch.sin(z), lambda: -c)
 
 
 def exp(z: Tensor) -> Slopes:
-    """Thrice the same."""
+    """exp z, which is its own first and second derivative."""
     e = torch.exp(z)
     return Slopes(e, e, lambda: e)
 
 
 def reciprocal(z: Tensor) -> Slopes:
-    """1/z, −1/z², 2/z³."""
+    """1/z with g′ = −1/z² and g″ = 2/z³."""
     y = 1 / z
     slope = -y * y
     return Slopes(y, slope, lambda: -2 * y * slope)
 
 
 def power(z: Tensor, p: float) -> Slopes:
-    """z^p; small whole numbers by themselves, where 0 · z^(p − 2) would be NaN at zero."""
+    """z^p; p = 1 and p = 2 are treated apart, as 0 · z^(p − 2) would be NaN at zero."""
     if p == 1:
         return Slopes(z, torch.ones_like(z), None)
     if p == 2:
@@ -142,7 +144,7 @@ def power(z: Tensor, p: float) -> Slopes:
 
 
 def root(z: Tensor) -> Slopes:
-    """√z with derivatives of zero at zero, as torch has them for the length of a vector."""
+    """√z with derivatives of zero at z = 0, as torch has them for the length of a vector."""
     zero = z == 0
     safe = torch.where(zero, 1.0, z)
     root = safe.sqrt()
@@ -151,7 +153,7 @@ def root(z: Tensor) -> Slopes:
 
 
 def powered(setting: Setting, func: Callable[..., Any], z: Any, exponent: Any) -> Jet:
-    """z to the power of a number."""
+    """The rule of z to the power of a number."""
     if not isinstance(z, Jet) or not isinstance(exponent, int | float) or exponent == 0:
         raise NoRuleError("a power whose exponent is no number, or zero")
     return chain(setting, z, power(z.value, exponent))

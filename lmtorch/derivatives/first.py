@@ -23,9 +23,8 @@ from .passes import (
     variable,
 )
 
-CHEAP = (
-    3  # inputs of a sample up to which a pass along each is taken before a pass back is thought of
-)
+# up to so many inputs of a sample forward passes are tried before the number of outputs is known
+CHEAP = 3
 
 
 def jacobian(
@@ -33,12 +32,12 @@ def jacobian(
 ) -> Tensor:
     """Every output in every input: the full Jacobian, across the whole of x.
 
-    For a function of a batch nearly all of it is zero: the blocks ∂f(x_i)/∂x_j of different samples. See
-    `batch_jacobian` for the others.
+    For a function of a batch nearly all of it is zero: the blocks ∂f(x_i)/∂x_j of different
+    samples. `batch_jacobian` makes only the others.
 
     Args:
-        f: one tensor to one tensor, written in torch.
-        x: of any shape, floating.
+        f: takes one tensor and returns one tensor, written in torch.
+        x: a floating tensor of any shape.
         mode: "taylor", "forward", "reverse" or "autograd". Default: "auto", by shape.
         chunk_size: rows or columns at once. Default: by the memory that is free and the cache.
 
@@ -46,7 +45,7 @@ def jacobian(
         `(*out, *x.shape)`, dtype and device of the output; differentiable.
 
     Raises:
-        InputError: no function, no floating tensor, a mode that this function refuses.
+        InputError: f is no function, x no floating tensor, or the mode does not work for f.
 
     Example:
         >>> import torch, lmtorch
@@ -65,31 +64,37 @@ def batch_jacobian(
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Each sample's outputs in its own inputs.
+    """The Jacobian of each sample: its outputs in its own inputs.
 
-    The function is called with the whole batch. One pass gives a row, or a column, of every sample's Jacobian; the
-    blocks across samples, which are zero, are never made: time and memory are linear in the batch.
+    The function is called with the whole batch. One pass gives a row, or a column, of every
+    sample's Jacobian; the blocks across samples, which are zero, are never made: time and memory
+    are linear in the batch.
 
     Args:
-        f: written for a batch, as networks are: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
+        f: written for a batch, as networks are: `(*batch, *in)` to
+            `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        mode: "taylor" (forward, in plain operations), "forward" (torch.func.jvp), "reverse" (torch.func.vjp) or
-            "autograd" (torch.autograd.grad, row by row). Default: "auto", forward for no more inputs than outputs of
-            a sample and otherwise reverse; the next where an operator refuses.
+        mode: "taylor" (forward, in plain operations), "forward" (torch.func.jvp), "reverse"
+            (torch.func.vjp) or "autograd" (torch.autograd.grad, row by row). Default: "auto",
+            forward if a sample has no more inputs than outputs, otherwise reverse; where an
+            operator refuses a mode, the next one is tried.
         chunk_size: rows or columns at once. Default: by the memory that is free and the cache.
 
     Returns:
-        `(*batch, *out, *in)`, dtype and device of the output; differentiable in x and in the parameters of f.
+        `(*batch, *out, *in)`, dtype and device of the output; differentiable in x
+        and in the parameters of f.
 
     Raises:
-        InputError: as `jacobian`, or outputs that do not begin with the batch, or BatchNorm in training mode.
+        InputError: as in `jacobian`; or the outputs do not begin with the batch, or f has a
+            BatchNorm in training mode.
 
     Reference: Griewank & Walther, Evaluating Derivatives (2008), ch. 3, on the modes.
 
     Example:
         >>> import torch, lmtorch
-        >>> images, classifier = torch.rand(5, 1, 8, 8), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+        >>> images = torch.rand(5, 1, 8, 8)
+        >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
         >>> lmtorch.batch_jacobian(classifier, images).shape
         torch.Size([5, 3, 1, 8, 8])
     """
@@ -143,10 +148,10 @@ def gradient(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto")
         mode: as in `batch_jacobian`.
 
     Returns:
-        The shape of x, `(*batch, *in)`; differentiable.
+        A tensor of the shape of x, `(*batch, *in)`; differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`, or a sample with several outputs.
+        InputError: as in `batch_jacobian`, or a sample has several outputs.
 
     Example:
         >>> import torch, lmtorch
@@ -175,11 +180,11 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         mode: as in `batch_jacobian`.
 
     Returns:
-        `(*batch,)`, dtype and device of the output; differentiable. The Jacobian's other entries are dropped as they
-        come, a chunk of directions at a time.
+        `(*batch,)`, dtype and device of the output; differentiable. The Jacobian's other entries
+        are dropped as they come, a chunk of directions at a time.
 
     Raises:
-        InputError: as `batch_jacobian`, or outputs of another shape than the inputs.
+        InputError: as in `batch_jacobian`, or the outputs have another shape than the inputs.
 
     Example:
         >>> import torch, lmtorch
@@ -192,17 +197,16 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         y = call(x)
         if call.outputs(y) != call.inputs:
             raise InputError(
-                f"divergence needs a vector field, with outputs of the shape of the inputs {tuple(call.inputs)}, and a "
-                f"sample's output is {tuple(call.outputs(y))}."
+                "divergence needs a vector field, with outputs of the shape of the inputs "
+                f"{tuple(call.inputs)}, and a sample's output is {tuple(call.outputs(y))}."
             )
         return y
 
     def summed(parts: list[tuple[slice, Tensor]]) -> Tensor:
         total = x.new_zeros(call.samples)
         for some, part in parts:
-            flat = (
-                part.flatten(1 + batch_dims) if call.inputs else part[..., None]
-            )  # (c, *batch, d)
+            # (c, *batch, d)
+            flat = part.flatten(1 + batch_dims) if call.inputs else part[..., None]
             chosen = flat[..., some].movedim(0, -1)  # (*batch, d of these, c of these)
             total = total + chosen.diagonal(dim1=-2, dim2=-1).sum(-1)
         return total
@@ -234,7 +238,7 @@ def curl(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> 
     """∇ × f of a vector field in two or three dimensions.
 
     Args:
-        f: `(*batch, 2)` to the same, or `(*batch, 3)` to the same.
+        f: `(*batch, 2)` to `(*batch, 2)`, or `(*batch, 3)` to `(*batch, 3)`.
         x: `(*batch, 2)` or `(*batch, 3)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
         mode: as in `batch_jacobian`.
@@ -243,11 +247,12 @@ def curl(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> 
         In three dimensions `(*batch, 3)`; in two ∂f₂/∂x₁ − ∂f₁/∂x₂, `(*batch,)`. Differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`, or another number of dimensions.
+        InputError: as in `batch_jacobian`, or the field has another number of dimensions.
 
     Example:
         >>> import torch, lmtorch
-        >>> lmtorch.curl(lambda x: torch.stack([-x[:, 1], x[:, 0]], 1), torch.rand(2, 2))   # a rigid rotation
+        >>> rotation = lambda x: torch.stack([-x[:, 1], x[:, 0]], 1)
+        >>> lmtorch.curl(rotation, torch.rand(2, 2))
         tensor([2., 2.])
     """
     call = checked(f, x, batch_dims)
@@ -269,16 +274,17 @@ def jvp(f: Function, x: Tensor, v: Tensor, *, mode: str = "auto") -> Tensor:
     """J v: the derivative of the outputs as x moves along v, without J.
 
     Args:
-        f: one tensor to one tensor; of a batch or not.
-        x: floating.
+        f: takes one tensor and returns one tensor, of a batch or not.
+        x: a floating tensor.
         v: a direction, of the shape of x or what broadcasts to it.
-        mode: "taylor", "forward", or "reverse" (twice, for what has no forward formula). Default: "auto".
+        mode: "taylor", "forward", or "reverse" (twice, for what has no forward
+            formula). Default: "auto".
 
     Returns:
-        The shape of f(x). (`torch.func.jvp` returns f(x) as well.) Differentiable.
+        A tensor of the shape of f(x); differentiable. (`torch.func.jvp` returns f(x) as well.)
 
     Raises:
-        InputError: no floating tensor, or v that does not fit x.
+        InputError: x is no floating tensor, or v does not fit x.
 
     Example:
         >>> import torch, lmtorch
@@ -308,15 +314,15 @@ def vjp(f: Function, x: Tensor, w: Tensor) -> Tensor:
     """Jᵀw: the gradient of Σ w f(x) in x, without J.
 
     Args:
-        f: one tensor to one tensor; of a batch or not.
-        x: floating.
+        f: takes one tensor and returns one tensor, of a batch or not.
+        x: a floating tensor.
         w: weights of the outputs, of the shape of f(x) or what broadcasts to it.
 
     Returns:
-        The shape of x. (`torch.func.vjp` returns f(x) and a function.) Differentiable.
+        A tensor of the shape of x; differentiable. (`torch.func.vjp` returns f(x) and a function.)
 
     Raises:
-        InputError: no floating tensor, or w that does not fit f(x).
+        InputError: x is no floating tensor, or w does not fit f(x).
 
     Example:
         >>> import torch, lmtorch

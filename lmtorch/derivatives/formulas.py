@@ -1,15 +1,18 @@
-"""Formulas of torch that are wrong, silently, where derivatives are nested; and what stands in for them.
+"""Formulas of torch that are wrong, without an error, in nested derivatives; what replaces them.
 
-Every operator of torch 2.13 that has derivatives was held against differences of exact gradients: forward mode over
-forward mode, the two over reverse mode and below it, and reverse mode three times. Reverse mode twice is right for all
-of them, and so is forward mode over it while autograd records. The rest of the exceptions:
+Every operator of torch 2.13 that has derivatives was compared with differences of exact gradients:
+forward mode twice, forward mode over reverse mode and below it, and reverse mode three times.
+Reverse mode twice is right for all of them, and so is forward mode over it while autograd records.
+The exceptions are:
 
 - some formulas of forward mode are wrong at first order (`WRONG`);
-- some treat what they have kept from the forward pass, a factor of the matrix, say, as a constant (`FROZEN`): right
-  once, wrong when differentiated again. An `autograd.Function` with a `jvp` counts among them, as torch runs that
-  function with forward mode switched off, so that an outer derivative would be zero;
-- norms with a kernel of their own do so in forward mode and in the backward pass of their backward pass: third
-  derivatives are wrong in reverse mode, too. They are replaced by the plain operators that they are made of.
+- some formulas of forward mode treat what was kept from the forward pass (the factor of a matrix,
+  say) as a constant (`FROZEN`): they are right once, and wrong when differentiated again. An
+  `autograd.Function` with a `jvp` is one of them, as torch runs that function with forward mode
+  switched off, so that an outer derivative would be zero;
+- norms with a kernel of their own do the same in forward mode and in the backward pass of their
+  backward pass, so that third derivatives are wrong in reverse mode, too. They are replaced by the
+  plain operators that they are made of.
 """
 
 from collections.abc import Callable
@@ -39,7 +42,7 @@ FROZEN = frozenset(
     {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
     | {"custom_function_call", "logdet", "orgqr", *_NORMS}
 )
-KERNELS = ("LayerNorm", "BatchNorm")  # in the names of autograd's nodes
+KERNELS = ("LayerNorm", "BatchNorm")  # how such norms are called in the names of autograd's nodes
 
 
 def layer_norm(
@@ -49,7 +52,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Layer norm in plain operators."""
+    """Layer norm, in plain operators."""
     dims = tuple(range(-len(normalized_shape), 0))
     normed = _normed(z, dims, eps)
     normed = normed if weight is None else normed * weight
@@ -103,7 +106,7 @@ def instance_norm(
 
 
 def _normed(z: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    """(z − mean) / √(variance + ε); of half precision in single, as torch's kernels have it."""
+    """(z − mean) / √(variance + ε), half precision computed in single as torch's kernels do."""
     z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     centred = z - z.mean(dims, keepdim=True)
     return centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
@@ -115,12 +118,12 @@ def _scaled(normed: Tensor, z: Tensor, weight: Tensor | None, bias: Tensor | Non
 
 
 def _channels(of_each: Tensor, z: Tensor) -> Tensor:
-    """One number for each channel, in the shape of z."""
+    """Reshape one number for each channel so that it broadcasts to z."""
     return of_each.reshape(1, -1, *(1,) * (z.ndim - 2))
 
 
 def _whole_cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
-    """The linear layer and the loss one after the other: in chunks they have first derivatives alone."""
+    """The linear layer, then the loss: fused in chunks, they have no second derivatives."""
     result: Tensor = functional.linear_cross_entropy(*args, **kwargs | {"options": None})
     return result
 
@@ -149,23 +152,23 @@ class Plainly(FunctionMode):
 
 
 def frozen(name: str) -> str:
-    """What is wrong with an operator of `FROZEN`."""
+    """Say what is wrong with an operator of `FROZEN`."""
     return f"torch's forward formula of {name!r} is not differentiable itself"
 
 
 class Constants(FunctionMode):
-    """Lets no tangent through where reverse mode would not let a gradient through, and looks for wrong formulas.
+    """Stops tangents where reverse mode would stop gradients, and refuses wrong forward formulas.
 
     Args:
-        again: what is found may be differentiated again.
-        nested: by a transform of torch.func that is at work already.
+        again: whether the result may be differentiated again.
+        nested: whether a transform of torch.func around it will do that.
     """
 
     def __init__(self, again: bool, nested: bool) -> None:
         super().__init__()
         self.again = again
         self.nested = nested
-        self.frozen = ""  # an operator that may not be differentiated again
+        self.frozen = ""  # an operator that was met and must not be differentiated again
 
     def __torch_function__(
         self,

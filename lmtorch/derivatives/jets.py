@@ -1,4 +1,4 @@
-"""A value with derivatives along several directions, and which of the second ones are carried."""
+"""A value with its derivatives along several directions, and the choice of second derivatives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-FEW = 4  # directions that are summed one by one
-MANY = (
-    2**15
-)  # entries of one direction from which on all are: below, a call costs more than what it computes
+FEW = 4  # up to so many directions their products are summed one by one
+# so are more directions if each has more entries than this: with fewer, a call of torch costs more
+# than what it computes
+MANY = 2**15
 Multiply = Callable[[Any, Any], Tensor]
 Pairing = Callable[[Tensor, Tensor, Multiply], Tensor]
-"""½ (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb) for the pairs (i, j) that are carried: from (d, ...) and (d, ...) to (q, ...)."""
+"""½ (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb) for the chosen pairs (i, j): from (d, ...) and (d, ...) to (q, ...)."""
 
 
 class NoRuleError(Exception):
@@ -21,17 +21,21 @@ class NoRuleError(Exception):
 
 
 class Setting(NamedTuple):
-    """What is the same throughout an evaluation."""
+    """What stays the same throughout an evaluation."""
 
-    batch: int  # leading dimensions of a value that are samples
-    pairing: Pairing | None  # None: no second derivatives
-    watched: bool = True  # `watched()` when the evaluation began
-    fresh: bool = False  # neither that nor autograd does: what a rule has made it may write over
+    batch: int  # how many leading dimensions of a value are samples
+    pairing: Pairing | None  # which second derivatives are carried; None: none
+    watched: bool = True  # what `watched()` said when the evaluation began
+    # neither another mode nor autograd sees the evaluation: a rule may write over its own results
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
 class Jet:
-    """A value z with ∂ᵢz and some ∂ᵢⱼz; the dimension of the directions is in front. No pytree: a leaf, as a tensor."""
+    """A value z with its ∂ᵢz and some of its ∂ᵢⱼz, the dimension of the directions in front.
+
+    To pytrees it is a leaf, as a tensor is.
+    """
 
     value: Tensor  # (*shape)
     first: Tensor  # (d, *shape), or what broadcasts to it
@@ -39,9 +43,9 @@ class Jet:
 
 
 def trace(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
-    """Σᵢ ∂ᵢᵢ, one number: a Laplacian."""
+    """The pairing that carries one number, Σᵢ ∂ᵢᵢ: a Laplacian."""
     if multiply is torch.mul and (left.shape[0] <= FEW or left.shape[1:].numel() > MANY):
-        parts = left.unbind()  # no product of the size of all directions
+        parts = left.unbind()  # so that no product with all directions is held
         others = parts if left is right else right.unbind()
         total = parts[0] * others[0]
         for a, b in zip(parts[1:], others[1:], strict=True):
@@ -51,18 +55,16 @@ def trace(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
 
 
 def diagonal(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
-    """∂ᵢᵢ for each direction."""
+    """The pairing that carries ∂ᵢᵢ for each direction."""
     return multiply(left, right)
 
 
 def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
-    """∂ᵢⱼ for i ≤ j, in the order of `torch.triu_indices`."""
-    parts, others = (
-        left.unbind(),
-        right.unbind(),
-    )  # views: an index would copy, and its gradient sum entry by entry
+    """The pairing that carries ∂ᵢⱼ for i ≤ j, in the order of `torch.triu_indices`."""
+    # views: an index would copy, and its gradient would be summed entry by entry
+    parts, others = left.unbind(), right.unbind()
     pairs = [(i, j) for i in range(len(parts)) for j in range(i, len(parts))]
-    if left is right and multiply is torch.mul:  # of matrices ∂ᵢa ∂ⱼa is not ∂ⱼa ∂ᵢa
+    if left is right and multiply is torch.mul:  # not for matrices, which do not commute
         if not watched() and not torch.is_grad_enabled():
             result = left.new_empty(len(pairs), *left.shape[1:])
             blocks = result.split(list(range(len(parts), 0, -1)))
@@ -76,9 +78,9 @@ def every(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
 
 
 def among(chosen: Sequence[int]) -> Pairing:
-    """As `every`, of some of the directions."""
+    """A pairing that carries ∂ᵢⱼ, as `every` does, for some of the directions alone."""
     first, last = min(chosen), max(chosen) + 1
-    consecutive = list(chosen) == list(range(first, last))  # a view then serves
+    consecutive = list(chosen) == list(range(first, last))  # then a view does, without a copy
 
     def pairs(left: Tensor, right: Tensor, multiply: Multiply) -> Tensor:
         some, others = (
@@ -91,16 +93,16 @@ def among(chosen: Sequence[int]) -> Pairing:
 
 
 def watched() -> bool:
-    """Whether another mode follows what is done: nested Taylor mode, the Jacobian by linear layers."""
+    """Whether another mode sees what we do: nested Taylor mode, the Jacobian by linear layers."""
     return torch._C._len_torch_function_stack() > 0
 
 
 def aligned(part: Tensor, ndim: int) -> Tensor:
-    """A part (d, *shape) with dimensions of one behind d, so that it broadcasts as a value of `ndim` dimensions."""
+    """Insert dimensions of one behind d into (d, *shape), to broadcast like a value of `ndim`."""
     missing = ndim + 1 - part.ndim
     return part if missing <= 0 else part.reshape(part.shape[0], *(1,) * missing, *part.shape[1:])
 
 
 def values(argument: Any) -> Any:
-    """An argument, with the value in place of a jet."""
+    """The value of an argument that is a jet; any other argument as it is."""
     return argument.value if isinstance(argument, Jet) else argument

@@ -1,9 +1,9 @@
-"""First and second derivatives of a batch's own outputs in its own inputs, by forward, reverse and Taylor passes.
+"""Forward, reverse and Taylor passes that give derivatives of each sample's outputs in its inputs.
 
-A sample's outputs depend on that sample alone. So one pass along e_j, the same direction for all samples, gives column
-j of every sample's Jacobian; and one pass back from output k of all samples gives row k of every one: their sum over
-the batch has no other terms. No sample is evaluated by itself, and the blocks across samples, which are zero, are
-never made.
+A sample's outputs depend on that sample alone. So one pass along e_j, the same direction for all
+samples, gives column j of every sample's Jacobian. One pass back from output k of all samples gives
+row k of every one, as the sum over the batch has no other terms. No sample is evaluated by itself,
+and the blocks across samples, which are zero, are never made.
 """
 
 from collections.abc import Callable
@@ -22,29 +22,29 @@ from .formulas import Constants, frozen
 from .jets import Jet, Pairing
 from .taylor import expand
 
-PLAIN = (
-    SDPBackend.MATH
-)  # fused attention has neither a forward formula nor second derivatives (torch 2.13)
+# fused attention has neither a forward formula nor second derivatives (torch 2.13)
+PLAIN = SDPBackend.MATH
 
 
 def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Jet:
     """Value, first and second derivatives along `directions` (c, 1 …, *in).
 
     Raises:
-        RuntimeError: inside a transform of torch.func, whose tensors cannot be followed.
+        RuntimeError: we are inside a transform of torch.func, whose tensors cannot be followed.
     """
     if transformed():
         raise RuntimeError("Taylor mode does not run inside a transform of torch.func")
     jet = expand(call.function, call.x, directions, call.batch, pairing)
-    call.held(jet.value)  # outside, where nothing looks at every question
+    # checked after Taylor mode has ended: inside it every attribute access is intercepted
+    call.held(jet.value)
     return jet
 
 
 class Cut:
-    """A function for forward mode: `detach` and `no_grad` let no tangents through, as no gradients.
+    """A function for forward mode in which `detach` and `no_grad` stop tangents, too.
 
     Args:
-        function: of tensors.
+        function: takes and returns tensors.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -52,15 +52,15 @@ class Cut:
         self.mode = Constants(followed(), transformed())
 
     def __call__(self, *args: Any) -> Tensor:
-        """The function's value."""
+        """Evaluate the function."""
         with torch.enable_grad(), self.mode, sdpa_kernel(PLAIN):
             return self.function(*args)
 
     def held(self, found: Tensor) -> Tensor:
-        """What forward mode found, unless it is to be differentiated again and would be wrong then.
+        """Pass on what forward mode found, unless its own derivatives are needed and wrong.
 
         Raises:
-            RuntimeError: it is.
+            RuntimeError: the derivatives of the result would be wrong.
         """
         if self.mode.frozen and found.requires_grad:
             raise RuntimeError(frozen(self.mode.frozen))
@@ -68,7 +68,7 @@ class Cut:
 
 
 def columns(call: Call, directions: Tensor) -> Tensor:
-    """J v for each of the directions, by forward mode, (c, *batch, *out)."""
+    """J v for each of the directions v, by forward mode: (c, *batch, *out)."""
     function = Cut(call)
 
     def along(v: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def columns(call: Call, directions: Tensor) -> Tensor:
 
 
 def _each(along: Callable[[Tensor], Tensor], directions: Tensor) -> Tensor:
-    """What forward mode finds along each of the directions."""
+    """Apply `along` to each of the directions, all in one pass of forward mode."""
     with forward_mode():
         if len(directions) == 1:
             return along(directions[0])[None]
@@ -94,14 +94,14 @@ def pullback(call: Call, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]
 
 
 def units(call: Call, y: Tensor, rows: slice) -> Tensor:
-    """Cotangents e_k of one sample's output, the same for all samples, (c, *batch, *out)."""
+    """Cotangents e_k in a sample's output, the same for all samples: (c, *batch, *out)."""
     outputs = call.outputs(y)
     basis = torch.eye(outputs.numel(), dtype=y.dtype, device=y.device)[rows]
     return basis.reshape(-1, *(1,) * call.batch, *outputs).expand(-1, *y.shape)
 
 
 def pulled(pull: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:
-    """Jᵀw for each of the cotangents, (c, *x.shape): together where torch can, else one after the other."""
+    """Jᵀw for each of the cotangents, (c, *x.shape), in one pass where torch can batch it."""
     if len(cotangents) > 1:
         try:
             result: Tensor = vmap(pull, randomness="same")(cotangents)
@@ -125,18 +125,20 @@ def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tenso
 def rows_by_autograd(
     call: Call, x: Tensor, record: bool, most: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same, row by row with plain autograd, for what torch.func refuses. x is a `variable`.
+    """The outputs and the rows of J, row by row with plain autograd, for what torch.func refuses.
+
+    x comes from `variable`.
 
     Raises:
-        RuntimeError: more than `most` rows.
+        RuntimeError: there would be more than `most` rows.
     """
     y, found = _rows_by_autograd(call, x, record, most)
     return (y, found) if record and wanted(y, x) else (y.detach(), found.detach())
 
 
 def wanted(y: Tensor, *made: Tensor) -> bool:
-    """Whether a gradient of y leads to anything but variables that we made ourselves."""
-    if not all(x.is_leaf for x in made):  # a view of the user's
+    """Whether y depends on anything that requires a gradient, besides the variables made here."""
+    if not all(x.is_leaf for x in made):  # a view of a tensor of the user's
         return True
     leaves = (getattr(node, "variable", None) for node in history(y))
     return any(leaf is not None and all(leaf is not x for x in made) for leaf in leaves)
@@ -161,28 +163,28 @@ def _rows_by_autograd(
 
 
 def variable(x: Tensor) -> Tensor:
-    """x as autograd can differentiate in it; a view where a gradient is to lead through it."""
-    # a view: what the function knows of x from elsewhere is a constant
+    """x as a variable of autograd: a view if gradients shall go on through x, else a new leaf."""
+    # a view and not x itself: if the function holds x by another way, it is a constant there
     return (
         x.view_as(x) if x.requires_grad and torch.is_grad_enabled() else x.detach().requires_grad_()
     )
 
 
 def by_columns(call: Call, found: Tensor) -> Tensor:
-    """Columns (d, *batch, *out) as a Jacobian (*batch, *out, *in)."""
+    """Put columns (d, *batch, *out) together as a Jacobian (*batch, *out, *in)."""
     return found.movedim(0, -1).unflatten(-1, call.inputs) if call.inputs else found[0]
 
 
 def by_rows(call: Call, y: Tensor, found: Tensor) -> Tensor:
-    """Rows (k, *batch, *in) as a Jacobian (*batch, *out, *in)."""
+    """Put rows (k, *batch, *in) together as a Jacobian (*batch, *out, *in)."""
     return found.movedim(0, call.batch).reshape(y.shape + call.inputs).to(y.dtype)
 
 
 def products(call: Call, directions: Tensor) -> Tensor:
-    """H v for each of the directions, forward over reverse, (c, *batch, *out, *in).
+    """H v for each of the directions v, forward over reverse: (c, *batch, *out, *in).
 
     Raises:
-        RuntimeError: a scripted function.
+        RuntimeError: the function is scripted.
     """
 
     def plain(x: Tensor) -> Tensor:
@@ -200,7 +202,8 @@ def products(call: Call, directions: Tensor) -> Tensor:
         return by_rows(inner, *rows(inner, x))
 
     def along(v: Tensor) -> Tensor:
-        # what backward passes do without autograd's records they do with the factors of a matrix as constants
+        # where autograd does not record, a backward pass takes the factors of a matrix for
+        # constants
         with torch.enable_grad():
             derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if record else derivative.detach()
@@ -211,9 +214,10 @@ def products(call: Call, directions: Tensor) -> Tensor:
 def twice_by_reverse(
     call: Call, directions: Tensor, most: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs, the rows of J, and `products` by reverse over reverse, for at most so many outputs of a sample.
+    """The outputs, the rows of J, and H v for each of the directions v, by reverse over reverse.
 
-    (Jᵀe_k) · v is a number of each sample, whose gradient is row k of H v.
+    (Jᵀe_k) · v is one number for each sample, and its gradient is row k of H v. With `most`, a
+    function with more outputs of a sample is refused.
     """
     if transformed():
         return _twice_inside(call, directions, most)
@@ -242,7 +246,7 @@ def twice_by_reverse(
 def _twice_inside(
     call: Call, directions: Tensor, most: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reverse over reverse inside a transform of torch.func, which plain autograd could not see."""
+    """Reverse over reverse by torch.func, inside a transform that plain autograd would not see."""
 
     def along(v: Tensor) -> Tensor:
         def slope(x: Tensor) -> Tensor:
@@ -260,29 +264,30 @@ def _twice_inside(
 
 
 def products_by_reverse(call: Call, directions: Tensor) -> Tensor:
-    """The same, reverse over reverse."""
+    """H v for each of the directions v, reverse over reverse: (c, *batch, *out, *in)."""
     return twice_by_reverse(call, directions)[2]
 
 
 def one_number(call: Call, y: Tensor, what: str) -> None:
-    """Each sample has a single output.
+    """Check that each sample has a single output.
 
     Raises:
         InputError: it has several.
     """
     if call.outputs(y).numel() != 1:
         raise InputError(
-            f"{what} needs a function with one output for each sample, and it returned shape {tuple(y.shape)} for x "
-            f"of shape {tuple(call.x.shape)} with batch_dims={call.batch}. Pick one, lambda x: f(x)[..., 0], or use "
-            "batch_jacobian or batch_hessian; if more leading dimensions are samples, raise batch_dims."
+            f"{what} needs a function with one output for each sample, and it returned shape "
+            f"{tuple(y.shape)} for x of shape {tuple(call.x.shape)} with batch_dims={call.batch}. "
+            "Pick one, lambda x: f(x)[..., 0], or use batch_jacobian or batch_hessian; if more "
+            "leading dimensions are samples, raise batch_dims."
         )
 
 
 def numbers(vector: Any, like: Tensor, name: str) -> Tensor:
-    """A direction or weight as a tensor; plain numbers get the dtype and device of another.
+    """Convert a direction or weight to a tensor; numbers get the dtype and device of `like`.
 
     Raises:
-        InputError: there are none.
+        InputError: it holds no numbers.
     """
     if isinstance(vector, Tensor):
         return vector
@@ -295,10 +300,10 @@ def numbers(vector: Any, like: Tensor, name: str) -> Tensor:
 
 
 def fitting(vector: Any, like: Tensor, name: str) -> Tensor:
-    """A direction or weight in the shape of what it goes with.
+    """Convert a direction or weight to a tensor and expand it to the shape of `like`.
 
     Raises:
-        InputError: it does not fit.
+        InputError: its shape does not fit.
     """
     vector = numbers(vector, like, name)
     shape = tuple(like.shape)

@@ -1,7 +1,8 @@
-"""What each operator does to a jet: the chain rule, by the operator's name.
+"""What each operator does to a jet: the chain rule, found by the operator's name.
 
-A rule is called as the operator is, with jets among the arguments: `rule(setting, func, *args, **kwargs)`. An operator
-that is missing here is no error: another mode serves. What belongs here is what networks for the sciences are made of.
+A rule is called with the operator's own arguments, jets among them:
+`rule(setting, func, *args, **kwargs)`. An operator without a rule is no error, as another mode is
+used then. Rules are here for what networks in the sciences are made of.
 """
 
 from collections.abc import Callable
@@ -29,11 +30,14 @@ from .elementwise import (
 )
 from .jets import Jet, Multiply, NoRuleError, Setting, aligned, values
 
-# ---- linear: the operator itself acts on each derivative -------------------------------------------------------------
+# ---- linear: the operator itself acts on each derivative -----------------------------------------
 
 
 def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """y = A z, also of several jets together; whatever else is among the arguments only says what A is."""
+    """y = A z, for one jet or several; the other arguments only say what A is.
+
+    All derivatives go through the operator in one `vmap`.
+    """
     leaves, spec = tree_flatten((args, kwargs))
     jets = [leaf for leaf in leaves if isinstance(leaf, Jet)]
 
@@ -59,7 +63,8 @@ def linear_operator(setting: Setting, func: Callable[..., Any], *args: Any, **kw
     return tree_map(Jet, value, first, second)
 
 
-# The most usual ones by themselves, without vmap: where derivatives are nested, the outer ones see what these do.
+# The most usual linear operators have rules of their own, without vmap: in nested derivatives the
+# outer mode can see what these do.
 
 
 def reshaped(
@@ -79,7 +84,7 @@ def reshaped(
 def broadcast(
     setting: Setting, func: Callable[..., Tensor], z: Any, *sizes: Any, **kwargs: Any
 ) -> Jet:
-    """expand: derivatives broadcast by themselves."""
+    """expand: the value is expanded, and its derivatives broadcast as they are."""
     value = func(z.value, *sizes, **kwargs)
     second = None if z.second is None else aligned(z.second, value.ndim)
     return Jet(value, aligned(z.first, value.ndim), second)
@@ -88,7 +93,7 @@ def broadcast(
 def permuted(
     setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
 ) -> Jet:
-    """movedim, permute, transpose: sizes that all differ tell the order of the dimensions."""
+    """movedim, permute, transpose: a probe whose sizes all differ shows the new order."""
     probe = torch.empty(tuple(range(2, 2 + z.value.ndim)), device="meta")
     order = [0, *(size - 1 for size in func(probe, *args, **kwargs).shape)]
     second = None if z.second is None else z.second.permute(order)
@@ -98,13 +103,13 @@ def permuted(
 def converted(
     setting: Setting, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
 ) -> Jet:
-    """clone, contiguous, another dtype: of each derivative as of the value."""
+    """clone, contiguous, another dtype: derivatives are converted as the value is."""
     second = None if z.second is None else func(z.second, *args, **kwargs)
     return Jet(func(z.value, *args, **kwargs), func(z.first, *args, **kwargs), second)
 
 
 def reduced(setting: Setting, func: Callable[..., Any], z: Any, *args: Any, **kwargs: Any) -> Any:
-    """sum and mean over given dimensions, counted from the last, where the directions are not in the way."""
+    """sum and mean over given dimensions, counted from the last, as directions stand in front."""
     dim = kwargs.get("dim", args[0] if args else None)
     dims = (dim,) if isinstance(dim, int) else dim
     if not dims or kwargs.keys() - {"dim", "keepdim"}:
@@ -124,7 +129,7 @@ def reduced(setting: Setting, func: Callable[..., Any], z: Any, *args: Any, **kw
 
 
 def unbound(setting: Setting, func: Callable[..., Any], z: Any, dim: int = 0) -> tuple[Jet, ...]:
-    """unbind, a dimension counted from the last."""
+    """unbind along a dimension that is counted from the last, as directions stand in front."""
     behind = dim if dim < 0 else dim - z.value.ndim
     parts = [
         z.value,
@@ -138,7 +143,7 @@ def unbound(setting: Setting, func: Callable[..., Any], z: Any, dim: int = 0) ->
 def join(
     setting: Setting, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """cat and stack; members that are constants have no derivatives."""
+    """cat and stack; the derivatives of members that are constants are zero."""
     jets = [member for member in members if isinstance(member, Jet)]
     (count,) = {jet.first.shape[0] for jet in jets}
     if kwargs.keys() - {"dim", "axis"}:
@@ -164,7 +169,7 @@ def join(
 
 
 def stacked(setting: Setting, func: Callable[..., Any], members: Any) -> Any:
-    """hstack and vstack, as `join`."""
+    """hstack and vstack; the derivatives of members that are constants are zero."""
     (count,) = {member.first.shape[0] for member in members if isinstance(member, Jet)}
     whole = [
         m if isinstance(m, Jet) else Jet(m, m.new_zeros(()).expand(count, *m.shape))
@@ -182,7 +187,7 @@ def convolution(
     *args: Any,
     **kwargs: Any,
 ) -> Jet:
-    """A bias is added to the value alone."""
+    """A convolution, linear in z; the bias is added to the value alone."""
     if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
         raise NoRuleError("a convolution whose weight is a function of x")
     result: Jet = linear_operator(setting, lambda v: func(v, weight, None, *args, **kwargs), z)
@@ -192,7 +197,7 @@ def convolution(
 
 
 def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> Any:
-    """z[places], by views where integers, slices, None and … choose."""
+    """z[places]: views if all of places are integers, slices, None or …, otherwise copies."""
     if not isinstance(z, Jet):
         raise NoRuleError("an index that is a function of x")
     chosen = places if isinstance(places, tuple) else (places,)
@@ -208,14 +213,15 @@ def index(setting: Setting, func: Callable[..., Any], z: Any, places: Any) -> An
 def dense(
     setting: Setting, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None
 ) -> Jet:
-    """z Wᵀ + b: of most networks nearly all of the work.
+    """z Wᵀ + b, which is nearly all of the work in most networks.
 
-    One product serves all directions. Those that are the same for all samples stay so, and what is elementwise after
-    it runs through long rows of memory (for 20 features 1.5 times as fast as with samples in front); but where another
-    mode looks on, samples come first: the Jacobian by linear layers looks for them there.
+    One product computes all directions. Directions that are the same for all samples stay so, and
+    elementwise operators after it run through long rows of memory (with 20 features 1.5 times as
+    fast as with samples in front). But if another mode watches, samples are put in front, where the
+    Jacobian by linear layers looks for them.
 
     Raises:
-        NoRuleError: a weight that is a function of x.
+        NoRuleError: the weight is a function of x.
     """
     if not isinstance(z, Jet) or isinstance(weight, Jet) or isinstance(bias, Jet):
         raise NoRuleError("a linear layer whose weight is a function of x")
@@ -230,7 +236,7 @@ def dense(
 
 
 def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any, b: Any) -> Any:
-    """where(condition, a, b): what is not chosen has no say."""
+    """where(condition, a, b), with the same choice for derivatives as for values."""
     if func is torch.Tensor.where:  # a.where(condition, b)
         condition, a = a, condition
     if isinstance(condition, Jet):
@@ -252,16 +258,16 @@ def selected(setting: Setting, func: Callable[..., Any], condition: Any, a: Any,
     return Jet(value, first, of(lambda jet: jet.second))
 
 
-# ---- sums and products -----------------------------------------------------------------------------------------------
+# ---- sums and products ---------------------------------------------------------------------------
 
 
 def scaled(factor: Any, z: Jet) -> Jet:
-    """A constant times z: a number, or a tensor that broadcasts."""
+    """z times a constant, a number or a tensor that broadcasts."""
     return product(torch.mul, Setting(0, None), factor, z)
 
 
 def added(setting: Setting, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1) -> Jet:
-    """a + αb, either of them possibly a constant."""
+    """a + αb; one of the two may be a constant."""
     if alpha != 1:
         b = scaled(alpha, b) if isinstance(b, Jet) else alpha * b
     value = values(a) + values(b)
@@ -284,7 +290,7 @@ def negated(setting: Setting, func: Callable[..., Any], z: Jet) -> Jet:
 
 
 def product(multiply: Multiply, setting: Setting, a: Any, b: Any) -> Jet:
-    """A bilinear operator of a and b, either of them possibly a constant."""
+    """A bilinear operator of a and b; one of the two may be a constant."""
     value = multiply(values(a), values(b))
     ndim = max(factor.ndim for factor in (values(a), values(b)) if isinstance(factor, Tensor))
     first, second = [], []
@@ -323,7 +329,7 @@ def divided(setting: Setting, func: Callable[..., Any], a: Any, b: Any) -> Jet:
 def added_product(
     setting: Setting, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1
 ) -> Jet:
-    """c + value · a b; this module's own, where derivatives are nested."""
+    """addcmul, c + value · a b, which the rules of this package use and nested modes then meet."""
     if not (isinstance(a, Jet) or isinstance(b, Jet)):
         return added(setting, func, c, a * b, alpha=value)
     return added(setting, func, c, product(torch.mul, setting, a, b), alpha=value)
@@ -344,7 +350,7 @@ def contraction(setting: Setting, func: Callable[..., Any], equation: Any, *oper
 
 
 def swapped(rule: Rule) -> Rule:
-    """The same with its operands in the other order: `__rsub__`."""
+    """The rule of an operator whose operands come in the other order, such as `__rsub__`."""
 
     def turned(setting: Setting, func: Callable[..., Any], a: Any, b: Any, **kwargs: Any) -> Any:
         return rule(setting, func, b, a, **kwargs)
@@ -352,7 +358,7 @@ def swapped(rule: Rule) -> Rule:
     return turned
 
 
-# ---- what is made of the above ---------------------------------------------------------------------------------------
+# ---- what is made of the above -------------------------------------------------------------------
 
 
 def dropout(
@@ -363,7 +369,7 @@ def dropout(
     training: bool = True,
     inplace: bool = False,
 ) -> Jet:
-    """One mask for a value and its derivatives."""
+    """dropout: a value and its derivatives are multiplied by the same mask."""
     if inplace:
         raise NoRuleError("dropout in place")
     return scaled(func(torch.ones_like(z.value), p, training), z) if training else z
@@ -377,7 +383,7 @@ def softmax(
     _stacklevel: int = 3,
     dtype: Any = None,
 ) -> Jet:
-    """exp(z − max) over its sum."""
+    """softmax: exp(z − max) over its sum."""
     if dtype is not None:
         raise NoRuleError("softmax in another dtype")
     shifted = subtracted(setting, torch.sub, z, z.value.detach().amax(dim, keepdim=True))
@@ -396,7 +402,7 @@ def layer_norm(
     bias: Any = None,
     eps: float = 1e-5,
 ) -> Jet:
-    """(z − mean) / √(variance + ε), scaled and shifted."""
+    """Layer norm: (z − mean) / √(variance + ε), scaled and shifted."""
     dims = tuple(range(-len(normalized_shape), 0))
 
     def mean(part: Jet) -> Jet:
@@ -437,19 +443,19 @@ def euclidean(
     return chain(setting, total, root(total.value))
 
 
-# ---- by name ---------------------------------------------------------------------------------------------------------
+# ---- by name -------------------------------------------------------------------------------------
 
 BY_AUTOGRAD = (
-    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 log_sigmoid log1p "
-    "log2 mish relu rsqrt selu sinc sinh softplus softsign sqrt tan tanhshrink"
+    "abs arctan asinh atan celu clamp cosh elu erf erfc expm1 gelu hardtanh leaky_relu log log10 "
+    "log_sigmoid log1p log2 mish relu rsqrt selu sinc sinh softplus softsign sqrt tan tanhshrink"
 )
 LINEAR = "chunk cumsum flip narrow repeat roll select split tile"
 RESHAPED = "flatten ravel reshape squeeze unflatten unsqueeze view"
 PERMUTED = "T mT movedim permute swapaxes t transpose"
 CONVERTED = "clone contiguous double float to"
 WITHOUT_DERIVATIVE = (
-    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros ones_like rand_like "
-    "randn_like round sign trunc zeros_like"
+    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros "
+    "ones_like rand_like randn_like round sign trunc zeros_like"
 )
 CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
 

@@ -1,4 +1,4 @@
-"""Second derivatives: Hessians, their diagonals and traces, products with them, and both orders in one pass."""
+"""Second derivatives: Hessians, diagonals, traces and products, and both orders in one pass."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -23,14 +23,20 @@ from .passes import (
     twice_by_reverse,
 )
 
-PAIRS = 6  # inputs up to which all pairs, d (d + 1) / 2, cost less than d products with the Hessian (benchmarks/)
-ALONE = 2  # the same of one output of a large batch: reverse over reverse, 0.7 of the time for 3 inputs (benchmarks/)
-LITTLE = 1_000  # pairs of all samples up to which the number of calls is what costs, not their work (benchmarks/)
+# up to so many inputs d all d (d + 1) / 2 pairs at once cost less than d products with the Hessian
+# (benchmarks/)
+PAIRS = 6
+# with one output and a large batch: up to 2 inputs all pairs at once are faster; from 3 on reverse
+# over reverse is (0.7 of the time, benchmarks/)
+ALONE = 2
+# a batch is large if it has more pairs, of all samples, than this: with fewer the time goes by the
+# number of calls, not by their work (benchmarks/)
+LITTLE = 1_000
 Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
 
 
 class ValueJacobianHessian(NamedTuple):
-    """A function's value with both orders of its derivatives, of each sample."""
+    """A function's value and its first and second derivatives, for each sample."""
 
     value: Tensor  # (*batch, *out)
     jacobian: Tensor  # (*batch, *out, *in)
@@ -40,11 +46,11 @@ class ValueJacobianHessian(NamedTuple):
 def hessian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | None = None) -> Tensor:
     """Second derivatives of every output in every pair of inputs, across the whole of x.
 
-    For a function of a batch nearly all of it is zero: `batch_hessian` leaves that out.
+    For a function of a batch nearly all of it is zero; `batch_hessian` makes only the rest.
 
     Args:
-        f: one tensor to one tensor; usually to a single number.
-        x: of any shape, floating.
+        f: takes one tensor and returns one tensor, usually a single number.
+        x: a floating tensor of any shape.
         mode: as in `batch_hessian`.
         chunk_size: as in `batch_hessian`.
 
@@ -52,7 +58,7 @@ def hessian(f: Function, x: Tensor, *, mode: str = "auto", chunk_size: int | Non
         `(*out, *x.shape, *x.shape)`, dtype and device of the output; differentiable.
 
     Raises:
-        InputError: no function, no floating tensor, a mode that this function refuses.
+        InputError: f is no function, x no floating tensor, or the mode does not work for f.
 
     Example:
         >>> import torch, lmtorch
@@ -77,16 +83,17 @@ def batch_hessian(
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse, torch.func) or
-            "reverse" (reverse over reverse, torch.autograd, row by row). Default: "auto": Taylor mode for few inputs,
-            else forward over reverse; the next where an operator refuses.
+        mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse,
+            torch.func) or "reverse" (reverse over reverse, torch.autograd, row by row). Default:
+            "auto": Taylor mode for few inputs, else forward over reverse; where an operator
+            refuses a mode, the next one is tried.
         chunk_size: columns at once. Default: by the memory that is free and the cache.
 
     Returns:
         `(*batch, *out, *in, *in)`, dtype and device of the output; differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`.
+        InputError: as in `batch_jacobian`.
 
     Example:
         >>> import torch, lmtorch
@@ -128,29 +135,30 @@ def value_jacobian_hessian(
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> ValueJacobianHessian:
-    """Value, first and second derivatives of each sample in one pass: what a differential equation is made of.
+    """Value, first and second derivatives of each sample, in one pass if the mode allows it.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        coordinates: of which inputs of a sample (flattened) the second derivatives are wanted, one or several: the
-            others cost time, too. Default: all. First derivatives are of all inputs.
+        coordinates: the inputs of a sample (flattened), one or several, in which second derivatives
+            are taken: the fewer, the faster. Default: all. First derivatives are in all inputs.
         mode: as in `batch_hessian`.
-        chunk_size: columns of the Hessian at once, where they are not made in one pass. Default: by the memory that
-            is free and the cache.
+        chunk_size: columns of the Hessian at once, if they are not made in one pass. Default: by
+            the memory that is free and the cache.
 
     Returns:
-        `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and `hessian (*batch, *out, *in, *in)`, a named tuple;
-        differentiable. With c coordinates the Hessian is `(*batch, *out, c, c)`.
+        A named tuple of `value (*batch, *out)`, `jacobian (*batch, *out, *in)` and
+        `hessian (*batch, *out, *in, *in)`; differentiable. With c coordinates the Hessian is
+        `(*batch, *out, c, c)`.
 
     Raises:
-        InputError: as `batch_jacobian`, or coordinates that are not there.
+        InputError: as in `batch_jacobian`, or x has no such coordinates.
 
     Example:
         >>> import torch, lmtorch
-        >>> tx = torch.rand(100, 2)
-        >>> u, J, H = lmtorch.value_jacobian_hessian(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx, coordinates=1)
+        >>> f, tx = lambda tx: tx[:, 0] * tx[:, 1] ** 2, torch.rand(100, 2)
+        >>> u, J, H = lmtorch.value_jacobian_hessian(f, tx, coordinates=1)
         >>> u_t, u_x, u_xx = J[:, 0], J[:, 1], H[:, 0, 0]
         >>> burgers = u_t + u * u_x - 0.01 * u_xx
     """
@@ -186,18 +194,17 @@ def value_jacobian_hessian(
 
 
 def _few_pairs(call: Call, size: int) -> bool:
-    """All pairs at once cost less than a product with the Hessian for each input."""
-    if transformed():  # only torch.func sees it all
+    """Whether all pairs at once cost less than a product with the Hessian for each input."""
+    if transformed():  # plain autograd would not see what torch.func does around it
         return True
-    if (
-        watched() and size <= PAIRS
-    ):  # the Jacobian by linear layers must see them, which reverse mode would hide
+    # the Jacobian by linear layers must see the operations, which reverse mode would hide
+    if watched() and size <= PAIRS:
         return True
     return size <= ALONE or size * (size + 1) // 2 * call.samples.numel() <= LITTLE
 
 
 def _taylor(call: Call, chosen: list[int]) -> ValueJacobianHessian:
-    """All pairs of the chosen inputs at once."""
+    """Value and both derivatives by Taylor mode, all pairs of the chosen inputs at once."""
     jet = taylor(
         call,
         call.directions(),
@@ -211,7 +218,7 @@ def _taylor(call: Call, chosen: list[int]) -> ValueJacobianHessian:
 
 @cache
 def _places(size: int) -> list[int]:
-    """Where the pairs (i, j) of a matrix stand among those with i ≤ j, row by row."""
+    """For the entries (i, j) of a matrix, row by row, their places among the pairs with i ≤ j."""
     starts = [i * size - i * (i + 1) // 2 for i in range(size)]  # the place of (i, j) is start + j
     return [starts[min(i, j)] + max(i, j) for i in range(size) for j in range(size)]
 
@@ -225,29 +232,30 @@ def laplacian(
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Σᵢ ∂²f/∂xᵢ², of each output of each sample.
+    """The Laplacian Σᵢ ∂²f/∂xᵢ² of each output of each sample.
 
-    The sum is carried through the function as one number, beside the first derivatives: d inputs cost what d + 2
-    evaluations do, and no Hessian is held.
+    The sum is carried through the function as one number, beside the first derivatives: d inputs
+    cost what d + 2 evaluations do, and no Hessian is held.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
-        coordinates: over which inputs of a sample (flattened) the sum goes, for example those of space and not of
-            time; one or several. Default: all.
-        mode: "taylor" (the above), "forward" (forward over reverse, torch.func) or "reverse" (reverse over reverse,
-            torch.autograd). Default: "auto": Taylor mode, and the next where an operator refuses.
+        coordinates: the inputs of a sample (flattened), one or several, over which the sum goes,
+            for example those of space and not of time. Default: all.
+        mode: "taylor" (as described), "forward" (forward over reverse, torch.func) or "reverse"
+            (reverse over reverse, torch.autograd). Default: "auto": Taylor mode; where an operator
+            refuses a mode, the next one is tried.
         chunk_size: directions at once. Default: by the memory that is free and the cache.
 
     Returns:
         `(*batch, *out)`, dtype and device of the output; differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`, or coordinates that are not there.
+        InputError: as in `batch_jacobian`, or x has no such coordinates.
 
-    Reference: Li et al., A computational framework for neural network-based variational Monte Carlo with Forward
-    Laplacian (2024).
+    Reference: Li et al., A computational framework for neural network-based variational Monte Carlo
+    with Forward Laplacian (2024).
 
     Example:
         >>> import torch, lmtorch
@@ -290,7 +298,7 @@ def hessian_diagonal(
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """∂²f/∂xᵢ² for each input by itself: the terms of the Laplacian.
+    """The diagonal of each sample's Hessian, ∂²f/∂xᵢ²: the terms of the Laplacian.
 
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
@@ -303,11 +311,12 @@ def hessian_diagonal(
         `(*batch, *out, *in)`, dtype and device of the output; differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`.
+        InputError: as in `batch_jacobian`.
 
     Example:
         >>> import torch, lmtorch
-        >>> lmtorch.hessian_diagonal(lambda x: x[:, 0] ** 2 * x[:, 1] ** 3, torch.tensor([[1.0, 2.0]]))
+        >>> f = lambda x: x[:, 0] ** 2 * x[:, 1] ** 3
+        >>> lmtorch.hessian_diagonal(f, torch.tensor([[1.0, 2.0]]))
         tensor([[16., 12.]])
     """
     call = checked(f, x, batch_dims, chunk_size)
@@ -341,17 +350,19 @@ def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "
     """H v: the derivative of the gradient along v, without H.
 
     Args:
-        f: with one output for each sample: `(*batch, *in)` to `(*batch,)` or `(*batch, 1)`.
+        f: a function with one output for each sample: `(*batch, *in)` to `(*batch,)` or
+            `(*batch, 1)`.
         x: `(*batch, *in)`, floating.
         v: a direction for each sample, of the shape of x or what broadcasts to it.
-        batch_dims: how many leading dimensions of x are samples. Default: 0: f is a number, a loss.
+        batch_dims: how many leading dimensions of x are samples. Default: 0, for an f that returns
+            one number, a loss.
         mode: "forward" (forward over reverse) or "reverse" (reverse over reverse). Default: "auto".
 
     Returns:
-        The shape of x; differentiable.
+        A tensor of the shape of x; differentiable.
 
     Raises:
-        InputError: as `gradient`, or v that does not fit x.
+        InputError: as in `gradient`, or v does not fit x.
 
     Reference: Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
@@ -390,8 +401,9 @@ def second_directional_derivative(
     Args:
         f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
         x: `(*batch, *in)`, floating.
-        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)` for the same everywhere.
-        w: another one. Default: v, the curvature along v.
+        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)` is the
+            same direction for all.
+        w: a second direction, like v. Default: v, which gives the curvature along v.
         batch_dims: how many leading dimensions of x are samples. Default: 1.
         mode: as in `laplacian`.
 
@@ -399,12 +411,12 @@ def second_directional_derivative(
         `(*batch, *out)`; differentiable.
 
     Raises:
-        InputError: as `batch_jacobian`, or directions that do not fit x.
+        InputError: as in `batch_jacobian`, or a direction does not fit x.
 
     Example:
         >>> import torch, lmtorch
-        >>> tx = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> lmtorch.second_directional_derivative(lambda tx: tx[:, 0] * tx[:, 1] ** 2, tx, torch.tensor([0.0, 1.0]))
+        >>> f, tx = lambda tx: tx[:, 0] * tx[:, 1] ** 2, torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> lmtorch.second_directional_derivative(f, tx, torch.tensor([0.0, 1.0]))
         tensor([2., 6.])
     """
     call = checked(f, x, batch_dims)
@@ -415,7 +427,7 @@ def second_directional_derivative(
         directions = v[None] if w is None else torch.stack([v, w])
         second = taylor(call, directions, every).second
         assert second is not None
-        return second[0 if w is None else 1]  # of the pairs (v, v), (v, w), (w, w)
+        return second[0 if w is None else 1]  # the pairs are (v, v), (v, w), (w, w)
 
     def by(product: Product) -> Tensor:
         return _inner(call, product(call, v[None])[0], v if w is None else w)
@@ -429,28 +441,28 @@ def second_directional_derivative(
 
 
 def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
-    """The inputs that are meant, or an `InputError`: they are not there."""
+    """The coordinates as a list; raises an `InputError` if x has no such coordinates."""
     if coordinates is None:
         return list(range(call.size))
     chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
-    whole = all(
-        isinstance(i, SupportsIndex) for i in chosen
-    )  # whatever a caller without a type checker passes
+    # whatever a caller without a type checker passes
+    whole = all(isinstance(i, SupportsIndex) for i in chosen)
     if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(
-            f"coordinates={coordinates} of inputs with {call.size} entries (shape {tuple(call.inputs)})."
+            f"coordinates={coordinates} of inputs with {call.size} entries (shape "
+            f"{tuple(call.inputs)})."
         )
     return chosen
 
 
 def _picked(call: Call, found: Tensor, coordinates: list[int]) -> Tensor:
-    """Of H e_i (c, *batch, *out, *in) for these i the entries i, (*batch, *out, c)."""
+    """Diagonal entries (H e_i)_i, (*batch, *out, c), from H e_i for the chosen i."""
     flat = found.flatten(-len(call.inputs)) if call.inputs else found[..., None]
     return torch.stack([part[..., i] for part, i in zip(flat, coordinates, strict=True)], -1)
 
 
 def _inner(call: Call, found: Tensor, w: Tensor) -> Tensor:
-    """Of H v (*batch, *out, *in) the product with w (*batch, *in), (*batch, *out)."""
+    """wᵀH v, (*batch, *out), from H v (*batch, *out, *in) and w (*batch, *in)."""
     between = found.ndim - w.ndim
     weights = w.reshape(call.samples + (1,) * between + call.inputs)
     products = found * weights

@@ -1,23 +1,26 @@
-"""Taylor mode: value, first and second derivatives of a function in one evaluation, along several directions at once.
+"""Taylor mode: value, first and second derivatives along several directions in one evaluation.
 
-Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along d directions and some
-second derivatives. What an operator does to them follows from the chain rule alone (`rules.py`):
+Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along
+d directions and some second derivatives. What an operator does to them follows from the chain
+rule alone (`rules.py`):
 
-    linear        y = A z        ∂ᵢy = A ∂ᵢz                 ∂ᵢⱼy = A ∂ᵢⱼz
-    elementwise   y = g(z)       ∂ᵢy = g′ ∂ᵢz                ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
-    product       y = a b        ∂ᵢy = a ∂ᵢb + b ∂ᵢa         ∂ᵢⱼy = a ∂ᵢⱼb + b ∂ᵢⱼa + ∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb
+    linear        y = A z     ∂ᵢy = A ∂ᵢz            ∂ᵢⱼy = A ∂ᵢⱼz
+    elementwise   y = g(z)    ∂ᵢy = g′ ∂ᵢz           ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
+    product       y = a b     ∂ᵢy = a ∂ᵢb + b ∂ᵢa    ∂ᵢⱼy = a ∂ᵢⱼb + b ∂ᵢⱼa + ∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb
 
-∂ᵢⱼ enters linearly. So a Laplacian needs no Hessian: Σᵢ ∂ᵢᵢ is carried as one number, at the cost of d + 2 evaluations
-in all. A `Pairing` says which second derivatives are carried.
+∂ᵢⱼ enters linearly. So a Laplacian needs no Hessian: Σᵢ ∂ᵢᵢ is carried as one number, at the cost
+of d + 2 evaluations in all. A `Pairing` says which second derivatives are carried.
 
-What is computed are ordinary torch operations on ordinary tensors, which can be differentiated in the parameters of
-a model by one backward pass. The operators of the function are seen by a `TorchFunctionMode`. What it cannot see (an
-`autograd.Function`, a scripted or compiled function, torch.func inside the function) must not be lost: the function
-is handed leaves that require a gradient, so that autograd tells when such a path was taken. Then, and where an
-operator has no rule, `NoRuleError` is raised, and another mode serves.
+Everything is computed by ordinary torch operations on ordinary tensors, so that one backward pass
+differentiates the result in the parameters of a model. A `TorchFunctionMode` sees the operators of
+the function. What it cannot see (an `autograd.Function`, a scripted or compiled function,
+torch.func inside the function) must not be lost: the function is given leaves that require a
+gradient, so that autograd tells when such a path was taken. Then, and where an operator has no
+rule, `NoRuleError` is raised, and another mode is used.
 
-References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al., A computational framework for neural
-network-based variational Monte Carlo with Forward Laplacian (2024), on the collapsed sum.
+References: Griewank & Walther, Evaluating Derivatives (2008), ch. 13; Li et al., A
+computational framework for neural network-based variational Monte Carlo with Forward Laplacian
+(2024), on the collapsed sum.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +36,9 @@ from .jets import Jet, NoRuleError, Pairing, Setting, watched
 from .rules import CONSTANT, RULES
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
-MARK = "_lmtorch_jet"  # of a tensor that the function sees: (whose, its jet), which lives as long as the tensor does
+# the attribute of a tensor that the function sees: (the evaluation, the tensor's jet); it lives as
+# long as the tensor does
+MARK = "_lmtorch_jet"
 CONTAINERS = (tuple, list, dict)
 PLAIN = (
     bool,
@@ -55,17 +60,17 @@ def expand(
     batch: int,
     pairing: Pairing | None = None,
 ) -> Jet:
-    """The function's jet at x, whole: value (*out), first (d, *out) and, with a pairing, second (q, *out).
+    """The function's jet at x: value (*out), first (d, *out) and, with a pairing, second (q, *out).
 
     Args:
-        function: one tensor to one tensor.
-        x: where.
-        directions: along which.
-        batch: leading dimensions of x that are samples.
-        pairing: which second derivatives. None: none.
+        function: takes one tensor and returns one tensor.
+        x: the point.
+        directions: the directions of the derivatives.
+        batch: how many leading dimensions of x are samples.
+        pairing: which second derivatives are carried. None: none.
 
     Raises:
-        NoRuleError: an operator without a rule, or one that cannot be seen.
+        NoRuleError: an operator has no rule, or cannot be seen.
     """
     seen = watched()
     setting = Setting(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
@@ -82,7 +87,7 @@ def expand(
 
 
 class _Expansion(FunctionMode):
-    """Carries the derivatives of everything that is computed from the tensors that it has shown."""
+    """A mode that carries the derivatives of all that is computed from the tensors it has shown."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -90,7 +95,7 @@ class _Expansion(FunctionMode):
         self.record = torch.is_grad_enabled()
 
     def evaluate(self, function: Callable[[Tensor], Tensor], start: Jet) -> Jet:
-        """The jet of the result."""
+        """Evaluate the function and return the jet of its result."""
         seen = self._show(start)
         with torch.enable_grad(), self:
             result = function(seen)
@@ -119,9 +124,8 @@ class _Expansion(FunctionMode):
         name = name_of(func)
         if name == "requires_grad":
             return True
-        constant = (
-            name in CONSTANT or not torch.is_grad_enabled()
-        )  # no_grad: what autograd would not follow, either
+        # under no_grad results are constants, as they are to autograd
+        constant = name in CONSTANT or not torch.is_grad_enabled()
         rule = None if constant else RULES.get(name)
         if rule is None:
             args, kwargs = _built(
@@ -151,7 +155,7 @@ class _Expansion(FunctionMode):
         return self._show(result) if isinstance(result, Jet) else tree_map(self._show, result)
 
     def _show(self, leaf: Any) -> Any:
-        """What the function gets to see of a jet: its value, as a leaf on which autograd notices every use."""
+        """What the function sees of a jet: its value, as a leaf whose every use autograd notes."""
         if not isinstance(leaf, Jet):
             return leaf
         seen = leaf.value.detach().requires_grad_()
@@ -159,19 +163,20 @@ class _Expansion(FunctionMode):
         return seen
 
     def _jet(self, tensor: Tensor) -> Jet | None:
-        """What is known of a tensor that the function has been shown; None of another."""
+        """The jet of a tensor that the function was shown; None for any other tensor."""
         mark = getattr(tensor, MARK, None)
         return mark[1] if mark is not None and mark[0] is self else None
 
     def _refuse_unseen(self, tensor: Tensor) -> None:
-        """No path may lead to what the function has seen but through the rules."""
+        """Raise if a tensor depends on what the function was shown by a path that no rule saw."""
         if tensor.grad_fn is None or self._jet(tensor) is not None:
             return
         for node in history(tensor):
-            leaf = getattr(node, "variable", None)  # of AccumulateGrad
+            leaf = getattr(node, "variable", None)  # nodes of leaves, AccumulateGrad, have it
             if leaf is not None and self._jet(leaf) is not None:
                 raise NoRuleError(
-                    "something that torch functions do not show: an autograd.Function, torch.func inside"
+                    "something that torch functions do not show: an "
+                    "autograd.Function, torch.func inside"
                 )
 
 
@@ -180,7 +185,7 @@ def _nested(args: tuple[Any, ...]) -> bool:
 
 
 def _built(leaves: Sequence[Any], spec: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments from their leaves."""
+    """Put arguments and keywords together again from their leaves."""
     if spec is None:
         return tuple(leaves), {}
     built: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(leaves, spec)
@@ -192,13 +197,13 @@ def _ends_in_place(name: str) -> bool:
 
 
 def _known(leaf: Any) -> bool:
-    """Nothing through which a derivative may lead on; of an array or iterator that is not known, nor of None."""
+    """Whether this result certainly carries no derivative. Arrays, iterators and None might."""
     if isinstance(leaf, Tensor):
         return not (leaf.is_floating_point() or leaf.is_complex())
     return isinstance(leaf, PLAIN)
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """As in `RULES`; of a property, `x.T`, that of the attribute."""
+    """The name of a function as `RULES` has it; for a property such as `x.T` the attribute's."""
     name = getattr(func, "__name__", None) or repr(func)
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name

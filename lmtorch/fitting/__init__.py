@@ -1,1 +1,1 @@
-"""Curve fitting round `least_squares`: named parameters, data with errors, uncertainties, reports."""
+"""Curve fits by `least_squares`: named parameters, data with errors, uncertainties, reports."""

@@ -1,4 +1,4 @@
-"""Bands about a curve, by the delta method: the variance of f(x; p) is gᵀ C g with g = ∂f/∂p.
+"""Bands around a curve by the delta method: the variance of f(x; p) is gᵀ C g with g = ∂f/∂p.
 
 Reference: Seber & Wild, Nonlinear regression (1989), §5.1.
 """
@@ -12,7 +12,7 @@ from .covariance import INVOLVED, Covariance
 
 
 class Band(NamedTuple):
-    """A curve between its limits, (..., k) each."""
+    """A curve with its lower and upper limits, (..., k) each."""
 
     curve: Any
     lower: Any
@@ -24,7 +24,7 @@ def variance(
     covariance: Covariance,  # of u
     factor: Tensor,  # (...,), what it is to be multiplied by
 ) -> Tensor:
-    """Of the curve, (..., k): infinite where it follows a direction that the data do not determine."""
+    """The variance of the curve, (..., k), infinite where it depends on what is undetermined."""
     slopes = slopes.to(covariance.matrix)
     known = ((slopes @ covariance.matrix) * slopes).sum(-1).clamp(min=0)
     known = torch.where(known == 0, 0.0, factor[..., None] * known)
@@ -38,6 +38,6 @@ def about(
     variance: Tensor,  # (..., k), of the curve, or of a measurement
     quantile: Tensor,  # (...,)
 ) -> Band:
-    """The curve and its limits."""
+    """Make a band from a curve, its variance and the quantile of the distribution."""
     half = (quantile[..., None] * variance.sqrt()).to(curve)
     return Band(curve, curve - half, curve + half)

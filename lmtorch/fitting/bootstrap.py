@@ -1,4 +1,4 @@
-"""Refits of resampled data, as one batch: errors without a linear model and without a normal distribution.
+"""Refits of resampled data, as one batch: errors that assume no linear model and no normal errors.
 
 Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
 """
@@ -18,12 +18,12 @@ KINDS = ("residuals", "cases", "normal")
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Parameters of resampled data.
+    """The parameters found from resampled data.
 
     Attributes:
-        names: of the parameters.
-        samples: (k, P), of the refits that came to a minimum.
-        failed: how many did not.
+        names: the names of the parameters.
+        samples: (k, P), the parameters of each refit that came to a minimum.
+        failed: how many refits did not.
     """
 
     names: list[str]
@@ -37,14 +37,14 @@ class Bootstrap:
 
     @property
     def pcov(self) -> np.ndarray:
-        """Their covariance, (P, P)."""
+        """The covariance of the samples, (P, P)."""
         return np.atleast_2d(np.cov(self.samples, rowvar=False))
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
-        """Percentiles of the samples.
+        """Intervals between percentiles of the samples.
 
         Args:
-            level: probability between them. Default: 0.95.
+            level: the probability of each interval. Default: 0.95.
 
         Returns:
             (lower, upper) by name.
@@ -56,7 +56,7 @@ class Bootstrap:
 
 
 def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
-    """Resample and refit one fit."""
+    """Resample the data of one fit and refit them."""
     if kind not in KINDS:
         raise InputError(f"kind={kind!r} is not known: use one of {KINDS}.")
     if samples < 2:
@@ -89,9 +89,8 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         else:
             left = to_array(fit.residual)[used]
             freedom = max(1, int(fit.freedom))
-            left = (left - left.mean()) * np.sqrt(
-                len(used) / freedom
-            )  # a fit makes its residuals smaller
+            # residuals are smaller than the errors, as the fit has adapted to them
+            left = (left - left.mean()) * np.sqrt(len(used) / freedom)
             noise = rng.choice(left, size=(samples, data.m))
         white = data.coloured(tensor_of(noise).to(y))
         curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
@@ -100,6 +99,7 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         )
     found = tensor_of(solution.x).reshape(samples, -1)
     status = to_array(tensor_of(solution.status))
-    good = (status > 0) | (status == Status.STALLED)  # a stall at round-off is as good as it gets
+    # what stalls at round-off cannot be improved, and counts as a minimum
+    good = (status > 0) | (status == Status.STALLED)
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
     return Bootstrap(fit.names, p[good], int((~good).sum()))

@@ -1,11 +1,12 @@
 """Covariance of fitted variables: what the data say about them, and what they do not.
 
-With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n) unless the errors are
-absolute, and n counts the variables that are not held at a bound. A robust loss has the sandwich A⁻¹BA⁻¹ with
-A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. Where J is deficient the pseudo-inverse serves for what is determined, and the
-null vectors name what is not.
+With whitened residuals r (m,) and J (m, n), the covariance is σ̂² (JᵀJ)⁻¹, where σ̂² = ‖r‖²/(m − n)
+unless the errors are absolute, and n counts the variables that are not held at a bound. A robust
+loss has the sandwich A⁻¹BA⁻¹ with A = Σ ψ′ J_i J_iᵀ and B = Σ ψ² J_i J_iᵀ. If J is deficient, the
+pseudo-inverse gives the covariance of what is determined, and the null vectors name what is not.
 
-References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust statistics (2009), §7.6.
+References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, Robust
+statistics (2009), §7.6.
 """
 
 from typing import NamedTuple
@@ -15,14 +16,15 @@ from torch import Tensor
 
 from ..losses.base import Rho
 
-INVOLVED = 1e-6  # share of a null vector, columns scaled, from which a variable takes part in it
+INVOLVED = 1e-6  # smaller entries of a null vector (columns of J scaled) count as zero
 
 
 class Covariance(NamedTuple):
-    """Of the variables u, any leading batch dimensions."""
+    """The covariance of the variables u, with any leading batch dimensions."""
 
     matrix: Tensor  # (..., n, n), without the undetermined directions
-    null: Tensor  # (..., n, n), rows are directions of u that change nothing, zero where there is none
+    # (..., n, n), rows are directions of u that change nothing; unused rows are zero
+    null: Tensor
     rank: Tensor  # (...,)
 
 
@@ -30,20 +32,20 @@ def inverse_normal(
     jacobian: Tensor,  # (..., m, n)
     held: Tensor,  # (..., n) bool, variables that do not vary
 ) -> Covariance:
-    """(JᵀJ)⁺ of the variables that vary, by the singular values of J with columns of length one."""
+    """(JᵀJ)⁺ for the variables that vary, by an SVD of J with columns scaled to length one."""
     jacobian = torch.where(held[..., None, :], 0.0, jacobian)
     length = torch.linalg.vector_norm(jacobian, dim=-2)
     scale = torch.where(length > 0, length, 1.0)
     finite = jacobian.isfinite().all(-1).all(-1)
     scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
     rows, n = scaled.shape[-2:]
-    if rows < n:  # as many rows as columns, so that V has all null vectors
+    if rows < n:  # add rows of zeros, so that V has all null vectors
         scaled = torch.cat([scaled, scaled.new_zeros(*scaled.shape[:-2], n - rows, n)], -2)
     _, singular, vh = torch.linalg.svd(scaled, full_matrices=False)
     kept = singular > max(rows, n) * torch.finfo(singular.dtype).eps * singular[..., :1]
     inverse = torch.where(kept, 1 / torch.where(kept, singular, 1.0), 0.0)
     root = vh.mT * inverse[..., None, :] / scale[..., None]
-    # a variable that is held has a null vector of its own, which tells nothing
+    # each variable that is held has a null vector of its own, which says nothing about the data
     own = (vh.square() * held[..., None, :]).sum(-1) > 0.5
     null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
     matrix = _symmetric(root @ root.mT)
@@ -62,11 +64,12 @@ def sandwich(
     freedom: Tensor,  # (...,), m − n, of the variables that vary
     held: Tensor,  # (..., n) bool
 ) -> Covariance:
-    """A⁻¹BA⁻¹ m/(m − n), for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
+    """The covariance A⁻¹BA⁻¹ m/(m − n) for a robust loss with ψ = ρ′r and ψ′ = ρ′ + 2zρ″."""
     z = (residual / scale[..., None]).square()
     influence = rho.first * residual
     bend = rho.first + 2 * z * rho.second
-    # a loss that bends back makes single rows negative; where their sum is no curvature any more, take ρ′ alone
+    # a loss that bends back makes some rows count negative; if A is not positive definite because
+    # of them, take ρ′ instead of ψ′
     curvature = jacobian.mT @ (bend[..., None] * jacobian)
     positive = torch.linalg.eigvalsh(curvature.nan_to_num())[..., 0] > 0
     weight = torch.where(positive[..., None], bend, rho.first)
@@ -86,7 +89,7 @@ def sandwich(
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
-    """To the last bit, which some matrix products of some processors are not."""
+    """Make a matrix symmetric to the last bit, as matrix products are not on every processor."""
     return (matrix + matrix.mT) / 2
 
 
@@ -94,7 +97,7 @@ def combinations(
     null: Tensor,  # (n, P) or fewer rows, directions of p that change nothing
     names: list[str],
 ) -> list[str]:
-    """Each direction in words, relative to its largest part."""
+    """Write each direction as a combination of names, relative to its largest entry."""
     texts = []
     for direction in null:
         largest = direction.abs().max()

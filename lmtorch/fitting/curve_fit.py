@@ -35,7 +35,8 @@ from .preparing import (
 )
 from .result import CurveFit
 
-# options of the first fit alone
+# options of `least_squares` that apply to the fit itself, and not to refits for a profile or
+# bootstrap
 FIRST = (
     "callback",
     "verbose",
@@ -46,7 +47,7 @@ FIRST = (
     "acceptable",
     "second_opinion",
 )
-STARTS = 8  # further ones, where nobody has chosen the first and it leads nowhere
+STARTS = 8  # how many more starts are tried if p0 was not given and the first fails
 
 
 @face
@@ -74,55 +75,65 @@ def curve_fit(
 ) -> CurveFit:
     """Fit a curve f(x, a, b, ...) to data, by least squares of (f(x) − y)/σ.
 
-    To come from `scipy.optimize.curve_fit`, change the import; docs/curve_fit.md lists what differs. Write f in torch
-    operations and derivatives are exact; NumPy code is fitted by finite differences after a warning.
+    To come from `scipy.optimize.curve_fit`, change the import; docs/curve_fit.md lists what
+    differs. Write f in torch operations and derivatives are exact; NumPy code is fitted by finite
+    differences after a warning.
 
     Args:
-        f: f(x, a, b, ...), with the parameters' names; f(x, *p) with p0; f(x, params), where p0 is a dict of arrays or
-            tensors; or an `nn.Module`, whose parameters are fitted and left as they are (`fit.popt` has the values).
-            With `shared`, a list with a function for each data set is allowed.
-        xdata: as f takes it: (m,), or (k, m) for k predictors, or anything else. With `shared`, a list.
-            A table with named columns (a pandas DataFrame) goes to f as it is, and is not searched for NaN.
-        ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the leading dimensions. With
-            `shared`, a list. Points that a masked array (of x, y or sigma) hides are left out, as by `mask`.
-        p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for starts of a batch. It says
-            how many parameters there are. Default: f's default values, the middle of bounds, or 1; arguments whose
-            default is no number (True, "linear", None) are no parameters then.
-        sigma: standard deviations of ydata, a number or (m,) or (..., m), infinite for a point that does not count;
-            or their covariance (m, m). Default: all equal.
-        absolute_sigma: sigma is in the units of ydata, so that χ² needs no scaling. Default: False, as in scipy.
-        check_finite: refuse NaN and infinity in the data. Default: True, unless nan_policy says otherwise.
-        bounds: (lower, upper), each a number or one for each parameter, `scipy.optimize.Bounds`, or a dict of pairs
-            by name. Equal bounds fix a parameter. Of two parameters [(0, 1), (2, 3)] are lower and upper bounds, as in
-            scipy, and no pairs. Default: none.
-        method: scipy's names are accepted and all mean the same loop.
+        f: f(x, a, b, ...), with the parameters' names; f(x, *p) with p0; f(x, params), where p0 is
+            a dict of arrays or tensors; or an `nn.Module`, whose parameters are fitted and left as
+            they are (`fit.popt` has the values). With `shared`, a list with a function for each
+            data set is allowed.
+        xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. With `shared`, a
+            list. A table with named columns (a pandas DataFrame) goes to f as it is, and is not
+            searched for NaN.
+        ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the
+            leading dimensions. With `shared`, a list. Points that a masked array (of x, y or sigma)
+            hides are left out, as by `mask`.
+        p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for one
+            start for each fit of a batch. It also says how many parameters there are. Default: f's
+            default values, the middle of bounds, or 1; then arguments whose default is no number
+            (True, "linear", None) are no parameters.
+        sigma: standard deviations of ydata, a number or (m,) or (..., m), infinite for a point that
+            does not count; or their covariance (m, m). Default: all equal.
+        absolute_sigma: sigma is in the units of ydata, so that χ² needs no scaling.
+            Default: False, as in scipy.
+        check_finite: refuse NaN and infinity in the data. Default: True, unless
+            nan_policy says otherwise.
+        bounds: (lower, upper), each a number or one for each parameter, `scipy.optimize.Bounds`, or
+            a dict of pairs by name. Equal bounds fix a parameter. With two parameters
+            `[(0, 1), (2, 3)]` means lower and upper bounds, as in scipy, not pairs. Default: none.
+        method: scipy's names are accepted; all of them run the same method.
         jac: jac(x, *p) → (m, P), "2-point" or "3-point" for finite differences. Default: exact.
         full_output: unpack to popt, pcov, infodict, mesg, ier. Default: False.
-        nan_policy: "raise", or "omit" to leave out points with NaN, in each fit of a batch its own, with their rows and
-            columns of a full sigma. Default: None.
+        nan_policy: "raise", or "omit" to leave out points with NaN, for each fit of a batch its
+            own, with their rows and columns of a full sigma. Default: None.
         mask: True for points that count, (m,) or (..., m). Default: all.
         fixed: names of parameters to hold at their start, or a dict of values to hold them at.
         ties: by name, functions of a dict of the other values: `{"b": lambda p: 2 * p["a"]}`.
-        transforms: by name, "positive" or an open interval (lower, upper), in which the parameter stays by a change
-            of variables.
-        shared: names of parameters that several data sets have in common: a global fit. The others get a copy for each,
-            called `name[0]`, `name[1]`, ...
-        each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of ydata, and that is no
-            column.
-        options: of `least_squares`: loss, f_scale, max_nfev, ftol, solver, n_starts, callback, verbose, progress, ...
+        transforms: by name, "positive" or an open interval (lower, upper); a change of variables
+            keeps the parameter inside.
+        shared: names of parameters that several data sets have in common: a global fit. Each data
+            set has its own copy of the others, called `name[0]`, `name[1]`, ...
+        each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of
+            ydata, and that is no column.
+        options: options of `least_squares`: loss, f_scale, max_nfev, ftol, solver, n_starts,
+            callback, verbose, progress, ...
 
     Returns:
-        A `CurveFit`, which unpacks to popt (..., P), pcov (..., P, P). NumPy if ydata was; otherwise tensors with the
-        dtype and device of ydata, and popt carries gradients to xdata, ydata and sigma where they require them.
+        A `CurveFit`, which unpacks to popt (..., P), pcov (..., P, P). They are NumPy arrays if
+        ydata was; otherwise tensors with the dtype and device of ydata, and popt carries gradients
+        to xdata, ydata and sigma where they require them.
 
     Raises:
-        InputError: data, parameters or options that cannot be fitted. It is also a `ValueError`.
-        InputTypeError: of a wrong type, or fewer points than parameters, as in scipy. It is also a `TypeError`.
-        NotConvergedError: a single fit came to no minimum; its `fit` has the best point. It is also a `RuntimeError`.
-            In a batch `success` tells.
+        InputError: data, parameters or options cannot be fitted. It is also a `ValueError`.
+        InputTypeError: an argument has a wrong type, or there are fewer points than parameters, as
+            in scipy. It is also a `TypeError`.
+        NotConvergedError: a single fit came to no minimum; the error's `fit` has the best point. It
+            is also a `RuntimeError`. For a batch look at `success`.
 
-    References: Bates & Watts, Nonlinear regression analysis and its applications (1988); Press et al., Numerical
-    recipes (2007), §15.
+    References: Bates & Watts, Nonlinear regression analysis and its applications (1988); Press et
+    al., Numerical recipes (2007), §15.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -142,9 +153,9 @@ def curve_fit(
             raise InputError(f"{name} is not an option of curve_fit: put constants into f itself.")
     if "weights" in options:
         raise InputTypeError(
-            "weights is not an option of curve_fit, as it has two meanings. Of weights that multiply residuals, as in "
-            "lmfit or numpy.polyfit, give sigma=1/weights; of those that multiply their squares, as in R or MATLAB, "
-            "sigma=1/numpy.sqrt(weights)."
+            "weights is not an option of curve_fit, as it has two meanings. Of weights that "
+            "multiply residuals, as in lmfit or numpy.polyfit, give sigma=1/weights; of those that "
+            "multiply their squares, as in R or MATLAB, sigma=1/numpy.sqrt(weights)."
         )
     absolute_sigma, full_output = (
         flag(absolute_sigma, "absolute_sigma"),
@@ -176,7 +187,7 @@ def curve_fit(
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(parameters, data, robust, p0, options))
         solution = unwrap(least_squares)(**asked)  # this face has done what its face would do
-    # what refits for a profile or a bootstrap starts from the solution, and quietly
+    # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
     inference = Inference(fitter, solution, absolute_sigma, robust)
@@ -189,12 +200,12 @@ def curve_fit(
 def _doubts(
     parameters: Parameters, data: Data, robust: Robust | None, p0: Any, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What makes a fit doubtful, and how often it is tried again: options of `least_squares`, unless they are given."""
+    """Options of `least_squares` that say what is doubtful and how it is tried again."""
     found: dict[str, Any] = {"names": parameters.variables}
     if p0 is None and not parameters.transforms:
         found["second_opinion"] = STARTS
-    # held parameters may keep a model from meeting a constant; and what a loss with a scale of its own costs is not
-    # known beforehand
+    # with fixed or tied parameters a model may not be able to match a constant; and if the scale of
+    # the loss is estimated, the cost of a constant is not known beforehand
     if (
         not parameters.fixed
         and not parameters.ties
@@ -207,7 +218,7 @@ def _doubts(
 
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:
-    """The loss, if it is not plain least squares."""
+    """The robust loss, or None for plain least squares."""
     scale = options.get("f_scale", 1.0)
     scale = 1.0 if isinstance(scale, str) else scale
     loss = loss_of(

@@ -1,4 +1,4 @@
-"""Data with their errors: checked, masked, and the whitening that gives every residual the deviation one."""
+"""Data with their errors: checks, masks, and whitening, which gives all residuals deviation one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +16,17 @@ from .reading import as_x, is_table, merged, numbers_of, shown_of
 
 @dataclass(frozen=True)
 class Data:
-    """What is fitted to: `m` points, of one problem or of a batch (...).
+    """The data of a fit, or of a batch (...) of fits, with `m` points each.
 
     Attributes:
-        x: as f gets it.
+        x: what f is called with.
         y: (..., m).
-        weights: 1/σ, zero where a point is left out, (..., m) or (m,); None: all one.
-        root: L⁻¹ of a covariance σ = L Lᵀ, (..., m, m); None: errors are independent.
-        count: points that count, (...,).
-        numpy: results go back as NumPy.
-        each_x: every problem has an x of its own, with y's leading dimensions.
-        sizes: points of each of several data sets, one after the other.
+        weights: 1/σ, zero where a point is left out, (..., m) or (m,); None: all are one.
+        root: L⁻¹ for a covariance matrix L Lᵀ, (..., m, m); None: errors are independent.
+        count: how many points are not left out, (...,).
+        numpy: whether results are returned as NumPy arrays.
+        each_x: whether every fit has an x of its own, with the leading dimensions of y.
+        sizes: how many points each of several joined data sets has.
     """
 
     x: Any
@@ -40,18 +40,18 @@ class Data:
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """The batch."""
+        """The leading dimensions, those of the batch."""
         return tuple(self.y.shape[:-1])
 
     def coloured(self, rows: Tensor) -> Tensor:
-        """Rows (..., m) in units of the errors in the units of y; zero where a point is left out."""
+        """Bring rows (..., m) from units of the errors to those of y; points left out get zero."""
         if self.root is None:
             return (
                 rows
                 if self.weights is None
                 else torch.where(self.weights > 0, rows / self.weights, 0.0)
             )
-        # points that are left out have no rows in the root
+        # the rows of points that are left out are zero in the root
         whole = (
             self.root
             if self.weights is None
@@ -61,7 +61,7 @@ class Data:
 
     @property
     def m(self) -> int:
-        """Points of each problem, those left out included."""
+        """How many points each fit has, including those that are left out."""
         return self.y.shape[-1]
 
     def at(self, index: tuple[int, ...]) -> "Data":
@@ -96,7 +96,7 @@ def gather(
     Points that a masked array hides are left out, and a column (m, 1) of ydata is one curve.
 
     Raises:
-        InputError: empty, not finite, of shapes that do not fit, or no numbers.
+        InputError: data are empty, not finite, no numbers, or of shapes that do not fit.
     """
     if nan_policy not in (None, "raise", "omit"):
         raise InputError(f"nan_policy={nan_policy!r} must be 'raise', 'omit' or None.")
@@ -110,7 +110,7 @@ def gather(
     if y.numel() == 0:
         raise InputError("ydata is empty: there is nothing to fit.")
     x = tree_map(lambda leaf: as_x(leaf, y), xdata)
-    if y.ndim == 0:  # one value stands for all points
+    if y.ndim == 0:  # a single value is taken for all points
         y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
     shapes = [y.shape]
     if not each_x and _is_column(y, x):
@@ -156,8 +156,8 @@ def gather(
             if not bool(seen.all()):
                 place = tuple((~seen).nonzero()[0].tolist())
                 raise InputError(
-                    f"{name} has NaN or infinity, first at {place}. Clean it, or leave such points out with "
-                    "nan_policy='omit' or mask."
+                    f"{name} has NaN or infinity, first at {place}. Clean it, or leave such points "
+                    "out with nan_policy='omit' or mask."
                 )
     weights, root = _errors(sigma, y, kept)
     if kept is not None:
@@ -172,10 +172,11 @@ def gather(
 
 
 def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:
-    """Several data sets as one, x still apart; what masked arrays hide is in the mask."""
+    """Join several data sets to one, but not their x; the mask has what masked arrays hide."""
     if not isinstance(xs, list | tuple) or not isinstance(ys, list | tuple) or len(xs) != len(ys):
         raise InputError(
-            "with shared=..., xdata and ydata are lists of the same length, an entry for each data set."
+            "with shared=..., xdata and ydata are lists of the same length, an "
+            "entry for each data set."
         )
     parts = [numbers_of(y, f"ydata[{i}]").reshape(-1) for i, y in enumerate(ys)]
     sizes = tuple(len(part) for part in parts)
@@ -195,7 +196,8 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
             piece = numbers_of(value, f"{name}[{i}]")
             if piece.numel() not in (1, len(part)):
                 raise InputError(
-                    f"{name}[{i}] of shape {tuple(piece.shape)} does not fit ydata[{i}], {len(part)} points."
+                    f"{name}[{i}] of shape {tuple(piece.shape)} does not fit "
+                    f"ydata[{i}], {len(part)} points."
                 )
             pieces.append(piece.reshape(-1).expand(len(part)).to(part))
         return torch.cat(pieces)
@@ -213,23 +215,23 @@ def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any
 
 
 def _is_column(y: Tensor, x: Any) -> bool:
-    """Whether y (..., m, 1) is a column of m points, and not m fits of a single point: where x has m points, too."""
+    """Whether y (..., m, 1) is a column of m points, as x has m, too, and not m fits of a point."""
     if y.ndim < 2 or y.shape[-1] != 1 or y.shape[-2] == 1:
         return False
     return all(not isinstance(leaf, Tensor) or y.shape[-2] in leaf.shape for leaf in tree_leaves(x))
 
 
 def _shown_by(sigma: Any, y: Tensor) -> Tensor | None:
-    """Which points a masked sigma shows; of a covariance matrix the diagonal tells."""
+    """Which points a masked sigma shows; for a covariance matrix its diagonal tells."""
     shown = shown_of(sigma)
     return shown.diagonal(dim1=-2, dim2=-1) if shown is not None and _is_matrix(shown, y) else shown
 
 
 def _kept(y: Tensor, **shown: Tensor | None) -> Tensor | None:
-    """Points that nothing leaves out, in the shape of y; None: all.
+    """Which points are not left out by any of `shown`, in the shape of y; None: all are kept.
 
     Raises:
-        InputError: a mask of another shape.
+        InputError: a mask has another shape.
     """
     kept = None
     for name, one in shown.items():
@@ -240,10 +242,10 @@ def _kept(y: Tensor, **shown: Tensor | None) -> Tensor | None:
 
 
 def _as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
-    """One entry for each point, in the shape of y; a column beside it counts as a row.
+    """Expand values to the shape of y, one for each point; a column (..., m, 1) is flattened.
 
     Raises:
-        InputError: it does not fit.
+        InputError: their shape does not fit.
     """
     column = tuple(values.shape) == (*y.shape, 1)
     try:
@@ -261,14 +263,16 @@ def _finite(leaf: Any) -> Tensor | None:
 
 
 def _whole_points(flags: Any, m: int, fits: int, what: str, device: torch.device) -> Tensor:
-    """Points for which all flags (a tree) of x hold, (..., m) with the first dimensions of x that count fits."""
+    """Which points have all flags of x (a tree) set, (..., m); `fits` dimensions are the batch."""
     whole = torch.ones(m, dtype=torch.bool, device=device)
     for flag in tree_leaves(flags):
         if not isinstance(flag, Tensor):
             continue
-        if flag.ndim > fits and flag.shape[-1] == m:  # (k, m): predictors in rows, scipy's layout
+        # (k, m): a row for each predictor, as in scipy
+        if flag.ndim > fits and flag.shape[-1] == m:
             whole = whole & flag.to(device).reshape(*flag.shape[:fits], -1, m).all(-2)
-        elif flag.ndim > fits and flag.shape[fits] == m:  # (m, k): samples in rows, a module's
+        # (m, k): a row for each point, as in torch
+        elif flag.ndim > fits and flag.shape[fits] == m:
             whole = whole & flag.to(device).flatten(fits + 1).all(-1)
         elif not bool(flag.all()):
             raise InputError(f"xdata {what} in a part that does not count the points.")
@@ -276,7 +280,10 @@ def _whole_points(flags: Any, m: int, fits: int, what: str, device: torch.device
 
 
 def _filled(x: Any, good: Tensor, fits: int) -> Any:
-    """The x of a good point in place of one that is not finite, whose point has no weight: f is defined there."""
+    """Replace x of points that are not finite, and have no weight, by that of a good point.
+
+    So f is called only where it is defined.
+    """
     if bool(good.all()):
         return x
 
@@ -303,10 +310,10 @@ def _filled(x: Any, good: Tensor, fits: int) -> Any:
 
 
 def _mask(mask: Any) -> Tensor | None:
-    """True for points that count; what a masked array hides does not.
+    """Convert a mask to a tensor, True for points that count; entries that are masked are False.
 
     Raises:
-        InputTypeError: no truth values.
+        InputTypeError: it does not hold truth values.
     """
     if mask is None or isinstance(mask, Tensor):
         return None if mask is None else mask.bool()
@@ -319,23 +326,22 @@ def _mask(mask: Any) -> Tensor | None:
         raise InputTypeError(
             f"mask={mask!r} must hold True for each point that counts, and False for the others."
         )
-    return tensor_of(
-        np.array(np.ma.filled(array, 0), dtype=bool)
-    )  # a copy: frames give what may not be written
+    # copied, as data frames give arrays that cannot be written to
+    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))
 
 
 def _is_matrix(sigma: Tensor, y: Tensor) -> bool:
-    """Whether sigma is a covariance (..., m, m), not a deviation for each point of a batch of m fits."""
+    """Whether sigma is a covariance matrix (..., m, m), and not deviations of a batch of m fits."""
     m = y.shape[-1]
     square = sigma.ndim >= 2 and tuple(sigma.shape[-2:]) == (m, m)
     return square and (y.ndim == 1 or tuple(sigma.shape) != tuple(y.shape))
 
 
 def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """1/σ, or L⁻¹ of a covariance matrix.
+    """The weights 1/σ or, for a covariance matrix L Lᵀ, the root L⁻¹; the other is None.
 
     Raises:
-        InputError: zero, negative or NaN, a matrix that is no covariance, or of another shape.
+        InputError: a deviation is not positive, a matrix is no covariance, or a shape does not fit.
     """
     if sigma is None:
         return None, None
@@ -355,20 +361,20 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
 
 
 def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
-    """L⁻¹ (..., m, m) of the covariance L Lᵀ of the points that are kept; rows and columns of the others are zero.
+    """L⁻¹ (..., m, m) for the covariance L Lᵀ of the points that are kept; zero for the others.
 
-    A row and a column of the identity in place of a point's own leave the factor of the others as if it were not there.
+    Rows and columns of points that are left out are replaced by those of the identity, which leaves
+    the factor of the others as if the points were not there.
 
     Raises:
-        InputError: no covariance.
+        InputError: the matrix is no covariance.
     """
     pairs = None
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     if kept is not None:
         same = kept.ndim == 1 or bool((kept == kept.reshape(-1, kept.shape[-1])[0]).all())
-        kept = (
-            kept.reshape(-1, kept.shape[-1])[0] if same else kept
-        )  # one matrix for all, where one will do
+        # if all fits keep the same points, one matrix is enough
+        kept = kept.reshape(-1, kept.shape[-1])[0] if same else kept
         pairs = kept[..., :, None] & kept[..., None, :]
         covariance = torch.where(pairs, covariance, eye)
     if bool(covariance.isnan().any()):
@@ -387,7 +393,7 @@ def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
-    """New points as f takes them, in the dtype of the data, and how many they are, in the layout of xdata.
+    """Convert new points, in the layout of xdata, to what f takes, and count them.
 
     Raises:
         InputError: they cannot be counted.
@@ -410,11 +416,11 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
 
 
 def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
-    """(count,) from what f returned, flat; one number stands for all points.
+    """The curve (count,) from what f returned; a single number is taken for all points.
 
     Raises:
-        InputError: another number of values, complex ones, or none.
-        InputTypeError: no numbers.
+        InputError: f returned another number of values, or complex ones.
+        InputTypeError: f returned nothing, or no numbers.
     """
     if values is None:
         raise InputTypeError(
@@ -422,7 +428,8 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
         )
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(
-            "f returned complex numbers. Fit real and imaginary parts as two data sets, with shared=[...]."
+            "f returned complex numbers. Fit real and imaginary parts as two data "
+            "sets, with shared=[...]."
         )
     curve = (
         values if isinstance(values, Tensor) else numbers_of(values, "what f returned")
@@ -430,13 +437,14 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
     if curve.shape[0] != count:
         if curve.shape[0] != 1:
             raise InputError(
-                f"f returned {curve.shape[0]} values for {count} points. It must return one for each.{hint}"
+                f"f returned {curve.shape[0]} values for {count} points. It must "
+                f"return one for each.{hint}"
             )
         curve = curve.expand(count)
     return curve.to(like.device)
 
 
 def places_of(sizes: Sequence[int]) -> list[slice]:
-    """Where each data set stands among all points."""
+    """Where each data set is among all points."""
     ends = np.cumsum(sizes).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

@@ -1,6 +1,7 @@
-"""What the data say about the parameters, in tensors with the batch in front: goodness, covariance, predictions.
+"""What the data say about the parameters: goodness of fit, covariance, predictions.
 
-u are the variables that were fitted, p the parameters of the model. `CurveFit` shows these numbers to the user.
+All are tensors with the batch in front. u are the variables that were fitted, p the parameters of
+the model. `CurveFit` shows these numbers to the user.
 """
 
 import math
@@ -30,16 +31,16 @@ from .fitter import Fitter
 
 
 class Inference:
-    """A fitter and the solution that it found.
+    """What follows from a fitter and the solution that it found.
 
     Args:
-        fitter: model, parameters, data.
-        solution: of `least_squares`, in the variables u.
-        absolute: σ are those of the data, and need no scaling.
-        loss: robust, or None.
+        fitter: the model, its parameters and the data.
+        solution: what `least_squares` found, in the variables u.
+        absolute: whether σ has the units of the data and needs no scaling.
+        loss: the robust loss, or None.
     """
 
-    x_error: Tensor | None = None  # (m, k), where there are errors in x
+    x_error: Tensor | None = None  # (m, k), standard deviations of x if x has errors
 
     def __init__(
         self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None
@@ -59,21 +60,21 @@ class Inference:
     def freedom(self) -> Tensor:
         """Degrees of freedom, (...,): the points less the variables that are not held.
 
-        A variable at its bound is one that a fit with it fixed there does not have, and the errors of the others are
-        those of that fit. The expected dimension of the face of the box is also what a fit within it takes from the
-        degrees of freedom (Meyer & Woodroofe 2000).
+        A variable at its bound does not count: the errors of the others are those of a fit in which
+        it is fixed there. On average a fit within a box takes as many degrees of freedom as the
+        face of the box on which it ends has dimensions (Meyer & Woodroofe 2000).
         """
         return self.fitter.data.count - (~self.held).sum(-1)
 
     @cached_property
     def residual(self) -> Tensor:
-        """In units of the errors, (..., m)."""
+        """The residuals in units of the errors, (..., m)."""
         fun = tensor_of(self.solution.fun).detach()
         return fun.reshape(*self.lead, -1)
 
     @cached_property
     def curve(self) -> Tensor:
-        """At the data, (..., m); NaN where a point is left out."""
+        """The fitted curve at the data, (..., m); NaN where a point is left out."""
         data = self.fitter.data
         curve = data.y.detach() + data.coloured(self.residual)
         return curve if data.weights is None else torch.where(data.weights > 0, curve, torch.nan)
@@ -85,20 +86,20 @@ class Inference:
 
     @cached_property
     def variance(self) -> Tensor:
-        """σ̂² of a residual, (...,): one for absolute errors."""
+        """The variance σ̂² of a residual, (...,); one if errors are absolute."""
         if self.absolute:
             return torch.ones_like(self.chisqr)
         return torch.where(self.freedom > 0, self.chisqr / self.freedom.clamp(min=1), torch.inf)
 
     @cached_property
     def held(self) -> Tensor:
-        """Variables at a bound, (..., n) bool: fixed by equal bounds, or pushed against one."""
+        """Which variables are at a bound, (..., n) bool: fixed by equal bounds, or against one."""
         mask = tensor_of(self.solution.active_mask).reshape(self.u.shape)
         return mask != 0
 
     @cached_property
     def unit(self) -> float:
-        """A power of two by which rows are multiplied where their squares are no numbers, for errors of any size."""
+        """A power of two that scales J so that its squares neither overflow nor underflow."""
         size = float(tensor_of(self.solution.jac).detach().abs().nan_to_num(posinf=0.0).amax())
         if self.loss is not None or not size > 0 or SMALLEST <= size <= LARGEST:
             return 1.0
@@ -106,7 +107,7 @@ class Inference:
 
     @cached_property
     def covariance(self) -> Covariance:
-        """Of the variables, without σ̂²."""
+        """The covariance of the variables u, to be multiplied by `factor`."""
         jacobian = self.unit * tensor_of(self.solution.jac).detach().double()
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
@@ -115,7 +116,7 @@ class Inference:
         scale = scale.reshape(self.lead) if scale.ndim else scale.expand(self.lead)
         residual = self.residual.double()
         rho = self.loss.rho((residual / scale[..., None]).square())
-        # by which the loop has scaled the rows
+        # undo that the loop has scaled the rows by these roots
         root = Robust(self.loss.rho, scale).expand(self.residual).root
         count = self.fitter.data.count
         assert root is not None  # a robust loss has one
@@ -145,7 +146,7 @@ class Inference:
 
     @cached_property
     def factor(self) -> Tensor:
-        """What `covariance` is to be multiplied by, (...,): σ̂² in its unit, which a sandwich has inside."""
+        """The factor of `covariance`, (...,): σ̂² in its unit, or 1 for a sandwich, which has it."""
         if self.loss is not None:
             return torch.where(self.variance.isinf(), torch.inf, 1.0)
         if self.absolute:
@@ -155,12 +156,12 @@ class Inference:
 
     @cached_property
     def ucov(self) -> Tensor:
-        """Covariance of the variables that move, (..., n, n), zero where they are held or undetermined."""
+        """Covariance of u, (..., n, n), zero for variables that are held or undetermined."""
         return self.factor[..., None, None] * self.covariance.matrix
 
     @cached_property
     def pcov(self) -> Tensor:
-        """Covariance of p, (..., P, P): infinite where undetermined, NaN at a bound, zero where fixed."""
+        """Covariance of p, (..., P, P): infinite if undetermined, NaN at a bound, zero if fixed."""
         slopes, factor = self.slopes, self.factor
         covariance = factor[..., None, None] * (slopes @ self.covariance.matrix @ slopes.mT)
         moved = (self.covariance.null @ slopes.mT).abs().sum(-2) > 0
@@ -177,12 +178,12 @@ class Inference:
 
     @property
     def equal_bounds(self) -> Tensor:
-        """Variables that their bounds fix, (n,) bool."""
+        """Which variables are fixed by equal bounds, (n,) bool."""
         lower, upper = self.fitter.bounds
         return lower == upper
 
     def about_mean(self) -> Tensor:
-        """χ² of the best constant, (...,)."""
+        """χ² of the best constant in place of the curve, (...,)."""
         data = self.fitter.data
         y, one = data.y.detach().double(), torch.ones_like(data.y, dtype=torch.float64)
         if data.root is not None:
@@ -193,14 +194,14 @@ class Inference:
         return (y - level[..., None] * one).square().sum(-1)
 
     def spread(self) -> Tensor:
-        """σ̂² of a residual where outliers are to have no say: from the median, (...,)."""
+        """The variance of a residual from the median of |r|, which outliers do not move, (...,)."""
         weights = self.fitter.data.weights
         size = self.residual.double().abs()
         size = size if weights is None else torch.where(weights > 0, size, torch.nan)
         return (NORMAL * size.nanquantile(0.5, -1)).square()
 
     def quantile(self, level: float) -> Tensor:
-        """Of Student's t, or of the normal distribution for absolute errors, (...,)."""
+        """The two-sided quantile of Student's t, or, for absolute errors, the normal's, (...,)."""
         if self.absolute:
             return torch.full_like(self.chisqr, stats.norm.ppf((1 + level) / 2))
         freedom = np.maximum(to_array(self.freedom), 1)
@@ -208,12 +209,12 @@ class Inference:
 
     @property
     def stderr(self) -> Tensor:
-        """(..., P)."""
+        """Standard errors of p, (..., P)."""
         return self.pcov.diagonal(dim1=-2, dim2=-1).sqrt()
 
     @property
     def correlation(self) -> Tensor:
-        """(..., P, P); NaN where there are no errors."""
+        """Correlations of p, (..., P, P); NaN where there are no standard errors."""
         both = self.stderr[..., :, None] * self.stderr[..., None, :]
         return torch.where((both > 0) & both.isfinite(), self.pcov / both, torch.nan)
 
@@ -224,30 +225,30 @@ class Inference:
 
     @property
     def rsquared(self) -> Tensor:
-        """1 − χ² over that of the weighted mean, (...,)."""
+        """R², 1 − χ² over the χ² of the weighted mean, (...,)."""
         return 1 - self.chisqr / self.about_mean()
 
     @property
     def aic(self) -> Tensor:
-        """m ln(χ²/m) + 2n, (...,)."""
+        """Akaike's criterion, m ln(χ²/m) + 2n, (...,)."""
         count = self.fitter.data.count
         return count * (self.chisqr / count).log() + 2 * self.n
 
     @property
     def bic(self) -> Tensor:
-        """m ln(χ²/m) + n ln m, (...,)."""
+        """Schwarz's criterion, m ln(χ²/m) + n ln m, (...,)."""
         count = self.fitter.data.count
         return count * (self.chisqr / count).log() + self.n * count.log()
 
     def undetermined(self) -> list[str]:
-        """Combinations of parameters that change nothing, of one fit."""
+        """Combinations of parameters that do not change the curve, for a single fit."""
         return combinations(self.covariance.null @ self.slopes.mT, self.names)
 
     def band(self, x: Any, probability: float, dataset: int | None, sigma: Any) -> Band:
-        """The curve at new points, between its limits; with sigma, those of a measurement.
+        """The curve at new points with its limits; with sigma, with those of a new measurement.
 
         Raises:
-            InputError: no probability, or no such data set.
+            InputError: the level is no probability, or there is no such data set.
         """
         if not 0 < probability < 1:
             raise InputError(f"level={probability} must be a probability between 0 and 1.")
@@ -261,7 +262,7 @@ class Inference:
         return about(curve, spread, self.quantile(probability))
 
     def notes(self) -> list[str]:
-        """What a reader of the errors of one fit should know; with a warning where the covariance is infinite."""
+        """What a reader of a fit's errors should know; warns if the covariance is infinite."""
         notes = []
         pinned = self.held & ~self.equal_bounds
         names = [
@@ -271,13 +272,14 @@ class Inference:
         ]
         if names:
             notes.append(
-                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the others hold with it "
-                "there"
+                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the "
+                "others hold with it there"
             )
         spent = not self.absolute and float(self.freedom) <= 0
         if spent:
             notes.append(
-                "as many parameters as points: no degrees of freedom are left to tell the errors from"
+                "as many parameters as points: no degrees of freedom are left to tell the errors "
+                "from"
             )
         missing = self.undetermined()
         notes += [f"undetermined: changing {text} does not change the curve" for text in missing]
@@ -290,7 +292,7 @@ class Inference:
         return notes
 
     def at(self, index: tuple[int, ...]) -> "Inference":
-        """One of a batch.
+        """One fit of a batch.
 
         Raises:
             InputError: there is no such fit.
@@ -315,7 +317,7 @@ class Inference:
         )
 
     def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
-        """x as f takes it, and how many points it has."""
+        """Convert new points to what f takes, and count them."""
         if self.fitter.data.sizes and dataset is None:
             raise InputError(
                 "a global fit has a curve for each data set: name one with dataset=0, 1, ..."

@@ -1,8 +1,8 @@
-"""From the variables u that are fitted to the parameters p of the model: fixed, tied and transformed ones.
+"""From the variables u that are fitted to the parameters p of the model: fixed, tied, transformed.
 
-A transform keeps a parameter inside an open interval whatever u is: an exponential where one end is infinite, and the
-logistic curve between two ends; p rises with u. A tie makes it a function of the others. Bounds need none of this: they
-stay with u.
+A transform keeps a parameter inside an open interval whatever u is: by an exponential if one end is
+infinite, by the logistic curve between two ends; p rises with u. A tie makes a parameter a function
+of the others. Bounds need nothing here, as they apply to u.
 """
 
 import math
@@ -23,16 +23,16 @@ Transform = str | tuple[float, float]
 
 @dataclass(frozen=True)
 class Parameters:
-    """How p is made of u.
+    """How p is computed from u.
 
     Args:
-        names: of the entries of p.
-        fixed: those that stay at their start.
-        ties: functions of a dict of the others' values.
-        transforms: "positive", or (lower, upper).
+        names: the names of the entries of p.
+        fixed: the parameters that stay at their start.
+        ties: by name, functions of a dict of the others' values.
+        transforms: by name, "positive" or (lower, upper).
 
     Raises:
-        InputError: a name that is not known, or that has two roles.
+        InputError: a name is not known or has two roles.
     """
 
     names: list[str]
@@ -64,12 +64,14 @@ class Parameters:
         )
         if both:
             raise InputError(
-                f"{both} have two roles: a parameter is fixed, tied or transformed, not two of them."
+                f"{both} have two roles: a parameter is fixed, tied or "
+                "transformed, not two of them."
             )
         for name, tie in self.ties.items():
             if not callable(tie):
                 raise InputTypeError(
-                    f"the tie of {name!r} is {type(tie).__name__}: give a function of a dict of values."
+                    f"the tie of {name!r} is {type(tie).__name__}: give a "
+                    "function of a dict of values."
                 )
         for name, transform in self.transforms.items():
             pair = isinstance(transform, tuple | list) and len(transform) == 2
@@ -85,11 +87,11 @@ class Parameters:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the entries of u."""
+        """The names of the entries of u."""
         return [name for name in self.names if name not in self.fixed and name not in self.ties]
 
     def inward(self, p: Tensor) -> Tensor:
-        """u (..., n) at the start p (..., P).
+        """The variables u (..., n) that belong to the start p (..., P).
 
         Raises:
             InputError: a transformed parameter starts outside its interval.
@@ -110,7 +112,7 @@ class Parameters:
         return torch.stack(columns, -1)
 
     def outward(self, u: Tensor, start: Tensor) -> Tensor:
-        """p (..., P) of variables u (..., n), with the fixed ones from `start` (..., P)."""
+        """The parameters p (..., P) of variables u (..., n), fixed ones as in `start` (..., P)."""
         if self.names == self.variables and not self.transforms:
             return u
         values: dict[str, Any] = {}
@@ -120,11 +122,12 @@ class Parameters:
         for name in self.fixed:
             values[name] = start[..., self.names.index(name)]
         waiting = dict(self.ties)
-        while waiting:  # a tie may ask for another
+        while waiting:  # a tie may depend on another
             done = [name for name, tie in waiting.items() if self._tied(name, tie, values, u)]
             if not done:
                 raise InputError(
-                    f"the ties of {sorted(waiting)} go in a circle, or name a parameter that is not there."
+                    f"the ties of {sorted(waiting)} go in a circle, or name a "
+                    "parameter that is not there."
                 )
             for name in done:
                 del waiting[name]
@@ -133,10 +136,10 @@ class Parameters:
 
     @staticmethod
     def _tied(name: str, tie: Tie, values: dict[str, Any], like: Tensor) -> bool:
-        """Compute a tie, if all that it asks for is there.
+        """Compute a tie if all values that it needs are known, and return whether it was computed.
 
         Raises:
-            InputTypeError: it returns no number, or not one for each fit.
+            InputTypeError: the tie returns no number, or not one for each fit.
         """
         try:
             value = tie(values)
@@ -146,13 +149,13 @@ class Parameters:
             values[name] = tensor_of(value).to(like).expand(like.shape[:-1])
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(
-                f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the other values, and must "
-                "return the one that it stands for."
+                f"the tie of {name!r} returned {value!r}, not a number: it gets a dict of the "
+                "other values, and must return the one that it stands for."
             ) from error
         return True
 
     def role(self, name: str) -> str:
-        """For reports: what keeps a parameter from being free."""
+        """What keeps a parameter from being free, in words for reports; empty if it is free."""
         if name in self.fixed:
             return "fixed"
         if name in self.ties:
@@ -176,7 +179,7 @@ def _interval(transform: Transform) -> tuple[float, float]:
 
 
 def _from_inside(p: Tensor, low: float, high: float) -> Tensor:
-    """u of a parameter in the interval."""
+    """The variable u of a parameter p in the interval."""
     if low == -math.inf and high == math.inf:
         return p
     if high == math.inf:
@@ -187,7 +190,7 @@ def _from_inside(p: Tensor, low: float, high: float) -> Tensor:
 
 
 def _to_inside(u: Tensor, low: float, high: float) -> Tensor:
-    """The parameter, its inverse."""
+    """The parameter p in the interval of a variable u: the inverse of `_from_inside`."""
     if low == -math.inf and high == math.inf:
         return u
     if high == math.inf:

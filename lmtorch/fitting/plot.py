@@ -9,11 +9,11 @@ from .._errors import InputError
 from .data import places_of
 from .inference import Inference
 
-GRID = 400  # points of a curve
+GRID = 400  # how many points a curve is drawn with
 
 
 def draw(fit: Inference, level: float, dataset: int | None) -> Any:
-    """Data, curve and band above, residuals below."""
+    """Draw data, curve and band, with the residuals below."""
     plt = _pyplot()
     data = fit.fitter.data
     sets = places_of(data.sizes) if data.sizes else [slice(None)]
@@ -28,9 +28,10 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         y = to_array(data.y.detach())[rows]
         if x.size != y.size:
             raise InputError(
-                f"a plot needs one x for each point, not {x.shape} for {y.shape}: draw fit(x) yourself."
+                f"a plot needs one x for each point, not {x.shape} for "
+                f"{y.shape}: draw fit(x) yourself."
             )
-        layout = [-1 if size == x.size else 1 for size in x.shape]  # of a column f gets a column
+        layout = [-1 if size == x.size else 1 for size in x.shape]  # if x is a column, f gets one
         x = x.reshape(-1)
         weights = None if data.weights is None else to_array(data.weights)[rows]
         shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
@@ -78,7 +79,7 @@ def draw_profile(
     limit: float,
     level: float,
 ) -> Any:
-    """τ against each parameter."""
+    """Draw τ against each parameter."""
     plt = _pyplot()
     figure, axes = plt.subplots(
         1, len(values), figsize=(3.2 * len(values), 3), squeeze=False, layout="constrained"

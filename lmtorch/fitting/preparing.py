@@ -1,4 +1,4 @@
-"""Where a fit starts, the box that it stays in, and what must be said when it has failed."""
+"""Before and after a curve fit: its start, its bounds, and what is said when it has failed."""
 
 import math
 import warnings
@@ -22,15 +22,15 @@ from .data import Data
 from .models import Model, OfNumbers
 from .parameters import Parameters
 
-SLIGHTLY = 1e-6  # by so much more of the cost of a constant a fit may have
-ROUNDINGS = 16  # times the rounding error of the data, by which every point may be missed
+SLIGHTLY = 1e-6  # a fit may cost more than a constant by this part of the constant's cost
+ROUNDINGS = 16  # a fit may miss every point by so many times the rounding error of the data
 
 
 def names_of(fixed: Any) -> tuple[str, ...]:
-    """Names of the fixed parameters; a bare string is one name.
+    """The names of the fixed parameters; a string is one name.
 
     Raises:
-        InputTypeError: no names, or no numbers for them.
+        InputTypeError: there are no names, or no numbers for them.
     """
     if fixed is None or isinstance(fixed, str):
         return () if fixed is None else (fixed,)
@@ -42,24 +42,25 @@ def names_of(fixed: Any) -> tuple[str, ...]:
         for name, value in fixed.items():
             if not hasattr(value, "__float__") or isinstance(value, str) or np.size(value) != 1:
                 raise InputTypeError(
-                    f"fixed[{name!r}]={value!r} is no number: give the value to hold it at, or a list of names to hold "
-                    "them at their start."
+                    f"fixed[{name!r}]={value!r} is no number: give the value to hold it at, or a "
+                    "list of names to hold them at their start."
                 )
     return tuple(fixed)
 
 
 def check_order(data: Data, p0: Any) -> None:
-    """See whether the arguments are in MATLAB's order.
+    """Refuse arguments in MATLAB's order.
 
     Raises:
-        InputError: a start of as many numbers as there are points, and x of fewer.
+        InputError: p0 has as many numbers as there are points, and x has fewer.
     """
     x = data.x
     starts = len(p0) if isinstance(p0, list | tuple | np.ndarray) and np.iterable(p0) else 0
     if isinstance(x, Tensor) and x.ndim == 1 and not data.lead and 1 < len(x) < data.m == starts:
         raise InputError(
-            f"p0 has {data.m} entries, as many as ydata, and xdata {len(x)}. The order of the arguments is "
-            "(f, xdata, ydata, p0) with f(x, a, b, ...), not MATLAB's (fun, x0, xdata, ydata) with fun(p, x)."
+            f"p0 has {data.m} entries, as many as ydata, and xdata {len(x)}. The order of the "
+            "arguments is (f, xdata, ydata, p0) with f(x, a, b, ...), not MATLAB's (fun, x0, "
+            "xdata, ydata) with fun(p, x)."
         )
 
 
@@ -71,7 +72,7 @@ def start_of(
     lower: list[float],
     upper: list[float],
 ) -> Tensor:
-    """p0 (..., P) in the dtype and on the device of ydata."""
+    """The start (..., P), from p0 or defaults, in the dtype and on the device of ydata."""
     given = tensor_of(model.start(p0)).to(data.y).detach().clone()
     size = len(model.names)
     if given.shape[-1] != size or (given.ndim > 1 and tuple(given.shape[:-1]) != data.lead):
@@ -99,11 +100,11 @@ def start_of(
 def bounds_from(
     bounds: Any, model: Model, parameters: Parameters
 ) -> tuple[list[float], list[float]]:
-    """One pair for each parameter.
+    """The lower and the upper bound of each parameter, as two lists.
 
     Raises:
-        InputError: no pairs, reversed, NaN, or of another size.
-        InputTypeError: no numbers.
+        InputError: bounds are no pairs, are reversed or NaN, or do not fit the parameters.
+        InputTypeError: they are no numbers.
     """
     size, hint = len(model.names), ""
     if isinstance(bounds, Mapping):
@@ -141,7 +142,8 @@ def bounds_from(
     for name, low, high in zip(model.names, *found, strict=True):
         if not low <= high:
             raise InputError(
-                f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, {high}.{hint}"
+                f"the lower bound of {name!r} is above its upper bound, or NaN: {low}, "
+                f"{high}.{hint}"
             )
         if isinstance(bounds, Mapping) and name in bounds and parameters.role(name):
             raise InputError(f"{name!r} is {parameters.role(name)}: it cannot have bounds, too.")
@@ -153,10 +155,12 @@ def bounds_from(
 def box_of(
     lower: list[float], upper: list[float], parameters: Parameters, start: Tensor, bounds: Any
 ) -> tuple[Tensor, Tensor]:
-    """Bounds of the variables (n,); a transform is a box of its own. `bounds` are as the user gave them.
+    """The bounds (n,) of the variables; a transformed one has none, as its transform keeps it.
+
+    `bounds` are as the user gave them, for messages.
 
     Raises:
-        InputError: a variable starts outside.
+        InputError: a variable starts outside its bounds.
     """
     places = [parameters.names.index(name) for name in parameters.variables]
     low, high = (
@@ -171,32 +175,32 @@ def box_of(
     for name, i, good in zip(parameters.variables, places, inside.tolist(), strict=True):
         if not good and name not in parameters.transforms:
             raise InputError(
-                f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to {upper[i]}. Move it inside."
-                + as_pairs(bounds, len(parameters.names), start)
+                f"p0 is infeasible: {name!r} starts outside its bounds, {lower[i]} to "
+                f"{upper[i]}. Move it inside." + as_pairs(bounds, len(parameters.names), start)
             )
     return low, high
 
 
 def check_count(data: Data, count: int) -> None:
-    """See whether there are enough points for so many variables.
+    """Check that there are enough points for so many variables.
 
     Raises:
-        InputTypeError: fewer, in a single fit or in all.
+        InputTypeError: a single fit, or every fit of a batch, has fewer points.
     """
     if data.m < count or (not data.lead and int(data.count) < count):
         raise InputTypeError(
-            f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie them, or give more "
-            "data (least_squares accepts fewer residuals than parameters)."
+            f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie "
+            "them, or give more data (least_squares accepts fewer residuals than parameters)."
         )
 
 
 @contextmanager
 def understood(data: Data, xdata: Any) -> Iterator[None]:
-    """Tell what f refuses in xdata that are no numbers, such as dates, text or a table.
+    """Explain a TypeError that f raises because xdata are no numbers: dates, text or a table.
 
     Raises:
-        InputTypeError: in place of f's TypeError.
-        TypeError: f's own, where x is numbers.
+        InputTypeError: f raised a TypeError, and xdata are no numbers.
+        TypeError: f raised it, and xdata are numbers.
     """
     try:
         yield
@@ -207,18 +211,21 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
             raise
         kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
         raise InputTypeError(
-            f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give numbers, such as "
-            "(time - time[0]) / np.timedelta64(1, 's') for dates, or take in f what it needs of xdata."
+            f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give "
+            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates, or take "
+            "in f what it needs of xdata."
         ) from error
 
 
 def failure(solution: Solution, data: Data) -> str:
-    """Why a single fit has no parameters to return, and what helps; empty if it has."""
+    """Why a single fit has no parameters to return, and what to do; empty if it has some."""
     if data.lead:
         return ""
     status = Status(int(solution.status))
     advice = {
-        Status.EVALUATIONS: "Raise max_nfev, start nearer, or check that the data determine all parameters.",
+        Status.EVALUATIONS: (
+            "Raise max_nfev, start nearer, or check that the data determine all parameters."
+        ),
         Status.FLAT: "Start where the curve depends on its parameters.",
         Status.NOT_FINITE: "Keep the parameters where f is defined, by bounds or transforms.",
         Status.REFUSED: "Start nearer.",
@@ -229,7 +236,7 @@ def failure(solution: Solution, data: Data) -> str:
 
 
 def warn_of(solution: Solution, data: Data) -> None:
-    """Say of a single fit that it is none that may be trusted, though it has parameters to return."""
+    """Warn if a single fit returns parameters that should not be trusted."""
     if data.lead or bool(solution.success) or int(solution.status) == Status.STOPPED:
         return
     advice = {
@@ -249,10 +256,11 @@ def warn_of(solution: Solution, data: Data) -> None:
 
 
 def acceptable(data: Data, loss: Loss) -> Tensor:
-    """The cost (...,) that a fit may have at most: that of the better of two constants, the mean and the median.
+    """The largest cost (...,) of a fit that is not doubtful: that of the better of two constants.
 
-    A model that follows the data explains more than a constant. One that does not may be at a minimum all the same, of
-    the wrong kind: beyond a pole, say.
+    The constants are the mean and the median. A model that follows the data explains more than a
+    constant does. A fit that does not may still be at a minimum, but at a wrong one: beyond a pole,
+    say.
     """
     y = data.y.detach().double()
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
@@ -268,7 +276,7 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
         rows = torch.where(count > 0, count * apart, 0.0)
         rows = rows if data.root is None else (data.root.double() @ apart[..., None])[..., 0]
         costs.append(loss.cost(rows))
-    # data that are constant are met by a constant to the last digit, and by a model to a few
+    # a constant fits constant data to the last digit; a model can do so only to rounding errors
     rounding = torch.finfo(data.y.dtype).eps * torch.where(count > 0, count * y, 0.0)
     bar = (1 + SLIGHTLY) * torch.minimum(*costs) + ROUNDINGS**2 * rounding.square().sum(-1) / 2
-    return torch.where(bar.isnan(), torch.inf, bar)  # of data that are not finite nothing is known
+    return torch.where(bar.isnan(), torch.inf, bar)  # no limit if the data are not finite

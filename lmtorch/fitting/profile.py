@@ -1,8 +1,9 @@
 """Likelihood profiles: S(θ), the least χ² with one parameter held at θ, on both sides of the fit.
 
-τ(θ) = sign(θ − θ̂) √((S(θ) − S(θ̂)) / s²) is a straight line of slope 1/stderr where the model is linear, and the
-interval is where |τ| stays under Student's t. All points of all parameters are one batch of fits; where a side does
-not reach the limit, further points are added, and at last the interval is open, or ends at the parameter's bound.
+τ(θ) = sign(θ − θ̂) √((S(θ) − S(θ̂)) / s²) is a straight line of slope 1/stderr where the model is
+linear, and the interval is where |τ| stays under Student's t. All points of all parameters are one
+batch of fits; where a side does not reach the limit, further points are added, and at last the
+interval is open, or ends at the parameter's bound.
 
 Reference: Bates & Watts, Nonlinear regression analysis and its applications (1988), §6.1.
 """
@@ -19,22 +20,23 @@ from .._errors import InputError
 from ..core.termination import Status
 from .inference import Inference
 
-REACH = 1.5  # of the linear interval, at first
-FURTHER = 4  # times as far, for a side that has not come to the limit
-ROUNDS = 4
+REACH = 1.5  # the first points reach so many times as far as the interval of the linear model
+FURTHER = 4  # where τ has not come to its limit, the next ones reach so many times as far
+ROUNDS = 4  # points are added at most so often, the first time included
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Profiles of some parameters.
+    """Likelihood profiles of some parameters.
 
     Attributes:
-        level: probability of the intervals.
-        limit: |τ| at their ends.
-        intervals: (lower, upper) by name; where the data set no limit, infinite or the bound.
-        values: where each parameter was held, ascending, by name.
-        tau: τ there, by name.
-        best: the fitted values, by name.
+        level: the probability of the intervals.
+        limit: |τ| at the ends of the intervals.
+        intervals: by name, (lower, upper); an end that the data do not limit is infinite, or the
+            parameter's bound.
+        values: by name, the values at which the parameter was held, ascending.
+        tau: by name, τ at these values.
+        best: by name, the fitted value.
     """
 
     level: float
@@ -45,7 +47,7 @@ class Profile:
     best: dict[str, float]
 
     def plot(self) -> Any:
-        """τ against each parameter, with the interval (needs matplotlib).
+        """Draw τ against each parameter, with the interval (needs matplotlib).
 
         Returns:
             The matplotlib figure.
@@ -58,7 +60,7 @@ class Profile:
 
 
 def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
-    """Profile some parameters of one fit."""
+    """Compute the profiles of some parameters of one fit."""
     fitter, variables = fit.fitter, fit.fitter.parameters.variables
     names = variables if names is None else [names] if isinstance(names, str) else list(names)
     for name in names:
@@ -82,7 +84,7 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     reach = REACH * limit
     begun = 0.0
     for _ in range(ROUNDS):
-        tasks: dict[tuple[str, int, float], None] = {}  # in order, each once
+        tasks: dict[tuple[str, int, float], None] = {}  # an ordered set
         for name, side in wanted:
             i = variables.index(name)
             error = float(covariance[i, i].sqrt())
@@ -122,13 +124,13 @@ def _refit(
     least: float,
     variance: float,
 ) -> None:
-    """All tasks as one batch, each with one variable held by equal bounds."""
+    """Fit all tasks as one batch, each with one variable held by equal bounds."""
     fitter, center = fit.fitter, fit.u.detach()
     covariance = fit.ucov.to(center)
     lower, upper = (side.expand(len(tasks), -1).clone() for side in fitter.bounds)
     start = center.expand(len(tasks), -1).clone()
     for row, (_, i, held) in enumerate(tasks):
-        # along the ridge of the linear model
+        # start where the linear model has its least with this variable held
         ridge = (
             covariance[:, i] / covariance[i, i]
             if covariance[i, i] > 0
@@ -151,7 +153,7 @@ def _farthest(seen: dict[float, float], side: float) -> float:
 
 
 def _crossing(pairs: np.ndarray, limit: float) -> float:
-    """Where τ comes to the limit; infinite if it never does."""
+    """The value at which τ comes to the limit; infinite if it never does."""
     theta, tau = pairs.T
     side = np.sign(limit)
     inward = theta[np.abs(tau).argmin()]
@@ -166,7 +168,7 @@ def _crossing(pairs: np.ndarray, limit: float) -> float:
 
 
 def _outward(fit: Inference, name: str, u: np.ndarray) -> np.ndarray:
-    """Values of the parameter for values of its variable; a transform is monotonic."""
+    """Values of a parameter for values of its variable; a transform is monotonic."""
     parameters, fitter = fit.fitter.parameters, fit.fitter
     i = parameters.variables.index(name)
     many = fit.u.detach().double().expand(len(u), -1).clone()

@@ -1,7 +1,7 @@
-"""What users have as data, read as tensors: arrays with masks, lists, decimals, text of digits, columns of tables.
+"""Converts users' data to tensors: masked arrays, lists, decimals, text of digits, table columns.
 
-What a masked array hides becomes NaN, and `shown_of` tells where. What is no number at all is left to f, if it is x,
-and refused otherwise.
+What a masked array hides becomes NaN, and `shown_of` tells where. Data that are no numbers at all
+are left to f if they are x, and are refused otherwise.
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ from .._errors import InputError, InputTypeError
 
 
 def merged(values: Any, name: str) -> Any:
-    """Lists and tuples as one array, which keeps their masks, or their gradients.
+    """Join lists and tuples to one array or tensor that keeps their masks or gradients.
 
     Raises:
-        InputTypeError: they are ragged.
+        InputTypeError: their parts differ in length.
     """
     if not isinstance(values, list | tuple):
         return values
@@ -31,29 +31,32 @@ def merged(values: Any, name: str) -> Any:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputTypeError(
-            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of arrays goes to f as it "
-            "is."
+            f"{name} is no array of real numbers: {error}. Give arrays of one length; a dict of "
+            "arrays goes to f as it is."
         ) from error
 
 
 def shown_of(values: Any) -> Tensor | None:
-    """Which numbers a masked array shows; None: all."""
+    """Which numbers a masked array shows; None if it hides none."""
     return tensor_of(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
 
 
 def numbers_of(values: Any, name: str) -> Tensor:
-    """A floating-point tensor; NumPy and plain numbers become float64, as in scipy, and what is masked NaN.
+    """Convert to a floating-point tensor: arrays and numbers to float64, as in scipy.
+
+    Entries that are masked become NaN.
 
     Raises:
-        InputError: complex numbers.
-        InputTypeError: no real numbers.
+        InputError: the numbers are complex.
+        InputTypeError: they are no real numbers.
     """
     values = merged(values, name)
     try:
         array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
         if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
             raise InputError(
-                f"{name} is complex: fit real and imaginary parts as two data sets, with shared=[...]."
+                f"{name} is complex: fit real and imaginary parts as two data "
+                "sets, with shared=[...]."
             )
         if isinstance(array, Tensor):
             return array if array.is_floating_point() else array.to(torch.float64)
@@ -71,7 +74,7 @@ def numbers_of(values: Any, name: str) -> Tensor:
 
 
 def as_x(leaf: Any, y: Tensor) -> Any:
-    """Numbers in the dtype and on the device of y; what f alone understands, such as a table, stays as it is."""
+    """Convert numbers to the dtype and device of y; leave what only f understands, as a table."""
     if isinstance(leaf, Tensor) or is_table(leaf):
         return leaf
     array = leaf if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
@@ -84,5 +87,5 @@ def as_x(leaf: Any, y: Tensor) -> Any:
 
 
 def is_table(value: Any) -> bool:
-    """Whether it is a data frame, whose columns f takes by name."""
+    """Whether a value is a data frame, whose columns f takes by name."""
     return hasattr(value, "columns") and hasattr(value, "__len__")

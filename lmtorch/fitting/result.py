@@ -1,4 +1,4 @@
-"""A fitted curve: parameters with their errors, what they predict, and how well."""
+"""The result of a curve fit: parameters with their errors, predictions, goodness of fit."""
 
 import json
 from collections.abc import Iterator
@@ -21,16 +21,17 @@ from .profile import Profile, trace
 
 
 class CurveFit:
-    """The result of `curve_fit`: unpacks to `popt, pcov`, and knows the names.
+    """The result of `curve_fit`: unpacks to `popt, pcov`, and knows the parameters' names.
 
-    NumPy if ydata was, tensors on the device of ydata if it was a tensor. With leading dimensions of ydata every number
-    has them in front; `fit.at(i)` is one of the fits by itself.
+    Results are NumPy arrays if ydata was one, and tensors on the device of ydata if it was a
+    tensor. If ydata has leading dimensions, so has every result; `fit.at(i)` is a single fit.
 
     Attributes:
-        names: of the parameters, in the order of popt.
-        popt: their values (..., P), fixed and tied ones included.
-        solution: of `least_squares`, in the variables that were fitted.
-        notes: what a reader of the errors should know: undetermined combinations, parameters at a bound.
+        names: the names of the parameters, in the order of popt.
+        popt: the values of the parameters (..., P), including fixed and tied ones.
+        solution: what `least_squares` found, in the variables that were fitted.
+        notes: what a reader of the errors should know: undetermined combinations, parameters at a
+            bound.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -57,18 +58,18 @@ class CurveFit:
         self.popt = self._out(inference.p)
         self.notes = [] if inference.lead or quiet else inference.notes()
 
-    # ---- as scipy's tuple ----------------------------------------------------------------------------------------
+    # ---- as scipy's tuple ------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        """popt, pcov; with full_output also infodict, mesg, ier."""
+        """Unpack to popt, pcov; with full_output also to infodict, mesg, ier."""
         yield from self._tuple()
 
     def __len__(self) -> int:
-        """As of scipy's tuple."""
+        """The length of the tuple that scipy would return."""
         return len(self._tuple())
 
     def __getitem__(self, key: Any) -> Any:
-        """A parameter by its name, or an item of scipy's tuple by its number."""
+        """The value of a parameter by its name, or an item of scipy's tuple by its number."""
         if isinstance(key, str):
             if key not in self.names:
                 raise InputError(f"there is no parameter {key!r}: {self.names}.")
@@ -83,15 +84,15 @@ class CurveFit:
 
     @property
     def params(self) -> dict[str, Any]:
-        """Values by name; of a module or a dict, tensors or arrays in their shapes, as `load_state_dict` takes them."""
+        """Values by name; those of a module or dict have their shapes, for `load_state_dict`."""
         return self._inference.fitter.model.named(self.popt)
 
     @property
     def errors(self) -> dict[str, Any]:
-        """Standard errors, as `params`."""
+        """Standard errors by name, in the form of `params`."""
         return self._inference.fitter.model.named(self.stderr)
 
-    # ---- how it ended --------------------------------------------------------------------------------------------
+    # ---- how it ended ----------------------------------------------------------------------------
 
     @property
     def success(self) -> Any:
@@ -100,27 +101,27 @@ class CurveFit:
 
     @property
     def status(self) -> Any:
-        """A `Status`, or (...,) of their numbers."""
+        """How the fit ended: a `Status`, or for a batch their numbers (...,)."""
         return self._lead(self.solution.status)
 
     @property
     def message(self) -> Any:
-        """The status in words, or a list of them."""
+        """The status in words; for a batch a list."""
         return self.solution.message
 
     @property
     def nfev(self) -> Any:
-        """Evaluations of the residuals, (...,)."""
+        """How often the residuals were evaluated, (...,)."""
         return self._lead(self.solution.nfev)
 
-    # ---- errors --------------------------------------------------------------------------------------------------
+    # ---- errors ----------------------------------------------------------------------------------
 
     @cached_property
     def pcov(self) -> Any:
         """Covariance of popt, (..., P, P), in units of (parameter × parameter).
 
-        Infinite for parameters that the data do not determine, NaN for those held at a bound, zero for fixed ones.
-        With a robust loss it is the sandwich estimate.
+        It is infinite for parameters that the data do not determine, NaN for those held at a bound
+        and zero for fixed ones. With a robust loss it is the sandwich estimate.
         """
         return self._out(self._inference.pcov)
 
@@ -136,35 +137,35 @@ class CurveFit:
 
     @cached_property
     def undetermined(self) -> list[str]:
-        """Combinations of parameters that can be changed without changing the curve, in words; of one fit."""
+        """Combinations of parameters, in words, whose change does not change the curve."""
         self._one("undetermined")
         return self._inference.undetermined()
 
-    # ---- goodness ------------------------------------------------------------------------------------------------
+    # ---- goodness --------------------------------------------------------------------------------
 
     @cached_property
     def residual(self) -> Any:
-        """(f(x) − y)/σ, (..., m)."""
+        """The residuals (f(x) − y)/σ, (..., m)."""
         return self._out(self._inference.residual)
 
     @property
     def best_fit(self) -> Any:
-        """The curve at the data, (..., m)."""
+        """The fitted curve at xdata, (..., m)."""
         return self._out(self._inference.curve)
 
     @property
     def ndata(self) -> Any:
-        """Points that count, (...,)."""
+        """How many points were fitted, without those that were left out, (...,)."""
         return self._number(self._inference.fitter.data.count.to(torch.int64))
 
     @property
     def nvarys(self) -> int:
-        """Parameters that are fitted: not fixed, by name or by equal bounds, and not tied."""
+        """How many parameters are fitted: neither tied nor fixed, by name or by equal bounds."""
         return self._inference.n
 
     @property
     def nfree(self) -> Any:
-        """Degrees of freedom, ndata less the parameters that are fitted and did not end at a bound, (...,)."""
+        """Degrees of freedom, (...,): ndata less the fitted parameters that are not at a bound."""
         return self._number(self._inference.freedom.to(torch.int64))
 
     @property
@@ -179,7 +180,7 @@ class CurveFit:
 
     @property
     def rsquared(self) -> Any:
-        """1 − χ² over that of the weighted mean, (...,)."""
+        """R², 1 − χ² over the χ² of the weighted mean, (...,)."""
         return self._number(self._inference.rsquared)
 
     @property
@@ -192,72 +193,73 @@ class CurveFit:
         """Schwarz's criterion, m ln(χ²/m) + n ln m, (...,)."""
         return self._number(self._inference.bic)
 
-    # ---- prediction ----------------------------------------------------------------------------------------------
+    # ---- prediction ------------------------------------------------------------------------------
 
     def __call__(self, x: Any, dataset: int | None = None) -> Any:
         """The fitted curve at x.
 
         Args:
             x: new points (k,), in the layout of xdata, the same for all fits.
-            dataset: of a global fit, whose curve.
+            dataset: for a global fit, the number of the data set.
 
         Returns:
-            (..., k).
+            The curve, (..., k).
         """
         return self.confidence_band(x, dataset=dataset).curve
 
     def confidence_band(self, x: Any, level: float = 0.95, dataset: int | None = None) -> Band:
-        """Where the true curve is, point by point, with this probability: by the delta method.
+        """The band in which the true curve lies at each point with this probability (delta method).
 
         Args:
             x: points (k,), in the layout of xdata, the same for all fits.
-            level: probability. Default: 0.95.
-            dataset: of a global fit, whose curve.
+            level: the probability. Default: 0.95.
+            dataset: for a global fit, the number of the data set.
 
         Returns:
             `Band`: curve, lower, upper, (..., k) each.
 
         Raises:
-            InputError: a level that is no probability.
+            InputError: the level is no probability.
         """
         return self._band(self._inference.band(x, level, dataset, None))
 
     def prediction_band(
         self, x: Any, level: float = 0.95, sigma: Any = None, dataset: int | None = None
     ) -> Band:
-        """Where a new measurement will be, point by point, with this probability: the scatter is added.
+        """The band in which a new measurement lies at each point with this probability.
 
         Args:
-            x: as for `confidence_band`.
-            level: as there.
-            sigma: deviation of the new measurements, in the units of ydata (relative ones if sigma was relative).
-                Default: 1, as of data without sigma.
-            dataset: as there.
+            x: points (k,), in the layout of xdata, the same for all fits.
+            level: the probability. Default: 0.95.
+            sigma: standard deviations of the new measurements, relative ones if those of the data
+                were. Default: 1, as for data without sigma.
+            dataset: for a global fit, the number of the data set.
 
         Returns:
-            `Band`.
+            `Band`: curve, lower, upper, (..., k) each.
 
         Raises:
-            InputError: as there.
+            InputError: the level is no probability.
         """
         return self._band(self._inference.band(x, level, dataset, 1.0 if sigma is None else sigma))
 
     def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Profile:
-        """Likelihood profiles and intervals: how the fit worsens as one parameter is moved, the others refitted.
+        """Likelihood profiles: how a fit worsens as one parameter is moved, the others refitted.
 
-        All points of all parameters are fitted as one batch. The intervals need no linear model, so they may be
-        lopsided, or open to one side.
+        All points of all parameters are fitted as one batch. The intervals assume no linear model,
+        so that they may be lopsided, or open to one side.
 
         Args:
-            names: parameters. Default: all that vary.
-            level: probability of the intervals. Default: 0.95.
-            points: on each side. Default: 15.
+            names: the parameters. Default: all that vary.
+            level: the probability of the intervals. Default: 0.95.
+            points: how many points on each side. Default: 15.
 
         Returns:
             `Profile`, with `intervals` and `plot()`.
 
         Raises:
-            InputError: parameters that do not vary, a robust loss, a batch, no degrees of freedom.
+            InputError: a parameter does not vary, the loss is robust, the fit is a batch, or there
+                are no degrees of freedom.
 
         Reference: Bates & Watts, Nonlinear regression analysis (1988), §6.1.
         """
@@ -272,58 +274,61 @@ class CurveFit:
         """Refit resampled data, as one batch.
 
         Args:
-            samples: how many. Default: 1000.
-            kind: "residuals" are exchanged between points, "cases" draws points with replacement, "normal" adds noise
-                of the deviations of the fit. Default: "residuals".
-            seed: of the random generator. Default: 0.
+            samples: how many refits. Default: 1000.
+            kind: "residuals" adds residuals drawn with replacement to the curve, "cases" draws
+                points with replacement, "normal" adds normal noise with the standard deviations of
+                the fit. Default: "residuals".
+            seed: the seed of the random generator. Default: 0.
 
         Returns:
             `Bootstrap`: samples of the parameters, standard errors, intervals.
 
         Raises:
-            InputError: a kind that is not known, a batch.
+            InputError: the kind is not known, or the fit is a batch.
 
         Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
         """
         self._one("bootstrap")
         return resample(self._inference, samples, kind, seed)
 
-    # ---- showing -------------------------------------------------------------------------------------------------
+    # ---- showing ---------------------------------------------------------------------------------
 
     def report(self, min_correl: float = 0.1) -> str:
-        """The fit in words and numbers, in the manner of lmfit's report.
+        """The fit in words and numbers, in the style of lmfit's report.
 
         Args:
-            min_correl: correlations smaller than that are left out. Default: 0.1.
+            min_correl: smaller correlations are left out. Default: 0.1.
 
         Returns:
-            The text; of a batch, a summary.
+            The text; for a batch a summary.
         """
         return table.report(self._inference, min_correl, self.notes)
 
     def __repr__(self) -> str:
-        """The values with their errors; of a batch, its size."""
+        """The values with their errors; for a batch its size."""
         inference = self._inference
         if inference.lead:
             good = int(tensor_of(self.solution.success).sum())
             return (
                 f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
             )
-        values = zip(self.names, inference.p.tolist(), inference.stderr.tolist(), strict=True)
-        return f"CurveFit({', '.join(f'{name}={table.with_error(value, error)}' for name, value, error in values)})"
+        numbers = zip(inference.p.tolist(), inference.stderr.tolist(), strict=True)
+        values = zip(self.names, (table.with_error(*pair) for pair in numbers), strict=True)
+        return f"CurveFit({', '.join(f'{name}={value}' for name, value in values)})"
 
     def plot(self, level: float = 0.95, dataset: int | None = None) -> Any:
-        """Data, curve and confidence band, with the residuals below (needs matplotlib).
+        """Draw data, curve and confidence band, with the residuals below (needs matplotlib).
 
         Args:
-            level: of the band. Default: 0.95.
-            dataset: of a global fit, which one to draw. Default: all, a colour each.
+            level: the probability of the band. Default: 0.95.
+            dataset: for a global fit, the data set to draw. Default: all, a colour each.
 
         Returns:
             The matplotlib figure.
 
         Raises:
-            InputError: matplotlib is not installed, x is not one number for each point, or a batch.
+            InputError: matplotlib is not installed, x is not one number for each point, or the fit
+                is a batch.
         """
         from .plot import draw
 
@@ -334,7 +339,8 @@ class CurveFit:
         """Everything but the data, in plain numbers, ready for JSON.
 
         Returns:
-            Model, parameters with values, errors, starts, bounds and roles, covariance, statistics, message.
+            A dict of the model, the parameters (values, errors, starts, bounds and roles), the
+            covariance, the statistics and the message.
         """
         return table.as_dict(self._inference, self.notes)
 
@@ -342,7 +348,7 @@ class CurveFit:
         """`to_dict` as text; infinities and NaN become null.
 
         Args:
-            options: of `json.dumps`.
+            options: options of `json.dumps`.
 
         Returns:
             The text.
@@ -350,10 +356,10 @@ class CurveFit:
         return json.dumps(self.to_dict(), allow_nan=False, **options)
 
     def at(self, index: int | tuple[int, ...]) -> "CurveFit":
-        """One of a batch of fits by itself.
+        """One fit of a batch.
 
         Args:
-            index: of the leading dimensions of ydata.
+            index: its index in the leading dimensions of ydata.
 
         Returns:
             A `CurveFit` without a batch.
@@ -362,10 +368,10 @@ class CurveFit:
             InputError: there is no batch, or no such fit.
         """
         one = self._inference.at(index if isinstance(index, tuple) else (index,))
-        with quiet(OptimizeWarning):  # of a single fit: here `notes` have it
+        with quiet(OptimizeWarning):  # `notes` say the same
             return CurveFit(one, full_output=self._full)
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _one(self, what: str) -> None:
         if self._inference.lead:
@@ -375,7 +381,7 @@ class CurveFit:
         return Band(*(self._out(side) for side in band))
 
     def _out(self, value: Tensor) -> Any:
-        """As the user's data: NumPy, or the dtype of ydata."""
+        """Convert a result to NumPy if ydata was, otherwise to the dtype of ydata."""
         data = self._inference.fitter.data
         return to_array(value) if data.numpy else value.to(data.y.dtype)
 

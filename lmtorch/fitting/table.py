@@ -1,4 +1,4 @@
-"""A fit in words and numbers, in the manner of lmfit's report, and as a dict for JSON."""
+"""A fit in words and numbers, in the style of lmfit's report, and as a dict for JSON."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from .inference import Inference
 
 
 def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
-    """The text."""
+    """The report of a fit, or of a batch of fits, as text."""
     if fit.lead:
         return _many(fit)
     told = ["[[Notes]]", *(f"    {note}" for note in notes)] if notes else []
@@ -20,7 +20,7 @@ def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """A value to the digits that its error leaves: 2.503(5)."""
+    """Write a value to the digits that its error leaves, as in 2.503(5)."""
     if not (math.isfinite(error) and error > 0 and math.isfinite(value)):
         return f"{value:.6g}"
     exponent = math.floor(math.log10(error))
@@ -34,7 +34,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
-    """Plain numbers; what is not finite becomes None."""
+    """Everything but the data as plain numbers; what is not finite becomes None."""
     parameters, fitter = fit.fitter.parameters, fit.fitter
     bounds = _bounds(fit)
     start = to_array(fitter.start.expand(fit.p.shape))
@@ -129,7 +129,7 @@ def _correlations(fit: Inference, least: float) -> list[str]:
 
 
 def _many(fit: Inference) -> str:
-    """Quantiles over a batch."""
+    """The report of a batch: how many fits ended how, and quantiles of the parameters."""
     status = to_array(tensor_of(fit.solution.status))
     lines = [
         "[[Model]]",
@@ -172,7 +172,7 @@ def _lead(fit: Inference, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Python numbers and lists; None for what JSON cannot hold."""
+    """Convert to Python numbers and lists; None stands for what JSON cannot hold."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         value = to_array(value) if isinstance(value, torch.Tensor) else value
         return _plain(value.tolist())

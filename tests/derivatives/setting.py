@@ -1,4 +1,4 @@
-"""Functions whose derivatives are taken, and derivatives that are not of our making: loops over single samples."""
+"""Functions to be differentiated, and derivatives not of our making: loops over single samples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ def hessians(f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1) -> Tensor
 def same_derivatives(
     f: Callable[[Tensor], Tensor], x: Tensor, batch: int = 1, mode: str = "taylor"
 ) -> None:
-    """First and all second derivatives, their diagonal and trace, as torch has them sample by sample."""
+    """First and second derivatives, their diagonal and trace, by torch, one sample at a time."""
     d = x.shape[batch:].numel()
     J, H = jacobians(f, x, batch), hessians(f, x, batch)
     outputs = f(x).shape
@@ -162,7 +162,7 @@ class NewCube(torch.autograd.Function):
 def shaped(
     inputs: tuple[int, ...], outputs: tuple[int, ...], batch: int
 ) -> Callable[[Tensor], Tensor]:
-    """A function of a batch, (*batch, *inputs) to (*batch, *outputs), in which every output has every input."""
+    """A function of a batch, (*batch, *inputs) to (*batch, *outputs), with a full Jacobian."""
     d, k = torch.Size(inputs).numel(), torch.Size(outputs).numel()
     W = torch.randn(d, k, generator=torch.Generator().manual_seed(0), dtype=F64)
 

@@ -1,4 +1,4 @@
-"""What cannot be differentiated is an `InputError` that says what came and what to do, before any work."""
+"""What cannot be differentiated is an `InputError` before any work that says what to do."""
 
 import re
 from collections.abc import Callable
@@ -224,7 +224,7 @@ def test_differences_know_two_methods_and_positive_steps() -> None:
         lmtorch.finite_difference_jacobian(uncalled, X, step=0)
 
 
-# ---- of parameters ---------------------------------------------------------------------------------------------------
+# ---- of parameters -------------------------------------------------------------------------------
 
 
 MODEL = built(mlp)

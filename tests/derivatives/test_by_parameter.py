@@ -1,4 +1,4 @@
-"""Derivatives in the parameters of a model are those of backward passes, sample by sample and output by output."""
+"""Derivatives in the parameters of a model are those of backward passes, output by output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -281,7 +281,7 @@ def test_batchnorm_in_training_is_refused_by_its_name() -> None:
     )  # across the batch it is well defined
 
 
-# ---- single columns --------------------------------------------------------------------------------------------------
+# ---- single columns ------------------------------------------------------------------------------
 
 
 @models

@@ -24,7 +24,8 @@ class Wrong(OldCube):
 class Unwritten(OldCube):
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> Tensor:
-        raise NotImplementedError  # without a word, as authors leave it: it is what the operators are to meet
+        # without a word, as authors leave it: it is what the operators are to meet
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
@@ -73,9 +74,8 @@ def test_a_step_may_be_given_and_shapes_are_kept() -> None:
     x = points(2, 2, 3)
     found = lmtorch.finite_difference_jacobian(lambda x: x.numpy() ** 2, x, batch_dims=1, step=1e-2)
     square = found.reshape(2, 6, 6).diagonal(dim1=1, dim2=2).reshape(2, 2, 3)
-    close(
-        square, 2 * x + 1e-2 * x, roundings=1e4
-    )  # (x + h)² − x² over h, whose round-off grows by 1 / h
+    # (x + h)² − x² over h, whose round-off grows by 1 / h
+    close(square, 2 * x + 1e-2 * x, roundings=1e4)
     number = lmtorch.finite_difference_jacobian(
         lambda x: float(x) ** 2, torch.tensor(3.0, dtype=F64)
     )
@@ -140,7 +140,8 @@ def test_a_scalar_factor_too_small_to_see_by_eye_is_found() -> None:
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 30.0])
 def test_samples_that_are_coupled_are_found_whatever_the_differences_say(size: float) -> None:
-    # every pass moves all samples alike, also a difference: all modes agree, and the coupling is told by itself
+    # every pass moves all samples alike, also a difference: all modes agree, and the
+    # coupling is told by itself
     check = lmtorch.check_derivatives(lambda x: x**2 - x.mean(0), points(4, 3) * size)
     assert not check.ok
     assert check.coupling > 0.001

@@ -1,4 +1,4 @@
-"""Results are ordinary tensors: they are differentiated again, and nothing of the user's changes."""
+"""Results are ordinary tensors that can be differentiated again; nothing of the user's changes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -193,7 +193,7 @@ def test_hessians_are_of_functional_calls_too() -> None:
 
 
 def eigenfunction(x: Tensor) -> Tensor:
-    """sin x₁ cos 2x₂ in a roundabout way, through operators that shape: Δ of it is −5 times itself."""
+    """sin x₁ cos 2x₂ by a detour through operators that change shapes: its Δ is −5 times itself."""
     first, second = x.unbind(1)
     stacked = torch.stack([first, 2 * second], -1).mT.unsqueeze(0).expand(1, -1, -1).squeeze(0)
     joined = torch.cat([stacked[:1].sin(), stacked[1:].cos()]).permute(1, 0).contiguous()

@@ -1,4 +1,4 @@
-"""What a mode does not know is never dropped: "auto" takes the next, and a mode asked for by name says so."""
+"""What a mode does not know is never dropped: "auto" takes the next, and a named mode says so."""
 
 import re
 from collections.abc import Callable

@@ -63,9 +63,8 @@ def test_the_divergence_of_a_gradient_is_the_laplacian(
 def test_a_gradient_has_no_curl_and_a_curl_no_divergence(d: int, b: int, seed: int) -> None:
     f, x = scalar(d, seed), points(b, d, seed=seed)
     curl = lmtorch.curl(lambda x: lmtorch.gradient(f, x), x)
-    close(
-        curl.detach(), torch.zeros_like(curl), roundings=4096
-    )  # entries of a Hessian, of the size of ten, cancel
+    # entries of a Hessian, of the size of ten, cancel
+    close(curl.detach(), torch.zeros_like(curl), roundings=4096)
     if d == 3:
         g = field(3, 3, seed)
         divergence = lmtorch.divergence(lambda x: lmtorch.curl(g, x), x)
@@ -168,7 +167,8 @@ def test_the_blocks_across_samples_are_never_made(name: str, mode: str) -> None:
         with Largest() as watched:
             getattr(lmtorch, name)(model, points(count, 3), mode=mode)
         largest.append(watched.numel)
-    # linear in the batch, and far from the (100 · 3)² of the whole; 8 units, 3 outputs, 6 pairs of inputs
+    # linear in the batch, and far from the (100 · 3)² of the whole; 8 units, 3
+    # outputs, 6 pairs of inputs
     assert largest[1] <= 2 * largest[0]
     assert largest[1] <= 100 * 8 * 3 * 6
 

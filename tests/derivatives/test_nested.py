@@ -1,7 +1,8 @@
 """Derivatives of derivatives, where torch's own formulas take what depends on x for a constant.
 
-An operator that solves or factors keeps the factors, a norm its statistics, and an `autograd.Function` all that it has
-computed: right once, wrong when differentiated again by forward mode, or without autograd's records.
+An operator that solves or factors keeps the factors, a norm its statistics, and an
+`autograd.Function` all that it has computed: right once, wrong when differentiated again by forward
+mode, or without autograd's records.
 """
 
 from collections.abc import Callable
@@ -148,9 +149,8 @@ def test_the_laplacian_of_a_log_determinant_is_the_one_in_closed_form() -> None:
     )
     with torch.no_grad():
         found = lmtorch.laplacian(f, torch.tensor([[1.0, 2.0]], dtype=F64))
-    close(
-        found, torch.tensor([1 / 9], dtype=F64)
-    )  # of ln(1 + s) with s = |x|²: 4 / (1 + s) − 4 s / (1 + s)²
+    # of ln(1 + s) with s = |x|²: 4 / (1 + s) − 4 s / (1 + s)²
+    close(found, torch.tensor([1 / 9], dtype=F64))
 
 
 @forms

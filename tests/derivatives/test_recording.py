@@ -1,4 +1,4 @@
-"""Results are recorded by autograd where a gradient can lead somewhere, and nowhere else: in every mode."""
+"""In every mode autograd records results where a gradient can lead somewhere, and nowhere else."""
 
 from collections.abc import Callable
 from typing import Any

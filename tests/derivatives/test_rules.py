@@ -76,9 +76,9 @@ def shifted(name: str) -> Rule:
 
 POSITIVE = ("log", "log10", "log1p", "log2", "rsqrt", "sqrt")
 NAMES = (
-    "abs arctan asinh atan celu cos cosh elu erf erfc exp expm1 gelu hardtanh leaky_relu log log10 log1p log2 "
-    "log_sigmoid mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh softplus softsign sqrt square tan tanh "
-    "tanhshrink"
+    "abs arctan asinh atan celu cos cosh elu erf erfc exp expm1 gelu hardtanh leaky_relu log log10 "
+    "log1p log2 log_sigmoid mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh softplus "
+    "softsign sqrt square tan tanh tanhshrink"
 )
 ELEMENTWISE: dict[str, Rule] = {name: shifted(name) for name in NAMES.split()}
 OTHER: dict[str, Rule] = {

@@ -12,17 +12,16 @@ from torch import Tensor
 
 F64 = torch.float64
 INF = float("inf")
-DIFFERENCED = pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # NumPy code, which is the point
-UNDETERMINED = pytest.mark.filterwarnings(
-    "ignore::scipy.optimize.OptimizeWarning"
-)  # told by another test
+# NumPy code, which is the point
+DIFFERENCED = pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+# told by another test
+UNDETERMINED = pytest.mark.filterwarnings("ignore::scipy.optimize.OptimizeWarning")
 
 T = np.linspace(0, 4, 40)
 TRUTH = (2.5, 1.3, 0.5)
 
-# reaction rates of an enzyme treated with puromycin: Bates & Watts, Nonlinear regression analysis (1988), table A1.3
+# reaction rates of an enzyme treated with puromycin: Bates & Watts, Nonlinear regression
+# analysis (1988), table A1.3
 CONCENTRATION = np.repeat([0.02, 0.06, 0.11, 0.22, 0.56, 1.10], 2)
 RATE = np.array([76, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200], dtype=float)
 

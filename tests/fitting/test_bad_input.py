@@ -240,7 +240,8 @@ def test_roles_that_contradict_are_refused(arguments: dict[str, Any], message: s
             r"several parameters are called \['w\[0\]'\]",
             f=lambda t, p: p["w"] * t + p["w[0]"], p0={"w": [1.0], "w[0]": 1.0},
         ),
-        bad(r"jac returned a matrix of \(3, 40\); it must be \(40, 3\)", jac=lambda t, a, b, c: torch.ones(3, 40)),
+        bad(r"jac returned a matrix of \(3, 40\); it must be \(40, 3\)",
+            jac=lambda t, a, b, c: torch.ones(3, 40)),
         bad("jac='cs' is not known", jac="cs"),
         bad("the residuals are not finite", f=lambda t, a: torch.log(-a * (t + 1))),
     ],
@@ -265,7 +266,7 @@ def test_new_points_that_are_none_are_refused(x: Any) -> None:
         fit.confidence_band(x)
 
 
-# ---- wrong types -----------------------------------------------------------------------------------------------------
+# ---- wrong types ---------------------------------------------------------------------------------
 
 TYPES: dict[str, tuple[dict[str, Any], str]] = {
     "fixed": ({"fixed": 3}, "fixed=3 must be a list of names"),

@@ -130,7 +130,7 @@ def test_what_no_parameter_moves_is_certain_even_then() -> None:
     assert upper[1] == INF
 
 
-# ---- coverage --------------------------------------------------------------------------------------------------------
+# ---- coverage ------------------------------------------------------------------------------------
 
 COUNT = 4000
 
@@ -169,7 +169,7 @@ def test_of_a_mildly_nonlinear_model_they_hold_the_truth_as_often_as_they_say() 
     )
 
 
-# ---- batches, data sets, modules -------------------------------------------------------------------------------------
+# ---- batches, data sets, modules -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead", [(3,), (2, 3)], ids=str)

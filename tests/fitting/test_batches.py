@@ -138,9 +138,8 @@ def test_common_predictors_of_the_shape_of_y_are_told_by_each_x() -> None:
 @LEADS
 def test_every_fit_may_start_by_itself(lead: tuple[int, ...]) -> None:
     x = np.linspace(0, 6, 40)
-    starts = np.random.default_rng(3).choice(
-        [1.0, 7.3, 13.5], lead
-    )  # of a sine the start decides which period it finds
+    # of a sine the start decides which period it finds
+    starts = np.random.default_rng(3).choice([1.0, 7.3, 13.5], lead)
     y = np.sin(x + 1) + noise((*lead, 40), 0.01)
     fits = curve_fit(lambda x, phase: torch.sin(x + phase), x, y, starts[..., None])
     for index in np.ndindex(*lead):
@@ -160,7 +159,8 @@ def test_fixed_values_may_differ_by_their_starts() -> None:
 def test_bounds_ties_and_transforms_hold_in_every_fit() -> None:
     y = many((3,))
     options: dict[str, Any] = {
-        "bounds": {"a": (0.0, 1.9)}, "transforms": {"b": "positive"}, "ties": {"c": lambda p: p["a"] / 5},
+        "bounds": {"a": (0.0, 1.9)}, "transforms": {"b": "positive"},
+        "ties": {"c": lambda p: p["a"] / 5},
     }  # fmt: skip
     fits = curve_fit(decay, T, y, **options)
     for i in range(3):
@@ -219,7 +219,7 @@ def test_a_single_fit_has_no_fits_by_themselves() -> None:
         curve_fit(line, T, T + noise(40)).at(0)
 
 
-# ---- failures --------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------
 
 
 def test_a_fit_that_is_not_finite_leaves_its_neighbours_alone() -> None:

@@ -36,9 +36,8 @@ def test_cases_know_that_errors_are_uneven() -> None:
     solution, inverse, _ = solved(A, y)
     white = inverse @ (A.T * (A @ solution - y) ** 2) @ A @ inverse
     found = curve_fit(line, X, y).bootstrap(SAMPLES, "cases")
-    np.testing.assert_allclose(
-        found.stderr, np.sqrt(np.diag(white)), rtol=WITHIN + 2 / 200
-    )  # to the order of 1/m
+    # to the order of 1/m
+    np.testing.assert_allclose(found.stderr, np.sqrt(np.diag(white)), rtol=WITHIN + 2 / 200)
 
 
 @KINDS
@@ -75,9 +74,8 @@ def test_exchanged_residuals_are_as_large_as_the_errors_were() -> None:
 
 def test_exchanged_residuals_have_no_mean_that_would_move_the_fit() -> None:
     x = np.linspace(1, 2, 50)
-    fit = curve_fit(
-        lambda x, slope: slope * x, x, x + 1 + noise(50, 0.1)
-    )  # without the intercept that is needed
+    # without the intercept that is needed
+    fit = curve_fit(lambda x, slope: slope * x, x, x + 1 + noise(50, 0.1))
     assert abs(fit.residual.mean()) > 0.01
     found = fit.bootstrap(SAMPLES)
     assert abs(found.samples.mean() - fit["slope"]) < 4 * found.stderr[0] / np.sqrt(SAMPLES)
@@ -186,9 +184,8 @@ def test_a_robust_fit_is_resampled_with_its_loss() -> None:
     y[::20] += 30
     fit = curve_fit(line, X, y, loss="soft_l1", f_scale=0.1)
     found = fit.bootstrap(500, "cases")
-    np.testing.assert_allclose(
-        found.stderr, fit.stderr, rtol=4 / np.sqrt(2 * 500) + 0.1
-    )  # 10 outliers of 200
+    # 10 outliers of 200
+    np.testing.assert_allclose(found.stderr, fit.stderr, rtol=4 / np.sqrt(2 * 500) + 0.1)
 
 
 def test_tensors_are_resampled_as_arrays() -> None:

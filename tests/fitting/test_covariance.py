@@ -1,4 +1,4 @@
-"""What pcov says of the parameters: closed forms where the model is linear, infinity and NaN where nothing is known."""
+"""What pcov says: closed forms for linear models, infinity and NaN where nothing is known."""
 
 from typing import Any
 
@@ -78,16 +78,15 @@ def test_parameters_in_other_units_have_errors_in_other_units() -> None:
     np.testing.assert_allclose(other.stderr, units * one.stderr, rtol=1e-8)
 
 
-# ---- undetermined ----------------------------------------------------------------------------------------------------
+# ---- undetermined --------------------------------------------------------------------------------
 
 
 @UNDETERMINED
 def test_a_parameter_without_influence_is_infinite_and_the_others_are_right() -> None:
     y = noisy()
     _, pcov = curve_fit(lambda t, a, b, c, idle: decay(t, a, b, c), T, y)
-    theirs = (
-        scipys(decay, T, y, [1, 1, 1])[1] * 37 / 36
-    )  # one degree of freedom less, by the count of parameters
+    # one degree of freedom less, by the count of parameters
+    theirs = scipys(decay, T, y, [1, 1, 1])[1] * 37 / 36
     assert np.isinf(pcov[3]).all()
     assert np.isinf(pcov[:, 3]).all()
     np.testing.assert_allclose(pcov[:3, :3], theirs, rtol=1e-7)
@@ -181,7 +180,7 @@ def test_without_degrees_of_freedom_what_is_fixed_has_no_error() -> None:
     assert fit.stderr.tolist() == [INF, INF, 0]
 
 
-# ---- bounds ----------------------------------------------------------------------------------------------------------
+# ---- bounds --------------------------------------------------------------------------------------
 
 
 def test_a_parameter_at_its_bound_has_no_error_and_the_others_are_those_with_it_fixed() -> None:
@@ -215,9 +214,8 @@ def test_a_parameter_that_is_held_takes_no_degree_of_freedom_however_it_is_held(
 
 def test_fits_that_end_at_a_bound_scatter_by_the_points_less_the_others() -> None:
     x = np.linspace(1, 2, 6)
-    fits = curve_fit(
-        line, x, 3 * x + noise((2000, 6)), bounds={"intercept": (0, INF)}
-    )  # half of them end there
+    # half of them end there
+    fits = curve_fit(line, x, 3 * x + noise((2000, 6)), bounds={"intercept": (0, INF)})
     held = fits["intercept"] == 0
     for chosen, freedom in ((held, 5), (~held, 4)):
         assert 800 < chosen.sum() < 1200
@@ -249,7 +247,7 @@ def test_equal_bounds_fix_a_parameter_without_error() -> None:
     np.testing.assert_allclose(fit.popt[:2], popt, rtol=1e-8)
 
 
-# ---- fixed, tied, transformed ----------------------------------------------------------------------------------------
+# ---- fixed, tied, transformed --------------------------------------------------------------------
 
 
 def test_a_fixed_parameter_has_no_error_and_the_others_are_those_of_the_smaller_model() -> None:

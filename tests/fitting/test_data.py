@@ -1,4 +1,4 @@
-"""Data: tensors and arrays, dtypes and devices, masks, errors, and gradients that lead back to them."""
+"""Data: tensors and arrays, dtypes and devices, masks, errors, and gradients that lead to them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Y = noisy()
 FIELDS = ("popt", "pcov", "stderr", "correlation", "residual", "best_fit")
 
 
-# ---- tensors and arrays ----------------------------------------------------------------------------------------------
+# ---- tensors and arrays --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("y", [Y, Y.tolist(), tuple(Y)], ids=type)
@@ -97,7 +97,7 @@ def test_arrays_that_may_not_be_written_serve() -> None:
         torch.set_warn_always(always)
 
 
-# ---- masks and errors ------------------------------------------------------------------------------------------------
+# ---- masks and errors ----------------------------------------------------------------------------
 
 
 def masked_ways() -> dict[str, dict[str, Any]]:
@@ -316,7 +316,7 @@ def test_each_fit_of_a_batch_has_the_covariance_of_its_own_points(each: bool) ->
         np.testing.assert_allclose(fits.at(i).pcov, pcov, rtol=1e-7)
 
 
-# ---- columns ---------------------------------------------------------------------------------------------------------
+# ---- columns -------------------------------------------------------------------------------------
 
 COLUMN = T[:, None]
 
@@ -398,7 +398,7 @@ def test_of_curves_in_columns_it_is_said_that_they_are_rows() -> None:
         curve_fit(lambda x, a, b: a * x + b, T, np.stack([Y, Y], 1))
 
 
-# ---- gradients -------------------------------------------------------------------------------------------------------
+# ---- gradients -----------------------------------------------------------------------------------
 
 SHORT = torch.linspace(0, 3, 9, dtype=F64)
 VALUES = 2.5 * torch.exp(-1.3 * SHORT) + 0.5 + 0.1 * torch.sin(9 * SHORT)
@@ -472,7 +472,7 @@ def test_a_fit_with_gradients_can_be_asked_everything() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-# ---- options ---------------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
 
 
 def test_options_of_least_squares_are_passed_on() -> None:

@@ -1,4 +1,4 @@
-"""Global fits: several data sets with parameters in common, beside one fit of all of them by scipy."""
+"""Global fits: several data sets with parameters in common, beside one fit of all by scipy."""
 
 from typing import Any
 
@@ -44,7 +44,8 @@ def test_a_global_fit_is_one_fit_of_all_data(sigma: Any, absolute: bool) -> None
         absolute_sigma=absolute and sigma is not None,
     )
     popt, pcov = scipys(
-        concatenated, ALL, np.concatenate(Y), np.ones(5), sigma=None if sigma is None else np.concatenate(sigma),
+        concatenated, ALL, np.concatenate(Y), np.ones(5),
+        sigma=None if sigma is None else np.concatenate(sigma),
         absolute_sigma=absolute and sigma is not None,
     )  # fmt: skip
     np.testing.assert_allclose(fit.popt, popt, rtol=1e-8)
@@ -88,7 +89,8 @@ def test_functions_may_differ() -> None:
     y = [Y[0], 3 * (1 - np.exp(-1.3 * SHORT)) + noise(25, 0.03, seed=2)]
     fit = curve_fit([decay, rise], [T, SHORT], y, shared=["b"])
     popt, pcov = scipys(
-        lambda _, a, b, c, top: torch.cat([decay(torch.as_tensor(T), a, b, c), rise(torch.as_tensor(SHORT), b, top)]),
+        lambda _, a, b, c, top: torch.cat([decay(torch.as_tensor(T), a, b, c),
+                rise(torch.as_tensor(SHORT), b, top)]),
         ALL, np.concatenate(y), np.ones(4),
     )  # fmt: skip
     assert fit.names == ["a[0]", "b", "c[0]", "top[1]"]

@@ -26,7 +26,8 @@ def diode(v: Any, a: Any, n: Any) -> Any:
 
 
 def test_a_pole_that_the_first_step_jumps_over() -> None:
-    # from the default start, (1, 1), v_max = 26 and k = −0.49 were once a success; scipy and lmfit find the right ones
+    # from the default start, (1, 1), v_max = 26 and k = −0.49 were once a success; scipy and
+    # lmfit find the right ones
     fit = curve_fit(michaelis_menten, CONCENTRATION, RATE)
     np.testing.assert_allclose(fit.popt, [212.6837, 0.06412128], rtol=1e-6)
     assert fit.success
@@ -106,7 +107,7 @@ def test_errors_of_any_size_give_the_same_curve_and_the_same_relative_errors(sig
     np.testing.assert_allclose(fit.pcov, plain.pcov, rtol=1e-6)
 
 
-# ---- what is said where no fit is to be had --------------------------------------------------------------------------
+# ---- what is said where no fit is to be had ------------------------------------------------------
 
 
 def wave(t: Tensor, omega: Tensor) -> Tensor:

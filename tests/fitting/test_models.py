@@ -45,7 +45,8 @@ def test_entries_of_a_matrix_have_two_indices() -> None:
     y = np.array([1.0, -2.0]) @ truth @ x
     fit = curve_fit(
         lambda x, params: params["w"].mT[:, 0] @ x - 2 * params["w"][1] @ x + 0 * params["w"].sum(),
-        x, y + noise(30, 1e-3, seed=1), {"w": np.zeros((2, 3))}, fixed=["w[1,0]", "w[1,1]", "w[1,2]"],
+        x, y + noise(30, 1e-3, seed=1), {"w": np.zeros((2, 3))},
+        fixed=["w[1,0]", "w[1,1]", "w[1,2]"],
     )  # fmt: skip
     assert fit.names == ["w[0,0]", "w[0,1]", "w[0,2]", "w[1,0]", "w[1,1]", "w[1,2]"]
     np.testing.assert_allclose(fit.popt[:3], solved(x.T, y + noise(30, 1e-3, seed=1))[0], rtol=1e-9)
@@ -53,7 +54,8 @@ def test_entries_of_a_matrix_have_two_indices() -> None:
 
 def test_entries_may_be_fixed_tied_and_bounded_by_name() -> None:
     fit = curve_fit(
-        of_dict, T, Y, {"weight": [1.0, 1.0], "rate": 1.0}, ties={"weight[1]": lambda p: p["weight[0]"] / 5},
+        of_dict, T, Y, {"weight": [1.0, 1.0], "rate": 1.0},
+        ties={"weight[1]": lambda p: p["weight[0]"] / 5},
         bounds={"rate": (0.0, 1.25)},
     )  # fmt: skip
     popt, _ = scipys(lambda t, a: decay(t, a, 1.25, a / 5), T, Y, [1])
@@ -118,9 +120,8 @@ def test_a_small_network_is_fitted() -> None:
 
     popt, _ = scipys(curve, x, y, [2, 1.5, -1, 0.5])
     assert fit.names == ["0.weight[0,0]", "0.bias[0]", "2.weight[0,0]", "2.bias[0]"]
-    np.testing.assert_allclose(
-        fit.best_fit, curve(torch.as_tensor(x), *popt), rtol=1e-7
-    )  # but for the sign of the unit
+    # but for the sign of the unit
+    np.testing.assert_allclose(fit.best_fit, curve(torch.as_tensor(x), *popt), rtol=1e-7)
 
 
 def test_a_module_without_parameters_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""NIST's reference problems by `curve_fit` at default options, from both starts of all 27: values and errors."""
+"""NIST's 27 reference problems by `curve_fit` at default options, from both starts."""
 
 import warnings
 from functools import cache
@@ -28,9 +28,8 @@ def run(name: str, start: int) -> Run:
     """One run, shared by the tests."""
     problem = PROBLEMS[name]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", OptimizeWarning
-        )  # all parameters are determined, and said to be
+        # all parameters are determined, and said to be
+        warnings.simplefilter("error", OptimizeWarning)
         fit = curve_fit(
             lambda x, *b: problem.model(b, x),
             problem.x.numpy(),

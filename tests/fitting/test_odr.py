@@ -191,9 +191,8 @@ def test_errors_of_the_parameters_are_as_wide_as_their_scatter() -> None:
 
 def test_a_thousand_points_are_no_matter() -> None:
     x, y = simulated(5000)
-    fit = lmtorch.odr(
-        decay, x, y, sx=0.05, sy=0.02
-    )  # J written out would take 5000·2 × 5002 numbers
+    # J written out would take 5000·2 × 5002 numbers
+    fit = lmtorch.odr(decay, x, y, sx=0.05, sy=0.02)
     assert fit.success
     assert abs(fit["k"] - 1) < 4 * fit.stderr[1]
 

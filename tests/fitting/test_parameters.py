@@ -19,7 +19,7 @@ def starts(fit: Any) -> list[float]:
     return [parameter["start"] for parameter in fit.to_dict()["parameters"].values()]
 
 
-# ---- names and starts ------------------------------------------------------------------------------------------------
+# ---- names and starts ----------------------------------------------------------------------------
 
 
 def test_names_are_those_of_the_signature() -> None:
@@ -138,7 +138,7 @@ def test_an_unknown_name_is_refused() -> None:
         fit["offset"]
 
 
-# ---- fixed -----------------------------------------------------------------------------------------------------------
+# ---- fixed ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fixed", [["c"], ("c",), {"c"}, {"c": 0.5}], ids=str)
@@ -158,7 +158,7 @@ def test_a_fixed_parameter_may_be_outside_its_bounds() -> None:
     assert curve_fit(decay, T, Y, fixed={"c": -0.1}, bounds=(0, 10))["c"] == -0.1
 
 
-# ---- ties ------------------------------------------------------------------------------------------------------------
+# ---- ties ----------------------------------------------------------------------------------------
 
 
 def test_a_tie_holds_at_the_solution() -> None:
@@ -204,7 +204,7 @@ def test_ties_that_lead_nowhere_are_refused(ties: Any) -> None:
         curve_fit(decay, T, Y, ties=ties)
 
 
-# ---- transforms ------------------------------------------------------------------------------------------------------
+# ---- transforms ----------------------------------------------------------------------------------
 
 
 def test_a_transform_keeps_a_parameter_inside() -> None:
@@ -223,9 +223,8 @@ def test_where_the_edge_is_best_a_transform_comes_near_it() -> None:
         fit = curve_fit(decay, T, Y, [1, 1, 0.7], transforms={"c": (0.6, 1.0)}, max_nfev=20_000)
     assert not fit.success
     held, _ = scipys(lambda t, a, b: decay(t, a, b, 0.6), T, Y, [1, 1])
-    np.testing.assert_allclose(
-        fit.popt, [*held, 0.6], rtol=1e-4
-    )  # the edge itself is infinitely far
+    # the edge itself is infinitely far
+    np.testing.assert_allclose(fit.popt, [*held, 0.6], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +244,7 @@ def test_a_start_outside_of_a_transform_is_refused(transform: Any, start: float)
         curve_fit(decay, T, Y, [1, start, 1], transforms={"b": transform})
 
 
-# ---- bounds ----------------------------------------------------------------------------------------------------------
+# ---- bounds --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,8 @@ def test_all_of_a_kind_may_be_mixed() -> None:
     y = 2.5 * np.exp(-1.3 * T) + 0.5 + 0.1 * T + 0.05 * T**2 + noise(40, 0.02)
     fit = curve_fit(
         f, T, y, [2, 1, 0.5, 0.1, 0.05],
-        fixed=["c"], ties={"e": lambda p: p["d"] / 2}, transforms={"b": "positive"}, bounds={"a": (0.0, 2.4)},
+        fixed=["c"], ties={"e": lambda p: p["d"] / 2}, transforms={"b": "positive"},
+        bounds={"a": (0.0, 2.4)},
     )  # fmt: skip
     popt, _ = scipys(lambda t, b, d: f(t, 2.4, b, 0.5, d, d / 2), T, y, [1, 0.1])
     np.testing.assert_allclose(fit.popt, [2.4, popt[0], 0.5, popt[1], popt[1] / 2], rtol=1e-8)

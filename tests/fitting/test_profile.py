@@ -1,4 +1,4 @@
-"""Profiles: t intervals where the model is linear, scans by scipy where it is not, and what R and lmfit print."""
+"""Profiles: t intervals for linear models, scipy's scans for others, what R and lmfit print."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +44,7 @@ def scanned(
     held: int = 0,
     **options: Any,
 ) -> float:
-    """Where S(θ) − S = t² s², by refits of scipy's with the parameter fixed; so many others are at their bounds."""
+    """Where S(θ) − S = t² s², by scipy's refits with it fixed; `held` others are at bounds."""
     place, n = fit.names.index(name), len(fit.names) - held
     limit = stats.t.ppf(0.975, len(y) - n)
     points, best = torch.as_tensor(x), np.asarray(fit.popt)
@@ -65,7 +65,7 @@ def scanned(
     return brentq(beyond, end - step, end, xtol=1e-12, rtol=1e-12)
 
 
-# ---- linear ----------------------------------------------------------------------------------------------------------
+# ---- linear --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
@@ -129,7 +129,7 @@ def test_masked_points_stay_out() -> None:
         np.testing.assert_allclose(masked.intervals[name], shorter.intervals[name], rtol=1e-8)
 
 
-# ---- nonlinear -------------------------------------------------------------------------------------------------------
+# ---- nonlinear -----------------------------------------------------------------------------------
 
 
 # the curve through the points at which τ was computed leaves some 1e-6 of a standard error
@@ -185,9 +185,8 @@ def test_of_two_exponentials_the_intervals_are_those_that_lmfit_prints() -> None
         low, high = two_sigma.intervals[name]
         inner = one_sigma.intervals[name]
         np.testing.assert_allclose(fit[name], best, atol=6e-6)
-        np.testing.assert_allclose(
-            np.array([low, *inner, high]) - fit[name], ends, atol=2e-5
-        )  # as printed
+        # as printed
+        np.testing.assert_allclose(np.array([low, *inner, high]) - fit[name], ends, atol=2e-5)
 
 
 def test_tau_has_the_sign_of_its_side_and_vanishes_at_the_fit() -> None:
@@ -232,7 +231,7 @@ def test_a_global_fit_has_a_profile_of_what_is_shared() -> None:
     np.testing.assert_allclose(interval, (solution[0] - half, solution[0] + half), rtol=1e-8)
 
 
-# ---- open, bounded ---------------------------------------------------------------------------------------------------
+# ---- open, bounded -------------------------------------------------------------------------------
 
 
 def test_an_interval_is_open_where_the_data_set_no_limit() -> None:
@@ -258,9 +257,8 @@ def test_an_end_that_is_far_beyond_the_linear_interval_is_found() -> None:
     profile = fit.profile("rate")
     end = scanned(f, t, y, fit, "rate", 1)
     assert end - fit["rate"] > 2 * profile.limit * fit.stderr[1]
-    assert profile.intervals["rate"][1] == pytest.approx(
-        end, rel=1e-4
-    )  # points lie four times as far apart out there
+    # points lie four times as far apart out there
+    assert profile.intervals["rate"][1] == pytest.approx(end, rel=1e-4)
 
 
 @UNDETERMINED
@@ -334,7 +332,7 @@ def test_a_tau_that_is_not_monotonic_has_a_crossing_where_it_first_comes_to_the_
     assert between[0] <= found <= between[1]
 
 
-# ---- asking ----------------------------------------------------------------------------------------------------------
+# ---- asking --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

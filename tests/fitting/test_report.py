@@ -1,4 +1,4 @@
-"""Reports: what lmfit prints, numbers that can be read back, JSON, and values written to the digits they have."""
+"""Reports: what lmfit prints, numbers that can be read back, JSON, values to their digits."""
 
 import json
 import math
@@ -79,9 +79,8 @@ def test_the_variables_are_those_that_lmfit_prints() -> None:
     ours, theirs = variables(wave().report()), variables(PRINTED_BY_LMFIT)
     assert list(ours) == list(theirs) == ["amp", "decay", "omega", "shift"]
     for name in theirs:
-        np.testing.assert_allclose(
-            ours[name], theirs[name], rtol=2e-5
-        )  # lmfit's finite differences
+        # lmfit's finite differences
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5)
 
 
 def test_the_correlations_are_those_that_lmfit_prints() -> None:
@@ -150,7 +149,7 @@ def test_masked_points_are_not_counted() -> None:
     assert (masked.residual[~kept] == 0).all()
 
 
-# ---- roles and notes -------------------------------------------------------------------------------------------------
+# ---- roles and notes -----------------------------------------------------------------------------
 
 
 def line_of(text: str, name: str) -> str:
@@ -203,7 +202,7 @@ def test_the_report_of_a_batch_has_quantiles() -> None:
         np.testing.assert_allclose([float(word) for word in rows[name]], expected, rtol=1e-2)
 
 
-# ---- one line --------------------------------------------------------------------------------------------------------
+# ---- one line ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +251,7 @@ def test_a_batch_in_one_line_has_its_size() -> None:
     assert re.fullmatch(r"CurveFit\(line\(.*\).*, \(2, 3\) fits, 6 converged\)", text)
 
 
-# ---- dict and JSON ---------------------------------------------------------------------------------------------------
+# ---- dict and JSON -------------------------------------------------------------------------------
 
 
 def test_a_dict_has_values_errors_starts_roles_and_bounds() -> None:

@@ -1,4 +1,4 @@
-"""Errors under a robust loss: the sandwich, written out in NumPy, and against the scatter of many fits."""
+"""Errors under a robust loss: the sandwich in NumPy, and against the scatter of many fits."""
 
 from typing import Any
 
@@ -66,11 +66,11 @@ def test_a_robust_fit_is_scipys(name: str) -> None:
     tight: dict[str, Any] = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": "jac"}
     theirs = least_squares(
         lambda p: curve(p).numpy() - y, [2.5, 1.3, 0.5],
-        jac=lambda p: torch.func.jacfwd(curve)(torch.as_tensor(p)).numpy(), loss=name, f_scale=0.1, **tight,
+        jac=lambda p: torch.func.jacfwd(curve)(torch.as_tensor(p)).numpy(), loss=name, f_scale=0.1,
+        **tight,
     )  # fmt: skip
-    np.testing.assert_allclose(
-        fit.popt, theirs.x, rtol=1e-6
-    )  # where the cost is flat to scipy's last digit
+    # where the cost is flat to scipy's last digit
+    np.testing.assert_allclose(fit.popt, theirs.x, rtol=1e-6)
 
 
 def test_where_no_residual_is_large_the_sandwich_is_whites() -> None:
@@ -89,9 +89,8 @@ def test_an_estimated_scale_is_in_the_sandwich() -> None:
     given = curve_fit(
         decay, T, y, [2.5, 1.3, 0.5], loss="cauchy", f_scale=float(fit.solution.f_scale)
     )
-    np.testing.assert_allclose(
-        fit.pcov, given.pcov, rtol=1e-5
-    )  # the scale moves with the fit to that
+    # the scale moves with the fit to that
+    np.testing.assert_allclose(fit.pcov, given.pcov, rtol=1e-5)
 
 
 def test_a_bound_leaves_the_sandwich_of_the_others() -> None:
@@ -157,9 +156,8 @@ def test_the_scatter_of_a_robust_prediction_ignores_outliers() -> None:
     fit = curve_fit(line, x, y, loss="cauchy", f_scale=0.1)
     band = fit.prediction_band(x, level=0.95)
     inside = ((y > band.lower) & (y < band.upper)).mean()
-    assert inside == pytest.approx(
-        0.95 * 0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400)
-    )  # one in 20 is an outlier
+    # one in 20 is an outlier
+    assert inside == pytest.approx(0.95 * 0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
     assert band.upper.max() < 4
 
 
@@ -180,7 +178,6 @@ def test_points_that_are_left_out_have_no_say_in_the_scale() -> None:
     f = lambda t, a, k: a * torch.exp(-k * t)
     whole = curve_fit(f, t, y, mask=kept, loss="huber", f_scale="mad")
     short = curve_fit(f, t[kept], y[kept], loss="huber", f_scale="mad")
-    np.testing.assert_allclose(
-        whole.solution.f_scale, short.solution.f_scale, rtol=1e-5
-    )  # to which it is estimated
+    # to which it is estimated
+    np.testing.assert_allclose(whole.solution.f_scale, short.solution.f_scale, rtol=1e-5)
     np.testing.assert_allclose(whole.popt, short.popt, rtol=1e-5)

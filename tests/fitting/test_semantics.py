@@ -1,4 +1,4 @@
-"""What scipy's tests of `curve_fit` ask for, in our words, and with scipy's answers where it has them."""
+"""What scipy's tests of `curve_fit` ask for, in our words, with scipy's answers if it has any."""
 
 import inspect
 from functools import partial
@@ -271,8 +271,10 @@ def test_bounds_hold_by_every_method(method: str | None, bounds: Any) -> None:
     x = torch.as_tensor(np.asarray(SHORT, dtype=float))
 
     def slope(rate: float) -> float:
-        """Of the sum of squares, in the rate, at the bound of the other. (On some processors scipy's trf stops 4e-9
-        from its root.)"""
+        """The slope of the sum of squares in the rate, the other parameter at its bound.
+
+        On some processors scipy's trf stops 4e-9 away from its root.
+        """
         curve, change = torch.func.jvp(
             lambda rate: fall(x, 1.5, rate),
             (torch.tensor(rate, dtype=torch.float64),),
@@ -520,7 +522,6 @@ def test_the_result_of_a_noisy_fit_is_scipys(seed: int, absolute: bool) -> None:
     y = noisy(deviation=sigma, seed=seed)
     popt, pcov = curve_fit(decay, T, y, sigma=sigma, absolute_sigma=absolute)
     theirs = scipys(decay, T, y, [1, 1, 1], sigma=sigma, absolute_sigma=absolute)
-    np.testing.assert_allclose(
-        popt, theirs[0], rtol=1e-8
-    )  # where the cost is flat to scipy's last digit
+    # where the cost is flat to scipy's last digit
+    np.testing.assert_allclose(popt, theirs[0], rtol=1e-8)
     np.testing.assert_allclose(pcov, theirs[1], rtol=1e-7)

@@ -1,4 +1,4 @@
-"""Data that are no plain arrays of numbers: tables, dates, decimals, text. What has a meaning is fitted."""
+"""Data that are no plain arrays: tables, dates, decimals, text. What has a meaning is fitted."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,7 +21,7 @@ def known() -> np.ndarray:
     return scipys(decay, T, Y, [1, 1, 1])[0]
 
 
-# ---- numbers of other kinds ------------------------------------------------------------------------------------------
+# ---- numbers of other kinds ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_none_among_numbers_is_one_that_is_missing() -> None:
     np.testing.assert_allclose(fit.popt, scipys(decay, T[1:-1], Y[1:-1], [1, 1, 1])[0], rtol=1e-8)
 
 
-# ---- what is no number -----------------------------------------------------------------------------------------------
+# ---- what is no number ---------------------------------------------------------------------------
 
 
 @DIFFERENCED
@@ -141,7 +141,7 @@ def test_a_type_error_of_f_is_its_own_where_x_is_numbers() -> None:
     assert not isinstance(caught.value, InputError)
 
 
-# ---- pandas ----------------------------------------------------------------------------------------------------------
+# ---- pandas --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -218,9 +218,8 @@ def test_in_torch_operations_a_frame_has_exact_derivatives(pandas: Any) -> None:
     def f(x: Any, a: Any, b: Any, c: Any) -> Any:
         return decay(torch.tensor(x["u"].to_numpy()), a, b, c)
 
-    np.testing.assert_allclose(
-        curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8
-    )  # and no warning
+    # and no warning
+    np.testing.assert_allclose(curve_fit(f, frame_of(pandas), Y).popt, known(), rtol=1e-8)
 
 
 def test_a_frame_that_f_cannot_use_is_named(pandas: Any) -> None:

@@ -1,4 +1,4 @@
-"""A source whose J is wrong is found out by one plain backward pass, however smooth the error is."""
+"""A source whose J is wrong is noticed by one plain backward pass, however smooth the error is."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ F64 = torch.float64
 
 
 def scaled(t):
-    """Residuals over their own size, which the user holds constant: forward mode in torch does not."""
+    """Residuals over their size, which the user holds constant and forward mode does not."""
 
     def f(p):
         u = p[0] * torch.exp(-p[1] * t) + p[2]

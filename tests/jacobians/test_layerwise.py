@@ -1,6 +1,7 @@
-"""Rows from linear layers: weights that are used several times, numbers beside the layers, and what is refused.
+"""Rows from linear layers: weights used several times, numbers beside the layers, what is refused.
 
-The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs by `torch.func` as well.
+The reference is `vmap` over samples of `jacrev`, with derivatives in the inputs
+by `torch.func` as well.
 """
 
 import warnings
@@ -59,7 +60,7 @@ def reference(
     batch: tuple[Tensor, ...],
     others: tuple[Tensor, ...] = (),
 ) -> Tensor:
-    """`single(u, coefficients, *one sample)`, with u a function of one point, to (k,): the rows sample by sample."""
+    """The rows of `single(u, coefficients, *one sample)`, (k,), with u a function of a point."""
     names = [name for name, _ in model.named_parameters()]
     params = tuple(p.detach() for p in (*model.parameters(), *others))
 
@@ -162,7 +163,7 @@ def test_a_layer_that_appears_twice_in_the_network_is_used_twice() -> None:
     same(found, reference(model, lambda u, c, x: laplacian_of(u, x)[None], (x,)))
 
 
-# ---- numbers beside the layers ---------------------------------------------------------------------------------------
+# ---- numbers beside the layers -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [None, 7])
@@ -240,7 +241,7 @@ def test_a_number_that_is_not_used_has_a_column_of_zeros() -> None:
     assert (found[:, -2:] == 0).all()
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 class Tied(nn.Module):
@@ -289,7 +290,8 @@ class Convolution(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword, lambda: network(nn.LayerNorm(7))],
+    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword,
+        lambda: network(nn.LayerNorm(7))],
     ids=["tied", "decay", "slight decay", "keyword", "norm"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [None, 7])
@@ -357,7 +359,7 @@ class OldTanh(torch.autograd.Function):
 
 
 class OldScale(torch.autograd.Function):
-    """c x; its backward is not made of torch operations, so that it cannot be differentiated again."""
+    """c x, with a backward that is not made of torch operations and so has no derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, c: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ EPS = torch.finfo(torch.float64).eps
 def drawn(
     m: int, n: int, k: int, seed: int, exact: bool
 ) -> tuple[Blocks, Tensor, Tensor, Tensor, Tensor]:
-    """Blocks, its J and (r, e) as one matrix and vector, a scale and a λ; with `exact`, the first x has no error."""
+    """Blocks, J and (r, e) in full, D and λ; with `exact` the first x has no error."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -90,9 +90,8 @@ def test_the_length_falls_as_its_derivative_says() -> None:
     length, slope = factor.length(damping)
     ahead, behind = factor.length(damping + h)[0], factor.length(damping - h)[0]
     torch.testing.assert_close(length, torch.linalg.vector_norm(scale * factor.step(damping)))
-    torch.testing.assert_close(
-        slope, (ahead - behind) / (2 * h), rtol=1e-8, atol=0
-    )  # truncation h²
+    # truncation h²
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * h), rtol=1e-8, atol=0)
 
 
 def test_frozen_variables_do_not_move() -> None:

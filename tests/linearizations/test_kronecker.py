@@ -138,7 +138,8 @@ def test_a_network_takes_the_step_that_its_whole_jacobian_gives(loss: str, outpu
 
 @pytest.mark.parametrize("points", ["twice in the network", "two points", "many points"])
 def test_a_weight_that_is_used_twice_is_no_kronecker_product(points: str) -> None:
-    # the sum over its uses is squared, and the products of one use with another are no outer products of a sample
+    # the sum over its uses is squared, and the products of one use with another are no
+    # outer products of a sample
     matrices = []
     for solver in ("cholesky", "qr"):
         torch.manual_seed(0)

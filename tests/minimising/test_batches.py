@@ -73,7 +73,8 @@ def test_evaluations_are_counted_for_each_problem_as_one_by_one() -> None:
     batch = together(0)
     singles = [least_squares(residual, START, args=(POINTS, y), polish=0) for y in few(40)]
     assert batch.nfev[:40].tolist() == [solution.nfev for solution in singles]
-    # whether the last trial was kept, and has a Jacobian, may be a matter of round-off: the status tells
+    # whether the last trial was kept, and has a Jacobian, may be a matter of
+    # round-off: the status tells
     alike = batch.status[:40] == torch.tensor([int(solution.status) for solution in singles])
     assert alike.sum() > 30
     assert (
@@ -238,9 +239,8 @@ def test_the_first_problem_may_be_the_one_that_is_not_finite() -> None:
 
 def test_a_singular_problem_leaves_the_others_bit_by_bit_as_they_are() -> None:
     starts = START.repeat(COUNT, 1)
-    starts[5] = torch.tensor(
-        [0.0, 1.0, 0.0, 0.0]
-    )  # neither the rate nor the frequency has an influence here
+    # neither the rate nor the frequency has an influence here
+    starts[5] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     solution = least_squares(residual, starts, args=(POINTS, data()), in_dims=(0, None, 0))
     others = torch.arange(COUNT) != 5
     for name in ("x", "cost", "fun", "jac", "nfev", "njev", "status"):
@@ -266,7 +266,7 @@ def test_blocks_that_fit_the_memory_have_the_same_answers(limit: int) -> None:
 
 
 def sizes() -> Tensor:
-    """What counts as a long way for each parameter of nine problems: of another make for every third."""
+    """How far each parameter of nine problems may go: every third has another scale."""
     kinds = torch.tensor(
         [[1.0, 1.0, 1.0, 1.0], [3.0, 0.1, 1.0, 0.3], [0.01, 1.0, 0.3, 2.0]], dtype=F64
     )
@@ -371,7 +371,8 @@ def test_numpy_functions_are_called_problem_by_problem_and_not_once_they_are_don
     np.testing.assert_allclose(solution.x, together().x[:40], rtol=1e-6)
     assert isinstance(solution.x, np.ndarray)
     spent = np.array([calls[float(row[0])] for row in y])
-    # a Jacobian takes 7 calls, and one more is made at the end; half of the problems may be waited for before they go
+    # a Jacobian takes 7 calls, and one more is made at the end; half of the problems may be
+    # waited for before they go
     needed = solution.nfev + 7 * solution.njev
     assert spent.min() < 0.7 * spent.max()
     assert np.corrcoef(spent, needed)[0, 1] > 0.7
@@ -388,9 +389,8 @@ def test_batches_of_numpy_functions_have_the_answers_of_torch(jac: Any) -> None:
             solution = least_squares(in_numpy, START.numpy(), **arguments)
     else:
         solution = least_squares(in_numpy, START.numpy(), jac, **arguments)
-    np.testing.assert_allclose(
-        solution.x, expected(), rtol=1e-4
-    )  # forward differences know J to ε^½
+    # forward differences know J to ε^½
+    np.testing.assert_allclose(solution.x, expected(), rtol=1e-4)
     assert solution.success.dtype == bool
     assert solution.nfev.dtype == np.int64
 
@@ -482,15 +482,21 @@ NO_FIT: dict[str, tuple[Any, Any, Any, str]] = {
     "a float": (STARTS, 0.5, (), "must be an int, or have an entry for x0"),
     "too few": (STARTS, (0,), (POINTS, few()), "one for each of the 2 args"),
     "too many": (STARTS, (0, None, 0), (), "one for each of the 0 args"),
-    "a dimension that is not there": (STARTS, (2, None, 0), (POINTS, few()), "names dimension 2 of x0, which has 2"),
-    "sizes that differ": (START.expand(4, 4), (0, None, 0), (POINTS, few()), "x0 is of 4 problems by in_dims"),
+    "a dimension that is not there": (STARTS, (2, None, 0), (POINTS, few()),
+        "names dimension 2 of x0, which has 2"),
+    "sizes that differ": (START.expand(4, 4), (0, None, 0), (POINTS, few()),
+        "x0 is of 4 problems by in_dims"),
     "arguments that differ": (
-        START, (None, 0, 0), (POINTS.expand(4, 50), few()), "names dimensions of different sizes: .*argument 1"
+        START, (None, 0, 0), (POINTS.expand(4, 50), few()),
+        "names dimensions of different sizes: .*argument 1"
     ),
     "no problems": (START.expand(0, 4), (0,), (), "there are no problems"),
-    "a number": (STARTS, (0, 0, 0), (1.0, few()), "names a dimension of an argument that is no array"),
-    "a tree for a tensor": (STARTS, ({"a": 0}, None, 0), (POINTS, few()), "for a single tensor: give an int or None"),
-    "another tree": ({"a": STARTS}, ({"b": 0}, None, 0), (POINTS, few()), "for a dict: give an int, None, or the same"),
+    "a number": (STARTS, (0, 0, 0), (1.0, few()),
+        "names a dimension of an argument that is no array"),
+    "a tree for a tensor": (STARTS, ({"a": 0}, None, 0), (POINTS, few()),
+        "for a single tensor: give an int or None"),
+    "another tree": ({"a": STARTS}, ({"b": 0}, None, 0), (POINTS, few()),
+        "for a dict: give an int, None, or the same"),
 }  # fmt: skip
 
 

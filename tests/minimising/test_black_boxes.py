@@ -395,9 +395,8 @@ def test_a_random_black_box_ends_where_its_own_values_say() -> None:
 
 CURVES = np.linspace(-3, 3, 50)
 CONCENTRATION = np.array([0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.1, 1.1])
-RATE = np.array(
-    [76.0, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200]
-)  # puromycin, Bates & Watts (1988)
+# puromycin, Bates & Watts (1988)
+RATE = np.array([76.0, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200])
 MISRA = PROBLEMS["Misra1a"]
 MISRA_X, MISRA_Y = MISRA.x.numpy(), MISRA.y.numpy()
 PEAK = 3 * np.exp(-0.5 * ((CURVES - 0.4) / 0.8) ** 2) + 0.02 * np.random.default_rng(

@@ -61,9 +61,8 @@ def test_published_problems_are_solved_to_the_printed_digits(name: str) -> None:
     solution = ours(name)
     assert solution.success
     if problem.published is not None:
-        assert float(solution.cost) == pytest.approx(
-            problem.published, rel=1e-5, abs=ZERO
-        )  # six digits are printed
+        # six digits are printed
+        assert float(solution.cost) == pytest.approx(problem.published, rel=1e-5, abs=ZERO)
     if problem.cost is not None:
         assert float(solution.cost) == pytest.approx(problem.cost, rel=SAME, abs=ZERO)
 
@@ -88,9 +87,10 @@ def test_every_fit_ends_where_the_conditions_of_karush_kuhn_and_tucker_hold(name
     jacobian = torch.func.jacfwd(problem.residual)
     J, r = jacobian(x), problem.residual(x)
     gradient = J.T @ r
-    # descent would leave the box through the walls that are active; 1e-3 of the gradient's natural size ‖J e_j‖ ‖r‖ is
-    # what the default tolerance of 1e-10 on the cost leaves, cos² = 1e3 · 1e-10 at most. Powell's hybrid problem has
-    # a column that vanishes at the minimum: its size is that at the start
+    # descent would leave the box through the walls that are active; 1e-3 of the gradient's natural
+    # size ‖J e_j‖ ‖r‖ is what the default tolerance of 1e-10 on the cost leaves, cos² = 1e3 · 1e-10
+    # at most. Powell's hybrid problem has a column that vanishes at the minimum: its size is that
+    # at the start
     size = (
         torch.maximum(J.norm(dim=0), jacobian(torch.tensor(problem.start, dtype=F64)).norm(dim=0))
         * r.norm()
@@ -109,7 +109,7 @@ boxed = st.integers(1, 4).flatmap(
 def linear(
     n: int, m: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A, b, a box with walls at all distances, some infinite, some met in one point, and a start in it."""
+    """A, b and a box with walls at all distances, some infinite, some equal, and a start inside."""
     rng = np.random.default_rng(seed)
     A, b = rng.normal(size=(m + n, n)), rng.normal(size=m + n)
     lower = rng.normal(size=n)
@@ -143,7 +143,8 @@ def test_a_linear_problem_in_a_box_has_the_minimum_of_bounded_linear_least_squar
         expected[moved] = found.x
     function = Counted(lambda x: (torch.as_tensor(A) @ torch.as_tensor(x)) - torch.as_tensor(b))
     solution = least_squares(function, start, jac, bounds=(lower, upper))
-    # differences of linear functions are exact but for round-off, ε^½ of them where there are two points
+    # differences of linear functions are exact but for round-off, ε^½ of them
+    # where there are two points
     np.testing.assert_allclose(solution.x, expected, rtol=1e-6, atol=1e-6)
     for x in function.points:
         assert (lower <= np.asarray(x)).all()
@@ -267,9 +268,7 @@ def test_equal_bounds_fix_a_variable(bounds: Any) -> None:
     np.testing.assert_allclose(found[1:], expected.x, rtol=1e-7)
 
 
-def test_a_variable_between_equal_walls_is_active_on_the_side_that_descent_would_leave_through() -> (
-    None
-):
+def test_a_variable_between_equal_walls_is_active_on_the_side_that_descent_would_leave() -> None:
     solution = least_squares(lambda x: x - torch.tensor([3.0, -3.0]), [1.0, 1.0], bounds=(1.0, 1.0))
     np.testing.assert_array_equal(solution.active_mask, [1, -1])
 
@@ -328,6 +327,8 @@ def test_bounds_and_robust_losses_go_together(loss: str) -> None:
         residual, torch.tensor([2.0, 1.0, 0.5], dtype=F64), bounds=bounds, loss=loss, f_scale=0.2
     )
     assert solution.active_mask.tolist() == [0, 0, -1]
-    held = least_squares(lambda v: decay(torch.cat([v, torch.tensor([0.4], dtype=F64)])) - y, solution.x[:2] + 0.05,
-                         loss=loss, f_scale=0.2)  # fmt: skip
+    bound = torch.tensor([0.4], dtype=F64)
+    held = least_squares(
+        lambda v: decay(torch.cat([v, bound])) - y, solution.x[:2] + 0.05, loss=loss, f_scale=0.2
+    )
     torch.testing.assert_close(solution.x[:2], held.x, rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""What may be said of the end of a run: each case was once a success that was none, or a minimum called a failure."""
+"""What is said of the end of a run: each case was once a false success or a false failure."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ from .setting import F64, T, noisy
 
 DISTANCES = [1, 10, 100]
 FITS = list(CLASSICAL)[:19]  # the first 19 problems of Moré, Garbow & Hillstrom (1981)
-# a minimum that the collection does not list: the exact Hessian there is positive definite, its least eigenvalue 2e-3
+# a minimum that the collection does not list: the exact Hessian there is positive definite,
+# its least eigenvalue 2e-3
 ANOTHER_MINIMUM = {("kowalik_osborne", 10): 7.97176013e-4}
 
 
@@ -73,7 +74,8 @@ def test_a_start_too_far_off_for_any_influence_is_made_smaller() -> None:
 
 
 def test_a_plateau_that_leads_away_is_no_success() -> None:
-    # beale's function falls for ever towards x₀ = −∞, where steps of any size promise next to nothing
+    # beale's function falls for ever towards x₀ = −∞, where steps of any size promise next to
+    # nothing
     start = torch.tensor([-1e5, 1.0 + 1e-5], dtype=F64)
     solution = least_squares(CLASSICAL["beale"].residual, start, second_opinion=False)
     assert not solution.success
@@ -90,12 +92,13 @@ def test_the_certificate_holds_whoever_chose_the_strategy(damping: Any, x_scale:
 
 
 def test_a_choice_of_strategy_is_not_overruled() -> None:
-    one = least_squares(CLASSICAL["osborne_2"].residual, 10 * torch.tensor(CLASSICAL["osborne_2"].start, dtype=F64),
-                        damping="nielsen")  # fmt: skip
+    problem = CLASSICAL["osborne_2"]
+    start = 10 * torch.tensor(problem.start, dtype=F64)
+    one = least_squares(problem.residual, start, damping="nielsen")
     assert "runs" not in one.message
 
 
-# ---- curvature -------------------------------------------------------------------------------------------------------
+# ---- curvature -----------------------------------------------------------------------------------
 
 
 def biexponential(p: Tensor) -> Tensor:
@@ -130,9 +133,8 @@ def test_a_saddle_that_nobody_leaves_is_called_one() -> None:
 @pytest.mark.parametrize("jac", [None, "2-point"])
 def test_a_maximum_where_the_jacobian_vanishes_is_no_success(jac: str | None) -> None:
     solution = least_squares(lambda x: 5 - x**2, [0.0], jac, second_opinion=False)
-    if (
-        jac == "2-point" and solution.success
-    ):  # a difference may be long enough to see the way down, to the root
+    # a difference may be long enough to see the way down, to the root
+    if jac == "2-point" and solution.success:
         np.testing.assert_allclose(abs(solution.x), 5**0.5, rtol=1e-7)
         return
     assert solution.status in (Status.SADDLE, Status.FLAT)
@@ -167,7 +169,7 @@ def test_freudenstein_and_roths_minimum_has_all_its_digits() -> None:
     torch.testing.assert_close(classical("freudenstein_roth", 1).x, exact, rtol=1e-9, atol=0)
 
 
-# ---- robust losses ---------------------------------------------------------------------------------------------------
+# ---- robust losses -------------------------------------------------------------------------------
 
 
 def test_huber_in_a_narrow_valley_is_no_success_while_it_goes_on_from_its_own_answer() -> None:
@@ -192,12 +194,13 @@ def test_mad_counts_points_that_the_start_meets_exactly() -> None:
         assert float(solution.x[0]) == pytest.approx(2, abs=1e-6)
 
 
-# ---- trials that lead nowhere ----------------------------------------------------------------------------------------
+# ---- trials that lead nowhere --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [4.0, 0.3, 1.2])
 def test_a_trial_without_derivatives_is_refused(start: float) -> None:
-    # the first step is exactly −x₀, onto the end of the square root, where the residual is finite and its slope is not
+    # the first step is exactly −x₀, onto the end of the square root, where the residual is
+    # finite and its slope is not
     solution = least_squares(
         lambda x: x.sqrt() * torch.ones(3, dtype=F64) - 0.1, torch.tensor([start], dtype=F64)
     )
@@ -239,7 +242,7 @@ def test_a_bound_that_kills_its_own_column_is_no_trap() -> None:
     assert worse == 0
 
 
-# ---- numbers of any size ---------------------------------------------------------------------------------------------
+# ---- numbers of any size -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-120, 1e-30, 1e30, 1e150, 1e200])
@@ -274,7 +277,7 @@ def test_residuals_that_are_zero_to_round_off_are_a_success() -> None:
         assert float(solution.cost) < 1e-28
 
 
-# ---- single precision and finite differences -------------------------------------------------------------------------
+# ---- single precision and finite differences -----------------------------------------------------
 
 
 @pytest.mark.parametrize("ftol", ["auto", 1e-6, 1e-9])
@@ -309,13 +312,13 @@ def test_a_straight_line_by_differences_is_a_success(seed: int, diff_step: float
         lambda p: p[0] * t + p[1] - y, [1.0, 1.0], jac="2-point", diff_step=diff_step
     )
     assert solution.success
-    np.testing.assert_allclose(
-        solution.x, np.polyfit(t, y, 1), rtol=1e-7
-    )  # differences have eight digits
+    # differences have eight digits
+    np.testing.assert_allclose(solution.x, np.polyfit(t, y, 1), rtol=1e-7)
 
 
 def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient() -> None:
-    # a transform at its edge, as lmfit's: the true column vanishes, the measured one is h/2 times the second derivative
+    # a transform at its edge, as lmfit's: the true column vanishes, the measured one is h/2
+    # times the second derivative
     t = np.linspace(0.1, 3, 40)
     y = 1.2 * t + 0.05 * np.sin(9 * t)
     solution = least_squares(lambda u: 0.5 * (np.sin(u[0]) + 1) * t - y, [0.5], jac="2-point")
@@ -323,9 +326,8 @@ def test_a_column_that_is_nothing_but_the_error_of_its_difference_is_no_gradient
     assert solution.cost == pytest.approx(0.5 * np.sum((t - y) ** 2), rel=1e-9)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:overflow encountered:RuntimeWarning"
-)  # trials that overflow are refused
+# trials that overflow are refused
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     x = np.linspace(1, 10, 100)
     y = 3.0 - 0.05 * x + 0.1 * np.sin(5 * x)  # the best slope, e^−p₁, is negative
@@ -336,7 +338,7 @@ def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     assert "lost: decay has no influence" in solution.message
 
 
-# ---- second opinions -------------------------------------------------------------------------------------------------
+# ---- second opinions -----------------------------------------------------------------------------
 
 
 def growth(p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Steps of finite differences: parameters of any size, ones that are zero, and models rounded more coarsely."""
+"""Steps of finite differences: parameters of any size, zeros, models that round coarsely."""
 
 from typing import Any
 
@@ -72,9 +72,8 @@ def test_a_start_next_to_zero_does_not_drown_the_difference(start: float, jac: s
 
 @pytest.mark.parametrize("jac", JAC)
 @pytest.mark.parametrize("diff_step", [None, 1e-5])
-@pytest.mark.parametrize(
-    "start", [-1.4, 2e-16]
-)  # the first step from -1.4 leads to 0, but for round-off
+# the first step from -1.4 leads to 0, but for round-off
+@pytest.mark.parametrize("start", [-1.4, 2e-16])
 def test_a_parameter_that_passes_through_zero_keeps_a_step(
     start: float, diff_step: Any, jac: str
 ) -> None:
@@ -111,7 +110,8 @@ def test_a_model_in_single_precision_determines_what_it_does_in_double(name: str
     assert solution.success
     assert not solution.lost.any()
     np.testing.assert_allclose(solution.x, reference.x, rtol=1e-4)
-    # differences over ε^½ of single precision: 3e-4 of a column, ten times that where it is a small one
+    # differences over ε^½ of single precision: 3e-4 of a column, ten times that where it is a small
+    # one
     np.testing.assert_allclose(solution.jac, reference.jac, rtol=5e-3, atol=5e-3)
 
 

@@ -28,7 +28,7 @@ def refit(y: Tensor, t: Tensor = T, **options: Any) -> Any:
 
 
 def check(function: Callable[..., Any], *inputs: Tensor) -> None:
-    """Beside central differences of refits, along random directions; these are known to (1e-16 κ)^⅔ or so."""
+    """Compare with central differences of refits in random directions, good to some (1e-16 κ)^⅔."""
     leaves = tuple(t.detach().clone().requires_grad_() for t in inputs)
     assert gradcheck(function, leaves, eps=1e-5, atol=1e-6, rtol=1e-5, fast_mode=True)
 
@@ -200,7 +200,8 @@ def test_a_multi_start_carries_the_gradient_of_its_best() -> None:
 
 
 def test_an_inner_fit_may_serve_an_outer_one() -> None:
-    # a hyper-parameter, the rate, fitted through the inner fit of amplitude and offset: variable projection
+    # a hyper-parameter, the rate, fitted through the inner fit of amplitude and
+    # offset: variable projection
     y = data()
 
     def inner(rate: Tensor) -> Tensor:

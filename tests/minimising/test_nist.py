@@ -1,4 +1,4 @@
-"""Six of NIST's reference problems with default options, and all at tight tolerances beside MINPACK's lmder."""
+"""Six of NIST's problems at default options, and all at tight tolerances beside lmder."""
 
 import itertools
 from functools import cache
@@ -61,7 +61,8 @@ def test_no_more_evaluations_are_spent_than_by_minpack_at_the_same_tolerances() 
         with np.errstate(all="ignore"):  # trials that overflow are refused, but NumPy warns first
             *_, info, _, _ = leastsq(
                 lambda x, f=residual: f(torch.from_numpy(x)).numpy(), begin(name, start).numpy(),
-                Dfun=lambda x, j=jacobian: j(torch.from_numpy(x)).numpy(), ftol=TIGHT, xtol=TIGHT, gtol=TIGHT,
+                Dfun=lambda x, j=jacobian: j(torch.from_numpy(x)).numpy(), ftol=TIGHT, xtol=TIGHT,
+                gtol=TIGHT,
                 full_output=True, maxfev=10_000,
             )  # fmt: skip
         theirs += info["nfev"]

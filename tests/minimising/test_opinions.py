@@ -1,4 +1,4 @@
-"""Which of two runs is kept, who is asked again, and what all of it has cost: from ends that are given."""
+"""Which of two runs is kept, who is asked again, and what all of it has cost: from given ends."""
 
 import math
 from typing import Any

@@ -177,7 +177,8 @@ def test_an_object_may_be_the_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [lambda z: (z, z), lambda z: torch.ones(3, 1, dtype=F64), lambda z: np.ones((2, len(z)))],
+    "loss", [lambda z: (z, z), lambda z: torch.ones(3, 1, dtype=F64),
+        lambda z: np.ones((2, len(z)))],
     ids=["two rows", "short rows", "two rows of NumPy"],
 )  # fmt: skip
 def test_a_function_that_returns_no_three_rows_is_refused(loss: Any) -> None:
@@ -194,7 +195,7 @@ def mad(loss: str, seed: int = 0) -> Solution:
 
 
 def deviation(r: Tensor, n: int) -> float:
-    """Huber & Ronchetti (2009), §7.8: the median of the m − n + 1 largest absolute residuals, for normal noise."""
+    """Huber & Ronchetti (2009), §7.8: the median of the m − n + 1 largest |r|, for normal noise."""
     return float(np.median(np.sort(np.abs(r.numpy()))[n - 1 :]) / norm.ppf(0.75))
 
 
@@ -379,7 +380,8 @@ def test_huber_comes_to_rest_on_its_straight_parts() -> None:
     y = 1 + 2 * t + 0.1 * torch.randn(300, 30, dtype=F64, generator=generator)
     y[torch.rand(300, 30, generator=generator) < 0.1] += 1
     solution = least_squares(
-        lambda x, y: x[0] + x[1] * t - y, torch.zeros(2, dtype=F64), args=(y,), in_dims=(None, 0), loss="huber",
+        lambda x, y: x[0] + x[1] * t - y, torch.zeros(2, dtype=F64), args=(y,), in_dims=(None, 0),
+        loss="huber",
         f_scale=0.15,
     )  # fmt: skip
     assert solution.success.all()  # no digits are lost to rows whose curvature is gone

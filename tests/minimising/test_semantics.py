@@ -1,4 +1,4 @@
-"""What scipy's tests of `least_squares` ask for, in our words, and with scipy's answers where it has them."""
+"""What scipy's tests of `least_squares` ask for, in our words, with scipy's answers."""
 
 import inspect
 from itertools import product
@@ -17,12 +17,10 @@ from .setting import F64, Counted, lifted, lifted_jacobian, rosenbrock, rosenbro
 
 # the exact ways, finite differences, and the user's own
 JACOBIANS = [None, "auto", "forward", "reverse", "autograd", "2-point", "3-point", lifted_jacobian]
-DIFFERENCED = pytest.mark.filterwarnings(
-    "ignore::lmtorch.FallbackWarning"
-)  # NumPy code, which is the point
-IGNORED = pytest.mark.filterwarnings(
-    "ignore:.* is ignored:UserWarning"
-)  # options of scipy that choose nothing
+# NumPy code, which is the point
+DIFFERENCED = pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+# options of scipy that choose nothing
+IGNORED = pytest.mark.filterwarnings("ignore:.* is ignored:UserWarning")
 
 
 def cubic_soft_l1(z: np.ndarray) -> np.ndarray:
@@ -146,7 +144,8 @@ def test_one_evaluation_gives_scipys_fields(loss: Any, f_scale: float, jac: Any)
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     for name in ("cost", "grad", "optimality"):  # a few operations in another order
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-14, err_msg=name)
-    # beyond the inflection of ρ the curvature is not positive, and what stands in its place is each one's own choice
+    # beyond the inflection of ρ the curvature is not positive, and what stands in its place
+    # is each one's own choice
     if theirs.jac[0, 0] > 1e-6:
         np.testing.assert_allclose(ours.jac, theirs.jac, rtol=1e-14)
     else:
@@ -304,7 +303,8 @@ def test_a_callback_sees_every_iteration_and_may_stop_the_run(
 def test_single_precision_residuals_of_a_double_start_are_differenced_by_their_own_round_off() -> (
     None
 ):
-    # scipy's issue 12991: a step for float64 vanished in float32, J was zero, and x0 was called a success
+    # scipy's issue 12991: a step for float64 vanished in float32, J was zero, and x0 was called a
+    # success
     rng = np.random.default_rng(1978)
     x = np.linspace(0, 1, 100, dtype=np.float32)
     y = rng.random(size=100, dtype=np.float32)
@@ -319,7 +319,8 @@ def test_single_precision_residuals_of_a_double_start_are_differenced_by_their_o
 
 
 def test_single_precision_data_and_a_double_start_end_in_success() -> None:
-    # torch computes float64 numbers times float32 vectors in float32: round-off is that of the residuals
+    # torch computes float64 numbers times float32 vectors in float32: round-off
+    # is that of the residuals
     t = torch.linspace(0, 1, 100)
     y = torch.rand(100)
     exact = least_squares(lambda p: p[0] + p[1] * t.double() - y.double(), [1.0, 1.0])
@@ -338,10 +339,12 @@ def test_a_start_near_the_solution_is_not_left_for_a_worse_point() -> None:
 
 def test_a_start_on_its_bound_is_left_to_the_inside() -> None:
     # scipy's issue 19103, on counts of a growing signal
-    y = np.array([0.0] * 66 + [1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 2, 1, 0, 3, 1, 6, 5, 0, 0, 2,
-                  8, 4, 4, 6, 9, 7, 2, 7, 8, 2, 13, 9, 8, 11, 10, 13, 14, 19, 11, 15, 18, 26, 19, 32, 29, 28, 36, 32,
-                  35, 36, 43, 52, 32, 58, 56, 52, 67, 53, 72, 88, 77, 95, 94, 84, 86, 101, 107, 108, 118, 96, 115, 138,
-                  137])  # fmt: skip
+    y = np.array([0.0] * 66 + [
+        1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 2, 1, 0, 3, 1, 6, 5, 0, 0, 2,
+        8, 4, 4, 6, 9, 7, 2, 7, 8, 2, 13, 9, 8, 11, 10, 13, 14, 19, 11, 15, 18, 26, 19, 32, 29, 28,
+        36, 32, 35, 36, 43, 52, 32, 58, 56, 52, 67, 53, 72, 88, 77, 95, 94, 84, 86, 101, 107, 108,
+        118, 96, 115, 138, 137,
+    ])  # fmt: skip
     x = np.arange(y.size) * 0.1
 
     def residual(p: np.ndarray) -> np.ndarray:
@@ -362,7 +365,8 @@ def test_a_start_on_its_bound_is_left_to_the_inside() -> None:
     ids=["exact", "2-point", "3-point", "given"],
 )
 def test_a_minimum_where_the_jacobian_vanishes_and_residuals_remain_is_a_success(jac: Any) -> None:
-    # no cosine tells this point from a plateau where the fit has lost its parameters; its curvature does
+    # no cosine tells this point from a plateau where the fit has lost its
+    # parameters; its curvature does
     solution = least_squares(lifted, 2.0, jac)
     np.testing.assert_allclose(solution.x, 0, atol=1e-4 if jac == "2-point" else 1e-7)
     assert solution.cost == pytest.approx(12.5, rel=1e-9)

@@ -15,9 +15,8 @@ from .setting import F64, INF, Counted
 T = torch.linspace(0, 10, 60, dtype=F64)
 FREQUENCY = 2.7
 Y = 1.5 * torch.sin(FREQUENCY * T + 0.4)
-START = torch.tensor(
-    [1.0, 0.5, 0.0], dtype=F64
-)  # a frequency far off: the next minimum is not the lowest
+# a frequency far off: the next minimum is not the lowest
+START = torch.tensor([1.0, 0.5, 0.0], dtype=F64)
 BOX = (torch.tensor([0.1, 0.1, -1.0], dtype=F64), torch.tensor([5.0, 5.0, 1.0], dtype=F64))
 
 

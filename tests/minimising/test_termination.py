@@ -135,7 +135,8 @@ def test_a_run_onto_a_plateau_is_flat_and_no_success() -> None:
 
 @JACOBIANS
 def test_residuals_that_never_move_in_single_precision_are_no_success(jac: Any) -> None:
-    # scipy's issue 12991, where the step of the differences vanishes: the function rounds its argument
+    # scipy's issue 12991, where the step of the differences vanishes: the
+    # function rounds its argument
     def rounded(x: Tensor) -> Tensor:
         return (
             (x.to(torch.bfloat16).to(F64) - 1.5) + 0 * x
@@ -212,7 +213,7 @@ def test_a_local_minimum_is_a_success_too() -> None:
 
 
 def gain(function: Any, x: Tensor) -> float:
-    """Share of the cost that the best Gauss–Newton step, of any length, would take away by the linear model."""
+    """The share of the cost that the best Gauss–Newton step of any length would save."""
     J, r = torch.func.jacfwd(function)(x), function(x)
     scaled = J / J.norm(dim=0).clamp(min=1e-300)
     best = torch.linalg.lstsq(scaled, -r[:, None], driver="gelsd").solution[:, 0]
@@ -224,7 +225,8 @@ def test_a_parameter_without_influence_at_the_start_does_not_set_the_length_of_t
     unit: float,
 ) -> None:
     y = unit * torch.randn(len(T), dtype=F64, generator=torch.Generator().manual_seed(0))
-    # with an amplitude of zero the rate, 1, has none: in its units steps of 1e-12 in the amplitude are nothing
+    # with an amplitude of zero the rate, 1, has none: in its units steps of 1e-12 in
+    # the amplitude are nothing
     function = lambda x: (
         x[0] * torch.exp(x[1] * T) + unit * torch.log(x[2] + 5) * torch.cos(3 * T) - y
     )
@@ -235,14 +237,16 @@ def test_a_parameter_without_influence_at_the_start_does_not_set_the_length_of_t
 
 def test_a_run_against_a_pole_is_no_success() -> None:
     y = torch.randn(len(T), dtype=F64, generator=torch.Generator().manual_seed(0))
-    # the logarithm is tried for what only the exponential can mend: x₂ → −5, where ‖D x‖ has no bound
+    # the logarithm is tried for what only the exponential can mend: x₂ → −5,
+    # where ‖D x‖ has no bound
     function = lambda x: x[0] * torch.exp(x[1] * T) + torch.log(x[2] + 5) * torch.cos(3 * T) - y
     solution = least_squares(function, torch.tensor([1.0, 2.0, 0.0], dtype=F64))
     assert not (solution.success and gain(function, solution.x) > 1e-3)
 
 
 curves = st.tuples(
-    st.floats(-1e3, 1e3), st.floats(-5, 5), st.floats(-10, 10), st.sampled_from([1e-12, 1e-3, 1e6]), st.integers(0, 9)
+    st.floats(-1e3, 1e3), st.floats(-5, 5), st.floats(-10, 10), st.sampled_from([1e-12, 1e-3, 1e6]),
+    st.integers(0, 9)
 )  # fmt: skip
 
 

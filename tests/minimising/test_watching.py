@@ -45,9 +45,8 @@ def test_an_iterate_is_what_the_loop_did() -> None:
         else:
             assert torch.equal(iterate.x, x0)
         J, r = torch.func.jacfwd(rosenbrock)(x0), rosenbrock(x0)
-        cosine = (
-            ((J.T @ r).abs() / J.norm(dim=0) / r.norm()).nan_to_num(0.0).max()
-        )  # a zero has no direction
+        # a zero has no direction
+        cosine = ((J.T @ r).abs() / J.norm(dim=0) / r.norm()).nan_to_num(0.0).max()
         assert float(iterate.optimality) == pytest.approx(float(cosine), rel=1e-9, abs=1e-12)
     assert {iterate.accepted for iterate in seen} == {True, False}
     assert [iterate.status is Status.RUNNING for iterate in seen] == [True] * (len(seen) - 1) + [
@@ -70,8 +69,8 @@ def test_an_iterate_is_read_by_attribute_and_by_key_and_prints_in_one_line() -> 
 
 def test_iterates_have_the_structure_of_x0() -> None:
     seen: list[Any] = []
-    least_squares(lambda x: rosenbrock(torch.stack([x["a"], x["b"]])), {"a": START[0], "b": START[1]},
-                  callback=seen.append)  # fmt: skip
+    start = {"a": START[0], "b": START[1]}
+    least_squares(lambda x: rosenbrock(torch.stack([x["a"], x["b"]])), start, callback=seen.append)
     assert set(seen[0].x) == {"a", "b"}
     plain: list[Any] = []
     least_squares(lambda x: 1 * x - 3, np.array([1.0]), callback=plain.append)
@@ -251,7 +250,8 @@ def test_watching_changes_nothing() -> None:
 def test_an_estimated_scale_is_watched_through_all_its_rounds() -> None:
     seen: list[Iterate] = []
     solution = least_squares(
-        lambda x: decay(x) - Y[0], torch.tensor([2.0, 1.0, 0.1], dtype=F64), loss="tukey", f_scale="mad",
+        lambda x: decay(x) - Y[0], torch.tensor([2.0, 1.0, 0.1], dtype=F64), loss="tukey",
+        f_scale="mad",
         callback=seen.append, polish=0,
     )  # fmt: skip
     assert [iterate.nit for iterate in seen] == list(range(1, len(seen) + 1))

@@ -1,4 +1,4 @@
-"""Tensors are replaced wherever a torch function takes them: alone, by name, in lists and in dicts."""
+"""Tensors are replaced wherever a torch function takes them: alone, by name, in lists, in dicts."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Habits of first-order training that cost dearly are told once, with the remedy; good ones are left alone."""
+"""Habits of first-order training that cost dearly bring one warning that says what to do."""
 
 import warnings
 

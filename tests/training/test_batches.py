@@ -116,14 +116,16 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(
+    # an opaque closure does not stream; an estimated curvature promises otherwise: the next test
     (
         "name",
         "batch",
-    ),  # an opaque closure does not stream; an estimated curvature promises otherwise: the next test
+    ),
     [*product(("default", "forward", "autograd"), (False, True)), ("streamed", True)],
 )
 def test_with_dropout_a_linear_model_gains_exactly_what_was_promised(name, batch, device):
-    # residuals are linear in the weights for a fixed mask, so any other mask at the trial spoils the gain ratio
+    # residuals are linear in the weights for a fixed mask, so any other mask at the
+    # trial spoils the gain ratio
     torch.manual_seed(6)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1)).to(device, F64)
     x = torch.randn(60, 5, dtype=F64, device=device)
@@ -144,7 +146,8 @@ def test_with_dropout_and_sampled_curvature_the_gradient_and_trials_see_one_mask
     y = x.sum(1, keepdim=True)
     opt = LevenbergMarquardt(model, curvature="sampled", damping="nielsen", lr=torch.tensor(1e-4))
     opt.step(lambda x, y: model(x) - y, x, y)
-    # so short a step gains its slope, whatever the curvature; another mask changes the loss by percents of itself
+    # so short a step gains its slope, whatever the curvature; another mask changes the
+    # loss by percents of itself
     assert opt.report.trials == 1
     assert opt.report.gain_ratio == pytest.approx(1, abs=1e-3)
 
@@ -171,7 +174,8 @@ def test_a_step_leaves_the_generator_as_one_evaluation_would(device):
 @pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_closure_that_raises_leaves_the_generator_where_it_was(batch, at, device):
-    # evaluations are a probe, a linearization and a trial; each draws a mask before the closure fails
+    # evaluations are a probe, a linearization and a trial; each draws a mask
+    # before the closure fails
     torch.manual_seed(6)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1)).to(device, F64)
     x = torch.randn(60, 5, dtype=F64, device=device)
@@ -367,7 +371,8 @@ def test_explain_prints_the_choice_with_its_numbers(capsys, device):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_targets_finer_than_the_model_are_no_coupling_of_samples(seed):
-    # a float32 model sums a batch of two in another order than one sample, and its round-off is that of float32
+    # a float32 model sums a batch of two in another order than one sample, and its
+    # round-off is that of float32
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(40, 300), nn.Tanh(), nn.Linear(300, 1))
     x, y = torch.randn(50, 40), torch.randn(50, 1, dtype=F64)

@@ -1,4 +1,4 @@
-"""After a step that failed the parameters are exactly those from before, and the next step works."""
+"""After a step that failed, parameters are exactly as before, and the next step works."""
 
 import pytest
 import torch
@@ -173,7 +173,7 @@ def test_a_trial_that_is_not_finite_is_refused_and_a_shorter_one_tried(device):
     assert theta.item() == pytest.approx(0.5671432904097838)  # Lambert's W(1)
 
 
-# ---- bad input ---------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 RETURNS = {
     "scalar loss": (lambda t: t.square().sum(), "return the residuals, not their sum"),
@@ -297,7 +297,8 @@ def test_unknown_options_are_refused_by_name(option, value):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_trials": 0}, {"ftol": -1.0}, {"gtol": float("nan")}, {"loss_scale": 0.0}, {"loss_scale": -1.0}],
+    "options", [{"max_trials": 0}, {"ftol": -1.0}, {"gtol": float("nan")}, {"loss_scale": 0.0},
+        {"loss_scale": -1.0}],
     ids=str,
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(options):

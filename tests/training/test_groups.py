@@ -162,7 +162,8 @@ BOUNDED = {  # residual, start, lower, upper: minima inside, on a face, in a cor
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    # the dual is for m < n: with a parameter frozen at its bound, the two equations of "one side" have rank 1
+    # the dual is for m < n: with a parameter frozen at its bound, the two equations
+    # of "one side" have rank 1
     [case for case in product(BOUNDED, SOLVERS) if case != ("one side", "dual")],
 )
 def test_bounds_lead_where_scipy_goes(name, solver, device):

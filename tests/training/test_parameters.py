@@ -44,9 +44,8 @@ def test_every_way_to_give_the_parameters_takes_the_same_steps(given, device):
     expected, opt = LevenbergMarquardt(reference), LevenbergMarquardt(given(model))
     for _ in range(5):
         want, got = expected.step(lambda: reference(x) - y), opt.step(lambda: model(x) - y)
-        torch.testing.assert_close(
-            got, want, rtol=1e-7, atol=0
-        )  # another order of the same sums, five steps on
+        # another order of the same sums, five steps on
+        torch.testing.assert_close(got, want, rtol=1e-7, atol=0)
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
@@ -282,9 +281,8 @@ def test_half_precision_parameters_are_fitted_to_their_own_precision(dtype, devi
 
 
 def test_half_precision_parameters_may_be_large_beside_their_penalty(device):
-    theta = torch.full(
-        (2,), 400.0, dtype=torch.float16, device=device, requires_grad=True
-    )  # 400² overflows float16
+    # 400² overflows float16
+    theta = torch.full((2,), 400.0, dtype=torch.float16, device=device, requires_grad=True)
     opt = LevenbergMarquardt([theta], weight_decay=1e-3)
     assert opt.step(lambda: theta - 1).isfinite()
     assert opt.report.accepted

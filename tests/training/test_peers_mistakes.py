@@ -1,4 +1,4 @@
-"""What other Levenberg–Marquardt packages were found to get wrong, one test each (DESIGN.md, found by running them)."""
+"""What other Levenberg–Marquardt packages were found to get wrong, one test each."""
 
 import pytest
 import torch
@@ -85,7 +85,8 @@ def test_a_retry_damps_the_undamped_matrix(device):
 
 
 def test_the_accept_test_counts_what_the_solve_counts(device):
-    # a step that lowers Σr² but raises Σr² + w‖θ‖² must be refused, and the other way round accepted
+    # a step that lowers Σr² but raises Σr² + w‖θ‖² must be refused, and the other way round
+    # accepted
     x = vector([1.0], device)
     opt = LevenbergMarquardt([x], weight_decay=100.0)
     before = (x.detach() - 2).square().item() / 2

@@ -360,9 +360,8 @@ def test_a_distributed_checkpoint_keeps_the_damping(options, flattened, tmp_path
     expected = Training(device, **options).run(0, 6)
     first, second = Training(device, **options), Training(device, **options)
     first.run(0, 3)
-    writer = FileSystemWriter(
-        tmp_path, thread_count=2
-    )  # one thread asks any device but the CPU for streams
+    # one thread asks any device but the CPU for streams
+    writer = FileSystemWriter(tmp_path, thread_count=2)
     save(
         get_optimizer_state_dict(first.model, first.opt, options=form),
         storage_writer=writer,
@@ -433,7 +432,8 @@ def test_schedulers_that_cycle_the_momentum_say_how_to_leave_it_out(scheduler, d
 def test_a_step_may_be_compiled_or_called_in_inference_mode(device):
     if device.type == stand_in.NAME:
         pytest.skip(
-            "torch makes no views of wrapped tensors in inference mode, and those of the stand-in are wrapped"
+            "torch makes no views of wrapped tensors in inference mode, and those of "
+            "the stand-in are wrapped"
         )
     plain, compiled, inferred = (Training(device) for _ in range(3))
     expected = plain.run(0, 4)

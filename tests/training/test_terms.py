@@ -1,7 +1,7 @@
-"""Several terms in one step: a differential equation inside, conditions on the boundary, data somewhere.
+"""Several terms in one step: an equation inside, conditions on the boundary, data somewhere.
 
-The reference is one closure over everything, without a batch, that returns the terms' residuals as a tuple; its
-Jacobian comes from another source (reverse mode of all rows at once).
+The reference is one closure over everything, without a batch, that returns the terms' residuals as
+a tuple; its Jacobian comes from another source (reverse mode of all rows at once).
 """
 
 import copy
@@ -26,7 +26,7 @@ WIDE, NARROW = 10, 3  # networks of more than 64 parameters and of fewer
 
 
 class Poisson:
-    """c u″ = −sin 3x with u = 0 at both ends, data of u and u′ in the middle, and a penalty without samples."""
+    """c u″ = −sin 3x, u = 0 at both ends, data of u and u′ between, a penalty without samples."""
 
     def __init__(
         self, width=WIDE, given="module", seed=0, dtype=F64, device="cpu", model=None, **options
@@ -91,7 +91,7 @@ class Poisson:
 
 
 def same_steps(one, other, steps=3, roundings=1e6, whole=None, terms=None):
-    """Terms beside one closure: other sums in J, whose rounding grows with the condition of JᵀJ, 10⁵ at most."""
+    """Compare terms with one closure: other sums, rounded by JᵀJ's condition, 10⁵ at most."""
     whole = whole or other.all_at_once
     for _ in range(steps):
         loss = one.opt.step(*(terms or one.terms)())
@@ -302,12 +302,11 @@ def test_an_object_that_is_a_source_serves_all_terms(source):
     fit.opt.step(*fit.terms()[1:])
     other.opt.step(*other.terms()[1:])
     assert set(counting.asked) == {0, 1, 2}
-    torch.testing.assert_close(
-        fit.flat(), other.flat(), rtol=1e-5, atol=1e-5
-    )  # three points know ε^⅔
+    # three points know ε^⅔
+    torch.testing.assert_close(fit.flat(), other.flat(), rtol=1e-5, atol=1e-5)
 
 
-# ---- random numbers and buffers --------------------------------------------------------------------------------------
+# ---- random numbers and buffers ------------------------------------------------------------------
 
 
 class Masked(nn.Module):
@@ -338,7 +337,8 @@ def test_masks_are_replayed_across_terms_within_a_step_and_new_in_the_next(accel
         first = [mask for mask in masked.seen if len(mask) == 5]
         second = [mask for mask in masked.seen if len(mask) == 4]
         assert len(first) == len(second) >= 2
-        # the probe of each term, in a first step, begins with the generator as it found it, and evaluates three times
+        # the probe of each term, in a first step, begins with the generator as it found it,
+        # and evaluates three times
         probed = 3 if step == 0 else 0
         first, second = first[probed:], second[probed:]
         assert all(torch.equal(mask, first[0]) for mask in first)
@@ -428,7 +428,7 @@ def test_buffers_see_one_forward_pass_of_each_term(acceleration):
         torch.testing.assert_close(model[1].running_var, twin[1].running_var)
 
 
-# ---- sources of derivatives, streams and plans -----------------------------------------------------------------------
+# ---- sources of derivatives, streams and plans ---------------------------------------------------
 
 
 class OldTanh(torch.autograd.Function):
@@ -466,9 +466,8 @@ def test_a_term_whose_model_is_refused_falls_back_alone(capsys):
         for word in ("jacobian 1", "jacobian 2", "chunk 1")
     )
     assert "LayerWise" in first
-    assert re.match(
-        r"jacobian 2 +Autograd\(.*in the place of LayerWise\(", second
-    )  # what serves now
+    # what serves now
+    assert re.match(r"jacobian 2 +Autograd\(.*in the place of LayerWise\(", second)
     assert "of 31 samples" in chunk
     refused = [line for line in table if line.startswith("refused")]
     assert [re.match(r"refused +(\w+)\(", line)[1] for line in refused] == ["LayerWise", "Reverse"]
@@ -578,7 +577,7 @@ def test_a_resumed_training_on_terms_is_the_same_bit_for_bit(options):
     assert torch.equal(second.flat(), through.flat())
 
 
-# ---- what goes wrong -------------------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -620,23 +619,33 @@ def test_an_exception_in_one_term_is_raised_and_leaves_the_parameters():
         (lambda f: [(f.equation, f.inside), f.x], "needs a closure.*got Tensor"),
         (lambda f: [(f.equation, f.inside), ()], "needs a closure.*got an empty term"),
         (lambda f: [(), (f.equation, f.inside)], "needs a closure.*got an empty term"),
-        (lambda f: [[f.terms()[0], f.terms()[1]]], "needs a closure.*got tuple.*each a closure followed by its batch"),
+        (lambda f: [[f.terms()[0], f.terms()[1]]],
+            "needs a closure.*got tuple.*each a closure followed by its batch"),
         (lambda f: [(f.equation, f.inside), None], "needs a closure.*got NoneType"),
-        (lambda f: [f.small, (f.condition, f.edge)], "followed by its batch, and here by another closure or term"),
-        (lambda f: [f.small, (f.small, f.small)], "followed by its batch, and here by another closure or term"),
-        (lambda f: [f.small, f.small], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.small, f.small)], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.equation, f.inside, (f.small,))], "followed by its batch, and here by another closure or term"),
-        (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])], r"disagree on the number of samples.*\[7, 3\]"),
+        (lambda f: [f.small, (f.condition, f.edge)],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.small, (f.small, f.small)],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.small, f.small],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [(f.small, f.small)],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [(f.equation, f.inside, (f.small,))],
+            "followed by its batch, and here by another closure or term"),
+        (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])],
+            r"disagree on the number of samples.*\[7, 3\]"),
         (lambda f: [(f.equation, f.inside), (f.condition, f.edge[:0])], "no samples"),
-        (lambda f: [(f.equation, f.inside), (f.condition, 1.0)], "no tensor with a dimension for the samples"),
-        (lambda f: [f.terms()[0], (lambda x: f.model(x).sum(0), f.x)], "no dimension for the samples"),
+        (lambda f: [(f.equation, f.inside), (f.condition, 1.0)],
+            "no tensor with a dimension for the samples"),
+        (lambda f: [f.terms()[0], (lambda x: f.model(x).sum(0), f.x)],
+            "no dimension for the samples"),
         (lambda f: [f.terms()[0], (lambda x: f.model(x).mean(), f.x)], "single number"),
         (lambda f: [f.terms()[0], (lambda: f.model(f.x).mean(),)], "single number"),
         (lambda f: [f.terms()[0], (lambda: None,)], "returned nothing"),
         (lambda f: [f.terms()[0], (lambda: f.model(f.x)[:0],)], "no residuals: m = 0"),
         (lambda f: [f.terms()[0], (lambda x: x - 1, f.x)], "do not depend on any parameter"),
-        (lambda f: [f.terms()[0], (lambda x: f.model(x) - f.model(x).mean(), f.x)], "not independent per sample"),
+        (lambda f: [f.terms()[0], (lambda x: f.model(x) - f.model(x).mean(), f.x)],
+            "not independent per sample"),
     ],
 )  # fmt: skip
 def test_terms_that_cannot_serve_are_refused_with_advice(terms, says):
