@@ -234,6 +234,33 @@ def test_a_parameter_that_does_not_act_has_a_block_of_zeros(mode: str) -> None:
     same(found, {"unused": torch.zeros(4, 2, 2, dtype=F64)})
 
 
+class Scaled(nn.Module):
+    """c (W x + b), summed over the places of a sample, beside a number that is no layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5, dtype=F64))
+        self.linear = nn.Linear(3, 2, dtype=F64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.linear(x).sum(1)
+
+
+@pytest.mark.parametrize("mode", WAYS)
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_numbers_beside_the_layers_have_blocks_too(chunk: int | None, mode: str) -> None:
+    model, x = Scaled(), torch.linspace(-1, 2, 60, dtype=F64).reshape(5, 4, 3)
+    eye = torch.eye(2, dtype=F64)
+    expected = {
+        "scale": model.linear(x).sum(1).detach(),
+        "linear.weight": 1.5 * eye[:, :, None] * x.sum(1)[:, None, None, :],
+        "linear.bias": (1.5 * 4 * eye).expand(5, 2, 2),
+    }
+    with torch.no_grad():
+        found = lmtorch.parameter_jacobian(model, x, mode=mode, chunk_size=chunk)
+    same(found, expected)
+
+
 @pytest.mark.parametrize("mode", WAYS)
 def test_an_empty_batch_has_empty_blocks_of_the_right_shape(mode: str) -> None:
     model, _ = prepared("mlp")
