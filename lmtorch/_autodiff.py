@@ -1,8 +1,9 @@
 """Jacobians by JVPs and VJPs, a chunk of directions at a time, of a function of several tensors.
 
-Derivatives are taken tensor by tensor, not by slices of one flat vector: slicing inside `vmap(vjp)` pads a zero
-n-vector for every sample and slice (3.4 to 6.9 times slower, benchmarks/). "Flat" is the layout of the result, into
-which each tensor's part is written. `torch.func.jacfwd` takes no chunk size; hence our own loop over directions.
+Derivatives are taken tensor by tensor, not by slices of one flat vector: slicing inside `vmap(vjp)`
+pads a zero n-vector for every sample and slice (3.4 to 6.9 times slower, benchmarks/). "Flat" is
+the layout of the result, into which each tensor's part is written. `torch.func.jacfwd` takes no
+chunk size; hence our own loop over directions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:
-    """Weights of a sum, normal and the same at every call: what differs anywhere differs in the sum, almost surely."""
+    """Weights of a sum, normal, always the same: what differs anywhere differs in the sum."""
     drawn = torch.randn(
         like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
     )
@@ -115,7 +116,7 @@ def pulled(
 
 
 def fill_(rows: Tensor, parts: Sequence[Tensor], batch: int = 0) -> None:
-    """Write each tensor's part (r, *batch, *param.shape) beside the others into rows (r, *batch, n)."""
+    """Write each tensor's part (r, *batch, *param.shape) into its columns of (r, *batch, n)."""
     start = 0
     for part in parts:
         flat = (part.to_dense() if part.is_sparse else part).reshape(*part.shape[: 1 + batch], -1)
@@ -137,20 +138,22 @@ def hessian(
     slope: Callable[[Tensor], Tensor],
     curvature: Callable[[Tensor], Tensor],
 ) -> Curved | None:
-    """Hessian of a cost Σ c(r) of the residuals, (..., n, n): JᵀWJ + Σ w ∇²r, with w = c′(r) and W = c″(r).
+    """Hessian (..., n, n) of a cost Σ c(r): JᵀWJ + Σ w ∇²r with w = c′(r) and W = c″(r).
 
-    The gradient g = Jᵀw is a function of the parameters and of w. One reverse pass through entry g_j gives row j of
-    Σ w ∇²r from the parameters, and column j of J from w.
+    The gradient g = Jᵀw is a function of the parameters and of w. One reverse pass through entry
+    g_j gives row j of Σ w ∇²r from the parameters, and column j of J from w.
 
     Args:
         function: the residuals (..., m).
         params: where; the leading `batch` dimensions of each tensor are problems of a batch.
         batch: their number.
         slope: c′(r), (..., m).
-        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k residuals of a sample together.
+        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k
+            residuals of a sample together.
 
     Returns:
-        The Hessian and the gradient; None where no derivative leads from the parameters to the residuals.
+        The Hessian and the gradient; None where no derivative leads from the
+        parameters to the residuals.
     """
     with torch.enable_grad():
         twins = tuple(p.detach().requires_grad_() for p in params)
@@ -165,8 +168,10 @@ def hessian(
         rows, columns = [], []
         for entry in gradient.unbind(-1):
             *second, column = torch.autograd.grad(
-                entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True, materialize_grads=True
-            ) if entry.requires_grad else (*map(torch.zeros_like, twins), torch.zeros_like(weights))  # fmt: skip
+                entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True,
+                materialize_grads=True
+            ) if entry.requires_grad else (*map(torch.zeros_like, twins),
+            torch.zeros_like(weights))  # fmt: skip
             rows.append(side_by_side(second, batch))
             columns.append(column)
     jacobian = torch.stack(columns, -1)
@@ -181,7 +186,7 @@ def side_by_side(parts: Sequence[Tensor], batch: int) -> Tensor:
 
 
 def second_directional(function: Function, params: Params, direction: Params) -> Tensor:
-    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice. Not every operator's formula is right: see `bent`."""
+    """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice; `bent` tells if it is wrong."""
 
     def first(point: Params) -> Tensor:
         derivative: Tensor = jvp(function, (point,), (direction,))[1]
@@ -202,7 +207,7 @@ class Bend(NamedTuple):
 def bent(
     function: Function, params: Params, direction: Params, batch: int, weights: Tensor
 ) -> Bend:
-    """First and second derivative of Σ w r(x + tv) in t, by reverse mode twice, which is right for all operators.
+    """First and second derivative of Σ w r(x + tv) in t by reverse mode twice, always right.
 
     Args:
         function: the residuals (..., m).

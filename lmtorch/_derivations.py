@@ -22,7 +22,7 @@ SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
 
 
 def black_box(jacobian: Any) -> bool:
-    """Whether the function is evaluated without derivatives of torch's: by differences, or the user's own are given."""
+    """Whether derivatives are not torch's: by differences, or the user's own."""
     return differences(jacobian) in DIFFERENCES or isinstance(jacobian, GivenJacobian)
 
 
@@ -32,7 +32,7 @@ def differences(jacobian: Any) -> str:
 
 
 def slope_error(jacobian: Any, precision: torch.dtype) -> float:
-    """Relative error of the derivatives beyond round-off: of finite differences, at their best step or at the given."""
+    """The relative error of the derivatives beyond round-off, which finite differences have."""
     method, eps = differences(jacobian), torch.finfo(precision).eps
     if method not in DIFFERENCES:
         return 0.0
@@ -47,10 +47,11 @@ def slope_error(jacobian: Any, precision: torch.dtype) -> float:
 def chunks(
     facts: Facts, jacobian: Any, limit: int | None, dtype: torch.dtype
 ) -> tuple[int, int, str]:
-    """How many samples are evaluated together, and for how many of them rows of J are made together.
+    """How many samples are evaluated together, and of how many rows of J are made together.
 
-    Reverse mode keeps intermediate results of many samples, and makes their rows, which are larger, a few at a time;
-    other sources make the rows of all that they evaluate at once. A row counts twice: as made, and in the workspace.
+    Reverse mode keeps intermediate results of many samples, and makes their rows, which are larger,
+    a few at a time; other sources make the rows of all that they evaluate at once. A row counts
+    twice: as made, and in the workspace.
 
     Returns:
         Both, and the numbers behind them.
@@ -125,7 +126,10 @@ def sources(
         and facts.leading > 1
         and m // facts.leading < n
     ):
-        why = f"{facts.leading} blocks of rows, perhaps of independent samples: {m // facts.leading} VJPs"
+        why = (
+            f"{facts.leading} blocks of rows, perhaps of independent samples: "
+            f"{m // facts.leading} VJPs"
+        )
         return (LayerWise(rows), *rungs), why
     what = "residuals" if facts.samples is None else "residuals of a sample"
     if n <= k:

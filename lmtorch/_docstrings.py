@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def with_names(face: T) -> T:
-    """The class or function, with the names of the tables in its docstring where it asks for them."""
+    """Fill the names of the tables into the docstring of a class or function that asks for them."""
 
     def filled(argument: re.Match[str]) -> str:
         indent, text = argument.groups()

@@ -1,4 +1,4 @@
-"""Choosing per problem: masks instead of branches, so that one problem and a million run the same code."""
+"""Choosing per problem: masks instead of branches, so that one problem and a million run alike."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 def _remade(like: tuple[Any, ...], parts: Iterable[Any]) -> Any:
-    """A tuple of these parts, of the same type: a NamedTuple has another constructor than a tuple."""
+    """Make a tuple of these parts, or a NamedTuple, which has another constructor."""
     kind: Any = type(like)
     return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
 
 
 def select(mask: Tensor, new: T, old: T) -> T:
-    """Per problem `new` where `mask` (...,) holds and `old` elsewhere, through NamedTuples; others as in `new`."""
+    """`new` for problems where `mask` (...,) holds, else `old`, through NamedTuples."""
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
         before: Any = old
@@ -29,7 +29,7 @@ def select(mask: Tensor, new: T, old: T) -> T:
 
 
 def take(value: T, places: Tensor) -> T:
-    """The problems at `places` (k,) of a batch (b,), through nested NamedTuples; other things as they are."""
+    """The problems at `places` (k,) of a batch (b,), through nested NamedTuples."""
     if isinstance(value, tuple):
         made: Any = value
         return _remade(made, (take(part, places) for part in made))
@@ -38,12 +38,12 @@ def take(value: T, places: Tensor) -> T:
 
 
 def places(mask: Tensor, count: int) -> Tensor:
-    """Where a mask (b,) holds, (count,), in order, when it is known how often: `nonzero` would wait for the number."""
+    """Where a mask (b,) holds, (count,), for a known count: `nonzero` would wait for the device."""
     return mask.to(torch.int8).argsort(descending=True, stable=True)[:count]
 
 
 def read(*numbers: Tensor) -> list[int]:
-    """Counts and flags, 0-d each, as numbers of the host: one transfer, which waits for the device."""
+    """Counts and flags, 0-d each, as the host's numbers: one transfer that waits."""
     return [
         int(number)
         for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()
@@ -66,23 +66,24 @@ def put(whole: T, places: Tensor, part: T) -> T:
 def settled(mask: Tensor) -> bool:
     """Whether the mask holds everywhere, read only where reading costs nothing: on a CPU.
 
-    An inner iteration of fixed length may end early on it; on a GPU the read would wait for the device.
+    An inner iteration of fixed length may end early on it; on a GPU the read
+    would wait for the device.
     """
     return _readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
-    """Whether the mask is known to hold somewhere, read only where reading costs nothing: on a CPU."""
+    """Whether the mask is known to hold somewhere; read only on a CPU, where that is cheap."""
     return _readable(mask) and bool(mask.any())
 
 
 def _readable(mask: Tensor) -> bool:
-    """Whether a value may decide what comes next: not where that would wait for a device, nor while compiling."""
+    """Whether a value may be read: not while compiling, nor where that would wait for a device."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def join(parts: Sequence[T]) -> T:
-    """Batches (b, ...) one after the other, through nested NamedTuples of tensors; other things as in the last."""
+    """Join batches (b, ...) through nested NamedTuples of tensors; other things as in the last."""
     first = parts[-1]
     if isinstance(first, tuple):
         made: Any = first

@@ -14,12 +14,12 @@ class Facts(NamedTuple):
     parameters: int  # n
     residuals: int  # m
     samples: int | None  # independent ones; None: none are known
-    activations: int  # bytes of all intermediate results of an evaluation, of one sample if there are samples
+    # bytes of all intermediate results of an evaluation, of one sample if there are samples
+    activations: int
     dtype: torch.dtype
     device: torch.device
-    precision: torch.dtype | None = (
-        None  # of the residuals, where it is coarser than that of the parameters
-    )
+    # of the residuals, where it is coarser than that of the parameters
+    precision: torch.dtype | None = None
     leading: int | None = None  # blocks of rows that may belong to independent samples
 
 

@@ -45,12 +45,13 @@ from .solvers.qr import QR
 from .solvers.schur import Schur
 from .solvers.svd import SVD
 
-SMALL = 64  # parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling, float64
+# parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling,
+# float64
+SMALL = 64
 PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
-LARGEST = (
-    1e100  # scale of a loss: beyond it every residual is small, and its square must be a number
-)
+# scale of a loss: beyond it every residual is small, and its square must be a number
+LARGEST = 1e100
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # of the rows, at first
@@ -134,7 +135,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     """Decide how to solve a problem of this shape, of one term or several.
 
     Returns:
-        The method, for each term the sources of derivatives and how its samples stream, and the reasons.
+        The method, for each term the sources of derivatives and how its samples
+        stream, and the reasons.
 
     Raises:
         InputError: the choice does not fit the memory, or the closure.
@@ -159,9 +161,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     slopes = slope_error(options.jacobian, precision)
     known = tolerance
     if differences(options.jacobian) == "2-point":
-        known = max(
-            tolerance, torch.finfo(precision).eps ** 0.5
-        )  # to which the derivatives are known
+        # to which the derivatives are known
+        known = max(tolerance, torch.finfo(precision).eps ** 0.5)
     defaults = (
         tolerance,
         known,
@@ -233,7 +234,7 @@ def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str
 
 
 def _alternatives(method: Method, options: Options, small: bool) -> tuple[Alternative, ...]:
-    """What else is tried where a run does not end at a certified minimum; nothing where the strategy was chosen."""
+    """What is tried if a run ends at no certified minimum; nothing if the strategy was chosen."""
     # no single strategy finds every minimum, and each fails elsewhere: benchmarks/honesty.py
     asked = (options.damping, options.solver)
     if (
@@ -305,7 +306,10 @@ def _why_dtype(facts: Facts, small: bool, double: bool) -> str:
     if facts.dtype == torch.float64:
         return "as the parameters"
     if double:
-        return f"n <= {SMALL}: products of {str(facts.dtype).removeprefix('torch.')} numbers are exact in it, and cheap"
+        return (
+            f"n <= {SMALL}: products of {str(facts.dtype).removeprefix('torch.')} numbers are "
+            "exact in it, and cheap"
+        )
     return f"n > {SMALL}" if not small else "the device has no float64"
 
 
@@ -327,9 +331,8 @@ def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
 def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:
     why = f"n {'<=' if small else '>'} {SMALL}"
     damping, scaling, accelerated = options.damping, options.scaling, options.acceleration
-    if (
-        accelerated == "auto"
-    ):  # along a sampled JᵀJ a bend from all rows would cost more than the step
+    # along a sampled JᵀJ a bend from all rows would cost more than the step
+    if accelerated == "auto":
         accelerated = damping == "auto" and not small and share is None
     if isinstance(damping, str):
         damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if small else Nielsen()
@@ -345,7 +348,8 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     possible = facts.samples is not None and solver.form.sampled
     if options.curvature == "sampled" and not possible:
         raise InputError(
-            "curvature='sampled' needs samples, step(closure, *batch), and the normal equations, solver='cholesky'."
+            "curvature='sampled' needs samples, step(closure, *batch), and the normal "
+            "equations, solver='cholesky'."
         )
     if options.curvature == "full" or not possible or facts.samples is None:
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
@@ -377,7 +381,7 @@ def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.d
 
 
 def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
-    """The choices as a table, with the numbers behind them: what is in use now, and what was refused before.
+    """The choices as a table, with the numbers behind them, and what was refused before.
 
     Args:
         plan: what was decided.

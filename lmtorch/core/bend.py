@@ -1,7 +1,7 @@
 """How the residuals bend along a step: the second derivative that geodesic acceleration asks for.
 
-Along v the residuals are r + J v t + ½ r_vv t², and what the acceleration needs is Jᵀ W r_vv, with the
-curvature W of the loss.
+Along v the residuals are r + J v t + ½ r_vv t², and what the acceleration needs is Jᵀ W r_vv, with
+the curvature W of the loss.
 
 Reference: Transtrum & Sethna, Improvements to the Levenberg–Marquardt algorithm (2012), §III.
 """
@@ -67,7 +67,7 @@ def _twice(bend: Tensor, root: Tensor) -> Tensor:
 
 
 def _by_forward_mode(problem: Problem, x: Tensor, along: Tensor) -> list[Tensor] | None:
-    """r_vv of each part by forward mode twice; None for what has no forward mode, or a wrong one."""
+    """r_vv of each part by forward mode twice; None if forward mode is missing or wrong."""
     if not isinstance(problem.source, Bending):
         return None
     params, tangents = problem.residual.params(x), problem.residual.params(along)

@@ -84,7 +84,7 @@ def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | No
 
 
 def trembling(problem: Problem, x: Tensor) -> Tensor:
-    """How far the residuals move, ‖Δr‖ (...,), when all parameters move by a few units of the last digit.
+    """How far r moves, ‖Δr‖ (...,), when parameters move by a few units of the last digit.
 
     A black box may be noisier than round-off alone would have it.
 

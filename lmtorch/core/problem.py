@@ -3,8 +3,8 @@
     F(x) = ½ Σ C² ρ((r(x)/C)²) + ½ Σ w x²   over the box   lower ≤ x ≤ upper
 
 Robust loss, prior, bounds, learning rate and the dtype of the parameters are properties of the
-problem; the loop does not know of them. x has the dtype of the parameters, matrices and vectors that
-of the linear algebra, costs float64.
+problem; the loop does not know of them. x has the dtype of the parameters, matrices and vectors
+that of the linear algebra, costs float64.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class Problem:
         return model if self.bounds is None else model.freeze(self.free(x, model.gradient))
 
     def free(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Which variables may move, (..., n) bool: not those that descent would push out of the box."""
+        """Which variables may move, (..., n) bool: descent pushes the others out of the box."""
         if self.bounds is None:
             return torch.ones_like(x, dtype=torch.bool)
         return self.bounds.free(x, gradient)
@@ -104,8 +104,8 @@ class Problem:
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The cost and Jᵀℓ′ of all rows, without the prior's, and r(x) of each part.
 
-        The gradient says where to go and must be exact; JᵀJ says how far, and an estimate of it from
-        a tenth of the samples is almost as good for a tenth of the work.
+        The gradient says where to go and must be exact; JᵀJ says how far, and an estimate of it
+        from a tenth of the samples is almost as good for a tenth of the work.
 
         Reference: Byrd, Chin, Neveitt & Nocedal, On the use of stochastic Hessian information in
         optimization methods for machine learning (2011), §2.
@@ -137,7 +137,7 @@ class Problem:
         return torch.finfo(self.precision or x.dtype).eps
 
     def sizes(self, x: Tensor) -> Tensor:
-        """Sizes of the parameters, (..., n), of which the steps of finite differences are a share."""
+        """Sizes of the parameters, (..., n); steps of finite differences are a share of them."""
         (part, *_) = self.residual.parts()
         return x.abs().clamp(min=1) if part.sizes is None else torch.maximum(x.abs(), part.sizes)
 
@@ -166,7 +166,7 @@ class Problem:
 
 
 def total(shares: Sequence[T]) -> T:
-    """What rows contribute, tensors or tuples of them, summed: the one end of all sums over rows."""
+    """Sum what rows contribute, tensors or tuples of them: all sums over rows end here."""
     first, several = shares[0], len(shares) > 1
     found: Any = first
     if several and isinstance(first, tuple):

@@ -81,9 +81,8 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
     floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
-    lowest = torch.where(
-        values[..., 0].abs() <= floor, 0.0, values[..., 0]
-    )  # round-off has no sign
+    # round-off has no sign
+    lowest = torch.where(values[..., 0].abs() <= floor, 0.0, values[..., 0])
     decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
     newton = (
         -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units

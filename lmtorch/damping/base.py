@@ -37,9 +37,8 @@ class Proposal(NamedTuple):
 
     step: Tensor  # (..., n)
     state: Any  # the strategy's, with the λ that made the step
-    linear: Tensor | None = (
-        None  # (..., n), the part that the linear model promises for; None: the whole step
-    )
+    # (..., n), the part that the linear model promises for; None: the whole step
+    linear: Tensor | None = None
 
 
 class DampingState(Protocol):
@@ -51,19 +50,19 @@ class DampingState(Protocol):
 
 
 class Damping(Protocol):
-    """A strategy. Its state is a NamedTuple of tensors (...,), the first field or a property of which is `damping`."""
+    """A damping strategy. Its state is a NamedTuple of tensors (...,), one called `damping`."""
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> Any:
         """The state before the first trial, from the linear model at the start."""
 
     def propose(self, model: LinearModel, state: Any) -> tuple[Any, ...]:
-        """A `Proposal`, or simply (step, state): a step (..., n), and the state with the λ that made it."""
+        """A `Proposal`, or (step, state): a step (..., n), and the state with its λ."""
 
     def update(self, state: Any, outcome: Outcome) -> Any:
         """The state after a trial."""
 
 
 def gain_ratio(actual: Tensor, predicted: Tensor) -> Tensor:
-    """Decrease of the cost over the decrease that the linear model promised; −1 where that says nothing."""
+    """The decrease of the cost over that promised by the linear model; −1 if that says nothing."""
     ratio = actual / predicted
     return torch.where(ratio.isfinite() & (predicted > 0), ratio, -1.0)

@@ -1,8 +1,9 @@
-"""Geodesic acceleration: a second-order correction along the step, from one more solve with the same factor.
+"""Geodesic acceleration: a second-order correction along the step, by one more solve.
 
-With v = p(λ) and the second derivative r_vv of the residuals along v, solve (JᵀJ + λD²) a = −Jᵀr_vv and step by
-v + a/2; a correction that is not small against v is not to be trusted, and then v alone is the step. It pays in
-narrow curved valleys, where the plain step must follow the bend in short pieces.
+With v = p(λ) and the second derivative r_vv of the residuals along v, solve (JᵀJ + λD²) a = −Jᵀr_vv
+and step by v + a/2; a correction that is not small against v is not to be trusted, and then v alone
+is the step. It pays in narrow curved valleys, where the plain step must follow the bend in short
+pieces.
 
 Reference: Transtrum & Sethna, Improvements to the Levenberg–Marquardt algorithm (2012), §III.
 """

@@ -1,6 +1,7 @@
 """Marquardt's factors: λ down by ten after a gain, up by ten after a loss.
 
-Reference: Marquardt, An algorithm for least-squares estimation of nonlinear parameters (1963), p. 437.
+Reference: Marquardt, An algorithm for least-squares estimation of nonlinear
+parameters (1963), p. 437.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Marquardt:
     """λ by fixed factors.
 
     Args:
-        initial: λ₀ as a share of the largest diagonal entry of D⁻¹JᵀJD⁻¹. Default: 1e-2, Marquardt's.
+        initial: λ₀ as a share of the largest diagonal entry of D⁻¹JᵀJD⁻¹.
+            Default: 1e-2, Marquardt's.
         decrease: factor after an accepted trial. Default: 0.1.
         increase: factor after a refused one. Default: 10.
     """

@@ -1,10 +1,10 @@
-"""Nielsen's damping: λ follows the gain ratio smoothly, and grows ever faster while trials are refused.
+"""Nielsen's damping: λ follows the gain ratio smoothly, and grows ever faster after refused trials.
 
     accepted:  λ ← λ · max(1/3, 1 − (2ρ − 1)³),  ν ← 2
     refused:   λ ← λ ν,  ν ← 2ν
 
-Reference: Nielsen, Damping parameter in Marquardt's method (1999); Madsen & Nielsen, Introduction to Optimization and
-Data Fitting (2010), algorithm 6.18.
+Reference: Nielsen, Damping parameter in Marquardt's method (1999); Madsen & Nielsen, Introduction
+to Optimization and Data Fitting (2010), algorithm 6.18.
 """
 
 from dataclasses import dataclass

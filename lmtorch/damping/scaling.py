@@ -1,7 +1,8 @@
 """The diagonal D that says what a long step is: three rules, as in GSL's multifit_nlinear.
 
-References: Levenberg (1944), D = I; Marquardt (1963), D = current column norms of J; Moré (1978), eq. 6.3, their
-running maximum, which makes the path independent of the units of the parameters and never forgets a steep column.
+References: Levenberg (1944), D = I; Marquardt (1963), D = current column norms of J; Moré (1978),
+eq. 6.3, their running maximum, which makes the path independent of the units of the parameters and
+never forgets a steep column.
 """
 
 from dataclasses import dataclass

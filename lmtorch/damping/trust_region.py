@@ -1,10 +1,12 @@
-"""Moré's trust region: the step of least linear-model cost with ‖D p‖ ≤ Δ, and a radius Δ that follows the gain.
+"""Moré's trust region: the step of least linear-model cost with ‖D p‖ ≤ Δ; Δ follows the gain.
 
-λ is the multiplier of the constraint: zero where the Gauss–Newton step is inside, otherwise the root of
-φ(λ) = ‖D p(λ)‖ − Δ, found to a tenth of Δ by Hebden's safeguarded Newton iteration on 1/‖D p‖.
+λ is the multiplier of the constraint: zero where the Gauss–Newton step is inside,
+otherwise the root of φ(λ) = ‖D p(λ)‖ − Δ, found to a tenth of Δ by Hebden's safeguarded
+Newton iteration on 1/‖D p‖.
 
-Reference: Moré, The Levenberg–Marquardt algorithm: implementation and theory (1978), §5 and algorithm 7.1; the
-constants are those of MINPACK's lmder and lmpar, but for the initial radius, see `TrustRegion`.
+Reference: Moré, The Levenberg–Marquardt algorithm: implementation and theory (1978), §5 and
+algorithm 7.1; the constants are those of MINPACK's lmder and lmpar, but for the initial
+radius, see `TrustRegion`.
 """
 
 from dataclasses import dataclass
@@ -38,8 +40,9 @@ class TrustRegion:
     """An exact trust region.
 
     Args:
-        initial: the first radius as a multiple of ‖D x₀‖ (of 1, where that is zero). Default: 1. MINPACK's 100 lets
-            the first steps leave the basin: on NIST's 54 starts it loses one and costs 9 % more evaluations.
+        initial: the first radius as a multiple of ‖D x₀‖ (of 1, where that is zero). Default: 1.
+            MINPACK's 100 lets the first steps leave the basin: on NIST's 54 starts it loses one and
+            costs 9 % more evaluations.
     """
 
     initial: float = 1.0
@@ -65,7 +68,8 @@ class TrustRegion:
         ratio, length = outcome.ratio, outcome.length
         length = torch.where(length.isfinite(), length, state.radius)
         radius = torch.where(state.fresh, torch.minimum(state.radius, length), state.radius)
-        # the parabola through F(0), F'(0) = gᵀp and F(p) has its least at t = gᵀp / (2 (gᵀp + actual)): lmder's `temp`
+        # the parabola through F(0), F'(0) = gᵀp and F(p) has its least at t = gᵀp / (2
+        # (gᵀp + actual)): lmder's `temp`
         bend = torch.where(
             outcome.actual >= 0, 0.5, outcome.slope / (2 * (outcome.slope + outcome.actual))
         )
@@ -88,11 +92,12 @@ def multiplier(
     radius: Tensor,  # (...,)
     guess: Tensor,  # (...,), λ of the last step
 ) -> Tensor:
-    """λ ≥ 0 with ‖D p(λ)‖ within a tenth of Δ, or zero where the Gauss–Newton step is no longer than that, (...,)."""
+    """λ ≥ 0, (...,), with ‖D p(λ)‖ within a tenth of Δ, or zero for a shorter Gauss–Newton step."""
     zero = torch.zeros_like(radius)
     length, slope = _scalars(factor, zero, radius)
     inside = length <= (1 + CLOSE) * radius
-    # φ is convex and falls: Newton from λ = 0 stays left of the root; ‖D p(λ)‖ ≤ ‖D⁻¹g‖ / λ bounds it from the right
+    # φ is convex and falls: Newton from λ = 0 stays left of the root; ‖D p(λ)‖ ≤ ‖D⁻¹g‖ / λ
+    # bounds it from the right
     newton = (length - radius) / -slope
     lower = torch.where(newton.isfinite(), newton, 0.0).clamp(min=0)
     upper = gradient / radius

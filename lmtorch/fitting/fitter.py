@@ -160,9 +160,8 @@ class Fitter:
         if weights is not None:
             weights = tensor_of(weights)
             weights = weights if values.ndim == 1 else weights[:, None]
-            values = torch.where(
-                weights > 0, weights * values, 0.0
-            )  # not a product alone: a masked value may be NaN
+            # not a product alone: a masked value may be NaN
+            values = torch.where(weights > 0, weights * values, 0.0)
         return values if root is None else tensor_of(root) @ values
 
     def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Errors in x and y as a residual with variables of the points: β, and one displacement δ for each point.
+"""Errors in x and y: a residual in β and in one displacement δ of each point.
 
     F(β, δ) = ½ Σ ((f(x + δ, β) − y)/σ_y)² + ½ Σ (δ/σ_x)²
 
-The second sum is a quadratic penalty, the problem's prior. In the first, points see only their own x,
-so that ∂f_i/∂δ_i is the derivative along a displacement τ of all points together: n + k directions
-give every block of J, by whatever source of derivatives is at hand.
+The second sum is a quadratic penalty, the problem's prior. In the first, points see only their own
+x, so that ∂f_i/∂δ_i is the derivative along a displacement τ of all points together: n + k
+directions give every block of J, by whatever source of derivatives is at hand.
 
 Reference: Boggs, Byrd & Schnabel (1987).
 """

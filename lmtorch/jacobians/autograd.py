@@ -1,7 +1,8 @@
-"""Row by row with plain autograd: the last rung of the ladder, for models that every part of torch.func refuses.
+"""Row by row with plain autograd, the last source tried: for models that torch.func refuses.
 
-Slow, one backward pass for each row (batched where autograd can), but it asks of the model only what ordinary training
-asks of it. Independent samples are evaluated one at a time, so that a row costs the backward pass of one sample.
+Slow, one backward pass for each row (batched where autograd can), but it asks of the model only
+what ordinary training asks of it. Independent samples are evaluated one at a time, so that a row
+costs the backward pass of one sample.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Autograd:
     def blocks(
         self, part: Part, params: Params, workspace: Workspace
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Sample by sample where there are samples, otherwise all rows of the part from one graph."""
+        """Sample by sample if there are samples, otherwise all rows of the part from one graph."""
         for function in _functions(part):
             twins = tuple(p.detach().clone().requires_grad_() for p in params)
             with torch.enable_grad():
@@ -67,7 +68,7 @@ def _at(sample: Callable[..., Tensor], single: tuple[Tensor, ...], params: Param
 
 
 def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batched: bool) -> None:
-    """Fill rows e_iᵀJ, (r, ..., n), at once if the graph allows it; all problems of a batch at once."""
+    """Fill rows e_iᵀJ, (r, ..., n), of all problems of a batch, at once if the graph allows it."""
     batch = residual.ndim - 1
     if not residual.requires_grad:
         jacobian.zero_()

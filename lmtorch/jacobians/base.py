@@ -11,7 +11,8 @@ from ..residuals.base import Part
 from ..rows.base import Rows
 from ..rows.dense import DenseRows
 
-# a wrong formula is off by more than this share; what half precision inside the closure costs is less
+# a wrong formula is off by more than this share; what half precision inside the closure costs is
+# less
 GROSS = 0.03
 NOISE = 0.75  # power of ε: share of the largest column to which the smallest ones are known
 
@@ -28,7 +29,7 @@ class Workspace(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some residuals and their rows. A source may also yield the two as a pair, rows as a matrix."""
+    """Some residuals and their rows; a source may also yield a pair with a matrix of rows."""
 
     residual: Tensor  # (..., rows)
     rows: Rows
@@ -77,10 +78,10 @@ class JacobianSource(Protocol):
     def blocks(
         self, part: Part, params: Params, workspace: Workspace
     ) -> Iterator[Block | tuple[Tensor, Tensor]]:
-        """Residuals (..., rows) and their rows of J, block by block; together they are the part's."""
+        """Residuals (..., rows) and rows of J, block by block, together all of the part."""
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """The part's residuals (..., m) alone, as in `blocks` also where random numbers are drawn."""
+        """The part's residuals (..., m) alone, equal to those of `blocks` in random draws, too."""
 
 
 @runtime_checkable

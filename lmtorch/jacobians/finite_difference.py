@@ -1,17 +1,19 @@
 """Finite differences, for residuals that cannot be differentiated: black boxes.
 
-The step balances truncation against round-off: h = ε^½ s for two points and ε^⅓ s for three, with the size s of the
-parameter and ε of the parameters or of the residuals, whichever are coarser. It is made exact as (x + h) − x, and
-never leaves the box in which the function is defined.
+The step balances truncation against round-off: h = ε^½ s for two points and ε^⅓ s for three, with
+the size s of the parameter and ε of the parameters or of the residuals, whichever are coarser. It
+is made exact as (x + h) − x, and never leaves the box in which the function is defined.
 
-The size is |x|, so that the units of a parameter do not matter; but a parameter that passes through zero keeps a size,
-ε^¼ of its start at least. That is halfway, in decades, between what a parameter needs whose own size is what matters
-and one that is merely added to something; where the difference drowns in round-off, it is more, up to that of the
-start. Of a parameter that starts at zero the size is 1 at first, and then what the difference itself says.
+The size is |x|, so that the units of a parameter do not matter; but a parameter that passes through
+zero keeps a size, ε^¼ of its start at least. That is halfway, in decades, between what a parameter
+needs whose own size is what matters and one that is merely added to something; where the difference
+drowns in round-off, it is more, up to that of the start. Of a parameter that starts at zero the
+size is 1 at first, and then what the difference itself says.
 
-References: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4, with the typical size of a
-parameter; Nocedal & Wright (2006), §8.1; Gill, Murray, Saunders & Wright, Computing forward-difference intervals for
-numerical optimization (1983), on a step that is judged by its own difference.
+References: Dennis & Schnabel, Numerical Methods for Unconstrained Optimization (1996), §5.4, with
+the typical size of a parameter; Nocedal & Wright (2006), §8.1; Gill, Murray, Saunders & Wright,
+Computing forward-difference intervals for numerical optimization (1983), on a step that is judged
+by its own difference.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,9 +40,8 @@ class Column(NamedTuple):
     slope: Tensor  # (..., m)
     change: Tensor  # (...,), of the residuals by the step, ‖r(x + h) − r(x)‖
     size: Tensor  # (...,), of the parameter
-    rough: (
-        Tensor  # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
-    )
+    # (...,) bool: it looks as if residuals were rounded more coarsely than their dtype
+    rough: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class FiniteDifference:
     """Columns of J from differences of residuals.
 
     Args:
-        method: "2-point" (n more evaluations, error of order ε^½) or "3-point" (2n, of order ε^⅔). Default: "2-point".
+        method: "2-point" (n more evaluations, error of order ε^½) or "3-point" (2n, of order
+            ε^⅔). Default: "2-point".
         step: h/s instead of the above, one number or one for each parameter, flat (n,).
     """
 
@@ -82,9 +84,10 @@ class FiniteDifference:
         return n if self.method == "2-point" else 2 * n
 
     def look(self, part: Part, params: Params) -> tuple[Tensor, bool]:
-        """What sizes (..., n) of the parameters serve from here on, and whether residuals seem to be rounded coarsely.
+        """Which sizes (..., n) of parameters to use from here on, and how residuals are rounded.
 
-        The part's own sizes are a guess. At these parameters, the steps will be those that were looked at.
+        The part's own sizes are a guess. At these parameters, the steps will be
+        those that were looked at.
         """
         residual = part.function(params)
         found = [
@@ -149,9 +152,8 @@ class FiniteDifference:
         def three_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             size = step.abs()
             central = (size <= below) & (size <= above)
-            outward = torch.where(above >= below, 1.0, -1.0).to(
-                value
-            )  # one-sided: to the wider side
+            # one-sided: to the wider side
+            outward = torch.where(above >= below, 1.0, -1.0).to(value)
             size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
             first, h1 = at(torch.where(central, size, outward * size))
             second, h2 = at(torch.where(central, -size, 2 * outward * size))
@@ -159,9 +161,8 @@ class FiniteDifference:
             slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (
                 h1 * h2 * (h2 - h1)
             )
-            plain = (first - second) / (
-                h1 - h2
-            )  # where h₂ = −h₁ it is the same, without the round-off
+            # where h₂ = −h₁ it is the same, without the round-off
+            plain = (first - second) / (h1 - h2)
             bend = torch.linalg.vector_norm(first - 2 * residual + second, dim=-1)
             rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
             change = torch.linalg.vector_norm(first - residual, dim=-1)
@@ -217,10 +218,11 @@ def _judged(
     eps: float,
     unknown: Tensor,  # (...,) bool: the size is no more than a guess, and may be too large
 ) -> tuple[Column, Tensor]:
-    """The column with another size where its difference is out of proportion, and where that is, (...,) bool.
+    """The column with another size if its difference is out of proportion, and where, (...,).
 
-    A change beneath the rounding of the residuals asks for a longer step, one that is nearly as large as the residuals
-    themselves for a shorter one, unless that shows the same slope: the residuals may be what is small.
+    A change beneath the rounding of the residuals asks for a longer step, one that is nearly as
+    large as the residuals themselves for a shorter one, unless that shows the same slope: the
+    residuals may be what is small.
     """
     length = torch.linalg.vector_norm(residual, dim=-1)
     column, judged = given, torch.zeros_like(unknown)
@@ -231,9 +233,8 @@ def _judged(
         longer = drowned & (column.size < most)
         if not bool((longer | loud).any()):
             break
-        far = torch.maximum(
-            column.size * eps**-0.25, (column.size * most).sqrt()
-        )  # half of the decades to go
+        # half of the decades to go
+        far = torch.maximum(column.size * eps**-0.25, (column.size * most).sqrt())
         size = torch.where(longer, torch.minimum(far, most), column.size)
         other = differ(torch.where(loud, torch.maximum(column.size * eps**0.25, least), size))
         apart = torch.linalg.vector_norm(other.slope - column.slope, dim=-1)
@@ -241,7 +242,6 @@ def _judged(
         taken = (longer | (loud & ~alike)) & other.slope.isfinite().all(-1)
         column = select(taken, other, column)
         judged, drowned, loud = judged | taken, drowned & (taken | ~longer), loud & taken
-    mute = drowned & (
-        column.change < DROWNED * eps * length
-    )  # no step is long enough: it has no influence
+    # no step is long enough: it has no influence
+    mute = drowned & (column.change < DROWNED * eps * length)
     return select(mute, given, column)._replace(rough=given.rough), judged & ~mute

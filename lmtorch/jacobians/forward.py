@@ -1,6 +1,7 @@
 """Forward mode: one JVP for each parameter, n columns. For more residuals than parameters.
 
-It works on the rows of a part together, whether or not they are independent, and on a batch of problems.
+It works on the rows of a part together, whether or not they are independent, and on a batch of
+problems.
 """
 
 from collections.abc import Iterator

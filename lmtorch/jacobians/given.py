@@ -19,9 +19,9 @@ class GivenJacobian:
     """The user's function.
 
     Args:
-        function: called as the closure is, with the same batch if there is one, and at the same parameters. Returns
-            the Jacobian (m, n) as a tensor, or one tensor (m, *param.shape) for each parameter in a tuple or list,
-            in the order of the parameters.
+        function: called as the closure is, with the same batch if there is one, and at the same
+            parameters. Returns the Jacobian (m, n) as a tensor, or one tensor (m, *param.shape) for
+            each parameter in a tuple or list, in the order of the parameters.
     """
 
     function: Callable[..., Any]
@@ -40,8 +40,9 @@ class GivenJacobian:
             result = result.reshape(*residual.shape, n)  # one parameter, or one residual
         if result.shape != (*residual.shape, n):
             raise InputError(
-                f"the given Jacobian is {tuple(result.shape)}; {m} residuals and {n} parameters need ({m}, {n}), "
-                "rows in the order of the flattened residuals, columns in that of the parameters."
+                f"the given Jacobian is {tuple(result.shape)}; {m} residuals and {n} parameters "
+                f"need ({m}, {n}), rows in the order of the flattened residuals, columns in "
+                "that of the parameters."
             )
         jacobian = workspace(m)
         jacobian.copy_(result)

@@ -1,4 +1,4 @@
-"""The chosen source, then the next that works: what a part of torch.func refuses is fitted all the same.
+"""The chosen source of derivatives, then the next that works for the model.
 
 No batching rule, no forward-mode formula, a branch on data, a write into fresh zeros: each is an
 exception of torch, raised when the first block is asked for. Then the next source is tried, one
@@ -81,12 +81,14 @@ class Ladder:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # under vmap shapes may mislead an operator; elsewhere a closure that returns no residuals is at fault
+            # under vmap shapes may mislead an operator; elsewhere a closure that returns
+            # no residuals is at fault
             if isinstance(error, InputError) and not isinstance(self.current, PerSample):
                 raise
             if stopped(error):  # the closure's word, not a source's refusal
                 raise
-            # whatever the reason: if it is the closure's own fault, the last rung raises it as it is
+            # whatever the reason: if it is the closure's own fault, the last rung raises it as it
+            # is
             if len(self.rungs) == 1:
                 raise
             self._descend(error)
@@ -108,7 +110,7 @@ class Ladder:
         return pull(self.current, part, params)
 
     def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
-        """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice; None where that is refused, or wrong."""
+        """d²r(x + tv)/dt² at t = 0, (..., m), by forward mode twice, or None if it fails."""
         if self.bends is False:
             return None
         replay = Replay(params[0].device, part.random)
@@ -160,9 +162,10 @@ class Ladder:
 def _bends(part: Part, params: Params, direction: Params, found: Tensor, seed: int) -> bool:
     """Hold d²r/dt² by forward mode twice to reverse mode twice, in a sum with random weights.
 
-    In torch 2.13 an inner derivative of forward mode takes what an operator has kept for a constant: the factors of
-    `solve` and `det`, the statistics of `layer_norm`, all of an `autograd.Function`. What is below the square root of
-    round-off beside the first derivative does not count.
+    In torch 2.13 an inner derivative of forward mode takes what an operator has kept for a
+    constant: the factors of `solve` and `det`, the statistics of `layer_norm`, all of an
+    `autograd.Function`. What is below the square root of round-off beside the first derivative does
+    not count.
     """
     weights = random_weights(found, seed)
     first, expected = bent(part.function, params, direction, part.batch, weights)
@@ -175,10 +178,11 @@ def _bends(part: Part, params: Params, direction: Params, found: Tensor, seed: i
 
 
 def _verify(source: JacobianSource, part: Part, params: Params, first: Block) -> None:
-    """Hold the block to one plain backward pass, in one direction: some of torch's formulas are silently wrong.
+    """Compare the block with one plain backward pass in one direction, as some formulas are wrong.
 
-    In torch 2.13 tangents pass through `detach` and `no_grad`, the batched backward of `cdist` leaves a part out, and
-    dropout of a strided tensor draws another mask inside torch.func than outside from the same seed.
+    In torch 2.13 tangents pass through `detach` and `no_grad`, the batched backward of `cdist`
+    leaves a part out, and dropout of a strided tensor draws another mask inside torch.func than
+    outside from the same seed.
 
     Raises:
         ArithmeticError: they differ.

@@ -49,7 +49,7 @@ class LayerWise:
         return f"LayerWise(chunk={self.chunk})"
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
-        """Rows in chunks that stay in cache, after a backward pass for each residual of a sample."""
+        """Rows by chunks that stay in cache, after a backward pass per residual of a sample."""
         count = part.count
         if count is None:
             raise NotLayerwiseError("no independent samples")

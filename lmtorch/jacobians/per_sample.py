@@ -1,7 +1,7 @@
 """Per sample: `vmap` over independent samples of the reverse-mode Jacobian of one.
 
-A batch of s samples with k residuals each has s·k rows, but only s blocks of (k, n) that are not zero: k VJPs for
-each sample, all samples at once, in chunks that stay in cache.
+A batch of s samples with k residuals each has s·k rows, but only s blocks of (k, n) that are not
+zero: k VJPs for each sample, all samples at once, in chunks that stay in cache.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,9 +39,8 @@ class PerSample:
                 params: Params, *sample: Tensor, function: Single = function
             ) -> tuple[Params, Tensor]:
                 residual, pullback = vjp(lambda p: function(p, *sample), params)[:2]
-                if (
-                    residual.shape[0] == 1
-                ):  # one VJP needs no vmap over the rows of a sample, which would cost a fifth
+                # one VJP needs no vmap over the rows of a sample, which would cost a fifth
+                if residual.shape[0] == 1:
                     return pullback(torch.ones_like(residual))[0], residual
                 directions = torch.eye(
                     residual.shape[0], dtype=residual.dtype, device=residual.device
@@ -61,7 +60,7 @@ class PerSample:
             yield residual, rows
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """Under the same `vmap` where random numbers are drawn: a plain call would draw them in another order."""
+        """Use the same `vmap` if random numbers are drawn: a plain call draws in another order."""
         if not part.random:
             return part.function(params)
         values = [
@@ -73,7 +72,8 @@ class PerSample:
     def _chunks(self, part: Part) -> Iterator[tuple[Single, tuple[Tensor, ...]]]:
         if part.sample is None:
             raise InputError(
-                "a per-sample Jacobian needs the samples: call step(closure, *batch), or choose another source."
+                "a per-sample Jacobian needs the samples: call step(closure, *batch), or "
+                "choose another source."
             )
         count = part.samples[0].shape[0]
         for chosen in ranges(count, self.chunk or count):

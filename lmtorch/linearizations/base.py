@@ -34,7 +34,7 @@ class Exact(NamedTuple):
 
 
 class Linearization(Protocol):
-    """What the loop and the solvers ask of a linear model; `n` parameters, any leading batch dimensions."""
+    """What the loop and solvers ask of a linear model of `n` parameters, with any batch (...)."""
 
     @property
     def cost(self) -> Tensor:
@@ -58,26 +58,26 @@ class Linearization(Protocol):
 
     @property
     def rows(self) -> Rows | None:
-        """The rows as the loss has scaled them, without the prior's; None where they are not kept."""
+        """The rows as the loss has scaled them, without the prior's; None if they are not kept."""
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² of a step (..., n), (...,)."""
 
     def freeze(self, free: Tensor) -> Self:
-        """The model with the parameters outside `free` (..., n) held: zero columns, zero gradient."""
+        """The model with zero columns and gradient for parameters outside `free` (..., n)."""
 
     def optimality(self) -> Tensor:
-        """How far the point is from stationary, (...,) in [0, 1]: cosine of r and the best column of J.
+        """How far from stationary, (...,) in [0, 1]: the cosine of r and the best column of J.
 
-        It has no units and is zero exactly at a stationary point. Its square is the share of the cost
-        that the linear model promises for the best move of one parameter alone.
+        It has no units and is zero exactly at a stationary point. Its square is the share of the
+        cost that the linear model promises for the best move of one parameter alone.
         """
 
     def rounding(self, x: Tensor, eps: float) -> Tensor:
         """How far round-off ε in x (..., n) and in the residuals may move the cost at x, (...,)."""
 
     def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """How long a step (..., n) is beside x (..., n), (...,), without units; zero for a step of zero."""
+        """How long a step (..., n) is beside x, (...,), without units; zero for a step of zero."""
 
     def longest_single_move(self, x: Tensor) -> Tensor:
         """The relative length, (...,), of the longest of the best moves of one parameter alone."""
@@ -123,7 +123,7 @@ class Form(Protocol):
         """What these numbers are, for messages: "Jacobian (m x n)"."""
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
-        """For x of `shape` (..., n) and so many residuals in all, with the dtype and device of `like`."""
+        """Begin for x of `shape` (..., n) and so many residuals, on the device of `like`."""
 
 
 def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:

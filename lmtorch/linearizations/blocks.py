@@ -3,11 +3,11 @@
     r(β, δ),  e = w δ,      J = [ G  diag(V) ]      G = ∂r/∂β (m, n),  V = ∂r/∂δ (m, k)
                                 [ 0  diag(w) ]
 
-Each point has variables of its own, so their columns meet only its rows. w is the root of a quadratic
-penalty, the problem's prior: of a fit with errors in x, δ are the errors and w = 1/σ_x.
+Each point has variables of its own, so their columns meet only its rows. w is the root of a
+quadratic penalty, the problem's prior: of a fit with errors in x, δ are the errors and w = 1/σ_x.
 
-Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal distance
-regression (1987).
+Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal
+distance regression (1987).
 """
 
 from dataclasses import dataclass

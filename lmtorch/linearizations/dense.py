@@ -1,4 +1,4 @@
-"""J held whole: for small and ill-conditioned problems (SVD, QR), and for fewer residuals than parameters (dual)."""
+"""J held whole: for small, ill-conditioned problems (SVD, QR) and for m < n (dual)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self

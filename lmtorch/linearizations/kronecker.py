@@ -1,15 +1,15 @@
-"""JᵀJ of columns that are outer products, as a sum of Kronecker products of two small symmetric matrices.
+"""JᵀJ of columns that are outer products: a sum of Kronecker products of small symmetric matrices.
 
 Where the rows of a sample are g_o aᵀ, flattened, for its residuals o = 1 … k,
 
     JᵀJ = Σ_s G_s ⊗ A_s,   G_s = Σ_o g_o g_oᵀ (p × p),   A_s = a aᵀ (q × q).
 
-Both factors are symmetric: of the (pq)² entries about a quarter are different ones, and the sum over samples is one
-product of a matrix of the pairs in G with one of the pairs in A. That is half the work of a symmetric product of the
-rows, and 1/k of that where samples have k residuals.
+Both factors are symmetric: of the (pq)² entries about a quarter are different ones, and the sum
+over samples is one product of a matrix of the pairs in G with one of the pairs in A. That is half
+the work of a symmetric product of the rows, and 1/k of that where samples have k residuals.
 
-Reference: Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate curvature (2015), §2.2,
-where E[G ⊗ A] is then replaced by E[G] ⊗ E[A]; here it is exact.
+Reference: Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate
+curvature (2015), §2.2, where E[G ⊗ A] is then replaced by E[G] ⊗ E[A]; here it is exact.
 """
 
 from functools import cache
@@ -49,7 +49,7 @@ class KroneckerSum:
 
 
 def worth_it(p: int, q: int, k: int) -> bool:
-    """Whether the sum takes clearly fewer products than the lower half of the rows' own, k for each sample."""
+    """Whether the sum takes clearly fewer products than half of the rows' own, k by sample."""
     return pairs(p) * pairs(q) < 0.35 * k * (p * q) ** 2 and p * q >= 128
 
 
@@ -60,12 +60,12 @@ def strips(size: int) -> list[slice]:
 
 
 def pairs(size: int) -> int:
-    """Entries of a symmetric matrix that `symmetric_products` makes: the upper triangle, and the strips' corners."""
+    """Entries that `symmetric_products` makes: the upper triangle and the corners of strips."""
     return sum((strip.stop - strip.start) * (size - strip.start) for strip in strips(size))
 
 
 def symmetric_products(z: Tensor) -> Tensor:
-    """The different entries of Σ_o z_o z_oᵀ for each sample, (pairs, s); z: (k, size, s), samples in a row."""
+    """The distinct entries of Σ_o z_o z_oᵀ for each sample, (pairs, s); z: (k, size, s)."""
     k, size, count = z.shape
     products = z.new_empty(pairs(size), count)
     begin = 0
@@ -85,7 +85,7 @@ def symmetric_products(z: Tensor) -> Tensor:
 
 @cache
 def places(size: int, device: torch.device) -> Tensor:
-    """Where entry (i, j) of the symmetric matrix stands among `symmetric_products`, (size, size)."""
+    """The place of entry (i, j) of the matrix among `symmetric_products`, (size, size)."""
     table = torch.empty(size, size, dtype=torch.long)
     begin = 0
     for strip in strips(size):

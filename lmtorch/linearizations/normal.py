@@ -1,9 +1,9 @@
 """JᵀJ and Jᵀr, summed over blocks of rows, so that J is never whole: for many residuals.
 
-JᵀJ is symmetric: only its lower triangle is summed, which saves up to half of the products, and mirrored once at the
-end. torch has no `syrk`; products of block rows up to the diagonal come near to it on every device. (scipy's BLAS
-has one, 15 % faster by itself; in the loop its threads and torch's waited for the same cores, and steps took twice
-as long.)
+JᵀJ is symmetric: only its lower triangle is summed, which saves up to half of the products, and
+mirrored once at the end. torch has no `syrk`; products of block rows up to the diagonal come near
+to it on every device. (scipy's BLAS has one, 15 % faster by itself; in the loop its threads and
+torch's waited for the same cores, and steps took twice as long.)
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,8 @@ from . import by_columns
 from .base import Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
-BLOCK = (
-    128  # columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
-)
+# columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
+BLOCK = 128
 BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
 
 
@@ -68,7 +67,7 @@ class Normal(NamedTuple):
 
 
 def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None:
-    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n), but for the diagonal blocks `known`.
+    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n), but for blocks `known`.
 
     Args:
         normal: the sum so far.

@@ -1,16 +1,16 @@
 """A loss of the residuals: its value, its slope, and a root of its curvature.
 
-Near a point the cost is a quadratic function of the residuals with gradient ℓ′ and curvature W = RᵀR.
-The Jacobian carries it to the parameters,
+Near a point the cost is a quadratic function of the residuals with gradient ℓ′ and curvature
+W = RᵀR. The Jacobian carries it to the parameters,
 
     gradient  Jᵀℓ′,    Gauss–Newton matrix  JᵀWJ = (RJ)ᵀ(RJ),
 
 which are those of plain least squares with rows RJ and residuals R⁻ᵀℓ′: nothing downstream knows of
-the loss. R is one number for each residual, or a k × k matrix for each sample whose residuals a loss
-takes together, as a likelihood of several outputs does.
+the loss. R is one number for each residual, or a k × k matrix for each sample whose residuals a
+loss takes together, as a likelihood of several outputs does.
 
-Reference: Triggs et al., Bundle adjustment: a modern synthesis (2000), §4.3; Martens, New insights and
-perspectives on the natural gradient method (2020), §8, for roots of a matrix.
+Reference: Triggs et al., Bundle adjustment: a modern synthesis (2000), §4.3; Martens, New insights
+and perspectives on the natural gradient method (2020), §8, for roots of a matrix.
 """
 
 from typing import NamedTuple, Protocol
@@ -58,7 +58,7 @@ class Loss(Protocol):
     """What the core asks of a loss."""
 
     def cost(self, residual: Tensor) -> Tensor:
-        """The value alone, over the last dimension, (...,), summed in float64 where there is one."""
+        """The value alone, summed over the last dimension, (...,), in float64 if there is one."""
 
     def expand(self, residual: Tensor) -> Expansion:
         """Value, slope and root of the curvature at residuals (..., rows)."""
@@ -79,7 +79,7 @@ def scalar_dtype(device: torch.device) -> torch.dtype:
 
 
 def wide(residual: Tensor) -> Tensor:
-    """Residuals in the dtype in which costs are summed, so that squaring neither overflows nor underflows.
+    """Residuals in the dtype in which costs are summed, where squares do not overflow.
 
     The square of 256 is beyond float16, that of 1e-23 below float32.
     """
@@ -87,5 +87,5 @@ def wide(residual: Tensor) -> Tensor:
 
 
 def half_sum(values: Tensor) -> Tensor:
-    """½ Σ over the last dimension; a cost in float32 would drown decreases that its residuals still resolve."""
+    """½ Σ over the last dimension; float32 would lose decreases that residuals still resolve."""
     return values.sum(-1, dtype=scalar_dtype(values.device)) / 2

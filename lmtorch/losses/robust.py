@@ -1,7 +1,8 @@
 """The robust losses of scipy, and those that reject outliers, as functions z → ρ, ρ′, ρ″.
 
-References: scipy.optimize.least_squares, `loss`; Triggs et al. (2000); Beaton & Tukey, The fitting of power series
-(1974); Geman & McClure, Bayesian image analysis (1985); Barron, A general and adaptive robust loss function (2019).
+References: scipy.optimize.least_squares, `loss`; Triggs et al. (2000); Beaton & Tukey, The fitting
+of power series (1974); Geman & McClure, Bayesian image analysis (1985); Barron, A general and
+adaptive robust loss function (2019).
 """
 
 import math
@@ -46,7 +47,7 @@ def arctan(z: Tensor) -> Rho:
 
 
 def tukey(z: Tensor) -> Rho:
-    """ρ = (1 − (1 − z)³)/3 up to 1, and 1/3 beyond, where a residual has no influence any more: the biweight."""
+    """The biweight: ρ = (1 − (1 − z)³)/3 up to 1, and 1/3 beyond, where influence ends."""
     inside = z.clamp(max=1)
     left = 1 - inside
     return Rho(inside * (1 - inside + inside**2 / 3), left**2, -2 * left)
@@ -60,11 +61,11 @@ def geman_mcclure(z: Tensor) -> Rho:
 
 @dataclass(frozen=True)
 class Barron:
-    """ρ = 2(|α − 2|/α)((z/|α − 2| + 1)^(α/2) − 1): one family, from plain least squares to the rejection of outliers.
+    """ρ = 2(|α − 2|/α)((z/|α − 2| + 1)^(α/2) − 1): from least squares to the rejection of outliers.
 
     Args:
-        alpha: 2 is plain least squares, 1 is soft_l1, 0 a Cauchy loss, −2 Geman and McClure's, −∞ Welsch's; the
-            latter three with z/2, z/4 and z/2 in place of z. Default: 0.
+        alpha: 2 is plain least squares, 1 is soft_l1, 0 a Cauchy loss, −2 Geman and McClure's, −∞
+            Welsch's; the latter three with z/2, z/4 and z/2 in place of z. Default: 0.
 
     Reference: Barron (2019), eq. 8, times two, so that ρ ≈ z near zero.
     """
@@ -87,7 +88,7 @@ class Barron:
 
 
 def given_rho(function: Callable[..., Any]) -> Callable[[Tensor], Rho]:
-    """z → ρ, ρ′, ρ″ from a function of a vector z that returns them as a tuple or as the rows of a (3, m) array."""
+    """z → ρ, ρ′, ρ″ from a function of a vector z that returns a tuple or the rows of (3, m)."""
 
     def rho(z: Tensor) -> Rho:
         flat = z.reshape(-1)
@@ -98,8 +99,9 @@ def given_rho(function: Callable[..., Any]) -> Callable[[Tensor], Rho]:
         rows = [tensor_of(row).to(z) for row in found]
         if len(rows) != 3 or any(row.shape != flat.shape for row in rows):
             raise InputError(
-                f"the loss returned {len(rows)} rows of shapes {[tuple(row.shape) for row in rows]} for z of "
-                f"{tuple(flat.shape)}. It must return ρ, ρ′ and ρ″, each of the shape of z."
+                f"the loss returned {len(rows)} rows of shapes "
+                f"{[tuple(row.shape) for row in rows]} for z of {tuple(flat.shape)}. It must "
+                "return ρ, ρ′ and ρ″, each of the shape of z."
             )
         return Rho(*(row.view_as(z) for row in rows))
 
@@ -115,7 +117,8 @@ class Robust:
 
     Args:
         rho: z → ρ, ρ′, ρ″, with ρ(z) ≈ z near zero.
-        scale: C, in the units of the residuals: beyond it they count less. Default: 1, as scipy's `f_scale`.
+        scale: C, in the units of the residuals: beyond it they count less. Default:
+            1, as scipy's `f_scale`.
     """
 
     rho: Callable[[Tensor], Rho]
@@ -130,9 +133,9 @@ class Robust:
         r = wide(residual)
         z = self._squares(residual)
         rho = self.rho(z)
-        # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves ε, but
-        # then a residual ρ′r/√W is 10⁸ times too large, and its digits are missed where it must
-        # cancel in Jᵀr
+        # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves
+        # ε, but then a residual ρ′r/√W is 10⁸ times too large, and its digits are missed
+        # where it must cancel in Jᵀr
         floor = (CURVATURE_FLOOR * rho.first).clamp(min=torch.finfo(z.dtype).eps)
         curvature = torch.maximum(rho.first + 2 * z * rho.second, floor)
         return Expansion(self.scale**2 * half_sum(rho.value), r * rho.first, curvature.sqrt())

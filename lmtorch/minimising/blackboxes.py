@@ -17,13 +17,11 @@ from .problems import ProblemsResidual
 from .user_function import UserFunction
 
 JACOBIANS = 4  # evaluations of so many are remembered, of one problem
-LATEST = (
-    48  # and so many at least: what a doubt about the end asks for, n <= 8, see core/evidence.py
-)
+# and so many at least: what a doubt about the end asks for, n <= 8, see core/evidence.py
+LATEST = 48
 NUMBERS = 2**22  # in all, unless Jacobians are larger
-MEASURE = (
-    torch.float32
-)  # in which models compute that do not say so: JAX unless told otherwise, and casts
+# in which models compute that do not say so: JAX unless told otherwise, and casts
+MEASURE = torch.float32
 FINE, COARSE = (
     torch.finfo(torch.float64).eps ** 0.75,
     torch.finfo(MEASURE).eps ** 0.5,

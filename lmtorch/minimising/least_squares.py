@@ -38,9 +38,8 @@ from .unknowns import Unknowns
 from .user_function import Calls, UserFunction
 from .watch import Watcher, bar_of
 
-CERTIFIED = (
-    512  # parameters up to which the end of a run is looked at: an eigendecomposition of n × n
-)
+# parameters up to which the end of a run is looked at: an eigendecomposition of n × n
+CERTIFIED = 512
 
 
 @face

@@ -106,9 +106,8 @@ def ask(
         doubt = doubts[number - 1]
         if not doubt.number:
             continue
-        patient = (
-            not opinion.method.patience
-        )  # it gets what the first run has left, lest nothing ever end
+        # it gets what the first run has left, lest nothing ever end
+        patient = not opinion.method.patience
         shared = trials if patient and in_all is None else in_all
         left = trials if shared is None else shared - doubt.spent
         if left <= 0:
@@ -124,9 +123,8 @@ def ask(
     if acceptable is None:
         return best
     poor = (best.state.status > 0) & (best.state.cost > acceptable)
-    if (
-        problem.bounds is not None
-    ):  # a wall may be what keeps the fit from a better one: it was the user's wish
+    # a wall may be what keeps the fit from a better one: it was the user's wish
+    if problem.bounds is not None:
         poor = poor & ~problem.bounds.touched(best.state.x).any(-1)
     status = torch.where(poor, Status.POOR, best.state.status)
     return best._replace(state=best.state._replace(status=status))
@@ -145,9 +143,8 @@ def believable(
         .abs()
         .amax((-2, -1))
     )
-    linear = (apart <= LINEAR) & (before.column_norms > 0).all(
-        -1
-    )  # where nothing has an influence, nothing is known
+    # where nothing has an influence, nothing is known
+    linear = (apart <= LINEAR) & (before.column_norms > 0).all(-1)
     return torch.where(linear, torch.inf, acceptable)
 
 
@@ -244,5 +241,5 @@ def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None)
 
 
 def _without_strategy(state: State) -> State:
-    """The state without what its damping strategy knows, so that runs with several can be merged."""
+    """The state without what its damping knows, so that runs with several can be merged."""
     return state._replace(damping=None)

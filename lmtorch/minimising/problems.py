@@ -22,24 +22,20 @@ Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
 class ProblemsResidual:
     """The residuals r(x) of one problem, (m,), or of b of them, (b, m)."""
 
-    call: (
-        Call  # the residuals (m,) of one problem from its parameters and its share of the arguments
-    )
+    # the residuals (m,) of one problem from its parameters and its share of the arguments
+    call: Call
     layout: Layout  # how the x of one problem is made of tensors
     shares: tuple[Tensor, ...]  # arguments that differ between the problems, (b, ...) each
     rows: int  # m
     batched: bool = False  # x is (b, n), not (n,)
     looped: bool = False  # problems are called one after the other, for what `torch.vmap` refuses
     black_box: bool = False  # no derivatives lead through `call`
-    box: tuple[Tensor, Tensor] | None = (
-        None  # (n,) or (b, n), outside of which `call` is not to be evaluated
-    )
-    sizes: Tensor | None = (
-        None  # (n,) or (b, n), of the parameters, of which differences take a share at least
-    )
-    precision: torch.dtype | None = (
-        None  # of what `call` computes, where its results do not show it
-    )
+    # (n,) or (b, n), outside of which `call` is not to be evaluated
+    box: tuple[Tensor, Tensor] | None = None
+    # (n,) or (b, n), of the parameters, of which differences take a share at least
+    sizes: Tensor | None = None
+    # of what `call` computes, where its results do not show it
+    precision: torch.dtype | None = None
     memory: Memory | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
 

@@ -143,7 +143,7 @@ class Results:
         return int(value) if value.ndim == 0 else self._array(value)
 
     def _active(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """The active mask: −1 at a lower bound, 1 at an upper; of equal bounds the one pushed to."""
+        """The active mask: −1 at a lower bound, 1 at an upper; if equal, the one pushed to."""
         if self.bounds is None:
             return torch.zeros_like(x, dtype=torch.int64)
         low, high = x <= self.bounds.lower, x >= self.bounds.upper

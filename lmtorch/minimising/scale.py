@@ -28,9 +28,8 @@ from ..losses.base import Rho
 from ..losses.linear import Linear
 from ..losses.robust import Robust, soft_l1
 
-NORMAL = (
-    1.482602218505602  # the standard deviation of a normal variable over its median absolute value
-)
+# the standard deviation of a normal variable over its median absolute value
+NORMAL = 1.482602218505602
 EFFICIENCY = 0.95  # against least squares, where the noise is normal
 WIDEST = 100.0  # of c: beyond it every loss is least squares
 ROUNDS = 50  # of estimate and fit at most
@@ -56,9 +55,8 @@ def with_estimated_scale(
     )
     begun = state.begun
     scale = torch.full_like(scale, torch.inf)  # none yet of the loss itself
-    going = (
-        torch.arange(len(x), device=x.device) if x.ndim > 1 else None
-    )  # problems whose C is not settled
+    # problems whose C is not settled
+    going = torch.arange(len(x), device=x.device) if x.ndim > 1 else None
     for _ in range(ROUNDS):
         part, way = (problem, rough) if going is None else (problem.take(going), rough.take(going))
         spent = state if going is None else take(state, going)

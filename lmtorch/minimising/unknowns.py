@@ -140,9 +140,8 @@ class Unknowns:
         own = self.layout.shapes[0]
         lead = value.ndim - len(own)
         if self.tree is None and value.ndim > 0 and lead >= 0 and value.shape[lead:] == own:
-            value = value.reshape(
-                *value.shape[:lead], -1
-            )  # leading dimensions beyond those of one x count problems
+            # leading dimensions beyond those of one x count problems
+            value = value.reshape(*value.shape[:lead], -1)
         # a vector of one entry is not meant for all: scipy refuses it, too
         fits = value.ndim == 0 or value.shape[-1] == self.layout.n
         if not fits or value.shape[:-1] not in ((), (1,), like.shape[:-1]):

@@ -149,9 +149,8 @@ class UserFunction:
         for place, share in zip(self.places, shares, strict=True):
             leaves[place] = to_array(share) if self.arrays else share
         if self.arrays:
-            params = tuple(
-                to_array(p).copy() for p in params
-            )  # a function may write into what it is given
+            # a function may write into what it is given
+            params = tuple(to_array(p).copy() for p in params)
         return self.unknowns.restore(params), *tree_unflatten(leaves, self.tree)
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
@@ -194,9 +193,8 @@ class UserFunction:
             if hasattr(result, "toarray"):  # scipy's sparse matrices: held dense here
                 result = result.toarray()
             leaves = tree_leaves(result)
-            if leaves and all(
-                isinstance(leaf, Tensor) for leaf in leaves
-            ):  # as torch.func.jacrev of a tree gives it
+            # as torch.func.jacrev of a tree gives it
+            if leaves and all(isinstance(leaf, Tensor) for leaf in leaves):
                 sizes = self.unknowns.layout.sizes
                 blocks = [leaf.reshape(-1, n) for leaf, n in zip(leaves, sizes, strict=True)]
                 return torch.cat(blocks, 1)

@@ -1,8 +1,9 @@
 """What is minimised: residuals as a pure function of the parameters, in parts that can stream.
 
-A residual knows how the flat vector x is made of tensors and hands out *parts*: some of the rows each, evaluated one
-after another. A part is a pure function of the parameter tensors; where the rows belong to independent samples, it
-also gives the function of a single sample and the samples themselves.
+A residual knows how the flat vector x is made of tensors and hands out *parts*: some of the rows
+each, evaluated one after another. A part is a pure function of the parameter tensors; where the
+rows belong to independent samples, it also gives the function of a single sample and the samples
+themselves.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,25 +26,21 @@ class Part:
         [Callable[..., Any], Params], Any
     ]  # another callable, at these parameters and on this batch
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
-    box: tuple[Params, Params] | None = (
-        None  # outside of which the function is not to be evaluated, as params
-    )
+    # outside of which the function is not to be evaluated, as params
+    box: tuple[Params, Params] | None = None
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
     random: bool = False  # the function draws random numbers
     kept: tuple[Tensor, ...] = ()  # what it writes to, and must not leave changed
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
-    leading: int | None = (
-        None  # rows are in so many blocks of equal size, which may be of independent samples
-    )
+    # rows are in so many blocks of equal size, which may be of independent samples
+    leading: int | None = None
     whole: bool = True  # there is no other part, of this or another term
-    sizes: Tensor | None = (
-        None  # (..., n), of the parameters, of which differences take a share; None: not known
-    )
-    precision: torch.dtype | None = (
-        None  # in which the rows are computed, where theirs does not show it
-    )
+    # (..., n), of the parameters, of which differences take a share; None: not known
+    sizes: Tensor | None = None
+    # in which the rows are computed, where theirs does not show it
+    precision: torch.dtype | None = None
 
     @property
     def count(self) -> int | None:

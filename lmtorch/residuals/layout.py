@@ -1,4 +1,4 @@
-"""How the flat vector x is made of a user's tensors: order, shapes, complex ones as pairs of reals."""
+"""How the flat vector x is made of a user's tensors: order, shapes, complex ones as pairs."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ class Layout:
     """Flattens tensors into x (n,), in their order, and back.
 
     Args:
-        tensors: the parameters, of one real dtype (complex ones count as that of their parts) and on one device.
+        tensors: the parameters, of one real dtype (complex ones count as that of their
+            parts) and on one device.
         names: what to call them in messages.
 
     Raises:
@@ -30,13 +31,14 @@ class Layout:
             if len(set(values)) > 1:
                 odd = next(i for i, v in enumerate(values) if v != values[0])
                 raise InputError(
-                    f"the parameters have several {kind}: {names[0]!r} {values[0]}, {names[odd]!r} {values[odd]}. "
-                    "One step solves for all of them together: bring them to one, or freeze some with "
-                    "requires_grad_(False)."
+                    f"the parameters have several {kind}: {names[0]!r} {values[0]}, {names[odd]!r} "
+                    f"{values[odd]}. One step solves for all of them together: bring them to one, "
+                    "or freeze some with requires_grad_(False)."
                 )
         if tensors[0].is_meta:
             raise InputError(
-                f"{names[0]!r} is on the meta device, where nothing has a value: bring it to another one."
+                f"{names[0]!r} is on the meta device, where nothing has a value: "
+                "bring it to another one."
             )
         self.shapes = [real(t).shape for t in tensors]
         self.sizes = [shape.numel() for shape in self.shapes]
@@ -48,7 +50,7 @@ class Layout:
         return torch.cat([real(t.detach()).reshape(-1) for t in chosen])
 
     def split(self, x: Tensor) -> Params:
-        """Views of x (..., n) in the shapes of the tensors, complex ones still as pairs (*shape, 2)."""
+        """Views of x (..., n) in the shapes of tensors, complex ones as pairs (*shape, 2)."""
         batch = x.shape[:-1]
         parts = zip(x.split(self.sizes, -1), self.shapes, strict=True)
         return tuple(part.reshape((*batch, *shape)) for part, shape in parts)
@@ -61,7 +63,7 @@ class Layout:
         ]
 
     def vector(self, values: Sequence[Tensor | float | None], fill: float, like: Tensor) -> Tensor:
-        """One number for each entry of x from a number or tensor (broadcast) for each parameter; None: `fill`."""
+        """A number for each entry of x, from one or a tensor by parameter; None: `fill`."""
         parts = []
         for value, shape in zip(values, self.shapes, strict=True):
             number = fill if value is None else value

@@ -11,13 +11,14 @@ from torch import Tensor
 
 
 class Replay:
-    """Remembers the generators at a step's first evaluation and puts them back for each further one.
+    """Remembers the generators at a step's first evaluation and puts them back for each other one.
 
     Args:
         device: whose generator is watched, beside the CPU's.
-        random: whether numbers are drawn, if that is known before the first evaluation: sources that draw in an order
-            of their own must do so from the first evaluation on.
-        kept: tensors that an evaluation writes to, and that are to be as before after it: running statistics.
+        random: whether numbers are drawn, if that is known before the first evaluation: sources
+            that draw in an order of their own must do so from the first evaluation on.
+        kept: tensors that an evaluation writes to, and that are to be as before
+            after it: running statistics.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class Replay:
         try:
             yield
         except BaseException:
-            # an evaluation that failed was none: its draws are taken back, and the next one is the first again
+            # an evaluation that failed was none: its draws are taken back, and the
+            # next one is the first again
             self._write(self.before)
             self.before = None if first else self.before
             raise
@@ -63,7 +65,7 @@ class Replay:
             )
 
     def finish(self) -> None:
-        """Leave the generators as one evaluation would have left them, so that the next step draws anew."""
+        """Leave the generators as one evaluation would: the next step draws new ones."""
         if self.random and self.after is not None:
             self._write(self.after)
 

@@ -27,9 +27,8 @@ class Operators(DispatchMode):
     """
 
     def __init__(self) -> None:
-        start: Callable[[DispatchMode], None] = (
-            DispatchMode.__init__
-        )  # torch 2.13 has no types for it
+        # torch 2.13 has no types for it
+        start: Callable[[DispatchMode], None] = DispatchMode.__init__
         start(self)
         self.bytes = 0
         self.precision: torch.dtype | None = None
@@ -123,9 +122,8 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def _storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    with suppress(
-        NotImplementedError, RuntimeError
-    ):  # what torch raises where a layout has no storage
+    # what torch raises where a layout has no storage
+    with suppress(NotImplementedError, RuntimeError):
         return int(tensor.untyped_storage()._cdata)
     return None
 

@@ -59,8 +59,8 @@ def richest(given: Sequence[type], taken: Sequence[type]) -> type:
             return kind
     names = [" or ".join(kind.__name__ for kind in kinds) for kinds in (taken, given)]
     raise InputError(
-        f"the solver takes {names[0]}, and the source of derivatives gives {names[1]}: choose another "
-        "solver or another source."
+        f"the solver takes {names[0]}, and the source of derivatives gives {names[1]}: choose "
+        "another solver or another source."
     )
 
 

@@ -9,7 +9,10 @@ from .base import scale
 
 
 class Outer(NamedTuple):
-    """Columns `start` to `start` + p·q: residual o of sample s has there left[s, o] right[s]ᵀ, flattened."""
+    """Columns that are outer products: left[s, o] right[s]ᵀ for residual o of sample s.
+
+    They begin at column `start`, and are flattened row by row.
+    """
 
     start: int
     left: Tensor  # (s, k, p)

@@ -1,4 +1,4 @@
-"""Rows of points that have variables of their own: each meets the shared parameters and its point's.
+"""Rows of points with variables of their own, beside the shared parameters.
 
     J = [ G  diag(V) ]      G = ∂r/∂β (m, n),  V = ∂r/∂δ (m, k), row i for point i
 

@@ -1,7 +1,7 @@
 """Who solves (JᵀJ + λD²) p = −Jᵀr: factor once per point, then a step for any λ.
 
-A solver names the form of linearization that it needs. A factorisation that fails gives NaN, never an exception: the
-loop takes a step that is not finite as a failed trial and raises the damping.
+A solver names the form of linearization that it needs. A factorisation that fails gives NaN, never
+an exception: the loop takes a step that is not finite as a failed trial and raises the damping.
 """
 
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ class Factor(Protocol):
     """
 
     def step(self, damping: Tensor) -> Tensor:
-        """p(λ) = −(JᵀJ + λD²)⁻¹ Jᵀr, (..., n); λ = 0 is the Gauss–Newton step, the shortest where J is deficient."""
+        """p(λ) = −(JᵀJ + λD²)⁻¹ Jᵀr, (..., n); at λ = 0 the shortest Gauss–Newton step."""
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs for another right-hand side (..., n)."""

@@ -1,10 +1,12 @@
 """Cholesky of JᵀJ + λD²: the default for many residuals, whose rows can stream.
 
-The condition of JᵀJ is the square of that of J; where n is small and the data are float32, JᵀJ is therefore summed
-and factored in float64 (the products of two float32 numbers are exact there), which makes the normal equations as
-good as a QR in float32. Cholesky does not mind the scaling of rows and columns, so D need not be divided out.
+The condition of JᵀJ is the square of that of J; where n is small and the data are float32, JᵀJ is
+therefore summed and factored in float64 (the products of two float32 numbers are exact there),
+which makes the normal equations as good as a QR in float32. Cholesky does not mind the scaling of
+rows and columns, so D need not be divided out.
 
-Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accuracy and Stability (2002), §10.1.
+Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accuracy and
+Stability (2002), §10.1.
 """
 
 from dataclasses import dataclass
@@ -44,7 +46,8 @@ class CholeskyFactor:
             return self.last[1]
         damped = self.normal.clone()
         diagonal = damped.diagonal(dim1=-2, dim2=-1)
-        # a parameter without influence (unused, or held at a bound) has an empty row: it stays where it is
+        # a parameter without influence (unused, or held at a bound) has an empty
+        # row: it stays where it is
         empty = diagonal == 0
         diagonal += damping[..., None].to(damped.dtype) * self.scale.square() + empty
         triangle, info = torch.linalg.cholesky_ex(damped)

@@ -4,8 +4,8 @@ The push-through identity (JᵀJ + M)⁻¹Jᵀ = M⁻¹Jᵀ(JM⁻¹Jᵀ + I)⁻�
 
     p = −D⁻¹ J̃ᵀ (J̃J̃ᵀ + λI)⁻¹ r,
 
-the same step as the tall equations, for the same λ. A prior ½‖W^½ x‖² makes M = λD² + W and adds the part of its own
-gradient, by Woodbury's identity (JᵀJ + M)⁻¹ = M⁻¹ − M⁻¹Jᵀ(JM⁻¹Jᵀ + I)⁻¹JM⁻¹.
+the same step as the tall equations, for the same λ. A prior ½‖W^½ x‖² makes M = λD² + W and adds
+the part of its own gradient, by Woodbury's identity (JᵀJ + M)⁻¹ = M⁻¹ − M⁻¹Jᵀ(JM⁻¹Jᵀ + I)⁻¹JM⁻¹.
 
 Reference: Golub & Van Loan, Matrix Computations (2013), §2.1.4; Nocedal & Wright (2006), §10.3.
 """
@@ -22,7 +22,7 @@ from .base import apply, length_by_solving
 
 @dataclass(frozen=True)
 class Dual:
-    """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ: networks with more parameters than residuals in the batch."""
+    """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ, for more parameters than residuals in the batch."""
 
     form: DenseForm = DenseForm()
     exact_at_zero: ClassVar[bool] = False
@@ -55,9 +55,8 @@ class DualFactor:
         weight = (
             damping[..., None].to(self.scale.dtype) * self.scale.square() + self.prior.root.square()
         )
-        return torch.where(
-            weight > 0, weight, torch.nan
-        )  # undamped, and parameters without a prior: no answer
+        # undamped, and parameters without a prior: no answer
+        return torch.where(weight > 0, weight, torch.nan)
 
     def _triangle(self, damping: Tensor) -> Tensor:
         """L with LLᵀ = JM⁻¹Jᵀ + I, or J̃J̃ᵀ + λI without a prior."""
@@ -103,7 +102,8 @@ class DualFactor:
         """‖D p‖ and its derivative."""
         if self.prior is not None:
             return length_by_solving(self, self.scale, damping)
-        # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r: D p = −J̃ᵀw, so d‖Dp‖/dλ = −wᵀK(K + λI)⁻¹w / ‖D p‖, good at λ = 0 too
+        # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r: D p = −J̃ᵀw, so
+        # d‖Dp‖/dλ = −wᵀK(K + λI)⁻¹w / ‖D p‖, good at λ = 0 too
         assert self.gram is not None
         w = self._rows(self.residual, damping)
         image = apply(self.gram, w)

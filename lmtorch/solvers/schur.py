@@ -1,7 +1,7 @@
 """Variables of single points eliminated one by one: what is left is n × n, whatever the points.
 
-With B = w² + λD_δ², diagonal, the own variables of a point solve (vvᵀ + B) t = −(v (g s + r) + w e).
-Putting that in leaves rows √ω (g s + r̃) for the shared parameters, ω = 1/(1 + vᵀB⁻¹v) and
+With B = w² + λD_δ², diagonal, the own variables of a point solve (vvᵀ + B) t = −(v (g s + r) + w
+e). Putting that in leaves rows √ω (g s + r̃) for the shared parameters, ω = 1/(1 + vᵀB⁻¹v) and
 r̃ = r − vᵀB⁻¹w e, which an SVD solves: no normal equations are formed, and nothing cancels.
 
 Reference: Boggs, Byrd & Schnabel (1987), §3; Björck, Numerical methods for least squares problems

@@ -1,8 +1,9 @@
 """Singular values of J D⁻¹ = U S Vᵀ: every λ is then a formula, p(λ) = −D⁻¹ V S (S² + λ)⁻¹ Uᵀr.
 
-The most accurate of the solvers and the cheapest per trial: ‖D p(λ)‖² = Σ (sᵢ bᵢ / (sᵢ² + λ))² with b = Uᵀr needs no
-further solve, which is what an exact trust region asks for. Singular values below the resolution of the matrix are
-left out at λ = 0, which gives the shortest of the Gauss–Newton steps.
+The most accurate of the solvers and the cheapest per trial: ‖D p(λ)‖² = Σ (sᵢ bᵢ / (sᵢ² + λ))² with
+b = Uᵀr needs no further solve, which is what an exact trust region asks for. Singular values below
+the resolution of the matrix are left out at λ = 0, which gives the shortest of the Gauss–Newton
+steps.
 
 Reference: Golub & Van Loan, Matrix Computations (2013), §5.5 and §6.1.4.
 """
@@ -29,7 +30,8 @@ class SVD:
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
         jacobian, residual = linearization.stacked()
-        # a NaN would make LAPACK raise, and fail the whole batch: give it zeros, and NaN back in the steps
+        # a NaN would make LAPACK raise, and fail the whole batch: give it zeros,
+        # and NaN back in the steps
         finite = (linearization.column_norms.isfinite() & linearization.gradient.isfinite()).all(-1)
         scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
         used = (linearization.column_norms > 0) | ~finite[..., None]

@@ -43,7 +43,7 @@ MISSING: Any = object()  # no closure was passed, not even None
 
 @with_names
 class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg–Marquardt as a `torch.optim.Optimizer`, whose closure returns residuals, not a loss.
+    """Levenberg–Marquardt as a `torch.optim.Optimizer`: the closure returns residuals.
 
     Every step linearizes the residuals, solves the damped normal equations and keeps the trial only
     if the loss ½Σr² went down; a refused trial raises the damping and is repeated, at most

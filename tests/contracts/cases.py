@@ -260,7 +260,7 @@ def dense_rows_of_a_batch(generator: torch.Generator, samples: int, k: int) -> D
 
 
 def outer_rows(generator: torch.Generator, samples: int, k: int) -> OuterRows:
-    """Rows of which columns 1 to 128 are outer products: enough that their structure is made use of."""
+    """Columns 1 to 128 are outer products: enough that their structure is made use of."""
     known = Outer(1, drawn(generator, samples, k, 8), drawn(generator, samples, 16))
     first, last = drawn(generator, samples * k, 1), drawn(generator, samples * k, 2)
     return OuterRows(torch.cat([first, written(known), last], 1), (known,))

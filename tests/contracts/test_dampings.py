@@ -102,7 +102,8 @@ def test_a_good_gain_allows_no_shorter_a_step(damping: Damping, name: str) -> No
 def test_rescaled_parameters_take_the_same_path_under_mores_scaling(
     damping: Damping, name: str
 ) -> None:
-    # powers of two, so that rescaling is exact; what differs is the order of rounding in the factorisation
+    # powers of two, so that rescaling is exact; what differs is the order of
+    # rounding in the factorisation
     fun, x = CLASSICAL[name].residual, start_of(name)
     units = 2.0 ** torch.arange(-8, 3 * x.shape[0] - 8, 3, dtype=torch.float64)
     plain = path(fun, x, damping, trials=12)

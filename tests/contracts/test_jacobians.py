@@ -1,4 +1,4 @@
-"""What every source of derivatives promises: the same matrix, in the order of the parameters, block by block."""
+"""What every source of derivatives promises: the same matrix in the order of the parameters."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every solver promises: the step of the damped normal equations, for any λ and in any batch."""
+"""What every solver promises: the step of the damped normal equations for any λ and batch."""
 
 import pytest
 import torch
@@ -80,7 +80,8 @@ def test_the_length_is_that_of_the_scaled_step_and_its_derivative_that_of_differ
     torch.testing.assert_close(length, length_at(system.damping))
     h = 1e-4 * system.damping
     differences = (length_at(system.damping + h) - length_at(system.damping - h)) / (2 * h)
-    # truncation: a relative 1e-4 squared, times the third derivative, which is of the order of the first over λ²
+    # truncation: a relative 1e-4 squared, times the third derivative, which is of the
+    # order of the first over λ²
     torch.testing.assert_close(slope, differences, rtol=1e-6, atol=1e-8)
 
 
@@ -99,7 +100,8 @@ def test_the_length_at_zero_damping_has_the_one_sided_derivative(
     length, slope = factor.length(zero)
     h = torch.full_like(zero, 1e-8)
     torch.testing.assert_close(length, factor.length(h)[0], rtol=1e-4, atol=0)
-    # h times the second derivative is the truncation, ε over h the rounding, times the condition of JᵀJ
+    # h times the second derivative is the truncation, ε over h the rounding,
+    # times the condition of JᵀJ
     torch.testing.assert_close(slope, (factor.length(h)[0] - length) / h, rtol=1e-3, atol=0)
 
 
@@ -131,8 +133,9 @@ def test_all_solvers_take_the_step_of_the_stacked_least_squares_problem(
     if system.prior is not None:
         rows, values = [*rows, system.prior.root.diag()], [*values, -system.prior.residual]
     expected = torch.linalg.lstsq(torch.cat(rows), torch.cat(values)[:, None]).solution[:, 0]
-    # the error of each is ε times the condition of the matrix it factors; with M = λD² + W, JᵀJ + M and JM⁻¹Jᵀ + I
-    # have no worse one than the largest eigenvalue of the first over the least of M, with D's spread on top
+    # the error of each is ε times the condition of the matrix it factors; with M = λD² + W,
+    # JᵀJ + M and JM⁻¹Jᵀ + I have no worse one than the largest eigenvalue of the first over the
+    # least of M, with D's spread on top
     eigenvalues = torch.linalg.eigvalsh(system.matrix(system.damping))
     floor = (system.damping * system.scale.square()).min()
     spread = (system.scale.max() / system.scale.min()).square()

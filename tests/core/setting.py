@@ -54,6 +54,6 @@ TIMES = torch.linspace(0, 3, 12, dtype=torch.float64)
 
 
 def decay(x: Tensor) -> Tensor:
-    """Two exponentials' worth of data, of which one is fitted: residuals remain. (..., 2) -> (..., 12)."""
+    """Data of two exponentials, of which one is fitted: residuals remain. (..., 2) -> (..., 12)."""
     y = torch.exp(-TIMES) + 0.3 * torch.exp(-0.2 * TIMES)
     return x[..., :1] * torch.exp(-x[..., 1:2] * TIMES.to(x)) - y.to(x)

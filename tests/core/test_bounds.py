@@ -51,7 +51,8 @@ def test_a_bounded_minimum_is_scipys(
         if opt.status.final:
             break
     cost = problem.residual(x.detach()).square().sum().item() / 2
-    # scipy stays inside the box by its construction, and so a little above an active bound's minimum
+    # scipy stays inside the box by its construction, and so a little above an active bound's
+    # minimum
     assert cost <= theirs.cost * (1 + 1e-9) + 1e-18, (cost, theirs.cost, opt.status)
     assert cost >= theirs.cost * (1 - 1e-5) - 1e-15, (cost, theirs.cost)
     assert opt.status.final

@@ -1,4 +1,4 @@
-"""The verdict on a point, from numbers that are given: each line of the table is a rule of its own."""
+"""The verdict on a point from given numbers: each line of the table is a rule of its own."""
 
 import math
 from typing import Any
@@ -19,7 +19,8 @@ def evidence(**seen: Any) -> Undamped:
     no = torch.zeros((), dtype=torch.bool)
     not_asked: Any = None
     minimum = Undamped(
-        cost=two[0], gradient=0 * two, units=two, noise=1e-16 * two[0], decrement=0 * two[0], lowest=0.5 * two[0],
+        cost=two[0], gradient=0 * two, units=two, noise=1e-16 * two[0], decrement=0 * two[0],
+        lowest=0.5 * two[0],
         downward=two, newton=0 * two, blind=no, flat=no, exact=~no, norms=two, looked=not_asked,
     )  # fmt: skip
     return minimum._replace(**{name: torch.tensor(value) for name, value in seen.items()})

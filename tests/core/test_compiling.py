@@ -1,4 +1,4 @@
-"""An iteration is a function of tensors: torch.compile traces it whole, and its numbers are those of eager mode."""
+"""An iteration is a function of tensors: torch.compile traces it whole, with equal numbers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ MANY = torch.tensor([[2.0, 2.0], [1.0, 0.5], [0.3, 1.7]], dtype=F64)
 
 
 class ClosedForm:
-    """The Jacobian of `decay` as a formula: torch.compile cannot trace torch.func under vmap (2.13)."""
+    """The Jacobian of `decay` as a formula: torch.compile cannot trace vmap(jvp) (2.13)."""
 
     def blocks(
         self, part: Part, params: tuple[Tensor, ...], workspace: Callable[[int], Tensor]
@@ -127,6 +127,5 @@ def test_a_run_of_compiled_iterations_ends_where_the_loop_does() -> None:
     assert (state.status > 0).all()
     for x, found in zip(MANY, state.x, strict=True):
         alone = lmtorch.least_squares(decay, x)
-        torch.testing.assert_close(
-            found, alone.x, rtol=1e-5, atol=1e-7
-        )  # half the digits of the cost
+        # half the digits of the cost
+        torch.testing.assert_close(found, alone.x, rtol=1e-5, atol=1e-7)

@@ -61,7 +61,8 @@ def test_a_batch_equals_its_problems_one_by_one(
     ):
         place = tuple(index)
         alone = minimise(fun, x[place], damping=damping, solver=solver, trials=6)
-        # a batched product may sum in another order: a few times ε, times the condition of two to three steps
+        # a batched product may sum in another order: a few times ε, times the
+        # condition of two to three steps
         torch.testing.assert_close(together.x[place], alone.x, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(together.cost[place], alone.cost, rtol=1e-7, atol=1e-12)
         assert Status(int(together.status[place])).converged == Status(int(alone.status)).converged
@@ -110,9 +111,8 @@ def test_the_users_function_never_sees_a_number_of_ours_that_is_not_finite(
         )
 
     seen: list[bool] = []
-    minimise(
-        fun, torch.ones(2, dtype=torch.float64), damping=damping, solver=QR()
-    )  # deficient: NaN undamped
+    # deficient: NaN undamped
+    minimise(fun, torch.ones(2, dtype=torch.float64), damping=damping, solver=QR())
     assert all(seen)
 
 

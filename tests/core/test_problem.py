@@ -80,7 +80,8 @@ def test_a_prior_in_float32_is_summed_in_float64() -> None:
 
 @pytest.mark.parametrize("form", [DenseForm(), NormalForm()], ids=["dense", "normal"])
 def test_rounding_grows_with_what_the_parameters_move(form: Form) -> None:
-    # ε F for the sum, and ε |r| ‖J∘x‖ for the parameters, whose last digits move the residuals: here by far the most
+    # ε F for the sum, and ε |r| ‖J∘x‖ for the parameters, whose last digits move the
+    # residuals: here by far the most
     slope, x = (
         torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 2.0]], dtype=F64),
         torch.tensor([1e6, -5e5], dtype=F64),

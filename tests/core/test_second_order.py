@@ -1,6 +1,7 @@
-"""The second derivative of the residuals along a step, pulled back: Jᵀ r_vv, by forward mode and by differences.
+"""The second derivative of the residuals along a step, pulled back: Jᵀ r_vv, by two modes.
 
-The reference is dense: Jacobian and Hessians of the residuals by `torch.func`, one problem at a time.
+The reference is dense: Jacobian and Hessians of the residuals by `torch.func`, one problem at a
+time.
 """
 
 from collections.abc import Callable
@@ -112,7 +113,8 @@ def exact(fun: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, loss: Loss) -> 
     return torch.stack(found).reshape(x.shape)
 
 
-# h²/12 r_vvvv for h = 0.1, whose ratio to r_vv is (2 |v|)² for times up to 2, and |v| is near 1; J makes some cancel
+# h²/12 r_vvvv for h = 0.1, whose ratio to r_vv is (2 |v|)² for times up to 2, and |v| is
+# near 1; J makes some cancel
 SHARE = 0.02
 LOSSES = [Linear(), Robust(cauchy, 0.5), Robust(soft_l1, torch.tensor(0.3, dtype=F64))]
 batches = pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
@@ -176,7 +178,8 @@ def test_a_short_step_is_lengthened_to_where_differences_resolve(
 ) -> None:
     x, v = points(dtype=dtype)
     found = second_order(problem(decay, x, differences=True), x, scale * v) / scale**2
-    # of a difference over ε^¼ |x| the error is √ε both by truncation and rounding, relative to r_vv, but for factors
+    # of a difference over ε^¼ |x| the error is √ε both by truncation and rounding, relative
+    # to r_vv, but for factors
     expected = exact(decay, x.double(), v, Linear())
     room = 30 * torch.finfo(dtype).eps ** 0.5 + SHARE * scale**2 * float(expected.abs().max())
     assert float((found - expected).abs().max()) < room
@@ -188,9 +191,8 @@ def test_a_batch_of_problems_has_a_length_for_each() -> None:
     together = second_order(problem(decay, x, differences=True), x, v)
     for place in range(3):
         alone = second_order(problem(decay, x[place], differences=True), x[place], v[place])
-        torch.testing.assert_close(
-            together[place], alone, rtol=1e-6, atol=0
-        )  # ε/h², whose sums differ in order
+        # ε/h², whose sums differ in order
+        torch.testing.assert_close(together[place], alone, rtol=1e-6, atol=0)
 
 
 def test_a_direction_of_zero_asks_nothing_that_is_not_finite() -> None:
@@ -226,7 +228,7 @@ def test_differences_do_not_leave_the_box() -> None:
     assert (found[[0, 2]] != 0).any(-1).all()
 
 
-# ---- of the optimizer's residuals ------------------------------------------------------------------------------------
+# ---- of the optimizer's residuals ----------------------------------------------------------------
 
 
 def of_step(opt: Any, *terms: Any) -> tuple[Any, Tensor]:
@@ -271,7 +273,7 @@ def test_differences_draw_the_same_masks(sampled: bool) -> None:
     assert float(bend.abs().max()) < 1e-9  # ε |r| |J|/h²
 
 
-# ---- when it is used -------------------------------------------------------------------------------------------------
+# ---- when it is used -----------------------------------------------------------------------------
 
 
 class Linears(nn.Module):
@@ -370,7 +372,8 @@ def poisson(seed: int, acceleration: bool) -> float:
 
 @pytest.mark.slow
 def test_a_differential_equation_is_solved_a_hundred_times_more_closely() -> None:
-    # 700, 2000 and 300,000 times (and 170 and 240 for other seeds): the middle one, for paths part by rounding
+    # 700, 2000 and 300,000 times (and 170 and 240 for other seeds): the middle one,
+    # for paths part by rounding
     gains = [poisson(seed, False) / poisson(seed, True) for seed in (0, 2, 3)]
     assert sorted(gains)[1] > 100
 

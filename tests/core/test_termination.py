@@ -43,9 +43,8 @@ def test_float32_says_stalled_when_asked_for_tolerances_below_its_resolution(pol
     assert state.status == Status.STALLED
     reasonable = minimise(decay, x, tolerances=Tolerances(1e-4, 1e-4, 1e-4))
     assert Status(int(reasonable.status)).converged
-    torch.testing.assert_close(
-        state.x, reasonable.x, rtol=1e-2, atol=1e-2
-    )  # half of the digits of the cost
+    # half of the digits of the cost
+    torch.testing.assert_close(state.x, reasonable.x, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["Misra1a", "Thurber", "Rat43", "Gauss1"])
@@ -119,15 +118,15 @@ def test_a_step_that_a_tiny_region_cut_short_is_not_called_converged() -> None:
     assert state.trial.accepted
     assert state.trial.ratio > 0.9
     assert not Status(int(state.status)).converged
-    assert (
-        minimise(rosenbrock, x, damping=TrustRegion(initial=1e-6)).cost < 1e-20
-    )  # the region grows
+    # the region grows
+    assert minimise(rosenbrock, x, damping=TrustRegion(initial=1e-6)).cost < 1e-20
 
 
 def trial(**seen: Any) -> Evidence:
-    """A kept trial of cost one that gained a tenth and has more to gain, but for what is given; ε is 1e-16."""
+    """A kept trial of cost one that gained a tenth, but for what is given; ε is 1e-16."""
     going: dict[str, Any] = {
-        "cost": 1.0, "actual": 0.1, "promised": 0.1, "accepted": True, "length": 0.1, "noise": 1e-16,
+        "cost": 1.0, "actual": 0.1, "promised": 0.1, "accepted": True, "length": 0.1,
+        "noise": 1e-16,
         "optimality": 0.5, "single_move": 0.5, "trusting": False, "at_wall": False,
     }  # fmt: skip
     numbers = {
@@ -156,7 +155,8 @@ RULES: list[tuple[dict[str, Any], Status]] = [
     ({"length": 1e-11, "single_move": 1.1e-7}, Status.RUNNING),
     ({"length": 1e-11, "optimality": 1e-4, "accepted": False}, Status.RUNNING),
     ({**TINY, "length": 1e-11, "optimality": 1e-4}, Status.COST),
-    # below what the dtype resolves nothing can be called converged, unless the tolerance asked for more
+    # below what the dtype resolves nothing can be called converged, unless the
+    # tolerance asked for more
     ({"length": 1e-17}, Status.STALLED),
     ({"actual": 1e-17, "promised": 1e-17}, Status.STALLED),
     ({"length": 1e-17, "optimality": 1e-4}, Status.STEP),

@@ -45,9 +45,8 @@ def test_a_damping_can_always_come_back(damping: Any, accepted: bool, dtype: tor
         before, state = state, damping.update(state, outcome)
         assert (state.damping <= before.damping) if accepted else (state.damping >= before.damping)
     limits = torch.finfo(dtype)
-    assert (
-        limits.tiny < state.damping < limits.max
-    )  # away from where a product would be zero or infinite
+    # away from where a product would be zero or infinite
+    assert limits.tiny < state.damping < limits.max
     assert (
         damping.update(state, outcome._replace(accepted=torch.tensor(not accepted))).damping
         != state.damping

@@ -63,7 +63,8 @@ class Straight:
 def test_a_geodesic_correction_is_trusted_up_to_three_quarters_of_the_step_in_the_metric_of_d() -> (
     None
 ):
-    # 2‖D a‖/‖D v‖ of the problems of a batch: in the metric of D, in which all of them are ten times what they seem
+    # 2‖D a‖/‖D v‖ of the problems of a batch: in the metric of D, in which all of them are
+    # ten times what they seem
     shares = torch.tensor([0.0, 0.5, 0.749, 0.751, 2.0, torch.nan], dtype=torch.float64)
     velocity = torch.tensor([[10.0, 0.0]], dtype=torch.float64).expand(6, 2)
     acceleration = torch.stack([torch.zeros(6, dtype=torch.float64), shares / 20], -1)

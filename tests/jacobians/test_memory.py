@@ -14,7 +14,7 @@ import lmtorch
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operators return, as long as they live; and the most at any time."""
+    """Bytes of the storages that operators return while they live, and the most at any time."""
 
     def __init__(self, *arguments: Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""J v and Jᵀw, of every source of derivatives: the products with the Jacobian of `torch.func.jacfwd`."""
+"""J v and Jᵀw of every source are the products with the J of `torch.func.jacfwd`."""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ def dense(form: Form) -> Linearization:
 
 
 def blocks() -> Linearization:
-    """The first column as the parameter's, the second as the error in x of the third of three points."""
+    """The first column is the parameter's, the second the error in x of the third point."""
     zero = torch.zeros(4, dtype=F64)
     points = torch.tensor([[0.0], [0.0], [2.0]], dtype=F64)
     return Blocks(R, OwnRows(J[:, :1], points), Prior(zero, zero), R.square().sum() / 2)
@@ -38,7 +38,7 @@ MODELS = {"dense": dense(DenseForm()), "normal": dense(NormalForm()), "blocks": 
 
 
 def variables(model: Linearization, vector: Tensor) -> Tensor:
-    """A vector of three in the order of the form, which has zero columns in between for the blocks."""
+    """A vector of three in the order of the form; blocks have zero columns in between."""
     if not isinstance(model, Blocks):
         return vector
     return torch.stack([vector[0], vector[2], vector[2], vector[1]])
@@ -53,7 +53,8 @@ def test_the_questions_have_closed_forms(model: Linearization) -> None:
     near(model.optimality(), 0.8)
     # ε (F + ‖r‖ ‖J∘x‖)
     near(model.rounding(x, 1e-10), 1e-10 * (50 + 10 * (50.0**2 + 2.0**2) ** 0.5))
-    # beside |x₁| = 10 and, as x₂ is small, beside ‖r‖ / ‖J e₂‖ = 5; x₃ has no influence, and is never far
+    # beside |x₁| = 10 and, as x₂ is small, beside ‖r‖ / ‖J e₂‖ = 5; x₃ has no
+    # influence, and is never far
     step = torch.tensor([1.0, 2.0, 1e9], dtype=F64)
     near(model.relative_length(x, variables(model, step)), 0.4)
     near(model.relative_length(x, torch.zeros_like(x)), 0.0)

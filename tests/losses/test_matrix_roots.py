@@ -1,4 +1,4 @@
-"""A likelihood of several outputs is one loss: a softmax, whose curvature has a root for each sample."""
+"""A likelihood of several outputs is one loss: a softmax has a root for each sample."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ def test_rows_and_residuals_have_its_gradient_and_hessian() -> None:
 
 
 def data() -> tuple[Tensor, Tensor]:
-    """Points in the plane, and their classes with some on the wrong side, so that there is an optimum."""
+    """Points and their classes, some on the wrong side, so that there is an optimum."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(90, 2, dtype=F64, generator=generator)
     centres = torch.tensor([[1.0, 0], [-1, 1], [-1, -1]], dtype=F64)

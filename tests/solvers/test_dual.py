@@ -34,7 +34,8 @@ def test_the_dual_without_damping_gives_no_step_where_its_weights_or_rows_do_not
 
 
 def test_the_dual_takes_no_pivot_of_round_off_for_one() -> None:
-    # four rows of rank three: the last pivot of JJᵀ is round-off, in about half of the problems positive
+    # four rows of rank three: the last pivot of JJᵀ is round-off, in about half
+    # of the problems positive
     system = System((4, 6), (64,))
     system.jacobian[..., 3, :] = system.jacobian[..., :3, :].sum(-2)
     factor = Dual().factor(system.linearization(Dual()), system.scale)

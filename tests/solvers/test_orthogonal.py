@@ -15,7 +15,8 @@ from ..contracts.setting import EPS, System
 def test_orthogonal_factorizations_lose_the_condition_and_cholesky_its_square(
     condition: float,
 ) -> None:
-    # r in the range of J, so that the solution of least squares is known and its error is that of the solver
+    # r in the range of J, so that the solution of least squares is known and its
+    # error is that of the solver
     system = System((20, 5), condition=condition)
     system.scale = torch.ones_like(system.scale)
     truth = torch.ones(5, dtype=torch.float64)
@@ -26,9 +27,8 @@ def test_orthogonal_factorizations_lose_the_condition_and_cholesky_its_square(
         assert (step - truth).norm() / truth.norm() <= 100 * EPS * condition
     step = Cholesky().factor(system.linearization(Cholesky()), system.scale).step(zero)
     error = (step - truth).norm() / truth.norm()
-    assert (
-        not error > 100 * EPS * condition**2
-    )  # or NaN, where JᵀJ has rounded to an indefinite matrix
+    # or NaN, where JᵀJ has rounded to an indefinite matrix
+    assert not error > 100 * EPS * condition**2
 
 
 @pytest.mark.parametrize("solver", [SVD(), Cholesky()], ids=lambda solver: type(solver).__name__)
