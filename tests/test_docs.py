@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lmtorch
-from lmtorch import _docstrings
+from lmtorch.choose import docstrings as _docstrings
 
 ROOT = Path(__file__).parents[1]
 LONG = {"benchmarks.md"}  # minutes, and results rather than lessons

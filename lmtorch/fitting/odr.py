@@ -14,8 +14,7 @@ from .._arrays import to_array
 from .._checks import flag
 from .._errors import InputError, NotConvergedError
 from .._faces import face
-from .._plan import Facts
-from ..choose import Options
+from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
 from ..core.method import Method

@@ -7,11 +7,11 @@ import torch
 
 from .. import choose
 from .._checks import count, flag
-from .._docstrings import with_names
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
 from ..choose import Options
+from ..choose.docstrings import with_names
 from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss

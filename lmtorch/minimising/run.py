@@ -11,8 +11,7 @@ from torch import Tensor
 from .. import choose
 from .._arrays import tensor_of
 from .._errors import InputError
-from .._plan import Facts, Plan
-from ..choose import Options
+from ..choose import Facts, Options, Plan
 from ..core.bounds import Bounds
 from ..core.problem import Problem
 from ..damping.scaling import FixedScale

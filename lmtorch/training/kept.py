@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._plan import Plan
+from ..choose import Plan
 from ..core.state import Start, State, Told
 from ..core.termination import Status
 from ..residuals.layout import Layout

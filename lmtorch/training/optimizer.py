@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._checks import count
-from .._docstrings import with_names
 from .._errors import InputError
 from .._faces import face
-from .._plan import Facts
 from .._printing import say
-from ..choose import Options
+from ..choose import Facts, Options
+from ..choose.docstrings import with_names
 from ..core.clock import Clock
 from ..core.loop import descend
 from ..core.report import Report

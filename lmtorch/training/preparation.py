@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from .. import choose
 from .._errors import InputError
-from .._plan import Facts, Plan
-from ..choose import Options
+from ..choose import Facts, Options, Plan
 from ..jacobians.base import JacobianSource
 from ..jacobians.by_term import ByTerm
 from ..jacobians.ladder import Ladder

@@ -5,8 +5,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TypeVar
 
-from ._derivations import SOURCES
-from .choose import DAMPINGS, RHOS, SCALINGS, SOLVERS
+from .members import DAMPINGS, RHOS, SCALINGS, SOLVERS, SOURCES
 
 # what a docstring may ask for, by <SOLVERS> and so on: names are written down in this file alone
 NAMES: dict[str, Iterable[str]] = {

@@ -4,21 +4,18 @@ from typing import Any
 
 import torch
 
-from . import _memory
-from ._arrays import tensor_of
-from ._errors import InputError
-from ._plan import Facts
-from .jacobians.autograd import Autograd
-from .jacobians.base import JacobianSource
-from .jacobians.finite_difference import FiniteDifference
-from .jacobians.forward import Forward
-from .jacobians.given import GivenJacobian
-from .jacobians.layerwise import LayerWise
-from .jacobians.per_sample import PerSample
-from .jacobians.reverse import Reverse
-
-DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
-SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
+from .. import _memory
+from .._arrays import tensor_of
+from .._errors import InputError
+from ..jacobians.autograd import Autograd
+from ..jacobians.base import JacobianSource
+from ..jacobians.forward import Forward
+from ..jacobians.given import GivenJacobian
+from ..jacobians.layerwise import LayerWise
+from ..jacobians.per_sample import PerSample
+from ..jacobians.reverse import Reverse
+from .facts import Facts
+from .members import DIFFERENCES
 
 
 def black_box(jacobian: Any) -> bool:
@@ -27,7 +24,7 @@ def black_box(jacobian: Any) -> bool:
 
 
 def differences(jacobian: Any) -> str:
-    """The formula of finite differences, if it is they that serve."""
+    """The formula of finite differences, if they are asked for."""
     return jacobian if isinstance(jacobian, str) else getattr(jacobian, "method", "")
 
 

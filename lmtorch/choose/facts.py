@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from .core.method import Method
-from .jacobians.base import JacobianSource
+from ..core.method import Method
+from ..jacobians.base import JacobianSource
 
 
 class Facts(NamedTuple):

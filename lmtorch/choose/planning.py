@@ -1,57 +1,34 @@
-"""From "auto" and names to objects, and the reasons: the one file that knows every member.
+"""What "auto" chooses for a problem of some shape, and why.
 
 The rule, with the measurements behind it, is in docs/choices.md.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from . import _memory
-from ._checks import choice, count, member, positive, tolerance
-from ._derivations import SOURCES, black_box, chunks, differences, slope_error, sources
-from ._errors import InputError
-from ._plan import Alternative, Derivation, Facts, Plan
-from .core.method import Method
-from .core.termination import Tolerances
-from .damping.base import Damping
-from .damping.geodesic import Geodesic
-from .damping.marquardt import Marquardt
-from .damping.nielsen import Nielsen
-from .damping.scaling import CurrentNorms, Levenberg, More, Scaling
-from .damping.trust_region import TrustRegion
-from .jacobians.base import JacobianSource
-from .jacobians.ladder import Ladder
-from .losses.base import Loss, Rho
-from .losses.linear import Linear
-from .losses.robust import (
-    Barron,
-    Robust,
-    arctan,
-    cauchy,
-    geman_mcclure,
-    given_rho,
-    huber,
-    soft_l1,
-    tukey,
-)
-from .solvers.base import Solver
-from .solvers.cholesky import Cholesky
-from .solvers.dual import Dual
-from .solvers.qr import QR
-from .solvers.schur import Schur
-from .solvers.svd import SVD
+from .. import _memory
+from .._errors import InputError
+from ..core.method import Method
+from ..core.termination import Tolerances
+from ..damping.base import Damping
+from ..damping.geodesic import Geodesic
+from ..damping.nielsen import Nielsen
+from ..damping.scaling import CurrentNorms, Levenberg, More, Scaling
+from ..damping.trust_region import TrustRegion
+from ..jacobians.ladder import Ladder
+from ..solvers.base import Solver
+from ..solvers.cholesky import Cholesky
+from ..solvers.dual import Dual
+from ..solvers.svd import SVD
+from .derivations import black_box, chunks, differences, slope_error, sources
+from .facts import Alternative, Derivation, Facts, Plan
+from .members import DAMPINGS, SCALINGS, SOLVERS
+from .options import SMALL, Options
 
-# parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling,
-# float64
-SMALL = 64
 PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
-# scale of a loss: beyond it every residual is small, and its square must be a number
-LARGEST = 1e100
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # of the rows, at first
@@ -60,75 +37,6 @@ DEFAULT_TOLERANCE = {
     torch.float64: 1e-10,
     torch.float32: 1e-6,
 }  # others: 1e-3, a few units of round-off
-
-SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
-DAMPINGS: dict[str, Damping] = {
-    "trust_region": TrustRegion(),
-    "nielsen": Nielsen(),
-    "marquardt": Marquardt(),
-}
-SCALINGS: dict[str, Scaling] = {
-    "more": More(),
-    "levenberg": Levenberg(),
-    "marquardt": CurrentNorms(),
-}
-RHOS: dict[str, Callable[[Tensor], Rho]] = {
-    "soft_l1": soft_l1,
-    "huber": huber,
-    "cauchy": cauchy,
-    "arctan": arctan,
-    "tukey": tukey,
-    "geman_mcclure": geman_mcclure,
-    "barron": Barron(),
-}
-ELIMINATION: Solver = Schur()  # of the variables that single points have: errors in x
-CURVATURES = ("auto", "full", "sampled")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for."""
-
-    solver: str | Solver = "auto"
-    damping: str | Damping = "auto"
-    scaling: str | Scaling = "auto"
-    jacobian: str | JacobianSource | Callable[..., Any] = "auto"
-    curvature: str = "auto"
-    acceleration: bool | str = "auto"
-    loss: str | Loss | Callable[..., Any] = "linear"
-    loss_scale: float = 1.0
-    ftol: float | None = None
-    xtol: float | None = None
-    gtol: float | None = None
-    polish: int | None = None
-    memory_limit: int | None = None
-    certified: int = SMALL  # parameters up to which the end of a run is looked at
-
-    def __post_init__(self) -> None:
-        """Check them before any work, and keep numbers as numbers."""
-        for name, known, verb, function in (
-            ("solver", SOLVERS, "factor", False),
-            ("damping", DAMPINGS, "propose", False),
-            ("scaling", SCALINGS, "update", False),
-            ("jacobian", SOURCES, "blocks", True),
-            ("loss", ("linear", *RHOS), "expand", True),
-        ):
-            member(getattr(self, name), name, ("auto", *known), verb, function=function)
-        choice(self.curvature, "curvature", CURVATURES)
-        accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
-        if not isinstance(accelerated, bool) and not (
-            isinstance(accelerated, str) and accelerated == "auto"
-        ):
-            raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
-        self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
-        for name in ("ftol", "xtol", "gtol"):
-            self._keep(name, tolerance(getattr(self, name), name))
-        for name, least in (("polish", 0), ("memory_limit", 1)):
-            if getattr(self, name) is not None:
-                self._keep(name, count(getattr(self, name), name, least, ", or None"))
-
-    def _keep(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
 
 def plan(terms: Sequence[Facts], options: Options) -> Plan:
@@ -276,22 +184,6 @@ def _together(terms: Sequence[Facts]) -> Facts:
         samples=None if None in counts else sum(count or 0 for count in counts),
         activations=max(term.activations for term in terms),
     )
-
-
-def loss(options: Options) -> Loss:
-    """The loss by name or as given."""
-    scale = min(options.loss_scale, LARGEST)
-    if isinstance(options.loss, str):
-        return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], scale)
-    if _whole(options.loss):
-        return options.loss
-    assert callable(options.loss)
-    return Robust(given_rho(options.loss), scale)
-
-
-def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
-    """Whether it is a loss, and not its ρ alone."""
-    return hasattr(loss, "expand")
 
 
 def _size(facts: Facts) -> str:

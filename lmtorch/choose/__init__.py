@@ -1,0 +1,16 @@
+"""From "auto" and names to objects, and the reasons."""
+
+from .facts import Facts as Facts
+from .facts import Plan as Plan
+from .members import DAMPINGS as DAMPINGS
+from .members import ELIMINATION as ELIMINATION
+from .members import RHOS as RHOS
+from .members import SCALINGS as SCALINGS
+from .members import SOLVERS as SOLVERS
+from .members import SOURCES as SOURCES
+from .options import LARGEST as LARGEST
+from .options import Options as Options
+from .options import loss as loss
+from .planning import POLISH as POLISH
+from .planning import explanation as explanation
+from .planning import plan as plan

@@ -1,0 +1,85 @@
+"""What the user has asked for, checked before any work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from .._checks import choice, count, member, positive, tolerance
+from .._errors import InputError
+from ..damping.base import Damping
+from ..damping.scaling import Scaling
+from ..jacobians.base import JacobianSource
+from ..losses.base import Loss
+from ..losses.linear import Linear
+from ..losses.robust import Robust, given_rho
+from ..solvers.base import Solver
+from .members import DAMPINGS, RHOS, SCALINGS, SOLVERS, SOURCES
+
+# parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling,
+# float64
+SMALL = 64
+# scale of a loss: beyond it every residual is small, and its square must be a number
+LARGEST = 1e100
+CURVATURES = ("auto", "full", "sampled")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    solver: str | Solver = "auto"
+    damping: str | Damping = "auto"
+    scaling: str | Scaling = "auto"
+    jacobian: str | JacobianSource | Callable[..., Any] = "auto"
+    curvature: str = "auto"
+    acceleration: bool | str = "auto"
+    loss: str | Loss | Callable[..., Any] = "linear"
+    loss_scale: float = 1.0
+    ftol: float | None = None
+    xtol: float | None = None
+    gtol: float | None = None
+    polish: int | None = None
+    memory_limit: int | None = None
+    certified: int = SMALL  # parameters up to which the end of a run is looked at
+
+    def __post_init__(self) -> None:
+        """Check them before any work, and keep numbers as numbers."""
+        for name, known, verb, function in (
+            ("solver", SOLVERS, "factor", False),
+            ("damping", DAMPINGS, "propose", False),
+            ("scaling", SCALINGS, "update", False),
+            ("jacobian", SOURCES, "blocks", True),
+            ("loss", ("linear", *RHOS), "expand", True),
+        ):
+            member(getattr(self, name), name, ("auto", *known), verb, function=function)
+        choice(self.curvature, "curvature", CURVATURES)
+        accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
+        if not isinstance(accelerated, bool) and not (
+            isinstance(accelerated, str) and accelerated == "auto"
+        ):
+            raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
+        self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
+        for name in ("ftol", "xtol", "gtol"):
+            self._keep(name, tolerance(getattr(self, name), name))
+        for name, least in (("polish", 0), ("memory_limit", 1)):
+            if getattr(self, name) is not None:
+                self._keep(name, count(getattr(self, name), name, least, ", or None"))
+
+    def _keep(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def loss(options: Options) -> Loss:
+    """The loss by name or as given."""
+    scale = min(options.loss_scale, LARGEST)
+    if isinstance(options.loss, str):
+        return Linear() if options.loss in ("linear", "auto") else Robust(RHOS[options.loss], scale)
+    if _whole(options.loss):
+        return options.loss
+    assert callable(options.loss)
+    return Robust(given_rho(options.loss), scale)
+
+
+def _whole(loss: Loss | Callable[..., Any]) -> TypeGuard[Loss]:
+    """Whether it is a loss, and not its ρ alone."""
+    return hasattr(loss, "expand")
