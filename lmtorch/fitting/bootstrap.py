@@ -100,6 +100,6 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
     found = tensor_of(solution.x).reshape(samples, -1)
     status = to_array(tensor_of(solution.status))
     # what stalls at round-off cannot be improved, and counts as a minimum
-    good = (status > 0) | (status == Status.STALLED)
+    good = (status > 0) | (status == Status.STALLED.value)
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
     return Bootstrap(fit.names, p[good], int((~good).sum()))

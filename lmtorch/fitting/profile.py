@@ -143,7 +143,7 @@ def _refit(
     solution = fitter.solve(start, bounds=(lower, upper), verbose=0, callback=None, history=False)
     cost, found = to_array(tensor_of(solution.cost)), to_array(tensor_of(solution.status))
     for (name, i, held), c, status in zip(tasks, cost, found, strict=True):
-        if np.isfinite(c) and status != Status.NOT_FINITE:
+        if np.isfinite(c) and status != Status.NOT_FINITE.value:
             rise = max(0.0, (2 * float(c) - least) / variance)
             seen[name][held] = float(np.sign(held - float(center[i])) * np.sqrt(rise))
 

@@ -121,11 +121,13 @@ def _look(
     # says nothing
     rejected = (problem.loss.expand(residual).slope == 0).all(-1)
     flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
-    flat &= (status != Status.ZERO) & (status != Status.MINIMUM)
+    flat &= (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
     cosine = model.freeze(free).optimality()
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
-    reached = (status == Status.STALLED) & (cosine <= tolerances.gradient)
-    status = torch.where(flat, Status.FLAT, torch.where(reached, Status.GRADIENT, status))
+    reached = (status == Status.STALLED.value) & (cosine <= tolerances.gradient)
+    status = torch.where(
+        flat, Status.FLAT.value, torch.where(reached, Status.GRADIENT.value, status)
+    )
     return Ending(
         state._replace(status=status),
         residual,
@@ -151,7 +153,7 @@ def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
         loss = Robust(loss.rho, scale)
     cost = loss.cost(residual)
     count = torch.zeros_like(cost, dtype=torch.int64)
-    status = torch.where(cost.isfinite(), Status.GRADIENT, Status.NOT_FINITE)
+    status = torch.where(cost.isfinite(), Status.GRADIENT.value, Status.NOT_FINITE.value)
     zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
     nothing = torch.zeros_like(x, dtype=problem.dtype)
     return Ending(

@@ -77,7 +77,7 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
         ..., None
     ]  # by which the residuals change about as much as they are
     aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
-    saddle = torch.eq(state.status, Status.SADDLE)[..., None] & aside.isfinite()
+    saddle = torch.eq(state.status, Status.SADDLE.value)[..., None] & aside.isfinite()
     return Start(torch.where(saddle, aside, state.x), begun=state.begun)
 
 
@@ -117,7 +117,7 @@ def ask(
         doubts = _doubts(opinions, best.state, acceptable)
         if told is not None and told.stop:  # the user's word ends all runs, not this one alone
             status = torch.where(
-                doubtful(best.state, acceptable), Status.STOPPED, best.state.status
+                doubtful(best.state, acceptable), Status.STOPPED.value, best.state.status
             )
             return best._replace(state=best.state._replace(status=status))
     if acceptable is None:
@@ -126,7 +126,7 @@ def ask(
     # a wall may be what keeps the fit from a better one: it was the user's wish
     if problem.bounds is not None:
         poor = poor & ~problem.bounds.touched(best.state.x).any(-1)
-    status = torch.where(poor, Status.POOR, best.state.status)
+    status = torch.where(poor, Status.POOR.value, best.state.status)
     return best._replace(state=best.state._replace(status=status))
 
 
@@ -184,7 +184,7 @@ def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None
 
 def _goes_on(state: State, opinion: Opinion) -> Tensor:
     """Problems to continue from where they ended, (...,) bool; a slow one if near, or at last."""
-    slow = state.status == Status.SLOW
+    slow = state.status == Status.SLOW.value
     if opinion.method.patience:
         slow = slow & (state.certificate.promise < NEAR)
     return slow | among(state.status, GOES_ON)

@@ -57,7 +57,7 @@ class Iterate:
         """The state of the fit in one line."""
         if not isinstance(self.status, Status):
             status = tensor_of(self.status)
-            running = int((status == Status.RUNNING).sum())
+            running = int((status == Status.RUNNING.value).sum())
             of = f"{running} of {status.numel()} problems running"
             return f"Iterate(nit={self.nit}, {of}, {self.seconds:.3g} s)"
         return (
@@ -174,7 +174,7 @@ def _single(state: State) -> bool:
 
 def _row(iterate: Iterate, state: State) -> str:
     if not _single(state):
-        running = int((state.status == Status.RUNNING).sum())
+        running = int((state.status == Status.RUNNING.value).sum())
         median = float(state.cost.nanmedian())
         return f"{iterate.nit:>9} {running:>9} {len(state.x):>9} {median:>14.6e}"
     return (
@@ -190,5 +190,5 @@ def _advance(bar: Any, state: State, before: int) -> None:
         bar.set_postfix(cost=f"{float(state.cost):.6g}", refresh=False)
         bar.update()
         return
-    done = int((state.status != Status.RUNNING).sum())
+    done = int((state.status != Status.RUNNING.value).sum())
     bar.update(before + done - bar.n)
