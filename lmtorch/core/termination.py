@@ -267,6 +267,8 @@ def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
     # from ε on
     change = torch.maximum(seen.actual, seen.promised) / seen.cost
     stalled = within(change, seen.eps) | within(seen.length, seen.eps)
+    # of data that are met exactly round-off alone is left, of which any step makes another one
+    stalled = stalled | (seen.accepted & (seen.cost <= seen.noise))
     status = torch.where(stalled, STALLED, status)
     # A short step proves a minimum only if no single parameter could still do much better. Its best
     # move lowers the model's cost by cos² F: if that, and the length of that move, are far above

@@ -271,3 +271,22 @@ def test_a_success_is_never_said_of_numbers_that_are_not_finite_or_of_a_worse_po
     if solution.success:
         assert math.isfinite(float(solution.cost))
         assert gain(function, solution.x) <= 1e-3 or float(solution.cost) <= 1e-20 * unit**2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_data_that_are_met_exactly_end_the_run_at_round_off(seed: int) -> None:
+    # what is left of the residuals is round-off, which every step changes and none lowers for long
+    rng = np.random.default_rng(seed)
+    x = rng.permutation(np.arange(-8, 9))[:9].astype(float)
+    slope, offset = rng.integers(-2, 3), rng.integers(-1, 2)
+    weight = 1 / rng.uniform(0.1, 10, 9)
+    points, weights = torch.from_numpy(x), torch.from_numpy(weight)
+    found = least_squares(
+        lambda p: weights * (p[0] * points + p[1] - (slope * points + offset)),
+        torch.ones(2, dtype=torch.float64),
+    )
+    assert found.success
+    assert found.nfev < 100
+    torch.testing.assert_close(
+        found.x, torch.tensor([slope, offset], dtype=torch.float64), rtol=1e-14, atol=1e-14
+    )
