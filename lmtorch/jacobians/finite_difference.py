@@ -119,7 +119,8 @@ class FiniteDifference:
     ) -> Column:
         batch = part.batch
         param = params[which]
-        flat = (*param.shape[:batch], -1)  # a parameter of a problem may be a single number
+        # a parameter of a problem may be a single number, and there may be no problem
+        flat = (*param.shape[:batch], param.shape[batch:].numel())
         value = param.reshape(flat)[..., entry]  # (...,)
         if part.box is None:
             lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)

@@ -88,7 +88,7 @@ def test_the_answers_do_not_depend_on_units(form: Form, units: float) -> None:
         accumulator = form.accumulator(tuple(x.shape), 5, jacobian)
         rows = accumulator.workspace(5)
         rows.copy_(jacobian)
-        accumulator.add(residual, rows)
+        accumulator.add(residual, DenseRows(rows))
         model = accumulator.finish(residual.square().sum(-1) / 2, None)
         found = [model.optimality(), model.relative_length(x, step), model.longest_single_move(x)]
         return [*found, model.rounding(x, 1e-10) / model.cost]
