@@ -117,6 +117,8 @@ def pull(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, Pu
     own = getattr(source, "pull", None)
     if own is not None:
         return own(part, params)
+    if part.black_box:
+        return pull_by_rows(source, part, params)
     residual, along = pulled(lambda p: source.evaluate(part, p), params, part.batch)
     return (residual, along) if along is not None else pull_by_rows(source, part, params)
 

@@ -11,7 +11,7 @@ from .._arrays import tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.base import Part
-from .base import Pull, Workspace, pull_by_rows, push_by_rows
+from .base import Workspace, push_by_rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,3 @@ class GivenJacobian:
     def push(self, part: Part, params: Params, direction: Params) -> Tensor:
         """J v, by the user's Jacobian."""
         return push_by_rows(self, part, params, direction)
-
-    def pull(self, part: Part, params: Params) -> tuple[Tensor, Pull]:
-        """Residuals, and w ↦ Jᵀw by the user's Jacobian."""
-        return pull_by_rows(self, part, params)
