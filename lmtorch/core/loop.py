@@ -77,7 +77,7 @@ def descend(
         if told.moved and not over:
             last = Last(before.x, before.cost, model.linearization.column_norms, tried)
             problem, method, state, (last, pace) = working.thin(
-                problem, method, state, state.status == RUNNING, told.running, Kept(last, pace)
+                problem, method, state, state.status == RUNNING, told.running, Beside(last, pace)
             )
             state, model = linearize(problem, method, state, last)
             # on a GPU nobody looks; there the next trial fails for want of a model, and leads here
@@ -209,7 +209,7 @@ class Pace(NamedTuple):
     windows: Tensor  # (...,) int, how many in a row without a gain worth the while
 
 
-class Kept(NamedTuple):
+class Beside(NamedTuple):
     """What is thinned beside the state when problems leave."""
 
     last: Last

@@ -41,14 +41,6 @@ class Proposal(NamedTuple):
     linear: Tensor | None = None
 
 
-class DampingState(Protocol):
-    """A NamedTuple of tensors (...,); whatever the strategy needs, and λ for the report."""
-
-    @property
-    def damping(self) -> Tensor:
-        """λ of the last proposal, (...,)."""
-
-
 class Damping(Protocol):
     """A damping strategy. Its state is a NamedTuple of tensors (...,), one called `damping`."""
 

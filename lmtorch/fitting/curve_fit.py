@@ -14,8 +14,8 @@ from ..choose import Options
 from ..choose import loss as loss_of
 from ..losses.linear import Linear
 from ..losses.robust import Robust
+from ..minimising.arguments import real_number
 from ..minimising.least_squares import least_squares
-from ..minimising.options import real_number
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference

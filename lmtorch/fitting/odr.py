@@ -25,7 +25,7 @@ from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.ladder import Ladder
 from ..linearizations.blocks import Blocks
 from ..losses.linear import Linear
-from ..minimising.options import limits, tolerance
+from ..minimising.arguments import limits, tolerance
 from ..minimising.probing import probe
 from ..minimising.solution import Solution
 from ..minimising.unknowns import Unknowns

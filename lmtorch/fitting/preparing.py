@@ -16,7 +16,7 @@ from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError, level
 from ..core.termination import Status
 from ..losses.base import Loss
-from ..minimising.options import as_pair, as_pairs, check_pairs
+from ..minimising.arguments import as_pair, as_pairs, check_pairs
 from ..minimising.solution import Solution
 from .data import Data
 from .models import Model, OfNumbers

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._autodiff import Params, pulled, pushed, side_by_side
 from ..residuals.base import Part
 from ..rows.base import Rows
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 
 # a wrong formula is off by more than this share; what half precision inside the closure costs is
 # less

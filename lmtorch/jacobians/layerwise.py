@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._autodiff import Params, ranges
 from ..residuals.base import Part
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from .base import Block, Workspace
 from .linear_layers import (

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights
 from .._modes import FunctionMode
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 from .base import disagrees
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values
 

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values

@@ -16,8 +16,7 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
-from .minimise import minimise
-from .options import (
+from .arguments import (
     believed,
     bounds_of,
     check_functions,
@@ -29,6 +28,7 @@ from .options import (
     source_of,
     tolerances,
 )
+from .minimise import minimise
 from .probing import probe
 from .results import Results
 from .run import Run, finish, opinions, set_up

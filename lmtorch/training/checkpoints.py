@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..damping.base import Damping
 from ..linearizations.dense import DenseForm
 from ..residuals.layout import real
-from ..rows.dense import DenseRows
+from ..rows.matrix import DenseRows
 
 NAMES = {"step", "strategy", "damping", "share", "scale"}
 # what param groups of torch's own optimizers have, and ours have not

@@ -14,7 +14,7 @@ from lmtorch.residuals.base import Residual
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.residuals.layout import Layout
 from lmtorch.residuals.replay import Replay
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.rows.own import OwnRows
 from lmtorch.training.closure import ClosureResidual, SampleResidual

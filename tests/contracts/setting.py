@@ -23,7 +23,7 @@ from lmtorch.linearizations.base import Linearization, Prior
 from lmtorch.losses.linear import Linear
 from lmtorch.residuals.base import Part
 from lmtorch.residuals.function import FunctionResidual
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.svd import SVD
 

@@ -13,7 +13,7 @@ from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, soft_l1
 from lmtorch.residuals.function import FunctionResidual
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 
 F32, F64 = torch.float32, torch.float64
 CHOSEN = torch.tensor([1, 4, 5, 11, 20])

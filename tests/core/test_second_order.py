@@ -29,7 +29,7 @@ from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, cauchy, soft_l1
 from lmtorch.residuals.base import Part
 from lmtorch.residuals.function import FunctionResidual
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.training.terms import terms_of
 
 F32, F64 = torch.float32, torch.float64

@@ -7,7 +7,7 @@ from torch import nn
 import lmtorch
 from lmtorch import FallbackWarning, LevenbergMarquardt
 from lmtorch.jacobians.base import disagrees
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 
 F64 = torch.float64
 

@@ -10,7 +10,7 @@ from lmtorch._errors import InputError
 from lmtorch.linearizations.base import Prior
 from lmtorch.linearizations.blocks import Blocks, BlocksForm
 from lmtorch.rows.base import richest
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.own import OwnRows
 from lmtorch.solvers.schur import Schur
 

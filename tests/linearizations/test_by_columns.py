@@ -8,7 +8,7 @@ from lmtorch.linearizations.base import Form, Linearization, Prior
 from lmtorch.linearizations.blocks import Blocks
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.normal import NormalForm
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.own import OwnRows
 
 F64 = torch.float64

@@ -14,7 +14,7 @@ from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.linearizations import kronecker
 from lmtorch.linearizations.kronecker import KroneckerSum, worth_it
 from lmtorch.linearizations.normal import NormalForm
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.training.terms import terms_of
 

@@ -13,7 +13,7 @@ from lmtorch.choose import RHOS
 from lmtorch.losses.base import Loss, half_sum
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, arctan, cauchy, huber, soft_l1, tukey
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 
 from ..contracts.members import LOSSES
 

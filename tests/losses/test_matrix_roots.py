@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import lmtorch
 from lmtorch.losses.base import Expansion, wide
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 
 F64 = torch.float64
 CLASSES = 3

@@ -4,7 +4,7 @@ import pytest
 
 from lmtorch._errors import InputError
 from lmtorch.rows.base import richest
-from lmtorch.rows.dense import DenseRows
+from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import OuterRows
 from lmtorch.rows.own import OwnRows
 
