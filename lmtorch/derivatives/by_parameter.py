@@ -16,10 +16,10 @@ from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
 from ..jacobians.linear_layers import (
+    Recorder,
     check,
     columns_beside,
     output_gradients,
-    record,
     rows_in,
 )
 from .calling import (
@@ -175,7 +175,8 @@ def _chunks(
 def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) -> list[Tensor]:
     """Rows of linear layers as outer products, (s, k, *param) each, without a graph."""
     count = samples[0].shape[0]
-    recording = record(lambda params: outputs(params, *samples), tensors, count, search=False)
+    with torch.enable_grad(), Recorder(tensors) as recorder:
+        recording = recorder.recording(outputs(recorder.twins, *samples), count, search=False)
     gradients, beside = output_gradients(recording), columns_beside(recording)
     blocks = [rows_in(place, recording, gradients, beside) for place in range(len(tensors))]
     first = [

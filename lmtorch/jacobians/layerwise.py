@@ -8,6 +8,7 @@ autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
@@ -17,12 +18,12 @@ from ..rows.outer import Outer, OuterRows
 from .base import Block, Workspace
 from .linear_layers import (
     NotLayerwiseError,
+    Recorder,
     Recording,
     check,
     check_independence,
     columns_beside,
     output_gradients,
-    record,
     rows_in,
 )
 
@@ -53,7 +54,9 @@ class LayerWise:
         count = part.count
         if count is None:
             raise NotLayerwiseError("no independent samples")
-        recording = record(part.function, params, count, search=not self.checked)
+        with torch.enable_grad(), Recorder(params) as recorder:
+            outputs = part.function(recorder.twins)
+            recording = recorder.recording(outputs, count, search=not self.checked)
         if not self.checked:
             first = recording.first
             # sorted data change from part to part

@@ -48,11 +48,15 @@ class Layer(NamedTuple):
 
 
 class Recorder(FunctionMode):
-    """Keeps inputs and outputs of linear layers with parameters, and what acts elsewhere."""
+    """Keeps inputs and outputs of linear layers with parameters, and what acts elsewhere.
 
-    def __init__(self, twins: Params) -> None:
+    An evaluation at its `twins` in the place of the parameters, with gradients enabled, is seen.
+    """
+
+    def __init__(self, params: Params) -> None:
         super().__init__()
-        self.places = {id(twin): place for place, twin in enumerate(twins)}
+        self.twins = tuple(p.detach().requires_grad_() for p in params)
+        self.places = {id(twin): place for place, twin in enumerate(self.twins)}
         self.layers: list[Layer] = []
         self.elsewhere: set[int] = set()  # places of parameters that other functions took
         self.first: Tensor | None = None  # input of the first linear layer of all
@@ -85,6 +89,33 @@ class Recorder(FunctionMode):
             self.elsewhere.update(taken)
         return result
 
+    def recording(self, outputs: Tensor, count: int, *, search: bool) -> "Recording":
+        """What is needed for the rows, from the outputs of the evaluation that was seen.
+
+        Args:
+            outputs: of all samples, the samples first.
+            count: samples.
+            search: whether to look through the graph for uses of a parameter that no torch function
+                shows; without, `check` is what finds them.
+
+        Raises:
+            NotLayerwiseError: the function or one of its parameters does not fit.
+        """
+        outputs = outputs.reshape(count, -1)
+        if not self.layers:
+            raise NotLayerwiseError("no linear layer")
+        if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in self.layers):
+            raise NotLayerwiseError("a linear layer without the samples in its first dimension")
+        used = {place for layer in self.layers for place in (layer.weight, layer.bias)}
+        if used & self.elsewhere:
+            raise NotLayerwiseError(ELSEWHERE)
+        if search and not _only_in_layers(outputs, self.layers, self.twins):
+            raise NotLayerwiseError(ELSEWHERE)
+        others = tuple(place for place in range(len(self.twins)) if place not in used)
+        if sum(self.twins[place].numel() for place in others) > FEW:
+            raise NotLayerwiseError("parameters beside the linear layers")
+        return Recording(self.twins, outputs, self.layers, self.first, others)
+
 
 class Recording(NamedTuple):
     """An evaluation whose parameters are those of linear layers, and a few numbers beside them."""
@@ -94,43 +125,6 @@ class Recording(NamedTuple):
     layers: list[Layer]
     first: Tensor | None  # input of the first linear layer of all
     others: tuple[int, ...]  # places of the parameters beside the layers
-
-
-def record(
-    function: Callable[[Params], Tensor], params: Params, count: int, *, search: bool
-) -> Recording:
-    """Evaluate a function, and see whether rows can be read off its linear layers.
-
-    Args:
-        function: parameters to the outputs of all samples, the samples first.
-        params: where.
-        count: samples.
-        search: whether to look through the graph for uses of a parameter that no torch function
-            shows; without, `check` is what finds them.
-
-    Returns:
-        What is needed for the rows.
-
-    Raises:
-        NotLayerwiseError: the function or one of its parameters does not fit.
-    """
-    twins = tuple(p.detach().requires_grad_() for p in params)
-    with torch.enable_grad(), Recorder(twins) as recorder:
-        outputs = function(twins).reshape(count, -1)
-    layers = recorder.layers
-    if not layers:
-        raise NotLayerwiseError("no linear layer")
-    if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in layers):
-        raise NotLayerwiseError("a linear layer without the samples in its first dimension")
-    used = {place for layer in layers for place in (layer.weight, layer.bias)}
-    if used & recorder.elsewhere:
-        raise NotLayerwiseError(ELSEWHERE)
-    if search and not _only_in_layers(outputs, layers, twins):
-        raise NotLayerwiseError(ELSEWHERE)
-    others = tuple(place for place in range(len(params)) if place not in used)
-    if sum(params[place].numel() for place in others) > FEW:
-        raise NotLayerwiseError("parameters beside the linear layers")
-    return Recording(twins, outputs, layers, recorder.first, others)
 
 
 def output_gradients(recording: Recording) -> list[Tensor | None]:
