@@ -64,40 +64,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
     damping, scaling, why = _damping(options, small, share)
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
-    precision = facts.precision or facts.dtype
-    tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
-    slopes = slope_error(options.jacobian, precision)
-    known = tolerance
-    if differences(options.jacobian) == "2-point":
-        # to which the derivatives are known
-        known = max(tolerance, torch.finfo(precision).eps ** 0.5)
-    defaults = (
-        tolerance,
-        known,
-        known,
-    )  # the cost falls with the square of what the derivatives promise
-    asked = (options.ftol, options.xtol, options.gtol)
-    tolerances = Tolerances(
-        *(other if given is None else given for given, other in zip(asked, defaults, strict=True))
-    )
-    undamped = getattr(solver, "exact_at_zero", False)
-    # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
-    frugal = black_box(options.jacobian) and not options.polish
-    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
-    certify = n <= options.certified and share is None
-    patience = PATIENCE if certify else 0.0
-    method = Method(
-        solver,
-        damping,
-        scaling,
-        tolerances,
-        polish,
-        certify,
-        patience,
-        slopes=slopes,
-        frugal=frugal and undamped,
-    )
-
+    method = _method(facts, options, solver, damping, scaling, share)
+    certify = method.certify
     reasons.append(("certificate", *_why_certify(options, certify, small)))
     derivations = []
     for place, term in enumerate(terms, 1):
@@ -108,13 +76,8 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         reasons.append((f"jacobian{of}", repr(rungs[0]), why))
         if term.samples is not None:
             reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
-    reasons.append(
-        (
-            "curvature",
-            "all rows" if share is None else f"{share:.0%} of the samples at first",
-            why_share,
-        )
-    )
+    rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
+    reasons.append(("curvature", rows_taken, why_share))
     _check_memory(facts, options, solver, dtype)
     # of samples that stream, the residuals are evaluated again: they would grow with the samples
     streams = any(
@@ -131,6 +94,47 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         keep,
         tuple(reasons),
     )
+
+
+def _method(
+    facts: Facts,
+    options: Options,
+    solver: Solver,
+    damping: Damping,
+    scaling: Scaling,
+    share: float | None,
+) -> Method:
+    """The combination of choices, with the tolerances, and with how its end is looked at."""
+    small, undamped = facts.parameters <= SMALL, getattr(solver, "exact_at_zero", False)
+    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
+    # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
+    frugal = black_box(options.jacobian) and not options.polish
+    certify = facts.parameters <= options.certified and share is None
+    return Method(
+        solver,
+        damping,
+        scaling,
+        _tolerances(facts, options),
+        polish,
+        certify,
+        PATIENCE if certify else 0.0,
+        slopes=slope_error(options.jacobian, facts.precision or facts.dtype),
+        frugal=frugal and undamped,
+    )
+
+
+def _tolerances(facts: Facts, options: Options) -> Tolerances:
+    """The tolerances asked for, and where none is, as much as the dtype and derivatives resolve."""
+    precision = facts.precision or facts.dtype
+    tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
+    known = tolerance  # to which the derivatives are known
+    if differences(options.jacobian) == "2-point":
+        known = max(tolerance, torch.finfo(precision).eps ** 0.5)
+    # the cost falls with the square of what the derivatives promise
+    defaults = (tolerance, known, known)
+    asked = (options.ftol, options.xtol, options.gtol)
+    pairs = zip(asked, defaults, strict=True)
+    return Tolerances(*(default if given is None else given for given, default in pairs))
 
 
 def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str]:

@@ -117,68 +117,14 @@ class FiniteDifference:
         residual: Tensor,
         guessed: bool,
     ) -> Column:
-        batch = part.batch
-        param = params[which]
-        # a parameter of a problem may be a single number, and there may be no problem
-        flat = (*param.shape[:batch], param.shape[batch:].numel())
-        value = param.reshape(flat)[..., entry]  # (...,)
-        if part.box is None:
-            lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)
-        else:
-            lower, upper = (
-                side[which].expand(param.shape).reshape(flat)[..., entry] for side in part.box
-            )
-        below, above = value - lower, upper - value
-
-        def at(distance: Tensor) -> tuple[Tensor, Tensor]:
-            moved = param.clone().reshape(flat)
-            # value + (upper - value) may round to a number above upper
-            moved[..., entry] = torch.minimum(torch.maximum(value + distance, lower), upper)
-            exact = moved[..., entry] - value
-            function = part.function((*params[:which], moved.view_as(param), *params[which + 1 :]))
-            return function, exact[..., None].to(residual.dtype)
-
-        def two_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            # away from a wall, and where both are nearer than the step, as far as the farther one
-            ahead = torch.where(step > 0, above, below)
-            behind = torch.where(step > 0, below, above)
-            turned = (step.abs() > ahead) & (behind > ahead)
-            room = torch.maximum(ahead, behind)
-            step = torch.where(turned, -step, step).clamp(min=-room, max=room)
-            f, h = at(step)
-            still = ((f == residual) & (h != 0)).double().mean(-1)
-            change = torch.linalg.vector_norm(f - residual, dim=-1)
-            return torch.where(h == 0, 0.0, (f - residual) / h), change, still > 1 / 2
-
-        def three_points(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            size = step.abs()
-            central = (size <= below) & (size <= above)
-            # one-sided: to the wider side
-            outward = torch.where(above >= below, 1.0, -1.0).to(value)
-            size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
-            first, h1 = at(torch.where(central, size, outward * size))
-            second, h2 = at(torch.where(central, -size, 2 * outward * size))
-            # the parabola through three points at 0, h₁, h₂
-            slope = (h2.square() * (first - residual) - h1.square() * (second - residual)) / (
-                h1 * h2 * (h2 - h1)
-            )
-            # where h₂ = −h₁ it is the same, without the round-off
-            plain = (first - second) / (h1 - h2)
-            bend = torch.linalg.vector_norm(first - 2 * residual + second, dim=-1)
-            rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
-            change = torch.linalg.vector_norm(first - residual, dim=-1)
-            return (
-                torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope)),
-                change,
-                rough,
-            )
-
+        line = _Line.of(part, params, which, entry, residual)
+        value = line.value
         eps = max(
             torch.finfo(kind).eps
             for kind in (value.dtype, residual.dtype, part.precision or value.dtype)
         )
         share = self._share(number, eps, value)
-        formula = two_points if self.method == "2-point" else three_points
+        formula = line.two_points if self.method == "2-point" else line.three_points
 
         def differ(size: Tensor) -> Column:
             step = share * size
@@ -207,6 +153,77 @@ class FiniteDifference:
             return value.new_full((), eps ** (1 / 2 if self.method == "2-point" else 1 / 3))
         step = self.step[number] if isinstance(self.step, Tensor) and self.step.ndim else self.step
         return (step.to(value) if isinstance(step, Tensor) else value.new_full((), step)).abs()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The residuals as a function of one entry of the parameters."""
+
+    value: Tensor  # (...,), of the entry
+    lower: Tensor  # (...,), its bounds
+    upper: Tensor
+    residual: Tensor  # (..., m), where the entry has its value
+    moved: Callable[[Tensor], tuple[Tensor, Tensor]]  # entry (...,) -> residuals there, and itself
+
+    @classmethod
+    def of(cls, part: Part, params: Params, which: int, entry: int, residual: Tensor) -> "_Line":
+        """The line along an entry of the parameter at place `which`."""
+        param, batch = params[which], part.batch
+        # a parameter of a problem may be a single number, and there may be no problem
+        flat = (*param.shape[:batch], param.shape[batch:].numel())
+        value = param.reshape(flat)[..., entry]
+        lower, upper = torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf)
+        if part.box is not None:
+            sides = (side[which].expand(param.shape).reshape(flat) for side in part.box)
+            lower, upper = (side[..., entry] for side in sides)
+
+        def moved(to: Tensor) -> tuple[Tensor, Tensor]:
+            others = param.clone().reshape(flat)
+            others[..., entry] = to
+            point = (*params[:which], others.view_as(param), *params[which + 1 :])
+            return part.function(point), others[..., entry]
+
+        return cls(value, lower, upper, residual, moved)
+
+    def at(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """The residuals at a distance (...,), and how far it is exactly, (..., 1)."""
+        # value + (upper - value) may round to a number above upper
+        to = torch.minimum(torch.maximum(self.value + distance, self.lower), self.upper)
+        residual, there = self.moved(to)
+        return residual, (there - self.value)[..., None].to(self.residual.dtype)
+
+    def two_points(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slope (..., m), change (...,) and roughness (...,) by a difference over a step (...,)."""
+        below, above = self.value - self.lower, self.upper - self.value
+        # away from a wall, and where both are nearer than the step, as far as the farther one
+        ahead = torch.where(step > 0, above, below)
+        behind = torch.where(step > 0, below, above)
+        turned = (step.abs() > ahead) & (behind > ahead)
+        room = torch.maximum(ahead, behind)
+        f, h = self.at(torch.where(turned, -step, step).clamp(min=-room, max=room))
+        still = ((f == self.residual) & (h != 0)).double().mean(-1)
+        change = torch.linalg.vector_norm(f - self.residual, dim=-1)
+        return torch.where(h == 0, 0.0, (f - self.residual) / h), change, still > 1 / 2
+
+    def three_points(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `two_points` gives, by the parabola through three points at 0, h₁, h₂."""
+        below, above, r = self.value - self.lower, self.upper - self.value, self.residual
+        size = step.abs()
+        central = (size <= below) & (size <= above)
+        # one-sided: to the wider side
+        outward = torch.where(above >= below, 1.0, -1.0).to(self.value)
+        size = torch.where(central, size, torch.minimum(size, torch.maximum(below, above) / 2))
+        first, h1 = self.at(torch.where(central, size, outward * size))
+        second, h2 = self.at(torch.where(central, -size, 2 * outward * size))
+        rise = h2.square() * (first - r) - h1.square() * (second - r)
+        slope = rise / (h1 * h2 * (h2 - h1))
+        # where h₂ = −h₁ it is the same, without the round-off
+        plain = (first - second) / (h1 - h2)
+        bend = torch.linalg.vector_norm(first - 2 * r + second, dim=-1)
+        rough = central & (bend > KINK * torch.linalg.vector_norm(first - second, dim=-1))
+        change = torch.linalg.vector_norm(first - r, dim=-1)
+        chosen = torch.where(h1 == 0, 0.0, torch.where(central[..., None], plain, slope))
+        return chosen, change, rough
 
 
 def _judged(
