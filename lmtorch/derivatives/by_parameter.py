@@ -11,7 +11,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from .. import _memory
-from .._autodiff import Params, ranges
+from .._autodiff import Function, Params, ranges
 from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
@@ -284,6 +284,44 @@ def parameter_column(
     check_chunk(chunk_size)
     _tensors(inputs)
     several = not isinstance(name, str) or isinstance(index, list)
+    names, indices = _paired(name, index)
+    parameters = _parameters(model, list(dict.fromkeys(names)))
+    places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
+    tensors, others = tuple(parameters.values()), {}
+    if not followed():  # `Cut` records what the function does
+        tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
+        others = {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
+
+    def function(params: Params) -> Tensor:
+        own = dict(zip(parameters, params, strict=True))
+        return _output(call_with(model, {**others, **own}, inputs))
+
+    tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
+    order = list(parameters)
+    for column, (called, place) in enumerate(zip(names, places, strict=True)):
+        tangents[order.index(called)][column, place] = 1
+    tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
+
+    ways = [
+        ("forward", partial(_columns_by_forward, function, tensors, tangents, chunk_size)),
+        ("reverse", partial(_columns_by_reverse, function, tensors, tangents)),
+        ("autograd", partial(_columns_by_autograd, function, tensors, tangents)),
+    ]
+    columns = first_that_works(ways, mode)
+    return columns if several else columns[0]
+
+
+def _paired(
+    name: str | Sequence[str], index: Index | Sequence[Index]
+) -> tuple[list[str], list[Any]]:
+    """A name and an index for each column.
+
+    Returns:
+        Two lists of equal lengths.
+
+    Raises:
+        InputError: they do not go together.
+    """
     indices: list[Any] = list(index) if isinstance(index, list) else [index]
     names = [name] * len(indices) if isinstance(name, str) else _names(name, "name")
     if len(indices) == 1 and len(names) > 1:
@@ -293,80 +331,61 @@ def parameter_column(
             f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is "
             "needed."
         )
-    parameters = _parameters(model, list(dict.fromkeys(names)))
-    places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
-    tensors = tuple(parameters.values())
+    return names, indices
 
-    record = followed()
-    if not record:  # `Cut` records what the function does
-        tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
-    others = (
-        {}
-        if record
-        else {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
+
+def _columns_by_forward(
+    function: Function, tensors: Params, tangents: Params, chunk_size: int | None
+) -> Tensor:
+    """J v for each of the tangents (c, *param), (c, *out), by forward mode."""
+    cut, record = Cut(function), followed()
+
+    def along(*direction: Tensor) -> Tensor:
+        derivative: Tensor = torch.func.jvp(cut, (tensors,), (direction,))[1]
+        return derivative if record else derivative.detach()
+
+    count = len(tangents[0])
+    with forward_mode():
+        if count == 1:
+            return cut.held(along(*(v[0] for v in tangents))[None])
+        chunk = at_once(lambda: function(tensors), count, chunk_size, tensors[0].device)
+        result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
+    return cut.held(result)
+
+
+def _columns_by_reverse(function: Function, tensors: Params, tangents: Params) -> Tensor:
+    """J v for each of the tangents (c, *param), (c, *out), as VJPs of a VJP."""
+    with sdpa_kernel(PLAIN):
+        y, pull = vjp(function, tensors)[:2]
+    _, twice = vjp(lambda w: pull(w)[0], torch.zeros_like(y))[:2]
+    return torch.stack([twice(direction)[0] for direction in zip(*tangents, strict=True)])
+
+
+def _columns_by_autograd(function: Function, tensors: Params, tangents: Params) -> Tensor:
+    """J v for each of the tangents (c, *param), (c, *out), by plain autograd."""
+    record = torch.is_grad_enabled()
+    twins = tuple(
+        t.view_as(t) if record and t.requires_grad else t.detach().requires_grad_() for t in tensors
     )
-
-    def function(params: tuple[Tensor, ...]) -> Tensor:
-        return _output(
-            call_with(model, {**others, **dict(zip(parameters, params, strict=True))}, inputs)
-        )
-
-    tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
-    order = list(parameters)
-    for column, (called, place) in enumerate(zip(names, places, strict=True)):
-        tangents[order.index(called)][column, place] = 1
-    tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
-
-    def forward() -> Tensor:
-        cut = Cut(function)
-
-        def along(*direction: Tensor) -> Tensor:
-            derivative: Tensor = torch.func.jvp(cut, (tensors,), (direction,))[1]
-            return derivative if record else derivative.detach()
-
-        with forward_mode():
-            if len(places) == 1:
-                return cut.held(along(*(v[0] for v in tangents))[None])
-            chunk = at_once(lambda: function(tensors), len(places), chunk_size, tensors[0].device)
-            result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
-        return cut.held(result)
-
-    def reverse() -> Tensor:
-        with sdpa_kernel(PLAIN):
-            y, pull = vjp(function, tensors)[:2]
-        _, twice = vjp(lambda w: pull(w)[0], torch.zeros_like(y))[:2]
-        return torch.stack([twice(tuple(v[c] for v in tangents))[0] for c in range(len(places))])
-
-    def autograd() -> Tensor:
-        record = torch.is_grad_enabled()
-        twins = tuple(
-            t.view_as(t) if record and t.requires_grad else t.detach().requires_grad_()
-            for t in tensors
-        )
-        with torch.enable_grad(), sdpa_kernel(PLAIN):
-            y = function(twins)
-            w = torch.zeros_like(y, requires_grad=True)
-            if not y.requires_grad:
-                return y.new_zeros(len(places), *y.shape)
-            # Jᵀw is linear in w, and its derivative in w along a unit vector is the column
-            pulled = torch.autograd.grad(y, twins, w, create_graph=True, materialize_grads=True)
-            found = [
-                torch.autograd.grad(
-                    pulled,
-                    w,
-                    [v[c] for v in tangents],
-                    retain_graph=True,
-                    create_graph=record,
-                    materialize_grads=True,
-                )[0]
-                for c in range(len(places))
-            ]
-        return torch.stack(found) if record and wanted(y, *twins) else torch.stack(found).detach()
-
-    columns = first_that_works(
-        [("forward", forward), ("reverse", reverse), ("autograd", autograd)], mode
-    )
-    return columns if several else columns[0]
+    with torch.enable_grad(), sdpa_kernel(PLAIN):
+        y = function(twins)
+        w = torch.zeros_like(y, requires_grad=True)
+        if not y.requires_grad:
+            return y.new_zeros(len(tangents[0]), *y.shape)
+        # Jᵀw is linear in w, and its derivative in w along a unit vector is the column
+        pulled = torch.autograd.grad(y, twins, w, create_graph=True, materialize_grads=True)
+        found = [
+            torch.autograd.grad(
+                pulled,
+                w,
+                direction,
+                retain_graph=True,
+                create_graph=record,
+                materialize_grads=True,
+            )[0]
+            for direction in zip(*tangents, strict=True)
+        ]
+    return torch.stack(found) if record and wanted(y, *twins) else torch.stack(found).detach()
 
 
 def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
