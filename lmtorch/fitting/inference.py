@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from scipy.optimize import OptimizeWarning
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
@@ -203,9 +203,9 @@ class Inference:
     def quantile(self, level: float) -> Tensor:
         """The two-sided quantile of Student's t, or, for absolute errors, the normal's, (...,)."""
         if self.absolute:
-            return torch.full_like(self.chisqr, stats.norm.ppf((1 + level) / 2))
+            return torch.full_like(self.chisqr, float(ndtri((1 + level) / 2)))
         freedom = np.maximum(to_array(self.freedom), 1)
-        return tensor_of(np.asarray(stats.t.ppf((1 + level) / 2, freedom))).to(self.chisqr)
+        return tensor_of(np.asarray(stdtrit(freedom, (1 + level) / 2))).to(self.chisqr)
 
     @property
     def stderr(self) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 
 from .._arrays import tensor_of, to_array
 from .._errors import InputError
@@ -164,6 +163,8 @@ def _crossing(pairs: np.ndarray, limit: float) -> float:
         return float(side * np.inf)
     rising = np.concatenate([[True], tau[1:] > np.maximum.accumulate(tau)[:-1]])
     theta, tau = theta[rising], tau[rising]
+    from scipy.interpolate import PchipInterpolator  # is slow to import
+
     return float(PchipInterpolator(tau, theta)(abs(limit)))
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import norm, qmc
+from scipy.special import ndtri
 from torch import Tensor
 
 from .._arrays import tensor_of
@@ -52,12 +52,14 @@ def sample(
         if not bool(((spread >= lower) & (spread <= upper)).all()):
             raise InputError("the sampler returned points outside the bounds.")
     else:
+        from scipy.stats import qmc  # a third of a second, which only several starts need
+
         shares = qmc.LatinHypercube(d=n, rng=rng).random(count - 1)  # in (0, 1)
         uniform, normal = (
             tensor_of(v, dtype=start.dtype)
             .to(start.device)
             .view(count - 1, *(1,) * (start.ndim - 1), n)
-            for v in (shares, norm.ppf(shares))
+            for v in (shares, ndtri(shares))
         )
         boxed = lower.isfinite() & upper.isfinite()
         inside = torch.where(boxed, lower, 0.0) + torch.where(boxed, upper - lower, 0.0) * uniform
