@@ -148,12 +148,12 @@ def hessian(
         params: where; the leading `batch` dimensions of each tensor are problems of a batch.
         batch: their number.
         slope: c′(r), (..., m).
-        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k
-            residuals of a sample together.
+        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k residuals of a sample
+            together.
 
     Returns:
-        The Hessian and the gradient; None where no derivative leads from the
-        parameters to the residuals.
+        The Hessian and the gradient; None where no derivative leads from the parameters to the
+        residuals.
     """
     with torch.enable_grad():
         twins = tuple(p.detach().requires_grad_() for p in params)
@@ -232,5 +232,5 @@ def bent(
 
 
 def _inner(parts: Sequence[Tensor], direction: Params, batch: int) -> Tensor:
-    """Their product with v, (...,)."""
+    """The product of derivatives in each parameter with v, (...,)."""
     return (side_by_side(parts, batch) * side_by_side(direction, batch)).sum(-1)

@@ -33,18 +33,16 @@ POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converg
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # of the rows, at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
-DEFAULT_TOLERANCE = {
-    torch.float64: 1e-10,
-    torch.float32: 1e-6,
-}  # others: 1e-3, a few units of round-off
+DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
+COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 
 
 def plan(terms: Sequence[Facts], options: Options) -> Plan:
     """Decide how to solve a problem of this shape, of one term or several.
 
     Returns:
-        The method, for each term the sources of derivatives and how its samples
-        stream, and the reasons.
+        The method, for each term the sources of derivatives and how its samples stream, and the
+        reasons.
 
     Raises:
         InputError: the choice does not fit the memory, or the closure.
@@ -65,17 +63,14 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     damping, scaling, why = _damping(options, small, share)
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     precision = facts.precision or facts.dtype
-    tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
+    tolerance = DEFAULT_TOLERANCE.get(precision, COARSE_TOLERANCE)
     slopes = slope_error(options.jacobian, precision)
     known = tolerance
     if differences(options.jacobian) == "2-point":
-        # to which the derivatives are known
+        # the derivatives are known to half of the digits
         known = max(tolerance, torch.finfo(precision).eps ** 0.5)
-    defaults = (
-        tolerance,
-        known,
-        known,
-    )  # the cost falls with the square of what the derivatives promise
+    # the cost keeps its tolerance: it falls with the square of what the derivatives promise
+    defaults = (tolerance, known, known)
     asked = (options.ftol, options.xtol, options.gtol)
     tolerances = Tolerances(
         *(other if given is None else given for given, other in zip(asked, defaults, strict=True))
@@ -116,7 +111,7 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         )
     )
     _check_memory(facts, options, solver, dtype)
-    # of samples that stream, the residuals are evaluated again: they would grow with the samples
+    # where samples stream, residuals are not kept but evaluated again: they grow with the samples
     streams = any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
     )
@@ -259,10 +254,8 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
 
 def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
     n, m = facts.parameters, facts.residuals
-    needed, there = (
-        solver.form.entries(n, m) * dtype.itemsize,
-        _memory.budget(facts.device, options.memory_limit),
-    )
+    needed = solver.form.entries(n, m) * dtype.itemsize
+    there = _memory.budget(facts.device, options.memory_limit)
     if needed > there:
         raise InputError(
             f"the {solver.form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
@@ -282,10 +275,10 @@ def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
     Returns:
         A line for each choice: what, which, why.
     """
-    serving = iter(ladders)
+    remaining = iter(ladders)
     rows: list[tuple[str, ...]] = []
     for what, chosen, why in plan.reasons:
-        ladder = next(serving, None) if what.startswith("jacobian") else None
+        ladder = next(remaining, None) if what.startswith("jacobian") else None
         if ladder is None or not ladder.refusals:
             rows.append((what, chosen, why))
             continue

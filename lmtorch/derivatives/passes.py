@@ -190,9 +190,10 @@ def products(call: Call, directions: Tensor) -> Tensor:
     def plain(x: Tensor) -> Tensor:
         y = call(x)
         if any("DifferentiableGraph" in node.name() for node in history(y)):
+            # found in torch 2.13
             raise RuntimeError(
                 "the derivative of a scripted function is not followed by forward mode"
-            )  # torch 2.13
+            )
         return y
 
     function, record = Cut(plain), torch.is_grad_enabled()
