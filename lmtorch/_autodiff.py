@@ -165,13 +165,18 @@ def hessian(
             residual, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
         )
         gradient = side_by_side(shares, batch)
-        rows, columns = [], []
+        inputs, rows, columns = (*twins, weights), [], []
         for entry in gradient.unbind(-1):
-            *second, column = torch.autograd.grad(
-                entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True,
-                materialize_grads=True
-            ) if entry.requires_grad else (*map(torch.zeros_like, twins),
-            torch.zeros_like(weights))  # fmt: skip
+            shares = tuple(map(torch.zeros_like, inputs))
+            if entry.requires_grad:
+                shares = torch.autograd.grad(
+                    entry.sum(),
+                    inputs,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            *second, column = shares
             rows.append(side_by_side(second, batch))
             columns.append(column)
     jacobian = torch.stack(columns, -1)
