@@ -27,11 +27,11 @@ from .facts import Alternative, Derivation, Facts, Plan
 from .members import DAMPINGS, SCALINGS, SOLVERS
 from .options import SMALL, Options
 
-PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
+PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
-SAMPLED_SHARE = 0.1  # of the rows, at first
+SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off

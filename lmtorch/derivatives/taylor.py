@@ -40,7 +40,7 @@ IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 # long as the tensor does
 MARK = "_lmtorch_jet"
 CONTAINERS = (tuple, list, dict)
-# a tuple: torch.Size
+# a result of one of these types carries no derivative; a tuple is a torch.Size here
 PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)
 
 

@@ -38,7 +38,7 @@ from .user_function import UserFunction
 SMALLER = (0.1, 0.01)
 # Further starts differ in size from a start that nobody chose by up to so many powers of ten.
 DECADES = 2.0
-SEED = 0  # of the generator that draws those sizes
+SEED = 0  # seed of the generator that draws these sizes
 
 
 class Run(NamedTuple):
