@@ -23,10 +23,8 @@ from .machine import table
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 BATCHES = (10, 100, 1_000, 10_000)
-SECONDS, MIB = (
-    2.0,
-    4096.0,
-)  # that a call may take; beyond, by what it took for a tenth of the batch, it is left out
+# what a call may take: one that would take more, by what a tenth of the batch took, is left out
+SECONDS, MIB = (2.0, 4096.0)
 TURNS = 0.12  # seconds of turns for each way; at least three turns, or one of more than SLOW
 SLOW, QUICK = 0.4, 2e-3
 ROUNDING = 2e-4  # of the largest number, in float32 and through second derivatives

@@ -8,21 +8,13 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Model = Callable[
-    ..., Any
-]  # model(module, x, *parameters): one formula for NumPy and torch, the module that is given
+# model(module, x, *parameters): one formula for NumPy and torch, the module that is given
+Model = Callable[..., Any]
 Draw = tuple[Array, Array, Array | None, Array, Array]  # x, y, sigma, start, truth
 Rng = np.random.Generator
 
-OBSERVED = (
-    2938.0,
-    7354.0,
-    11900.0,
-    17000.0,
-    47200.0,
-    79100.0,
-    119600.0,
-)  # the real case, problem 0 of its family
+# the real case, problem 0 of its family
+OBSERVED = (2938.0, 7354.0, 11900.0, 17000.0, 47200.0, 79100.0, 119600.0)
 
 
 def exponential(xp: Any, x: Any, a: Any, b: Any) -> Any:

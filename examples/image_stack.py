@@ -16,10 +16,8 @@ from scipy import optimize
 import lmtorch
 
 DATA = Path(__file__).parent / "data" / "ivim_mri.npz"
-BOUNDS = (
-    [0, 0, 3e-3, 0],
-    [np.inf, 1, 0.3, 3e-3],
-)  # free water diffuses by 3e-3 mm²/s: tissue slower, blood faster
+# free water diffuses by 3e-3 mm²/s: tissue slower, blood faster
+BOUNDS = ([0, 0, 3e-3, 0], [np.inf, 1, 0.3, 3e-3])
 TIGHT = {"ftol": 1e-12, "xtol": 1e-12, "gtol": 1e-12}  # at its defaults SciPy stops on the way
 NAMES = (
     "signal without weighting",
@@ -46,12 +44,8 @@ def main(output: Path = Path("output"), copies: int = 30) -> float:
     """
     stack = np.load(DATA)
     b, signal = stack["bval"], stack["signal"].astype(float)  # (21,), (10, 10, 21)
-    start = {
-        "s0": signal[..., :5].mean(-1),
-        "share": 0.2,
-        "d_blood": 0.02,
-        "d_tissue": 8e-4,
-    }  # s0: of each pixel
+    # s0: of each pixel
+    start = {"s0": signal[..., :5].mean(-1), "share": 0.2, "d_blood": 0.02, "d_tissue": 8e-4}
 
     fit = lmtorch.curve_fit(ivim, b, signal, p0=start, bounds=BOUNDS)
     print(fit.report())

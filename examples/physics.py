@@ -30,9 +30,8 @@ class Problem(NamedTuple):
     """A differential equation to be solved by a network."""
 
     network: Callable[[], nn.Module]
-    terms: Callable[
-        [nn.Module], Sequence[tuple[Any, ...]]
-    ]  # as `step` takes them: a closure and its samples
+    # as `step` takes them: a closure and its samples
+    terms: Callable[[nn.Module], Sequence[tuple[Any, ...]]]
     error: Callable[[nn.Module], float]  # relative L2 distance from the solution
 
 

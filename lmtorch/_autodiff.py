@@ -148,12 +148,12 @@ def hessian(
         params: where; the leading `batch` dimensions of each tensor are problems of a batch.
         batch: their number.
         slope: c′(r), (..., m).
-        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k
-            residuals of a sample together.
+        curvature: c″(r), (..., m), or (..., s, k, k) where c takes the k residuals of a sample
+            together.
 
     Returns:
-        The Hessian and the gradient; None where no derivative leads from the
-        parameters to the residuals.
+        The Hessian and the gradient; None where no derivative leads from the parameters to the
+        residuals.
     """
     with torch.enable_grad():
         twins = tuple(p.detach().requires_grad_() for p in params)
@@ -165,13 +165,18 @@ def hessian(
             residual, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
         )
         gradient = side_by_side(shares, batch)
-        rows, columns = [], []
+        inputs, rows, columns = (*twins, weights), [], []
         for entry in gradient.unbind(-1):
-            *second, column = torch.autograd.grad(
-                entry.sum(), (*twins, weights), retain_graph=True, allow_unused=True,
-                materialize_grads=True
-            ) if entry.requires_grad else (*map(torch.zeros_like, twins),
-            torch.zeros_like(weights))  # fmt: skip
+            shares = tuple(map(torch.zeros_like, inputs))
+            if entry.requires_grad:
+                shares = torch.autograd.grad(
+                    entry.sum(),
+                    inputs,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            *second, column = shares
             rows.append(side_by_side(second, batch))
             columns.append(column)
     jacobian = torch.stack(columns, -1)
@@ -232,5 +237,5 @@ def bent(
 
 
 def _inner(parts: Sequence[Tensor], direction: Params, batch: int) -> Tensor:
-    """Their product with v, (...,)."""
+    """The product of derivatives in each parameter with v, (...,)."""
     return (side_by_side(parts, batch) * side_by_side(direction, batch)).sum(-1)

@@ -66,8 +66,8 @@ def put(whole: T, places: Tensor, part: T) -> T:
 def settled(mask: Tensor) -> bool:
     """Whether the mask holds everywhere, read only where reading costs nothing: on a CPU.
 
-    An inner iteration of fixed length may end early on it; on a GPU the read
-    would wait for the device.
+    An inner iteration of fixed length may end early on it; on a GPU the read would wait for the
+    device.
     """
     return _readable(mask) and bool(mask.all())
 

@@ -25,13 +25,11 @@ class ClassicalProblem:
     """A residual, the start of its paper and what is known of its minima."""
 
     name: str
-    residual: Callable[
-        [Tensor], Tensor
-    ]  # (n,) -> (m,); fit for torch.func and for any dtype and device
+    # (n,) -> (m,); fit for torch.func and for any dtype and device
+    residual: Callable[[Tensor], Tensor]
     start: tuple[float, ...]
-    costs: tuple[
-        float, ...
-    ]  # where a fit may end: the lowest minimum first, then other minima and limits at infinity
+    # where a fit may end: the lowest minimum first, then other minima and limits at infinity
+    costs: tuple[float, ...]
     # of the lowest, near the start; None where several points or none serve
     minimizer: tuple[float, ...] | None
     source: str
@@ -445,10 +443,8 @@ _PROBLEMS = (
         "freudenstein_roth",
         freudenstein_roth,
         (0.5, -2.0),
-        (
-            0.0,
-            24.49212683962,
-        ),  # f = 48.9842 at ((53 - 4 √22) / 3, (2 - √22) / 3), where the start leads
+        # f = 48.9842 at ((53 - 4 √22) / 3, (2 - √22) / 3), where the start leads
+        (0.0, 24.49212683962),
         (5.0, 4.0),
         "MGH 2; Freudenstein & Roth (1963)",
     ),
@@ -484,10 +480,8 @@ _PROBLEMS = (
         "bard",
         bard,
         (1.0, 1.0, 1.0),
-        (
-            0.004107438653290,
-            8.714346666667,
-        ),  # f = 8.21487e-3; f = 17.4286 at (0.8406, -inf, -inf), a constant
+        # f = 8.21487e-3; f = 17.4286 at (0.8406, -inf, -inf), a constant
+        (0.004107438653290, 8.714346666667),
         BARD_MINIMIZER,
         "MGH 8; Bard (1970)",
     ),
@@ -533,10 +527,8 @@ _PROBLEMS = (
         "kowalik_osborne",
         kowalik_osborne,
         (0.25, 0.39, 0.415, 0.39),
-        (
-            1.537528019246e-4,
-            5.136715243477e-4,
-        ),  # f = 3.07505e-4; f = 1.02734e-3 at (inf, -14.07, -inf, -inf)
+        # f = 3.07505e-4; f = 1.02734e-3 at (inf, -14.07, -inf, -inf)
+        (1.537528019246e-4, 5.136715243477e-4),
         KOWALIK_MINIMIZER,
         "MGH 15; Kowalik & Osborne (1968)",
     ),

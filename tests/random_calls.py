@@ -26,14 +26,10 @@ F64 = torch.float64
 TYPED = (InputError, NotConvergedError)
 SPOKEN = (FallbackWarning, OptimizeWarning, UserWarning)
 RARE = 0.04  # of calls have a wrong value among their options
-SLACK = {
-    torch.float64: 1e-7,
-    torch.float32: 2e-3,
-}  # relative, of a cost or a residual computed again
-COSINE = {
-    torch.float64: 1e-3,
-    torch.float32: 3e-2,
-}  # between residuals and columns of J at what is called a minimum
+# relative difference of a cost or a residual computed again
+SLACK = {torch.float64: 1e-7, torch.float32: 2e-3}
+# largest cosine between residuals and columns of J at what is called a minimum
+COSINE = {torch.float64: 1e-3, torch.float32: 3e-2}
 
 
 class BrokenPromiseError(AssertionError):

@@ -167,11 +167,8 @@ class Solution(torch.nn.Module):
         (poisson_1d, poisson_1d.solution, 1e-10),
         (poisson_2d, poisson_2d.solution, 1e-12),
         (helmholtz, helmholtz.solution, 1e-11),
-        (
-            burgers,
-            burgers.cole_hopf,
-            2e-6,
-        ),  # exp(1/πν) in the weights: second derivatives cancel to ten digits
+        # exp(1/πν) in the weights: second derivatives cancel to ten digits
+        (burgers, burgers.cole_hopf, 2e-6),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -31,7 +31,7 @@ def refused(case: LayerCase, given: str, by_sample: bool) -> bool:
 
 KINDS, WAYS = ("module", "tensors"), (False, True)
 SETTINGS = [(case, given, by_sample) for case in CASES for given in KINDS for by_sample in WAYS]
-# dropout has its tests in optimizer/test_batches.py. Of a reentrant checkpoint in the first layer
+# dropout has its tests in training/test_batches.py. Of a reentrant checkpoint in the first layer
 # torch.autograd.grad itself leaves the parameters out (torch 2.13; docs/optimizer.md), so that
 # there is nothing to compare with
 APART = "checkpoint_reentrant_first"

@@ -91,11 +91,8 @@ LEAST_SQUARES: dict[str, list[Any]] = {
     "progress": FLAGS,
     "memory_limit": [0, *COUNTS],
 }
-LATER = {
-    "args",
-    "jac_sparsity",
-    "workers",
-}  # anything goes: it is for the function to judge, or ignored
+# anything goes: it is for the function to judge, or ignored
+LATER = {"args", "jac_sparsity", "workers"}
 
 OPTIMIZER: dict[str, list[Any]] = {
     "params": [None, 3, [], [1.0], ["x"], {}, [{}], [{"lr": 1.0}], THING],
@@ -120,9 +117,8 @@ OPTIMIZER: dict[str, list[Any]] = {
     "seed": [None, *COUNTS],
 }
 GROUP = {name: OPTIMIZER[name] for name in ("lr", "weight_decay", "lower", "upper")}
-GROUP["params"] = [
-    value for value in OPTIMIZER["params"] if value != []
-]  # torch takes a group without any
+# torch takes a group without any
+GROUP["params"] = [value for value in OPTIMIZER["params"] if value != []]
 
 SHARED = {
     "p0": [3, "x", [1.0], [1.0, NAN], [1.0, "x"], {"x": 1.0}, THING],

@@ -91,7 +91,7 @@ def _reverse(facts: Facts, jacobian: Any) -> bool:
 def sources(
     facts: Facts, jacobian: Any, limit: int | None, chunk: int, rows: int
 ) -> tuple[tuple[JacobianSource, ...], str]:
-    """The chosen source and those below it on the ladder."""
+    """The chosen source, then those that are tried where it fails; and why it was chosen."""
     n, m, given = facts.parameters, facts.residuals, jacobian
     k = m if facts.samples is None else m // facts.samples
     part = m if facts.samples is None else k * chunk

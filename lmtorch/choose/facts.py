@@ -18,7 +18,7 @@ class Facts(NamedTuple):
     activations: int
     dtype: torch.dtype
     device: torch.device
-    # of the residuals, where it is coarser than that of the parameters
+    # dtype of the residuals, where it is coarser than that of the parameters
     precision: torch.dtype | None = None
     leading: int | None = None  # blocks of rows that may belong to independent samples
 
@@ -39,7 +39,7 @@ class Alternative(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is done about it."""
+    """What is decided about a problem."""
 
     method: Method
     alternatives: tuple[Alternative, ...]

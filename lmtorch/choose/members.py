@@ -43,6 +43,6 @@ RHOS: dict[str, Callable[[Tensor], Rho]] = {
     "geman_mcclure": geman_mcclure,
     "barron": Barron(),
 }
-ELIMINATION: Solver = Schur()  # of the variables that single points have: errors in x
+ELIMINATION: Solver = Schur()  # eliminates the variables that single points have: errors in x
 DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
 SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)

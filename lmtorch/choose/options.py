@@ -15,8 +15,7 @@ from ..losses.robust import Robust, given_rho
 from ..solvers.base import Solver
 from .members import DAMPINGS, RHOS, SCALINGS, SOLVERS, SOURCES
 
-# parameters up to which a problem is taken for a curve fit: exact trust region, Moré's scaling,
-# float64
+# up to so many parameters a problem is taken for a curve fit: trust region, Moré's D, float64
 SMALL = 64
 # scale of a loss: beyond it every residual is small, and its square must be a number
 LARGEST = 1e100

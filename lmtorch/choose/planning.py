@@ -27,24 +27,22 @@ from .facts import Alternative, Derivation, Facts, Plan
 from .members import DAMPINGS, SCALINGS, SOLVERS
 from .options import SMALL, Options
 
-PATIENCE = 1e-3  # of the cost: what 32 trials must gain once in a while, or other ways are tried
+PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
-SAMPLED_SHARE = 0.1  # of the rows, at first
+SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
-DEFAULT_TOLERANCE = {
-    torch.float64: 1e-10,
-    torch.float32: 1e-6,
-}  # others: 1e-3, a few units of round-off
+DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
+COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 
 
 def plan(terms: Sequence[Facts], options: Options) -> Plan:
     """Decide how to solve a problem of this shape, of one term or several.
 
     Returns:
-        The method, for each term the sources of derivatives and how its samples
-        stream, and the reasons.
+        The method, for each term the sources of derivatives and how its samples stream, and the
+        reasons.
 
     Raises:
         InputError: the choice does not fit the memory, or the closure.
@@ -79,7 +77,7 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
     reasons.append(("curvature", rows_taken, why_share))
     _check_memory(facts, options, solver, dtype)
-    # of samples that stream, the residuals are evaluated again: they would grow with the samples
+    # where samples stream, residuals are not kept but evaluated again: they grow with the samples
     streams = any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
     )
@@ -126,11 +124,12 @@ def _method(
 def _tolerances(facts: Facts, options: Options) -> Tolerances:
     """The tolerances asked for, and where none is, as much as the dtype and derivatives resolve."""
     precision = facts.precision or facts.dtype
-    tolerance = DEFAULT_TOLERANCE.get(precision, 1e-3)
-    known = tolerance  # to which the derivatives are known
+    tolerance = DEFAULT_TOLERANCE.get(precision, COARSE_TOLERANCE)
+    known = tolerance
     if differences(options.jacobian) == "2-point":
+        # the derivatives are known to half of the digits
         known = max(tolerance, torch.finfo(precision).eps ** 0.5)
-    # the cost falls with the square of what the derivatives promise
+    # the cost keeps its tolerance: it falls with the square of what the derivatives promise
     defaults = (tolerance, known, known)
     asked = (options.ftol, options.xtol, options.gtol)
     pairs = zip(asked, defaults, strict=True)
@@ -263,10 +262,8 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
 
 def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
     n, m = facts.parameters, facts.residuals
-    needed, there = (
-        solver.form.entries(n, m) * dtype.itemsize,
-        _memory.budget(facts.device, options.memory_limit),
-    )
+    needed = solver.form.entries(n, m) * dtype.itemsize
+    there = _memory.budget(facts.device, options.memory_limit)
     if needed > there:
         raise InputError(
             f"the {solver.form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
@@ -286,10 +283,10 @@ def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
     Returns:
         A line for each choice: what, which, why.
     """
-    serving = iter(ladders)
+    remaining = iter(ladders)
     rows: list[tuple[str, ...]] = []
     for what, chosen, why in plan.reasons:
-        ladder = next(serving, None) if what.startswith("jacobian") else None
+        ladder = next(remaining, None) if what.startswith("jacobian") else None
         if ladder is None or not ladder.refusals:
             rows.append((what, chosen, why))
             continue

@@ -47,7 +47,7 @@ MINIMUM, SADDLE, VALLEY, LOST = (
 SLOW, FLAT = int(Status.SLOW), int(Status.FLAT)
 ENOUGH = {torch.float64: 1e-8}  # share of the cost that a certified point may still promise
 ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
-LOOSER = 10  # factor of the user's tolerances, where they ask for less than that
+LOOSER = 10  # where the user's tolerances allow more than `ENOUGH`, so many times as much is enough
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
 NEWTON = 12  # Newton steps at most; they converge quadratically
 FINE = 1e-20  # share of the cost below which a decrement is worth no Newton step, in float64
@@ -136,7 +136,7 @@ def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tup
     )
     gone = lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0)
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
-    # a promise made of the error of differences is not held against a point
+    # the error of finite differences promises something at every point: that much is allowed
     enough = max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
     status = certified_status(ended, seen, gone, enough)
     found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)

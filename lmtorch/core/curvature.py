@@ -7,7 +7,7 @@ from .._autodiff import Curved, Params, hessian
 from ..residuals.base import Part
 from .problem import Problem, total
 
-FEW = 4  # units of the last digit, by which parameters are moved to see how far round-off moves r
+FEW = 4  # units of the last digit by which parameters are moved to see how far round-off moves r
 
 
 def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:

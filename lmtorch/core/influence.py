@@ -33,14 +33,14 @@ class Looked(NamedTuple):
     """The measurements at a point from which influence is judged."""
 
     cost: Tensor  # (...,)
-    noise: Tensor  # (...,)
+    noise: Tensor  # (...,), rounding error of the cost
     length: Tensor  # (..., 1), ‖r‖
     norms: Tensor  # (..., n), ‖J e_j‖
-    error: Tensor  # (..., n), of the norms, by finite differences
-    diagonal: Tensor  # (..., n), of the curvature
-    values: Tensor  # (..., n), of the scaled curvature, rising
-    vectors: Tensor  # (..., n, n)
-    floor: float  # its round-off
+    error: Tensor  # (..., n), error of the norms: zero but for finite differences
+    diagonal: Tensor  # (..., n), diagonal of the curvature
+    values: Tensor  # (..., n), eigenvalues of the scaled curvature, rising
+    vectors: Tensor  # (..., n, n), its eigenvectors
+    floor: float  # an eigenvalue up to this is round-off
     free: Tensor  # (..., n) bool
     remains: Tensor  # (...,) bool: the residuals are not zero
 
@@ -102,8 +102,9 @@ def _died(state: State, looked: Looked) -> Tensor:
     norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
     reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
     shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
-    # the move that would have changed the residuals by their own size where the column was largest:
-    # of an optimizer, whose every step begins anew, the last x₀ may be as close to zero as x
+    # The move that would have changed the residuals by their own size where the column was largest.
+    # |x| and |x₀| alone are not enough: each step of an optimizer is a run of its own, and begins
+    # where the parameter may be close to zero already.
     once = length / torch.where(state.begun.norms > 0, state.begun.norms, torch.inf)
     curved = looked.diagonal * torch.maximum(reach, once).square() > DEAD * length.square()
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
@@ -132,9 +133,8 @@ def _deficiency(model: Linearization, floor: float) -> Tensor:
     units = torch.where(model.column_norms > 0, model.column_norms, 1.0)
     scaled = model.normal / units[..., :, None] / units[..., None, :]
     finite = scaled.isfinite().all(-1).all(-1)
-    return (torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0)) <= floor).sum(
-        -1
-    )
+    values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0))
+    return (values <= floor).sum(-1)
 
 
 def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def descend(
     working, pace, told = WorkingSet(state), even(state.cost), Told()
     left = Status.REFUSED if single else Status.EVALUATIONS  # of a run that the trials did not end
     for number in range(trials):
-        if not single and settled(state.status != RUNNING):  # the point itself has said so
+        if not single and settled(state.status != RUNNING):  # the points need no further step
             break
         before = state
         state, tried = attempt(problem, method, state, model)
@@ -80,10 +80,11 @@ def descend(
                 problem, method, state, state.status == RUNNING, told.running, Beside(last, pace)
             )
             state, model = linearize(problem, method, state, last)
-            # on a GPU nobody looks; there the next trial fails for want of a model, and leads here
+            # on a GPU `seen` does not look: there the next trial is refused, as the model is not
+            # that of x, and `tell` counts it as moved, so that a new model is made above
             if seen(state.stale):
                 state, model = linearize(problem, method, state)
-            told = told._replace(ended=None)  # the new point may have a word of its own
+            told = told._replace(ended=None)  # the new point itself may end the run
         if watch is not None and watch(working.all(state)):
             left = Status.STOPPED
             break
@@ -234,7 +235,8 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     windows = torch.where(poor, pace.windows + 1, 0)
     status = torch.where(windows >= method.windows, SLOW, state.status)
     pace = Pace(state.cost, gain, windows)
-    # not where the question would wait for the device: there they are only given up in the end
+    # where `seen` would wait for the device it does not look: there a run is given up only when it
+    # has been slow for all of its windows
     if seen(poor):
         judged = state._replace(status=torch.where(poor, SLOW, RUNNING))
         hurried = certify(problem, method, judged)

@@ -152,7 +152,7 @@ class Problem:
         )
 
     def prior(self, x: Tensor) -> Prior | None:
-        """The penalty as rows √w · x."""
+        """The penalty as rows √w · x; None if there is none."""
         if self.penalty is None:
             return None
         root = self.penalty.to(self.dtype).sqrt().expand(x.shape)

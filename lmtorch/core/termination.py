@@ -158,7 +158,7 @@ def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor
 
     Args:
         linearization: the linear model there, with variables held at their bounds.
-        tolerances: of which only the gradient's is asked.
+        tolerances: only the gradient's is used.
         norms: ‖J e_j‖ of all variables, held or not, (..., n).
 
     Returns:
@@ -182,7 +182,7 @@ def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) ->
     """Whether the next step promises so little that the fit has converged without it, (...,) bool.
 
     Args:
-        tolerances: of which the cost's is asked.
+        tolerances: only the cost's is used.
         cost: F at the point, (...,).
         promised: decrease of the cost that the linear model promises of the undamped step, (...,).
     """
@@ -267,7 +267,7 @@ def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
     # from ε on
     change = torch.maximum(seen.actual, seen.promised) / seen.cost
     stalled = within(change, seen.eps) | within(seen.length, seen.eps)
-    # of data that are met exactly round-off alone is left, of which any step makes another one
+    # where the data are met exactly only round-off is left, and every step changes it
     stalled = stalled | (seen.accepted & (seen.cost <= seen.noise))
     status = torch.where(stalled, STALLED, status)
     # A short step proves a minimum only if no single parameter could still do much better. Its best

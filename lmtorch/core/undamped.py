@@ -32,13 +32,13 @@ class Undamped(NamedTuple):
 
     cost: Tensor  # (...,)
     gradient: Tensor  # (..., n), of the variables that may move
-    units: Tensor  # (..., n), by which the gradient was divided
+    units: Tensor  # (..., n): in them every curvature is at most about one
     noise: Tensor  # (...,), rounding error of the cost
     decrement: Tensor  # (...,), in units of the cost; infinite where nothing can be said
     lowest: Tensor  # (...,), smallest curvature
     downward: Tensor  # (..., n), the direction of it, of length one in the units
     newton: Tensor  # (..., n), step to the minimum of the quadratic model
-    blind: Tensor  # (...,) bool
+    blind: Tensor  # (...,) bool: a curvature is below the round-off of single precision
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
@@ -81,7 +81,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
     along = torch.where(along.abs() > unclear, along, 0.0)
     floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
-    # round-off has no sign
+    # a curvature within round-off has no sign
     lowest = torch.where(values[..., 0].abs() <= floor, 0.0, values[..., 0])
     decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
     newton = (
@@ -152,14 +152,11 @@ def _curvature(
     )
     if found is None:
         second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None
-        if second is not None:  # but for what is only the round-off of its differences
+        if second is not None:
+            # an entry that may be no more than the round-off of its differences is left out
             effect = second.abs() * size[..., :, None] * size[..., None, :]
-            noise = (
-                ROUNDINGS
-                * problem.eps(x) ** 0.5
-                * length
-                * carried(model, x.to(problem.dtype))[..., None]
-            )
+            noise = ROUNDINGS * problem.eps(x) ** 0.5 * length
+            noise = noise * carried(model, x.to(problem.dtype))[..., None]
             normal = normal + torch.where(effect > noise[..., None], second, 0.0)
         return normal, torch.zeros_like(model.cost, dtype=torch.bool)
     # a source of derivatives that is not torch's own may see what torch does not

@@ -16,9 +16,8 @@ class LinearModel(NamedTuple):
     linearization: Linearization
     scale: Tensor  # (..., n), D, positive
     factor: Factor
-    second_order: Callable[
-        [Tensor], Tensor
-    ]  # v (..., n) -> Jᵀ r_vv (..., n), for geodesic acceleration
+    # v (..., n) -> Jᵀ W r_vv (..., n), for geodesic acceleration; W is the curvature of the loss
+    second_order: Callable[[Tensor], Tensor]
 
 
 class Outcome(NamedTuple):

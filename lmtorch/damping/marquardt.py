@@ -1,7 +1,7 @@
 """Marquardt's factors: λ down by ten after a gain, up by ten after a loss.
 
-Reference: Marquardt, An algorithm for least-squares estimation of nonlinear
-parameters (1963), p. 437.
+Reference: Marquardt, An algorithm for least-squares estimation of nonlinear parameters (1963),
+p. 437.
 """
 
 from dataclasses import dataclass

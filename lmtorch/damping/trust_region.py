@@ -22,7 +22,7 @@ from .base import LinearModel, Outcome, Proposal
 
 CLOSE = 0.1  # |φ| ≤ CLOSE Δ is near enough; MINPACK's p1
 NEWTON = 10  # iterations on λ at most, as in lmpar; one to three are usual
-FLOOR = 1e-3  # of the upper bound on λ, where a bracket has to start somewhere
+FLOOR = 1e-3  # share of the upper bound on λ below which no bracket starts
 POOR, GOOD = 0.25, 0.75  # gain ratios under and over which the radius changes
 LEAST = 0.1  # the radius shrinks to no less than this at once
 
@@ -68,8 +68,8 @@ class TrustRegion:
         ratio, length = outcome.ratio, outcome.length
         length = torch.where(length.isfinite(), length, state.radius)
         radius = torch.where(state.fresh, torch.minimum(state.radius, length), state.radius)
-        # the parabola through F(0), F'(0) = gᵀp and F(p) has its least at t = gᵀp / (2
-        # (gᵀp + actual)): lmder's `temp`
+        # the parabola through F(0), F'(0) = gᵀp and F(p) is least at t = ½ gᵀp / (gᵀp + actual):
+        # lmder's `temp`
         bend = torch.where(
             outcome.actual >= 0, 0.5, outcome.slope / (2 * (outcome.slope + outcome.actual))
         )

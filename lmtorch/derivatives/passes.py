@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._autodiff import history, ranges
+from .._autodiff import history
 from .._errors import InputError
 from .._threads import forward_mode
 from .calling import Call, followed, transformed
@@ -114,25 +114,21 @@ def pulled(pull: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:
     return torch.stack([pull(w) for w in cotangents])
 
 
-def rows(call: Call, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+def rows(call: Call, x: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs, and every row of each sample's Jacobian, by reverse mode, (k, *x.shape)."""
     y, pull = pullback(call, x)
     count = call.outputs(y).numel()
-    parts = [pulled(pull, units(call, y, some)) for some in ranges(count, chunk or max(1, count))]
-    return y, torch.cat(parts) if parts else y.new_zeros(0, *x.shape)
+    if count == 0:
+        return y, y.new_zeros(0, *x.shape)
+    return y, pulled(pull, units(call, y, slice(0, count)))
 
 
-def rows_by_autograd(
-    call: Call, x: Tensor, record: bool, most: int | None = None
-) -> tuple[Tensor, Tensor]:
+def rows_by_autograd(call: Call, x: Tensor, record: bool) -> tuple[Tensor, Tensor]:
     """The outputs and the rows of J, row by row with plain autograd, for what torch.func refuses.
 
     x comes from `variable`.
-
-    Raises:
-        RuntimeError: there would be more than `most` rows.
     """
-    y, found = _rows_by_autograd(call, x, record, most)
+    y, found = _rows_by_autograd(call, x, record)
     return (y, found) if record and wanted(y, x) else (y.detach(), found.detach())
 
 
@@ -190,9 +186,10 @@ def products(call: Call, directions: Tensor) -> Tensor:
     def plain(x: Tensor) -> Tensor:
         y = call(x)
         if any("DifferentiableGraph" in node.name() for node in history(y)):
+            # found in torch 2.13
             raise RuntimeError(
                 "the derivative of a scripted function is not followed by forward mode"
-            )  # torch 2.13
+            )
         return y
 
     function, record = Cut(plain), torch.is_grad_enabled()

@@ -40,17 +40,8 @@ IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 # long as the tensor does
 MARK = "_lmtorch_jet"
 CONTAINERS = (tuple, list, dict)
-PLAIN = (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    tuple,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-)  # a tuple: torch.Size
+# a result of one of these types carries no derivative; a tuple is a torch.Size here
+PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)
 
 
 def expand(
@@ -135,9 +126,8 @@ class _Expansion(FunctionMode):
                 ],
                 spec,
             )
-            if not constant and (
-                name in IN_PLACE or _ends_in_place(name)
-            ):  # not even tried: it may be x that changes
+            # not even tried: it may be x that changes
+            if not constant and (name in IN_PLACE or _ends_in_place(name)):
                 raise NoRuleError(f"{name!r} works in place")
             with torch.no_grad():
                 result = func(*args, **kwargs)

@@ -25,7 +25,6 @@ class Covariance(NamedTuple):
     matrix: Tensor  # (..., n, n), without the undetermined directions
     # (..., n, n), rows are directions of u that change nothing; unused rows are zero
     null: Tensor
-    rank: Tensor  # (...,)
 
 
 def inverse_normal(
@@ -50,9 +49,8 @@ def inverse_normal(
     null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
     matrix = _symmetric(root @ root.mT)
     matrix = torch.where(finite[..., None, None], matrix, torch.nan)
-    return Covariance(
-        matrix, torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :], kept.sum(-1)
-    )
+    null = torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :]
+    return Covariance(matrix, null)
 
 
 def sandwich(

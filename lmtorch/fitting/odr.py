@@ -198,8 +198,8 @@ def odr(
         NotConvergedError: no minimum was found; its `fit` has the best point.
 
     Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal
-        distance regression
-    (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the errors of the parameters.
+        distance regression (1987); Boggs & Rogers, Orthogonal distance regression (1990), for the
+        errors of the parameters.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -240,7 +240,7 @@ def odr(
     problem, method, point = _problem(fitter, parameters.inward(start), weights, tolerances)
     with torch.no_grad():
         state, _ = descend(problem, method, Start(point), trials=trials)
-        solution, delta = _solution(problem, state, n, data)
+        solution, delta = _solution(problem, state, n)
     shape = data.x.shape
     moved = delta[:, 0] if len(shape) == 1 else delta.mT
     x_error = torch.where(weights > 0, 1 / weights, 0.0).expand(delta.shape)
@@ -345,7 +345,7 @@ def _problem(
     return problem, plan.method, point
 
 
-def _solution(problem: Problem, state: State, n: int, data: Data) -> tuple[Solution, Tensor]:
+def _solution(problem: Problem, state: State, n: int) -> tuple[Solution, Tensor]:
     """The solution in the parameters, rows √ω r̃ and √ω G without the errors in x, and δ (m, k)."""
     x = state.x
     model = problem.model(x)

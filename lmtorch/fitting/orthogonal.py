@@ -26,13 +26,13 @@ from ..rows.own import OwnRows
 
 @dataclass(frozen=True)
 class DisplacementResidual:
-    """r(β, δ).
+    """r(β, δ), the first of the two sums, in one part.
 
     Attributes:
-        calling: the residuals (m,) at (β, τ) of points that are its share.
+        calling: the residuals (m,) at (β, τ), of the points that it is given.
         x: (m,) or (k, m), the points where they were measured.
         n: parameters.
-        black_box: no derivatives lead through.
+        black_box: no derivatives lead through it.
     """
 
     calling: UserFunction
@@ -42,12 +42,12 @@ class DisplacementResidual:
 
     @property
     def rows(self) -> int:
-        """m."""
+        """How many points there are, m."""
         return self.x.shape[-1]
 
     @property
     def predictors(self) -> int:
-        """k."""
+        """How many numbers x has at each point, k."""
         return 1 if self.x.ndim == 1 else self.x.shape[0]
 
     def params(self, x: Tensor) -> Params:

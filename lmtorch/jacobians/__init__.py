@@ -1,7 +1,10 @@
 """Where the Jacobian comes from."""
 
 from .autograd import Autograd as Autograd
+from .base import Bending as Bending
+from .base import Block as Block
 from .base import JacobianSource as JacobianSource
+from .base import Workspace as Workspace
 from .finite_difference import FiniteDifference as FiniteDifference
 from .forward import Forward as Forward
 from .given import GivenJacobian as GivenJacobian

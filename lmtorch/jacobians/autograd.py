@@ -75,9 +75,8 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batch
         return
     if batched and residual.shape[-1] > 1:
         directions = unit_rows(residual.shape[-1], rows, residual)
-        directions = directions.reshape(-1, *(1,) * batch, residual.shape[-1]).expand(
-            -1, *residual.shape
-        )
+        directions = directions.reshape(-1, *(1,) * batch, residual.shape[-1])
+        directions = directions.expand(-1, *residual.shape)
         try:
             gradients = torch.autograd.grad(
                 residual,
@@ -96,9 +95,8 @@ def _rows_(jacobian: Tensor, residual: Tensor, twins: Params, rows: slice, batch
             return
     for place, row in enumerate(range(rows.start, rows.stop)):
         with torch.enable_grad():  # without it the row has no graph
-            value = residual[
-                ..., row
-            ].sum()  # problems are independent: the gradient of the sum is each one's own
+            # problems are independent: the gradient of their sum is each one's own
+            value = residual[..., row].sum()
         gradients = torch.autograd.grad(value, twins, retain_graph=True, allow_unused=True)
         fill_(
             jacobian[place : place + 1],

@@ -11,8 +11,7 @@ from ..residuals.base import Part
 from ..rows.base import Rows
 from ..rows.matrix import DenseRows
 
-# a wrong formula is off by more than this share; what half precision inside the closure costs is
-# less
+# a wrong formula is off by more than this share; half precision inside the closure costs less
 GROSS = 0.03
 NOISE = 0.75  # power of ε: share of the largest column to which the smallest ones are known
 

@@ -28,10 +28,10 @@ from .._masks import seen, select
 from ..residuals.base import Part
 from .base import Pull, Workspace, pull_by_rows, push_by_rows
 
-DROWNED = 100  # roundings: residuals that change by less say nothing of the derivative
+DROWNED = 100  # a change of the residuals by fewer roundings says nothing of the derivative
 AGREE = 1e-3  # relative difference of two slopes up to which the longer step is short enough
-TRIALS = 6  # of other sizes, by ε^¼ or more each
-KINK = 1e-3  # of a difference, by which two halves of it may differ before it looks like noise
+TRIALS = 6  # other sizes that are tried at most, each a factor of ε^¼ or more from the last
+KINK = 1e-3  # share by which the two halves of a difference may differ before it looks like noise
 
 
 class Column(NamedTuple):
@@ -51,7 +51,7 @@ class FiniteDifference:
     Args:
         method: "2-point" (n more evaluations, error of order ε^½) or "3-point" (2n, of order
             ε^⅔). Default: "2-point".
-        step: h/s instead of the above, one number or one for each parameter, flat (n,).
+        step: h/s, one number or one for each parameter, flat (n,). Default: that of `method`.
     """
 
     method: Literal["2-point", "3-point"] = "2-point"
@@ -86,8 +86,8 @@ class FiniteDifference:
     def look(self, part: Part, params: Params) -> tuple[Tensor, bool]:
         """Which sizes (..., n) of parameters to use from here on, and how residuals are rounded.
 
-        The part's own sizes are a guess. At these parameters, the steps will be
-        those that were looked at.
+        The part's own sizes are taken as a guess here. With the sizes that are returned, the steps
+        at these parameters are those that were found good.
         """
         residual = part.function(params)
         found = [
@@ -137,7 +137,7 @@ class FiniteDifference:
         guess = torch.ones_like(value) if self.step is None else (value == 0).to(value)
         size = torch.maximum(value.abs(), torch.where(unknown, guess, least))
         most = share.rsqrt() * value.abs().clamp(min=1)
-        if not guessed:  # as far as the start's own size
+        if not guessed:  # at most the size of the parameter at the start, of which `least` is ε^¼
             most = torch.where(unknown, most, least * eps**-0.25)
         column = differ(size)
         if not (guessed or seen(unknown | (size < most))):
@@ -260,6 +260,6 @@ def _judged(
         taken = (longer | (loud & ~alike)) & other.slope.isfinite().all(-1)
         column = select(taken, other, column)
         judged, drowned, loud = judged | taken, drowned & (taken | ~longer), loud & taken
-    # no step is long enough: it has no influence
+    # where no step was long enough, the parameter has no influence
     mute = drowned & (column.change < DROWNED * eps * length)
     return select(mute, given, column)._replace(rough=given.rough), judged & ~mute

@@ -41,7 +41,7 @@ class Ladder:
     """Sources in the order in which they are tried.
 
     Args:
-        rungs: the chosen source first, the most tolerant last.
+        rungs: the sources, the chosen one first, the most tolerant last.
     """
 
     def __init__(self, rungs: Sequence[JacobianSource]) -> None:
@@ -87,8 +87,7 @@ class Ladder:
                 raise
             if stopped(error):  # the closure's word, not a source's refusal
                 raise
-            # whatever the reason: if it is the closure's own fault, the last rung raises it as it
-            # is
+            # whatever the reason: what is the closure's own fault the last source raises as it is
             if len(self.rungs) == 1:
                 raise
             self._descend(error)

@@ -27,7 +27,7 @@ from .linear_layers import (
     rows_in,
 )
 
-FEWEST = 20  # samples from which something can be said of their size
+FEWEST = 20  # samples from which mean and deviation of the inputs say something
 
 
 class LayerWise:
@@ -59,9 +59,9 @@ class LayerWise:
             recording = recorder.recording(outputs, count, search=not self.checked)
         if not self.checked:
             first = recording.first
-            # sorted data change from part to part
-            told = first is not None and first.ndim == 2 and count >= FEWEST and part.whole
-            self.inputs = first if told else None
+            # one of several parts may not be like the others: data may be sorted
+            telling = first is not None and first.ndim == 2 and count >= FEWEST and part.whole
+            self.inputs = first if telling else None
         beside = columns_beside(recording)
         gradients = output_gradients(recording)
         if part.sample is None:  # nobody has looked whether they are independent

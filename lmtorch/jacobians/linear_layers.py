@@ -82,7 +82,7 @@ class Recorder(FunctionMode):
         if any(isinstance(a, list | tuple | dict) for a in given):
             given = tree_leaves(given)
         taken = [place for a in given if (place := self.places.get(id(a))) is not None]
-        # of a shape, a dtype or what is detached nothing is to be differentiated
+        # a shape, a dtype or a detached result leads no derivative on
         if taken and any(
             isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)
         ):

@@ -21,9 +21,7 @@ class Prior(NamedTuple):
 
 
 Values = tuple[Tensor, ...] | None  # r(x) as evaluated, (..., m) of each part; None: not kept
-
-
-Sums = tuple[Tensor, ...]
+Sums = tuple[Tensor, ...]  # what an accumulator has summed over rows
 
 
 class Exact(NamedTuple):
@@ -117,10 +115,10 @@ class Form(Protocol):
         """Whether JᵀJ may be made of a sample of the rows, while Jᵀr is that of all."""
 
     def entries(self, n: int, m: int) -> int:
-        """How many numbers it keeps for n parameters and m residuals."""
+        """How many numbers this form keeps for n parameters and m residuals."""
 
     def described(self, n: int, m: int) -> str:
-        """What these numbers are, for messages: "Jacobian (m x n)"."""
+        """What the numbers of `entries` are, for messages: "Jacobian (m x n)"."""
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
         """Begin for x of `shape` (..., n) and so many residuals, on the device of `like`."""

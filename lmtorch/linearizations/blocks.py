@@ -123,7 +123,7 @@ class BlocksForm:
     sampled: ClassVar[bool] = False
 
     def entries(self, n: int, m: int) -> int:
-        """The blocks', for n parameters that a row meets: the shared ones and its point's own."""
+        """The entries of the blocks; n counts what a row meets: shared variables and its own."""
         return m * n
 
     def described(self, n: int, m: int) -> str:

@@ -82,7 +82,7 @@ class DenseForm:
     sampled: ClassVar[bool] = False
 
     def entries(self, n: int, m: int) -> int:
-        """The Jacobian's."""
+        """The Jacobian's entries, m n."""
         return m * n
 
     def described(self, n: int, m: int) -> str:

@@ -4,8 +4,8 @@ Where the rows of a sample are g_o aᵀ, flattened, for its residuals o = 1 … 
 
     JᵀJ = Σ_s G_s ⊗ A_s,   G_s = Σ_o g_o g_oᵀ (p × p),   A_s = a aᵀ (q × q).
 
-Both factors are symmetric: of the (pq)² entries about a quarter are different ones, and the sum
-over samples is one product of a matrix of the pairs in G with one of the pairs in A. That is half
+Both factors are symmetric: only about a quarter of the (pq)² entries are distinct, and the sum over
+samples is one product of a matrix of the pairs in G with one of the pairs in A. That is half
 the work of a symmetric product of the rows, and 1/k of that where samples have k residuals.
 
 Reference: Martens & Grosse, Optimizing neural networks with Kronecker-factored approximate
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..rows.outer import Outer
 
-STRIPS = 12  # of pairs at most: more come closer to the triangle, in more and smaller operations
+STRIPS = 12  # at most: more come closer to the triangle, in more and smaller operations
 
 
 class KroneckerSum:
@@ -70,10 +70,8 @@ def symmetric_products(z: Tensor) -> Tensor:
     products = z.new_empty(pairs(size), count)
     begin = 0
     for strip in strips(size):
-        left, right = (
-            z[:, strip, None],
-            z[:, None, strip.start :],
-        )  # (k, strip, 1, s), (k, 1, rest, s)
+        left = z[:, strip, None]  # (k, strip, 1, s)
+        right = z[:, None, strip.start :]  # (k, 1, rest, s)
         end = begin + left.shape[1] * right.shape[2]
         place = products[begin:end].view(left.shape[1], right.shape[2], count)
         torch.mul(left[0], right[0], out=place)

@@ -18,9 +18,9 @@ from . import by_columns
 from .base import Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
-# columns at least: smaller products run below the speed of large ones (benchmarks/gram.py)
+# columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
 BLOCK = 128
-BLOCKS = 8  # at most: 9/16 of the full product, and no gain beyond
+BLOCKS = 8  # blocks at most: with them 9/16 of the full product is made, and more gain nothing
 
 
 class Normal(NamedTuple):

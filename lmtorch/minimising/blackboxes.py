@@ -16,16 +16,15 @@ from .memory import Memory
 from .problems import ProblemsResidual
 from .user_function import UserFunction
 
-JACOBIANS = 4  # evaluations of so many are remembered, of one problem
-# and so many at least: what a doubt about the end asks for, n <= 8, see core/evidence.py
+JACOBIANS = 4  # a single problem's evaluations of so many Jacobians are remembered
+# evaluations that are remembered at least: what a doubt about the end asks for where n <= 8, see
+# core/curvature.py
 LATEST = 48
-NUMBERS = 2**22  # in all, unless Jacobians are larger
-# in which models compute that do not say so: JAX unless told otherwise, and casts
+NUMBERS = 2**22  # numbers that are remembered at most, unless the Jacobians have more
+# the dtype of models that compute in it without showing it: JAX unless told otherwise, and casts
 MEASURE = torch.float32
-FINE, COARSE = (
-    torch.finfo(torch.float64).eps ** 0.75,
-    torch.finfo(MEASURE).eps ** 0.5,
-)  # relative moves
+# relative moves: far below the ε of `MEASURE`, and well above it
+FINE, COARSE = (torch.finfo(torch.float64).eps ** 0.75, torch.finfo(MEASURE).eps ** 0.5)
 
 
 def remembering(
@@ -88,8 +87,7 @@ def _look(residual: ProblemsResidual, source: FiniteDifference, x: Tensor) -> tu
 def _coarse(residual: ProblemsResidual, x: Tensor) -> bool:
     """Whether moves far below the ε of single precision change nothing, and moves of ε^½ do.
 
-    Reference: Moré & Wild, Estimating computational noise (2011), on what moves far below the noise
-        show.
+    Reference: Moré & Wild, Estimating computational noise (2011), on moves far below the noise.
     """
     (part,) = residual.parts()
     assert residual.sizes is not None

@@ -6,8 +6,7 @@ plays no part: backward is one solve with the kept factor, and one pullback of g
 a bound stay; so do directions in which the cost has no curvature.
 
 Reference: Gould et al., On differentiating parameterized argmin and argmax problems (2016); Krantz
-    & Parks, The
-implicit function theorem (2013).
+& Parks, The implicit function theorem (2013).
 """
 
 from collections.abc import Callable

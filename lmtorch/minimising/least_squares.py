@@ -163,8 +163,7 @@ def least_squares(
         InputError: what was passed cannot be minimised. It is also a `ValueError`.
 
     References: Moré (1978), The Levenberg–Marquardt algorithm: implementation and theory; Kanzow,
-        Yamashita &
-    Fukushima (2004), for bounds; Triggs et al. (2000), for robust losses.
+        Yamashita & Fukushima (2004), for bounds; Triggs et al. (2000), for robust losses.
 
     Example:
         >>> import torch, lmtorch

@@ -20,10 +20,8 @@ from ..core.termination import Status, among
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
 AGREE = 1e-6  # relative difference of two costs up to which both runs have ended at the same place
-BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy has no part in
-
-
-# ends from which it may go on once the strategy has forgotten what made its steps short
+BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy would not change
+# ends from which a run may go on once its strategy has forgotten what made the steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
 TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
@@ -51,8 +49,8 @@ class BestRun(NamedTuple):
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
 
-class _Told:
-    """A watch that remembers whether it was told to stop."""
+class _Listening:
+    """A watch that remembers whether the user has asked to stop."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -73,9 +71,8 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
         )
     if not opinion.restart:
         return Start(x)
-    length = (2 * state.cost).sqrt()[
-        ..., None
-    ]  # by which the residuals change about as much as they are
+    # a step of this length changes the residuals by about as much as they are
+    length = (2 * state.cost).sqrt()[..., None]
     aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
     saddle = torch.eq(state.status, Status.SADDLE.value)[..., None] & aside.isfinite()
     return Start(torch.where(saddle, aside, state.x), begun=state.begun)
@@ -106,16 +103,17 @@ def ask(
         doubt = doubts[number - 1]
         if not doubt.number:
             continue
-        # it gets what the first run has left, lest nothing ever end
+        # a run with more patience gets only what the others have left, lest nothing ever end
         patient = not opinion.method.patience
         shared = trials if patient and in_all is None else in_all
         left = trials if shared is None else shared - doubt.spent
         if left <= 0:
             continue
-        told = watch and _Told(watch)
-        best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, told)
+        listening = watch and _Listening(watch)
+        best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, listening)
         doubts = _doubts(opinions, best.state, acceptable)
-        if told is not None and told.stop:  # the user's word ends all runs, not this one alone
+        # the user's word ends all runs, not this one alone
+        if listening is not None and listening.stop:
             status = torch.where(
                 doubtful(best.state, acceptable), Status.STOPPED.value, best.state.status
             )
@@ -138,11 +136,8 @@ def believable(
         return None
     before, after = problem.model(x), problem.model(end)
     scale = torch.where(before.column_norms > 0, before.column_norms, 1.0)
-    apart = (
-        ((after.normal - before.normal) / scale[..., :, None] / scale[..., None, :])
-        .abs()
-        .amax((-2, -1))
-    )
+    change = (after.normal - before.normal) / scale[..., :, None] / scale[..., None, :]
+    apart = change.abs().amax((-2, -1))
     # where nothing has an influence, nothing is known
     linear = (apart <= LINEAR) & (before.column_norms > 0).all(-1)
     return torch.where(linear, torch.inf, acceptable)

@@ -32,9 +32,9 @@ class ProblemsResidual:
     black_box: bool = False  # no derivatives lead through `call`
     # (n,) or (b, n), outside of which `call` is not to be evaluated
     box: tuple[Tensor, Tensor] | None = None
-    # (n,) or (b, n), of the parameters, of which differences take a share at least
+    # (n,) or (b, n), sizes of the parameters: finite differences take a share of them at least
     sizes: Tensor | None = None
-    # of what `call` computes, where its results do not show it
+    # the dtype in which `call` computes, where its results do not show it
     precision: torch.dtype | None = None
     memory: Memory | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped

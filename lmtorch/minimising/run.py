@@ -34,11 +34,11 @@ from .starts import Starts, best, sample
 from .unknowns import Unknowns
 from .user_function import UserFunction
 
-# A start at which parameters have no influence had exponents that were too large: shares of it.
+# Where parameters have no influence at a start its exponents may be too large: shares to try of it.
 SMALLER = (0.1, 0.01)
 # Further starts differ in size from a start that nobody chose by up to so many powers of ten.
 DECADES = 2.0
-SEED = 0  # of the generator that draws those sizes
+SEED = 0  # seed of the generator that draws these sizes
 
 
 class Run(NamedTuple):

@@ -1,14 +1,12 @@
 """The scale of a robust loss from the data: C = c · 1.4826 · median |r|, in turn with the fit.
 
-The median absolute residual tells the width of the noise however wild half of the data are; of the
-m − n + 1
-largest: a fit of n parameters makes n residuals small. c makes the loss 95 % as efficient as least
-    squares on normal
-noise.
+The median absolute residual tells the width of the noise however wild half of the data are. It is
+the median of the m − n + 1 largest, because a fit of n parameters makes n residuals small. c makes
+the loss 95 % as efficient as least squares on normal noise.
 
 Reference: Huber & Ronchetti, Robust statistics (2009), §6.4 and §7.8; Holland & Welsch, Robust
-    regression using
-iteratively reweighted least-squares (1977), for the constants of huber, cauchy and tukey.
+regression using iteratively reweighted least-squares (1977), for the constants of huber, cauchy and
+tukey.
 """
 
 from collections.abc import Callable
@@ -31,9 +29,9 @@ from ..losses.robust import Robust, soft_l1
 # the standard deviation of a normal variable over its median absolute value
 NORMAL = 1.482602218505602
 EFFICIENCY = 0.95  # against least squares, where the noise is normal
-WIDEST = 100.0  # of c: beyond it every loss is least squares
-ROUNDS = 50  # of estimate and fit at most
-SETTLED = 1e-6  # relative change of C
+WIDEST = 100.0  # the largest c: beyond it every loss is least squares
+ROUNDS = 50  # rounds of estimate and fit at most
+SETTLED = 1e-6  # relative change of C up to which it is settled
 
 
 def with_estimated_scale(

@@ -17,10 +17,8 @@ from .._errors import InputError
 from ..residuals.layout import real
 from .unknowns import Unknowns, batch_size, spread
 
-SMALLEST, LARGEST = (
-    1e-100,
-    1e100,
-)  # residuals whose squares and products are numbers, with room on the way
+# sizes of residuals whose squares and products are numbers, with room to spare
+SMALLEST, LARGEST = (1e-100, 1e100)
 RESIDUALS = (
     "Return the residuals, model − data: a tensor or array of any shape, or a tuple, list or dict "
     "of tensors."

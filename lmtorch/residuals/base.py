@@ -22,11 +22,10 @@ class Part:
     """Some of the rows, as a function of the parameter tensors."""
 
     function: Function  # params -> (..., m)
-    run: Callable[
-        [Callable[..., Any], Params], Any
-    ]  # another callable, at these parameters and on this batch
+    # (other, params) -> other(...), called as the user's function is, at params and on this batch
+    run: Callable[[Callable[..., Any], Params], Any]
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
-    # outside of which the function is not to be evaluated, as params
+    # lower and upper sides, as params, outside of which the function is not to be evaluated
     box: tuple[Params, Params] | None = None
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)
     samples: tuple[Tensor, ...] = ()  # (s, ...) each
@@ -37,9 +36,9 @@ class Part:
     # rows are in so many blocks of equal size, which may be of independent samples
     leading: int | None = None
     whole: bool = True  # there is no other part, of this or another term
-    # (..., n), of the parameters, of which differences take a share; None: not known
+    # (..., n), sizes of the parameters: finite differences take a share of them; None: not known
     sizes: Tensor | None = None
-    # in which the rows are computed, where theirs does not show it
+    # the dtype in which rows are computed, where their own does not show it
     precision: torch.dtype | None = None
 
     @property

@@ -53,8 +53,8 @@ class Replay:
         try:
             yield
         except BaseException:
-            # an evaluation that failed was none: its draws are taken back, and the
-            # next one is the first again
+            # an evaluation that failed was none: its draws are taken back, and the next one is the
+            # first again
             self._write(self.before)
             self.before = None if first else self.before
             raise

@@ -1,1 +1,7 @@
 """Rows of the Jacobian, by what is known of their structure."""
+
+from .base import Rows as Rows
+from .matrix import DenseRows as DenseRows
+from .outer import Outer as Outer
+from .outer import OuterRows as OuterRows
+from .own import OwnRows as OwnRows

@@ -46,8 +46,7 @@ class CholeskyFactor:
             return self.last[1]
         damped = self.normal.clone()
         diagonal = damped.diagonal(dim1=-2, dim2=-1)
-        # a parameter without influence (unused, or held at a bound) has an empty
-        # row: it stays where it is
+        # a parameter without influence (unused, or held at a bound) has an empty row, and stays
         empty = diagonal == 0
         diagonal += damping[..., None].to(damped.dtype) * self.scale.square() + empty
         triangle, info = torch.linalg.cholesky_ex(damped)

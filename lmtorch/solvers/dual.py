@@ -102,7 +102,7 @@ class DualFactor:
         """‖D p‖ and its derivative."""
         if self.prior is not None:
             return length_by_solving(self, self.scale, damping)
-        # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r: D p = −J̃ᵀw, so
+        # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r it holds that D p = −J̃ᵀw, and so
         # d‖Dp‖/dλ = −wᵀK(K + λI)⁻¹w / ‖D p‖, good at λ = 0 too
         assert self.gram is not None
         w = self._rows(self.residual, damping)

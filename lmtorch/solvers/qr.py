@@ -47,8 +47,7 @@ class QRFactor:
         identity = torch.eye(n, dtype=self.r.dtype, device=self.r.device)
         q, triangle = torch.linalg.qr(torch.cat([self.r, root * identity], -2))
         rhs = -apply(q[..., : self.r.shape[-2], :].mT, self.projected)
-        # round-off on the diagonal stands for a zero: dividing by it would give an arbitrary long
-        # step
+        # round-off on the diagonal stands for a zero: a step divided by it would have any length
         diagonal = triangle.diagonal(dim1=-2, dim2=-1).abs()
         singular = diagonal <= n * torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
         triangle = torch.where(singular.any(-1)[..., None, None], torch.nan, triangle)

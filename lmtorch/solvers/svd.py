@@ -30,8 +30,8 @@ class SVD:
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
         jacobian, residual = linearization.stacked()
-        # a NaN would make LAPACK raise, and fail the whole batch: give it zeros,
-        # and NaN back in the steps
+        # a NaN would make LAPACK raise, and fail the whole batch: it is given zeros, and the steps
+        # are NaN
         finite = (linearization.column_norms.isfinite() & linearization.gradient.isfinite()).all(-1)
         scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
         used = (linearization.column_norms > 0) | ~finite[..., None]
@@ -86,7 +86,7 @@ class SVDFactor:
             outside = scaled - apply(self.vh.mT, inside)
             positive = damping[..., None].to(rhs.dtype)
             solution = solution + torch.where(positive > 0, outside / positive, 0.0)
-        # as in a step: a parameter without influence, of which nothing is asked, stays where it is
+        # a parameter without influence, of which nothing is asked, stays where it is, as in `step`
         return torch.where(self.used | (rhs != 0), solution / self.scale, 0.0)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:

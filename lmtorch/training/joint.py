@@ -30,7 +30,7 @@ class TermsResidual:
         self.draws = self.terms[0].draws
 
     def params(self, x: Tensor) -> Params:
-        """Views of x."""
+        """x as the tensors that it is made of."""
         return self.terms[0].params(x)
 
     def parts(self) -> Iterable[Part]:

@@ -92,8 +92,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             `ValueError`.
 
     References: Levenberg (1944); Marquardt (1963); Moré (1978), The Levenberg–Marquardt algorithm:
-        implementation
-    and theory; Madsen & Nielsen (2010), Introduction to Optimization and Data Fitting.
+        implementation and theory; Madsen & Nielsen (2010), Introduction to Optimization and Data
+        Fitting.
 
     Example:
         >>> import torch, lmtorch

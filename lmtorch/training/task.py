@@ -110,7 +110,7 @@ def sample_of(
         count = term.samples.count
         order = torch.randperm(count, generator=generator, device="cpu")
         indices = order[: math.ceil(share * count)].sort().values
-        # not to wait for the device
         device = term.samples.tensors[0].device
+        # non_blocking: nothing waits for the device
         chosen.append(term.subset(indices.to(device, non_blocking=True)))
     return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]

@@ -28,11 +28,8 @@ def evidence(**seen: Any) -> Undamped:
 
 RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.COST, {}, Status.COST),
-    (
-        Status.STALLED,
-        {},
-        Status.MINIMUM,
-    ),  # it ended for want of progress, and turns out to be a minimum
+    # it ended for want of progress, and turns out to be a minimum
+    (Status.STALLED, {}, Status.MINIMUM),
     (Status.SLOW, {}, Status.MINIMUM),
     (Status.COST, {"decrement": 0.9e-8}, Status.COST),
     (Status.COST, {"decrement": 1.1e-8}, Status.VALLEY),  # the allowance is a share of the cost
@@ -40,11 +37,8 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.COST, {"decrement": math.inf}, Status.VALLEY),
     (Status.STALLED, {"decrement": 1e-7}, Status.VALLEY),
     (Status.SLOW, {"decrement": 1e-7}, Status.SLOW),
-    (
-        Status.COST,
-        {"decrement": 1.5e-7, "noise": 1e-8},
-        Status.COST,
-    ),  # up to 16 roundings of the cost
+    # up to 16 roundings of the cost
+    (Status.COST, {"decrement": 1.5e-7, "noise": 1e-8}, Status.COST),
     (Status.COST, {"decrement": 1.7e-7, "noise": 1e-8}, Status.VALLEY),
     (Status.COST, {"decrement": 0.0, "cost": 0.0}, Status.COST),  # a root promises nothing, not 0/0
     (Status.COST, {"lowest": -2e-6}, Status.SADDLE),
@@ -58,11 +52,8 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.SLOW, {"lost": [True, True], "decrement": 1.0}, Status.LOST),
     (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0]}, Status.FLAT),
     (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0], "lost": [True, False]}, Status.FLAT),
-    (
-        Status.GRADIENT,
-        {"flat": True, "norms": [0.0, 0.0], "cost": 0.0},
-        Status.MINIMUM,
-    ),  # nothing to explain
+    # nothing to explain
+    (Status.GRADIENT, {"flat": True, "norms": [0.0, 0.0], "cost": 0.0}, Status.MINIMUM),
 ]
 
 

@@ -90,9 +90,8 @@ def test_one_problem_that_is_not_finite_leaves_its_neighbours_digits_alone(
 
 @dampings
 def test_a_trial_that_is_not_finite_is_refused_and_another_tried(damping: Damping) -> None:
-    def fun(
-        x: Tensor,
-    ) -> Tensor:  # the Gauss–Newton step from 1 leads to the logarithm of a negative number
+    # the Gauss–Newton step from 1 leads to the logarithm of a negative number
+    def fun(x: Tensor) -> Tensor:
         return torch.log(x) - torch.tensor([-3.0], dtype=torch.float64)
 
     state = minimise(fun, torch.ones(1, dtype=torch.float64), damping=damping)
@@ -135,9 +134,8 @@ def test_a_problem_that_is_done_is_not_moved_by_those_that_are_not() -> None:
 
 
 NAN = torch.nan
-DEAD_ENDS: dict[
-    str, tuple[Any, Any, Any, float, bool]
-] = {  # norms before and now, x before (now it is 0, 5), cost
+# norms before and now, x before (now it is 0, 5), cost
+DEAD_ENDS: dict[str, tuple[Any, Any, Any, float, bool]] = {
     "alive": ([1.0, 1.0], [1.0, 1.0], [1.0, 4.0], 1.0, False),
     "a slope that is infinite": ([1.0, 1.0], [torch.inf, 1.0], [1.0, 4.0], 1.0, True),
     "a slope that is no number": ([1.0, 1.0], [NAN, 1.0], [1.0, 4.0], 1.0, True),

@@ -162,10 +162,8 @@ RULES: list[tuple[dict[str, Any], Status]] = [
     ({"length": 1e-17, "optimality": 1e-4}, Status.STEP),
     # refused
     (REFUSED, Status.RUNNING),
-    (
-        {**REFUSED, "promised": 1e-17},
-        Status.RUNNING,
-    ),  # the region is small: a single move promises more
+    # the region is small: a single move promises more
+    ({**REFUSED, "promised": 1e-17}, Status.RUNNING),
     ({**REFUSED, "promised": 1e-17, "optimality": 1e-7}, Status.STALLED),
     ({**REFUSED, "promised": 1e-17, "trusting": True}, Status.STALLED),
     ({**REFUSED, "promised": -1.0, "trusting": True}, Status.RUNNING),  # badly solved for

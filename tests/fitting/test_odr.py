@@ -184,9 +184,8 @@ def test_errors_of_the_parameters_are_as_wide_as_their_scatter() -> None:
         found.append(fit.popt)
         errors.append(fit.stderr)
     ratio = np.std(found, axis=0, ddof=1) / np.mean(errors, axis=0)
-    assert (
-        abs(ratio - 1) < 4 / math.sqrt(2 * 199)
-    ).all()  # four standard errors of a standard deviation
+    # four standard errors of a standard deviation
+    assert (abs(ratio - 1) < 4 / math.sqrt(2 * 199)).all()
 
 
 def test_a_thousand_points_are_no_matter() -> None:

@@ -19,9 +19,8 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self, *arguments: Tensor) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.known = {
-            tensor.untyped_storage()._cdata for tensor in arguments
-        }  # views of them hold nothing new
+        # views of them hold nothing new
+        self.known = {tensor.untyped_storage()._cdata for tensor in arguments}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -69,10 +68,8 @@ def peak_of_a_step(samples: int, jacobian: str) -> int:
 def test_the_peak_memory_of_streamed_rows_does_not_grow_with_the_samples(jacobian: str) -> None:
     small, large = 8_000, 64_000
     first, second = peak_of_a_step(small, jacobian), peak_of_a_step(large, jacobian)
-    assert second <= 1.05 * first, (
-        first,
-        second,
-    )  # parts of equal size are not all of the same size
+    # parts of equal size are not all of the same size
+    assert second <= 1.05 * first, (first, second)
 
 
 def test_the_meter_sees_what_is_held() -> None:

@@ -230,11 +230,8 @@ def test_the_estimated_scale_has_95_percent_efficiency_on_normal_noise(loss: str
     assert efficiency(loss, c) == pytest.approx(0.95, abs=1e-6)
 
 
-TUNINGS = {
-    "huber": 1.345,
-    "cauchy": 2.385,
-    "tukey": 4.685,
-}  # Holland & Welsch (1977), printed to three digits
+# Holland & Welsch (1977), printed to three digits
+TUNINGS = {"huber": 1.345, "cauchy": 2.385, "tukey": 4.685}
 
 
 @pytest.mark.parametrize("loss", TUNINGS)
@@ -357,12 +354,8 @@ def test_outliers_pull_robust_fits_less(seed: int) -> None:
     truth = torch.tensor([2.5, 1.3, 0.3], dtype=F64)
     y = contaminated(seed)
     plain = (fit(y).x - truth).norm()
-    for loss in (
-        "soft_l1",
-        "huber",
-        "cauchy",
-        "barron",
-    ):  # from far off the others may end in a minimum on outliers
+    # from far off the others may end in a minimum on outliers
+    for loss in ("soft_l1", "huber", "cauchy", "barron"):
         assert (fit(y, loss=loss, f_scale=0.1).x - truth).norm() < plain, loss
 
 

@@ -38,10 +38,8 @@ def test_the_loss_of_the_last_batch_does_not_judge_the_next(device):
     x = vector([1.0], device)
     opt = LevenbergMarquardt([x])
     t = torch.linspace(0, 1, 8, dtype=F64, device=device)
-    easy, hard = (
-        torch.exp(x.detach() * t),
-        100 + torch.exp(3 * t),
-    )  # the loss of the second is far above the first's
+    # the loss of the second is far above the first's
+    easy, hard = (torch.exp(x.detach() * t), 100 + torch.exp(3 * t))
     opt.step(lambda t, y: torch.exp(x * t) - y, t, easy + 1e-3)
     low = opt.report.loss_after
     opt.step(lambda t, y: torch.exp(x * t) - y, t, hard)
