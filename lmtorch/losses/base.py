@@ -40,12 +40,13 @@ class Expansion(NamedTuple):
     def residual(self) -> Tensor:
         """R⁻ᵀℓ′, (..., rows): residuals whose plain squares have the slope of the loss.
 
-        A singular root, as that of a softmax, takes the shortest of its solutions.
+        A singular root, as that of a softmax, takes the shortest of its solutions: zero where a
+        residual has neither slope nor curvature.
         """
         if self.root is None:
             return self.slope
         if self.root.ndim <= self.slope.ndim:
-            return self.slope / self.root
+            return torch.where(self.slope == 0, self.slope, self.slope / self.root)
         by_sample = self.slope.unflatten(-1, self.root.shape[-3:-1])
         return (torch.linalg.pinv(self.root.mT) @ by_sample[..., None])[..., 0].flatten(-2)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch.choose import RHOS
-from lmtorch.losses.base import Loss, half_sum
+from lmtorch.losses.base import Expansion, Loss, half_sum
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, arctan, cauchy, huber, soft_l1, tukey
 from lmtorch.rows.matrix import DenseRows
@@ -159,3 +159,33 @@ def test_beyond_its_scale_tukey_leaves_a_residual_without_influence() -> None:
     r = torch.tensor([0.5, 0.9, 1.1, 40.0], dtype=torch.float64)
     assert (Robust(tukey).expand(r).slope != 0).tolist() == [True, True, False, False]
     assert Robust(tukey).cost(r[2:]) == pytest.approx(2 * (1 / 3) / 2)
+
+
+class Insensitive:
+    """½ Σ max(|r| − ½, 0)²: residuals up to a half have neither slope nor curvature."""
+
+    def cost(self, residual: Tensor) -> Tensor:
+        return self._beyond(residual).square().sum(-1) / 2
+
+    def expand(self, residual: Tensor) -> Expansion:
+        return Expansion(
+            self.cost(residual), self._beyond(residual), self.curvature(residual).sqrt()
+        )
+
+    def curvature(self, residual: Tensor) -> Tensor:
+        return (residual.abs() > 0.5).to(residual.dtype)
+
+    def take(self, places: Tensor) -> "Insensitive":
+        return self
+
+    def _beyond(self, residual: Tensor) -> Tensor:
+        return residual.sign() * (residual.abs() - 0.5).clamp(min=0)
+
+
+@pytest.mark.parametrize("solver", ["auto", "cholesky", "qr"])
+def test_a_residual_without_slope_and_curvature_is_left_out(solver: str) -> None:
+    y = torch.tensor([0.0, 0.2, 1.2, 3.0], dtype=torch.float64)
+    found = lmtorch.least_squares(lambda c: c - y, [1.0], loss=Insensitive(), solver=solver)
+    # 1.2 is within a half of the answer; the others pull with c − 0.5, c − 0.7 and c − 2.5
+    assert found.success
+    assert found.x[0] == pytest.approx(3.7 / 3, abs=1e-12)
