@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._masks import select
 from ..damping.base import LinearModel
-from ..damping.scaling import More, positive
+from ..damping.scaling import positive
 from ..linearizations.base import Linearization, predicted_decrease
 from .bend import second_order
 from .method import Method
@@ -138,4 +138,5 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
 
 def largest_norms(method: Method, scale: Tensor, norms: Tensor) -> Tensor:
     """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of earlier points."""
-    return torch.maximum(norms, scale) if isinstance(method.scaling, More) else norms
+    remembers = getattr(method.scaling, "remembers", False)
+    return torch.maximum(norms, scale) if remembers else norms

@@ -1,11 +1,12 @@
 """A known method is a choice of each: who solves, who damps, what is a long step, when to stop."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from ..damping.base import Damping
-from ..damping.scaling import FixedScale, Scaling
+from ..damping.scaling import Scaling
 from ..solvers.base import Solver
 from .termination import Tolerances
 
@@ -44,9 +45,16 @@ class Method:
     frugal: bool = False
 
     def take(self, places: Tensor) -> "Method":
-        """The method for the problems at `places` (k,) of a batch (b,): each has its own D."""
-        return (
-            replace(self, scaling=self.scaling.take(places))
-            if isinstance(self.scaling, FixedScale)
-            else self
-        )
+        """The method of some problems of a batch (b,), by their numbers (k,).
+
+        A member that knows a number for each problem, such as a fixed D, has a `take` of its own.
+        """
+        members: dict[str, Any] = {
+            "solver": self.solver,
+            "damping": self.damping,
+            "scaling": self.scaling,
+        }
+        some: dict[str, Any] = {
+            name: member.take(places) for name, member in members.items() if hasattr(member, "take")
+        }
+        return replace(self, **some)

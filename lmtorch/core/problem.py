@@ -147,7 +147,7 @@ class Problem:
         return replace(
             self,
             residual=self.residual.take(places),
-            loss=self.loss.take(places),
+            loss=self.loss.take(places) if hasattr(self.loss, "take") else self.loss,
             bounds=bounds,
         )
 
@@ -190,7 +190,8 @@ class Streamed:
     def __init__(self, problem: Problem, rows: int, x: Tensor) -> None:
         like = x.new_empty(0, dtype=problem.dtype)
         self.accumulator = problem.form.accumulator(tuple(x.shape), rows, like)
-        self.workspace = Workspace(self.accumulator.workspace, self.accumulator.kinds)
+        together = getattr(problem.loss, "together", 1)
+        self.workspace = Workspace(self.accumulator.workspace, self.accumulator.kinds, together)
         self.loss, self.keep = problem.loss, problem.keep
         self.costs: list[Tensor] = []
         self.values: list[Tensor] = []  # r(x) of each part, if it is to be kept

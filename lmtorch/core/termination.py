@@ -268,7 +268,8 @@ def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
     change = torch.maximum(seen.actual, seen.promised) / seen.cost
     stalled = within(change, seen.eps) | within(seen.length, seen.eps)
     # where the data are met exactly only round-off is left, and every step changes it
-    stalled = stalled | (seen.accepted & (seen.cost <= seen.noise))
+    drowned = (seen.cost <= seen.noise) & (seen.actual < seen.cost)  # what is zero has not stalled
+    stalled = stalled | (seen.accepted & drowned)
     status = torch.where(stalled, STALLED, status)
     # A short step proves a minimum only if no single parameter could still do much better. Its best
     # move lowers the model's cost by cos² F: if that, and the length of that move, are far above

@@ -6,7 +6,7 @@ never forgets a steep column.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class Scaling(Protocol):
 @dataclass(frozen=True)
 class More:
     """Running maximum of the column norms: invariant to units; for curve fitting."""
+
+    remembers: ClassVar[bool] = True  # D is the largest column norm of all points so far
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The larger of the last D and the column norms, entry by entry."""

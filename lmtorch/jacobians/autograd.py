@@ -37,7 +37,8 @@ class Autograd:
             twins = tuple(p.detach().clone().requires_grad_() for p in params)
             with torch.enable_grad():
                 residual = function(twins)
-            for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
+            chunk = workspace.whole(self.chunk or residual.shape[-1])
+            for rows in ranges(residual.shape[-1], chunk):
                 jacobian = workspace(rows.stop - rows.start)
                 _rows_(
                     jacobian if part.batch == 0 else jacobian.movedim(-2, 0),

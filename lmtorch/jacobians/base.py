@@ -21,10 +21,15 @@ class Workspace(NamedTuple):
 
     make: Callable[[int], Tensor]  # rows -> (..., rows, n), to be filled
     kinds: tuple[type[Any], ...] = (DenseRows,)  # the richest first
+    together: int = 1  # so many rows in a row belong to one sample, and stay in one block
 
     def __call__(self, rows: int) -> Tensor:
         """Where the next dense rows are to be written, (..., rows, n)."""
         return self.make(rows)
+
+    def whole(self, rows: int) -> int:
+        """Rows of whole samples, as many as `rows` allows and those of one at least."""
+        return max(1, rows // self.together) * self.together
 
 
 class Block(NamedTuple):

@@ -68,7 +68,8 @@ class LayerWise:
             check_independence(recording, gradients)
         residuals = recording.outputs.detach()  # (s, k)
         sizes = [p.numel() for p in params]
-        for chosen in ranges(count, self.chunk or count):
+        each = residuals.shape[1]
+        for chosen in ranges(count, workspace.whole((self.chunk or count) * each) // each):
             values = residuals[chosen].reshape(-1)
             rows = workspace(values.shape[0])
             views = rows.unflatten(0, (-1, residuals.shape[1])).split(sizes, 2)

@@ -26,7 +26,8 @@ class Reverse:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of rows: they stream even where the samples are not known to be independent."""
         residual, pullback = vjp(part.function, params)[:2]
-        for rows in ranges(residual.shape[-1], self.chunk or residual.shape[-1]):
+        chunk = workspace.whole(self.chunk or residual.shape[-1])
+        for rows in ranges(residual.shape[-1], chunk):
             jacobian = workspace(rows.stop - rows.start)
             _fill(pullback, residual, jacobian, rows)
             yield residual[..., rows], jacobian

@@ -41,7 +41,8 @@ class Expansion(NamedTuple):
         """R⁻ᵀℓ′, (..., rows): residuals whose plain squares have the slope of the loss.
 
         A singular root, as that of a softmax, takes the shortest of its solutions: zero where a
-        residual has neither slope nor curvature.
+        residual has neither slope nor curvature. A loss has to keep its curvature well above zero
+        wherever it has a slope: what of the slope lies outside the range of Rᵀ is lost.
         """
         if self.root is None:
             return self.slope
@@ -56,7 +57,11 @@ class Expansion(NamedTuple):
 
 
 class Loss(Protocol):
-    """What the core asks of a loss."""
+    """What the core asks of a loss.
+
+    A loss that takes the k residuals of a sample together has an attribute `together` as well,
+    which is k: then their rows come in one block.
+    """
 
     def cost(self, residual: Tensor) -> Tensor:
         """The value alone, summed over the last dimension, (...,), in float64 if there is one."""

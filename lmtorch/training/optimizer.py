@@ -228,7 +228,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             raise InputError(
                 "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - "
                 "y), or opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not "
-                "serve Levenberg–Marquardt: leave out loss.backward(), zero_grad() and GradScaler, "
+                "help Levenberg–Marquardt: leave out loss.backward(), zero_grad() and GradScaler, "
                 "and call opt.step(closure) itself."
             )
         if closure is None:

@@ -20,7 +20,7 @@ from lmtorch.damping.base import Damping
 from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
-from lmtorch.damping.scaling import More
+from lmtorch.damping.scaling import FixedScale, More
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.jacobians.forward import Forward
 from lmtorch.losses.linear import Linear
@@ -244,3 +244,18 @@ def test_parameters_in_float32_stay_so() -> None:
     state = minimise(decay, starts().float())
     assert state.x.dtype == torch.float32
     assert state.cost.dtype == torch.float64
+
+
+def test_members_that_know_the_problems_apart_are_taken_with_them() -> None:
+    @dataclass(frozen=True)
+    class Each(Nielsen):
+        numbers: tuple[int, ...] = (0, 1, 2)
+
+        def take(self, places: Tensor) -> "Each":
+            return Each(numbers=tuple(self.numbers[place] for place in places.tolist()))
+
+    method = Method(SVD(), Each(), FixedScale(torch.arange(1.0, 7).view(3, 2)))
+    some = method.take(torch.tensor([2, 0]))
+    assert some.damping.numbers == (2, 0)
+    assert some.scaling.scale.tolist() == [[5, 6], [1, 2]]
+    assert some.solver is method.solver

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import lmtorch
+from lmtorch.jacobians.base import Workspace
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.given import GivenJacobian
 from lmtorch.jacobians.reverse import Reverse
@@ -36,7 +37,7 @@ def test_rows_come_in_chunks_into_the_workspace_they_asked_for() -> None:
         given.append(torch.full((rows, n), torch.nan, dtype=torch.float64))
         return given[-1]
 
-    blocks = list(Reverse(3).blocks(model.part(False), model.params, workspace))
+    blocks = list(Reverse(3).blocks(model.part(False), model.params, Workspace(workspace)))
     assert [block.shape[0] for _, block in blocks] == [3, 3, 3, 1]
     assert all(
         block.data_ptr() == place.data_ptr()

@@ -24,6 +24,7 @@ class Softmax:
     """
 
     k: int = CLASSES
+    together: int = CLASSES
 
     def cost(self, residual: Tensor) -> Tensor:
         """Of all samples."""
@@ -134,3 +135,51 @@ def test_columns_that_are_outer_products_keep_their_structure() -> None:
         assert "LayerWise" in opt.report.jacobian
         ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("jacobian", ["reverse", "autograd"])
+@pytest.mark.parametrize("batch", [True, False])
+def test_rows_of_a_sample_stay_together_where_memory_is_short(jacobian: str, batch: bool) -> None:
+    x, y = data()
+    ends = []
+    for limit in (None, 3_000):
+        torch.manual_seed(0)
+        net = nn.Linear(2, CLASSES).double()
+        opt = lmtorch.LevenbergMarquardt(
+            net, loss=Softmax(), solver="cholesky", jacobian=jacobian, memory_limit=limit
+        )
+        for _ in range(4):
+            if batch:
+                opt.step(lambda x, y, net=net: first_is_right(net(x), y), x, y)
+            else:
+                opt.step(lambda net=net: first_is_right(net(x), y))
+        # not the parameters: logits of all classes may be raised alike
+        ends.append(opt.report.loss_after)
+    assert ends[1] == pytest.approx(ends[0], rel=1e-9)
+
+
+def test_a_loss_that_knows_no_problems_apart_needs_no_take() -> None:
+    class Plain:
+        def cost(self, residual: Tensor) -> Tensor:
+            return residual.square().sum(-1) / 2
+
+        def expand(self, residual: Tensor) -> Expansion:
+            return Expansion(self.cost(residual), residual, None)
+
+    targets = torch.linspace(0, 1, 40, dtype=F64)[:, None]
+    found = lmtorch.least_squares(
+        lambda p, y: torch.stack([p[0] ** 3 - y[0], 0.1 * (p[0] - 1)]),
+        torch.ones(1, dtype=F64),
+        args=(targets,),
+        in_dims=(None, 0),
+        loss=Plain(),
+        n_starts=2,
+    )
+    plain = lmtorch.least_squares(
+        lambda p, y: torch.stack([p[0] ** 3 - y[0], 0.1 * (p[0] - 1)]),
+        torch.ones(1, dtype=F64),
+        args=(targets,),
+        in_dims=(None, 0),
+        n_starts=2,
+    )
+    torch.testing.assert_close(found.cost, plain.cost, rtol=1e-6, atol=1e-12)
