@@ -1,6 +1,6 @@
 """The loop: one problem and many, masks, statuses, and what is carried from call to call."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
