@@ -19,7 +19,8 @@ class FunctionMode(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_function__")
-        super().__enter__()  # type: ignore[no-untyped-call] # torch has no types for it
+        # torch annotates no types on the modes that we extend (2.13), and mypy is strict
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
 
@@ -28,7 +29,8 @@ class DispatchMode(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_dispatch__")
-        super().__enter__()  # type: ignore[no-untyped-call] # torch has no types for it
+        # torch annotates no types on the modes that we extend (2.13), and mypy is strict
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
 

@@ -6,7 +6,7 @@ be differentiated again: in a loss, in the residuals of a `LevenbergMarquardt` s
 `torch.func.vmap`.
 """
 
-from .by_parameter import parameter_column as parameter_column
+from .by_column import parameter_column as parameter_column
 from .by_parameter import parameter_jacobian as parameter_jacobian
 from .checking import DerivativeCheck as DerivativeCheck
 from .checking import check_derivatives as check_derivatives

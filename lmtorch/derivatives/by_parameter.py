@@ -1,20 +1,17 @@
-"""Derivatives in a model's parameters: the Jacobian of every sample, or single columns of it."""
+"""Derivatives in a model's parameters: the Jacobian of every sample."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
-from torch.nn.attention import sdpa_kernel
-from torch.nn.parameter import is_lazy
 
 from .. import _memory
-from .._autodiff import Function, Params, ranges
+from .._autodiff import Params, ranges
 from .._errors import InputError
 from .._modules import call_with
-from .._threads import forward_mode
 from ..jacobians.linear_layers import (
     Recorder,
     check,
@@ -23,17 +20,13 @@ from ..jacobians.linear_layers import (
     rows_in,
 )
 from .calling import (
-    at_once,
     check_chunk,
-    check_kind,
     first_that_works,
-    followed,
     refuse_coupling,
     transformed,
 )
-from .passes import PLAIN, Cut, wanted
+from .model_parameters import Index, check_inputs, chosen_parameters, single_output
 
-Index = int | tuple[int, ...]
 USUAL = 64  # nearly no sample has more outputs than that
 SMALL = 64 * 2**20  # results of fewer bytes are not checked against the free memory
 CHECKED = 4  # rows of so many samples are compared with autograd's
@@ -81,7 +74,7 @@ def parameter_jacobian(
         >>> bool((J["2.bias"] == torch.eye(3)).all())   # out = W h + b
         True
     """
-    parameters = _parameters(model, names)
+    parameters = chosen_parameters(model, names)
     count = _samples(inputs)
     check_chunk(chunk_size)
     if output is not None and not all(
@@ -149,7 +142,7 @@ class _Outputs:
         Raises:
             InputError: it is no tensor, or samples do not come first.
         """
-        if _output(y).ndim == 0 or y.shape[0] != count:
+        if single_output(y).ndim == 0 or y.shape[0] != count:
             raise InputError(
                 f"the model returned shape {tuple(y.shape)} for {count} samples: samples must come "
                 "first."
@@ -243,207 +236,8 @@ def _joined(parts: Sequence[Sequence[Tensor]], tensors: Params) -> list[Tensor]:
     return [torch.cat(blocks) for blocks in zip(*parts, strict=True)]
 
 
-def parameter_column(
-    model: nn.Module,
-    name: str | Sequence[str],
-    index: Index | Sequence[Index],
-    *inputs: Tensor,
-    mode: str = "auto",
-    chunk_size: int | None = None,
-) -> Tensor:
-    """∂out/∂w of a single weight or bias, for every output of every sample, by one forward pass.
-
-    Several columns are vectorised: give lists of names and indices, or one name and a list of
-    indices.
-
-    Args:
-        model: called as `model(*inputs)`.
-        name: of the parameter, as in `model.named_parameters()`; or a list.
-        index: place in the parameter: a tuple with one number for each of its dimensions, or one
-            number that counts its entries row by row, as in `parameter.flatten()[index]`; or a list
-            of such places.
-        *inputs: whatever the model takes, tensors.
-        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or
-            "autograd" (the same by plain autograd, for what torch.func refuses). Default: "auto".
-        chunk_size: columns at once, where several are asked for. Default: by the memory that is
-            free and the cache.
-
-    Returns:
-        The shape of the output, `(batch, *out)`; for lists of length c, `(c, batch, *out)`.
-        Differentiable.
-
-    Raises:
-        InputError: no module, an unknown name, or an index that is not in the parameter.
-
-    Example:
-        >>> import torch, lmtorch
-        >>> model, x = torch.nn.Linear(2, 3), torch.tensor([[5.0, 7.0]])
-        >>> lmtorch.parameter_column(model, "weight", (2, 1), x)   # ∂(Wx + b)/∂w₂₁ = x₁ e₂
-        tensor([[0., 0., 7.]]...)
-    """
-    check_chunk(chunk_size)
-    _tensors(inputs)
-    several = not isinstance(name, str) or isinstance(index, list)
-    names, indices = _paired(name, index)
-    parameters = _parameters(model, list(dict.fromkeys(names)))
-    places = [_place(n, parameters[n], i) for n, i in zip(names, indices, strict=True)]
-    tensors, others = tuple(parameters.values()), {}
-    if not followed():  # `Cut` records what the function does
-        tensors, inputs = tuple(t.detach() for t in tensors), tuple(map(_constant, inputs))
-        others = {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
-
-    def function(params: Params) -> Tensor:
-        own = dict(zip(parameters, params, strict=True))
-        return _output(call_with(model, {**others, **own}, inputs))
-
-    tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
-    order = list(parameters)
-    for column, (called, place) in enumerate(zip(names, places, strict=True)):
-        tangents[order.index(called)][column, place] = 1
-    tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
-
-    ways = [
-        ("forward", partial(_columns_by_forward, function, tensors, tangents, chunk_size)),
-        ("reverse", partial(_columns_by_reverse, function, tensors, tangents)),
-        ("autograd", partial(_columns_by_autograd, function, tensors, tangents)),
-    ]
-    columns = first_that_works(ways, mode)
-    return columns if several else columns[0]
-
-
-def _paired(
-    name: str | Sequence[str], index: Index | Sequence[Index]
-) -> tuple[list[str], list[Any]]:
-    """A name and an index for each column.
-
-    Returns:
-        Two lists of equal lengths.
-
-    Raises:
-        InputError: they do not go together.
-    """
-    indices: list[Any] = list(index) if isinstance(index, list) else [index]
-    names = [name] * len(indices) if isinstance(name, str) else _names(name, "name")
-    if len(indices) == 1 and len(names) > 1:
-        indices = indices * len(names)
-    if len(names) != len(indices) or not names:
-        raise InputError(
-            f"{len(names)} name(s) and {len(indices)} index(es): one index for each column is "
-            "needed."
-        )
-    return names, indices
-
-
-def _columns_by_forward(
-    function: Function, tensors: Params, tangents: Params, chunk_size: int | None
-) -> Tensor:
-    """J v for each of the tangents (c, *param), (c, *out), by forward mode."""
-    cut, record = Cut(function), followed()
-
-    def along(*direction: Tensor) -> Tensor:
-        derivative: Tensor = torch.func.jvp(cut, (tensors,), (direction,))[1]
-        return derivative if record else derivative.detach()
-
-    count = len(tangents[0])
-    with forward_mode():
-        if count == 1:
-            return cut.held(along(*(v[0] for v in tangents))[None])
-        chunk = at_once(lambda: function(tensors), count, chunk_size, tensors[0].device)
-        result: Tensor = vmap(along, randomness="same", chunk_size=chunk)(*tangents)
-    return cut.held(result)
-
-
-def _columns_by_reverse(function: Function, tensors: Params, tangents: Params) -> Tensor:
-    """J v for each of the tangents (c, *param), (c, *out), as VJPs of a VJP."""
-    with sdpa_kernel(PLAIN):
-        y, pull = vjp(function, tensors)[:2]
-    _, twice = vjp(lambda w: pull(w)[0], torch.zeros_like(y))[:2]
-    return torch.stack([twice(direction)[0] for direction in zip(*tangents, strict=True)])
-
-
-def _columns_by_autograd(function: Function, tensors: Params, tangents: Params) -> Tensor:
-    """J v for each of the tangents (c, *param), (c, *out), by plain autograd."""
-    record = torch.is_grad_enabled()
-    twins = tuple(
-        t.view_as(t) if record and t.requires_grad else t.detach().requires_grad_() for t in tensors
-    )
-    with torch.enable_grad(), sdpa_kernel(PLAIN):
-        y = function(twins)
-        w = torch.zeros_like(y, requires_grad=True)
-        if not y.requires_grad:
-            return y.new_zeros(len(tangents[0]), *y.shape)
-        # Jᵀw is linear in w, and its derivative in w along a unit vector is the column
-        pulled = torch.autograd.grad(y, twins, w, create_graph=True, materialize_grads=True)
-        found = [
-            torch.autograd.grad(
-                pulled,
-                w,
-                direction,
-                retain_graph=True,
-                create_graph=record,
-                materialize_grads=True,
-            )[0]
-            for direction in zip(*tangents, strict=True)
-        ]
-    return torch.stack(found) if record and wanted(y, *twins) else torch.stack(found).detach()
-
-
-def _parameters(model: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            "the model must be an nn.Module, whose parameters have names; this is "
-            f"{type(model).__name__}."
-        )
-    if isinstance(model, nn.DataParallel):
-        raise InputError(
-            "nn.DataParallel copies the model for each device, and has no parameters of its own: "
-            "pass model.module."
-        )
-    there: dict[str, Tensor] = dict(model.named_parameters())
-    lazy = next((name for name, p in there.items() if is_lazy(p)), None)
-    if lazy is not None:
-        raise InputError(
-            f"the parameter {lazy!r} has no shape yet: call the model once on data, then "
-            "differentiate."
-        )
-    if names is None:
-        chosen = {name: p for name, p in there.items() if p.requires_grad}
-        if not chosen:
-            raise InputError(
-                "no parameter of the model requires a gradient. Name those that are meant: "
-                "names=[...]."
-            )
-        return chosen
-    names = [names] if isinstance(names, str) else _names(names, "names")
-    if not names:
-        raise InputError(
-            "names is empty: name the parameters that are meant, or leave it out for all."
-        )
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise InputError(
-            f"the model has no parameter {unknown[0]!r}. Its parameters: "
-            f"{', '.join(there) or 'none'}."
-        )
-    return {name: there[name] for name in names}
-
-
-def _names(names: Any, option: str) -> list[str]:
-    """Make a list of the names of parameters.
-
-    Returns:
-        A list.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(names, Sequence | Set) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{option}={names!r} is no name of a parameter and no list of names.")
-    return list(names)
-
-
 def _samples(inputs: tuple[Any, ...]) -> int:
-    _tensors(inputs)
+    check_inputs(inputs)
     if not inputs or any(t.ndim == 0 for t in inputs):
         raise InputError("the inputs must be tensors with the samples in their first dimension.")
     counts = [t.shape[0] for t in inputs]
@@ -452,25 +246,6 @@ def _samples(inputs: tuple[Any, ...]) -> int:
             f"the inputs disagree on the number of samples: first dimensions {counts}."
         )
     return counts[0]
-
-
-def _tensors(inputs: tuple[Any, ...]) -> None:
-    for place, t in enumerate(inputs):
-        if not isinstance(t, Tensor):
-            raise InputError(
-                f"inputs must be tensors; number {place} is {type(t).__name__}: torch.as_tensor "
-                "makes one."
-            )
-        check_kind(t, f"input {place}")
-
-
-def _output(y: Any) -> Tensor:
-    if not isinstance(y, Tensor):
-        raise InputError(
-            f"the model returned {type(y).__name__}. Wrap it in a module that returns the one "
-            "tensor meant."
-        )
-    return y
 
 
 def _chosen(y: Tensor, output: Any) -> Tensor:
@@ -485,31 +260,3 @@ def _chosen(y: Tensor, output: Any) -> Tensor:
         )
     row: Tensor = y[(slice(None), *place)]
     return row
-
-
-def _place(name: str, parameter: Tensor, index: Any) -> int:
-    """The number of an entry, counted row by row."""
-    shape = tuple(parameter.shape)
-    if isinstance(index, SupportsIndex):
-        fits = -parameter.numel() <= int(index) < parameter.numel()
-        place = int(index) % max(1, parameter.numel())
-    else:
-        fits = (
-            isinstance(index, tuple | list)
-            and len(index) == len(shape)
-            and all(
-                isinstance(i, SupportsIndex) and -n <= int(i) < n
-                for i, n in zip(index, shape, strict=True)
-            )
-        )
-        place = 0
-        if fits:
-            for i, n in zip(index, shape, strict=True):
-                place = place * n + i % n
-    if not fits:
-        raise InputError(f"index {index} is not in {name!r}, whose shape is {shape}.")
-    return place
-
-
-def _constant(argument: Any) -> Any:
-    return argument.detach() if isinstance(argument, Tensor) else argument

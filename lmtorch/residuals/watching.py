@@ -122,7 +122,7 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def _storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    # what torch raises where a layout has no storage
+    # torch raises the one or the other, by layout, where a tensor has no storage: sparse, wrapped
     with suppress(NotImplementedError, RuntimeError):
         return int(tensor.untyped_storage()._cdata)
     return None

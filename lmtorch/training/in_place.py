@@ -38,7 +38,7 @@ class InPlaceSwap:
             spec.append(tree)
             return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
-        # torch has no types for it
+        # torch annotates no types on `autograd.Function.apply` (2.13), and mypy is strict
         outputs = iter(_Through.apply(self, run, *twins))  # type: ignore[no-untyped-call]
         return tree_unflatten(
             [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec[0]

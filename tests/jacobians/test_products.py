@@ -85,10 +85,9 @@ def test_products_of_a_batch_are_those_of_each_problem(name: str) -> None:
     torch.testing.assert_close(along(w), (J.mT @ w[..., None])[..., 0])
 
 
-@pytest.mark.parametrize("name", SOURCES)
+# a given Jacobian says by itself what depends, and layers have no rows where there is no layer
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("given", "layerwise")])
 def test_residuals_that_do_not_depend_on_the_parameters_have_no_products(name: str) -> None:
-    if name in ("given", "layerwise", "ladder"):
-        pytest.skip("it has no rows of such residuals")
     constant = Part(
         lambda params: X.flatten(),
         lambda other, params: other(params),
