@@ -72,10 +72,10 @@ def names_given(names: Any, option: str) -> list[str]:
 
 
 def check_inputs(inputs: tuple[Any, ...]) -> None:
-    """Check that a model is called on tensors of real or complex numbers.
+    """Check that a model is called on tensors that autograd can follow.
 
     Raises:
-        InputError: an input is none.
+        InputError: an input is no tensor, or a sparse one, or was made in inference mode.
     """
     for place, t in enumerate(inputs):
         if not isinstance(t, Tensor):

@@ -1,5 +1,6 @@
 """J v and Jᵀw of every source are the products with the J of `torch.func.jacfwd`."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,3 +99,12 @@ def test_residuals_that_do_not_depend_on_the_parameters_have_no_products(name: s
     assert not push(source, constant, PARAMS, PARAMS).any()
     _, along = pull(source, constant, PARAMS)
     assert not along(torch.ones(8, dtype=F64)).any()
+
+
+@pytest.mark.parametrize("black_box", [False, True])
+def test_of_a_black_box_the_given_jacobian_is_the_only_one(black_box: bool) -> None:
+    # torch would find other derivatives, which the user has said not to trust
+    source = GivenJacobian(lambda params: 2 * jacobian(params))
+    w, of = torch.linspace(-1, 2, 12, dtype=F64), replace(part(), black_box=black_box)
+    _, along = pull(source, of, PARAMS)
+    torch.testing.assert_close(along(w), (2 if black_box else 1) * jacobian().mT @ w)
