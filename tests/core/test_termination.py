@@ -163,7 +163,6 @@ RULES: list[tuple[dict[str, Any], Status]] = [
     # all of the cost was round-off, of which a step makes another one; a cost of zero is none
     ({"cost": 1e-17, "actual": 0.5e-17, "promised": 0.5e-17}, Status.STALLED),
     ({"cost": 1e-17, "actual": 1e-17, "promised": 1e-17}, Status.RUNNING),
-    ({"cost": 1e-17, "actual": -1e-17, "promised": 0.5e-17, "accepted": False}, Status.RUNNING),
     # refused
     (REFUSED, Status.RUNNING),
     # the region is small: a single move promises more
