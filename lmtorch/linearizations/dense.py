@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values
@@ -98,7 +99,7 @@ class DenseForm:
 class DenseAccumulator:
     """Blocks are written where they will stay."""
 
-    kinds = (DenseRows,)
+    kinds = (Columns, DenseRows)
     sums: Sums = ()  # nothing is summed over rows
 
     def __init__(self, jacobian: Tensor, residual: Tensor) -> None:
@@ -112,12 +113,12 @@ class DenseAccumulator:
         self.handed = self.jacobian[..., self.filled : self.filled + rows, :]
         return self.handed
 
-    def add(self, residual: Tensor, rows: DenseRows) -> None:
+    def add(self, residual: Tensor, rows: Columns | DenseRows) -> None:
         """Advance past the rows just filled, which are copied if they were not written in place."""
         count = residual.shape[-1]
         self.residual[..., self.filled : self.filled + count] = residual
-        if rows.matrix is not self.handed:
-            self.workspace(count).copy_(rows.matrix)
+        if (matrix := rows.dense()) is not self.handed:
+            self.workspace(count).copy_(matrix)
         self.filled += count
 
     def finish(

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
+from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from . import by_columns
@@ -119,7 +120,7 @@ class NormalForm:
 class NormalAccumulator:
     """Adds up blocks, all of which are written into one workspace."""
 
-    kinds = (OuterRows, DenseRows)
+    kinds = (OuterRows, Columns, DenseRows)
 
     def __init__(self, normal: Tensor, gradient: Tensor) -> None:
         self.normal = normal
@@ -144,9 +145,9 @@ class NormalAccumulator:
             self.rows = self.normal.new_empty(*self.normal.shape[:-2], rows, self.normal.shape[-1])
         return self.rows[..., :rows, :]
 
-    def add(self, residual: Tensor, rows: DenseRows | OuterRows) -> None:
+    def add(self, residual: Tensor, rows: DenseRows | OuterRows | Columns) -> None:
         """Sum up JᵀJ and Jᵀr of the block."""
-        jacobian = rows.matrix.to(self.normal.dtype)
+        jacobian = rows.dense().to(self.normal.dtype)
         self.gradient += (jacobian.mT @ residual.to(self.normal.dtype)[..., None])[..., 0]
         outer: Sequence[Outer] = rows.outer if isinstance(rows, OuterRows) else ()
         known = []

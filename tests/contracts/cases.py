@@ -14,6 +14,7 @@ from lmtorch.residuals.base import Residual
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.residuals.layout import Layout
 from lmtorch.residuals.replay import Replay
+from lmtorch.rows.columns import Columns
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.rows.own import OwnRows
@@ -257,6 +258,18 @@ def dense_rows(generator: torch.Generator, samples: int, k: int) -> DenseRows:
 def dense_rows_of_a_batch(generator: torch.Generator, samples: int, k: int) -> DenseRows:
     """The matrices of two problems."""
     return DenseRows(drawn(generator, 2, samples * k, 5))
+
+
+def columns(generator: torch.Generator, samples: int, k: int) -> Columns:
+    """Columns of which one is zero everywhere."""
+    first, *last = drawn(generator, 3, samples * k).unbind()
+    return Columns((first, None, *last))
+
+
+def columns_of_a_batch(generator: torch.Generator, samples: int, k: int) -> Columns:
+    """Columns of two problems, which are last in memory."""
+    *first, last = drawn(generator, 3, samples * k, 2).mT.unbind()
+    return Columns((*first, None, last))
 
 
 def outer_rows(generator: torch.Generator, samples: int, k: int) -> OuterRows:

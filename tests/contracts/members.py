@@ -97,6 +97,8 @@ SOURCES: dict[str, Source] = {
 ROWS: dict[str, cases.MakeRows] = {
     "dense": cases.dense_rows,
     "dense of a batch": cases.dense_rows_of_a_batch,
+    "columns": cases.columns,
+    "columns of a batch": cases.columns_of_a_batch,
     "outer products": cases.outer_rows,
     "own columns": cases.own_rows,
 }

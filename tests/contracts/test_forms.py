@@ -44,6 +44,8 @@ def some_of(rows: Any, chosen: slice) -> Any:
     each = rows.shape[-2] // SAMPLES
     places = slice(chosen.start * each, chosen.stop * each)
     fields = {}
+    if hasattr(rows, "columns"):
+        return type(rows)(tuple(c if c is None else c[..., places] for c in rows.columns))
     for name, value in rows._asdict().items():
         if isinstance(value, Tensor):
             fields[name] = value[..., places, :]
