@@ -6,6 +6,7 @@ matrix, a NaN at a trial) never raises: a mask marks the problem, and a `Status`
 
 import linecache
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -114,6 +115,17 @@ def level() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
         frame, depth = frame.f_back, depth + 1
     return depth
+
+
+def warn_of_fit(text: str) -> None:
+    """Warn the user of a fit as scipy does, by its category, which is imported for that alone.
+
+    Args:
+        text: what is wrong with the fit.
+    """
+    from scipy.optimize import OptimizeWarning  # a quarter of a second
+
+    warnings.warn(text, OptimizeWarning, stacklevel=level())
 
 
 def users_line(error: BaseException) -> str:

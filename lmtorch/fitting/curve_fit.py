@@ -192,8 +192,10 @@ def curve_fit(
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
     inference = Inference(fitter, solution, absolute_sigma, robust)
     if why := failure(solution, data):
-        raise NotConvergedError(why, CurveFit(inference, full_output=full_output, quiet=True))
+        raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
     warn_of(solution, data)
+    if not data.lead:
+        inference.warn()
     return CurveFit(inference, full_output=full_output)
 
 

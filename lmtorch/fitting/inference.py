@@ -5,19 +5,17 @@ the model. `CurveFit` shows these numbers to the user.
 """
 
 import math
-import warnings
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import OptimizeWarning
 from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
-from .._errors import InputError, level
+from .._errors import InputError, warn_of_fit
 from .._threads import forward_mode
 from ..core.termination import Status
 from ..losses.robust import Robust
@@ -262,7 +260,7 @@ class Inference:
         return about(curve, spread, self.quantile(probability))
 
     def notes(self) -> list[str]:
-        """What a reader of a fit's errors should know; warns if the covariance is infinite."""
+        """What a reader of the errors of a single fit should know."""
         notes = []
         pinned = self.held & ~self.equal_bounds
         names = [
@@ -275,21 +273,26 @@ class Inference:
                 f"{', '.join(names)} ended at a bound: no error is given for it, and those of the "
                 "others hold with it there"
             )
-        spent = not self.absolute and float(self.freedom) <= 0
-        if spent:
+        if self._spent:
             notes.append(
                 "as many parameters as points: no degrees of freedom are left to tell the errors "
                 "from"
             )
-        missing = self.undetermined()
-        notes += [f"undetermined: changing {text} does not change the curve" for text in missing]
-        if missing or spent:
-            warnings.warn(
-                f"the covariance of the parameters is infinite in part: {'; '.join(notes)}.",
-                OptimizeWarning,
-                stacklevel=level(),
-            )
-        return notes
+        return notes + [
+            f"undetermined: changing {text} does not change the curve"
+            for text in self.undetermined()
+        ]
+
+    def warn(self) -> None:
+        """Warn if the covariance of a single fit is infinite in part."""
+        if self._spent or self.undetermined():
+            told = "; ".join(self.notes())
+            warn_of_fit(f"the covariance of the parameters is infinite in part: {told}.")
+
+    @property
+    def _spent(self) -> bool:
+        """Whether no degrees of freedom are left to tell the errors of a single fit from."""
+        return not self.absolute and float(self.freedom) <= 0
 
     def at(self, index: tuple[int, ...]) -> "Inference":
         """One fit of a batch.

@@ -246,8 +246,9 @@ def odr(
     x_error = torch.where(weights > 0, 1 / weights, 0.0).expand(delta.shape)
     inference = OrthogonalInference(fitter, solution, absolute_sigma, moved, x_error)
     if why := failure(solution, data):
-        raise NotConvergedError(why, OrthogonalFit(inference, quiet=True))
+        raise NotConvergedError(why, OrthogonalFit(inference, failed=True))
     warn_of(solution, data)
+    inference.warn()
     return OrthogonalFit(inference)
 
 

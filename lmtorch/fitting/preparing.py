@@ -1,19 +1,17 @@
 """Before and after a curve fit: its start, its bounds, and what is said when it has failed."""
 
 import math
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import OptimizeWarning
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .._arrays import tensor_of
-from .._errors import InputError, InputTypeError, level
+from .._errors import InputError, InputTypeError, warn_of_fit
 from ..core.termination import Status
 from ..losses.base import Loss
 from ..minimising.arguments import as_pair, as_pairs, check_pairs
@@ -248,11 +246,7 @@ def warn_of(solution: Solution, data: Data) -> None:
         Status(int(solution.status)),
         "Start nearer, or see whether the data determine all parameters.",
     )
-    warnings.warn(
-        f"the fit is not to be trusted: {solution.message}. {helps}",
-        OptimizeWarning,
-        stacklevel=level(),
-    )
+    warn_of_fit(f"the fit is not to be trusted: {solution.message}. {helps}")
 
 
 def acceptable(data: Data, loss: Loss) -> Tensor:

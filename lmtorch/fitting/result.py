@@ -6,12 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
 from .._errors import InputError
-from .._threads import quiet
 from . import table
 from .bands import Band
 from .bootstrap import Bootstrap, resample
@@ -30,8 +28,6 @@ class CurveFit:
         names: the names of the parameters, in the order of popt.
         popt: the values of the parameters (..., P), including fixed and tied ones.
         solution: what `least_squares` found, in the variables that were fitted.
-        notes: what a reader of the errors should know: undetermined combinations, parameters at a
-            bound.
 
     Example:
         >>> import numpy as np, torch, lmtorch
@@ -49,14 +45,14 @@ class CurveFit:
     """
 
     def __init__(
-        self, inference: Inference, *, full_output: bool = False, quiet: bool = False
+        self, inference: Inference, *, full_output: bool = False, failed: bool = False
     ) -> None:
         self._inference = inference
         self._full = full_output
+        self._failed = failed
         self.solution = inference.solution
         self.names = inference.names
         self.popt = self._out(inference.p)
-        self.notes = [] if inference.lead or quiet else inference.notes()
 
     # ---- as scipy's tuple ------------------------------------------------------------------------
 
@@ -134,6 +130,11 @@ class CurveFit:
     def correlation(self) -> Any:
         """pcov over the product of the standard errors, (..., P, P); NaN where there are none."""
         return self._out(self._inference.correlation)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader of the errors should know: what is undetermined, what ended at a bound."""
+        return [] if self._inference.lead or self._failed else self._inference.notes()
 
     @cached_property
     def undetermined(self) -> list[str]:
@@ -368,8 +369,7 @@ class CurveFit:
             InputError: there is no batch, or no such fit.
         """
         one = self._inference.at(index if isinstance(index, tuple) else (index,))
-        with quiet(OptimizeWarning):  # `notes` say the same
-            return CurveFit(one, full_output=self._full)
+        return CurveFit(one, full_output=self._full)
 
     # ---- inside ----------------------------------------------------------------------------------
 

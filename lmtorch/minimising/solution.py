@@ -3,13 +3,18 @@
 import sys
 from typing import Any
 
-from scipy.optimize import OptimizeResult
+import numpy as np
 
 from ..core.termination import Status
 
+FIRST = ("message", "success", "status", "fun", "x")  # entries that are shown before the others
 
-class Solution(OptimizeResult):
+
+class Solution(dict[str, Any]):
     """The result of `least_squares`: a dict whose entries are attributes too, as scipy's.
+
+    It has all that a `scipy.optimize.OptimizeResult` has, and is none itself: to import scipy's
+    optimizers would take longer than most fits.
 
     Arrays are NumPy if x0 was, tensors on the device of x0 if it was a tensor. With `in_dims` every
     field has the batch (b,) in front, and `message` is a list.
@@ -48,6 +53,32 @@ class Solution(OptimizeResult):
         (True, tensor([1.4142], dtype=torch.float64))
     """
 
+    def __getattr__(self, name: str) -> Any:
+        """An entry, by its name."""
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an entry."""
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        """Remove an entry."""
+        try:
+            del self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def __dir__(self) -> list[str]:
+        """The entries, and what belongs to every solution."""
+        return sorted({*super().__dir__(), *self})
+
+    def __repr__(self) -> str:
+        """A line for each entry, long arrays shortened; those of a solution within it indented."""
+        return _table(self) if self else f"{type(self).__name__}()"
+
     @property
     def reasons(self) -> list[Status]:
         """The status of each problem; of a single one, in a list of one."""
@@ -70,3 +101,28 @@ class Solution(OptimizeResult):
         ended = message if isinstance(message, str) else f"{len(message)} problems"
         known = self.__dict__.get("_explanation", "nothing is known of how it was found")
         sys.stdout.write(f"{known}\n{ended}\n")
+
+
+def _table(entries: dict[str, Any], begin: int = 0, margin: int = 1) -> str:
+    """Entries as scipy shows them, from a column on: names to the right, values to the left."""
+    width = margin + max(map(len, entries))
+    order = sorted(entries, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    lines = []
+    for name in order:
+        text = _shown(entries[name], begin + width + 2).replace("\n", "\n" + (width + 2) * " ")
+        lines.append(f"{name:>{width}}: {text}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any, begin: int) -> str:
+    """A value in a table, from this column on."""
+    if isinstance(value, dict) and value:
+        return _table(value, begin, 0)
+    with np.printoptions(
+        linewidth=76 - begin, edgeitems=2, threshold=12, formatter={"float_kind": _number}
+    ):
+        return str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:>10.3e}"

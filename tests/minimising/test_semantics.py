@@ -1,6 +1,8 @@
 """What scipy's tests of `least_squares` ask for, in our words, with scipy's answers."""
 
+import copy
 import inspect
+import pickle
 from itertools import product
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch import FallbackWarning, InputError, Status, least_squares
+from lmtorch import FallbackWarning, InputError, Solution, Status, least_squares
 
 from .setting import F64, Counted, lifted, lifted_jacobian, rosenbrock, rosenbrock_jacobian
 
@@ -44,8 +46,34 @@ def test_the_signature_begins_with_scipys_in_its_order() -> None:
 def test_the_result_has_scipys_fields() -> None:
     theirs = scipy.optimize.least_squares(lifted, 2.0)
     ours = least_squares(lifted, 2.0)
-    assert isinstance(ours, scipy.optimize.OptimizeResult)
     assert set(theirs) <= set(ours)
+
+
+def test_a_solution_is_used_as_scipys_result_is() -> None:
+    fields = {
+        "x": np.linspace(-1, 1, 30),
+        "cost": 2.0,
+        "jac": np.ones((20, 2)),
+        "message": "a minimum",
+        "success": True,
+        "within": {"fun": np.array([np.inf, -np.inf, np.nan]), "x": 1},
+    }
+    theirs, ours = scipy.optimize.OptimizeResult(fields), Solution(fields)
+    assert repr(ours) == repr(theirs)
+    assert set(dir(theirs)) <= set(dir(ours))
+    for result in (theirs, ours, copy.copy(ours), pickle.loads(pickle.dumps(ours))):
+        result.cost = 3.0
+        result["extra"] = 4
+        del result.success
+        assert result["cost"] == result.cost == 3.0
+        assert result.extra == 4
+        assert list(result) == ["x", "cost", "jac", "message", "within", "extra"]
+        with pytest.raises(AttributeError, match="success"):
+            result.success  # noqa: B018
+        with pytest.raises(KeyError, match="success"):
+            result["success"]
+        with pytest.raises(AttributeError):
+            del result.success
 
 
 @pytest.mark.parametrize("jac", JACOBIANS)
