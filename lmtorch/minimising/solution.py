@@ -118,11 +118,12 @@ def _shown(value: Any, begin: int) -> str:
     """A value in a table, from this column on."""
     if isinstance(value, dict) and value:
         return _table(value, begin, 0)
-    with np.printoptions(
-        linewidth=76 - begin, edgeitems=2, threshold=12, formatter={"float_kind": _number}
-    ):
-        return str(value)
-
-
-def _number(value: float) -> str:
-    return f"{value:>10.3e}"
+    if isinstance(value, np.ndarray):
+        return np.array2string(
+            value,
+            max_line_width=76 - begin,
+            edgeitems=2,
+            threshold=12,
+            formatter={"float_kind": lambda number: f"{number:>10.3e}"},
+        )
+    return str(value)
