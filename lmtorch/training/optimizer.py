@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
+from .._autocast import apart_from_autocast
 from .._checks import count
 from .._errors import InputError
 from .._faces import face
@@ -234,8 +235,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if closure is None:
             self._prepare_state()
             return None
-        begun = time.perf_counter()
         terms = terms_of(closure, batch)
+        with apart_from_autocast(self.param_groups[0]["params"][0].device) as under:
+            return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
+
+    def _step(self, terms: tuple[Term, ...]) -> Tensor:
+        """A step on these terms; the loss before it."""
+        begun = time.perf_counter()
         task = self._task(terms)
         self._advise(task)
         ended: tuple[State, Told] | None = None

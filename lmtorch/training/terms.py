@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._autocast import users_own
 from .._errors import InputError
 from .samples import Samples
 
@@ -25,7 +26,8 @@ class Term(NamedTuple):
     def shape(self) -> Any:
         """What distinguishes the term from others that look different to the plan."""
         tensors = () if self.samples is None else self.samples.tensors
-        code = getattr(self.closure, "__code__", None) or id(self.closure)
+        closure = users_own(self.closure)
+        code = getattr(closure, "__code__", None) or id(closure)
         return code, tuple((t.shape, t.dtype) for t in tensors), self.samples is None
 
 

@@ -131,12 +131,18 @@ def test_with_dropout_a_linear_model_gains_exactly_what_was_promised(name, batch
     x = torch.randn(60, 5, dtype=F64, device=device)
     y = x.sum(1, keepdim=True)
     opt = LevenbergMarquardt(model, **OPTIONS[name])
+    if device.type == "cuda" and name == "forward":
+        # a GPU draws other masks within torch.func than outside, which is found out and said
+        with pytest.warns(FallbackWarning, match="draws other random numbers"):
+            step_of(opt, model, x, y, batch)
     for _ in range(4):
-        if batch:
-            opt.step(lambda x, y: model(x) - y, x, y)
-        else:
-            opt.step(lambda: model(x) - y)
+        step_of(opt, model, x, y, batch)
         assert opt.report.gain_ratio == pytest.approx(1, abs=1e-6)
+
+
+def step_of(opt, model, x, y, batch):
+    """One step on the batch, or on a closure that knows it."""
+    opt.step(lambda x, y: model(x) - y, x, y) if batch else opt.step(lambda: model(x) - y)
 
 
 def test_with_dropout_and_sampled_curvature_the_gradient_and_trials_see_one_mask(device):
@@ -157,16 +163,11 @@ def test_a_step_leaves_the_generator_as_one_evaluation_would(device):
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1)).to(device, F64)
     x = torch.randn(60, 5, dtype=F64, device=device)
     opt = LevenbergMarquardt(model, jacobian="autograd")
+    gpus = [device] if device.type == "cuda" else []
     for _ in range(2):
-        before = (
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state() if device.type == "cuda" else None,
-        )
-        model(x)
-        expected = torch.rand(3, device=device)
-        torch.set_rng_state(before[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(before[1])
+        with torch.random.fork_rng(gpus):
+            model(x)
+            expected = torch.rand(3, device=device)
         opt.step(lambda: model(x) - 1)
         assert torch.equal(torch.rand(3, device=device), expected)
 
@@ -190,9 +191,9 @@ def test_a_closure_that_raises_leaves_the_generator_where_it_was(batch, at, devi
             raise KeyboardInterrupt
         return residual
 
-    before = torch.get_rng_state()
-    expected = torch.rand(3, device=device)
-    torch.set_rng_state(before)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        expected = torch.rand(3, device=device)
     with pytest.raises(KeyboardInterrupt):
         opt.step(closure, x) if batch else opt.step(lambda: closure(x))
     assert torch.equal(torch.rand(3, device=device), expected)

@@ -301,6 +301,32 @@ def test_autocast_may_be_on(batch, outside, device):
     assert not torch.is_autocast_enabled(device.type)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+def test_autocast_is_for_the_model_and_not_for_the_equations(batch, device):
+    # in float32 all matrix products would be cast: those of the equations for a step as well
+    def trained(outside):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 1)).to(device)
+        x = torch.randn(200, 4, device=device)
+        y = torch.sin(x.sum(1, keepdim=True))
+        opt = LevenbergMarquardt(model, solver="cholesky")
+
+        def closure(x, y):
+            with torch.autocast(device.type, torch.bfloat16):
+                return model(x) - y
+
+        def plain(x, y):
+            return model(x) - y
+
+        chosen = plain if outside else closure
+        for _ in range(3):
+            with torch.autocast(device.type, torch.bfloat16, enabled=outside):
+                opt.step(chosen, x, y) if batch else opt.step(lambda: chosen(x, y))
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    assert torch.equal(trained(True), trained(False))
+
+
 @pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["float", "tensor"])
 def test_distributed_checkpoints_take_and_give_the_state(lr, device):
     expected = Training(device).run(0, 6)
