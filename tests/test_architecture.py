@@ -17,6 +17,7 @@ MODULES = sorted(
 LAYERS = (
     (
         "_arrays",
+        "_autocast",
         "_errors",
         "_faces",
         "_masks",
