@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,17 @@ def tensor_of(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value if dtype is None else value.to(dtype)
     return torch.as_tensor(value, dtype=dtype, device="cpu")
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether every number is finite; of a device this waits for it.
+
+    NumPy takes a third of torch's time for a few numbers.
+    """
+    values = values.detach()
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return bool(np.isfinite(values.numpy()).all())
+    return bool(values.isfinite().all())
 
 
 def to_array(leaf: Any) -> Any:

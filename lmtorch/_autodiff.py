@@ -6,6 +6,7 @@ the layout of the result, into which each tensor's part is written. `torch.func.
 chunk size; hence our own loop over directions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,16 @@ def history(tensor: Tensor) -> Iterator[Any]:
             known.add(node)
             yield node
             nodes.extend(following for following, _ in node.next_functions)
+
+
+def traced(tensor: Tensor) -> int:
+    """Bytes of all that lies between the leaves of the graph and a tensor that comes from them."""
+    return sum(
+        math.prod(result.shape) * result.dtype.itemsize
+        for node in history(tensor)
+        for result in getattr(node, "_input_metadata", ())  # without types, as of torch 2.13
+        if not result.is_nested_tensor
+    )
 
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:

@@ -103,6 +103,8 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
         InputError: no pair, reversed, NaN, of another shape, or x0 outside.
     """
     bounds = as_pair(bounds)
+    if _unbounded(bounds):
+        return None
     hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
     try:
         low, high = bounds
@@ -131,6 +133,16 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     if not bool((lower.isfinite() | upper.isfinite()).any()):
         return None
     return Bounds(lower, upper)
+
+
+def _unbounded(bounds: Any) -> bool:
+    """Whether the bounds are two numbers, minus infinity and infinity."""
+    return (
+        isinstance(bounds, tuple | list)
+        and len(bounds) == 2
+        and all(isinstance(side, float) for side in bounds)
+        and tuple(bounds) == (-math.inf, math.inf)
+    )
 
 
 def as_pair(bounds: Any) -> Any:

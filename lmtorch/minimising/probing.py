@@ -3,12 +3,13 @@
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .._autodiff import Params
+from .._autodiff import Params, traced
 from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
@@ -40,18 +41,23 @@ def probe(
     """
     tensors = make(False)
     params, shares = _first(tensors)
+    # to see every operator costs more than to evaluate a small function: the graph tells enough of
+    # one problem, whose derivatives need memory for what depends on the parameters alone
+    alone = exact is not False and not tensors.unknowns.batched
+    looking = nullcontext() if alone else Operators()
     reason = ""
     try:
         if exact is False and tensors.unknowns.numpy:
             return _black_box(make, InputError("not tried"))
         with quiet():  # NumPy warns of tensors that it is given on trial
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
-            with torch.enable_grad(), Operators() as operators:
+            with torch.enable_grad(), looking as operators:
                 residual = tensors.residual(twins, *shares)
         if exact is False or (
             residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual, box))
         ):
-            return _facts(tensors, residual, operators.bytes, black_box=exact is False)
+            activations = traced(residual) if operators is None else operators.bytes
+            return _facts(tensors, residual, activations, black_box=exact is False)
         reason = reason or "its result has no graph that leads to the parameters"
         if exact:
             raise InputError(
@@ -124,7 +130,8 @@ def _facts(
     precision = max(
         calling.unknowns.start.dtype, residual.dtype, key=lambda dtype: torch.finfo(dtype).eps
     )
-    finite, size = bool(residual.detach().isfinite().all()), float(residual.detach().abs().amax())
+    size = float(residual.detach().abs().amax())
+    finite = math.isfinite(size)
     return calling, Probe(
         rows,
         activations,
@@ -151,6 +158,9 @@ def _lost(
     """
     names, start = calling.unknowns.layout.names, 0
     for which, gradient in enumerate(_gradients(residual, twins)):
+        if not bool((gradient == 0).any()):
+            start += gradient.numel()
+            continue
         for entry in (gradient == 0).reshape(-1).nonzero()[:, 0].tolist():
             moved = [p.detach().clone() for p in twins]
             place = moved[which].view(-1)

@@ -14,7 +14,7 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from .._arrays import tensor_of
+from .._arrays import all_finite, tensor_of
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.layout import Layout
@@ -73,11 +73,11 @@ class Unknowns:
             leaf.detach().flatten(lead) if leaf.ndim > lead else leaf.detach()[..., None]
             for leaf in leaves
         ]
-        self.start = torch.cat(flat, -1)
+        self.start = torch.cat(flat, -1) if len(flat) > 1 else flat[0].clone()
         if count is not None and not self.batched:
             self.batched = True
             self.start = self.start.expand(count, -1).clone()
-        if not bool(self.start.isfinite().all()):
+        if not all_finite(self.start):
             raise InputError("x0 has entries that are NaN or infinite. Start from finite numbers.")
 
     def named(self, names: Any) -> list[str]:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import (
+    tree_flatten,
+    tree_is_leaf,
+    tree_leaves,
+    tree_map,
+    tree_unflatten,
+)
 
 from .._arrays import tensor_of, to_array
 from .._autodiff import Params
@@ -79,13 +85,18 @@ class UserFunction:
         self.places = [place for place, dim in enumerate(flat) if dim is not None]
         self.shares = tuple(named[place].movedim(flat[place] or 0, 0) for place in self.places)
         self.leaves = [to_array(leaf) for leaf in leaves] if arrays else tensors
-        self.kwargs = tree_map(
+        self.kwargs = _mapped(
             to_array if arrays else lambda leaf: to_tensor(leaf, device), dict(kwargs)
         )
+        # of leaves alone nothing need be rebuilt for a call
+        self.plain = all(map(tree_is_leaf, args))
 
     @staticmethod
     def count(args: tuple[Any, ...], dims: tuple[Any, ...]) -> int | None:
         """How many problems the arguments are of; None: of one."""
+        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
+        if all(dim is None for dim in flat):
+            return None
         leaves = [
             leaf
             if isinstance(leaf, Tensor)
@@ -94,15 +105,12 @@ class UserFunction:
             else None
             for leaf in tree_leaves(args)
         ]
-        flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
         for leaf, dim in zip(leaves, flat, strict=True):
             if dim is not None and leaf is None:
                 raise InputError(
                     "in_dims names a dimension of an argument that is no array or tensor."
                 )
         known = [torch.empty(0) if leaf is None else leaf for leaf in leaves]
-        if all(dim is None for dim in flat):
-            return None
         return batch_size(
             known, flat, [f"argument {place} of the function" for place in range(1, len(flat) + 1)]
         )
@@ -119,7 +127,7 @@ class UserFunction:
         """The function without the graph of its arguments, for the loop."""
         other = copy(self)
         other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        other.kwargs = tree_map(
+        other.kwargs = _mapped(
             lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self.kwargs
         )
         other.shares = tuple(share.detach() for share in self.shares)
@@ -131,7 +139,7 @@ class UserFunction:
         other = copy(self)
         other.arrays = False
         other.leaves = [to_tensor(leaf, device) for leaf in self.leaves]
-        other.kwargs = tree_map(lambda leaf: to_tensor(leaf, device), self.kwargs)
+        other.kwargs = _mapped(lambda leaf: to_tensor(leaf, device), self.kwargs)
         return other
 
     def differentiable(self) -> bool:
@@ -143,20 +151,25 @@ class UserFunction:
 
     def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
         """What the function of one problem is called with: x, and the arguments with its shares."""
-        leaves = list(self.leaves)
-        for place, share in zip(self.places, shares, strict=True):
-            leaves[place] = to_array(share) if self.arrays else share
+        leaves = self.leaves
+        if shares:
+            leaves = list(leaves)
+            for place, share in zip(self.places, shares, strict=True):
+                leaves[place] = to_array(share) if self.arrays else share
         if self.arrays:
             # a function may write into what it is given
             params = tuple(to_array(p).copy() for p in params)
-        return self.unknowns.restore(params), *tree_unflatten(leaves, self.tree)
+        rest = leaves if self.plain else tree_unflatten(leaves, self.tree)
+        return self.unknowns.restore(params), *rest
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
         """The residuals (m,) of one problem."""
         self.calls.made += 1
         result = self.function(*self.arguments(params, shares), **self.kwargs)
         single = (
-            isinstance(result, float | np.generic | np.ndarray | Tensor) and np.ndim(result) == 0
+            result.ndim == 0
+            if isinstance(result, Tensor | np.ndarray)
+            else isinstance(result, float | np.generic)
         )
         if single and self.unknowns.layout.n > 1:
             raise InputError(
@@ -212,7 +225,8 @@ class UserFunction:
 
     def _vector(self, result: Any) -> Tensor:
         """The residuals (m,) that a function of tensors returned, complex numbers as pairs."""
-        leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
+        leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
+        leaves = [leaf for leaf in leaves if leaf is not None]
         if not leaves:
             raise InputError(f"the function returned nothing. {RESIDUALS}")
         for leaf in leaves:
@@ -224,6 +238,12 @@ class UserFunction:
                 )
         parts = [real(leaf).reshape(-1) for leaf in leaves]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _mapped(change: Callable[[Any], Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments with all leaves changed; mostly there are none."""
+    changed: dict[str, Any] = tree_map(change, values) if values else values
+    return changed
 
 
 def to_tensor(leaf: Any, device: torch.device) -> Any:
@@ -258,5 +278,6 @@ def from_array(result: Any, like: Tensor) -> Tensor:
 
 def _spread(dims: Any, value: Any) -> list[int | None]:
     """One entry for each leaf, as `spread` has it, but None for what is no tensor."""
-    count = len(tree_leaves(value))
-    return [None] * count if dims is None else spread(dims, value)
+    if dims is not None:
+        return spread(dims, value)
+    return [None] if tree_is_leaf(value) else [None] * len(tree_leaves(value))

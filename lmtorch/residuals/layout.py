@@ -52,6 +52,8 @@ class Layout:
     def split(self, x: Tensor) -> Params:
         """Views of x (..., n) in the shapes of tensors, complex ones as pairs (*shape, 2)."""
         batch = x.shape[:-1]
+        if len(self.shapes) == 1:
+            return (x.reshape((*batch, *self.shapes[0])),)
         parts = zip(x.split(self.sizes, -1), self.shapes, strict=True)
         return tuple(part.reshape((*batch, *shape)) for part, shape in parts)
 
