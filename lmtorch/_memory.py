@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+# bytes that are there without asking: to ask the system takes longer than to fit a small problem
+MODEST = 16 * 2**20
 SHARE = 0.25  # the largest part of the free memory that a single allocation may take
 CACHE = {"cpu": 64 * 2**20}  # bytes that may be evaluated together
 CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes that rows of J made together may take
@@ -35,6 +37,18 @@ def free_bytes(device: torch.device) -> int:
 def budget(device: torch.device, limit: int | None = None) -> int:
     """Bytes that one allocation may take: the user's limit, or `SHARE` of what is free."""
     return limit if limit is not None else int(SHARE * free_bytes(device))
+
+
+def fits(size: int, device: torch.device, limit: int | None = None) -> bool:
+    """Whether one allocation may have so many bytes."""
+    return (limit is None and size <= MODEST) or size <= budget(device, limit)
+
+
+def most(each: int, count: int, device: torch.device, limit: int | None = None) -> int:
+    """How many of `count` things of so many bytes may be held at once, at least one."""
+    if limit is None and each * count <= MODEST:
+        return count
+    return max(1, min(count, budget(device, limit) // max(1, each)))
 
 
 def stream_rows(

@@ -96,9 +96,11 @@ def sources(
     k = m if facts.samples is None else m // facts.samples
     part = m if facts.samples is None else k * chunk
     touched = facts.activations * (1 if facts.samples is None else chunk)
-    directions = max(1, _memory.budget(facts.device, limit) // max(1, 2 * touched + part * 8))
-    forward, reverse = Forward(min(n, directions)), Reverse(min(m, directions))
-    last, slow = Autograd(min(m, directions)), Autograd(min(m, directions), batched=False)
+    columns, rows_at_once = (
+        _memory.most(2 * touched + part * 8, count, facts.device, limit) for count in (n, m)
+    )
+    forward, reverse = Forward(columns), Reverse(rows_at_once)
+    last, slow = Autograd(rows_at_once), Autograd(rows_at_once, batched=False)
     if not isinstance(given, str):
         return (given if isinstance(given, JacobianSource) else GivenJacobian(given),), "given"
     if given in DIFFERENCES:

@@ -50,7 +50,8 @@ class Options:
             ("jacobian", SOURCES, "blocks", True),
             ("loss", ("linear", *RHOS), "expand", True),
         ):
-            member(getattr(self, name), name, ("auto", *known), verb, function=function)
+            if (value := getattr(self, name)) is not type(self).__dict__[name]:
+                member(value, name, ("auto", *known), verb, function=function)
         choice(self.curvature, "curvature", CURVATURES)
         accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
         if not isinstance(accelerated, bool) and not (
@@ -63,6 +64,11 @@ class Options:
         for name, least in (("polish", 0), ("memory_limit", 1)):
             if getattr(self, name) is not None:
                 self._keep(name, count(getattr(self, name), name, least, ", or None"))
+
+    @property
+    def plain(self) -> bool:
+        """Whether all of them are names and numbers, and none is an object that may change."""
+        return all(isinstance(value, str | int | float | None) for value in vars(self).values())
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -5,6 +5,7 @@ The rule, with the measurements behind it, is in docs/choices.md.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
@@ -40,6 +41,8 @@ COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 def plan(terms: Sequence[Facts], options: Options) -> Plan:
     """Decide how to solve a problem of this shape, of one term or several.
 
+    The plan of a small problem whose options are names and numbers is remembered.
+
     Returns:
         The method, for each term the sources of derivatives and how its samples stream, and the
         reasons.
@@ -47,6 +50,20 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
     Raises:
         InputError: the choice does not fit the memory, or the closure.
     """
+    small = all(_modest(term) for term in terms)
+    return (_known if small and options.plain else _decide)(tuple(terms), options)
+
+
+def _modest(facts: Facts) -> bool:
+    """Whether its plan depends on no memory that is free, and has no sources with a memory."""
+    touched = facts.residuals * facts.dtype.itemsize + facts.activations
+    count = facts.parameters + facts.residuals
+    one = facts.samples is None and facts.leading is None
+    return one and 4 * touched * count <= _memory.MODEST
+
+
+def _decide(terms: Sequence[Facts], options: Options) -> Plan:
+    """The plan, as `plan` has it."""
     facts = _together(terms)
     n, m = facts.parameters, facts.residuals
     small = n <= SMALL
@@ -92,6 +109,9 @@ def plan(terms: Sequence[Facts], options: Options) -> Plan:
         keep,
         tuple(reasons),
     )
+
+
+_known = lru_cache(maxsize=64)(_decide)
 
 
 def _method(
@@ -263,8 +283,8 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
 def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
     n, m = facts.parameters, facts.residuals
     needed = solver.form.entries(n, m) * dtype.itemsize
-    there = _memory.budget(facts.device, options.memory_limit)
-    if needed > there:
+    if not _memory.fits(needed, facts.device, options.memory_limit):
+        there = _memory.budget(facts.device, options.memory_limit)
         raise InputError(
             f"the {solver.form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
             f"{there / 2**30:.3g} GiB may be used on {facts.device}. Smaller batches with m < n "

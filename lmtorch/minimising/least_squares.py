@@ -1,6 +1,7 @@
 """`least_squares`: scipy's signature and result, exact derivatives, the optimizer's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -259,7 +260,7 @@ def least_squares(
     solution = finish(run, results, ending)
     solution.calls = calls.made
     solution.history = watcher.history
-    solution.explained(choose.explanation(run.plan, run.ladders))
+    solution.explained(partial(choose.explanation, run.plan, run.ladders))
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

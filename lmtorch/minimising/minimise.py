@@ -86,7 +86,7 @@ def minimise(
 def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None) -> int:
     """How many problems to solve at once, so that Jacobians and intermediate results fit."""
     each = 4 * 8 * rows * n + 2 * activations * (1 + n)
-    return max(1, _memory.budget(x.device, limit) // max(1, each))
+    return _memory.most(each, x.shape[:-1].numel(), x.device, limit)
 
 
 def _blocks(
@@ -108,7 +108,7 @@ def _look(
     state, runs, kept = best
     x = state.x
     rows = problem.residual.rows
-    fits = rows * x.numel() * problem.dtype.itemsize <= _memory.budget(x.device, limit)
+    fits = _memory.fits(rows * x.numel() * problem.dtype.itemsize, x.device, limit)
     form = DenseForm() if fits else problem.form
     model = replace(problem, form=form).model(x)
     (part,) = problem.residual.parts()

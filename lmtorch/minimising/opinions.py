@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import places, put, read, select, take
+from .._masks import places, put, read, select, settled, take
 from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method
@@ -33,7 +33,7 @@ class Opinion(NamedTuple):
     name: str  # in a sentence: "Nielsen's damping with Levenberg's scaling"
     method: Method
     restart: bool  # begin where the best run has ended, not where the first began
-    factors: Tensor | None = None  # (n,) or (), by which the start is multiplied
+    factors: Tensor | float | None = None  # one or (n,), by which the start is multiplied
     of_lost: bool = False  # asked only where parameters have no influence
 
     def take(self, places: Tensor) -> "Opinion":
@@ -65,7 +65,8 @@ class _Listening:
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> Start:
     """Where an opinion begins: at or near x0, or where the best run ended (beside a saddle)."""
     if opinion.factors is not None:
-        moved = x * opinion.factors.to(x)
+        by = opinion.factors
+        moved = x * (by.to(x) if isinstance(by, Tensor) else by)
         return Start(
             moved if bounds is None else bounds.project(moved.to(bounds.lower.dtype)).to(x.dtype)
         )
@@ -96,6 +97,8 @@ def ask(
 ) -> BestRun:
     """Run again in other ways what the first run has left unsure of its minimum."""
     best = unasked(_without_strategy(state))
+    if settled(~doubtful(state, acceptable)):
+        return best
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
     doubts = _doubts(opinions, best.state, acceptable)

@@ -1,6 +1,7 @@
 """Converts the loop's tensors to the user's structure and array type, under scipy's names."""
 
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
 from .minimise import Ending
-from .solution import Solution
+from .solution import Later, Solution
 from .unknowns import Unknowns
 from .watch import Iterate
 
@@ -63,36 +64,41 @@ class Results:
         point = state.x
         x, cost, residual = graph or (point, state.cost, outcome.residual)
         status = self._shaped(state.status)
-        nfev = 1 + state.trials
-        jacobian = torch.empty(0) if outcome.jacobian is None else outcome.jacobian / self.unit
+        told = self._evidence(outcome)
+        # words for many problems take longer than their fits, and of a device they wait for it
+        later = status.ndim > 0 or status.device.type != "cpu"
         gradient = self._squared(outcome.gradient)
         return Solution(
             x=self._structure(self._shaped(x)),
             cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
-            fun=self._array(self._shaped(residual / self.unit)),
+            fun=self._array(self._shaped(self._ours(residual))),
             jac=None
             if outcome.jacobian is None
-            else self._array(self._shaped(jacobian.to(point.dtype))),
+            else self._array(self._shaped(self._ours(outcome.jacobian).to(point.dtype))),
             grad=self._array(self._shaped(gradient.to(point.dtype))),
             optimality=self._number(
                 self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
             ),
             active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
-            nfev=self._count(self._shaped(nfev)),
+            nfev=self._count(self._shaped(told[2])),
             njev=self._count(self._shaped(state.linearizations)),
             status=Status(int(status)) if status.ndim == 0 else self._array(status),
-            message=self._messages(outcome),
+            message=Later(partial(self._messages, told)) if later else self._messages(told),
             success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
             f_scale=self.scale
             if outcome.scale is None
-            else self._number(self._shaped(outcome.scale / self.unit)),
+            else self._number(self._shaped(self._ours(outcome.scale))),
             promise=self._number(self._shaped(outcome.promise)),
             lost=self._array(self._shaped(self._lost(state))),
         )
 
+    def _ours(self, value: Tensor) -> Tensor:
+        """A number in the unit of residuals, as the user's have it."""
+        return value if self.unit == 1 else value / self.unit
+
     def _squared(self, value: Tensor) -> Tensor:
         """A number in units of squared residuals, as the user's residuals have them."""
-        return value / self.unit / self.unit
+        return self._ours(self._ours(value))
 
     def iterate(self, state: State, number: int) -> Iterate:
         """The state as a callback sees it."""
@@ -150,28 +156,28 @@ class Results:
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
         return torch.where(low | high, side, 0)
 
-    def _messages(self, outcome: Ending) -> Any:
-        """The status of each problem in words, with its evidence."""
+    def _evidence(self, outcome: Ending) -> tuple[Tensor, ...]:
+        """What the messages are made of: (...,) each, and (..., n) bool, what is lost."""
         state = outcome.state
-        columns = [state.status, outcome.cosine, 1 + state.trials, outcome.runs, outcome.kept]
-        evidence = torch.stack(
-            [column.reshape(-1).to(outcome.cosine.dtype) for column in columns], -1
-        )
-        lost = torch.atleast_2d(self._lost(state)).flatten(0, -2)
-        texts = [
-            self._message(Status(int(status)), cosine, int(nfev), int(runs), int(kept), gone)
-            for status, cosine, nfev, runs, kept, *gone in torch.cat(
-                [evidence, lost.to(evidence)], -1
-            ).tolist()
-        ]
+        nfev = 1 + state.trials
+        return state.status, outcome.cosine, nfev, outcome.runs, outcome.kept, self._lost(state)
+
+    def _messages(self, evidence: tuple[Tensor, ...]) -> Any:
+        """The status of each problem in words, with its evidence."""
+        if not evidence[0].ndim:
+            one: Any = [part.tolist() for part in evidence]
+            return self._message(*one)
+        columns: Any = [part.tolist() for part in evidence]
+        texts = [self._message(*one) for one in zip(*columns, strict=True)]
         if len(self.lead) > 1:
             width = self.lead[-1]
             return [texts[start : start + width] for start in range(0, len(texts), width)]
-        return texts if state.status.ndim else texts[0]
+        return texts
 
     def _message(
-        self, status: Status, cosine: float, nfev: int, runs: int, kept: int, lost: list[float]
+        self, number: int, cosine: float, nfev: int, runs: int, kept: int, lost: list[bool]
     ) -> str:
+        status = Status(number)
         text = status.message
         if status is Status.LOST:
             names = [name for name, gone in zip(self.names, lost, strict=True) if gone]

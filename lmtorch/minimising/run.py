@@ -93,14 +93,17 @@ def set_up(
     """
     if probe.finite:
         calling = calling.in_unit(probe.size)
-    options = replace(options, loss_scale=_loss_scale(options, probe, calling.unit, estimate))
+    options = _changed(
+        options,
+        loss_scale=_loss_scale(options, probe, calling.unit, estimate),
+        jacobian=_source(options.jacobian, calling, probe),
+    )
     estimate = _estimated(choose.loss(options), estimate, gradients and _differentiable(calling))
     points, shares, bounds, options = _every_start(unknowns, calling, box, starts, options)
     x = points.flatten(0, -2) if points.ndim > 1 else points
     n, count = x.shape[-1], x.shape[:-1].numel()
     block = block_size(probe.rows, n, probe.activations, x, options.memory_limit)
 
-    options = replace(options, jacobian=_source(options.jacobian, calling, probe))
     residual = ProblemsResidual(
         calling.detached().residual,
         unknowns.layout,
@@ -136,6 +139,13 @@ def set_up(
     )  # fmt: skip
 
 
+def _changed(options: Options, **values: Any) -> Options:
+    """The options with other values; to check them once more takes time where nothing changes."""
+    if all(getattr(options, name) is value for name, value in values.items()):
+        return options
+    return replace(options, **values)
+
+
 def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
     """The ways to run again what is not sure; a number asks for as many starts of other sizes."""
     if wanted is False:
@@ -145,9 +155,8 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
     if not ways:
         return ()
     for share in SMALLER:
-        factor = torch.tensor(share, dtype=torch.float64, device="cpu")
         name = f"a start {round(1 / share)} times as small"
-        ways.append(Opinion(name, method, False, factor, of_lost=True))
+        ways.append(Opinion(name, method, False, share, of_lost=True))
     if wanted is not True:
         rng = np.random.default_rng(SEED)
         for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, run.x.shape[-1])):

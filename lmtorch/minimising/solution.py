@@ -1,6 +1,9 @@
 """What a minimisation found, in scipy's words."""
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,17 @@ import numpy as np
 from ..core.termination import Status
 
 FIRST = ("message", "success", "status", "fun", "x")  # entries that are shown before the others
+
+
+@dataclass(frozen=True)
+class Later:
+    """An entry of a solution that is made when it is first asked for.
+
+    Attributes:
+        make: gives it. Nothing that it needs may change until then.
+    """
+
+    make: Callable[[], Any]
 
 
 class Solution(dict[str, Any]):
@@ -53,6 +67,14 @@ class Solution(dict[str, Any]):
         (True, tensor([1.4142], dtype=torch.float64))
     """
 
+    def __getitem__(self, name: str) -> Any:
+        """An entry, made now if it is one that waits until it is asked for."""
+        value = super().__getitem__(name)
+        if isinstance(value, Later):
+            value = value.make()
+            self[name] = value
+        return value
+
     def __getattr__(self, name: str) -> Any:
         """An entry, by its name."""
         try:
@@ -79,6 +101,60 @@ class Solution(dict[str, Any]):
         """A line for each entry, long arrays shortened; those of a solution within it indented."""
         return _table(self) if self else f"{type(self).__name__}()"
 
+    def __iter__(self) -> Iterator[str]:
+        """The names of the entries; as it is a method of its own, `dict(solution)` makes them."""
+        return super().__iter__()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An entry, or what stands in for it.
+
+        Args:
+            name: of the entry.
+            default: where there is none.
+        """
+        there = name in self
+        return self[name] if there else default
+
+    def items(self) -> Any:
+        """Names and entries."""
+        return super(Solution, self._made()).items()
+
+    def values(self) -> Any:
+        """The entries."""
+        return super(Solution, self._made()).values()
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take an entry out.
+
+        Args:
+            name: of the entry.
+            default: where there is none.
+        """
+        return super(Solution, self._made()).pop(name, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take the last entry out, with its name."""
+        return super(Solution, self._made()).popitem()
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """An entry, which is set where there is none.
+
+        Args:
+            name: of the entry.
+            default: what it is set to.
+        """
+        return super(Solution, self._made()).setdefault(name, default)
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dict of the entries, as scipy's result gives one."""
+        return dict(self)
+
+    def _made(self) -> "Solution":
+        """The solution, with no entry that waits."""
+        for name in self:
+            self[name]
+        return self
+
     @property
     def reasons(self) -> list[Status]:
         """The status of each problem; of a single one, in a list of one."""
@@ -87,19 +163,24 @@ class Solution(dict[str, Any]):
             Status(int(s)) for s in (status.tolist() if hasattr(status, "tolist") else [status])
         ]
 
-    def explained(self, text: str) -> None:
+    def explained(self, make: Callable[[], str]) -> None:
         """Keep what `explain` prints, beside the entries.
 
         Args:
-            text: a table.
+            make: gives the table.
         """
-        object.__setattr__(self, "_explanation", text)
+        self.__dict__["_explanation"] = make
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy keeps beside the entries: the explanation, in words."""
+        return {name: partial(str, make()) for name, make in self.__dict__.items()}
 
     def explain(self) -> None:
         """Print what was chosen, the numbers behind it, and how the run ended."""
         message = self["message"]
         ended = message if isinstance(message, str) else f"{len(message)} problems"
-        known = self.__dict__.get("_explanation", "nothing is known of how it was found")
+        make = self.__dict__.get("_explanation")
+        known = "nothing is known of how it was found" if make is None else make()
         sys.stdout.write(f"{known}\n{ended}\n")
 
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError, Solution, Status, least_squares
+from lmtorch.minimising.solution import Later
 
 from .setting import F64, Counted, lifted, lifted_jacobian, rosenbrock, rosenbrock_jacobian
 
@@ -421,3 +423,45 @@ def test_a_solver_by_name_does_what_the_object_does(name: str) -> None:
         for solver in (name, lmtorch.choose.SOLVERS[name])
     )
     assert (one.nfev, one.njev, one.x.tolist()) == (other.nfev, other.njev, other.x.tolist())
+
+
+def test_an_entry_that_waits_is_made_once_however_it_is_asked_for() -> None:
+    def waiting() -> tuple[Solution, list[int]]:
+        made: list[int] = []
+        late = Later(lambda: made.append(1) or "there")
+        return Solution(x=1, message=late, cost=2), made
+
+    plain = {"x": 1, "message": "there", "cost": 2}
+    ways: list[Callable[[Solution], Any]] = [
+        dict,
+        copy.copy,
+        copy.deepcopy,
+        Solution.copy,
+        lambda s: {**s},
+        lambda s: dict(s.items()),
+        lambda s: dict(zip(s, s.values(), strict=True)),
+        lambda s: {name: s.get(name) for name in s},
+        lambda s: {name: getattr(s, name) for name in s},
+        lambda s: {name: s.setdefault(name, 0) for name in s},
+        lambda s: {name: s.pop(name) for name in tuple(s)},
+        lambda s: dict(reversed([s.popitem() for _ in range(3)])),
+    ]
+    for way in ways:
+        solution, made = waiting()
+        assert way(solution) == plain
+        assert made == [1]
+    solution, made = waiting()
+    assert "message" in solution
+    assert len(solution) == 3
+    assert not made  # nobody has asked yet
+    assert repr(solution) == repr(scipy.optimize.OptimizeResult(plain))
+    solution, made = waiting()
+    solution.message = "set"
+    assert (solution.message, made) == ("set", [])
+
+
+def test_the_messages_of_a_batch_are_those_of_its_problems() -> None:
+    starts = torch.tensor([[1.0], [2.0], [4.0]], dtype=F64)
+    many = least_squares(lambda x, a: x**2 - a - 3, starts, args=(starts[:, 0],), in_dims=(0, 0))
+    each = [least_squares(lambda x, a: x**2 - a - 3, s, args=(s[0],)).message for s in starts]
+    assert many.message == each
