@@ -14,6 +14,7 @@ from . import (
     machine,
     memory,
     physics,
+    small_and_many,
     step_time,
     time_to_loss,
 )
@@ -47,6 +48,7 @@ def main() -> None:
         "memory": memory.run,
         "reads": host_reads.run,
         "fits": fits.run,
+        "small_and_many": small_and_many.run,
         "calls": calls.run,
         "honesty": honesty.run,
         "derivatives": derivatives.run,
