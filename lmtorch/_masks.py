@@ -33,8 +33,27 @@ def take(value: T, places: Tensor) -> T:
     if isinstance(value, tuple):
         made: Any = value
         return _remade(made, (take(part, places) for part in made))
-    chosen: Any = value[places] if isinstance(value, Tensor) else value
+    chosen: Any = value
+    if isinstance(value, Tensor):
+        rows = value.movedim(0, -1) if _last(value) else value
+        chosen = rows.index_select(-1 if _last(value) else 0, places)
+        chosen = chosen.movedim(-1, 0) if _last(value) else chosen
     return chosen
+
+
+def last(value: Tensor) -> Tensor:
+    """The same numbers (b, ...) with the problems last in memory.
+
+    Where there are many problems of few numbers, operations on columns of them run over whole
+    vectors then, and sums over the numbers of a problem do not stride. Operations entry by entry
+    keep the order of their arguments.
+    """
+    return value.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
+def _last(value: Tensor) -> bool:
+    """Whether the problems of (b, ...) are last in memory."""
+    return value.ndim > 1 and value.stride(0) == 1 and value.shape[-1] > 1
 
 
 def places(mask: Tensor, count: int) -> Tensor:
@@ -90,5 +109,8 @@ def join(parts: Sequence[T]) -> T:
         columns: Any = parts
         return _remade(made, (join(column) for column in zip(*columns, strict=True)))
     tensors: list[Any] = [part for part in parts if isinstance(part, Tensor)]
+    if tensors and _last(tensors[0]):
+        whole: Any = torch.cat([t.movedim(0, -1) for t in tensors], -1).movedim(-1, 0)
+        return whole
     joined: Any = torch.cat(tensors) if tensors else first
     return joined

@@ -7,6 +7,7 @@ when JᵀJ is accumulated costs less than one that has been to memory and back (
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ MODEST = 16 * 2**20
 SHARE = 0.25  # the largest part of the free memory that a single allocation may take
 CACHE = {"cpu": 64 * 2**20}  # bytes that may be evaluated together
 CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes that rows of J made together may take
+# bytes of one number for each residual of all the problems of a batch that are evaluated together
+PLANE = {"cpu": 2**20}
 STREAM = 256 * 2**20  # the limit of both on other devices (GPUs)
 
 
@@ -49,6 +52,20 @@ def most(each: int, count: int, device: torch.device, limit: int | None = None) 
     if limit is None and each * count <= MODEST:
         return count
     return max(1, min(count, budget(device, limit) // max(1, each)))
+
+
+@cache
+def keep_freed() -> None:
+    """Have the C library keep what is freed for the next tensor, up to 32 MiB a piece.
+
+    By default glibc returns freed blocks of more than 128 KiB to the system, which clears each page
+    again when it is used next: operations on tensors of a megabyte then take up to ten times as
+    long. It does so only above the size of the largest block that was ever freed, up to 32 MiB; so
+    one such block is taken, of which no page is touched, and freed.
+
+    Reference: mallopt(3), M_MMAP_THRESHOLD, "dynamic mmap threshold".
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 
 
 def stream_rows(

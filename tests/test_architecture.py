@@ -26,6 +26,7 @@ LAYERS = (
         "_modules",
         "_printing",
         "_threads",
+        "_triangles",
     ),
     ("_advice", "_checks", "rows"),
     ("_autodiff",),

@@ -21,6 +21,7 @@ class Facts(NamedTuple):
     # dtype of the residuals, where it is coarser than that of the parameters
     precision: torch.dtype | None = None
     leading: int | None = None  # blocks of rows that may belong to independent samples
+    problems: int = 1  # independent ones, each of these sizes, that are solved together
 
 
 class Derivation(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 
 from .. import _memory
 from .._errors import InputError
+from .._triangles import LARGEST
 from ..core.method import Method
 from ..core.termination import Tolerances
 from ..damping.base import Damping
@@ -28,6 +29,7 @@ from .facts import Alternative, Derivation, Facts, Plan
 from .members import DAMPINGS, SCALINGS, SOLVERS
 from .options import SMALL, Options
 
+MANY = 32  # problems from which their number, not that of their rows, is what costs
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
@@ -123,7 +125,9 @@ def _method(
     share: float | None,
 ) -> Method:
     """The combination of choices, with the tolerances, and with how its end is looked at."""
-    small, undamped = facts.parameters <= SMALL, getattr(solver, "exact_at_zero", False)
+    careful = SVD() if _many(facts, options) else None
+    undamped = careful is not None or getattr(solver, "exact_at_zero", False)
+    small = facts.parameters <= SMALL
     polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
     frugal = black_box(options.jacobian) and not options.polish
@@ -138,6 +142,7 @@ def _method(
         PATIENCE if certify else 0.0,
         slopes=slope_error(options.jacobian, facts.precision or facts.dtype),
         frugal=frugal and undamped,
+        careful=careful,
     )
 
 
@@ -174,7 +179,11 @@ def _alternatives(method: Method, options: Options, small: bool) -> tuple[Altern
         or options.acceleration is True
     ):
         return ()
-    ways = [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
+    ways = []
+    if method.careful is not None:
+        ways += [("singular values", method.damping, method.scaling, False)]
+        method = replace(method, solver=method.careful, careful=None)
+    ways += [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
     if options.scaling == "auto":
         ways += [
             ("Nielsen's damping and current column norms", Nielsen(), CurrentNorms(), False),
@@ -236,11 +245,29 @@ def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
         return SOLVERS[options.solver], "given"
     if options.curvature == "sampled" and facts.samples is not None:
         return Cholesky(), "a sample of the rows estimates the normal equations"
+    if _many(facts, options):
+        return Cholesky(), (
+            f"{facts.problems} problems of n <= {LARGEST}: whole vectors over the problems; by "
+            "singular values only where digits are in doubt"
+        )
     if small and m * n <= DENSE:
         return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
+
+
+def _many(facts: Facts, options: Options) -> bool:
+    """Whether there are so many small problems that calls cost more than digits do."""
+    return (
+        facts.problems >= MANY
+        and facts.parameters <= min(LARGEST, options.certified)
+        and facts.residuals * facts.parameters <= DENSE
+        and options.solver == "auto"
+        and options.polish is None
+        and not options.acceleration
+        and not black_box(options.jacobian)
+    )
 
 
 def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .._autodiff import Curved, Params, hessian
+from .._autodiff import Curved, Params, hessian, ranges
+from .._masks import join
 from ..residuals.base import Part
 from .problem import Problem, total
 
@@ -21,6 +22,13 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     """
     if not hasattr(problem.loss, "curvature"):  # a loss of the user's own
         return None
+    if problem.apart(x):
+        found = [
+            exact_hessian(problem.take(some), x[some])
+            for some in ranges(len(x), problem.together or len(x))
+        ]
+        known = [one for one in found if one is not None]
+        return join(known) if len(known) == len(found) else None
     params, shares = problem.residual.params(x), []
     try:
         with problem.residual.replay():

@@ -17,6 +17,7 @@ from .._masks import seen, select, settled
 from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..linearizations.base import predicted_decrease
 from .certificate import certify
+from .glance import glance, quick
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .polish import polish
@@ -182,6 +183,16 @@ def look(problem: Problem, method: Method, state: State, ended: int | None = Non
     """
     if not method.certify:
         return polish(problem, method, state, ended) if method.polish else state
+    if quick(method, state):
+        state, sure = glance(problem, method, state)
+        doubted = state._replace(status=torch.where(sure, EVALUATIONS, state.status))
+        looked = _looked(problem, method, doubted, ended)
+        return select(sure, state, looked)
+    return _looked(problem, method, state, ended)
+
+
+def _looked(problem: Problem, method: Method, state: State, ended: int | None) -> State:
+    """The end of a run polished and certified in full."""
     if method.polish and not method.frugal:
         state = polish(problem, method, state, ended)
     certified = certify(problem, method, state, ended)

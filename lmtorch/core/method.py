@@ -31,6 +31,8 @@ class Method:
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
         frugal: evaluations are dear: no trial is made that promises next to nothing, and what is
             certified is not polished.
+        careful: solves where `solver`, which is quick, has too few digits: what is not at a minimum
+            beyond doubt after a glance, see `core/glance.py`, is polished with it. None: no glance.
     """
 
     solver: Solver
@@ -43,6 +45,7 @@ class Method:
     windows: int = 3
     slopes: float = 0.0
     frugal: bool = False
+    careful: Solver | None = None
 
     def take(self, places: Tensor) -> "Method":
         """The method of some problems of a batch (b,), by their numbers (k,).
@@ -51,6 +54,7 @@ class Method:
         """
         members: dict[str, Any] = {
             "solver": self.solver,
+            "careful": self.careful,
             "damping": self.damping,
             "scaling": self.scaling,
         }

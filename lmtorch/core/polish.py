@@ -6,6 +6,7 @@ steps are judged by ‖D⁻¹Jᵀr‖ alone, and kept as long as it falls and th
 than its own rounding error.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,9 @@ def polish(problem: Problem, method: Method, state: State, ended: int | None = N
     eligible, count = at_rest(state.status, POLISHED, ended)
     if count == 0:
         return state
+    if method.careful is not None:
+        method = replace(method, solver=method.careful)
+        problem = replace(problem, form=method.solver.form)
     eps = problem.eps(state.x)
     working = WorkingSet(state)
     problem, method, state, eligible = working.thin(

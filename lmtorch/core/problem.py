@@ -7,14 +7,15 @@ problem; the loop does not know of them. x has the dtype of the parameters, matr
 that of the linear algebra, costs float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from .._autodiff import Params
+from .._autodiff import Params, ranges
+from .._masks import join
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
@@ -43,11 +44,16 @@ class Problem:
     precision: torch.dtype | None = None  # of the residuals, where coarser than the parameters'
     clock: Clock | None = None  # measures linear models and costs
     keep: bool = False  # r(x) stays with the linear model, for what asks how the residuals bend
+    # problems of a batch that are evaluated together, so that what is made of them stays in the
+    # cache; None: all
+    together: int | None = None
 
     # ---- the cost ----------------------------------------------------------------------------
 
     def cost(self, x: Tensor) -> Tensor:
         """F(x), (...,)."""
+        if self.apart(x):
+            return self.of_some(x, Problem.cost)
         params, costs = self.residual.params(x), []
         with timed(self.clock, "trial"), self.residual.replay():
             for part in self.residual.parts():
@@ -75,6 +81,8 @@ class Problem:
 
     def model(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, whatever may move."""
+        if self.apart(x):
+            return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
         params, streamed = rows.params(x), None
         while streamed is None:
@@ -141,8 +149,17 @@ class Problem:
         (part, *_) = self.residual.parts()
         return x.abs().clamp(min=1) if part.sizes is None else torch.maximum(x.abs(), part.sizes)
 
-    def take(self, places: Tensor) -> "Problem":
-        """The problems at `places` (k,) of a batch (b,)."""
+    def apart(self, x: Tensor) -> bool:
+        """Whether the problems of a batch are too many to be evaluated together."""
+        return self.together is not None and x.ndim == 2 and len(x) > self.together
+
+    def of_some(self, x: Tensor, of: "Callable[[Problem, Tensor], T]") -> T:
+        """What is found of so many problems of a batch at a time as are evaluated together."""
+        chosen = ranges(len(x), self.together or len(x))
+        return join([of(self.take(some), x[some]) for some in chosen])
+
+    def take(self, places: Any) -> "Problem":
+        """The problems at `places` of a batch (b,): numbers (k,), or a slice, which is a view."""
         bounds = self.bounds and self.bounds.take(places)
         return replace(
             self,

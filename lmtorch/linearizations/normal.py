@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from . import by_columns
-from .base import Exact, Prior, Sums, Values
+from .base import Accumulator, Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
 # columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
 BLOCK = 128
+FEW = 16  # parameters up to which the sums of a batch of problems are made all at once
 BLOCKS = 8  # blocks at most: with them 9/16 of the full product is made, and more gain nothing
 
 
@@ -39,6 +41,8 @@ class Normal(NamedTuple):
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² = sᵀ JᵀJ s, (...,)."""
+        if step.ndim > 1:  # many small products: a kernel for each would cost more than they do
+            return ((self.normal * step[..., None, :]).sum(-1) * step).sum(-1)
         return ((self.normal @ step[..., None])[..., 0] * step).sum(-1)
 
     def freeze(self, free: Tensor) -> Self:
@@ -111,9 +115,11 @@ class NormalForm:
         """The normal matrix with its shape."""
         return f"normal matrix ({n} x {n})"
 
-    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "NormalAccumulator":
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
         """Sums that start at zero."""
         *batch, n = shape
+        if len(batch) == 1 and n <= FEW:
+            return ManyAccumulator(batch[0], n, like)
         return NormalAccumulator(like.new_zeros(*batch, n, n), like.new_zeros(*batch, n))
 
 
@@ -175,3 +181,62 @@ class NormalAccumulator:
             self.normal.diagonal(dim1=-2, dim2=-1).add_(prior.root.square())
             self.gradient = self.gradient + prior.root * prior.residual
         return Normal(self.normal, cost, self.gradient, values)
+
+
+class ManyAccumulator:
+    """Sums over the rows of b problems of n parameters, which are few.
+
+    [J r]ᵀ[J r] is one batched product of matrices of few columns, and holds JᵀJ and Jᵀr. The sums
+    lie in memory with the problems last, so that what follows, entry by entry, runs over whole
+    vectors.
+
+    Args:
+        b: how many problems.
+        n: parameters of each.
+        like: on this device, in this dtype.
+    """
+
+    kinds = (Columns, DenseRows)
+
+    def __init__(self, b: int, n: int, like: Tensor) -> None:
+        self.shape = b, n
+        self.like = like
+        self.products: Tensor | None = None  # (b, n + 1, n + 1)
+
+    @property
+    def sums(self) -> Sums:
+        """[J r]ᵀ[J r]."""
+        return () if self.products is None else (self.products,)
+
+    @sums.setter
+    def sums(self, sums: Sums) -> None:
+        self.products = sums[0] if sums else None
+
+    def workspace(self, rows: int) -> Tensor:
+        """A block's rows, column after column in memory."""
+        return self.like.new_empty(self.shape[0], self.shape[1], rows).mT
+
+    def add(self, residual: Tensor, rows: Columns | DenseRows) -> None:
+        """Sum up the products of a block."""
+        given = rows.columns if isinstance(rows, Columns) else rows.matrix.unbind(-1)
+        zero = torch.zeros_like(residual) if any(column is None for column in given) else residual
+        columns = [zero if column is None else column for column in given]
+        both = torch.stack([*columns, residual.to(columns[0].dtype)], -2).to(self.like.dtype)
+        products = both @ both.mT
+        self.products = products if self.products is None else self.products + products
+
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> Normal:
+        """The sums, with the prior's on the diagonal."""
+        (b, n), products = self.shape, self.products
+        if products is None:
+            products = self.like.new_zeros(b, n + 1, n + 1)
+        last = products.movedim(0, -1).contiguous().movedim(-1, 0)
+        normal, gradient = last[:, :n, :n], last[:, n, :n]
+        if exact is not None:
+            normal, gradient = normal * exact.factor, exact.gradient
+        if prior is not None:
+            normal = normal + torch.diag_embed(prior.root.square())
+            gradient = gradient + prior.root * prior.residual
+        return Normal(normal, cost, gradient, values)

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
-from .._masks import join
+from .._masks import join, last
 from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
@@ -56,6 +56,9 @@ def minimise(
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
         return _without_unknowns(problem, x, estimate)
+    if method.careful is not None:
+        _memory.keep_freed()
+        x = last(x)
     outcomes = []
     for places, start, bar in _blocks(x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
@@ -87,6 +90,16 @@ def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None
     """How many problems to solve at once, so that Jacobians and intermediate results fit."""
     each = 4 * 8 * rows * n + 2 * activations * (1 + n)
     return _memory.most(each, x.shape[:-1].numel(), x.device, limit)
+
+
+def together(rows: int, x: Tensor) -> int | None:
+    """How many problems (b, n) of so many residuals are evaluated together; None: all.
+
+    What operations on the residuals of all of them leave is read by the next, and stays in the
+    cache of a CPU.
+    """
+    plane = _memory.PLANE.get(x.device.type)
+    return None if plane is None else max(1, plane // (max(1, rows) * x.dtype.itemsize))
 
 
 def _blocks(

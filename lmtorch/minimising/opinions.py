@@ -5,6 +5,7 @@ kind than what has failed. Problems of a batch that are sure of their minimum ar
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -113,6 +114,7 @@ def ask(
         if left <= 0:
             continue
         listening = watch and _Listening(watch)
+        problem = replace(problem, form=opinion.method.solver.form)
         best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, listening)
         doubts = _doubts(opinions, best.state, acceptable)
         # the user's word ends all runs, not this one alone

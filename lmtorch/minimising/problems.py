@@ -67,13 +67,13 @@ class ProblemsResidual:
         """A pure function draws nothing."""
         return nullcontext()
 
-    def take(self, places: Tensor) -> "ProblemsResidual":
+    def take(self, places: Tensor | slice) -> "ProblemsResidual":
         """Some of the problems, with their shares."""
         box = self.box and (_of(self.box[0], places), _of(self.box[1], places))
         shares = tuple(share[places] for share in self.shares)
         memory, numbers = self.memory, self.numbers
         if memory is not None and self.looped:
-            numbers = tuple(numbers[place] for place in places.tolist())
+            numbers = tuple(torch.tensor(numbers)[places].tolist())
         elif memory is not None:  # it has seen these problems only together with the others
             memory = memory.anew()
         sizes = self.sizes if self.sizes is None else _of(self.sizes, places)
@@ -99,6 +99,6 @@ def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], A
     return make()
 
 
-def _of(side: Tensor, places: Tensor) -> Tensor:
+def _of(side: Tensor, places: Tensor | slice) -> Tensor:
     """A bound or size of some of the problems, unless it is the same for all."""
     return side[places] if side.ndim > 1 else side

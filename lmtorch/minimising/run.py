@@ -25,7 +25,7 @@ from ..losses.robust import Robust
 from ..residuals.probe import Probe
 from .blackboxes import looked_at, remembering
 from .implicit import attach
-from .minimise import Ending, block_size
+from .minimise import Ending, block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .results import Results, pick
@@ -119,7 +119,9 @@ def set_up(
         probe, residual = looked_at(residual, options.jacobian, x, probe, options.scaling)
 
     activations = (probe.activations + 8 * probe.rows) * min(count, block)
-    facts = Facts(n, probe.rows, None, activations, x.dtype, x.device, probe.precision)
+    facts = Facts(
+        n, probe.rows, None, activations, x.dtype, x.device, probe.precision, problems=count
+    )
     plan = choose.plan([facts], options)
     problem = Problem(
         residual,
@@ -131,6 +133,7 @@ def set_up(
         differences=plan.differences,
         keep=plan.keep,
         precision=probe.precision,
+        together=together(probe.rows, x) if plan.method.careful is not None else None,
     )
     lead = tuple(points.shape[:-1])
     return Run(

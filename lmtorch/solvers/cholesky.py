@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .._triangles import LARGEST, Triangle, dot, side_by_side
 from ..linearizations.normal import Normal, NormalForm
 from .base import length_by_solving
 
@@ -26,8 +27,10 @@ class Cholesky:
     form: NormalForm = NormalForm()
     exact_at_zero: ClassVar[bool] = False
 
-    def factor(self, linearization: Normal, scale: Tensor) -> "CholeskyFactor":
+    def factor(self, linearization: Normal, scale: Tensor) -> "CholeskyFactor | UnrolledFactor":
         """Nothing yet: the factorisation belongs to a λ."""
+        if scale.ndim == 2 and scale.shape[-1] <= LARGEST:
+            return UnrolledFactor(linearization.normal, linearization.gradient, scale)
         return CholeskyFactor(linearization.normal, linearization.gradient, scale)
 
 
@@ -65,3 +68,49 @@ class CholeskyFactor:
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""
         return length_by_solving(self, self.scale, damping)
+
+
+class UnrolledFactor:
+    """JᵀJ + λD² of many problems (b,), and the triangle of the last λ."""
+
+    def __init__(self, normal: Tensor, gradient: Tensor, scale: Tensor) -> None:
+        self.normal = [list(row.unbind(-1)) for row in normal.unbind(-2)]  # n × n of (b,)
+        self.gradient = gradient.unbind(-1)
+        self.squares = scale.square().unbind(-1)
+        # a parameter without influence (unused, or held at a bound) has an empty row, and stays
+        self.empty = (normal.diagonal(dim1=-2, dim2=-1) == 0).to(normal.dtype).unbind(-1)
+        self.last: tuple[Tensor, Triangle] | None = None
+        self.step_of: tuple[Tensor, list[Tensor]] | None = None
+
+    def _triangle(self, damping: Tensor) -> Triangle:
+        if self.last is None or self.last[0] is not damping:
+            wide = damping.to(self.gradient[0].dtype)
+            diagonal = [
+                torch.addcmul(row[i] + empty, wide, square)
+                for i, (row, square, empty) in enumerate(
+                    zip(self.normal, self.squares, self.empty, strict=True)
+                )
+            ]
+            self.last = damping, Triangle(self.normal, diagonal)
+        return self.last[1]
+
+    def _step(self, damping: Tensor) -> list[Tensor]:
+        """−p(λ), entry by entry."""
+        if self.step_of is None or self.step_of[0] is not damping:
+            self.step_of = damping, self._triangle(damping).solve(self.gradient)
+        return self.step_of[1]
+
+    def step(self, damping: Tensor) -> Tensor:
+        """p(λ), (b, n)."""
+        return side_by_side(self._step(damping)).neg_()
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + λD²)⁻¹ rhs, (b, n)."""
+        return side_by_side(self._triangle(damping).solve(rhs.unbind(-1)))
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """‖D p‖ and its derivative −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖."""
+        step = self._step(damping)
+        force = [square * entry for square, entry in zip(self.squares, step, strict=True)]
+        length = dot(force, step).sqrt()
+        return length, -self._triangle(damping).quadratic(force) / length

@@ -1,0 +1,81 @@
+"""L D Lᵀ of many small matrices, entry by entry: each entry is a vector over the problems.
+
+LAPACK and batched kernels take one matrix after the other, and spend more on each call than on the
+few products that a small matrix needs. Written out, L D Lᵀ of an n × n matrix is n³/6 products of
+whole vectors, which are contiguous where the problems are last in memory.
+
+Reference: Golub & Van Loan, Matrix Computations (2013), §4.1.2.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LARGEST = 8  # columns up to which it pays: the operations grow with n³
+
+
+class Triangle:
+    """L D Lᵀ = A of many small matrices.
+
+    Args:
+        lower: A's entries, of which those below the diagonal are read.
+        diagonal: and those on it.
+
+    Attributes:
+        pivots: D, entry by entry. A is positive definite where all of them are positive.
+    """
+
+    def __init__(self, lower: Sequence[Sequence[Tensor]], diagonal: Sequence[Tensor]) -> None:
+        self.pivots: list[Tensor] = []
+        self.inverse: list[Tensor] = []
+        self.lower: list[list[Tensor]] = []
+        for j, pivot in enumerate(diagonal):
+            row: list[Tensor] = []
+            for k in range(j):
+                entry = lower[j][k]
+                for i in range(k):
+                    entry = torch.addcmul(entry, self.lower[k][i], row[i], value=-1)
+                row.append(entry)  # L_jk D_k
+            scaled = [entry * inverse for entry, inverse in zip(row, self.inverse, strict=True)]
+            for entry, plain in zip(scaled, row, strict=True):
+                pivot = torch.addcmul(pivot, entry, plain, value=-1)
+            self.lower.append(scaled)
+            self.pivots.append(pivot)
+            # no factor where a pivot is not positive: NaN, as the root of it would be
+            self.inverse.append(torch.where(pivot > 0, pivot, torch.nan).reciprocal())
+
+    def forward(self, rhs: Sequence[Tensor]) -> list[Tensor]:
+        """L⁻¹ rhs."""
+        found: list[Tensor] = []
+        for entry, row in zip(rhs, self.lower, strict=True):
+            for known, factor in zip(found, row, strict=True):
+                entry = torch.addcmul(entry, factor, known, value=-1)
+            found.append(entry)
+        return found
+
+    def solve(self, rhs: Sequence[Tensor]) -> list[Tensor]:
+        """A⁻¹ rhs."""
+        found = [e * i for e, i in zip(self.forward(rhs), self.inverse, strict=True)]
+        for j in reversed(range(len(found))):
+            for i in range(j + 1, len(found)):
+                found[j] = torch.addcmul(found[j], self.lower[i][j], found[i], value=-1)
+        return found
+
+    def quadratic(self, vector: Sequence[Tensor]) -> Tensor:
+        """vᵀ A⁻¹ v, (b,)."""
+        half = self.forward(vector)
+        return dot([e * i for e, i in zip(half, self.inverse, strict=True)], half)
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Σ aᵢ bᵢ."""
+    found = a[0] * b[0]
+    for left, right in zip(a[1:], b[1:], strict=True):
+        found = torch.addcmul(found, left, right)
+    return found
+
+
+def side_by_side(entries: Sequence[Tensor]) -> Tensor:
+    """Vectors (b,) as (b, n), with the problems last in memory."""
+    return torch.stack(list(entries)).movedim(0, -1)

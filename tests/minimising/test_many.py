@@ -1,0 +1,93 @@
+"""Many small fits at once, which take another way than one: as accurate, and as sure of it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import lmtorch
+from lmtorch._triangles import Triangle
+from lmtorch.core import loop
+from tests.nist import PROBLEMS, log_relative_error
+
+COPIES = 16  # of both starts
+HARD = ("Misra1a", "BoxBOD", "MGH09", "MGH10", "Eckerle4", "Thurber")
+
+
+def peaks(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy peaks on a background, their abscissae and one poor start."""
+    draw = torch.Generator().manual_seed(1)
+    t = torch.linspace(0, 1, 30, dtype=dtype)
+    height, center, width = torch.rand(3, count, 1, generator=draw, dtype=dtype).unbind()
+    y = (1 + height) * torch.exp(-(((t - 0.3 - 0.4 * center) / (0.1 + 0.1 * width)) ** 2))
+    y = y + 0.02 * torch.randn(y.shape, generator=draw, dtype=dtype)
+    return t, y, torch.tensor([1.0, 0.5, 0.1, 0.1], dtype=dtype)
+
+
+def misfit(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """Residuals of a peak."""
+    return x[0] * torch.exp(-(((t - x[1]) / x[2]) ** 2)) + x[3] - y
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_batch_has_the_digits_of_one_fit(name: str) -> None:
+    problem = PROBLEMS[name]
+    starts = torch.tensor(problem.starts, dtype=torch.float64).repeat(COPIES, 1)
+    draw = torch.Generator().manual_seed(0)
+    y = problem.y * (1 + 1e-3 * torch.randn(len(starts), len(problem.y), generator=draw))
+    y[:2] = problem.y
+
+    def fun(b: Tensor, y: Tensor) -> Tensor:
+        return problem.model(b, problem.x) - y
+
+    fit = lmtorch.least_squares(fun, starts, args=(y,), in_dims=(0, 0))
+    assert all(log_relative_error(x, problem.certified) >= 9 for x in fit.x[:2])
+    assert bool(fit.success.all())
+    # both starts of each copy have the same data only in the first; by another solver all of them
+    other = lmtorch.least_squares(fun, starts, args=(y,), in_dims=(0, 0), solver="svd")
+    torch.testing.assert_close(fit.x, other.x, rtol=1e-8, atol=0.0)
+    assert torch.equal(fit.success, other.success)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("bounds", [(-torch.inf, torch.inf), ([0.0, 0.4, 0.0, 0.01], 1.6)])
+def test_a_glance_sees_what_the_full_look_sees(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bounds: tuple[object, object]
+) -> None:
+    t, y, x0 = peaks(200, dtype)
+    y[3] = 0.0  # nothing to be seen: a parameter is lost
+    y[4] = misfit(x0, t, torch.zeros_like(t))  # met exactly
+
+    def fit() -> lmtorch.Solution:
+        return lmtorch.least_squares(
+            misfit, x0, bounds=bounds, args=(t, y), in_dims=(None, None, 0), second_opinion=False
+        )
+
+    glanced = fit()
+    monkeypatch.setattr(loop, "quick", lambda method, state: False)
+    looked = fit()
+    assert torch.equal(glanced.success, looked.success)
+    assert torch.equal(glanced.lost, looked.lost)
+    assert torch.equal(glanced.status < 0, looked.status < 0)
+    eps = torch.finfo(dtype).eps
+    sure = glanced.success
+    torch.testing.assert_close(glanced.x[sure], looked.x[sure], rtol=eps**0.75, atol=eps**0.75)
+    torch.testing.assert_close(
+        glanced.promise, looked.promise, rtol=0.0, atol=2 * eps, equal_nan=True
+    )
+
+
+def test_a_triangle_solves_and_tells_what_is_not_positive_definite() -> None:
+    draw = torch.Generator().manual_seed(0)
+    a = torch.randn(7, 5, 5, generator=draw, dtype=torch.float64)
+    matrix, vector = a @ a.mT, torch.randn(7, 5, generator=draw, dtype=torch.float64)
+    matrix[0] -= 2 * torch.linalg.eigvalsh(matrix[0])[1] * torch.eye(5)
+    entries = [list(row.unbind(-1)) for row in matrix.unbind(-2)]
+    triangle = Triangle(entries, [entries[i][i] for i in range(5)])
+    found = torch.stack(triangle.solve(vector.unbind(-1)), -1)
+    expected = torch.linalg.solve(matrix, vector)
+    torch.testing.assert_close(found[1:], expected[1:])
+    torch.testing.assert_close(
+        triangle.quadratic(vector.unbind(-1))[1:], (vector * expected).sum(-1)[1:]
+    )
+    assert bool(found[0].isnan().any())
+    assert (torch.stack(triangle.pivots).amin(0) > 0).tolist() == [False] + [True] * 6
