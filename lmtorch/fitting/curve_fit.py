@@ -47,6 +47,7 @@ FIRST = (
     "acceptable",
     "second_opinion",
 )
+minimised = unwrap(least_squares)  # without its face, whose work this face has done
 STARTS = 8  # how many more starts are tried if p0 was not given and the first fails
 
 
@@ -186,7 +187,7 @@ def curve_fit(
     with understood(data, xdata):
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(parameters, data, robust, p0, options))
-        solution = unwrap(least_squares)(**asked)  # this face has done what its face would do
+        solution = minimised(**asked)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
@@ -221,6 +222,8 @@ def _doubts(
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The robust loss, or None for plain least squares."""
+    if options.get("loss", "linear") == "linear" and "f_scale" not in options:
+        return None
     scale = options.get("f_scale", 1.0)
     scale = 1.0 if isinstance(scale, str) else scale
     loss = loss_of(

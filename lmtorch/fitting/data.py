@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
-from .._arrays import tensor_of
+from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError
 from .reading import as_x, is_table, merged, numbers_of, shown_of
 
@@ -100,7 +100,7 @@ def gather(
     """
     if nan_policy not in (None, "raise", "omit"):
         raise InputError(f"nan_policy={nan_policy!r} must be 'raise', 'omit' or None.")
-    numpy = not any(isinstance(leaf, Tensor) for leaf in tree_leaves(ydata))
+    numpy = not any(isinstance(leaf, Tensor) for leaf in leaves_of(ydata))
     sizes: tuple[int, ...] = ()
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
@@ -109,7 +109,7 @@ def gather(
     y = numbers_of(ydata, "ydata")
     if y.numel() == 0:
         raise InputError("ydata is empty: there is nothing to fit.")
-    x = tree_map(lambda leaf: as_x(leaf, y), xdata)
+    x = as_x(xdata, y) if tree_is_leaf(xdata) else tree_map(lambda leaf: as_x(leaf, y), xdata)
     if y.ndim == 0:  # a single value is taken for all points
         y = y.expand(x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
     shapes = [y.shape]
@@ -124,6 +124,9 @@ def gather(
             f"with each_x, xdata must be one array that begins with the dimensions {lead} of ydata."
         )
 
+    if mask is None and nan_policy != "omit" and _clean(x, y, xdata, ydata, sigma):
+        weights, root = _errors(sigma, y, None)
+        return _data(x, y, weights, root, numpy, each_x, sizes)
     good_y = y.isfinite()
     fits = len(lead) if each_x else 0
     sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
@@ -167,8 +170,38 @@ def gather(
         y = torch.where(kept, y, 0.0)
         filled = [_filled(one, good, fits) for (one, _, _), good in zip(sets, goods, strict=True)]
         x = filled if joint else filled[0]
-    used = torch.ones_like(y) if weights is None else (weights > 0).to(y).expand(y.shape)
-    return Data(x, y, weights, root, used.sum(-1), numpy, each_x, sizes)
+    return _data(x, y, weights, root, numpy, each_x, sizes)
+
+
+def _data(
+    x: Any,
+    y: Tensor,
+    weights: Tensor | None,
+    root: Tensor | None,
+    numpy: bool,
+    each_x: bool,
+    sizes: tuple[int, ...],
+) -> Data:
+    """The data, with the points that are not left out counted."""
+    count = y.detach().new_full(y.shape[:-1], y.shape[-1])
+    if weights is not None:
+        count = (weights > 0).to(y).expand(y.shape).sum(-1)
+    return Data(x, y, weights, root, count, numpy, each_x, sizes)
+
+
+def _clean(x: Any, y: Tensor, *given: Any) -> bool:
+    """Whether no mask hides anything, and all numbers of x and y are finite: the usual case."""
+    if any(isinstance(leaf, np.ma.MaskedArray) for one in given for leaf in leaves_of(one)):
+        return False
+    floats = (
+        leaf for leaf in leaves_of(x) if isinstance(leaf, Tensor) and leaf.is_floating_point()
+    )
+    return all_finite(y) and all(map(all_finite, floats))
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    """The leaves of a tree, which is mostly one."""
+    return [tree] if tree_is_leaf(tree) else tree_leaves(tree)
 
 
 def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:

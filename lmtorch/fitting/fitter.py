@@ -1,6 +1,8 @@
 """A model, its parameters and its data as one least-squares problem, to be solved many times."""
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,12 @@ class Fitter:
     jac: Any = None
     options: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether a variable has a bound."""
+        return any(bool(side.isfinite().any()) for side in self.bounds)
+
+    @cached_property
     def varying(self) -> int:
         """How many variables are fitted: those that equal bounds do not fix."""
         lower, upper = self.bounds
@@ -70,10 +77,12 @@ class Fitter:
         *,
         y: Tensor | None = None,
         weights: Tensor | None = None,
-        bounds: tuple[Tensor, Tensor] | None = None,
+        bounds: tuple[Tensor | float, Tensor | float] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """What `solve` calls `least_squares` with."""
+        if bounds is None:
+            bounds = self.bounds if self.bounded else (-math.inf, math.inf)
         data = self.data
         lead = len(data.lead)
         y = flattened(data.y if y is None else y, 1)
@@ -103,7 +112,7 @@ class Fitter:
             "fun": self._residual,
             "x0": given,
             "jac": jac,
-            "bounds": self.bounds if bounds is None else bounds,
+            "bounds": bounds,
             "args": (x, y, weights, root, start),
             "in_dims": dims,
             **self.options,

@@ -27,6 +27,9 @@ from .covariance import Covariance, combinations, inverse_normal, sandwich
 from .data import points_of
 from .fitter import Fitter
 
+# smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero
+CLEAR = 1e-8
+
 
 class Inference:
     """What follows from a fitter and the solution that it found.
@@ -132,6 +135,9 @@ class Inference:
     def slopes(self) -> Tensor:
         """∂p/∂u, (..., P, n), in float64."""
         parameters, u = self.fitter.parameters, self.u.detach().double()
+        if parameters.free:
+            one = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+            return one.expand(*self.lead, *one.shape)
         start = self.fitter.start.double()
         with forward_mode():
             columns = [
@@ -285,14 +291,29 @@ class Inference:
 
     def warn(self) -> None:
         """Warn if the covariance of a single fit is infinite in part."""
-        if self._spent or self.undetermined():
+        if self._spent or (not self._clear and self.undetermined()):
             told = "; ".join(self.notes())
             warn_of_fit(f"the covariance of the parameters is infinite in part: {told}.")
 
     @property
+    def _clear(self) -> bool:
+        """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
+        if self.loss is not None or self.fitter.bounded:
+            return False
+        jacobian = tensor_of(self.solution.jac).detach().double()
+        normal = to_array(jacobian.mT @ jacobian)
+        length = np.sqrt(normal.diagonal())
+        if not (np.isfinite(normal).all() and length.all()):
+            return False
+        scaled = normal / length / length[:, None]
+        return bool(np.linalg.eigvalsh(scaled)[0] > CLEAR)
+
+    @property
     def _spent(self) -> bool:
         """Whether no degrees of freedom are left to tell the errors of a single fit from."""
-        return not self.absolute and float(self.freedom) <= 0
+        if self.absolute or float(self.fitter.data.count) > self.n:
+            return False
+        return float(self.freedom) <= 0
 
     def at(self, index: tuple[int, ...]) -> "Inference":
         """One fit of a batch.

@@ -6,7 +6,9 @@ p.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from numbers import Real
+from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -105,7 +107,6 @@ class OfNumbers:
 
     def __init__(self, function: Callable[..., Any], p0: Any) -> None:
         self.function = function
-        self.label = _label(function)
         self.arguments = _signature(function)
         names = self.arguments.numbers
         if isinstance(p0, Mapping):
@@ -126,6 +127,11 @@ class OfNumbers:
         self.defaults = {
             name: value for name, value in self.arguments.defaults.items() if is_number(value)
         }
+
+    @cached_property
+    def label(self) -> str:
+        """The function as its author wrote it, f(x, a, b)."""
+        return _label(self.function)
 
     def start(self, p0: Any) -> Any:
         """The start: p0, else the default values of f's arguments, else ones."""
@@ -362,6 +368,8 @@ def _signature(function: Callable[..., Any]) -> Arguments:
     Raises:
         InputError: nothing, not even x.
     """
+    if plain := _plain_signature(function):
+        return plain
     try:
         given = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -373,6 +381,23 @@ def _signature(function: Callable[..., Any]) -> Arguments:
     return Arguments(
         [p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given)
     )
+
+
+def _plain_signature(function: Callable[..., Any]) -> Arguments | None:
+    """What a plain function with named arguments takes after x, read from its code; else None.
+
+    `inspect` gives the same, and takes as long as some evaluations of the function.
+    """
+    dressed = ("__wrapped__", "__signature__", "__text_signature__")
+    if type(function) is not FunctionType or any(name in vars(function) for name in dressed):
+        return None
+    code, defaults = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    if not names:
+        return None
+    known = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+    known.pop(names[0], None)
+    return Arguments(list(names[1:]), known, bool(code.co_flags & inspect.CO_VARARGS))
 
 
 def _label(function: Callable[..., Any]) -> str:

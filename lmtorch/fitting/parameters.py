@@ -8,6 +8,7 @@ of the others. Bounds need nothing here, as they apply to u.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -85,10 +86,15 @@ class Parameters:
         if not self.variables:
             raise InputError("every parameter is fixed or tied: there is nothing to fit.")
 
-    @property
+    @cached_property
     def variables(self) -> list[str]:
         """The names of the entries of u."""
         return [name for name in self.names if name not in self.fixed and name not in self.ties]
+
+    @cached_property
+    def free(self) -> bool:
+        """Whether u is p: nothing is fixed, tied or transformed."""
+        return not (self.fixed or self.ties or self.transforms)
 
     def inward(self, p: Tensor) -> Tensor:
         """The variables u (..., n) that belong to the start p (..., P).
@@ -96,6 +102,8 @@ class Parameters:
         Raises:
             InputError: a transformed parameter starts outside its interval.
         """
+        if self.free:
+            return p.clone()
         columns = []
         for name in self.variables:
             value = p[..., self.names.index(name)]
@@ -113,7 +121,7 @@ class Parameters:
 
     def outward(self, u: Tensor, start: Tensor) -> Tensor:
         """The parameters p (..., P) of variables u (..., n), fixed ones as in `start` (..., P)."""
-        if self.names == self.variables and not self.transforms:
+        if self.free:
             return u
         values: dict[str, Any] = {}
         for column, name in enumerate(self.variables):

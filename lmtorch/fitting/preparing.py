@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .._arrays import tensor_of
+from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError, warn_of_fit
 from ..core.termination import Status
-from ..losses.base import Loss
+from ..losses.base import Loss, half_sum
+from ..losses.linear import Linear
 from ..minimising.arguments import as_pair, as_pairs, check_pairs
 from ..minimising.solution import Solution
 from .data import Data
@@ -90,7 +91,7 @@ def start_of(
     if isinstance(fixed, Mapping):
         for name, value in fixed.items():
             given[..., model.names.index(name)] = float(value)
-    if not bool(given.isfinite().all()):
+    if not all_finite(given):
         raise InputError("p0 has entries that are NaN or infinite.")
     return given
 
@@ -105,6 +106,8 @@ def bounds_from(
         InputTypeError: they are no numbers.
     """
     size, hint = len(model.names), ""
+    if isinstance(bounds, tuple) and bounds == (-math.inf, math.inf):
+        return [-math.inf] * size, [math.inf] * size
     if isinstance(bounds, Mapping):
         unknown = [name for name in bounds if name not in model.names]
         if unknown:
@@ -167,6 +170,8 @@ def box_of(
         )
         for side, edge in ((lower, -math.inf), (upper, math.inf))
     )
+    if all(side == -math.inf for side in lower) and all(side == math.inf for side in upper):
+        return low, high
     inside = (
         ((start[..., places] >= low) & (start[..., places] <= high)).reshape(-1, len(places)).all(0)
     )
@@ -257,6 +262,12 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
     say.
     """
     y = data.y.detach().double()
+    if isinstance(loss, Linear) and data.weights is None and data.root is None:
+        # the mean is the best constant of all
+        best = half_sum((y - y.mean(-1, keepdim=True)).square())
+        eps = ROUNDINGS * torch.finfo(data.y.dtype).eps
+        bar = (1 + SLIGHTLY) * best + half_sum((eps * y).square())
+        return torch.where(bar.isnan(), torch.inf, bar)
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
     kept = torch.where(count > 0, y, torch.nan)
     levels = torch.nanmean(kept, -1), kept.nanmedian(-1).values

@@ -64,6 +64,8 @@ def numbers_of(values: Any, name: str) -> Tensor:
             raise InputTypeError(
                 f"{name} has {array.dtype}: give numbers, such as values / np.timedelta64(1, 's')."
             )
+        if type(array) is np.ndarray:
+            return tensor_of(np.array(array, dtype=np.float64))
         return tensor_of(
             np.ma.filled(np.ma.array(array, dtype=np.float64, copy=True, subok=False), np.nan)
         )
