@@ -137,7 +137,7 @@ class Inference:
         parameters, u = self.fitter.parameters, self.u.detach().double()
         if parameters.free:
             one = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-            return one.expand(*self.lead, *one.shape)
+            return one.expand(torch.Size((*self.lead, *one.shape)))
         start = self.fitter.start.double()
         with forward_mode():
             columns = [
