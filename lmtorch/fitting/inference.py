@@ -136,8 +136,8 @@ class Inference:
         """∂p/∂u, (..., P, n), in float64."""
         parameters, u = self.fitter.parameters, self.u.detach().double()
         if parameters.free:
-            one = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-            return one.expand(torch.Size((*self.lead, *one.shape)))
+            n = u.shape[-1]
+            return torch.eye(n, dtype=u.dtype, device=u.device).expand(*self.lead, n, n)
         start = self.fitter.start.double()
         with forward_mode():
             columns = [
