@@ -15,7 +15,7 @@ from .._errors import InputError, InputTypeError, warn_of_fit
 from ..core.termination import Status
 from ..losses.base import Loss, half_sum
 from ..losses.linear import Linear
-from ..minimising.arguments import as_pair, as_pairs, check_pairs
+from ..minimising.arguments import as_pair, as_pairs, check_pairs, unbounded
 from ..minimising.solution import Solution
 from .data import Data
 from .models import Model, OfNumbers
@@ -106,7 +106,7 @@ def bounds_from(
         InputTypeError: they are no numbers.
     """
     size, hint = len(model.names), ""
-    if isinstance(bounds, tuple) and bounds == (-math.inf, math.inf):
+    if unbounded(bounds):
         return [-math.inf] * size, [math.inf] * size
     if isinstance(bounds, Mapping):
         unknown = [name for name in bounds if name not in model.names]

@@ -103,7 +103,7 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
         InputError: no pair, reversed, NaN, of another shape, or x0 outside.
     """
     bounds = as_pair(bounds)
-    if _unbounded(bounds):
+    if unbounded(bounds):
         return None
     hint = as_pairs(bounds, unknowns.layout.n, unknowns.start)
     try:
@@ -135,7 +135,7 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
     return Bounds(lower, upper)
 
 
-def _unbounded(bounds: Any) -> bool:
+def unbounded(bounds: Any) -> bool:
     """Whether the bounds are two numbers, minus infinity and infinity."""
     return (
         isinstance(bounds, tuple | list)

@@ -256,6 +256,7 @@ def least_squares(
             acceptable=run.believed(acceptable),
             watcher=watcher,
             limit=memory_limit,
+            jacobian=run.keeps_jacobian,
         )
     solution = finish(run, results, ending)
     solution.calls = calls.made

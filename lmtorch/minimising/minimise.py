@@ -31,7 +31,7 @@ class Ending(NamedTuple):
     gradient: Tensor  # (..., n), of the cost
     cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
     free: Tensor  # (..., n) bool
-    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large
+    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large, or not asked for
     scale: Tensor | None  # (...,), C where it was estimated
     # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
     promise: Tensor
@@ -52,6 +52,7 @@ def minimise(
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watcher: Watcher | None = None,
     limit: int | None = None,  # bytes of one allocation
+    jacobian: bool = True,  # J is kept with the ending, where it fits the memory
 ) -> Ending:
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
@@ -80,7 +81,7 @@ def minimise(
                 part, others, start, first,
                 trials=trials, in_all=in_all, acceptable=bar, watch=watch,
             )  # fmt: skip
-        outcomes.append(_look(part, best, method.tolerances, estimate, limit))
+        outcomes.append(_look(part, best, method.tolerances, estimate, limit, jacobian))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
@@ -115,14 +116,19 @@ def _blocks(
 
 
 def _look(
-    problem: Problem, best: BestRun, tolerances: Tolerances, estimated: bool, limit: int | None
+    problem: Problem,
+    best: BestRun,
+    tolerances: Tolerances,
+    estimated: bool,
+    limit: int | None,
+    jacobian: bool,
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
     state, runs, kept = best
     x = state.x
     rows = problem.residual.rows
     fits = _memory.fits(rows * x.numel() * problem.dtype.itemsize, x.device, limit)
-    form = DenseForm() if fits else problem.form
+    form = DenseForm() if fits and jacobian else problem.form
     model = replace(problem, form=form).model(x)
     (part,) = problem.residual.parts()
     residual = problem.source.evaluate(part, problem.residual.params(x))
@@ -147,7 +153,7 @@ def _look(
         model.gradient,
         cosine,
         free,
-        model.jacobian if isinstance(model, Dense) else None,
+        model.jacobian if jacobian and isinstance(model, Dense) else None,
         _each_scale(problem, x) if estimated else None,
         state.certificate.promise,
         runs,

@@ -12,6 +12,7 @@ from .._masks import take
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
+from .again import Jacobians
 from .minimise import Ending
 from .solution import Later, Solution
 from .unknowns import Unknowns
@@ -57,9 +58,18 @@ class Results:
         return Results(self.unknowns, lead, bounds, self.scale, self.names, self.ways, self.unit)
 
     def solution(
-        self, outcome: Ending, graph: tuple[Tensor, Tensor, Tensor] | None = None
+        self,
+        outcome: Ending,
+        graph: tuple[Tensor, Tensor, Tensor] | None = None,
+        again: Jacobians | None = None,
     ) -> Solution:
-        """The solution; `graph`: x, cost and residuals that carry gradients, if there are such."""
+        """The solution.
+
+        Args:
+            outcome: where the run has ended.
+            graph: x, cost and residuals that carry gradients, if there are such.
+            again: makes J where it was not kept.
+        """
         state = outcome.state
         point = state.x
         x, cost, residual = graph or (point, state.cost, outcome.residual)
@@ -72,9 +82,7 @@ class Results:
             x=self._structure(self._shaped(x)),
             cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
             fun=self._array(self._shaped(self._ours(residual))),
-            jac=None
-            if outcome.jacobian is None
-            else self._array(self._shaped(self._ours(outcome.jacobian).to(point.dtype))),
+            jac=Later(partial(self._again, again)) if again else self._jacobian(outcome),
             grad=self._array(self._shaped(gradient.to(point.dtype))),
             optimality=self._number(
                 self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
@@ -155,6 +163,18 @@ class Results:
         low, high = x <= self.bounds.lower, x >= self.bounds.upper
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
         return torch.where(low | high, side, 0)
+
+    def _jacobian(self, outcome: Ending) -> Any:
+        """J as it was kept, None where it was not."""
+        if outcome.jacobian is None:
+            return None
+        jacobian = self._ours(outcome.jacobian).to(outcome.state.x.dtype)
+        return self._array(self._shaped(jacobian))
+
+    def _again(self, again: Jacobians) -> Any:
+        """J made again, None where it does not fit the memory."""
+        jacobian = again.all()
+        return None if jacobian is None else self._array(self._shaped(jacobian))
 
     def _evidence(self, outcome: Ending) -> tuple[Tensor, ...]:
         """What the messages are made of: (...,) each, and (..., n) bool, what is lost."""

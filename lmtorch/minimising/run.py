@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .. import choose
 from .._arrays import tensor_of
@@ -23,6 +24,7 @@ from ..losses.base import Loss
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..residuals.probe import Probe
+from .again import Jacobians
 from .blackboxes import looked_at, remembering
 from .implicit import attach
 from .minimise import Ending, block_size, together
@@ -56,11 +58,17 @@ class Run(NamedTuple):
     problem: Problem
     estimate: bool  # C of the loss is estimated in turn with the fit
     gradients: bool  # the solution carries gradients to the arguments
+    limit: int | None  # bytes that one allocation may take
 
     @property
     def batched(self) -> bool:
         """Whether the loop runs on several starts or problems."""
         return self.x.ndim > 1
+
+    @property
+    def keeps_jacobian(self) -> bool:
+        """Whether J at the end is kept, and not made again where somebody asks for it."""
+        return not self.batched or self.starts > 1 or self.probe.black_box
 
     @property
     def ladders(self) -> list[Ladder]:
@@ -138,7 +146,7 @@ def set_up(
     lead = tuple(points.shape[:-1])
     return Run(
         unknowns, calling, probe, box, x, lead, starts.number, block, plan, problem,
-        estimate, gradients,
+        estimate, gradients, options.memory_limit,
     )  # fmt: skip
 
 
@@ -174,7 +182,8 @@ def finish(run: Run, results: Results, ending: Ending) -> Solution:
         every = results.solution(ending)
         ending = pick(ending, best(ending.state.cost.view(run.lead)))
         results = results.of_best(run.lead[1:], run.box)
-    solution = results.solution(ending, _with_graph(run, ending))
+    again = None if run.keeps_jacobian or run.x.shape[-1] == 0 else _jacobians(run, ending)
+    solution = results.solution(ending, _with_graph(run, ending), again)
     solution.starts = every
     return solution
 
@@ -253,6 +262,24 @@ def _differentiable(calling: UserFunction) -> bool:
     return not calling.unknowns.numpy and not calling.arrays and calling.differentiable()
 
 
+def _jacobians(run: Run, ending: Ending) -> Jacobians:
+    """What makes J at the end of every problem again."""
+    leaves = [*run.calling.leaves, *tree_leaves(run.calling.kwargs), *run.calling.shares]
+    written = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
+    problem = replace(run.problem, loss=_loss_at(run, ending))
+    unit, limit = run.calling.unit, run.limit
+    return Jacobians(problem, ending.state.x.clone(), unit, run.block, limit, written)
+
+
+def _loss_at(run: Run, ending: Ending) -> Loss:
+    """The loss, with the scale of each problem where that was estimated."""
+    loss = run.problem.loss
+    if ending.scale is None:
+        return loss
+    assert isinstance(loss, Robust)
+    return Robust(loss.rho, ending.scale)
+
+
 def _with_graph(run: Run, ending: Ending) -> tuple[Tensor, Tensor, Tensor] | None:
     """x, cost and residuals with a graph that leads to the arguments, if one asks for it."""
     if not run.gradients or not _differentiable(run.calling):
@@ -265,10 +292,7 @@ def _with_graph(run: Run, ending: Ending) -> tuple[Tensor, Tensor, Tensor] | Non
         batched=run.unknowns.batched,
         looped=run.probe.looped,
     )
-    loss = run.problem.loss
-    if ending.scale is not None:
-        assert isinstance(loss, Robust)
-        loss = Robust(loss.rho, ending.scale)
+    loss = _loss_at(run, ending)
     with torch.enable_grad():
         x = attach(graph, loss, ending.state.x, ending.free)
         (part,) = graph.parts()

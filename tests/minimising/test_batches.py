@@ -1,5 +1,6 @@
 """Many problems at once are what they are one by one."""
 
+import pickle
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -532,3 +533,27 @@ def test_ten_thousand_fits_are_one_call() -> None:
         one = least_squares(peak, start, args=(y[i],))
         torch.testing.assert_close(many.x[i], one.x, rtol=1e-9, atol=1e-12)
         assert many.status[i] == one.status
+
+
+def test_a_jacobian_made_later_is_that_of_the_data_that_were_fitted() -> None:
+    y = data()[:3].clone()
+    called: dict[str, Any] = {"args": (POINTS, y), "in_dims": (None, None, 0)}
+    solution = least_squares(residual, START, **called)
+    expected = torch.stack([
+        torch.func.jacrev(residual)(x, POINTS, row) for x, row in zip(solution.x, y, strict=True)
+    ])  # fmt: skip
+    solution.x[:] = 0  # the caller's own from now on
+    torch.testing.assert_close(solution.jac, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(solution)).jac, expected)
+
+    changed = least_squares(residual, START, **called)
+    y += 1
+    with pytest.raises(InputError, match="changed in place after the fit"):
+        changed.jac  # noqa: B018
+
+    arrays = y.numpy()
+    called["args"] = POINTS.numpy(), arrays
+    asked, later = (least_squares(residual, START.numpy(), **called) for _ in range(2))
+    asked.jac  # noqa: B018
+    arrays[:] = 0
+    np.testing.assert_array_equal(later.jac, asked.jac)

@@ -1,0 +1,69 @@
+"""The Jacobians of many problems at their ends, made when somebody asks for them.
+
+They are larger than all data together: the loop has used them up block by block, and most callers
+never look at them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .. import _memory
+from .._autodiff import ranges
+from .._errors import InputError
+from ..core.problem import Problem
+from ..linearizations.dense import Dense, DenseForm
+
+
+@dataclass(frozen=True)
+class Jacobians:
+    """J at the end of every problem of a batch (b,), rescaled by the loss.
+
+    Attributes:
+        problem: what was minimised.
+        x: where it ended, (b, n).
+        unit: by which the residuals were multiplied.
+        block: problems that fit the memory together.
+        limit: bytes that one allocation may take.
+        written: the arguments that no one may write into before J is made, with their versions.
+    """
+
+    problem: Problem
+    x: Tensor
+    unit: float
+    block: int
+    limit: int | None
+    written: Sequence[tuple[Tensor, int]]
+
+    def of(self, chosen: slice) -> Tensor:
+        """Make J of some of the problems.
+
+        Returns:
+            (k, m, n), in the dtype of x.
+
+        Raises:
+            InputError: an argument was written into after the fit.
+        """
+        if any(tensor._version != version for tensor, version in self.written):
+            raise InputError(
+                "the arguments of the function were changed in place after the fit: the Jacobian "
+                "at its end cannot be made any more. Ask for it (solution.jac) before, or give the "
+                "fit a copy."
+            )
+        places = torch.arange(chosen.start, chosen.stop, device=self.x.device)
+        with torch.no_grad():
+            problem = replace(self.problem.take(places), form=DenseForm())
+            model = problem.model(self.x[chosen])
+        assert isinstance(model, Dense)
+        jacobian = model.jacobian if self.unit == 1 else model.jacobian / self.unit
+        return jacobian.to(self.x.dtype)
+
+    def all(self) -> Tensor | None:
+        """J of all of them, (b, m, n); None where it does not fit the memory."""
+        count, n = self.x.shape
+        entries = count * n * self.problem.residual.rows
+        if not _memory.fits(entries * self.problem.dtype.itemsize, self.x.device, self.limit):
+            return None
+        return torch.cat([self.of(chosen) for chosen in ranges(count, self.block)])
