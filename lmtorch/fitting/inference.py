@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
@@ -206,6 +205,8 @@ class Inference:
 
     def quantile(self, level: float) -> Tensor:
         """The two-sided quantile of Student's t, or, for absolute errors, the normal's, (...,)."""
+        from scipy.special import ndtri, stdtrit  # a tenth of a second, for intervals alone
+
         if self.absolute:
             return torch.full_like(self.chisqr, float(ndtri((1 + level) / 2)))
         freedom = np.maximum(to_array(self.freedom), 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._advice import of_inputs
-from .._autodiff import Params, bent, random_weights, second_directional
+from .._autodiff import Params, bent, random_weights, second_directional, weighted_gradients
 from .._errors import FallbackWarning, InputError, level, stopped, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
@@ -203,9 +203,7 @@ def _verify(source: JacobianSource, part: Part, params: Params, first: Block) ->
     direction = torch.zeros_like(values)
     direction[..., : first.residual.shape[-1]] = block  # the block's rows are the part's first
     try:
-        gradients = torch.autograd.grad(
-            values, twins, direction, allow_unused=True, materialize_grads=True
-        )
+        gradients = weighted_gradients(values, direction, twins)
     except RuntimeError:
         return  # nothing to compare with
     columns = [g.to_dense().reshape(*g.shape[: part.batch], -1) for g in gradients]

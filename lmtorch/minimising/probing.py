@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .._autodiff import Params, traced
+from .._autodiff import Params, traced, weighted_gradients
 from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
@@ -198,7 +198,7 @@ def _gradients(residual: Tensor, twins: Params) -> tuple[Tensor, ...]:
     weights = (
         torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
     )
-    return torch.autograd.grad(residual, twins, weights, allow_unused=True, materialize_grads=True)
+    return weighted_gradients(residual, weights, twins)
 
 
 def _refuses_vmap(calling: UserFunction) -> bool:

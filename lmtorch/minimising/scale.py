@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from .._masks import places, put, take
@@ -116,6 +115,8 @@ def efficient(rho: Callable[[Tensor], Rho]) -> float:
 
     Reference: Huber & Ronchetti (2009), §3.2.
     """
+    from scipy.optimize import brentq  # a quarter of a second, which only a robust scale needs
+
     r = torch.linspace(0, 12, 12_001, dtype=torch.float64, device="cpu")
     density = torch.exp(-(r**2) / 2)
     density[0] /= 2  # the trapezoidal rule, of which the other end vanishes

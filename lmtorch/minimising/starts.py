@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 from .._arrays import tensor_of
@@ -52,7 +51,9 @@ def sample(
         if not bool(((spread >= lower) & (spread <= upper)).all()):
             raise InputError("the sampler returned points outside the bounds.")
     else:
-        from scipy.stats import qmc  # a third of a second, which only several starts need
+        # half a second, which only several starts need
+        from scipy.special import ndtri
+        from scipy.stats import qmc
 
         shares = qmc.LatinHypercube(d=n, rng=rng).random(count - 1)  # in (0, 1)
         uniform, normal = (
