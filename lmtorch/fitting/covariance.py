@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..losses.base import Rho
 
+# trace of (JᵀJ)⁻¹, for columns of length one, below which it has at least ten digits
+INDEPENDENT = 1e4
 INVOLVED = 1e-6  # smaller entries of a null vector (columns of J scaled) count as zero
 
 
@@ -31,7 +33,49 @@ def inverse_normal(
     jacobian: Tensor,  # (..., m, n)
     held: Tensor,  # (..., n) bool, variables that do not vary
 ) -> Covariance:
-    """(JᵀJ)⁺ for the variables that vary, by an SVD of J with columns scaled to length one."""
+    """(JᵀJ)⁺ for the variables that vary.
+
+    In a batch it is the inverse of JᵀJ where the columns of J are far from dependent, which loses
+    no digits that matter there and takes a tenth of the time.
+    """
+    if jacobian.ndim == 2:
+        return _by_svd(jacobian, held)
+    lead, (m, n) = jacobian.shape[:-2], jacobian.shape[-2:]
+    jacobian, held = jacobian.reshape(-1, m, n), held.reshape(-1, n)
+    matrix = _of_normal(jacobian, held)
+    null = torch.zeros_like(matrix)
+    (doubted,) = matrix.isnan().any(-1).any(-1).nonzero(as_tuple=True)
+    if len(doubted):
+        found = _by_svd(jacobian[doubted], held[doubted])
+        matrix, null = (
+            matrix.index_copy(0, doubted, found.matrix),
+            null.index_copy(0, doubted, found.null),
+        )
+    return Covariance(matrix.reshape(*lead, n, n), null.reshape(*lead, n, n))
+
+
+def _of_normal(jacobian: Tensor, held: Tensor) -> Tensor:
+    """(JᵀJ)⁻¹ (b, n, n) of the variables that vary; NaN where columns may be dependent."""
+    normal = jacobian.mT @ jacobian
+    out = held[:, None, :] | held[:, :, None]
+    normal = torch.where(out, torch.diag_embed(held.to(normal)), normal)
+    length = normal.diagonal(dim1=-2, dim2=-1).sqrt()
+    both = length[:, :, None] * length[:, None, :]
+    factor, failed = torch.linalg.cholesky_ex(normal / both)
+    sound = (failed == 0) & factor.isfinite().all(-1).all(-1)
+    factor = torch.where(sound[:, None, None], factor, torch.diag_embed(torch.ones_like(length)))
+    inverse = torch.cholesky_inverse(factor)
+    # the trace is no less than one over the smallest eigenvalue
+    clear = sound & (inverse.diagonal(dim1=-2, dim2=-1).sum(-1) < INDEPENDENT)
+    matrix = torch.where(out, 0.0, _symmetric(inverse / both))
+    return torch.where(clear[:, None, None], matrix, torch.nan)
+
+
+def _by_svd(
+    jacobian: Tensor,  # (..., m, n)
+    held: Tensor,  # (..., n) bool
+) -> Covariance:
+    """(JᵀJ)⁺ by an SVD of J with columns scaled to length one, and the null vectors."""
     jacobian = torch.where(held[..., None, :], 0.0, jacobian)
     length = torch.linalg.vector_norm(jacobian, dim=-2)
     scale = torch.where(length > 0, length, 1.0)

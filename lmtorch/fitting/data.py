@@ -64,6 +64,23 @@ class Data:
         """How many points each fit has, including those that are left out."""
         return self.y.shape[-1]
 
+    def some(self, chosen: slice) -> "Data":
+        """The data of some fits of the batch, whose leading dimensions are flattened."""
+
+        def part(value: Tensor | None, kept: int) -> Tensor | None:
+            if value is None or value.ndim <= kept:
+                return value
+            return value.flatten(0, value.ndim - kept - 1)[chosen]
+
+        return replace(
+            self,
+            x=self.x.flatten(0, len(self.lead) - 1)[chosen] if self.each_x else self.x,
+            y=self.y.flatten(0, -2)[chosen],
+            weights=part(self.weights, 1),
+            root=part(self.root, 2),
+            count=self.count.flatten()[chosen],
+        )
+
     def at(self, index: tuple[int, ...]) -> "Data":
         """The data of one fit."""
 

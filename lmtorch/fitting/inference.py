@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _memory
 from .._arrays import tensor_of, to_array
+from .._autodiff import ranges
 from .._errors import InputError, warn_of_fit
 from .._threads import forward_mode
 from ..core.termination import Status
@@ -100,7 +102,10 @@ class Inference:
     @cached_property
     def unit(self) -> float:
         """A power of two that scales J so that its squares neither overflow nor underflow."""
-        size = float(tensor_of(self.solution.jac).detach().abs().nan_to_num(posinf=0.0).amax())
+        jacobian = tensor_of(self.solution.jac).detach()
+        size = max(map(abs, torch.stack(torch.aminmax(jacobian)).tolist()))
+        if not math.isfinite(size):
+            size = float(jacobian.abs().nan_to_num(posinf=0.0).amax())
         if self.loss is not None or not size > 0 or SMALLEST <= size <= LARGEST:
             return 1.0
         return 2.0 ** -round(math.log2(size))
@@ -108,7 +113,8 @@ class Inference:
     @cached_property
     def covariance(self) -> Covariance:
         """The covariance of the variables u, to be multiplied by `factor`."""
-        jacobian = self.unit * tensor_of(self.solution.jac).detach().double()
+        jacobian = tensor_of(self.solution.jac).detach().double()
+        jacobian = jacobian if self.unit == 1 else self.unit * jacobian
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
@@ -165,7 +171,15 @@ class Inference:
     @cached_property
     def pcov(self) -> Tensor:
         """Covariance of p, (..., P, P): infinite if undetermined, NaN at a bound, zero if fixed."""
+        parts = self._parts()
+        if parts:
+            found = torch.cat([part.pcov for part in parts])
+            return found.reshape(*self.lead, *found.shape[-2:])
         slopes, factor = self.slopes, self.factor
+        if self.fitter.parameters.free and not bool(
+            self.covariance.null.any() | self.held.any() | factor.isinf().any()
+        ):
+            return factor[..., None, None] * self.covariance.matrix
         covariance = factor[..., None, None] * (slopes @ self.covariance.matrix @ slopes.mT)
         moved = (self.covariance.null @ slopes.mT).abs().sum(-2) > 0
         moved |= factor.isinf()[..., None]
@@ -212,9 +226,13 @@ class Inference:
         freedom = np.maximum(to_array(self.freedom), 1)
         return tensor_of(np.asarray(stdtrit(freedom, (1 + level) / 2))).to(self.chisqr)
 
-    @property
+    @cached_property
     def stderr(self) -> Tensor:
         """Standard errors of p, (..., P)."""
+        parts = [] if "pcov" in self.__dict__ else self._parts()
+        if parts:
+            found = torch.cat([part.stderr for part in parts])
+            return found.reshape(*self.lead, *found.shape[-1:])
         return self.pcov.diagonal(dim1=-2, dim2=-1).sqrt()
 
     @property
@@ -330,8 +348,8 @@ class Inference:
         index = tuple(i % n for i, n in zip(index, self.lead, strict=True))
         place, size = int(np.ravel_multi_index(index, self.lead)), math.prod(self.lead)
         parts = {
-            key: value[place] if hasattr(value, "__len__") and len(value) == size else value
-            for key, value in self.solution.items()
+            key: self._part(key, slice(place, place + 1), size, one=True)
+            for key in self.solution
             if key not in ("history", "starts")
         }
         parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
@@ -340,6 +358,33 @@ class Inference:
         return Inference(
             fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss
         )
+
+    def _parts(self) -> list["Inference"]:
+        """The fits in blocks whose Jacobians are small; none where one block holds all."""
+        total, data = math.prod(self.lead), self.fitter.data
+        each = 2 * data.m * self.u.shape[-1] * torch.float64.itemsize
+        block = _memory.stream_rows(each, self.u.device, cache=_memory.CACHE_ROWS)
+        if total <= block or type(self) is not Inference:
+            return []
+        return [self._some(chosen, total) for chosen in ranges(total, block)]
+
+    def _some(self, chosen: slice, total: int) -> "Inference":
+        """Some fits of a batch, whose leading dimensions are flattened."""
+        names = ("x", "fun", "jac", "active_mask", "f_scale")
+        solution = Solution({name: self._part(name, chosen, total) for name in names})
+        start = self.fitter.start
+        start = start if start.ndim == 1 else start.flatten(0, -2)[chosen]
+        fitter = replace(self.fitter, data=self.fitter.data.some(chosen), start=start)
+        return Inference(fitter, solution, self.absolute, self.loss)
+
+    def _part(self, name: str, chosen: slice, total: int, *, one: bool = False) -> Any:
+        """What the solution has of some fits, or of `one`; what is the same for all stays."""
+        if not self.solution.waits(name):
+            value: Any = self.solution[name]
+            if not (hasattr(value, "__len__") and len(value) == total):
+                return value
+        part = self.solution.part(name, chosen)
+        return part[0] if one else part
 
     def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
         """Convert new points to what f takes, and count them."""

@@ -1,7 +1,6 @@
 """Converts the loop's tensors to the user's structure and array type, under scipy's names."""
 
 from collections.abc import Sequence
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -82,7 +81,7 @@ class Results:
             x=self._structure(self._shaped(x)),
             cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
             fun=self._array(self._shaped(self._ours(residual))),
-            jac=Later(partial(self._again, again)) if again else self._jacobian(outcome),
+            jac=self._again(again) if again else self._jacobian(outcome),
             grad=self._array(self._shaped(gradient.to(point.dtype))),
             optimality=self._number(
                 self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
@@ -91,7 +90,7 @@ class Results:
             nfev=self._count(self._shaped(told[2])),
             njev=self._count(self._shaped(state.linearizations)),
             status=Status(int(status)) if status.ndim == 0 else self._array(status),
-            message=Later(partial(self._messages, told)) if later else self._messages(told),
+            message=self._told(told) if later else self._messages(told),
             success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
             f_scale=self.scale
             if outcome.scale is None
@@ -171,16 +170,27 @@ class Results:
         jacobian = self._ours(outcome.jacobian).to(outcome.state.x.dtype)
         return self._array(self._shaped(jacobian))
 
-    def _again(self, again: Jacobians) -> Any:
+    def _again(self, again: Jacobians) -> Later:
         """J made again, None where it does not fit the memory."""
-        jacobian = again.all()
-        return None if jacobian is None else self._array(self._shaped(jacobian))
+
+        def make() -> Any:
+            jacobian = again.all()
+            return None if jacobian is None else self._array(jacobian)
+
+        return Later(make, lambda chosen: self._array(again.of(chosen)))
 
     def _evidence(self, outcome: Ending) -> tuple[Tensor, ...]:
         """What the messages are made of: (...,) each, and (..., n) bool, what is lost."""
         state = outcome.state
         nfev = 1 + state.trials
         return state.status, outcome.cosine, nfev, outcome.runs, outcome.kept, self._lost(state)
+
+    def _told(self, evidence: tuple[Tensor, ...]) -> Later:
+        """The messages, when somebody asks for them."""
+        return Later(
+            lambda: self._messages(evidence),
+            lambda chosen: self._messages(tuple(part[chosen] for part in evidence)),
+        )
 
     def _messages(self, evidence: tuple[Tensor, ...]) -> Any:
         """The status of each problem in words, with its evidence."""

@@ -19,9 +19,11 @@ class Later:
 
     Attributes:
         make: gives it. Nothing that it needs may change until then.
+        part: gives it for some problems of a batch (b,) alone, chosen by a slice.
     """
 
     make: Callable[[], Any]
+    part: Callable[[slice], Any] | None = None
 
 
 class Solution(dict[str, Any]):
@@ -105,6 +107,27 @@ class Solution(dict[str, Any]):
     def __iter__(self) -> Iterator[str]:
         """The names of the entries; as it is a method of its own, `dict(solution)` makes them."""
         return super().__iter__()
+
+    def waits(self, name: str) -> bool:
+        """Whether an entry of a batch has not been asked for yet, and can be made in parts.
+
+        Args:
+            name: of the entry.
+        """
+        value = super().__getitem__(name)
+        return isinstance(value, Later) and value.part is not None
+
+    def part(self, name: str, chosen: slice) -> Any:
+        """An entry of some problems of a batch; what waits is made for these alone.
+
+        Args:
+            name: of the entry.
+            chosen: the problems.
+        """
+        value = super().__getitem__(name)
+        if isinstance(value, Later) and value.part is not None:
+            return value.part(chosen)
+        return self[name][chosen]
 
     def get(self, name: str, default: Any = None) -> Any:
         """An entry, or what stands in for it.

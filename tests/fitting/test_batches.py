@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmtorch import CurveFit, InputError, Status, curve_fit
+from lmtorch import CurveFit, InputError, Status, _memory, curve_fit
 
 from .setting import T, decay, line, noise
 
@@ -259,3 +259,51 @@ def test_the_order_of_fits_is_that_of_the_data() -> None:
     slopes = np.arange(12.0).reshape(3, 4)
     fits = curve_fit(line, T, slopes[..., None] * T + 1)
     np.testing.assert_allclose(fits["slope"], slopes, atol=1e-12)
+
+
+@pytest.fixture
+def blocks_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are made for a few fits at a time, as those of a million fits are."""
+    monkeypatch.setattr(_memory, "CACHE_ROWS", {"cpu": 2 * 2 * 8 * 40 * 3})
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+@pytest.mark.parametrize("first", ["pcov", "stderr"])
+@LEADS
+def test_errors_in_blocks_are_those_of_each_fit(lead: tuple[int, ...], first: str) -> None:
+    y, sigma = many(lead), 0.02 + 0.1 * np.random.default_rng(3).random((*lead, 40))
+    x = np.broadcast_to(T, y.shape) * np.linspace(0.9, 1.1, y[..., 0].size).reshape(*lead, 1)
+    start = np.broadcast_to([2.0, 1.0, 0.5], (*lead, 3))
+    options: dict[str, Any] = {"loss": "huber", "bounds": ([0, 0, 0.4], np.inf)}
+    fits = curve_fit(decay, x, y, start, sigma, mask=y > -9, **options)
+    getattr(fits, first)
+    for index in np.ndindex(*lead):
+        alone = curve_fit(decay, x[index], y[index], start[index], sigma[index], **options)
+        for name in ("pcov", "stderr"):
+            np.testing.assert_allclose(
+                getattr(fits, name)[index], getattr(alone, name), **ALONE, equal_nan=True
+            )
+
+
+def test_errors_of_columns_that_are_nearly_dependent_have_their_digits_in_a_batch_too() -> None:
+    # the variance of the slope is 1 / Σ (x − x̄)², here of whole numbers, which are exact
+    small, far = np.arange(40.0), 2.0**22 + np.arange(40.0)
+    x = np.stack([small, far, small])
+    y = np.stack([1 + 2 * row + noise((40,), 0.05) for row in x])
+    fits = curve_fit(line, x, y, [2.0, 1.0], 1.0, absolute_sigma=True)
+    exact = 1 / np.square(small - small.mean()).sum()
+    np.testing.assert_allclose(fits.stderr[:, 0] ** 2, exact, rtol=1e-8)
+    # of the intercept: 1/m + x̄² / Σ (x − x̄)²
+    intercept = 1 / 40 + x.mean(1) ** 2 * exact
+    np.testing.assert_allclose(fits.stderr[:, 1] ** 2, intercept, rtol=1e-8)
+
+
+def test_undetermined_fits_are_told_among_determined_ones() -> None:
+    x = np.stack([np.arange(40.0), np.full(40, 3.0), np.arange(40.0)])
+    y = 1 + 2 * x + noise((3, 40), 0.05)
+    fits = curve_fit(line, x, y, [2.0, 1.0])
+    assert np.isinf(fits.pcov).all((1, 2)).tolist() == [False, True, False]
+    for index in (0, 2):
+        np.testing.assert_allclose(
+            fits.pcov[index], curve_fit(line, x[index], y[index], [2.0, 1.0]).pcov, rtol=1e-9
+        )
