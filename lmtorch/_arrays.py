@@ -1,6 +1,6 @@
 """From numbers and arrays to tensors, wherever `torch.set_default_device` would have them."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ def tensor_of(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """Leave a tensor on its device; make one on the CPU, where NumPy's are, of numbers and arrays.
 
     `torch.as_tensor` would put those on the default device, and a fit would have tensors on two.
+    What stands in for a tensor, as a dual number does, is left as well.
     """
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return value if dtype is None else value.to(dtype)
     return torch.as_tensor(value, dtype=dtype, device="cpu")
 
@@ -26,6 +27,11 @@ def all_finite(values: Tensor) -> bool:
     if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
         return bool(np.isfinite(values.numpy()).all())
     return bool(values.isfinite().all())
+
+
+def is_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is a tensor, or stands in for one as a dual number does."""
+    return hasattr(type(value), "__torch_function__")
 
 
 def to_array(leaf: Any) -> Any:

@@ -29,7 +29,7 @@ LAYERS = (
         "_triangles",
     ),
     ("_advice", "_checks", "rows"),
-    ("_autodiff",),
+    ("_autodiff", "calculus"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),

@@ -9,6 +9,7 @@ from .._arrays import tensor_of
 from .._errors import InputError
 from ..jacobians.autograd import Autograd
 from ..jacobians.base import JacobianSource
+from ..jacobians.dual_numbers import DualNumbers
 from ..jacobians.forward import Forward
 from ..jacobians.given import GivenJacobian
 from ..jacobians.layerwise import LayerWise
@@ -16,6 +17,7 @@ from ..jacobians.per_sample import PerSample
 from ..jacobians.reverse import Reverse
 from .facts import Facts
 from .members import DIFFERENCES
+from .options import SMALL
 
 
 def black_box(jacobian: Any) -> bool:
@@ -119,6 +121,8 @@ def sources(
         rungs = (forward, *rungs)
     if given in ("forward", "reverse"):
         return rungs, "given"
+    if facts.functional and n <= SMALL:
+        return (DualNumbers(), *rungs), f"n <= {SMALL}: value and columns from one evaluation"
     if (
         facts.samples is None
         and facts.leading is not None

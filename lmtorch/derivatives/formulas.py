@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from .._modes import FunctionMode
-from .taylor import name_of
+from ..calculus.rules import name_of
 
 WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
 _FACTORED = (

@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .._autodiff import history
 from .._errors import InputError
 from .._threads import forward_mode
+from ..calculus.jets import Jet, Pairing
 from .calling import Call, followed, transformed
 from .formulas import Constants, frozen
-from .jets import Jet, Pairing
 from .taylor import expand
 
 # fused attention has neither a forward formula nor second derivatives (torch 2.13)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .._autodiff import ranges
 from .._errors import InputError
+from ..calculus.jets import among, diagonal, every, trace, watched
 from .calling import Call, Function, checked, chunk_of, first_that_works, transformed
-from .jets import among, diagonal, every, trace, watched
 from .passes import (
     by_columns,
     by_rows,

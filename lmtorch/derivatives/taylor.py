@@ -2,7 +2,7 @@
 
 Every intermediate result z of the function carries, beside its value, its derivatives ∂ᵢz along
 d directions and some second derivatives. What an operator does to them follows from the chain
-rule alone (`rules.py`):
+rule alone (`calculus/rules.py`):
 
     linear        y = A z     ∂ᵢy = A ∂ᵢz            ∂ᵢⱼy = A ∂ᵢⱼz
     elementwise   y = g(z)    ∂ᵢy = g′ ∂ᵢz           ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
@@ -32,8 +32,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from .._autodiff import history
 from .._modes import FunctionMode
-from .jets import Jet, NoRuleError, Pairing, Setting, watched
-from .rules import CONSTANT, RULES
+from ..calculus.base import NoRuleError
+from ..calculus.jets import Jet, Jets, Pairing, watched
+from ..calculus.rules import CONSTANT, RULES, name_of
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 # the attribute of a tensor that the function sees: (the evaluation, the tensor's jet); it lives as
@@ -64,7 +65,7 @@ def expand(
         NoRuleError: an operator has no rule, or cannot be seen.
     """
     seen = watched()
-    setting = Setting(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
+    setting = Jets(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
     jet = _Expansion(setting).evaluate(function, Jet(x, directions))
     count, shape = directions.shape[0], jet.value.shape
     first = jet.first.expand(count, *shape)
@@ -80,7 +81,7 @@ def expand(
 class _Expansion(FunctionMode):
     """A mode that carries the derivatives of all that is computed from the tensors it has shown."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Jets) -> None:
         super().__init__()
         self.setting = setting
         self.record = torch.is_grad_enabled()
@@ -191,9 +192,3 @@ def _known(leaf: Any) -> bool:
     if isinstance(leaf, Tensor):
         return not (leaf.is_floating_point() or leaf.is_complex())
     return isinstance(leaf, PLAIN)
-
-
-def name_of(func: Callable[..., Any]) -> str:
-    """The name of a function as `RULES` has it; for a property such as `x.T` the attribute's."""
-    name = getattr(func, "__name__", None) or repr(func)
-    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
-from .._arrays import all_finite, tensor_of
+from .._arrays import all_finite, is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .reading import as_x, is_table, merged, numbers_of, shown_of
 
@@ -476,14 +476,12 @@ def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
         raise InputTypeError(
             "f returned nothing. It must return the curve, a number for each point."
         )
-    if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
+    if values.is_complex() if is_tensor(values) else np.iscomplexobj(values):
         raise InputError(
             "f returned complex numbers. Fit real and imaginary parts as two data "
             "sets, with shared=[...]."
         )
-    curve = (
-        values if isinstance(values, Tensor) else numbers_of(values, "what f returned")
-    ).reshape(-1)
+    curve = (values if is_tensor(values) else numbers_of(values, "what f returned")).reshape(-1)
     if curve.shape[0] != count:
         if curve.shape[0] != 1:
             raise InputError(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._arrays import tensor_of
+from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .._modules import call_with
 
@@ -287,7 +287,7 @@ class Joint:
             positional, keywords = self.arguments[place].passed(self.own[place], values)
             return self.functions[place](x, *positional, **keywords)
         curves = [self(one, p, place) for place, one in enumerate(x)]
-        if any(isinstance(curve, Tensor) for curve in curves):
+        if any(map(is_tensor, curves)):
             return torch.cat([tensor_of(curve).reshape(-1) for curve in curves])
         return np.concatenate([np.ravel(curve) for curve in curves])
 

@@ -5,6 +5,7 @@ from .base import Bending as Bending
 from .base import Block as Block
 from .base import JacobianSource as JacobianSource
 from .base import Workspace as Workspace
+from .dual_numbers import DualNumbers as DualNumbers
 from .finite_difference import FiniteDifference as FiniteDifference
 from .forward import Forward as Forward
 from .given import GivenJacobian as GivenJacobian

@@ -19,6 +19,7 @@ from ..residuals.replay import Replay
 from ..rows.base import richest
 from .base import (
     GROSS,
+    NOISE,
     Block,
     DescendedError,
     JacobianSource,
@@ -30,6 +31,7 @@ from .base import (
     pull,
     push,
 )
+from .dual_numbers import DualNumbers
 from .layerwise import LayerWise
 from .linear_layers import NotLayerwiseError
 from .per_sample import PerSample
@@ -81,9 +83,11 @@ class Ladder:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # under vmap shapes may mislead an operator; elsewhere a closure that returns
-            # no residuals is at fault
-            if isinstance(error, InputError) and not isinstance(self.current, PerSample):
+            # under vmap shapes may mislead an operator, and dual numbers are no tensors; elsewhere
+            # a closure that returns no residuals is at fault
+            if isinstance(error, InputError) and not isinstance(
+                self.current, PerSample | DualNumbers
+            ):
                 raise
             if stopped(error):  # the closure's word, not a source's refusal
                 raise
@@ -132,11 +136,12 @@ class Ladder:
 
     def _descend(self, error: Exception) -> None:
         refused, self.rungs = self.rungs[0], self.rungs[1:]
+        self.verified = False
         reason = next(
             (line for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         self.refusals.append(f"{refused!r}: {reason}")
-        if isinstance(error, NotLayerwiseError):
+        if isinstance(error, NotLayerwiseError) or isinstance(refused, DualNumbers):
             return  # a shortcut that does not fit this model, nothing to be warned of
         reason, line = reason[:REASON], users_line(error)
         self._untold = (
@@ -189,6 +194,8 @@ def _verify(source: JacobianSource, part: Part, params: Params, first: Block) ->
     twins = tuple(p.detach().clone().requires_grad_() for p in params)
     with torch.enable_grad():
         values = source.evaluate(part, twins)
+    if isinstance(source, DualNumbers):  # a model may ask whether it is given tensors
+        _same_values(values.detach(), first.residual)
     if not values.requires_grad:
         return
     if part.random and not torch.allclose(
@@ -212,3 +219,16 @@ def _verify(source: JacobianSource, part: Part, params: Params, first: Block) ->
         raise ArithmeticError(
             "it disagrees with a plain backward pass: some operator's formula is wrong"
         )
+
+
+def _same_values(values: Tensor, found: Tensor) -> None:
+    """Compare residuals with those of a plain evaluation.
+
+    Raises:
+        ArithmeticError: they differ.
+    """
+    size = values.abs().nan_to_num(posinf=0).amax() * torch.finfo(values.dtype).eps ** NOISE
+    if found.shape != values.shape or not torch.allclose(
+        found, values, rtol=GROSS, atol=float(size), equal_nan=True
+    ):
+        raise ArithmeticError("it gives other residuals than a plain evaluation")

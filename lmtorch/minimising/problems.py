@@ -50,6 +50,7 @@ class ProblemsResidual:
             self._function,
             self._run,
             int(self.batched),
+            self.call if self.batched and not self.looped else None,
             box,
             black_box=self.black_box,
             sizes=self.sizes,

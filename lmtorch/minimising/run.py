@@ -128,7 +128,15 @@ def set_up(
 
     activations = (probe.activations + 8 * probe.rows) * min(count, block)
     facts = Facts(
-        n, probe.rows, None, activations, x.dtype, x.device, probe.precision, problems=count
+        n,
+        probe.rows,
+        None,
+        activations,
+        x.dtype,
+        x.device,
+        probe.precision,
+        problems=count,
+        functional=True,
     )
     plan = choose.plan([facts], options)
     problem = Problem(

@@ -17,7 +17,7 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from .._arrays import tensor_of, to_array
+from .._arrays import is_tensor, tensor_of, to_array
 from .._autodiff import Params
 from .._errors import InputError
 from ..residuals.layout import real
@@ -230,7 +230,7 @@ class UserFunction:
         if not leaves:
             raise InputError(f"the function returned nothing. {RESIDUALS}")
         for leaf in leaves:
-            if not isinstance(leaf, Tensor):
+            if not is_tensor(leaf):
                 raise InputError(f"the function returned {type(leaf).__name__}. {RESIDUALS}")
             if not (leaf.is_floating_point() or leaf.is_complex()):
                 raise InputError(

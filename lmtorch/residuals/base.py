@@ -25,6 +25,8 @@ class Part:
     # (other, params) -> other(...), called as the user's function is, at params and on this batch
     run: Callable[[Callable[..., Any], Params], Any]
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
+    # of a batch: (params, *shares) of one problem -> (m,), which `run` calls for all of them
+    problem: Callable[..., Tensor] | None = None
     # lower and upper sides, as params, outside of which the function is not to be evaluated
     box: tuple[Params, Params] | None = None
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)

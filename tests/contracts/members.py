@@ -14,6 +14,7 @@ from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.by_term import ByTerm
+from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.given import GivenJacobian
@@ -143,4 +144,6 @@ ELSEWHERE: dict[type, str] = {
     # Errors in x: one residual and one source that belong together, and know of points.
     DisplacementResidual: "tests/fitting/test_orthogonal.py",
     OwnColumns: "tests/fitting/test_orthogonal.py",
+    # These laws set parameters into modules, which take nothing but tensors.
+    DualNumbers: "tests/jacobians/test_dual_numbers.py",
 }

@@ -1,0 +1,392 @@
+"""How dual numbers go through the operators of which all rules are made."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Bivariate, Multiply, NoRuleError, Slopes, values
+from .duals import Dual, Firsts, Seconds, Tangent, Variables, full
+from .rules import name_of
+
+
+class Duals:
+    """How dual numbers go through operators."""
+
+    __slots__ = ()
+
+    # ---- elementwise -----------------------------------------------------------------------------
+
+    def chain(self, z: Dual, slopes: Slopes) -> Dual:
+        """g(z): ∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
+        value, slope, curvature, relative = slopes
+        first = {i: _times(t, slope) for i, t in z.first.items()}
+        if z.second is None:
+            return Dual(value, first)
+        second: Seconds = dict(z.second)
+        bend = None if curvature is None else curvature()
+        if bend is not None and relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
+            _outer_(second, z.first, z.first, bend, symmetric=True)
+        second = {key: _times(t, slope) for key, t in second.items()}
+        if bend is not None and not relative:
+            _outer_(second, z.first, z.first, bend, symmetric=True)
+        return Dual(value, first, second)
+
+    def bivariate(self, a: Dual, b: Dual, slopes: Bivariate) -> Dual:
+        """g(a, b), by the chain rule in both."""
+        of_a, of_b = slopes.slopes
+        first = {i: _times(t, of_a) for i, t in a.first.items()}
+        _add_(first, {i: _times(t, of_b) for i, t in b.first.items()})
+        if a.second is None or b.second is None:
+            return Dual(slopes.value, first)
+        second = {key: _times(t, of_a) for key, t in a.second.items()}
+        _add_(second, {key: _times(t, of_b) for key, t in b.second.items()})
+        aa, ab, bb = slopes.curvatures()
+        _outer_(second, a.first, a.first, aa, symmetric=True)
+        _outer_(second, a.first, b.first, ab)
+        _outer_(second, b.first, b.first, bb, symmetric=True)
+        return Dual(slopes.value, first, second)
+
+    def differentiated(self, call: Callable[[Tensor], Tensor], z: Dual) -> Slopes:
+        """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""
+        curved = z.second is not None
+        if torch._C._are_functorch_transforms_active():
+
+            def slope(value: Tensor) -> tuple[Tensor, Tensor]:
+                result, pullback = torch.func.vjp(call, value)[:2]
+                return pullback(torch.ones_like(result))[0], result
+
+            if not curved:
+                first, value = slope(z.value)
+                return Slopes(value, first, None)
+            # torch declares the result as a pair, and with has_aux it is three
+            first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc]
+            return Slopes(value, first, lambda: pullback(torch.ones_like(first))[0])
+        twin = z.value.detach().requires_grad_()
+        result = call(twin)
+        (first,) = torch.autograd.grad(result, twin, torch.ones_like(result), create_graph=curved)
+
+        def curvature() -> Tensor:
+            if not first.requires_grad:
+                return torch.zeros_like(first)
+            found: Tensor = torch.autograd.grad(first, twin, torch.ones_like(first))[0]
+            return found
+
+        return Slopes(result.detach(), first.detach(), curvature)
+
+    def tanh(self, z: Dual) -> Dual:
+        """The hyperbolic tangent."""
+        t = torch.tanh(z.value)
+        return self.chain(z, Slopes(t, 1 - t * t, lambda: -2 * t, relative=True))
+
+    # ---- sums and products -----------------------------------------------------------------------
+
+    def added(self, a: Any, b: Any) -> Dual:
+        """a + b; one of the two may be a constant."""
+        if not isinstance(b, Dual):
+            return Dual(a.value + b, a.first, a.second)
+        if not isinstance(a, Dual):
+            return Dual(a + b.value, b.first, b.second)
+        first = dict(a.first)
+        _add_(first, b.first)
+        second = None
+        if a.second is not None and b.second is not None:
+            second = dict(a.second)
+            _add_(second, b.second)
+        return Dual(a.value + b.value, first, second)
+
+    def difference(self, a: Any, b: Any) -> Dual:
+        """a − b; one of the two may be a constant."""
+        if not isinstance(b, Dual):
+            return Dual(a.value - b, a.first, a.second)
+        minus = {i: -t for i, t in b.first.items()}
+        second = None if b.second is None else {key: -t for key, t in b.second.items()}
+        if not isinstance(a, Dual):
+            return Dual(a - b.value, minus, second)
+        first = dict(a.first)
+        _add_(first, minus)
+        if a.second is not None and second is not None:
+            both = dict(a.second)
+            _add_(both, second)
+            second = both
+        return Dual(a.value - b.value, first, second)
+
+    def negated(self, z: Dual) -> Dual:
+        """−z."""
+        second = None if z.second is None else {key: -t for key, t in z.second.items()}
+        return Dual(-z.value, {i: -t for i, t in z.first.items()}, second)
+
+    def product(self, multiply: Multiply, a: Any, b: Any) -> Dual:
+        """A bilinear operator of a and b; one of the two may be a constant."""
+        value = multiply(values(a), values(b))
+        if multiply is not torch.mul:
+            return self._bilinear(multiply, a, b, value)
+        if not isinstance(b, Dual):
+            a, b = b, a
+        if not isinstance(a, Dual):  # a constant a
+            factor = _like(a, value)
+            first = {i: _times(t, factor) for i, t in b.first.items()}
+            if b.second is None:
+                return Dual(value, first)
+            return Dual(value, first, {key: _times(t, factor) for key, t in b.second.items()})
+        of_a, of_b = _like(a.value, value), _like(b.value, value)
+        first = {i: _times(t, of_b) for i, t in a.first.items()}
+        for i, t in b.first.items():
+            known = first.get(i)
+            first[i] = _times(t, of_a) if known is None else _fused(known, t, of_a)
+        if a.second is None or b.second is None:
+            return Dual(value, first)
+        second = {key: _times(t, of_b) for key, t in a.second.items()}
+        _add_(second, {key: _times(t, of_a) for key, t in b.second.items()})
+        _outer_(second, a.first, b.first, None)
+        return Dual(value, first, second)
+
+    def quotient(self, a: Any, b: Any) -> Dual:
+        """y = a / b; one of the two may be a constant."""
+        value = values(a) / values(b)
+        by = _like(values(b), value)
+        if not isinstance(b, Dual):
+            second = None if a.second is None else {k: t / by for k, t in a.second.items()}
+            return Dual(value, {i: t / by for i, t in a.first.items()}, second)
+        inverse = 1 / by
+        down = -value * inverse
+        if not isinstance(a, Dual):
+            return self.chain(b, Slopes(value, down, lambda: -2 * down * inverse))
+        zero = torch.zeros((), dtype=value.dtype, device=value.device)
+
+        def curvatures() -> tuple[Tensor, Tensor, Tensor]:
+            return zero, -inverse * inverse, -2 * down * inverse
+
+        return self.bivariate(a, b, Bivariate(value, (inverse, down), curvatures))
+
+    def _bilinear(self, multiply: Multiply, a: Any, b: Any, value: Tensor) -> Dual:
+        """A product that does not go entry by entry."""
+        if isinstance(b, Variables) and b.value.ndim == b.ndim_ == 1 and not isinstance(a, Dual):
+            # A x: the derivatives are the columns of A
+            columns = zip(range(len(b)), _like(a, value).unbind(-1), strict=True)
+            first = {b.start + i: column for i, column in columns}
+            return Dual(value, first, None if b.second is None else {})
+        if isinstance(a, Dual) and isinstance(b, Dual):
+            return self._product_of_two(multiply, a, b, value)
+        if isinstance(a, Dual):
+            return self._linear(lambda z: multiply(z, b), (a,), {}, numbers=False)
+        return self._linear(lambda z: multiply(a, z), (b,), {}, numbers=False)
+
+    @staticmethod
+    def _product_of_two(multiply: Multiply, a: Dual, b: Dual, value: Tensor) -> Dual:
+        def of(left: dict[Any, Tangent], right: dict[Any, Tangent]) -> dict[Any, Tangent]:
+            found: dict[Any, Tangent] = {}
+            for key, part in left.items():
+                found[key] = multiply(full(part, a.value), b.value)
+            for key, part in right.items():
+                _add_(found, {key: multiply(a.value, full(part, b.value))})
+            return found
+
+        if a.second is None or b.second is None:
+            return Dual(value, of(a.first, b.first))
+        second = of(a.second, b.second)
+        for i, left in a.first.items():
+            for j, right in b.first.items():
+                both = multiply(full(left, a.value), full(right, b.value))
+                _add_(second, {(min(i, j), max(i, j)): 2 * both if i == j else both})
+        return Dual(value, of(a.first, b.first), second)
+
+    # ---- linear: the operator itself acts on each derivative -------------------------------------
+
+    def linear(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """y = A z, for one dual number; the other arguments only say what A is."""
+        return self._linear(func, args, kwargs, numbers=False)
+
+    def moved(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A linear operator that copies entries: what is the same everywhere stays so."""
+        return self._linear(func, args, kwargs, numbers=True)
+
+    permuted = moved
+
+    def _linear(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        numbers: bool,  # whether a derivative that is a number stays one
+    ) -> Any:
+        places = [place for place, arg in enumerate(args) if isinstance(arg, Dual)]
+        if len(places) != 1 or any(isinstance(arg, Dual) for arg in kwargs.values()):
+            raise NoRuleError(f"{name_of(func)!r} of several functions of x")
+        (place,) = places
+        z = args[place]
+
+        def of(part: Tangent) -> Any:
+            if numbers and not isinstance(part, Tensor):
+                return part
+            return func(*args[:place], full(part, z.value), *args[place + 1 :], **kwargs)
+
+        value = func(*args[:place], z.value, *args[place + 1 :], **kwargs)
+        first = {i: of(t) for i, t in z.first.items()}
+        second = None if z.second is None else {key: of(t) for key, t in z.second.items()}
+        if isinstance(value, Tensor):
+            return Dual(value, first, second)
+        return tuple(  # a tensor for each of several parts
+            Dual(
+                part,
+                {i: t[at] if isinstance(t, tuple | list) else t for i, t in first.items()},
+                second
+                and {k: t[at] if isinstance(t, tuple | list) else t for k, t in second.items()},
+            )
+            for at, part in enumerate(value)
+        )
+
+    def reshaped(self, func: Callable[..., Tensor], z: Dual, *args: Any, **kwargs: Any) -> Dual:
+        """reshape, view, flatten, squeeze and the like."""
+        value = func(z.value, *args, **kwargs)
+        if value.dtype != z.value.dtype:
+            raise NoRuleError("the same bits in another dtype")
+        if value.shape == z.value.shape:
+            return z
+        if isinstance(z, Variables) and z.ndim_ == z.value.ndim:
+            return Variables(value, z.start, value.ndim, z.second is not None)
+
+        def of(part: Tangent) -> Tangent:
+            return full(part, z.value).reshape(value.shape) if isinstance(part, Tensor) else part
+
+        second = None if z.second is None else {key: of(t) for key, t in z.second.items()}
+        return Dual(value, {i: of(t) for i, t in z.first.items()}, second)
+
+    def broadcast(self, func: Callable[..., Tensor], z: Dual, *args: Any, **kwargs: Any) -> Dual:
+        """expand: the value is expanded, and its derivatives broadcast as they are."""
+        return Dual(func(z.value, *args, **kwargs), z.first, z.second)
+
+    def converted(self, func: Callable[..., Tensor], z: Dual, *args: Any, **kwargs: Any) -> Any:
+        """clone, contiguous, another dtype; an integer has no derivative."""
+        value = func(z.value, *args, **kwargs)
+        if not (value.is_floating_point() or value.is_complex()):
+            return value
+        if value is z.value:
+            return z
+        return self._linear(func, (z, *args), kwargs, numbers=True)
+
+    def reduced(self, func: Callable[..., Any], z: Dual, *args: Any, **kwargs: Any) -> Any:
+        """sum and mean."""
+        return self._linear(func, (z, *args), kwargs, numbers=False)
+
+    def unbound(self, func: Callable[..., Any], z: Dual, dim: int = 0) -> tuple[Dual, ...]:
+        """The parts along a dimension."""
+        if isinstance(z, Variables) and dim == 0:
+            parts = z.value.unbind()
+            width = z.value.shape[1 : z.ndim_].numel()
+            return tuple(z.part(part, i * width, 1) for i, part in enumerate(parts))
+        found: tuple[Dual, ...] = self._linear(func, (z, dim), {}, numbers=True)
+        return found
+
+    def indexed(self, func: Callable[..., Any], z: Dual, places: Any) -> Dual:
+        """z[places]: of parameters, parameters again where places are integers or slices."""
+        value = z.value[places]
+        if isinstance(z, Variables):
+            width = z.value.shape[1 : z.ndim_].numel()
+            if type(places) is int:
+                return z.part(value, places % len(z.value) * width, 1)
+            if type(places) is slice and places.step in (None, 1):
+                return z.part(value, places.indices(len(z.value))[0] * width, 0)
+        if any(isinstance(p, Dual) for p in (places if isinstance(places, tuple) else (places,))):
+            raise NoRuleError("an index that is a function of x")
+
+        def of(part: Tangent) -> Tangent:
+            return full(part, z.value)[places] if isinstance(part, Tensor) else part
+
+        second = None if z.second is None else {key: of(t) for key, t in z.second.items()}
+        return Dual(value, {i: of(t) for i, t in z.first.items()}, second)
+
+    def join(self, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Dual:
+        """cat and stack; the derivatives of members that are constants are zero."""
+        members = list(members)
+        value = func([values(member) for member in members], *args, **kwargs)
+
+        def of(pick: Callable[[Dual], Any]) -> dict[Any, Tangent]:
+            parts = [pick(m) or {} if isinstance(m, Dual) else {} for m in members]
+            keys = dict.fromkeys(key for part in parts for key in part)
+            return {
+                key: func(
+                    [
+                        full(part.get(key, 0.0), values(member))
+                        for member, part in zip(members, parts, strict=True)
+                    ],
+                    *args,
+                    **kwargs,
+                )
+                for key in keys
+            }
+
+        curved = any(isinstance(m, Dual) and m.second is not None for m in members)
+        return Dual(value, of(lambda m: m.first), of(lambda m: m.second) if curved else None)
+
+    def dense(self, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None) -> Any:
+        """z Wᵀ + b."""
+        if isinstance(weight, Dual):
+            across = self.permuted(torch.Tensor.t, weight)
+            result = self.product(torch.matmul, z, across)
+        else:
+            result = self._linear(func, (z, weight), {}, numbers=False)
+        return result if bias is None else self.added(result, bias)
+
+    def selected(self, condition: Tensor, a: Any, b: Any) -> Dual:
+        """where(condition, a, b), with the same choice for derivatives as for values."""
+        value = torch.where(condition, values(a), values(b))
+
+        def of(left: dict[Any, Tangent], right: dict[Any, Tangent]) -> dict[Any, Tangent]:
+            return {
+                key: torch.where(condition, left.get(key, 0.0), right.get(key, 0.0)).to(value.dtype)
+                for key in dict.fromkeys((*left, *right))
+            }
+
+        firsts = [x.first if isinstance(x, Dual) else {} for x in (a, b)]
+        seconds = [x.second if isinstance(x, Dual) else {} for x in (a, b)]
+        if any(second is None for second in seconds):
+            return Dual(value, of(*firsts))
+        return Dual(value, of(*firsts), of(*(second or {} for second in seconds)))
+
+
+Dual.algebra = Duals()
+
+
+def _like(factor: Any, value: Tensor) -> Any:
+    """A factor in the dtype of the product; an integer's quotient by a number would be float32."""
+    if isinstance(factor, Tensor) and factor.dtype != value.dtype:
+        return factor.to(value.dtype)
+    return factor
+
+
+def _times(part: Tangent, factor: Any) -> Tangent:
+    product: Tangent = factor if type(part) is float and part == 1 else factor * part
+    return product
+
+
+def _fused(known: Tangent, part: Tangent, factor: Tensor) -> Tangent:
+    """Known + part · factor."""
+    if isinstance(known, Tensor) and isinstance(part, Tensor):
+        return torch.addcmul(known, part, factor)
+    return known + _times(part, factor)
+
+
+def _add_(parts: dict[Any, Tangent], more: dict[Any, Tangent]) -> None:
+    """Add derivatives to others."""
+    for key, part in more.items():
+        known = parts.get(key)
+        parts[key] = part if known is None else known + part
+
+
+def _outer_(
+    second: Seconds, left: Firsts, right: Firsts, bend: Tensor | None, symmetric: bool = False
+) -> None:
+    """Add bend · (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb); with `symmetric`, bend · ∂ᵢz ∂ⱼz."""
+    for i, one in left.items():
+        weighted = one if bend is None else _times(one, bend)
+        for j, other in right.items():
+            if symmetric and j < i:
+                continue
+            term = _times(other, weighted) if isinstance(weighted, Tensor) else weighted * other
+            if not symmetric and i == j:
+                term = 2 * term
+            key = (i, j) if i <= j else (j, i)
+            known = second.get(key)
+            second[key] = term if known is None else known + term

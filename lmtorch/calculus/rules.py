@@ -1,0 +1,425 @@
+"""What an operator does to a value with derivatives: the chain rule, found by the operator's name.
+
+A rule is called with the operator's own arguments, carriers among them:
+`rule(algebra, func, *args, **kwargs)`. It is made of what an algebra can do (`base.py`), so that
+one table serves jets, which have all directions in one tensor, and dual numbers, which have a
+tensor for each parameter. An operator without a rule is no error, as another mode is used then.
+Rules are here for what models and networks in the sciences are made of.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import slopes as formulas
+from .base import Algebra, Bivariate, Carrier, NoRuleError, Rule, Slopes, values
+
+
+def primitive(name: str) -> Rule:
+    """The rule of what each algebra has a way of its own for."""
+
+    def rule(algebra: Algebra, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(args[0], Carrier):
+            raise NoRuleError(f"{name} by a number that is a function of x")
+        return getattr(algebra, name)(func, *args, **kwargs)
+
+    return rule
+
+
+linear, moved, reshaped, broadcast, permuted, reduced, unbound = map(
+    primitive, "linear moved reshaped broadcast permuted reduced unbound".split()
+)
+
+
+def converted(
+    algebra: Algebra, func: Callable[..., Any], z: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """clone, contiguous, another dtype, perhaps that of another tensor."""
+    others = tuple(map(values, args))
+    if not isinstance(z, Carrier):
+        return func(z, *others, **kwargs)
+    return algebra.converted(func, z, *others, **kwargs)
+
+
+# ---- elementwise ---------------------------------------------------------------------------------
+
+
+def elementwise(slopes: Callable[..., Slopes]) -> Rule:
+    """Make the rule of a function from its slopes at z."""
+
+    def rule(
+        algebra: Algebra, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if args or kwargs:
+            _constants(func, *args, **kwargs)
+        return algebra.chain(z, slopes(z.value, *args, **kwargs))
+
+    return rule
+
+
+def of_two(slopes: Callable[[Tensor, Tensor], Bivariate]) -> Rule:
+    """Make the rule of a function of two variables, of which one may be a constant tensor."""
+
+    def rule(algebra: Algebra, func: Callable[..., Tensor], a: Any, b: Any) -> Any:
+        if isinstance(a, Carrier) and isinstance(b, Carrier):
+            return algebra.bivariate(a, b, slopes(a.value, b.value))
+        place, other = (1, a) if isinstance(b, Carrier) else (0, b)
+        if not isinstance(other, Tensor):
+            raise NoRuleError(f"{func.__name__} of a number")
+        found = slopes(values(a), values(b))
+        curvature = found.curvatures
+        return algebra.chain(
+            b if place else a,
+            Slopes(found.value, found.slopes[place], lambda: curvature()[2 * place]),
+        )
+
+    return rule
+
+
+def by_autograd(
+    algebra: Algebra, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """The rule of a function that torch differentiates."""
+    _constants(func, *args, **kwargs)
+    if not isinstance(z, Carrier) or z.value.is_complex():
+        raise NoRuleError(f"{func.__name__} of complex numbers, or of several variables")
+    return algebra.chain(z, algebra.differentiated(lambda v: func(v, *args, **kwargs), z))
+
+
+def _constants(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raise where a further argument is a function of x, or the operator writes over its input."""
+    if kwargs.get("inplace") or any(isinstance(a, Carrier) for a in (*args, *kwargs.values())):
+        raise NoRuleError(f"{func.__name__} in place, or of several variables")
+
+
+def tanh(algebra: Algebra, func: Callable[..., Tensor], z: Any) -> Any:
+    """The algebra's own tanh."""
+    return algebra.tanh(z)
+
+
+def powered(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """a^b, where one of the two may be a constant."""
+    if isinstance(a, Carrier) and isinstance(b, Carrier):
+        return algebra.bivariate(a, b, formulas.pow_of_both(a.value, b.value))
+    if isinstance(b, Carrier):
+        return algebra.chain(b, formulas.raised(a, b.value))
+    if isinstance(b, Tensor):
+        found = formulas.pow_of_both(a.value, b)
+        curvatures = found.curvatures
+        return algebra.chain(a, Slopes(found.value, found.slopes[0], lambda: curvatures()[0]))
+    if not isinstance(b, int | float) or b == 0:
+        raise NoRuleError("a power whose exponent is no number, or zero")
+    return algebra.chain(a, formulas.power(a.value, b))
+
+
+# ---- sums and products ---------------------------------------------------------------------------
+
+
+def added(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1) -> Any:
+    """a + αb; one of the two may be a constant."""
+    if alpha != 1:
+        b = algebra.product(torch.mul, alpha, b) if isinstance(b, Carrier) else alpha * b
+    return algebra.added(a, b)
+
+
+def subtracted(
+    algebra: Algebra, func: Callable[..., Any], a: Any, b: Any, *, alpha: float = 1
+) -> Any:
+    """a − αb."""
+    return added(algebra, func, a, b, alpha=-alpha)
+
+
+def negated(algebra: Algebra, func: Callable[..., Any], z: Any) -> Any:
+    """−z."""
+    return algebra.product(torch.mul, -1, z)
+
+
+def multiplied(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """a b, entry by entry."""
+    return algebra.product(torch.mul, a, b)
+
+
+def divided(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """a / b, entry by entry."""
+    return algebra.quotient(a, b)
+
+
+def added_product(
+    algebra: Algebra, func: Callable[..., Any], c: Any, a: Any, b: Any, *, value: float = 1
+) -> Any:
+    """addcmul, c + value · a b, which the rules of this package use and nested modes then meet."""
+    if not (isinstance(a, Carrier) or isinstance(b, Carrier)):
+        return added(algebra, func, c, a * b, alpha=value)
+    return added(algebra, func, c, multiplied(algebra, func, a, b), alpha=value)
+
+
+def matrix_product(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """A B, where the first or the second may be a vector."""
+    return algebra.product(torch.matmul, a, b)
+
+
+def contraction(algebra: Algebra, func: Callable[..., Any], equation: Any, *operands: Any) -> Any:
+    """einsum with one factor that is a function of x."""
+    if sum(isinstance(operand, Carrier) for operand in operands) != 1:
+        raise NoRuleError("einsum with several factors that are functions of x")
+    return algebra.linear(func, equation, *operands)
+
+
+def swapped(rule: Rule) -> Rule:
+    """The rule of an operator whose operands come in the other order, such as `__rsub__`."""
+
+    def turned(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any, **kwargs: Any) -> Any:
+        return rule(algebra, func, b, a, **kwargs)
+
+    return turned
+
+
+# ---- which entries -------------------------------------------------------------------------------
+
+
+def join(
+    algebra: Algebra, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """cat and stack, hstack and vstack."""
+    return algebra.join(func, members, *args, **kwargs)
+
+
+def index(algebra: Algebra, func: Callable[..., Any], z: Any, places: Any) -> Any:
+    """z[places]."""
+    if not isinstance(z, Carrier):
+        raise NoRuleError("an index that is a function of x")
+    return algebra.indexed(func, z, places)
+
+
+def selected(algebra: Algebra, func: Callable[..., Any], condition: Any, a: Any, b: Any) -> Any:
+    """where(condition, a, b), with the same choice for derivatives as for values."""
+    if func is torch.Tensor.where:  # a.where(condition, b)
+        condition, a = a, condition
+    if isinstance(condition, Carrier):
+        raise NoRuleError("a condition of floating dtype")
+    return algebra.selected(condition, a, b)
+
+
+def larger(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """maximum(a, b); of two that are equal, half the derivative of each."""
+    return _one_of(algebra, a, b, values(a) > values(b))
+
+
+def smaller(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """minimum(a, b); of two that are equal, half the derivative of each."""
+    return _one_of(algebra, a, b, values(a) < values(b))
+
+
+def _one_of(algebra: Algebra, a: Any, b: Any, first: Tensor) -> Any:
+    """Where `first` a, elsewhere b, and the mean where they are equal; NaN where either is."""
+    tie = values(a) == values(b)
+    half = algebra.added(
+        algebra.product(torch.mul, 0.5, a) if isinstance(a, Carrier) else 0.5 * a,
+        algebra.product(torch.mul, 0.5, b) if isinstance(b, Carrier) else 0.5 * b,
+    )
+    return algebra.selected(tie, half, algebra.selected(first | values(a).isnan(), a, b))
+
+
+# ---- what is made of the above -------------------------------------------------------------------
+
+
+def convolution(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    weight: Any,
+    bias: Any = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """A convolution, linear in z; the bias is added to the value alone."""
+    if not isinstance(z, Carrier) or isinstance(weight, Carrier) or isinstance(bias, Carrier):
+        raise NoRuleError("a convolution whose weight is a function of x")
+    result = algebra.linear(lambda v: func(v, weight, None, *args, **kwargs), z)
+    if bias is None:
+        return result
+    return algebra.added(result, bias.reshape(-1, *(1,) * (weight.ndim - 2)))
+
+
+def dense(
+    algebra: Algebra, func: Callable[..., Tensor], z: Any, weight: Any, bias: Any = None
+) -> Any:
+    """z Wᵀ + b."""
+    return algebra.dense(func, z, weight, bias)
+
+
+def dropout(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Any:
+    """dropout: a value and its derivatives are multiplied by the same mask."""
+    if inplace:
+        raise NoRuleError("dropout in place")
+    if not training:
+        return z
+    return algebra.product(torch.mul, func(torch.ones_like(z.value), p, training), z)
+
+
+def softmax(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    dim: int,
+    _stacklevel: int = 3,
+    dtype: Any = None,
+) -> Any:
+    """softmax: exp(z − max) over its sum."""
+    if dtype is not None or isinstance(_stacklevel, torch.dtype):
+        raise NoRuleError("softmax in another dtype")
+    shifted = algebra.added(z, -z.value.detach().amax(dim, keepdim=True))
+    powers = algebra.chain(shifted, formulas.exp(shifted.value))
+    return divided(
+        algebra, torch.div, powers, algebra.reduced(torch.sum, powers, dim, keepdim=True)
+    )
+
+
+def layer_norm(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Any:
+    """Layer norm: (z − mean) / √(variance + ε), scaled and shifted."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    centred = subtracted(algebra, torch.sub, z, algebra.reduced(torch.mean, z, dims, keepdim=True))
+    squares = algebra.product(torch.mul, centred, centred)
+    variance = algebra.added(algebra.reduced(torch.mean, squares, dims, keepdim=True), eps)
+    normed = algebra.product(
+        torch.mul, centred, algebra.chain(variance, formulas.power(variance.value, -0.5))
+    )
+    normed = normed if weight is None else algebra.product(torch.mul, weight, normed)
+    return normed if bias is None else algebra.added(normed, bias)
+
+
+def euclidean(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    ord: Any = None,
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The length of vectors, √Σz²."""
+    if (
+        kwargs.pop("p", ord) not in (2, "fro", None)
+        or dim is None
+        or any(v is not None for v in kwargs.values())
+    ):
+        raise NoRuleError("another norm than that of vectors")
+    if func is torch.linalg.norm and ord == 2 and not isinstance(dim, int) and len(dim) == 2:
+        raise NoRuleError("the largest singular value")
+    squares = algebra.product(torch.mul, z, z)
+    total = algebra.reduced(torch.sum, squares, dim, keepdim=keepdim)
+    return algebra.chain(total, formulas.root(total.value))
+
+
+# ---- by name -------------------------------------------------------------------------------------
+
+BY_AUTOGRAD = (
+    "celu clamp clip elu erfinv gelu hardtanh leaky_relu lgamma logit mish selu sinc softplus "
+    "softsign tanhshrink"
+)
+ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
+    "sin": formulas.sin,
+    "cos": formulas.cos,
+    "tan": formulas.tan,
+    **dict.fromkeys(("asin", "arcsin"), formulas.asin),
+    **dict.fromkeys(("acos", "arccos"), formulas.acos),
+    **dict.fromkeys(("atan", "arctan"), formulas.atan),
+    "sinh": formulas.sinh,
+    "cosh": formulas.cosh,
+    **dict.fromkeys(("asinh", "arcsinh"), formulas.asinh),
+    **dict.fromkeys(("acosh", "arccosh"), formulas.acosh),
+    **dict.fromkeys(("atanh", "arctanh"), formulas.atanh),
+    "exp": formulas.exp,
+    **dict.fromkeys(("exp2", "special_exp2"), formulas.exp2),
+    **dict.fromkeys(("expm1", "special_expm1"), formulas.expm1),
+    "log": formulas.log,
+    "log2": formulas.logarithm(torch.log2, 2),
+    "log10": formulas.logarithm(torch.log10, 10),
+    **dict.fromkeys(("log1p", "special_log1p"), formulas.log1p),
+    "sqrt": formulas.sqrt,
+    "rsqrt": formulas.rsqrt,
+    **dict.fromkeys(("abs", "absolute"), formulas.absolute),
+    "relu": formulas.relu,
+    **dict.fromkeys(("erf", "special_erf"), formulas.erf),
+    **dict.fromkeys(("erfc", "special_erfc"), formulas.erfc),
+    **dict.fromkeys(("sigmoid", "special_expit"), formulas.sigmoid),
+    "log_sigmoid": formulas.log_sigmoid,
+    "silu": formulas.silu,
+    "reciprocal": formulas.reciprocal,
+    "square": formulas.square,
+}
+LINEAR = "cumsum imag real view_as_complex view_as_real"
+MOVED = "chunk flip narrow repeat roll select split tile"
+RESHAPED = "flatten ravel reshape squeeze unflatten unsqueeze view"
+PERMUTED = "T mT movedim permute swapaxes t transpose"
+CONVERTED = "clone contiguous double float to"
+WITHOUT_DERIVATIVE = (
+    "ceil data detach empty_like floor full_like new_empty new_full new_ones new_tensor new_zeros "
+    "ones_like rand_like randn_like round sign trunc zeros_like"
+)
+CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
+
+RULES: dict[str, Rule] = {
+    **{name: elementwise(slopes) for name, slopes in ELEMENTWISE.items()},
+    **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
+    **dict.fromkeys(LINEAR.split(), linear),
+    **dict.fromkeys(MOVED.split(), moved),
+    **dict.fromkeys(RESHAPED.split(), reshaped),
+    **dict.fromkeys(PERMUTED.split(), permuted),
+    **dict.fromkeys(CONVERTED.split(), converted),
+    **dict.fromkeys(("sum", "mean"), reduced),
+    "expand": broadcast,
+    "unbind": unbound,
+    "tanh": tanh,
+    "pow": powered,
+    "__rpow__": swapped(powered),
+    "atan2": of_two(formulas.atan2),
+    "arctan2": of_two(formulas.atan2),
+    "hypot": of_two(formulas.hypot),
+    "logaddexp": of_two(formulas.logaddexp),
+    "add": added,
+    **dict.fromkeys(("sub", "subtract"), subtracted),
+    **dict.fromkeys(("rsub", "__rsub__"), swapped(subtracted)),
+    **dict.fromkeys(("neg", "negative"), negated),
+    **dict.fromkeys(("mul", "multiply"), multiplied),
+    **dict.fromkeys(("div", "divide", "true_divide"), divided),
+    "__rdiv__": swapped(divided),
+    "addcmul": added_product,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), matrix_product),
+    "__rmatmul__": swapped(matrix_product),
+    "einsum": contraction,
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), join),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
+    **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), euclidean),
+    "__getitem__": index,
+    "where": selected,
+    "maximum": larger,
+    "minimum": smaller,
+    "linear": dense,
+    "dropout": dropout,
+    "softmax": softmax,
+    "layer_norm": layer_norm,
+}
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """The name of a function as `RULES` has it; for a property such as `x.T` the attribute's."""
+    name = getattr(func, "__name__", None) or repr(func)
+    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
