@@ -29,18 +29,27 @@ def primitive(name: str) -> Rule:
 
 
 linear, moved, reshaped, broadcast, permuted, reduced, unbound = map(
-    primitive, "linear moved reshaped broadcast permuted reduced unbound".split()
+    primitive, ["linear", "moved", "reshaped", "broadcast", "permuted", "reduced", "unbound"]
 )
 
 
-def converted(
-    algebra: Algebra, func: Callable[..., Any], z: Any, *args: Any, **kwargs: Any
-) -> Any:
+def converted(algebra: Algebra, func: Callable[..., Any], z: Any, *args: Any, **kwargs: Any) -> Any:
     """clone, contiguous, another dtype, perhaps that of another tensor."""
     others = tuple(map(values, args))
     if not isinstance(z, Carrier):
         return func(z, *others, **kwargs)
     return algebra.converted(func, z, *others, **kwargs)
+
+
+def together(algebra: Algebra, func: Callable[..., Any], *tensors: Any) -> tuple[Any, ...]:
+    """broadcast_tensors: all of them in one shape."""
+    shape = torch.broadcast_shapes(*(values(t).shape for t in tensors))
+    return tuple(
+        algebra.broadcast(torch.Tensor.expand, t, shape)
+        if isinstance(t, Carrier)
+        else t.expand(shape)
+        for t in tensors
+    )
 
 
 # ---- elementwise ---------------------------------------------------------------------------------
@@ -385,7 +394,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(PERMUTED.split(), permuted),
     **dict.fromkeys(CONVERTED.split(), converted),
     **dict.fromkeys(("sum", "mean"), reduced),
-    "expand": broadcast,
+    **dict.fromkeys(("expand", "broadcast_to"), broadcast),
+    "broadcast_tensors": together,
     "unbind": unbound,
     "tanh": tanh,
     "pow": powered,

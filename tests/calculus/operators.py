@@ -41,6 +41,8 @@ def paired(x: Tensor, z: Tensor) -> Tensor:
 # by the name under which torch shows the operator: of x and z = bent(x), each (b, 3)
 LINEAR: dict[str, Rule] = {
     "T": lambda x, z: z.T.T,
+    "broadcast_tensors": lambda x, z: torch.broadcast_tensors(z, z[:, :1] * x[:, :1])[1],
+    "broadcast_to": lambda x, z: torch.broadcast_to(z[:, :1], z.shape),
     "chunk": lambda x, z: z.chunk(2, 1)[0],
     "clone": lambda x, z: z.clone(),
     "contiguous": lambda x, z: z.mT.contiguous().mT,
