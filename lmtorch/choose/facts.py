@@ -21,11 +21,8 @@ class Facts(NamedTuple):
     # dtype of the residuals, where it is coarser than that of the parameters
     precision: torch.dtype | None = None
     leading: int | None = None  # blocks of rows that may belong to independent samples
-<<<<<<< HEAD
     problems: int = 1  # independent ones, each of these sizes, that are solved together
-=======
     functional: bool = False  # the residuals are called with the parameters, not set into a module
->>>>>>> a8f0d8a (Dual numbers as the first source of derivatives of small problems: one table of formulas for them and for Taylor mode)
 
 
 class Derivation(NamedTuple):
