@@ -91,7 +91,7 @@ def _place() -> str:
     frame: Any = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if PACKAGE in path.parents and path.name != "_masks.py":  # helpers that read for others
+        if PACKAGE in path.parents and path.parent.name != "arrays":  # helpers that read for others
             return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno} ({frame.f_code.co_name})"
         frame = frame.f_back
     return "outside the package"

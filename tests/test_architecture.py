@@ -20,13 +20,13 @@ LAYERS = (
         "_autocast",
         "_errors",
         "_faces",
-        "_masks",
         "_memory",
         "_modes",
         "_modules",
         "_printing",
         "_threads",
         "_triangles",
+        "arrays",
     ),
     ("_advice", "_checks", "rows"),
     ("_autodiff", "calculus"),
@@ -145,5 +145,5 @@ def test_only_the_chooser_knows_every_member() -> None:
 
 
 def test_the_reader_of_imports_sees_them() -> None:
-    assert {"core/method", "linearizations/base", "_masks"} <= siblings("core/loop")
+    assert {"core/method", "linearizations/base", "core/polish"} <= siblings("core/loop")
     assert "torch" in imports("core/loop")

@@ -9,8 +9,9 @@ properties for solving nonlinear equations with convex constraints (2004).
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from ..arrays import maximum, minimum
 
 
 class Bounds(NamedTuple):
@@ -25,7 +26,7 @@ class Bounds(NamedTuple):
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the box."""
-        return torch.minimum(torch.maximum(x, self.lower), self.upper)
+        return minimum(maximum(x, self.lower), self.upper)
 
     def touched(self, x: Tensor) -> Tensor:
         """Which variables lie on a side of the box, (..., n) bool."""

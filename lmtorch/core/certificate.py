@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import read, select
+from ..arrays import every, norm, read, resolution, select, some, spread, where
 from .influence import ROUNDINGS, lost, suspects
 from .method import Method
 from .problem import Problem
@@ -45,7 +45,8 @@ MINIMUM, SADDLE, VALLEY, LOST = (
     int(s) for s in (Status.MINIMUM, Status.SADDLE, Status.VALLEY, Status.LOST)
 )
 SLOW, FLAT = int(Status.SLOW), int(Status.FLAT)
-ENOUGH = {torch.float64: 1e-8}  # share of the cost that a certified point may still promise
+# share of the cost that a certified point may still promise, by the resolution of the dtype
+ENOUGH = {resolution(torch.float64): 1e-8}
 ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
 LOOSER = 10  # where the user's tolerances allow more than `ENOUGH`, so many times as much is enough
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
@@ -106,15 +107,13 @@ def _newton(
 ) -> tuple[State, Resting, Next]:
     """One Newton step of the problems that want it, kept where the gradient falls."""
     wanted, _, seen = rest
-    trial = problem.move(state.x, torch.where(wanted[..., None], seen.newton, 0.0))
+    trial = problem.move(state.x, where(spread(wanted), seen.newton, 0.0))
     ahead = examine(problem, method, state._replace(x=trial))
-    before, after = (
-        torch.linalg.vector_norm(e.gradient / seen.units, dim=-1) for e in (seen, ahead)
-    )
+    before, after = (norm(e.gradient / seen.units) for e in (seen, ahead))
     better = wanted & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
         x=select(better, trial, state.x),
-        cost=torch.where(better, ahead.cost, state.cost),
+        cost=where(better, ahead.cost, state.cost),
         trials=state.trials + wanted,
         linearizations=state.linearizations + wanted,
     )
@@ -125,7 +124,7 @@ def _newton(
 def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Next]:
     """The state with what is seen of the problems judged, and what comes next: one host read."""
     judged, ended, seen = rest
-    fine = max(FINE, torch.finfo(state.x.dtype).eps ** 2)
+    fine = max(FINE, resolution(state.x.dtype) ** 2)
     wanting = judged & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
     suspected = suspects(problem, state, seen.looked)
     count, inexact, dependent, silent = read(
@@ -141,7 +140,7 @@ def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tup
     status = certified_status(ended, seen, gone, enough)
     found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)
     return state._replace(
-        status=torch.where(judged, status, state.status),
+        status=where(judged, status, state.status),
         certificate=select(judged, found, state.certificate),
     ), Next(wanting, count, inexact > 0)
 
@@ -157,15 +156,15 @@ def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float)
     """
     nothing = (seen.promise <= enough) | (seen.decrement <= ROUNDINGS * seen.noise)
     # where every column of J vanishes no cosine says anything, and only the curvature can
-    upgraded = (ended <= 0) | (seen.norms == 0).all(-1)
-    status = torch.where(upgraded, MINIMUM, ended)
-    status = torch.where(seen.lowest < -NEGATIVE, SADDLE, status)
-    status = torch.where(nothing, status, torch.where(ended == SLOW, ended, VALLEY))
-    status = torch.where(gone.any(-1), LOST, status)
-    return torch.where(seen.flat & (seen.cost > 0), FLAT, status)
+    upgraded = (ended <= 0) | every(seen.norms == 0)
+    status = where(upgraded, MINIMUM, ended)
+    status = where(seen.lowest < -NEGATIVE, SADDLE, status)
+    status = where(nothing, status, where(ended == SLOW, ended, VALLEY))
+    status = where(some(gone), LOST, status)
+    return where(seen.flat & (seen.cost > 0), FLAT, status)
 
 
 def allowance(tolerances: Tolerances, dtype: torch.dtype) -> float:
     """Share of the cost that a certified point may promise; more if the user asked for less."""
     asked = max(tolerances.cost, tolerances.gradient**2, tolerances.step**2)
-    return max(ENOUGH.get(dtype, ENOUGH_COARSE), LOOSER * asked)
+    return max(ENOUGH.get(resolution(dtype), ENOUGH_COARSE), LOOSER * asked)

@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Literal
 
+_NOTHING = nullcontext()
+
 
 class Hand:
     """Seconds that one kind of work took: `with hand:` around the work."""
@@ -46,6 +48,6 @@ class Clock:
 def timed(clock: Clock | None, work: Literal["linearize", "trial"]) -> AbstractContextManager[None]:
     """Around work that a clock measures, if there is one."""
     if clock is None:
-        return nullcontext()
+        return _NOTHING
     hand: Hand = getattr(clock, work)
     return hand

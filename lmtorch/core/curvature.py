@@ -4,7 +4,19 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Curved, Params, hessian, ranges
-from .._masks import join
+from ..arrays import (
+    diagonal_matrix,
+    finite,
+    inner,
+    join,
+    joined,
+    norm,
+    tensor_from,
+    to_type,
+    where,
+    with_type_of,
+    zeros,
+)
 from ..residuals.base import Part
 from .problem import Problem, total
 
@@ -29,7 +41,7 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
         ]
         known = [one for one in found if one is not None]
         return join(known) if len(known) == len(found) else None
-    params, shares = problem.residual.params(x), []
+    params, shares = problem.residual.params(tensor_from(x)), []
     try:
         with problem.residual.replay():
             for part in problem.residual.parts():
@@ -42,13 +54,13 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     except RuntimeError:  # torch's word for a derivative that is not implemented
         return None
     matrices, gradients = zip(*shares, strict=True)
-    matrix, gradient = total(matrices).to(problem.dtype), total(gradients).to(problem.dtype)
+    matrix, gradient = (
+        with_type_of(total(shares).to(problem.dtype), x) for shares in (matrices, gradients)
+    )
     prior = problem.prior(x)
     if prior is None:
         return Curved(matrix, gradient)
-    return Curved(
-        matrix + torch.diag_embed(prior.root.square()), gradient + prior.root * prior.residual
-    )
+    return Curved(matrix + diagonal_matrix(prior.root**2), gradient + prior.root * prior.residual)
 
 
 def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
@@ -75,18 +87,18 @@ def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | No
         lower, upper = problem.bounds
         if bool(((x - step < lower) | (x + step > upper)).any()):
             return None
-    moves = torch.diag_embed(step)
+    moves = diagonal_matrix(step)
 
     middle = _residuals(problem, x)
     ahead = [_residuals(problem, x + moves[..., i, :]) for i in range(n)]
-    weights = problem.loss.expand(middle).slope.to(problem.dtype)
-    found = torch.zeros(*x.shape, n, dtype=problem.dtype, device=x.device)
+    weights = to_type(problem.loss.expand(middle).slope, problem.dtype)
+    found = zeros(to_type(moves, problem.dtype))
     for i in range(n):
         for j in range(i + 1):
             both = -moves[..., i, :] if i == j else moves[..., i, :] + moves[..., j, :]
             far = _residuals(problem, x + both)
             bend = ahead[i] + far - 2 * middle if i == j else far - ahead[i] - ahead[j] + middle
-            entry = (weights * bend).sum(-1) / (step[..., i] * step[..., j]).to(problem.dtype)
+            entry = inner(weights, bend) / to_type(step[..., i] * step[..., j], problem.dtype)
             found[..., i, j] = found[..., j, i] = entry
     return found
 
@@ -100,11 +112,12 @@ def trembling(problem: Problem, x: Tensor) -> Tensor:
     """
     moved = x * (1 + FEW * problem.eps(x))
     if problem.bounds is not None:
-        moved = problem.bounds.project(moved.to(problem.dtype)).to(x.dtype)
+        moved = to_type(problem.bounds.project(to_type(moved, problem.dtype)), x.dtype)
     here, there = _residuals(problem, x), _residuals(problem, moved)
-    return torch.linalg.vector_norm((there - here).nan_to_num(), dim=-1)
+    apart = there - here
+    return norm(where(finite(apart), apart, 0.0))
 
 
 def _residuals(problem: Problem, x: Tensor) -> Tensor:
     """r(x) of all parts side by side, (..., m)."""
-    return torch.cat(problem.values(x), -1).to(problem.dtype)
+    return to_type(joined(problem.values(x), -1), problem.dtype)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import select
 from .._triangles import LARGEST, Triangle, dot, side_by_side
+from ..arrays import select
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
 from .certificate import FALL, FINE, JUDGED, MINIMUM, NEWTON, allowance

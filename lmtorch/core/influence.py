@@ -11,6 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arrays import (
+    all_entries_finite,
+    count,
+    eigvalsh,
+    maximum,
+    never,
+    some,
+    spread,
+    to_type,
+    total,
+    where,
+)
 from ..linearizations.base import Linearization
 from .problem import Problem
 from .state import State
@@ -54,15 +66,15 @@ class Suspects(NamedTuple):
 
 def suspects(problem: Problem, state: State, looked: Looked) -> Suspects:
     """What calls for a closer look. Round-off hides dependent parameters in single precision."""
-    null = (looked.values <= looked.floor).sum(-1) - (~looked.free).sum(-1)
+    null = count(looked.values <= looked.floor) - count(~looked.free)
     dependent = (null > 0) & looked.remains & (looked.cost > ROOT * state.begun.cost)
     if problem.eps(state.x) > FINE_ENOUGH:
-        dependent = torch.zeros_like(dependent)
-    reach = torch.maximum(state.x.abs(), state.begun.x.abs()).to(looked.norms.dtype)
+        dependent = never(dependent)
+    reach = to_type(maximum(abs(state.x), abs(state.begun.x)), looked.norms.dtype)
     least = problem.eps(state.x) * looked.length
-    bent = ROUNDINGS * problem.eps(state.x) * looked.length.square()
-    silent = (looked.norms * reach <= least) & (looked.diagonal * reach.square() <= bent)
-    return Suspects(dependent, silent & looked.free & looked.remains[..., None])
+    bent = ROUNDINGS * problem.eps(state.x) * (looked.length * looked.length)
+    silent = (looked.norms * reach <= least) & (looked.diagonal * (reach * reach) <= bent)
+    return Suspects(dependent, silent & looked.free & spread(looked.remains))
 
 
 def lost(
@@ -99,14 +111,14 @@ def _died(state: State, looked: Looked) -> Tensor:
     does. It is lost if, besides, moving the parameter by all of itself would change next to
     nothing, in first and in second order.
     """
-    norms, length, x = looked.norms, looked.length, state.x.to(looked.norms.dtype)
-    reach = torch.maximum(x.abs(), state.begun.x.to(x.dtype).abs())
+    norms, length, x = looked.norms, looked.length, to_type(state.x, looked.norms.dtype)
+    reach = maximum(abs(x), abs(to_type(state.begun.x, x.dtype)))
     shrunk = (norms <= SHRUNK * state.begun.norms) & (state.begun.norms > 0)
     # The move that would have changed the residuals by their own size where the column was largest.
     # |x| and |x₀| alone are not enough: each step of an optimizer is a run of its own, and begins
     # where the parameter may be close to zero already.
-    once = length / torch.where(state.begun.norms > 0, state.begun.norms, torch.inf)
-    curved = looked.diagonal * torch.maximum(reach, once).square() > DEAD * length.square()
+    once = length / where(state.begun.norms > 0, state.begun.norms, torch.inf)
+    curved = looked.diagonal * maximum(reach, once) ** 2 > DEAD * length**2
     silent = (norms * reach <= DEAD * length) | (norms <= looked.error)
     return shrunk & silent & ~curved & (length > 0) & looked.free
 
@@ -121,20 +133,19 @@ def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) ->
     null = looked.values <= looked.floor
     before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
     more = clear & (now > before)
-    share = torch.where(null[..., None, :], looked.vectors.square(), 0.0).sum(-1)
+    share = total(where(null[..., None, :], looked.vectors**2, 0.0))
     involved = (share > INVOLVED) & looked.free
-    begun = state.begun.x.abs()
-    ran = state.x.abs() > FAR * torch.where(begun > 0, begun, 1.0)
-    return (more & (involved & ran).any(-1))[..., None] & involved
+    begun = abs(state.begun.x)
+    ran = abs(state.x) > FAR * where(begun > 0, begun, 1.0)
+    return spread(more & some(involved & ran)) & involved
 
 
 def _deficiency(model: Linearization, floor: float) -> Tensor:
     """How many combinations of parameters have no influence to first order, (...,) int."""
-    units = torch.where(model.column_norms > 0, model.column_norms, 1.0)
+    units = where(model.column_norms > 0, model.column_norms, 1.0)
     scaled = model.normal / units[..., :, None] / units[..., None, :]
-    finite = scaled.isfinite().all(-1).all(-1)
-    values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], scaled, 0.0))
-    return (values <= floor).sum(-1)
+    finite = all_entries_finite(scaled)
+    return count(eigvalsh(where(spread(spread(finite)), scaled, 0.0)) <= floor)
 
 
 def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:
@@ -142,11 +153,11 @@ def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor
 
     A parameter that the model does not use has none anywhere, and is left alone.
     """
-    heard = torch.zeros_like(looked.remains)
+    heard = never(looked.remains)
     for factor in ELSEWHERE:
-        moved = torch.where(silent, factor * state.x, state.x)
+        moved = where(silent, factor * state.x, state.x)
         if problem.bounds is not None:
-            moved = problem.bounds.project(moved.to(problem.dtype)).to(state.x.dtype)
+            moved = to_type(problem.bounds.project(to_type(moved, problem.dtype)), state.x.dtype)
         cost = problem.cost(moved)
-        heard = heard | ~((cost - looked.cost).abs() <= ROUNDINGS * looked.noise)
-    return silent & heard[..., None]
+        heard = heard | ~(abs(cost - looked.cost) <= ROUNDINGS * looked.noise)
+    return silent & spread(heard)

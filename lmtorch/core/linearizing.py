@@ -5,10 +5,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import select
+from ..arrays import (
+    all_finite,
+    every,
+    filled,
+    maximum,
+    never,
+    nowhere,
+    select,
+    some,
+    to_type,
+    where,
+    zeros,
+)
 from ..damping.base import LinearModel
 from ..damping.scaling import positive
-from ..linearizations.base import Linearization, predicted_decrease
+from ..linearizations.base import Linearization, measures, predicted_decrease
 from .bend import second_order
 from .method import Method
 from .problem import Problem
@@ -34,10 +46,10 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     model = factored(problem, method, x, held, scale)
     damping, begun = start.damping, start.begun
     if damping is None:
-        damping = method.damping.start(held, model.scale, x.to(problem.dtype))
+        damping = method.damping.start(held, model.scale, to_type(x, problem.dtype))
     if begun is None:
         begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
-    status = at_point(held, method.tolerances, whole.column_norms)
+    status = at_point(held, model.measures, method.tolerances, whole.column_norms)
     return fresh(x, held.cost, status, scale, damping, begun), model
 
 
@@ -61,20 +73,20 @@ def linearize(
     running = state.status == RUNNING
     scale = method.scaling.update(state.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)
-    status = at_point(held, method.tolerances, whole.column_norms)
+    status = at_point(held, model.measures, method.tolerances, whole.column_norms)
     if last is None:
-        status = torch.where(running, status, state.status)
+        status = where(running, status, state.status)
         return state._replace(
-            cost=held.cost, status=status, scale=scale, stale=torch.zeros_like(running)
+            cost=held.cost, status=status, scale=scale, stale=never(running)
         ), model
     if method.frugal:
-        status = torch.where((status == RUNNING) & _converged_ahead(method, model), COST, status)
+        status = where((status == RUNNING) & _converged_ahead(method, model), COST, status)
     refused = dead_end(problem, x, whole, last) & running
     counted = (state.trial.accepted | refused) & running
     state = withdraw(method, state, last, refused)
     return state._replace(
-        cost=torch.where(refused, last.cost, held.cost),
-        status=torch.where(running & ~refused, status, state.status),
+        cost=where(refused, last.cost, held.cost),
+        status=where(running & ~refused, status, state.status),
         scale=select(refused, state.scale, scale),
         linearizations=state.linearizations + counted,
         stale=refused,
@@ -93,17 +105,18 @@ def factored(
     moving = held.column_norms > 0  # a held variable is held against the acceleration, too
 
     def bend(direction: Tensor) -> Tensor:
-        return torch.where(moving, second_order(problem, x, direction, held), 0.0)
+        return where(moving, second_order(problem, x, direction, held), 0.0)
 
     units = positive(scale)
-    return LinearModel(held, units, method.solver.factor(held, units), bend)
+    known = measures(held, to_type(x, problem.dtype), problem.eps(x))
+    return LinearModel(held, units, method.solver.factor(held, units), bend, known)
 
 
 def _converged_ahead(method: Method, model: LinearModel) -> Tensor:
     """Whether even the undamped step promises too little to be worth an evaluation, (...,) bool."""
     cost = model.linearization.cost
-    step = model.factor.step(torch.zeros_like(cost))
-    promised = predicted_decrease(model.linearization, step).to(cost.dtype)
+    step = model.factor.step(zeros(cost))
+    promised = to_type(predicted_decrease(model.linearization, step), cost.dtype)
     return not_worth_a_trial(method.tolerances, cost, promised)
 
 
@@ -113,21 +126,26 @@ def dead_end(problem: Problem, x: Tensor, model: Linearization, last: Last) -> T
     Its derivatives are not finite; or no parameter has any influence there; or a bound has been met
     at which the parameter itself has none, so that nothing would ever lead away from it.
     """
-    finite = model.gradient.isfinite().all(-1) & model.column_norms.isfinite().all(-1)
-    died = (model.column_norms == 0) & (last.norms > 0)
-    trapped = (model.column_norms == 0).all(-1) & died.any(-1)
+    finite = all_finite(model.gradient) & all_finite(model.column_norms)
+    zero = model.column_norms == 0
+    if nowhere(some(zero)):
+        return ~finite
+    died = zero & (last.norms > 0)
+    trapped = every(zero) & some(died)
     if problem.bounds is not None:
-        trapped = trapped | (died & problem.bounds.touched(x) & (x != last.x)).any(-1)
+        trapped = trapped | some(died & problem.bounds.touched(x) & (x != last.x))
     return ~finite | (trapped & (model.cost > 0))
 
 
 def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State:
     """The state with the trials of some problems refused after all, and their damping told so."""
+    if nowhere(refused):
+        return state
     damping, outcome = last.tried
     outcome = outcome._replace(
-        ratio=torch.full_like(outcome.ratio, -1.0),
-        accepted=torch.zeros_like(outcome.accepted),
-        actual=torch.full_like(outcome.actual, -torch.inf),
+        ratio=filled(outcome.ratio, -1.0),
+        accepted=never(outcome.accepted),
+        actual=filled(outcome.actual, -torch.inf),
     )
     return state._replace(
         x=select(refused, last.x, state.x),
@@ -139,4 +157,4 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
 def largest_norms(method: Method, scale: Tensor, norms: Tensor) -> Tensor:
     """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of earlier points."""
     remembers = getattr(method.scaling, "remembers", False)
-    return torch.maximum(norms, scale) if remembers else norms
+    return maximum(norms, scale) if remembers else norms

@@ -13,7 +13,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import seen, select, settled
+from ..arrays import (
+    arrays_of,
+    filled,
+    inner,
+    norm,
+    nowhere,
+    on_numpy,
+    quiet,
+    seen,
+    select,
+    settled,
+    statuses,
+    tensors_of,
+    to_type,
+    where,
+)
 from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..linearizations.base import predicted_decrease
 from .certificate import certify
@@ -22,6 +37,7 @@ from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .polish import polish
 from .problem import Problem
+from .small import of_arrays, showing, small
 from .state import Start, State, Told, Trial, Tried
 from .step import Step, propose
 from .termination import RUNNING, Status, gather, verdict
@@ -46,6 +62,8 @@ def descend(
 ) -> tuple[State, Told]:
     """Run until every problem is done; with `single`, until a step has been taken.
 
+    One small problem on a CPU runs on NumPy's arrays, see `core/small.py`.
+
     Problems of a batch that are done leave the working set, so that the last ones do not pay for
     the first.
 
@@ -60,6 +78,18 @@ def descend(
     Returns:
         Where the problems stand, and what the host knows of it.
     """
+    if not small(problem, method, start.x):
+        return _run(problem, method, start, trials, single, watch)
+    with quiet():
+        arrays = arrays_of(start)
+        state, told = _run(of_arrays(problem), method, arrays, trials, single, showing(watch))
+    return tensors_of(state), told
+
+
+def _run(
+    problem: Problem, method: Method, start: Start, trials: int, single: bool, watch: Watch | None
+) -> tuple[State, Told]:
+    """The run itself, on tensors or arrays."""
     whole = problem, method
     state, model = begin(problem, method, start)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
@@ -105,7 +135,7 @@ def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[Sta
     if told.ended == Status.RUNNING:
         told = told._replace(ended=int(left))
     return state._replace(
-        status=torch.where(state.status == RUNNING, int(left), state.status),
+        status=where(state.status == RUNNING, int(left), state.status),
         begun=state.begun._replace(norms=norms),
     ), told
 
@@ -118,12 +148,14 @@ def attempt(
     step, damping = propose(problem, method.damping, state, model, running)
     cost = problem.cost(step.trial)
     outcome = judge(model, step, state.cost, cost)
-    evidence = gather(problem, state, model.linearization, step, outcome, certified=method.certify)
+    evidence = gather(
+        problem, method.tolerances, state, model, step, outcome, certified=method.certify
+    )
     kept = outcome.accepted
     trial = Trial(
         kept,
         outcome.ratio,
-        torch.linalg.vector_norm(step.taken, dim=-1),
+        norm(step.taken),
         damping.damping,
         evidence.optimality,
         model.linearization.cost,
@@ -131,8 +163,8 @@ def attempt(
     first = state.trials == 0  # the first trial is of all problems, also of those that are done
     return state._replace(
         x=select(kept, step.trial, state.x),
-        cost=torch.where(kept, cost, state.cost),
-        status=torch.where(running, verdict(method.tolerances, evidence), state.status),
+        cost=where(kept, cost, state.cost),
+        status=where(running, verdict(method.tolerances, evidence), state.status),
         damping=select(running, method.damping.update(damping, outcome), damping),
         trial=trial,
         trials=state.trials + (running | first),
@@ -143,14 +175,14 @@ def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outco
     """How a trial went: its cost (...,) beside the one before and what the model promised."""
     linearization = model.linearization
     actual = before - cost
-    predicted = predicted_decrease(linearization, step.linear).to(cost.dtype)
-    ratio = torch.where(step.solved, gain_ratio(actual, predicted), -1.0)
-    length = torch.linalg.vector_norm(model.scale * step.proposed, dim=-1).to(cost.dtype)
+    predicted = to_type(predicted_decrease(linearization, step.linear), cost.dtype)
+    ratio = where(step.solved, gain_ratio(actual, predicted), -1.0)
+    length = to_type(norm(model.scale * step.proposed), cost.dtype)
     return Outcome(
         ratio,
         ratio >= SUFFICIENT,
-        length=torch.where(step.solved, length, torch.nan),
-        slope=(linearization.gradient * step.taken).sum(-1).to(cost.dtype),
+        length=where(step.solved, length, torch.nan),
+        slope=to_type(inner(linearization.gradient, step.taken), cost.dtype),
         actual=actual,
         predicted=predicted,
     )
@@ -159,6 +191,10 @@ def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outco
 def tell(problem: Problem, state: State) -> Told:
     """What the host must know of a trial, in one transfer."""
     ratio = state.trial.ratio
+    if on_numpy(ratio):  # one problem, of which the host knows everything
+        moved, running = state.trial.accepted | state.stale, state.status == RUNNING
+        still = problem.rate is not None and not problem.rate.any()
+        return Told(bool(moved), int(running), int(state.status), float(ratio), still)
     needed = (state.trial.accepted | state.stale).sum()
     running = (state.status == RUNNING).sum()
     resting = torch.zeros_like(running) if problem.rate is None else (problem.rate == 0).all()
@@ -199,7 +235,7 @@ def _looked(problem: Problem, method: Method, state: State, ended: int | None) -
     doubt = certified.status <= 0
     if not (method.frugal and method.polish and seen(doubt)):
         return certified
-    doubted = state._replace(status=torch.where(doubt, state.status, EVALUATIONS))
+    doubted = state._replace(status=where(doubt, state.status, EVALUATIONS))
     polished = polish(problem, method, doubted, ended)
     return select(doubt, certify(problem, method, polished, ended), certified)
 
@@ -210,6 +246,8 @@ def _ended_with_another(state: State) -> State:
     It is made after the loop, to look at the end.
     """
     ended = state.trial.accepted & (state.status != RUNNING)
+    if nowhere(ended):
+        return state
     return state._replace(linearizations=state.linearizations + ended)
 
 
@@ -230,7 +268,7 @@ class Beside(NamedTuple):
 
 def even(cost: Tensor) -> Pace:
     """The pace before the first trial, when nothing is held against a run."""
-    return Pace(cost, torch.ones_like(cost), torch.zeros_like(cost, dtype=torch.int64))
+    return Pace(cost, filled(cost, 1), statuses(cost, 0))
 
 
 def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple[State, Pace]:
@@ -243,15 +281,15 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     gain = 1 - state.cost / pace.cost
     slowing = (gain < method.patience) & (gain <= FASTER * pace.gain)
     poor = slowing & (state.status == RUNNING)
-    windows = torch.where(poor, pace.windows + 1, 0)
-    status = torch.where(windows >= method.windows, SLOW, state.status)
+    windows = where(poor, pace.windows + 1, 0)
+    status = where(windows >= method.windows, SLOW, state.status)
     pace = Pace(state.cost, gain, windows)
     # where `seen` would wait for the device it does not look: there a run is given up only when it
     # has been slow for all of its windows
     if seen(poor):
-        judged = state._replace(status=torch.where(poor, SLOW, RUNNING))
+        judged = state._replace(status=where(poor, SLOW, statuses(pace.cost, RUNNING)))
         hurried = certify(problem, method, judged)
         there = poor & (hurried.status > 0)
-        status = torch.where(there, hurried.status, status)
+        status = where(there, hurried.status, status)
         state = select(there, hurried, state._replace(certificate=hurried.certificate))
     return state._replace(status=status), pace

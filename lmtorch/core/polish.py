@@ -9,10 +9,9 @@ than its own rounding error.
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .._masks import select
+from ..arrays import all_finite, norm, select, spread, to_type, where, zeros
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization
 from .method import Method
@@ -30,6 +29,7 @@ class Rest(NamedTuple):
 
     eligible: Tensor  # (...,) bool, for another step
     linearization: Linearization
+    measure: Tensor  # (...,), ‖D⁻¹Jᵀr‖
 
 
 def polish(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
@@ -52,42 +52,44 @@ def polish(problem: Problem, method: Method, state: State, ended: int | None = N
     problem, method, state, eligible = working.thin(
         problem, method, state, eligible, count, eligible
     )
-    rest = Rest(eligible, problem.linearize(state.x))
+    model = problem.linearize(state.x)
+    rest = Rest(eligible, model, _measure(model, positive(state.scale)))
     for _ in range(method.polish):
-        state, better, ahead = _step(problem, method, state, rest, eps)
+        state, ahead = _step(problem, method, state, rest, eps)
+        better = ahead.eligible
         count = int(better.sum())
         if count == 0:
             break
-        rest = Rest(better, select(better, ahead, rest.linearization))
+        rest = select(better, ahead, rest)._replace(eligible=better)
         problem, method, state, rest = working.thin(problem, method, state, better, count, rest)
     return working.all(state)
 
 
 def _step(
     problem: Problem, method: Method, state: State, rest: Rest, eps: float
-) -> tuple[State, Tensor, Linearization]:
-    """The state after a Gauss–Newton step, where it was better, and the linear model at its end."""
-    eligible, linearization = rest
+) -> tuple[State, Rest]:
+    """The state after a Gauss–Newton step where it was better, and what is known of its end."""
+    eligible, linearization, before = rest
     scale = positive(state.scale)
-    step = method.solver.factor(linearization, scale).step(torch.zeros_like(linearization.cost))
-    finite = step.isfinite().all(-1) & eligible
-    trial = problem.move(state.x, torch.where(finite[..., None], step, 0.0))
+    step = method.solver.factor(linearization, scale).step(zeros(linearization.cost))
+    finite = all_finite(step) & eligible
+    trial = problem.move(state.x, where(spread(finite), step, 0.0))
     ahead = problem.linearize(trial)
-    noise = SLACK * linearization.rounding(state.x.to(problem.dtype), eps)
-    better = finite & (_measure(ahead, scale) < _measure(linearization, scale))
+    noise = SLACK * linearization.rounding(to_type(state.x, problem.dtype), eps)
+    after = _measure(ahead, scale)
+    better = finite & (after < before)
     better = better & (ahead.cost <= linearization.cost + noise)
     return (
         state._replace(
             x=select(better, trial, state.x),
-            cost=torch.where(better, ahead.cost, state.cost),
+            cost=where(better, ahead.cost, state.cost),
             trials=state.trials + eligible,
             linearizations=state.linearizations + eligible,
         ),
-        better,
-        ahead,
+        Rest(better, ahead, after),
     )
 
 
 def _measure(linearization: Linearization, scale: Tensor) -> Tensor:
     """‖D⁻¹Jᵀr‖, (...,)."""
-    return torch.linalg.vector_norm(linearization.gradient / scale, dim=-1)
+    return norm(linearization.gradient / scale)

@@ -15,7 +15,21 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
-from .._masks import join
+from ..arrays import (
+    always,
+    arrays_of,
+    at_least,
+    join,
+    maximum,
+    on_numpy,
+    resolution,
+    room,
+    sqrt,
+    tensor_from,
+    to_type,
+    with_shape_of,
+    with_type_of,
+)
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
 from ..losses.base import Loss, half_sum
@@ -54,17 +68,19 @@ class Problem:
         """F(x), (...,)."""
         if self.apart(x):
             return self.of_some(x, Problem.cost)
-        params, costs = self.residual.params(x), []
+        params, costs = self.residual.params(tensor_from(x)), []
         with timed(self.clock, "trial"), self.residual.replay():
             for part in self.residual.parts():
-                costs.append(self.loss.cost(self.source.evaluate(part, params)))
+                values = with_type_of(self.source.evaluate(part, params), x)
+                costs.append(self.loss.cost(values))
         return self.with_penalty(total(costs), x)
 
     def values(self, x: Tensor) -> list[Tensor]:
         """r(x), part by part, (..., m) each."""
-        params = self.residual.params(x)
+        params = self.residual.params(tensor_from(x))
         with self.residual.replay():
-            return [self.source.evaluate(part, params) for part in self.residual.parts()]
+            parts = [self.source.evaluate(part, params) for part in self.residual.parts()]
+        return [with_type_of(values, x) for values in parts]
 
     # ---- a linear model of it ----------------------------------------------------------------
 
@@ -76,7 +92,7 @@ class Problem:
     def free(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Which variables may move, (..., n) bool: descent pushes the others out of the box."""
         if self.bounds is None:
-            return torch.ones_like(x, dtype=torch.bool)
+            return always(x)
         return self.bounds.free(x, gradient)
 
     def model(self, x: Tensor) -> Linearization:
@@ -84,7 +100,7 @@ class Problem:
         if self.apart(x):
             return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
-        params, streamed = rows.params(x), None
+        params, streamed = rows.params(tensor_from(x)), None
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             try:
@@ -135,19 +151,21 @@ class Problem:
 
     def move(self, x: Tensor, step: Tensor) -> Tensor:
         """x + rate · step, inside the box and rounded to the dtype of the parameters."""
-        moved = x.to(self.dtype) + (step if self.rate is None else self.rate * step)
-        return (moved if self.bounds is None else self.bounds.project(moved)).to(x.dtype)
+        moved = to_type(x, self.dtype) + (step if self.rate is None else self.rate * step)
+        return to_type(moved if self.bounds is None else self.bounds.project(moved), x.dtype)
 
     # ---- what belongs to it ------------------------------------------------------------------
 
     def eps(self, x: Tensor) -> float:
         """Round-off of the residuals, relative."""
-        return torch.finfo(self.precision or x.dtype).eps
+        return resolution(self.precision or x.dtype)
 
     def sizes(self, x: Tensor) -> Tensor:
         """Sizes of the parameters, (..., n); steps of finite differences are a share of them."""
         (part, *_) = self.residual.parts()
-        return x.abs().clamp(min=1) if part.sizes is None else torch.maximum(x.abs(), part.sizes)
+        if part.sizes is None:
+            return at_least(abs(x), 1.0)
+        return maximum(abs(x), with_type_of(part.sizes, x))
 
     def apart(self, x: Tensor) -> bool:
         """Whether the problems of a batch are too many to be evaluated together."""
@@ -172,14 +190,15 @@ class Problem:
         """The penalty as rows √w · x; None if there is none."""
         if self.penalty is None:
             return None
-        root = self.penalty.to(self.dtype).sqrt().expand(x.shape)
-        return Prior(root, root * x.to(self.dtype))
+        wide = to_type(x, self.dtype)
+        root = with_shape_of(sqrt(to_type(self.penalty, self.dtype)), wide)
+        return Prior(root, root * wide)
 
     def with_penalty(self, cost: Tensor, x: Tensor) -> Tensor:
         """The cost of the residuals (...,) with that of the penalty added."""
         if self.penalty is None:
             return cost
-        return cost + half_sum(self.penalty * x.to(self.dtype).square())
+        return cost + half_sum(self.penalty * to_type(x, self.dtype) ** 2)
 
 
 def total(shares: Sequence[T]) -> T:
@@ -191,7 +210,7 @@ def total(shares: Sequence[T]) -> T:
         found = tuple(total(column) for column in zip(*columns, strict=True))
     elif several:
         tensors: Any = list(shares)
-        found = torch.stack(tensors).sum(0)
+        found = sum(tensors[1:], tensors[0]) if on_numpy(first) else torch.stack(tensors).sum(0)
     return found
 
 
@@ -205,16 +224,23 @@ class Streamed:
     """
 
     def __init__(self, problem: Problem, rows: int, x: Tensor) -> None:
-        like = x.new_empty(0, dtype=problem.dtype)
+        like = to_type(room(x, 0), problem.dtype)
         self.accumulator = problem.form.accumulator(tuple(x.shape), rows, like)
+        self.on_numpy = on_numpy(x)
         together = getattr(problem.loss, "together", 1)
-        self.workspace = Workspace(self.accumulator.workspace, self.accumulator.kinds, together)
+        self.workspace = Workspace(self._room, self.accumulator.kinds, together)
         self.loss, self.keep = problem.loss, problem.keep
         self.costs: list[Tensor] = []
         self.values: list[Tensor] = []  # r(x) of each part, if it is to be kept
 
+    def _room(self, rows: int) -> Tensor:
+        """Where the next block of dense rows is to be written, always a tensor."""
+        return tensor_from(self.accumulator.workspace(rows))
+
     def add(self, place: int, values: Tensor, rows: Rows) -> None:
         """Take a block of the part that stands at this place."""
+        if self.on_numpy:
+            values, rows = arrays_of((values, rows))
         expansion = self.loss.expand(values)
         self.costs.append(expansion.value)
         self.accumulator.add(expansion.residual, expansion.rows(rows))

@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..arrays import never, some, unseen, zeros
 from ..damping.base import Outcome
-from ..losses.base import scalar_dtype
 
 
 class Trial(NamedTuple):
@@ -94,18 +93,17 @@ def fresh(
         damping: the strategy's.
         begun: where the first run began.
     """
-    zero, none = torch.zeros_like(cost), torch.zeros_like(status)
-    never = torch.zeros_like(cost, dtype=torch.bool)
+    zero, none, nowhere = zeros(cost), zeros(status), never(cost)
     return State(
         x,
         cost,
         status,
         scale,
         damping,
-        trial=Trial(never, zero, zero, zero, zero, cost),
+        trial=Trial(nowhere, zero, zero, zero, zero, cost),
         trials=none,
         linearizations=none + 1,
-        stale=never,
+        stale=nowhere,
         begun=begun,
         certificate=blank(x),
     )
@@ -113,6 +111,5 @@ def fresh(
 
 def blank(x: Tensor) -> Certificate:
     """The certificate of points x (..., n) at which nobody has looked."""
-    nothing = torch.full(x.shape[:-1], torch.nan, dtype=scalar_dtype(x.device), device=x.device)
-    none = torch.zeros_like(x, dtype=torch.bool)
-    return Certificate(nothing, nothing.clone(), torch.zeros_like(x), none, none.any(-1))
+    nothing, none = unseen(x), never(x)
+    return Certificate(nothing, nothing, zeros(x), none, some(none))

@@ -2,9 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..arrays import all_finite, spread, to_type, where
 from ..damping.base import Damping, LinearModel, Proposal
 from .problem import Problem
 from .state import State
@@ -25,11 +25,11 @@ def propose(
 ) -> tuple[Step, Any]:
     """The next step of the running problems, and the damping's state with the λ that made it."""
     step, damping, linear = Proposal(*strategy.propose(model, state.damping))
-    solved = step.isfinite().all(-1) & running  # a factorisation that failed leaves NaN
-    step = torch.where(solved[..., None], step, 0.0)  # the user's function never sees a NaN of ours
+    solved = all_finite(step) & running  # a factorisation that failed leaves NaN
+    step = where(spread(solved), step, 0.0)  # the user's function never sees a NaN of ours
     trial = problem.move(state.x, step)
-    taken = trial.to(problem.dtype) - state.x.to(problem.dtype)
+    taken = to_type(trial, problem.dtype) - to_type(state.x, problem.dtype)
     if linear is None:
         return Step(step, solved, trial, taken, taken), damping
-    part = problem.move(state.x, torch.where(solved[..., None], linear, 0.0))
-    return Step(step, solved, trial, taken, part.to(problem.dtype) - state.x), damping
+    part = problem.move(state.x, where(spread(solved), linear, 0.0))
+    return Step(step, solved, trial, taken, to_type(part, problem.dtype) - state.x), damping

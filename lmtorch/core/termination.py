@@ -13,8 +13,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..damping.base import Outcome
-from ..linearizations.base import Linearization, predicted_decrease
+from ..arrays import (
+    all_finite,
+    every,
+    filled,
+    finite,
+    maximum,
+    never,
+    nowhere,
+    smallest,
+    some,
+    statuses,
+    to_type,
+    where,
+)
+from ..damping.base import LinearModel, Outcome
+from ..linearizations.base import Linearization, Measures, predicted_decrease
 from .problem import Problem
 from .state import State
 from .step import Step
@@ -115,7 +129,10 @@ FLAT, STALLED = int(Status.FLAT), int(Status.STALLED)
 
 def among(status: Tensor, chosen: Sequence[Status]) -> Tensor:
     """Which problems stand at one of these, (...,) bool."""
-    return torch.stack([status == int(s) for s in chosen]).any(0)
+    found = status == int(chosen[0])
+    for other in chosen[1:]:
+        found = found | (status == int(other))
+    return found
 
 
 def at_rest(status: Tensor, chosen: Sequence[Status], ended: int | None) -> tuple[Tensor, int]:
@@ -153,11 +170,14 @@ SINGLE_MOVE_SLACK = 1e3
 NOTHING = 1e-4
 
 
-def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor) -> Tensor:
+def at_point(
+    linearization: Linearization, known: Measures, tolerances: Tolerances, norms: Tensor
+) -> Tensor:
     """What a point says by itself.
 
     Args:
         linearization: the linear model there, with variables held at their bounds.
+        known: its measures.
         tolerances: only the gradient's is used.
         norms: ‖J e_j‖ of all variables, held or not, (..., n).
 
@@ -165,17 +185,13 @@ def at_point(linearization: Linearization, tolerances: Tolerances, norms: Tensor
         The status, (...,): RUNNING if there is no reason to stop.
     """
     cost, gradient = linearization.cost, linearization.gradient
-    status = torch.full_like(cost, RUNNING, dtype=torch.int64)
-    status = torch.where(linearization.optimality() <= tolerances.gradient, GRADIENT, status)
+    status = statuses(cost, RUNNING)
+    status = where(known.optimality <= tolerances.gradient, GRADIENT, status)
     # no column of J is orthogonal to anything where all are zero
-    status = torch.where((norms == 0).all(-1), FLAT, status)
-    status = torch.where(cost <= torch.finfo(gradient.dtype).tiny, ZERO, status)
-    finite = (
-        cost.isfinite()
-        & gradient.isfinite().all(-1)
-        & linearization.column_norms.isfinite().all(-1)
-    )
-    return torch.where(finite, status, NOT_FINITE)
+    status = where(every(norms == 0), FLAT, status)
+    status = where(cost <= smallest(gradient.dtype), ZERO, status)
+    numbers = finite(cost) & all_finite(gradient) & all_finite(linearization.column_norms)
+    return where(numbers, status, NOT_FINITE)
 
 
 def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
@@ -207,8 +223,9 @@ class Evidence(NamedTuple):
 
 def gather(
     problem: Problem,
+    tolerances: Tolerances,
     state: State,
-    linearization: Linearization,
+    model: LinearModel,
     step: Step,
     outcome: Outcome,
     *,
@@ -218,31 +235,39 @@ def gather(
 
     Args:
         problem: what is minimised.
+        tolerances: within which a step is short enough for a closer look.
         state: before the trial.
-        linearization: the linear model that the step was made from.
+        model: the linear model that the step was made from.
         step: the step and its trial point.
         outcome: how the trial went.
         certified: the end of the run will be looked at once more.
     """
-    x, eps = state.x.to(problem.dtype), problem.eps(state.x)
+    x, eps = to_type(state.x, problem.dtype), problem.eps(state.x)
+    linearization, known = model.linearization, model.measures
     # the whole step is judged: a small learning rate, or a wall that cut the step short, is no
     # convergence
     uncut = problem.rate is None and problem.bounds is None
     promised = outcome.predicted
     if not uncut:
-        promised = predicted_decrease(linearization, step.proposed).to(promised.dtype)
-    still = (step.taken == 0).all(-1)  # a step that changes nothing leaves nothing to try
+        promised = to_type(predicted_decrease(linearization, step.proposed), promised.dtype)
+    length = linearization.relative_length(x, step.taken if uncut else step.proposed)
+    change = maximum(outcome.actual, promised)
+    short = (length <= tolerances.step) | (change <= tolerances.cost * state.cost)
+    # a long step does not ask how far a single parameter could move
+    asked = not nowhere(short & outcome.accepted)
+    alone = linearization.longest_single_move(x) if asked else filled(length, torch.inf)
+    still = every(step.taken == 0)  # a step that changes nothing leaves nothing to try
     return Evidence(
         state.cost,
         outcome.actual,
         # a step that could not be solved for is no stall: the damping rises, and the next trial has
         # another chance
-        torch.where(step.solved, promised, torch.inf),
+        where(step.solved, promised, torch.inf),
         outcome.accepted,
-        length=linearization.relative_length(x, step.taken if uncut else step.proposed),
-        noise=linearization.rounding(x, eps),
-        optimality=linearization.optimality(),
-        single_move=linearization.longest_single_move(x),
+        length=length,
+        noise=known.noise,
+        optimality=known.optimality,
+        single_move=alone,
         trusting=still | certified,
         at_wall=_at_wall(problem, state.x, step.trial),
         eps=eps,
@@ -252,8 +277,8 @@ def gather(
 def _at_wall(problem: Problem, x: Tensor, trial: Tensor) -> Tensor:
     """Whether a trial has met a bound that x did not touch, (...,) bool."""
     if problem.bounds is None:
-        return x.new_zeros(x.shape[:-1], dtype=torch.bool)
-    return (problem.bounds.touched(trial) & (trial != x)).any(-1)
+        return some(never(x))
+    return some(problem.bounds.touched(trial) & (trial != x))
 
 
 def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
@@ -262,28 +287,28 @@ def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:
     def within(change: Tensor, tolerance: float) -> Tensor:
         return (change <= tolerance) & seen.accepted
 
-    status = torch.full_like(seen.cost, RUNNING, dtype=torch.int64)
+    status = statuses(seen.cost, RUNNING)
     # what the dtype cannot resolve cannot be called converged: tolerances below ε say "stalled"
     # from ε on
-    change = torch.maximum(seen.actual, seen.promised) / seen.cost
+    change = maximum(seen.actual, seen.promised) / seen.cost
     stalled = within(change, seen.eps) | within(seen.length, seen.eps)
     # where the data are met exactly only round-off is left, and every step changes it
     drowned = (seen.cost <= seen.noise) & (seen.actual < seen.cost)  # what is zero has not stalled
     stalled = stalled | (seen.accepted & drowned)
-    status = torch.where(stalled, STALLED, status)
+    status = where(stalled, STALLED, status)
     # A short step proves a minimum only if no single parameter could still do much better. Its best
     # move lowers the model's cost by cos² F: if that, and the length of that move, are far above
     # the tolerance, the step was short because λ was large.
-    share = seen.optimality.square()
+    share = seen.optimality * seen.optimality
     flat = share <= SINGLE_MOVE_SLACK * max(tolerances.cost, seen.eps)
     close = seen.single_move <= SINGLE_MOVE_SLACK * max(tolerances.step, seen.eps)
-    status = torch.where(within(seen.length, tolerances.step) & (flat | close), STEP, status)
-    status = torch.where(within(change, tolerances.cost) & (flat | close), COST, status)
+    status = where(within(seen.length, tolerances.step) & (flat | close), STEP, status)
+    status = where(within(change, tolerances.cost) & (flat | close), COST, status)
     # A refused trial that promised nothing is a stall: unless the promise is far below zero, which
     # is a step badly solved for, and more damping heals it; or the region is so small that a single
     # parameter could still do better.
     little = share * seen.cost <= SINGLE_MOVE_SLACK * seen.noise
-    empty = ~seen.accepted & (seen.promised.abs() <= seen.noise)
-    status = torch.where(empty & (little | seen.trusting), STALLED, status)
+    empty = ~seen.accepted & (abs(seen.promised) <= seen.noise)
+    status = where(empty & (little | seen.trusting), STALLED, status)
     # at a wall that has just been met derivatives may be of another kind
-    return torch.where(seen.accepted & seen.at_wall, RUNNING, status)
+    return where(seen.accepted & seen.at_wall, RUNNING, status)

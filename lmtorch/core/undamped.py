@@ -12,6 +12,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arrays import (
+    all_entries_finite,
+    all_finite,
+    apply,
+    at_least,
+    count,
+    diagonal,
+    eigh,
+    every,
+    every_entry,
+    gathered,
+    identity,
+    largest,
+    maximum,
+    never,
+    norm,
+    resolution,
+    some,
+    spread,
+    sqrt,
+    to_type,
+    total,
+    transposed,
+    where,
+    zeros,
+)
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
 from .curvature import exact_hessian, residual_curvature, trembling
@@ -47,7 +73,7 @@ class Undamped(NamedTuple):
     @property
     def promise(self) -> Tensor:
         """The decrement as a share of the cost, (...,); zero where both are."""
-        return torch.where(self.decrement > 0, self.decrement / self.cost, 0.0)
+        return where(self.decrement > 0, self.decrement / self.cost, 0.0)
 
 
 def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Undamped:
@@ -56,40 +82,38 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     whole = problem.model(x)
     free = problem.free(x, whole.gradient)
     model = whole.freeze(free)
-    wide = x.to(problem.dtype)
-    length = (2 * model.cost).sqrt().to(problem.dtype)[..., None]  # ‖r‖, (..., 1)
-    size = torch.maximum(x.abs(), state.begun.x.abs())
-    size = torch.where(size > 0, size, 1.0)
+    wide = to_type(x, problem.dtype)
+    length = spread(to_type(sqrt(2 * model.cost), problem.dtype))  # ‖r‖, (..., 1)
+    size = maximum(abs(x), abs(state.begun.x))
+    size = where(size > 0, size, 1.0)
     matrix, exact = _curvature(problem, x, whole, length, size, doubted)
-    matrix = torch.where(free[..., :, None] & free[..., None, :], matrix, 0.0)
+    matrix = where(free[..., :, None] & free[..., None, :], matrix, 0.0)
 
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1).abs()
-    units = torch.maximum(model.column_norms, diagonal.sqrt())
-    units = torch.where(units > 0, units, 1.0)
+    curvatures = abs(diagonal(matrix))
+    units = maximum(model.column_norms, sqrt(curvatures))
+    units = where(units > 0, units, 1.0)
     scaled = matrix / units[..., :, None] / units[..., None, :]
     slope = model.gradient / units
-    finite = scaled.isfinite().all(-1).all(-1) & slope.isfinite().all(-1)
-    identity = torch.eye(x.shape[-1], dtype=scaled.dtype, device=x.device)
-    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], scaled, identity))
+    finite = all_entries_finite(scaled) & all_finite(slope)
+    values, vectors = eigh(where(spread(spread(finite)), scaled, identity(scaled)))
 
     eps = problem.eps(x)
-    along = (vectors.mT @ slope[..., None])[..., 0]
+    along = apply(transposed(vectors), slope)
     error = _column_error(problem, method, model, wide)
-    unclear = ROUNDINGS * eps * carried(model, wide)[..., None] + length * (
+    unclear = ROUNDINGS * eps * spread(carried(model, wide)) + length * (
         ROUNDINGS * method.slopes + error / units
     )
-    unclear = (vectors.square().mT @ unclear.square()[..., None])[..., 0].sqrt()
-    along = torch.where(along.abs() > unclear, along, 0.0)
-    floor = ROUNDINGS * x.shape[-1] * max(eps, torch.finfo(problem.dtype).eps)
+    unclear = sqrt(apply(transposed(vectors * vectors), unclear * unclear))
+    along = where(abs(along) > unclear, along, 0.0)
+    floor = ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
     # a curvature within round-off has no sign
-    lowest = torch.where(values[..., 0].abs() <= floor, 0.0, values[..., 0])
-    decrement = (along.square() / values.abs().clamp(min=floor)).sum(-1).to(model.cost.dtype) / 2
-    newton = (
-        -(vectors @ torch.where(values > floor, along / values, 0.0)[..., None])[..., 0] / units
-    )
+    lowest = where(abs(values[..., 0]) <= floor, 0.0, values[..., 0])
+    promised = total(along * along / at_least(abs(values), floor))
+    decrement = to_type(promised, model.cost.dtype) / 2
+    newton = -apply(vectors, where(values > floor, along / values, 0.0)) / units
     noise = model.rounding(wide, eps)
     if doubted:
-        noise = torch.maximum(noise, length[..., 0] * trembling(problem, x))
+        noise = maximum(noise, gathered(length) * trembling(problem, x))
     remains = finite & (model.cost > ROUNDINGS * noise)
     looked = Looked(
         model.cost,
@@ -97,7 +121,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         length,
         model.column_norms,
         error,
-        diagonal,
+        curvatures,
         values,
         vectors,
         floor,
@@ -110,12 +134,12 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         norms=whole.column_norms,
         units=units,
         noise=noise,
-        decrement=torch.where(finite, decrement, torch.inf),
-        lowest=torch.where(finite, lowest, -torch.inf).to(model.cost.dtype),
-        downward=(vectors[..., 0] / units).to(x.dtype),
-        newton=torch.where(finite[..., None], newton, 0.0),
-        blind=remains & ((values <= floor).sum(-1) > (~free).sum(-1)) & (eps > FINE_ENOUGH),
-        flat=(matrix == 0).all(-1).all(-1) & (model.gradient == 0).all(-1) & free.any(-1),
+        decrement=where(finite, decrement, torch.inf),
+        lowest=to_type(where(finite, lowest, -torch.inf), model.cost.dtype),
+        downward=to_type(vectors[..., 0] / units, x.dtype),
+        newton=where(spread(finite), newton, 0.0),
+        blind=remains & (count(values <= floor) > count(~free)) & (eps > FINE_ENOUGH),
+        flat=every_entry(matrix == 0) & every(model.gradient == 0) & some(free),
         exact=exact,
         looked=looked,
     )
@@ -123,8 +147,8 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
 
 def carried(model: Linearization, x: Tensor) -> Tensor:
     """‖r‖ + ‖J∘x‖, (...,): rounding x and r costs an entry of the scaled gradient ε times that."""
-    length = (2 * model.cost).sqrt().to(x.dtype)
-    return length + torch.linalg.vector_norm(model.column_norms * x, dim=-1)
+    length = to_type(sqrt(2 * model.cost), x.dtype)
+    return length + norm(model.column_norms * x)
 
 
 def _column_error(problem: Problem, method: Method, model: Linearization, x: Tensor) -> Tensor:
@@ -133,8 +157,8 @@ def _column_error(problem: Problem, method: Method, model: Linearization, x: Ten
     A column that ought to vanish consists of this error alone.
     """
     if not method.slopes:
-        return torch.zeros_like(x)
-    return ROUNDINGS * method.slopes * carried(model, x)[..., None] / problem.sizes(x)
+        return zeros(x)
+    return ROUNDINGS * method.slopes * spread(carried(model, x)) / problem.sizes(x)
 
 
 def _curvature(
@@ -154,13 +178,13 @@ def _curvature(
         second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None
         if second is not None:
             # an entry that may be no more than the round-off of its differences is left out
-            effect = second.abs() * size[..., :, None] * size[..., None, :]
+            effect = abs(second) * size[..., :, None] * size[..., None, :]
             noise = ROUNDINGS * problem.eps(x) ** 0.5 * length
-            noise = noise * carried(model, x.to(problem.dtype))[..., None]
-            normal = normal + torch.where(effect > noise[..., None], second, 0.0)
-        return normal, torch.zeros_like(model.cost, dtype=torch.bool)
+            noise = noise * spread(carried(model, to_type(x, problem.dtype)))
+            normal = normal + where(effect > spread(noise), second, 0.0)
+        return normal, never(model.cost)
     # a source of derivatives that is not torch's own may see what torch does not
-    norms = torch.where(model.column_norms > 0, model.column_norms, 1.0)
-    apart = ((found.gradient - model.gradient) / norms).abs().amax(-1, keepdim=True)
-    exact = (found.matrix.isfinite().all(-1).all(-1)) & (apart <= GROSS * length)[..., 0]
-    return torch.where(exact[..., None, None], found.matrix, normal), exact
+    norms = where(model.column_norms > 0, model.column_norms, 1.0)
+    apart = spread(largest(abs((found.gradient - model.gradient) / norms)))
+    exact = all_entries_finite(found.matrix) & gathered(apart <= GROSS * length)
+    return where(spread(spread(exact)), found.matrix, normal), exact

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from .._masks import places, put, take
+from ..arrays import places, put, take
 from .method import Method
 from .problem import Problem
 from .state import State

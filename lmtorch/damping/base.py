@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
+from ..arrays import finite, where
 from ..linearizations.base import Linearization
 from ..solvers.base import Factor
 
@@ -18,6 +18,7 @@ class LinearModel(NamedTuple):
     factor: Factor
     # v (..., n) -> Jᵀ W r_vv (..., n), for geodesic acceleration; W is the curvature of the loss
     second_order: Callable[[Tensor], Tensor]
+    measures: Any = None  # of the linearization, see `linearizations/base.py`
 
 
 class Outcome(NamedTuple):
@@ -56,4 +57,4 @@ class Damping(Protocol):
 def gain_ratio(actual: Tensor, predicted: Tensor) -> Tensor:
     """The decrease of the cost over that promised by the linear model; −1 if that says nothing."""
     ratio = actual / predicted
-    return torch.where(ratio.isfinite() & (predicted > 0), ratio, -1.0)
+    return where(finite(ratio) & (predicted > 0), ratio, -1.0)

@@ -5,14 +5,14 @@ p. 437.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..arrays import where
 from ..linearizations.base import Linearization
 from .base import LinearModel, Outcome, Proposal
-from .nielsen import bounded
+from .nielsen import bounded, steepest
 
 
 class MarquardtState(NamedTuple):
@@ -35,11 +35,11 @@ class Marquardt:
     initial: float = 1e-2
     decrease: float = 0.1
     increase: float = 10.0
+    arrays: ClassVar[bool] = True
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> MarquardtState:
         """λ₀ from the size of JᵀJ."""
-        largest = (linearization.column_norms / scale).square().amax(-1)
-        return MarquardtState(bounded(self.initial * largest.to(linearization.cost.dtype)))
+        return MarquardtState(bounded(self.initial * steepest(linearization, scale)))
 
     def propose(self, model: LinearModel, state: MarquardtState) -> Proposal:
         """The damped step at λ."""
@@ -47,5 +47,5 @@ class Marquardt:
 
     def update(self, state: MarquardtState, outcome: Outcome) -> MarquardtState:
         """Up or down."""
-        factor = torch.where(outcome.accepted, self.decrease, self.increase)
-        return MarquardtState(bounded(state.damping * factor))
+        less, more = self.decrease * state.damping, self.increase * state.damping
+        return MarquardtState(bounded(where(outcome.accepted, less, more)))

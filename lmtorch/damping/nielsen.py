@@ -8,11 +8,22 @@ to Optimization and Data Fitting (2010), algorithm 6.18.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..arrays import (
+    at_least,
+    at_most,
+    filled,
+    highest,
+    is_nan,
+    largest,
+    resolution,
+    smallest,
+    to_type,
+    where,
+)
 from ..linearizations.base import Linearization
 from .base import LinearModel, Outcome, Proposal
 
@@ -36,12 +47,12 @@ class Nielsen:
     """
 
     initial: float = 1e-3
+    arrays: ClassVar[bool] = True
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> NielsenState:
         """λ₀ from the size of JᵀJ."""
-        largest = (linearization.column_norms / scale).square().amax(-1)
-        damping = bounded(self.initial * largest.to(linearization.cost.dtype))
-        return NielsenState(damping, torch.full_like(damping, GROWTH))
+        damping = bounded(self.initial * steepest(linearization, scale))
+        return NielsenState(damping, filled(damping, GROWTH))
 
     def propose(self, model: LinearModel, state: NielsenState) -> Proposal:
         """The damped step at λ."""
@@ -49,14 +60,20 @@ class Nielsen:
 
     def update(self, state: NielsenState, outcome: Outcome) -> NielsenState:
         """Shrink by the gain ratio, or grow."""
-        shrink = (1 - (2 * outcome.ratio - 1) ** 3).clamp(min=SHRINK)
-        damping = state.damping * torch.where(outcome.accepted, shrink, state.growth)
-        growth = torch.where(outcome.accepted, GROWTH, 2 * state.growth)
+        shrink = at_least(1 - (2 * outcome.ratio - 1) ** 3, SHRINK)
+        damping = state.damping * where(outcome.accepted, shrink, state.growth)
+        growth = where(outcome.accepted, GROWTH, 2 * state.growth)
         return NielsenState(bounded(damping), bounded(growth))
+
+
+def steepest(linearization: Linearization, scale: Tensor) -> Tensor:
+    """The largest diagonal entry of D⁻¹JᵀJD⁻¹, (...,)."""
+    relative = linearization.column_norms / scale
+    return to_type(largest(relative * relative), linearization.cost.dtype)
 
 
 def bounded(damping: Tensor) -> Tensor:
     """Away from zero, where it could not grow again, and from infinity."""
-    limits = torch.finfo(damping.dtype)
-    damping = torch.where(damping.isnan(), 1.0, damping)
-    return damping.clamp(min=limits.tiny / limits.eps, max=limits.max * limits.eps)
+    eps, dtype = resolution(damping.dtype), damping.dtype
+    damping = where(is_nan(damping), 1.0, damping)
+    return at_most(at_least(damping, smallest(dtype) / eps), highest(dtype) * eps)

@@ -8,8 +8,9 @@ never forgets a steep column.
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
+
+from ..arrays import filled, maximum, where, with_shape_of, with_type_of
 
 
 class Scaling(Protocol):
@@ -24,24 +25,29 @@ class More:
     """Running maximum of the column norms: invariant to units; for curve fitting."""
 
     remembers: ClassVar[bool] = True  # D is the largest column norm of all points so far
+    arrays: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The larger of the last D and the column norms, entry by entry."""
-        return column_norms if scale is None else torch.maximum(scale, column_norms)
+        return column_norms if scale is None else maximum(scale, column_norms)
 
 
 @dataclass(frozen=True)
 class Levenberg:
     """The identity: parameters are of like size; for networks."""
 
+    arrays: ClassVar[bool] = True
+
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """Ones, whatever the column norms."""
-        return torch.ones_like(column_norms)
+        return filled(column_norms, 1)
 
 
 @dataclass(frozen=True)
 class CurrentNorms:
     """The current column norms: as `More`, but forgets."""
+
+    arrays: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The column norms at this point."""
@@ -57,6 +63,7 @@ class FixedScale:
     """
 
     scale: Tensor
+    arrays: ClassVar[bool] = True
 
     def take(self, places: Tensor) -> "FixedScale":
         """The fixed D of some problems of a batch, by their numbers (k,)."""
@@ -64,7 +71,7 @@ class FixedScale:
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The fixed D, whatever the column norms."""
-        return self.scale.to(column_norms).expand(column_norms.shape)
+        return with_shape_of(with_type_of(self.scale, column_norms), column_norms)
 
 
 def positive(scale: Tensor) -> Tensor:
@@ -72,4 +79,4 @@ def positive(scale: Tensor) -> Tensor:
 
     Ones are MINPACK's choice.
     """
-    return torch.where(scale > 0, scale, 1.0)
+    return where(scale > 0, scale, 1.0)

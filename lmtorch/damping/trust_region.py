@@ -10,12 +10,25 @@ radius, see `TrustRegion`.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
-from .._masks import settled
+from ..arrays import (
+    always,
+    at_least,
+    at_most,
+    finite,
+    maximum,
+    minimum,
+    never,
+    norm,
+    settled,
+    sqrt,
+    to_type,
+    where,
+    zeros,
+)
 from ..linearizations.base import Linearization
 from ..solvers.base import Factor
 from .base import LinearModel, Outcome, Proposal
@@ -46,44 +59,37 @@ class TrustRegion:
     """
 
     initial: float = 1.0
+    arrays: ClassVar[bool] = True
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> TrustRegionState:
         """Δ₀ from the size of the parameters."""
-        size = torch.linalg.vector_norm(scale * x, dim=-1).to(linearization.cost.dtype)
-        radius = self.initial * torch.where(size > 0, size, 1.0)
-        return TrustRegionState(
-            torch.zeros_like(radius), radius, torch.ones_like(radius, dtype=torch.bool)
-        )
+        size = to_type(norm(scale * x), linearization.cost.dtype)
+        radius = self.initial * where(size > 0, size, 1.0)
+        return TrustRegionState(zeros(radius), radius, always(radius))
 
     def propose(self, model: LinearModel, state: TrustRegionState) -> Proposal:
         """The solution of the trust-region subproblem."""
-        gradient = torch.linalg.vector_norm(model.linearization.gradient / model.scale, dim=-1)
-        damping = multiplier(
-            model.factor, gradient.to(state.radius.dtype), state.radius, state.damping
-        )
+        gradient = to_type(norm(model.linearization.gradient / model.scale), state.radius.dtype)
+        damping = multiplier(model.factor, gradient, state.radius, state.damping)
         return Proposal(model.factor.step(damping), state._replace(damping=damping))
 
     def update(self, state: TrustRegionState, outcome: Outcome) -> TrustRegionState:
         """Shrink after a poor gain by how far the cost overshot, double after a good one."""
         ratio, length = outcome.ratio, outcome.length
-        length = torch.where(length.isfinite(), length, state.radius)
-        radius = torch.where(state.fresh, torch.minimum(state.radius, length), state.radius)
+        length = where(finite(length), length, state.radius)
+        radius = where(state.fresh, minimum(state.radius, length), state.radius)
         # the parabola through F(0), F'(0) = gᵀp and F(p) is least at t = ½ gᵀp / (gᵀp + actual):
         # lmder's `temp`
-        bend = torch.where(
+        bend = where(
             outcome.actual >= 0, 0.5, outcome.slope / (2 * (outcome.slope + outcome.actual))
         )
-        bend = torch.where(bend.isfinite(), bend, LEAST).clamp(min=LEAST, max=0.5)
-        shrunk = bend * torch.minimum(radius, length / LEAST)
+        bend = at_most(at_least(where(finite(bend), bend, LEAST), LEAST), 0.5)
+        shrunk = bend * minimum(radius, length / LEAST)
         full = (ratio >= GOOD) | (state.damping == 0)
-        grown = torch.where(full, 2 * length, radius)
+        grown = where(full, 2 * length, radius)
         poor = ratio <= POOR
-        damping = torch.where(
-            poor, state.damping / bend, torch.where(full, 0.5, 1.0) * state.damping
-        )
-        return TrustRegionState(
-            damping, torch.where(poor, shrunk, grown), torch.zeros_like(state.fresh)
-        )
+        damping = where(poor, state.damping / bend, where(full, 0.5, 1.0) * state.damping)
+        return TrustRegionState(damping, where(poor, shrunk, grown), never(state.fresh))
 
 
 def multiplier(
@@ -93,35 +99,33 @@ def multiplier(
     guess: Tensor,  # (...,), λ of the last step
 ) -> Tensor:
     """λ ≥ 0, (...,), with ‖D p(λ)‖ within a tenth of Δ, or zero for a shorter Gauss–Newton step."""
-    zero = torch.zeros_like(radius)
+    zero = zeros(radius)
     length, slope = _scalars(factor, zero, radius)
     inside = length <= (1 + CLOSE) * radius
     # φ is convex and falls: Newton from λ = 0 stays left of the root; ‖D p(λ)‖ ≤ ‖D⁻¹g‖ / λ
     # bounds it from the right
     newton = (length - radius) / -slope
-    lower = torch.where(newton.isfinite(), newton, 0.0).clamp(min=0)
+    lower = at_least(where(finite(newton), newton, 0.0), 0.0)
     upper = gradient / radius
-    damping = torch.minimum(torch.maximum(guess, lower), upper)
-    damping = torch.where(
-        damping > 0, damping, torch.where(length.isfinite(), gradient / length, FLOOR * upper)
-    )
+    damping = minimum(maximum(guess, lower), upper)
+    damping = where(damping > 0, damping, where(finite(length), gradient / length, FLOOR * upper))
     for _ in range(NEWTON):
         length, slope = _scalars(factor, damping, radius)
         excess = length - radius
-        close = excess.abs() <= CLOSE * radius
+        close = abs(excess) <= CLOSE * radius
         done = inside | close
         if settled(done):
             break
-        failed = ~length.isfinite()  # no factorisation at this λ: it is too small
-        lower = torch.where((excess > 0) | failed, torch.maximum(lower, damping), lower)
-        upper = torch.where(excess < 0, torch.minimum(upper, damping), upper)
+        failed = ~finite(length)  # no factorisation at this λ: it is too small
+        lower = where((excess > 0) | failed, maximum(lower, damping), lower)
+        upper = where(excess < 0, minimum(upper, damping), upper)
         hebden = damping + length / radius * excess / -slope
-        middle = torch.maximum(FLOOR * upper, (lower * upper).sqrt())
-        outside = ~hebden.isfinite() | (hebden < lower) | (hebden > upper)
-        damping = torch.where(done, damping, torch.where(outside, middle, hebden))
-    return torch.where(inside, zero, damping)
+        middle = maximum(FLOOR * upper, sqrt(lower * upper))
+        outside = ~finite(hebden) | (hebden < lower) | (hebden > upper)
+        damping = where(done, damping, where(outside, middle, hebden))
+    return where(inside, zero, damping)
 
 
 def _scalars(factor: Factor, damping: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     length, slope = factor.length(damping)
-    return length.to(like.dtype), slope.to(like.dtype)
+    return to_type(length, like.dtype), to_type(slope, like.dtype)

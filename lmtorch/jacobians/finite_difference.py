@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from .._masks import seen, select
+from ..arrays import seen, select
 from ..residuals.base import Part
 from .base import Pull, Workspace, pull_by_rows, push_by_rows
 

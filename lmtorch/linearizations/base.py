@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
+from ..arrays import inner
 from ..rows.base import Rows
 
 
@@ -124,7 +125,19 @@ class Form(Protocol):
         """Begin for x of `shape` (..., n) and so many residuals, on the device of `like`."""
 
 
+class Measures(NamedTuple):
+    """What a linear model says of its point, the same for every trial from there, (...,) each."""
+
+    optimality: Tensor
+    noise: Tensor  # how far round-off alone may move the cost
+
+
+def measures(linearization: Linearization, x: Tensor, eps: float) -> Measures:
+    """The measures at x (..., n), for residuals of round-off ε."""
+    return Measures(linearization.optimality(), linearization.rounding(x, eps))
+
+
 def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:
     """What the linear model promises of a step: −gᵀs − ½‖J s‖², (...,)."""
-    slope = (linearization.gradient * step).sum(-1)
+    slope = inner(linearization.gradient, step)
     return -slope - linearization.squared_length(step) / 2

@@ -7,6 +7,7 @@ has to find answers of its own.
 import torch
 from torch import Tensor
 
+from ..arrays import largest, maximum, norm, spread, sqrt, to_type, where
 from .base import Linearization
 
 
@@ -15,9 +16,9 @@ def optimality(model: Linearization) -> Tensor:
 
     Reference: Moré, Garbow & Hillstrom (1980), MINPACK user guide, LMDER's `gtol`.
     """
-    length = (2 * model.cost).sqrt()[..., None].to(model.gradient.dtype)
-    cosine = model.gradient.abs() / (model.column_norms * length)
-    return torch.where(model.gradient == 0, torch.zeros_like(cosine), cosine).amax(-1)
+    length = to_type(spread(sqrt(2 * model.cost)), model.gradient.dtype)
+    cosine = abs(model.gradient) / (model.column_norms * length)
+    return largest(where(model.gradient == 0, 0.0, cosine))
 
 
 def rounding(model: Linearization, x: Tensor, eps: float) -> Tensor:
@@ -26,8 +27,8 @@ def rounding(model: Linearization, x: Tensor, eps: float) -> Tensor:
     A relative change ε of each parameter, which is what storing them costs, moves the residuals by
     up to ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
     """
-    moved = torch.linalg.vector_norm(model.column_norms * x, dim=-1).to(model.cost.dtype)
-    return eps * (model.cost + (2 * model.cost).sqrt() * moved)
+    moved = to_type(norm(model.column_norms * x), model.cost.dtype)
+    return eps * (model.cost + sqrt(2 * model.cost) * moved)
 
 
 def relative_length(model: Linearization, x: Tensor, step: Tensor) -> Tensor:
@@ -39,13 +40,13 @@ def relative_length(model: Linearization, x: Tensor, step: Tensor) -> Tensor:
     short beside it.
     """
     norms = model.column_norms
-    alone = (2 * model.cost).sqrt()[..., None].to(norms.dtype) / norms
-    beside = torch.where(norms > 0, torch.maximum(x.abs(), alone), torch.inf)
-    return torch.where(step == 0, 0.0, step.abs() / beside).amax(-1).to(model.cost.dtype)
+    alone = to_type(spread(sqrt(2 * model.cost)), norms.dtype) / norms
+    beside = where(norms > 0, maximum(abs(x), alone), torch.inf)
+    return to_type(largest(where(step == 0, 0.0, abs(step) / beside)), model.cost.dtype)
 
 
 def longest_single_move(model: Linearization, x: Tensor) -> Tensor:
     """The longest of the best moves of one parameter alone, g_j / ‖J e_j‖², relative, (...,)."""
     norms = model.column_norms
-    moves = torch.where(norms > 0, model.gradient.abs() / norms / norms, 0.0)
+    moves = where(norms > 0, abs(model.gradient) / norms / norms, 0.0)
     return relative_length(model, x, moves)

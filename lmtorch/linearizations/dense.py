@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
-import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ..arrays import (
+    apply,
+    column_norms,
+    diagonal_matrix,
+    joined,
+    room,
+    sqrt,
+    squared,
+    transposed,
+    where,
+)
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
@@ -28,21 +38,21 @@ class Dense(NamedTuple):
     def normal(self) -> Tensor:
         """JᵀJ with the prior's share, (..., n, n)."""
         jacobian, _ = self.stacked()
-        return jacobian.mT @ jacobian
+        return transposed(jacobian) @ jacobian
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖², (...,)."""
-        length = (self.jacobian @ step[..., None])[..., 0].square().sum(-1)
-        return length if self.prior is None else length + (self.prior.root * step).square().sum(-1)
+        length = squared(apply(self.jacobian, step))
+        return length if self.prior is None else length + squared(self.prior.root * step)
 
     def freeze(self, free: Tensor) -> Self:
         """Zero columns and gradient outside `free`."""
         prior = self.prior and Prior(self.prior.root * free, self.prior.residual * free)
         return self._replace(  # not a product: a derivative may be infinite at a bound
-            jacobian=torch.where(free[..., None, :], self.jacobian, 0.0),
+            jacobian=where(free[..., None, :], self.jacobian, 0.0),
             prior=prior,
-            gradient=torch.where(free, self.gradient, 0.0),
-            column_norms=torch.where(free, self.column_norms, 0.0),
+            gradient=where(free, self.gradient, 0.0),
+            column_norms=where(free, self.column_norms, 0.0),
         )
 
     @property
@@ -70,9 +80,9 @@ class Dense(NamedTuple):
         """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
         if self.prior is None:
             return self.jacobian, self.residual
-        rows = torch.diag_embed(self.prior.root)
-        return torch.cat([self.jacobian, rows], -2), torch.cat(
-            [self.residual, self.prior.residual], -1
+        return (
+            joined([self.jacobian, diagonal_matrix(self.prior.root)], -2),
+            joined([self.residual, self.prior.residual], -1),
         )
 
 
@@ -81,6 +91,7 @@ class DenseForm:
     """The Jacobian whole, (m, n)."""
 
     sampled: ClassVar[bool] = False
+    arrays: ClassVar[bool] = True
 
     def entries(self, n: int, m: int) -> int:
         """The Jacobian's entries, m n."""
@@ -93,7 +104,7 @@ class DenseForm:
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "DenseAccumulator":
         """One matrix for all rows, filled block by block."""
         *batch, n = shape
-        return DenseAccumulator(like.new_empty(*batch, rows, n), like.new_empty(*batch, rows))
+        return DenseAccumulator(room(like, *batch, rows, n), room(like, *batch, rows))
 
 
 class DenseAccumulator:
@@ -118,7 +129,7 @@ class DenseAccumulator:
         count = residual.shape[-1]
         self.residual[..., self.filled : self.filled + count] = residual
         if (matrix := rows.dense()) is not self.handed:
-            self.workspace(count).copy_(matrix)
+            self.workspace(count)[...] = matrix
         self.filled += count
 
     def finish(
@@ -129,9 +140,9 @@ class DenseAccumulator:
             raise InputError(
                 "a sampled curvature needs the normal equations: choose solver='cholesky'"
             )
-        gradient = (self.jacobian.mT @ self.residual[..., None])[..., 0]
-        squares = torch.linalg.vector_norm(self.jacobian, dim=-2).square()
+        gradient = apply(transposed(self.jacobian), self.residual)
+        norms = column_norms(self.jacobian)
         if prior is not None:
             gradient = gradient + prior.root * prior.residual
-            squares = squares + prior.root.square()
-        return Dense(self.residual, self.jacobian, prior, cost, gradient, squares.sqrt(), values)
+            norms = sqrt(norms * norms + prior.root * prior.root)
+        return Dense(self.residual, self.jacobian, prior, cost, gradient, norms, values)

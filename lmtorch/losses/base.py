@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..arrays import on_numpy, to_type, total, where
 from ..rows.base import Rows
 
 
@@ -47,7 +48,7 @@ class Expansion(NamedTuple):
         if self.root is None:
             return self.slope
         if self.root.ndim <= self.slope.ndim:
-            return torch.where(self.slope == 0, self.slope, self.slope / self.root)
+            return where(self.slope == 0, self.slope, self.slope / self.root)
         by_sample = self.slope.unflatten(-1, self.root.shape[-3:-1])
         return (torch.linalg.pinv(self.root.mT) @ by_sample[..., None])[..., 0].flatten(-2)
 
@@ -89,9 +90,11 @@ def wide(residual: Tensor) -> Tensor:
 
     The square of 256 is beyond float16, that of 1e-23 below float32.
     """
+    if on_numpy(residual):
+        return to_type(residual, torch.float64)
     return residual.to(scalar_dtype(residual.device))
 
 
 def half_sum(values: Tensor) -> Tensor:
     """½ Σ over the last dimension; float32 would lose decreases that residuals still resolve."""
-    return values.sum(-1, dtype=scalar_dtype(values.device)) / 2
+    return total(wide(values)) / 2

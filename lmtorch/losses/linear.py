@@ -1,20 +1,24 @@
 """Plain least squares: ρ(z) = z."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Expansion, half_sum, wide
+from ..arrays import squared
+from .base import Expansion, wide
 
 
 @dataclass(frozen=True)
 class Linear:
     """½ Σ r²: the slope is r, the curvature one."""
 
+    arrays: ClassVar[bool] = True
+
     def cost(self, residual: Tensor) -> Tensor:
         """½‖r‖²."""
-        return half_sum(wide(residual).square())
+        return squared(wide(residual)) / 2
 
     def expand(self, residual: Tensor) -> Expansion:
         """½‖r‖², r, and no root: rows are left as they are."""

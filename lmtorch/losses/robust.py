@@ -8,13 +8,23 @@ adaptive robust loss function (2019).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
 
 from .._arrays import tensor_of
 from .._errors import InputError
+from ..arrays import (
+    arrays_of,
+    at_least,
+    maximum,
+    on_numpy,
+    resolution,
+    sqrt,
+    tensor_from,
+    with_type_of,
+)
 from .base import Expansion, Rho, half_sum, wide
 
 
@@ -123,27 +133,29 @@ class Robust:
 
     rho: Callable[[Tensor], Rho]
     scale: float | Tensor = 1.0  # a tensor: (...,), one for each problem
+    arrays: ClassVar[bool] = True
 
     def cost(self, residual: Tensor) -> Tensor:
         """½ Σ C² ρ."""
-        return self.scale**2 * half_sum(self.rho(self._squares(residual)).value)
+        return self._unit(residual) * half_sum(self._rho(self._squares(residual)).value)
 
     def expand(self, residual: Tensor) -> Expansion:
         """Slope ρ′r and root √W, with W = ρ′ + 2zρ″ kept positive: W ≥ CURVATURE_FLOOR · ρ′."""
         r = wide(residual)
         z = self._squares(residual)
-        rho = self.rho(z)
+        rho = self._rho(z)
         # beyond the inflection W would be zero or negative: leave a share of ρ′. scipy leaves
         # ε, but then a residual ρ′r/√W is 10⁸ times too large, and its digits are missed
         # where it must cancel in Jᵀr
-        floor = (CURVATURE_FLOOR * rho.first).clamp(min=torch.finfo(z.dtype).eps)
-        curvature = torch.maximum(rho.first + 2 * z * rho.second, floor)
-        return Expansion(self.scale**2 * half_sum(rho.value), r * rho.first, curvature.sqrt())
+        floor = at_least(CURVATURE_FLOOR * rho.first, resolution(z.dtype))
+        curvature = maximum(rho.first + 2 * z * rho.second, floor)
+        value = self._unit(residual) * half_sum(rho.value)
+        return Expansion(value, r * rho.first, sqrt(curvature))
 
     def curvature(self, residual: Tensor) -> Tensor:
         """ρ′ + 2zρ″, negative beyond an inflection: the exact Hessian has no floor."""
         z = self._squares(residual)
-        rho = self.rho(z)
+        rho = self._rho(z)
         return rho.first + 2 * z * rho.second
 
     def take(self, places: Tensor) -> "Robust":
@@ -153,7 +165,17 @@ class Robust:
     def _squares(self, residual: Tensor) -> Tensor:
         """z = (r/C)²."""
         scale = self.scale[..., None] if _each(self.scale) else self.scale
-        return (wide(residual) / scale).square()
+        ratio = wide(residual) / with_type_of(scale, residual)
+        return ratio * ratio
+
+    def _unit(self, residual: Tensor) -> float | Tensor:
+        """C², of the kind of the residuals."""
+        scale: float | Tensor = with_type_of(self.scale, residual)
+        return scale**2
+
+    def _rho(self, z: Tensor) -> Rho:
+        """ρ and its derivatives, which are functions of tensors."""
+        return arrays_of(self.rho(tensor_from(z))) if on_numpy(z) else self.rho(z)
 
 
 def _each(scale: float | Tensor) -> TypeGuard[Tensor]:

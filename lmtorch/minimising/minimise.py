@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
-from .._masks import join, last
+from ..arrays import join, last
 from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._masks import places, put, read, select, settled, take
+from ..arrays import places, put, read, select, settled, take
 from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -45,8 +45,13 @@ class ProblemsResidual:
 
     def parts(self) -> Iterable[Part]:
         """All rows of all problems at once."""
+        return (self._part,)
+
+    @cached_property
+    def _part(self) -> Part:
+        """The only part; to make one costs microseconds, and each evaluation asks for it."""
         box = self.box and (self.layout.split(self.box[0]), self.layout.split(self.box[1]))
-        yield Part(
+        return Part(
             self._function,
             self._run,
             int(self.batched),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._masks import take
+from ..arrays import take
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status

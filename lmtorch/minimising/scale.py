@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._masks import places, put, take
+from ..arrays import places, put, take
 from ..core.loop import Watch, descend, look
 from ..core.method import Method
 from ..core.problem import Problem

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ..arrays import to_type
 
 
 class Rows(Protocol):
@@ -66,7 +67,7 @@ def richest(given: Sequence[type], taken: Sequence[type]) -> type:
 
 def scale(matrix: Tensor, root: Tensor) -> Tensor:
     """Rows (..., rows, n) times a root of each row (..., rows) or of each sample (..., s, k, k)."""
-    root = root.to(matrix.dtype)
+    root = to_type(root, matrix.dtype)
     if root.ndim < matrix.ndim:
         return matrix * root[..., None]
     by_sample = matrix.unflatten(-2, root.shape[-3:-1])  # (..., s, k, n)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ..arrays import beside, to_type
 from .base import scale
 
 
@@ -46,7 +47,7 @@ class Columns(NamedTuple):
         """R J, in new columns."""
         if root.ndim > self.like.ndim:  # the rows of a sample are mixed
             return self._replace(columns=scale(self.dense(), root).unbind(-1))
-        root = root.to(self.like.dtype)
+        root = to_type(root, self.like.dtype)
         return self._replace(columns=tuple(c if c is None else c * root for c in self.columns))
 
     def times(self, v: Tensor) -> Tensor:
@@ -67,5 +68,4 @@ class Columns(NamedTuple):
 
     def dense(self) -> Tensor:
         """All entries, (..., rows, n), column after column in memory."""
-        zero = torch.zeros_like(self.like)
-        return torch.stack([zero if c is None else c for c in self.columns], -2).mT
+        return beside(self.columns)

@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ..arrays import apply, column_norms, transposed
 from .base import scale
 
 
@@ -21,7 +22,7 @@ class DenseRows(NamedTuple):
     @property
     def column_norms(self) -> Tensor:
         """‖J e_j‖ over these rows, (..., n)."""
-        return torch.linalg.vector_norm(self.matrix, dim=-2)
+        return column_norms(self.matrix)
 
     def scaled(self, root: Tensor) -> Self:
         """R J, in a new matrix."""
@@ -29,11 +30,11 @@ class DenseRows(NamedTuple):
 
     def times(self, v: Tensor) -> Tensor:
         """J v, (..., rows)."""
-        return (self.matrix @ v[..., None])[..., 0]
+        return apply(self.matrix, v)
 
     def transposed_times(self, w: Tensor) -> Tensor:
         """Jᵀw, (..., n)."""
-        return (self.matrix.mT @ w[..., None])[..., 0]
+        return apply(transposed(self.matrix), w)
 
     def dense(self) -> Tensor:
         """The matrix."""

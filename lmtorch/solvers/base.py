@@ -6,9 +6,9 @@ an exception: the loop takes a step that is not finite as a failed trial and rai
 
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from ..arrays import inner, norm
 from ..linearizations.base import Form
 
 
@@ -51,11 +51,6 @@ class Solver(Protocol):
 def length_by_solving(factor: Factor, scale: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     """‖D p‖ and d‖D p‖/dλ = −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖, with one more solve."""
     step = factor.step(damping)
-    length = torch.linalg.vector_norm(scale * step, dim=-1)
-    force = scale.square() * step
-    return length, -(force * factor.solve(force, damping)).sum(-1) / length
-
-
-def apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrix times vector, (..., a, b) and (..., b)."""
-    return (matrix @ vector[..., None])[..., 0]
+    length = norm(scale * step)
+    force = scale * scale * step
+    return length, -inner(force, factor.solve(force, damping)) / length

@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..arrays import apply
 from ..linearizations.dense import Dense, DenseForm
-from .base import apply, length_by_solving
+from .base import length_by_solving
 
 
 @dataclass(frozen=True)

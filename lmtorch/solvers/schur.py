@@ -14,8 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..arrays import apply
 from ..linearizations.blocks import Blocks, BlocksForm, Reduced
-from .base import apply, length_by_solving
+from .base import length_by_solving
 from .svd import SVD, SVDFactor
 
 

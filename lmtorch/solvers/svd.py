@@ -14,8 +14,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..arrays import (
+    all_finite,
+    apply,
+    inner,
+    norm,
+    reduced,
+    resolution,
+    spread,
+    svd,
+    to_type,
+    transposed,
+    where,
+)
 from ..linearizations.dense import Dense, DenseForm
-from .base import apply
 
 TALL = 2  # from so many rows per column on, QR first: the SVD is then of n × n
 
@@ -26,22 +38,22 @@ class SVD:
 
     form: DenseForm = DenseForm()
     exact_at_zero: ClassVar[bool] = True
+    arrays: ClassVar[bool] = True
 
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
         jacobian, residual = linearization.stacked()
         # a NaN would make LAPACK raise, and fail the whole batch: it is given zeros, and the steps
         # are NaN
-        finite = (linearization.column_norms.isfinite() & linearization.gradient.isfinite()).all(-1)
-        scaled = torch.where(finite[..., None, None], jacobian / scale[..., None, :], 0.0)
-        used = (linearization.column_norms > 0) | ~finite[..., None]
+        finite = all_finite(linearization.column_norms) & all_finite(linearization.gradient)
+        scaled = where(spread(spread(finite)), jacobian / scale[..., None, :], 0.0)
+        used = (linearization.column_norms > 0) | ~spread(finite)
         rows, columns = scaled.shape[-2:]
         if rows >= TALL * columns:
-            q, scaled = torch.linalg.qr(scaled)
-            residual = apply(q.mT, residual)
-        u, singular, vh = torch.linalg.svd(scaled, full_matrices=False)
-        rounding = max(rows, columns) * torch.finfo(singular.dtype).eps * singular[..., :1]
-        projected = torch.where(finite[..., None], apply(u.mT, residual), torch.nan)
+            scaled, residual = reduced(scaled, residual)
+        u, singular, vh = svd(scaled)
+        rounding = max(rows, columns) * resolution(singular.dtype) * singular[..., :1]
+        projected = where(spread(finite), apply(transposed(u), residual), torch.nan)
         return SVDFactor(singular, vh, projected, scale, singular > rounding, used)
 
 
@@ -50,48 +62,55 @@ class SVDFactor:
 
     def __init__(
         self,
-        singular: Tensor,
+        singular: Tensor,  # (..., k)
         vh: Tensor,
-        projected: Tensor,
+        projected: Tensor,  # (..., k), Uᵀr
         scale: Tensor,
-        kept: Tensor,
+        kept: Tensor,  # (..., k) bool, above round-off
         used: Tensor,
     ) -> None:
-        self.singular = singular  # (..., k)
         self.vh = vh  # (..., k, n)
-        self.projected = projected  # (..., k), Uᵀr
         self.scale = scale  # (..., n)
-        self.kept = kept  # (..., k) bool, above round-off
         self.used = used  # (..., n) bool, columns of J that are not zero
+        self.squares = singular * singular
+        self.undamped = where(kept, self.squares, torch.inf)  # where nothing can be said
+        self.moved = singular * projected
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def _terms(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """S Uᵀr / (S² + λ), of which steps and their lengths are made, and S² + λ."""
+        if self.last is not None and self.last[0] is damping:
+            return self.last[1:]
+        damped = self._damped(damping)
+        terms = self.moved / damped
+        self.last = damping, terms, damped
+        return terms, damped
 
     def _damped(self, damping: Tensor) -> Tensor:
-        """S² + λ, infinite where nothing can be said."""
-        damping = damping[..., None].to(self.singular.dtype)
-        return torch.where(self.kept | (damping > 0), self.singular.square() + damping, torch.inf)
+        """S² + λ; at λ = 0 infinite below round-off."""
+        damping = to_type(spread(damping), self.squares.dtype)
+        return where(damping == 0, self.undamped, self.squares + damping)
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
-        step = (
-            -apply(self.vh.mT, self.singular * self.projected / self._damped(damping)) / self.scale
-        )
+        step = -apply(transposed(self.vh), self._terms(damping)[0]) / self.scale
         # round-off in V would let a parameter without influence, or one held at its bound, creep
-        return torch.where(self.used, step, 0.0)
+        return where(self.used, step, 0.0)
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs; outside the row space of J only λ acts."""
         scaled = rhs / self.scale
         inside = apply(self.vh, scaled)
-        solution = apply(self.vh.mT, inside / self._damped(damping))
+        solution = apply(transposed(self.vh), inside / self._damped(damping))
         if self.vh.shape[-2] < self.vh.shape[-1]:
-            outside = scaled - apply(self.vh.mT, inside)
-            positive = damping[..., None].to(rhs.dtype)
-            solution = solution + torch.where(positive > 0, outside / positive, 0.0)
+            outside = scaled - apply(transposed(self.vh), inside)
+            positive = to_type(spread(damping), rhs.dtype)
+            solution = solution + where(positive > 0, outside / positive, 0.0)
         # a parameter without influence, of which nothing is asked, stays where it is, as in `step`
-        return torch.where(self.used | (rhs != 0), solution / self.scale, 0.0)
+        return where(self.used | (rhs != 0), solution / self.scale, 0.0)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative −Σ b²s²/(s² + λ)³ / ‖D p‖."""
-        damped = self._damped(damping)
-        terms = self.singular * self.projected / damped
-        length = torch.linalg.vector_norm(terms, dim=-1)
-        return length, -(terms.square() / damped).sum(-1) / length
+        terms, damped = self._terms(damping)
+        length = norm(terms)
+        return length, -inner(terms, terms / damped) / length

@@ -1,12 +1,52 @@
-"""Choosing per problem: masks instead of branches, so that one problem and a million run alike."""
+"""Choosing per problem: masks instead of branches, so that one problem and a million run alike.
+
+With NumPy there is one problem, and its mask is one number: then choosing is a branch after all.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .border import NUMPY
+
 T = TypeVar("T")
+_ndarray: Any = np.ndarray
+_bool, _float64 = np.bool_, np.float64
+_NO, _YES = b"\0", b"\1"  # entries of a mask: to look for one among them is quickest
+
+
+def where(mask: Tensor, new: Any, old: Any) -> Tensor:
+    """`new` where the mask holds, else `old`, tensors or numbers, as `torch.where`."""
+    kind: Any = type(mask)
+    if kind is _bool:
+        chosen, other = (new, old) if mask else (old, new)
+        kind = type(chosen)
+        if kind is _ndarray or (kind in NUMPY and type(other) is not _ndarray):
+            return chosen
+        return _shaped(chosen, other)
+    if kind is _ndarray:
+        return _chosen(mask, new, old)
+    return torch.where(mask, new, old)
+
+
+def _chosen(mask: Any, new: Any, old: Any) -> Any:
+    """By a mask with entries; most often it holds everywhere or nowhere, and nothing is made."""
+    entries = mask.tobytes()
+    if _NO not in entries and type(new) is _ndarray and new.shape == mask.shape:
+        return new
+    if _YES not in entries and type(old) is _ndarray and old.shape == mask.shape:
+        return old
+    return np.where(mask, new, old)
+
+
+def _shaped(number: Any, like: Any) -> Any:
+    """A number as an array of the shape of the other choice, or as a number of NumPy."""
+    if type(like) is _ndarray:
+        return np.full_like(like, number)
+    return type(like)(number) if type(like) in NUMPY else _float64(number)
 
 
 def _remade(like: tuple[Any, ...], parts: Iterable[Any]) -> Any:
@@ -17,6 +57,9 @@ def _remade(like: tuple[Any, ...], parts: Iterable[Any]) -> Any:
 
 def select(mask: Tensor, new: T, old: T) -> T:
     """`new` for problems where `mask` (...,) holds, else `old`, through NamedTuples."""
+    kind: Any = type(mask)
+    if kind is _bool:
+        return new if mask else old
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
         before: Any = old
@@ -42,12 +85,10 @@ def take(value: T, places: Tensor) -> T:
 
 
 def last(value: Tensor) -> Tensor:
-    """The same numbers (b, ...) with the problems last in memory.
-
-    Where there are many problems of few numbers, operations on columns of them run over whole
-    vectors then, and sums over the numbers of a problem do not stride. Operations entry by entry
-    keep the order of their arguments.
-    """
+    """The same numbers (b, ...) with the problems last in memory."""
+    # Where there are many problems of few numbers, operations on columns of them run over whole
+    # vectors then, and sums over the numbers of a problem do not stride. Operations entry by entry
+    # keep the order of their arguments.
     return value.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
@@ -63,6 +104,8 @@ def places(mask: Tensor, count: int) -> Tensor:
 
 def read(*numbers: Tensor) -> list[int]:
     """Counts and flags, 0-d each, as the host's numbers: one transfer that waits."""
+    if type(numbers[0]) in NUMPY:
+        return [int(number) for number in numbers]
     return [
         int(number)
         for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()
@@ -83,17 +126,22 @@ def put(whole: T, places: Tensor, part: T) -> T:
 
 
 def settled(mask: Tensor) -> bool:
-    """Whether the mask holds everywhere, read only where reading costs nothing: on a CPU.
-
-    An inner iteration of fixed length may end early on it; on a GPU the read would wait for the
-    device.
-    """
+    """Whether the mask is known to hold everywhere; read only on a CPU, where that is cheap."""
+    if type(mask) in NUMPY:
+        return bool(mask)
     return _readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
     """Whether the mask is known to hold somewhere; read only on a CPU, where that is cheap."""
+    if type(mask) in NUMPY:
+        return bool(mask)
     return _readable(mask) and bool(mask.any())
+
+
+def nowhere(mask: Tensor) -> bool:
+    """Whether the mask is known to hold nowhere: of NumPy's alone, which stands for one problem."""
+    return type(mask) in NUMPY and not mask
 
 
 def _readable(mask: Tensor) -> bool:

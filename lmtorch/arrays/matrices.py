@@ -1,0 +1,149 @@
+"""Products and factorisations of matrices (..., m, n).
+
+LAPACK is called by itself for NumPy's: for a few columns `numpy.linalg` spends more on its checks.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ndarray: Any = np.ndarray
+
+
+@cache
+def _lapack() -> Any:
+    """scipy's LAPACK, imported at the first use: it takes a tenth of a second."""
+    from scipy.linalg import lapack
+
+    return lapack
+
+
+@cache
+def _upper(n: int) -> Any:
+    """Ones on and above the diagonal: a product with them takes a third of the time of `triu`."""
+    return np.triu(np.ones((n, n)))
+
+
+@cache
+def _ones(m: int) -> Any:
+    """Ones, of which a product with a matrix makes sums at half the cost of NumPy's own."""
+    return np.ones(m)
+
+
+def apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrix times vector, (..., a, b) and (..., b)."""
+    if type(matrix) is _ndarray:
+        found: Any = matrix.dot(vector)
+        return found
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def beside(columns: Sequence[Tensor | None]) -> Tensor:
+    """Columns (..., m) as a matrix (..., m, n), column after column in memory; None: zeros."""
+    like: Any = next(column for column in columns if column is not None)
+    if type(like) is _ndarray:
+        matrix: Any = np.empty((len(like), len(columns)), like.dtype, order="F")
+        for place, column in enumerate(columns):
+            matrix[:, place] = 0.0 if column is None else column
+        return matrix
+    zero = torch.zeros_like(like)
+    return torch.stack([zero if column is None else column for column in columns], -2).mT
+
+
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Arrays one after the other along a dimension."""
+    if type(parts[0]) is _ndarray:
+        found: Any = np.concatenate(parts, dim)
+        return found
+    return torch.cat(list(parts), dim)
+
+
+def room(like: Tensor, *shape: int) -> Tensor:
+    """An array to be filled, of the dtype and on the device of `like`."""
+    if type(like) is _ndarray:
+        found: Any = np.empty(shape, like.dtype, order="F")  # columns are read and written alone
+        return found
+    return like.new_empty(*shape)
+
+
+def transposed(matrix: Tensor) -> Tensor:
+    """Rows and columns exchanged, a view."""
+    return matrix.T if type(matrix) is _ndarray else matrix.mT
+
+
+def diagonal(matrix: Tensor) -> Tensor:
+    """The diagonal (..., n), a view that is to be read only."""
+    if type(matrix) is _ndarray:
+        found: Any = matrix.diagonal()
+        return found
+    return matrix.diagonal(dim1=-2, dim2=-1)
+
+
+def diagonal_matrix(vector: Tensor) -> Tensor:
+    """The matrix (..., n, n) with this diagonal."""
+    if type(vector) is _ndarray:
+        found: Any = np.diag(vector)
+        return found
+    return torch.diag_embed(vector)
+
+
+def identity(like: Tensor) -> Tensor:
+    """The identity of the size, dtype (NumPy: float64) and device of a square matrix."""
+    if type(like) is _ndarray:
+        found: Any = np.eye(like.shape[-1])
+        return found
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def column_norms(matrix: Tensor) -> Tensor:
+    """‖M e_j‖, (..., n)."""
+    if type(matrix) is _ndarray:
+        array: Any = matrix
+        return _ones(len(array)).dot(array * array) ** 0.5
+    return torch.linalg.vector_norm(matrix, dim=-2)
+
+
+def reduced(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """R (..., n, n) and Qᵀv (..., n) of a tall matrix = Q R and a vector (..., m)."""
+    if type(matrix) is _ndarray:
+        m, n = matrix.shape
+        # the factor of the matrix with the vector beside it has Qᵀv in its last column: Q is not
+        # made
+        both: Any = np.empty((m, n + 1), order="F")
+        both[:, :n], both[:, n] = matrix, vector
+        packed = _lapack().dgeqrf(both, overwrite_a=1)[0]
+        r = packed[:n, :n]
+        return r * _upper(n), packed[:n, n]
+    q, r = torch.linalg.qr(matrix)
+    return r, apply(q.mT, vector)
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (..., m, k), the singular values (..., k), falling, and Vᵀ (..., k, n); k = min(m, n)."""
+    if type(matrix) is _ndarray:
+        u, singular, vh, info = _lapack().dgesdd(matrix, full_matrices=0)
+        if info:
+            u, singular, vh = (np.full_like(part, np.nan) for part in (u, singular, vh))
+        return u, singular, vh
+    found = torch.linalg.svd(matrix, full_matrices=False)
+    return found.U, found.S, found.Vh
+
+
+def eigvalsh(matrix: Tensor) -> Tensor:
+    """Eigenvalues (..., n), rising, of a symmetric matrix."""
+    return eigh(matrix)[0] if type(matrix) is _ndarray else torch.linalg.eigvalsh(matrix)
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., n), rising, and eigenvectors (..., n, n) of a symmetric matrix."""
+    if type(matrix) is _ndarray:
+        values, vectors, info = _lapack().dsyevd(matrix, lower=1)
+        if info:
+            values, vectors = np.full_like(values, np.nan), np.full_like(vectors, np.nan)
+        return values, vectors
+    found = torch.linalg.eigh(matrix)
+    return found.eigenvalues, found.eigenvectors

@@ -1,0 +1,62 @@
+"""One small problem on a CPU runs on NumPy's arrays: when, and the way there and back.
+
+A trial makes some hundreds of small operations, which cost torch a millisecond and NumPy a tenth of
+it; for large arrays, in which the time is spent in the operations themselves, there is nothing to
+gain. The code is the same: see `arrays`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..arrays import arrays_of, tensors_of
+from .bounds import Bounds
+from .method import Method
+from .problem import Problem
+from .state import State
+
+PARAMETERS = 64  # at most: beyond them factorisations are most of the work
+ENTRIES = 2**15  # of the Jacobian, at most
+DTYPES = (torch.float64, torch.float32)  # of the parameters; the linear algebra is in float64
+
+
+def small(problem: Problem, method: Method, x: Tensor) -> bool:
+    """Whether a run is made on NumPy's arrays.
+
+    That is one problem on a CPU, few parameters and residuals, and members that all say by an
+    attribute `arrays` that they speak NumPy as well: one of a user's own may know torch alone.
+    """
+    members = (method.solver, method.damping, method.scaling, problem.form, problem.loss)
+    return (
+        type(x) is Tensor
+        and x.ndim == 1
+        and x.device.type == "cpu"
+        and x.dtype in DTYPES
+        and problem.dtype is torch.float64
+        and problem.sample is None
+        and len(x) <= PARAMETERS
+        and len(x) * problem.residual.rows <= ENTRIES
+        and not x.requires_grad
+        and all(getattr(member, "arrays", False) for member in members)
+        and not torch.compiler.is_compiling()
+    )
+
+
+def of_arrays(problem: Problem) -> Problem:
+    """The problem with what it knows of the parameters as arrays; its function stays torch's."""
+    if problem.bounds is None and problem.penalty is None and problem.rate is None:
+        return problem
+    bounds, penalty, rate = problem.bounds, problem.penalty, problem.rate
+    return replace(
+        problem,
+        bounds=bounds and Bounds(*(arrays_of(side.contiguous()) for side in bounds)),
+        penalty=arrays_of(penalty),
+        rate=arrays_of(rate),
+    )
+
+
+def showing(watch: Callable[[State], bool] | None) -> Callable[[State], bool] | None:
+    """What is shown every state, which it sees as tensors."""
+    return None if watch is None else lambda state: watch(tensors_of(state))
