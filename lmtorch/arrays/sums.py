@@ -39,6 +39,8 @@ def norm(x: Tensor) -> Tensor:
     if type(x) is _ndarray:
         found: Any = x.dot(x) ** 0.5
         return found
+    if x.ndim > 1 and x.stride(-1) != 1:  # the kernel runs along the dimension, one by one
+        return x.square().sum(-1).sqrt()
     return torch.linalg.vector_norm(x, dim=-1)
 
 

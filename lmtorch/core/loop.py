@@ -58,6 +58,7 @@ def descend(
     *,
     trials: int,
     single: bool = False,
+    leave: int = 0,
     watch: Watch | None = None,
 ) -> tuple[State, Told]:
     """Run until every problem is done; with `single`, until a step has been taken.
@@ -73,13 +74,15 @@ def descend(
         start: from where, with what an earlier run has left.
         trials: evaluations of trial points at most.
         single: stop at the first accepted step: one step of an optimizer.
+        leave: stop when no more problems than that are running, and leave them so: who has more of
+            them, from other batches, goes on with all of them at once.
         watch: is shown the state after every trial, of all problems, and may end the run.
 
     Returns:
         Where the problems stand, and what the host knows of it.
     """
     if not small(problem, method, start.x):
-        return _run(problem, method, start, trials, single, watch)
+        return _run(problem, method, start, trials, single, watch, leave)
     with quiet():
         arrays = arrays_of(start)
         state, told = _run(of_arrays(problem), method, arrays, trials, single, showing(watch))
@@ -87,7 +90,13 @@ def descend(
 
 
 def _run(
-    problem: Problem, method: Method, start: Start, trials: int, single: bool, watch: Watch | None
+    problem: Problem,
+    method: Method,
+    start: Start,
+    trials: int,
+    single: bool,
+    watch: Watch | None,
+    leave: int = 0,
 ) -> tuple[State, Told]:
     """The run itself, on tensors or arrays."""
     whole = problem, method
@@ -116,6 +125,9 @@ def _run(
             if seen(state.stale):
                 state, model = linearize(problem, method, state)
             told = told._replace(ended=None)  # the new point itself may end the run
+        if 0 < told.running <= leave:
+            left = Status.RUNNING
+            break
         if watch is not None and watch(working.all(state)):
             left = Status.STOPPED
             break

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,17 +10,23 @@ from torch import Tensor
 from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
-from ..arrays import join, last
-from ..core.loop import descend
+from ..arrays import join, last, places, put, take
+from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Begun, Start, State, fresh
 from ..core.termination import Status, Tolerances
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
-from .opinions import BestRun, Opinion, ask, unasked
+from .opinions import BestRun, Opinion, ask, doubtful, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
+
+T = TypeVar("T")
+RUNNING = int(Status.RUNNING)
+LEFT = 32  # the last of so many problems of a block wait for those of other blocks
+AT_ONCE = 2**14  # problems of a block: their numbers, but for the residuals, stay in the cache
+ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 
 
 class Ending(NamedTuple):
@@ -57,18 +63,20 @@ def minimise(
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
         return _without_unknowns(problem, x, estimate)
-    if method.careful is not None:
-        _memory.keep_freed()
-        x = last(x)
+    if method.careful is not None and not estimate:
+        return _many(
+            problem, method, x, trials, block, opinions, in_all, acceptable, watcher, limit,
+            jacobian,
+        )  # fmt: skip
     outcomes = []
-    for places, start, bar in _blocks(x, acceptable, block):
+    for some, start, bar in _blocks(x, acceptable, block):
         watch = None if watcher is None or watcher.idle else watcher
         part, way, others = problem, method, opinions
-        if places is not None:
+        if some is not None:
             part, way, others = (
-                problem.take(places),
-                method.take(places),
-                [other.take(places) for other in opinions],
+                problem.take(some),
+                method.take(some),
+                [other.take(some) for other in opinions],
             )
         if estimate:
             robust = part.loss
@@ -85,6 +93,117 @@ def minimise(
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
+
+
+class _Left(NamedTuple):
+    """Problems of a block that are not done."""
+
+    places: Tensor  # (k,), among all
+    state: State
+
+
+def _many(
+    problem: Problem,
+    method: Method,
+    x: Tensor,  # (b, n)
+    trials: int,
+    block: int,
+    opinions: Sequence[Opinion],
+    in_all: int | None,
+    acceptable: Tensor | None,
+    watcher: Watcher | None,
+    limit: int | None,
+    jacobian: bool,
+) -> Ending:
+    """Minimise many small problems block by block, and what is left of all blocks together.
+
+    A call costs the same for two problems as for hundreds: the last of each block, which take many
+    trials, and those whose end is not sure, wait for each other.
+    """
+    _memory.keep_freed()
+    watch = None if watcher is None or watcher.idle else watcher
+    every = watcher is not None and watcher.sees_all  # who sees iterates sees those of all problems
+    block = block if every else min(block, AT_ONCE)
+    ending: Ending | None = None
+    left: list[_Left] = []
+    for chosen in ranges(len(x), block):
+        part, start = problem.take(chosen), last(x[chosen])
+        leave = 0 if every or trials < ENOUGH else len(start) // LEFT
+        way = method.take(torch.arange(len(x), device=x.device)[chosen])
+        state, _ = descend(part, way, Start(start), trials=trials, leave=leave, watch=watch)
+        bar = None if acceptable is None else acceptable[chosen]
+        unsure = doubtful(state, bar) if opinions or bar is not None else state.status == RUNNING
+        if count := int(unsure.sum()):
+            where = places(unsure, count)
+            left.append(_Left(where + chosen.start, take(state, where)))
+        ending = _into(
+            ending, _look(part, unasked(state), way.tolerances, False, limit, jacobian), chosen, x
+        )
+        if watcher is not None:
+            watcher.before += len(start)
+    assert ending is not None
+    if not left:
+        return ending
+    rest = join(left)
+    for chosen in ranges(len(rest.places), block):
+        some = rest.places[chosen]
+        part, way = problem.take(some), method.take(some)
+        state = _gone_on(part, way, take(rest.state, _numbers(chosen, x)), trials, watch)
+        best = ask(
+            part,
+            [other.take(some) for other in opinions],
+            last(x[some]),
+            state,
+            trials=trials,
+            in_all=in_all,
+            acceptable=None if acceptable is None else acceptable[some],
+            watch=watch,
+        )
+        _into(ending, _look(part, best, way.tolerances, False, limit, jacobian), some, x)
+    return ending
+
+
+def _gone_on(
+    problem: Problem, method: Method, state: State, trials: int, watch: Watch | None
+) -> State:
+    """The state after those that still run have gone on from where they stand, to their end."""
+    running = state.status == RUNNING
+    count = int(running.sum())
+    if not count:
+        return state
+    chosen = places(running, count)
+    some = take(state, chosen)
+    start = Start(some.x, some.scale, some.damping, some.begun)
+    spent = int(some.trials.max())
+    found, _ = descend(
+        problem.take(chosen), method.take(chosen), start, trials=trials - spent, watch=watch
+    )
+    # where it stands the model was made before
+    found = found._replace(
+        trials=some.trials + found.trials,
+        linearizations=some.linearizations + found.linearizations - 1,
+    )
+    return put(state, chosen, found)
+
+
+def _numbers(chosen: slice, like: Tensor) -> Tensor:
+    """The numbers of a slice."""
+    return torch.arange(chosen.start, chosen.stop, device=like.device)
+
+
+def _into(whole: T | None, part: T, places: Tensor | slice, x: Tensor) -> T:
+    """Write what is known of some problems into the place of all of them, made when first asked."""
+    if isinstance(part, tuple):
+        made: Any = part
+        old: Any = [None] * len(made) if whole is None else whole
+        found: Any = [_into(a, b, places, x) for a, b in zip(old, made, strict=True)]
+        kind: Any = type(made)
+        return kind._make(found) if hasattr(kind, "_make") else kind(found)
+    if isinstance(part, Tensor):
+        room: Any = part.new_empty(len(x), *part.shape[1:]) if whole is None else whole
+        room[places] = part
+        return room
+    return part
 
 
 def block_size(rows: int, n: int, activations: int, x: Tensor, limit: int | None) -> int:
