@@ -17,7 +17,9 @@ from ..arrays import (
     with_type_of,
     zeros,
 )
+from ..jacobians.base import Bends, Curving
 from ..residuals.base import Part
+from ..rows.base import scale
 from .problem import Problem, total
 
 FEW = 4  # units of the last digit by which parameters are moved to see how far round-off moves r
@@ -66,11 +68,28 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
 def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
     """What the rows of one part add to the Hessian and the gradient."""
     loss = problem.loss
+    if isinstance(problem.source, Curving):
+        found = problem.source.second(part, params)
+        if found is not None:
+            return _of_bends(problem, found)
 
     def residual(point: Params) -> Tensor:
         return problem.source.evaluate(part, point)
 
     return hessian(residual, params, part.batch, lambda r: loss.expand(r).slope, loss.curvature)
+
+
+def _of_bends(problem: Problem, bends: Bends) -> Curved:
+    """JᵀWJ + Σ w ∇²r and Jᵀw from the derivatives themselves, w = ℓ′(r) and W = ℓ″(r)."""
+    residual, rows, second = bends
+    weights, dense = problem.loss.expand(residual).slope.to(residual.dtype), rows.dense()
+    matrix = dense.mT @ scale(dense, problem.loss.curvature(residual))
+    for (i, j), bend in second.items():
+        entry = torch.linalg.vecdot(weights, bend)
+        matrix[..., i, j] += entry
+        if i != j:
+            matrix[..., j, i] += entry
+    return Curved((matrix + matrix.mT) / 2, rows.transposed_times(weights))
 
 
 def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | None:

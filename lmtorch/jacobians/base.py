@@ -96,6 +96,22 @@ class Bending(Protocol):
         """d²r(x + tv)/dt² at t = 0 of a part, (..., m); None where derivatives do not give it."""
 
 
+class Bends(NamedTuple):
+    """Residuals with their first and second derivatives in each of a few parameters."""
+
+    residual: Tensor  # (..., m)
+    rows: Rows  # of J
+    second: dict[tuple[int, int], Tensor]  # ∂ᵢⱼr (..., m) for i ≤ j; one that is zero is not there
+
+
+@runtime_checkable
+class Curving(Protocol):
+    """A source that has all second derivatives as well."""
+
+    def second(self, part: Part, params: Params) -> Bends | None:
+        """First and second derivatives of a part; None where it does not have them."""
+
+
 def kinds_of(source: JacobianSource) -> tuple[type[Any], ...]:
     """The kinds of rows that a source can give."""
     return getattr(source, "kinds", (DenseRows,))

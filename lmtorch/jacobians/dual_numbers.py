@@ -19,7 +19,7 @@ from ..calculus.duals import Dual, full, variables
 from ..residuals.base import Part
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from .base import Block, Workspace, push_by_rows
+from .base import Bends, Block, Workspace, push_by_rows
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class DualNumbers:
             matrix = workspace(residual.shape[-1])
             yield Block(residual, DenseRows(matrix.copy_(rows.dense())))
 
+    def second(self, part: Part, params: Params) -> Bends:
+        """First and second derivatives of a part, from one evaluation."""
+        residual, first, second = _taken(part, params, curved=True)
+        return Bends(residual, Columns(_columns(residual, first, _count(part, params))), second)
+
     def push(self, part: Part, params: Params, direction: Params) -> Tensor:
         """J v, from the columns."""
         return push_by_rows(self, part, params, direction)
@@ -54,19 +59,8 @@ class DualNumbers:
 
 def derivatives(part: Part, params: Params) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Residuals of a part (..., m), and their derivatives (..., m) in each parameter."""
-    n = sum(p.shape[part.batch :].numel() for p in params)
-    with torch.enable_grad():
-        if not part.batch:
-            value, first = taken(part.function(seeded(params)))
-        elif part.problem is None:
-            raise NoRuleError("a batch whose problems are not known one by one")
-        else:
-            value, first = _together(part, params)
-    columns: list[Tensor | None] = [None if i not in first else first[i].detach() for i in range(n)]
-    value = value.detach()
-    if not first:
-        columns[0] = torch.zeros_like(value)
-    return value, tuple(columns)
+    value, first, _ = _taken(part, params, curved=False)
+    return value, _columns(value, first, _count(part, params))
 
 
 def seeded(params: Params, *, curved: bool = False) -> Any:
@@ -78,22 +72,57 @@ def seeded(params: Params, *, curved: bool = False) -> Any:
     return tuple(found)
 
 
-def taken(result: Any) -> tuple[Tensor, dict[int, Tensor]]:
+def taken(result: Any) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
     """The value of what a function returned, and its derivatives written out."""
     if not isinstance(result, Dual):
-        return result, {}  # it does not depend on the parameters
-    return result.value, {i: full(t, result.value) for i, t in result.first.items()}
+        return result.detach(), {}, {}  # it does not depend on the parameters
+    value = result.value.detach()
+    first = {i: full(t, value).detach() for i, t in result.first.items()}
+    second = result.second or {}
+    return value, first, {key: full(t, value).detach() for key, t in second.items()}
 
 
-def _together(part: Part, params: Params) -> tuple[Tensor, dict[int, Tensor]]:
-    """Residuals (b, m) of all problems of a batch, and their derivatives."""
-    order: list[int] = []
+def _taken(
+    part: Part, params: Params, *, curved: bool
+) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
+    """Residuals of a part with the derivatives that are not zero."""
+    with torch.enable_grad():
+        if not part.batch:
+            return taken(part.function(seeded(params, curved=curved)))
+        if part.problem is None:
+            raise NoRuleError("a batch whose problems are not known one by one")
+        return _together(part, params, curved)
+
+
+def _together(
+    part: Part, params: Params, curved: bool
+) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
+    """Residuals (b, m) of all problems of a batch, with their derivatives."""
+    keys: list[list[Any]] = [[], []]
 
     def single(params: Params, *shares: Tensor) -> tuple[Tensor, ...]:
         assert part.problem is not None
-        value, first = taken(part.problem(seeded(params), *shares))
-        order[:] = first
-        return value, *first.values()
+        value, first, second = taken(part.problem(seeded(params, curved=curved), *shares))
+        keys[:] = [list(first), list(second)]
+        return value, *first.values(), *second.values()
 
-    value, *columns = part.run(single, params)
-    return value, dict(zip(order, columns, strict=True))
+    value, *found = part.run(single, params)
+    count = len(keys[0])
+    first, second = found[:count], found[count:]
+    return (
+        value,
+        dict(zip(keys[0], first, strict=True)),
+        dict(zip(keys[1], second, strict=True)),
+    )
+
+
+def _columns(value: Tensor, first: dict[int, Tensor], count: int) -> tuple[Tensor | None, ...]:
+    """A derivative for each parameter, None where it is zero, but not for all of them."""
+    if not first:
+        first = {0: torch.zeros_like(value)}
+    return tuple(first.get(i) for i in range(count))
+
+
+def _count(part: Part, params: Params) -> int:
+    """The number of parameters of one problem."""
+    return sum(p.shape[part.batch :].numel() for p in params)

@@ -20,7 +20,9 @@ from ..rows.base import richest
 from .base import (
     GROSS,
     NOISE,
+    Bends,
     Block,
+    Curving,
     DescendedError,
     JacobianSource,
     Pull,
@@ -133,6 +135,17 @@ class Ladder:
             self.bends = False
             return None
         return found if self.bends else None
+
+    def second(self, part: Part, params: Params) -> Bends | None:
+        """First and second derivatives of a part, if the source in use has them."""
+        if not isinstance(self.current, Curving):
+            return None
+        try:
+            return self.current.second(part, params)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever the reason: there is another way, which says what is wrong
+            return None
 
     def _descend(self, error: Exception) -> None:
         refused, self.rungs = self.rungs[0], self.rungs[1:]

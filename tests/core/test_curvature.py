@@ -1,0 +1,58 @@
+"""The exact Hessian of the cost, by dual numbers and without them."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmtorch.core.curvature import exact_hessian
+from lmtorch.core.problem import Problem
+from lmtorch.jacobians.base import JacobianSource
+from lmtorch.jacobians.dual_numbers import DualNumbers
+from lmtorch.jacobians.forward import Forward
+from lmtorch.jacobians.ladder import Ladder
+from lmtorch.linearizations.dense import DenseForm
+from lmtorch.losses.base import Loss
+from lmtorch.losses.linear import Linear
+from lmtorch.losses.robust import Barron, Robust, cauchy
+from lmtorch.minimising.problems import ProblemsResidual
+from lmtorch.residuals.layout import Layout
+
+F64 = torch.float64
+T = torch.linspace(0, 1, 6, dtype=F64)
+LOSSES: dict[str, Loss] = {
+    "linear": Linear(),
+    "cauchy": Robust(cauchy, 0.3),
+    "barron": Robust(Barron(-2.0)),
+}
+SOURCES = {"dual numbers": DualNumbers, "forward mode": Forward}
+
+
+def single(params: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    """Bent in two parameters, linear in the third, and not at all in the fourth."""
+    a, b = params[0][:2].unbind()
+    return a * torch.exp(-b * b * T) + T * params[0][2] - y
+
+
+def problem(source: JacobianSource, loss: Loss, y: Tensor, penalty: Tensor | None) -> Problem:
+    layout = Layout([torch.ones(4, dtype=F64)], ["x"])
+    residual = ProblemsResidual(single, layout, (y,), len(T), batched=True)
+    return Problem(residual, Ladder([source]), DenseForm(), loss, F64, penalty=penalty)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("penalized", [False, True])
+def test_it_is_the_hessian_of_the_cost(source: type, loss: Loss, penalized: bool) -> None:
+    x, y = torch.rand(3, 4, dtype=F64) + 0.5, torch.rand(3, 6, dtype=F64)
+    penalty = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=F64) if penalized else None
+    found = exact_hessian(problem(source(), loss, y, penalty), x)
+    assert found is not None
+
+    for place in range(3):
+
+        def cost(p: Tensor, place: int = place) -> Tensor:
+            prior = 0 if penalty is None else (penalty * p.square()).sum() / 2
+            return loss.cost(single((p,), y[place])) + prior
+
+        torch.testing.assert_close(found.matrix[place], torch.func.hessian(cost)(x[place]))
+        torch.testing.assert_close(found.gradient[place], torch.func.grad(cost)(x[place]))
