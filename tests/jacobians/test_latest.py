@@ -1,0 +1,75 @@
+"""A ladder that remembers gives what a ladder gives, and evaluates a point once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmtorch import least_squares
+from lmtorch._autodiff import Params
+from lmtorch.jacobians import Forward
+from lmtorch.jacobians.base import Block, Workspace
+from lmtorch.jacobians.ladder import Ladder
+from lmtorch.jacobians.latest import POINTS, Latest
+from lmtorch.residuals.base import Part
+
+F64 = torch.float64
+
+
+class Counted:
+    """x³ times a factor, by elements."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.calls = factor, 0
+
+    def __call__(self, params: tuple[Tensor, ...]) -> Tensor:
+        self.calls += 1
+        return self.factor * params[0] ** 3
+
+
+def _part(function: Any) -> Part:
+    return Part(function, lambda function, params: function(params), 0, None)
+
+
+def _asked(source: Ladder, part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
+    (block,) = source.blocks(part, (x,), Workspace(lambda rows: x.new_empty(rows, len(x))))
+    return block.residual, block.rows.dense()
+
+
+def test_a_point_of_a_function_is_evaluated_once_and_never_taken_for_another() -> None:
+    function, other = Counted(2.0), Counted(5.0)
+    source = Latest([Forward()])
+    points = [torch.tensor([1.0, float(place)], dtype=F64) for place in range(2 * POINTS)]
+    for x in points + points[::-1]:
+        for one in (function, other):
+            for _ in range(2):
+                values, rows = _asked(source, _part(one), x)
+                torch.testing.assert_close(values, one.factor * x**3)
+                torch.testing.assert_close(rows, torch.diag(3 * one.factor * x**2))
+    before = function.calls, other.calls
+    _asked(source, _part(other), points[0])
+    torch.testing.assert_close(source.evaluate(_part(other), (points[0],)), 5 * points[0] ** 3)
+    assert (function.calls, other.calls) == before
+    assert len(source.known) <= POINTS
+    point = points[1].clone()
+    _asked(source, _part(other), point)
+    point += 1  # what is remembered is the point, not the tensor
+    torch.testing.assert_close(source.evaluate(_part(other), (point,)), 5 * point**3)
+
+
+def test_no_point_of_a_fit_is_linearized_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, ...]] = []
+    blocks = Ladder.blocks
+
+    def watched(self: Ladder, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
+        seen.append(tuple(params[0].tolist()))
+        return blocks(self, part, params, workspace)
+
+    monkeypatch.setattr(Ladder, "blocks", watched)
+    t = torch.linspace(0, 4, 30, dtype=F64)
+    y = 2.5 * torch.exp(-1.3 * t) + 0.1 * torch.cos(9 * t)
+    start = torch.tensor([1.0, 1.0], dtype=F64)
+    assert least_squares(lambda x: x[0] * torch.exp(-x[1] * t) - y, start).success
+    assert len(seen) == len(set(seen)) > 3
