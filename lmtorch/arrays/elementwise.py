@@ -14,13 +14,14 @@ _float64, _int64, _bool = np.float64, np.int64, np.bool_
 _maximum: Any = np.maximum
 _minimum: Any = np.minimum
 _isfinite: Any = np.isfinite
+_sqrt: Any = np.sqrt
 _FALSE: Any = np.bool_(False)
 Number = int | float
 
 
 def sqrt(x: Tensor) -> Tensor:
     """√x."""
-    return x**0.5 if type(x) in NUMPY else x.sqrt()
+    return _sqrt(x) if type(x) in NUMPY else x.sqrt()
 
 
 def finite(x: Tensor) -> Tensor:

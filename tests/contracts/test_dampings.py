@@ -12,9 +12,11 @@ from lmtorch.linearizations.base import predicted_decrease
 
 from ..problems import CLASSICAL
 from .members import DAMPINGS
+from .on_numpy import on_both
 from .setting import NAMES, path, start_of
 
-dampings = pytest.mark.parametrize("damping", DAMPINGS.values(), ids=DAMPINGS)
+both = on_both(DAMPINGS)
+dampings = pytest.mark.parametrize("damping", both.values(), ids=both)
 names = pytest.mark.parametrize("name", NAMES)
 
 

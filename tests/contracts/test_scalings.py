@@ -11,8 +11,10 @@ from torch import Tensor
 from lmtorch.damping.scaling import Scaling, positive
 
 from .members import SCALINGS
+from .on_numpy import on_both
 
-scalings = pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS)
+both = on_both(SCALINGS)
+scalings = pytest.mark.parametrize("scaling", both.values(), ids=both)
 # of four problems with three parameters: any sizes, and columns of zeros
 NORMS = torch.tensor(
     [[1e-30, 2.0, 0.0], [3.0, 1e20, 0.5], [0.0, 0.0, 0.0], [1.0, 1.0, 7.0]], dtype=torch.float64

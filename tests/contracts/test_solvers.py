@@ -9,11 +9,13 @@ from torch import Tensor
 from lmtorch.solvers.base import Solver
 
 from .members import SOLVERS
+from .on_numpy import on_both
 from .setting import EPS, System
 
 SHAPES = [(7, 4), (4, 4), (3, 5), (12, 1), (1, 3)]
 
-solvers = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+both = on_both(SOLVERS)
+solvers = pytest.mark.parametrize("solver", both.values(), ids=both)
 batches = pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 priors = pytest.mark.parametrize("penalized", [False, True], ids=["plain", "prior"])

@@ -9,6 +9,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 import lmtorch
+from lmtorch.arrays import arrays_of, on_numpy, tensors_of
 from lmtorch.choose import RHOS
 from lmtorch.losses.base import Expansion, Loss, half_sum
 from lmtorch.losses.linear import Linear
@@ -69,6 +70,16 @@ def test_rows_have_the_hessian_of_the_cost_where_it_is_convex(loss: Loss) -> Non
     hessian = torch.func.hessian(loss.cost)(r)
     rows = loss.expand(r).rows(DenseRows(torch.eye(r.shape[0], dtype=torch.float64))).dense()
     torch.testing.assert_close(rows.mT @ rows, hessian)
+
+
+@losses
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_loss_is_the_same_on_arrays(loss: Loss, dtype: torch.dtype) -> None:
+    r = residuals().to(dtype)
+    for name in ("cost", "expand", "curvature"):
+        found, expected = getattr(loss, name)(arrays_of(r)), getattr(loss, name)(r)
+        assert on_numpy(found) or all(on_numpy(part) for part in found if part is not None)
+        torch.testing.assert_close(tensors_of(found), expected)
 
 
 @losses

@@ -1,0 +1,172 @@
+"""One small problem on a CPU runs on NumPy's arrays, and takes the way that it takes on tensors."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+import lmtorch
+from lmtorch.core import loop
+from lmtorch.core.bounds import Bounds
+from lmtorch.core.method import Method
+from lmtorch.core.problem import Problem
+from lmtorch.core.small import ENTRIES, PARAMETERS, small
+from lmtorch.core.state import Start, State
+from lmtorch.damping.geodesic import Geodesic
+from lmtorch.damping.marquardt import Marquardt
+from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More
+from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.jacobians.forward import Forward
+from lmtorch.losses.linear import Linear
+from lmtorch.losses.robust import Robust, cauchy, huber, tukey
+from lmtorch.residuals.function import FunctionResidual
+from lmtorch.solvers.svd import SVD
+
+from .setting import decay
+
+F64 = torch.float64
+LOSSES = [Linear(), Robust(huber, 0.5), Robust(cauchy), Robust(tukey, torch.tensor(2.0))]
+DAMPINGS = [TrustRegion(), Nielsen(), Marquardt()]
+SCALINGS = [More(), Levenberg(), CurrentNorms(), FixedScale(torch.tensor(2.0))]
+
+
+def drawn(m: int, n: int, kind: str, seed: int) -> tuple[Any, Tensor]:
+    """Residuals of some kind, and a start."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, y, x = (
+        torch.randn(*size, dtype=F64, generator=generator) for size in ((m, n), (m, n), (m,), (n,))
+    )
+    if kind == "singular":
+        a[:, 0], b[:, 0] = a[:, -1], b[:, -1]
+    if kind == "unused":
+        a[:, 0] = b[:, 0] = 0
+
+    def model(x: Tensor) -> Tensor:
+        values = a.to(x) @ x + torch.sin(b.to(x) @ x)
+        return torch.where((x > 1.5).any(), torch.nan, values) if kind == "NaN" else values
+
+    data = model(x + 0.3) if kind == "met" else y
+    return lambda x: model(x) - data.to(x), x
+
+
+def runs(problem: Problem, method: Method, x: Tensor, trials: int) -> tuple[State, State]:
+    """The state on arrays, and on tensors."""
+    assert small(problem, method, x)
+    found, told = loop.descend(problem, method, Start(x), trials=trials)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "small", lambda *_: False)
+        expected, other = loop.descend(problem, method, Start(x), trials=trials)
+    assert [type(number) for number in told] == [type(number) for number in other]
+    return found, expected
+
+
+@given(
+    m=st.integers(1, 8),
+    n=st.integers(1, 4),
+    kind=st.sampled_from(["plain", "met", "NaN", "singular", "unused"]),
+    loss=st.sampled_from(LOSSES),
+    damping=st.sampled_from(DAMPINGS),
+    scaling=st.sampled_from(SCALINGS),
+    boxed=st.booleans(),
+    penalized=st.booleans(),
+    rated=st.booleans(),
+    dtype=st.sampled_from([torch.float32, F64]),
+    trials=st.integers(0, 4),
+    seed=st.integers(0, 2**16),
+)
+def test_the_first_trials_are_the_same_to_round_off(
+    m: int, n: int, kind: str, loss: Any, damping: Any, scaling: Any, boxed: bool,
+    penalized: bool, rated: bool, dtype: torch.dtype, trials: int, seed: int,
+) -> None:  # fmt: skip
+    fun, x = drawn(m, n, kind, seed)
+    x = x.to(dtype)
+    problem = Problem(
+        FunctionResidual(fun, x), Forward(), SVD().form, loss, F64,
+        penalty=torch.linspace(0.1, 0.5, n, dtype=F64) if penalized else None,
+        rate=torch.linspace(0.5, 1, n, dtype=F64) if rated else None,
+        bounds=Bounds((x - 0.4).to(F64), (x + 0.1).to(F64)) if boxed else None,
+    )  # fmt: skip
+    found, expected = runs(problem, Method(SVD(), damping, scaling), x, trials)
+    ours, theirs = tree_leaves(found), tree_leaves(expected)
+    assert [(t.dtype, t.shape) for t in ours] == [(t.dtype, t.shape) for t in theirs]
+    digits = 1e-4 if dtype == torch.float32 else 1e-7
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=digits, atol=digits, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["plain", "met", "singular", "unused", "NaN"])
+@pytest.mark.parametrize("m", [2, 8])
+def test_whole_runs_end_at_the_same_point_with_the_same_certificate(kind: str, m: int) -> None:
+    for seed in range(6):
+        fun, x = drawn(m, 3, kind, seed)
+        problem = Problem(FunctionResidual(fun, x), Forward(), SVD().form, Linear(), F64)
+        method = Method(SVD(), TrustRegion(), More(), polish=60, certify=True, patience=1e-3)
+        found, expected = runs(problem, method, x, 200)
+        assert (found.status > 0) == (expected.status > 0)
+        torch.testing.assert_close(found.cost, expected.cost, rtol=1e-9, atol=1e-20, equal_nan=True)
+        assert torch.equal(found.certificate.lost, expected.certificate.lost)
+
+
+def plain(x: Tensor, **of_problem: Any) -> Problem:
+    return Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), F64, **of_problem)
+
+
+METHOD = Method(SVD(), TrustRegion(), More())
+X = torch.tensor([2.0, 2.0], dtype=F64)
+
+
+class Own:
+    """A scaling of a user's own, which knows torch alone."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        return column_norms.clamp(min=1.0)
+
+
+def test_what_is_large_or_a_batch_or_knows_torch_alone_runs_on_tensors() -> None:
+    assert small(plain(X), METHOD, X)
+    assert not small(plain(X[None]), METHOD, X[None])
+    assert not small(plain(X), METHOD, X.clone().requires_grad_())
+    assert not small(plain(X.half()), METHOD, X.half())
+    assert not small(replace(plain(X), dtype=torch.float32), METHOD, X)
+    assert not small(replace(plain(X), loss=object()), METHOD, X)
+    assert not small(plain(X), replace(METHOD, damping=Geodesic(TrustRegion())), X)
+    assert not small(plain(X), replace(METHOD, scaling=Own()), X)
+    for m, n in ((1, PARAMETERS + 1), (ENTRIES // 4 + 1, 4)):
+        x = torch.zeros(n, dtype=F64)
+        fun = FunctionResidual(lambda x, m=m: x.sum().expand(m), x)
+        assert not small(replace(plain(X), residual=fun), METHOD, x)
+
+
+def test_a_scaling_of_a_users_own_still_works() -> None:
+    found, _ = loop.descend(plain(X), replace(METHOD, scaling=Own()), Start(X), trials=100)
+    assert found.status > 0
+
+
+def test_a_watch_sees_tensors_and_may_stop() -> None:
+    seen: list[State] = []
+
+    def watch(state: State) -> bool:
+        seen.append(state)
+        return len(seen) == 3
+
+    loop.descend(plain(X), METHOD, Start(X), trials=100, watch=watch)
+    assert len(seen) == 3
+    assert all(isinstance(leaf, Tensor) for state in seen for leaf in tree_leaves(state))
+
+
+def test_the_users_function_sees_tensors_whose_numbers_stay() -> None:
+    points: list[tuple[Tensor, Tensor]] = []
+
+    def fun(x: Tensor) -> Tensor:
+        assert isinstance(x, Tensor)
+        points.append((x.detach(), x.detach().clone()))
+        return decay(x)
+
+    lmtorch.least_squares(fun, X, jac="2-point")
+    assert all(torch.equal(there, then) for there, then in points)
