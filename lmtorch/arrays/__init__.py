@@ -28,7 +28,9 @@ from .choosing import read as read
 from .choosing import seen as seen
 from .choosing import select as select
 from .choosing import settled as settled
+from .choosing import stacked as stacked
 from .choosing import take as take
+from .choosing import unbatched as unbatched
 from .choosing import where as where
 from .elementwise import always as always
 from .elementwise import at_least as at_least

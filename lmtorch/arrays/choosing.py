@@ -149,6 +149,27 @@ def _readable(mask: Tensor) -> bool:
     return mask.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def unbatched(value: T, place: int) -> T:
+    """One problem of a batch (b,), without its dimension, through nested NamedTuples."""
+    if isinstance(value, tuple):
+        made: Any = value
+        return _remade(made, (unbatched(part, place) for part in made))
+    chosen: Any = value[place] if isinstance(value, Tensor) else value
+    return chosen
+
+
+def stacked(parts: Sequence[T]) -> T:
+    """Single problems as a batch, through nested NamedTuples of tensors."""
+    first = parts[0]
+    if isinstance(first, tuple):
+        made: Any = first
+        columns: Any = parts
+        return _remade(made, (stacked(column) for column in zip(*columns, strict=True)))
+    tensors: list[Any] = [part for part in parts if isinstance(part, Tensor)]
+    joined: Any = torch.stack(tensors) if tensors else first
+    return joined
+
+
 def join(parts: Sequence[T]) -> T:
     """Join batches (b, ...) through nested NamedTuples of tensors; other things as in the last."""
     first = parts[-1]

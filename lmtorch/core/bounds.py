@@ -7,7 +7,7 @@ Reference: Kanzow, Yamashita & Fukushima, Levenberg–Marquardt methods with str
 properties for solving nonlinear equations with convex constraints (2004).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ class Bounds(NamedTuple):
     lower: Tensor  # (n,) or (..., n)
     upper: Tensor
 
-    def take(self, places: Tensor) -> "Bounds":
+    def take(self, places: Any) -> "Bounds":
         """The boxes of the problems at `places` (k,) of a batch (b,)."""
         return Bounds(*(side[places] if side.ndim > 1 else side for side in self))
 

@@ -13,6 +13,7 @@ from ..arrays import (
     never,
     nowhere,
     select,
+    settled,
     some,
     to_type,
     where,
@@ -54,7 +55,11 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
 
 
 def linearize(
-    problem: Problem, method: Method, state: State, last: Last | None = None
+    problem: Problem,
+    method: Method,
+    state: State,
+    last: Last | None = None,
+    known: Linearization | None = None,
 ) -> tuple[State, LinearModel]:
     """The linear model at x after a trial that was kept, and the state with what the point says.
 
@@ -66,9 +71,10 @@ def linearize(
         method: how.
         state: after the trial.
         last: before the trial; None: nothing is withdrawn, and no linearization counted.
+        known: the linear model at x, if it was made with the trial.
     """
     x = state.x
-    whole = problem.model(x)
+    whole = problem.model(x) if known is None else known
     held = hold(problem, x, whole)
     running = state.status == RUNNING
     scale = method.scaling.update(state.scale, held.column_norms)
@@ -83,7 +89,8 @@ def linearize(
         status = where((status == RUNNING) & _converged_ahead(method, model), COST, status)
     refused = dead_end(problem, x, whole, last) & running
     counted = (state.trial.accepted | refused) & running
-    state = withdraw(method, state, last, refused)
+    if not settled(~refused):
+        state = withdraw(method, state, last, refused)
     return state._replace(
         cost=where(refused, last.cost, held.cost),
         status=where(running & ~refused, status, state.status),
@@ -141,7 +148,7 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
     """The state with the trials of some problems refused after all, and their damping told so."""
     if nowhere(refused):
         return state
-    damping, outcome = last.tried
+    damping, outcome, _ = last.tried
     outcome = outcome._replace(
         ratio=filled(outcome.ratio, -1.0),
         accepted=never(outcome.accepted),

@@ -30,7 +30,7 @@ from ..arrays import (
     where,
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
-from ..linearizations.base import predicted_decrease
+from ..linearizations.base import Linearization, predicted_decrease
 from .certificate import certify
 from .glance import glance, quick
 from .linearizing import Last, begin, largest_norms, linearize
@@ -115,11 +115,19 @@ def _run(
         told = tell(problem, state)  # the one host read of an iteration
         over = not told.running or (single and told.moved)
         if told.moved and not over:
+            ahead, tried = tried.ahead, tried._replace(ahead=None)
             last = Last(before.x, before.cost, model.linearization.column_norms, tried)
-            problem, method, state, (last, pace) = working.thin(
-                problem, method, state, state.status == RUNNING, told.running, Beside(last, pace)
+            if ahead is not None:  # where the trial was refused, that of x is known
+                ahead = select(state.trial.accepted, ahead, model.linearization)
+            problem, method, state, (last, pace, ahead) = working.thin(
+                problem,
+                method,
+                state,
+                state.status == RUNNING,
+                told.running,
+                Beside(last, pace, ahead),
             )
-            state, model = linearize(problem, method, state, last)
+            state, model = linearize(problem, method, state, last, ahead)
             # on a GPU `seen` does not look: there the next trial is refused, as the model is not
             # that of x, and `tell` counts it as moved, so that a new model is made above
             if seen(state.stale):
@@ -158,7 +166,8 @@ def attempt(
     """One trial from the linear model: make a step, look at its cost, keep it if that gained."""
     running = (state.status == RUNNING) & ~state.stale  # a stale model is not that of x
     step, damping = propose(problem, method.damping, state, model, running)
-    cost = problem.cost(step.trial)
+    ahead = problem.model(step.trial) if problem.fused else None
+    cost = problem.cost(step.trial) if ahead is None else ahead.cost
     outcome = judge(model, step, state.cost, cost)
     evidence = gather(
         problem, method.tolerances, state, model, step, outcome, certified=method.certify
@@ -173,14 +182,17 @@ def attempt(
         model.linearization.cost,
     )
     first = state.trials == 0  # the first trial is of all problems, also of those that are done
-    return state._replace(
-        x=select(kept, step.trial, state.x),
-        cost=where(kept, cost, state.cost),
-        status=where(running, verdict(method.tolerances, evidence), state.status),
-        damping=select(running, method.damping.update(damping, outcome), damping),
-        trial=trial,
-        trials=state.trials + (running | first),
-    ), Tried(damping, outcome)
+    return (
+        state._replace(
+            x=select(kept, step.trial, state.x),
+            cost=where(kept, cost, state.cost),
+            status=where(running, verdict(method.tolerances, evidence), state.status),
+            damping=select(running, method.damping.update(damping, outcome), damping),
+            trial=trial,
+            trials=state.trials + (running | first),
+        ),
+        Tried(damping, outcome, ahead),
+    )
 
 
 def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outcome:
@@ -276,6 +288,7 @@ class Beside(NamedTuple):
 
     last: Last
     pace: Pace
+    ahead: Linearization | None
 
 
 def even(cost: Tensor) -> Pace:

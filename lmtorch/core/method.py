@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
 from ..solvers.base import Solver
@@ -47,7 +45,7 @@ class Method:
     frugal: bool = False
     careful: Solver | None = None
 
-    def take(self, places: Tensor) -> "Method":
+    def take(self, places: Any) -> "Method":
         """The method of some problems of a batch (b,), by their numbers (k,).
 
         A member that knows a number for each problem, such as a fixed D, has a `take` of its own.

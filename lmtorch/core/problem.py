@@ -62,6 +62,15 @@ class Problem:
     # cache; None: all
     together: int | None = None
 
+    @property
+    def fused(self) -> bool:
+        """Whether the linear model of a trial is made at once, with its cost.
+
+        Of many small problems most trials are kept, and another evaluation costs more than what is
+        wasted. What may not move is known only at x: bounds forbid it.
+        """
+        return self.together is not None and self.bounds is None
+
     # ---- the cost ----------------------------------------------------------------------------
 
     def cost(self, x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Tried(NamedTuple):
 
     damping: Any  # the strategy's state that made the step
     outcome: Outcome
+    ahead: Any = None  # the linear model at the trial, where it is made together with its cost
 
 
 class Certificate(NamedTuple):

@@ -102,6 +102,8 @@ def multiplier(
     zero = zeros(radius)
     length, slope = _scalars(factor, zero, radius)
     inside = length <= (1 + CLOSE) * radius
+    if settled(inside):
+        return zero
     # φ is convex and falls: Newton from λ = 0 stays left of the root; ‖D p(λ)‖ ≤ ‖D⁻¹g‖ / λ
     # bounds it from the right
     newton = (length - radius) / -slope

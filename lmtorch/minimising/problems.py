@@ -85,6 +85,19 @@ class ProblemsResidual:
         sizes = self.sizes if self.sizes is None else _of(self.sizes, places)
         return replace(self, shares=shares, box=box, sizes=sizes, memory=memory, numbers=numbers)
 
+    def alone(self, place: int) -> "ProblemsResidual":
+        """One problem of a batch by itself, whose x has no batch dimension."""
+        shares = tuple(share[place] for share in self.shares)
+        return replace(
+            self,
+            call=partial(_with_shares, self.call, shares),
+            shares=(),
+            batched=False,
+            looped=False,
+            box=self.box and (_of(self.box[0], place), _of(self.box[1], place)),
+            sizes=self.sizes if self.sizes is None else _of(self.sizes, place),
+        )
+
     def _run(self, function: Callable[..., Any], params: Params) -> Any:
         """What a function (params, *shares) of one problem returns, for all of them."""
         once = _evaluated if self.memory is None else self.memory
@@ -100,11 +113,16 @@ class ProblemsResidual:
         return once(function, 0, params, partial(vmap(function), params, *self.shares))
 
 
+def _with_shares(call: Call, shares: tuple[Tensor, ...], params: Params) -> Tensor:
+    """The residuals of one problem, whose share of the arguments is known."""
+    return call(params, *shares)
+
+
 def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:
     """Evaluate, where there is no memory: it is called as a memory is."""
     return make()
 
 
-def _of(side: Tensor, places: Tensor | slice) -> Tensor:
+def _of(side: Tensor, places: Tensor | slice | int) -> Tensor:
     """A bound or size of some of the problems, unless it is the same for all."""
     return side[places] if side.ndim > 1 else side
