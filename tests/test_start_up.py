@@ -3,10 +3,20 @@
 The times themselves are not asserted; `python -X importtime` shows them.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from scipy.linalg import lapack
 from test_packaging import run
 
+from lmtorch.arrays import matrices
+
 # what only a call may bring that needs it
-HEAVY = ("scipy", "sympy", "torch._dynamo", "torch._inductor", "pandas", "matplotlib", "tqdm")
+HEAVY = {
+    *("scipy.linalg", "scipy.optimize", "scipy.special", "scipy.stats", "sympy"),
+    *("torch._dynamo", "torch._inductor", "pandas", "matplotlib", "tqdm"),
+}
 
 
 def brought(use: str) -> str:
@@ -15,9 +25,28 @@ def brought(use: str) -> str:
 import sys, torch
 before = set(sys.modules)
 {use}
-print(sorted({set(HEAVY)} & (set(sys.modules) - before)))
+print(sorted({HEAVY} & (set(sys.modules) - before)))
 """).strip()
 
 
 def test_an_import_loads_nothing_heavy() -> None:
     assert brought("import lmtorch") == "[]"
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """LAPACK as nobody has looked for it yet."""
+    matrices._lapack.cache_clear()
+    yield
+    matrices._lapack.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_lapack_comes_from_the_package_whose_extension_is_not_as_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matrices, "USED", ("of another name",))
+    assert matrices._lapack() is lapack
+    matrix = np.arange(6.0).reshape(3, 2) ** 2
+    u, singular, vh = matrices.svd(matrix)  # type: ignore[arg-type]
+    np.testing.assert_allclose(u * singular @ vh, matrix, atol=1e-13)  # type: ignore[operator]

@@ -4,7 +4,11 @@ LAPACK is called by itself for NumPy's: for a few columns `numpy.linalg` spends 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import module_from_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +18,26 @@ from torch import Tensor
 _ndarray: Any = np.ndarray
 
 
+USED = ("dgeqrf", "dgesdd", "dsyevd")  # of LAPACK
+
+
 @cache
 def _lapack() -> Any:
-    """scipy's LAPACK, imported at the first use: it takes a tenth of a second."""
+    """scipy's LAPACK, at the first use."""
+    # Its extension alone takes 10 ms, and the package around it 0.2 s, which a first fit would
+    # wait for. The extension has a private name, that of scipy 1.17: else the package is taken.
+    with suppress(Exception):
+        import scipy
+
+        folder = Path(scipy.__file__).parent / "linalg"
+        loaders = (ExtensionFileLoader, EXTENSION_SUFFIXES)
+        spec = FileFinder(str(folder), loaders).find_spec("_flapack")
+        assert spec is not None
+        assert spec.loader is not None
+        found = module_from_spec(spec)
+        spec.loader.exec_module(found)
+        if all(hasattr(found, name) for name in USED):
+            return found
     from scipy.linalg import lapack
 
     return lapack

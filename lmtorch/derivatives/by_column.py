@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn.attention import sdpa_kernel
 
-from .._autodiff import Function, Params
+from .._autodiff import Function, Params, ranges
 from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
-from .calling import at_once, check_chunk, first_that_works, followed
+from ..calculus.jets import Entries, watched
+from .calling import at_once, check_chunk, first_that_works, followed, transformed
 from .model_parameters import Index, check_inputs, chosen_parameters, names_given, single_output
 from .passes import PLAIN, Cut, wanted
+from .taylor import expand
 
 
 def parameter_column(
@@ -38,8 +40,9 @@ def parameter_column(
             number that counts its entries row by row, as in `parameter.flatten()[index]`; or a list
             of such places.
         *inputs: whatever the model takes, tensors.
-        mode: "forward" (JVPs), "reverse" (VJPs of VJPs, for what has no forward formula) or
-            "autograd" (the same by plain autograd, for what torch.func refuses). Default: "auto".
+        mode: "taylor" (rules of our own, for one parameter), "forward" (JVPs), "reverse" (VJPs of
+            VJPs, for what has no forward formula) or "autograd" (the same by plain autograd, for
+            what torch.func refuses). Default: "auto".
         chunk_size: columns at once, where several are asked for. Default: by the memory that is
             free and the cache.
 
@@ -78,6 +81,7 @@ def parameter_column(
     tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
 
     ways = [
+        ("taylor", partial(_columns_by_taylor, function, tensors, tangents, places, chunk_size)),
         ("forward", partial(_columns_by_forward, function, tensors, tangents, chunk_size)),
         ("reverse", partial(_columns_by_reverse, function, tensors, tangents)),
         ("autograd", partial(_columns_by_autograd, function, tensors, tangents)),
@@ -107,6 +111,28 @@ def _paired(
             "needed."
         )
     return names, indices
+
+
+def _columns_by_taylor(
+    function: Function,
+    tensors: Params,
+    tangents: Params,
+    places: list[int],
+    chunk_size: int | None,
+) -> Tensor:
+    """J v for each of the tangents (c, *param), (c, *out), by Taylor mode of first order."""
+    if len(tensors) > 1 or transformed() or watched():
+        raise RuntimeError("Taylor mode takes one parameter, outside all other modes")
+    (tensor,), (directions,) = tensors, tangents
+    count = len(directions)
+    chunk = at_once(lambda: function(tensors), count, chunk_size, tensor.device)
+
+    def along(some: slice) -> Tensor:
+        start = Entries(tensor, directions[some], places=tuple(places[some]))
+        return expand(lambda p: function((p,)), start, 0).first
+
+    found = [along(some) for some in ranges(count, chunk)]
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _columns_by_forward(

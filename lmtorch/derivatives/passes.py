@@ -34,7 +34,7 @@ def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Je
     """
     if transformed():
         raise RuntimeError("Taylor mode does not run inside a transform of torch.func")
-    jet = expand(call.function, call.x, directions, call.batch, pairing)
+    jet = expand(call.function, Jet(call.x, directions), call.batch, pairing)
     # checked after Taylor mode has ended: inside it every attribute access is intercepted
     call.held(jet.value)
     return jet

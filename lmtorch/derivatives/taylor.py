@@ -47,8 +47,7 @@ PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch
 
 def expand(
     function: Callable[[Tensor], Tensor],
-    x: Tensor,
-    directions: Tensor,  # (d, *x.shape), or what broadcasts to it
+    start: Jet,
     batch: int,
     pairing: Pairing | None = None,
 ) -> Jet:
@@ -56,8 +55,8 @@ def expand(
 
     Args:
         function: takes one tensor and returns one tensor.
-        x: the point.
-        directions: the directions of the derivatives.
+        start: the point x, with the directions (d, *x.shape), or what broadcasts to it, as first
+            derivatives.
         batch: how many leading dimensions of x are samples.
         pairing: which second derivatives are carried. None: none.
 
@@ -66,8 +65,9 @@ def expand(
     """
     seen = watched()
     setting = Jets(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
-    jet = _Expansion(setting).evaluate(function, Jet(x, directions))
-    count, shape = directions.shape[0], jet.value.shape
+    jet = _Expansion(setting).evaluate(function, start)
+    directions, shape = start.first, jet.value.shape
+    count = directions.shape[0]
     first = jet.first.expand(count, *shape)
     if pairing is None:
         return Jet(jet.value, first)

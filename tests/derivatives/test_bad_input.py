@@ -310,8 +310,8 @@ class Summed(nn.Linear):
         ),
         (lambda: lmtorch.parameter_column(MODEL, [], [], X), r"0 name\(s\) and 0 index\(es\)"),
         (
-            lambda: lmtorch.parameter_column(MODEL, "0.bias", 0, X, mode="taylor"),
-            "mode='taylor' is not known here",
+            lambda: lmtorch.parameter_column(MODEL, "0.bias", 0, X, mode="jets"),
+            "mode='jets' is not known here",
         ),
         (
             lambda: lmtorch.parameter_column(Pair(3, 2).double(), "bias", 0, X),
