@@ -7,6 +7,7 @@ warning names the operator, and the source that works stays in use.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -74,10 +75,13 @@ class Ladder:
         kind = richest(kinds_of(self.current), workspace.kinds)
         blocks = self.current.blocks(part, params, workspace._replace(kinds=(kind,)))
         replay = Replay(params[0].device, part.random, part.kept)
+        unsure = len(self.rungs) > 1 and not self.verified
+        # to read the state of the generators costs as much as a small model
+        watched = unsure or part.random or bool(part.kept)
         try:
-            with replay():
+            with replay() if watched else nullcontext():
                 first = as_block(next(blocks))
-            if len(self.rungs) > 1 and not self.verified:
+            if unsure:
                 with replay():
                     _verify(self.current, part, params, first)
                 replay.finish()
