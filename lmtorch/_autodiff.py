@@ -8,6 +8,7 @@ chunk size; hence our own loop over directions.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch.func import jvp
 
 from ._threads import forward_mode
 from .rows.base import scale
+
+REMEMBERED = 4096  # weights of so many residuals are kept
 
 Params = tuple[Tensor, ...]
 Function = Callable[[Params], Tensor]  # tensors of the parameters -> residuals (..., m)
@@ -45,10 +48,24 @@ def traced(tensor: Tensor) -> int:
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:
     """Weights of a sum, normal, always the same: what differs anywhere differs in the sum."""
-    drawn = torch.randn(
-        like.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
-    )
+    draw = _drawn if like.numel() <= REMEMBERED else _drawn.__wrapped__
+    drawn = draw(like.shape, seed, torch.get_default_dtype())
     return drawn.to(like, non_blocking=True)  # not to wait for the device
+
+
+@lru_cache(maxsize=16)
+def _drawn(shape: torch.Size, seed: int, dtype: torch.dtype) -> Tensor:
+    """Normal numbers on the CPU; a generator is slow to make."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, device="cpu", dtype=dtype)
+
+
+class Pulled(NamedTuple):
+    """What one backward pass has shown of a function of the parameters."""
+
+    values: Tensor  # (..., m), the residuals
+    weights: Tensor  # w, for each of them or for the first ones
+    gradient: Tensor  # Jᵀw, (..., n)
 
 
 def weighted_gradients(values: Tensor, weights: Tensor, twins: Params) -> Params:

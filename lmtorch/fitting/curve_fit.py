@@ -222,7 +222,7 @@ def _doubts(
 
 def _robust(options: Mapping[str, Any]) -> Robust | None:
     """The robust loss, or None for plain least squares."""
-    if options.get("loss", "linear") == "linear" and "f_scale" not in options:
+    if not {"loss", "f_scale"} & options.keys():
         return None
     scale = options.get("f_scale", 1.0)
     scale = 1.0 if isinstance(scale, str) else scale

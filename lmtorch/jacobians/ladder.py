@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from .._advice import of_inputs
-from .._autodiff import Params, bent, random_weights, second_directional, weighted_gradients
+from .._autodiff import Params, Pulled, bent, random_weights, second_directional, weighted_gradients
 from .._errors import FallbackWarning, InputError, level, stopped, users_line
 from ..residuals.base import Part
 from ..residuals.replay import Replay
-from ..rows.base import richest
+from ..rows.base import Rows, richest
 from .base import (
     GROSS,
     NOISE,
@@ -83,7 +83,7 @@ class Ladder:
                 first = as_block(next(blocks))
             if unsure:
                 with replay():
-                    _verify(self.current, part, params, first)
+                    self.verify(part, params, first)
                 replay.finish()
                 self.verified = True
         except torch.OutOfMemoryError:
@@ -105,6 +105,14 @@ class Ladder:
         self._tell()
         yield first
         yield from map(as_block, blocks)
+
+    def verify(self, part: Part, params: Params, first: Block) -> None:
+        """Compare a first block with a plain backward pass.
+
+        Raises:
+            ArithmeticError: they differ.
+        """
+        _verify(self.current, part, params, first)
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals of the part, as the source in use evaluates them."""
@@ -212,7 +220,7 @@ def _verify(source: JacobianSource, part: Part, params: Params, first: Block) ->
     with torch.enable_grad():
         values = source.evaluate(part, twins)
     if isinstance(source, DualNumbers):  # a model may ask whether it is given tensors
-        _same_values(values.detach(), first.residual)
+        same_values(values.detach(), first.residual)
     if not values.requires_grad:
         return
     if part.random and not torch.allclose(
@@ -231,14 +239,23 @@ def _verify(source: JacobianSource, part: Part, params: Params, first: Block) ->
     except RuntimeError:
         return  # nothing to compare with
     columns = [g.to_dense().reshape(*g.shape[: part.batch], -1) for g in gradients]
-    eps = max(torch.finfo(t.dtype).eps for t in (values, *params))
-    if disagrees(first.rows, block, torch.cat(columns, -1), eps):
+    compare(first.rows, params, Pulled(values, block, torch.cat(columns, -1)))
+
+
+def compare(rows: Rows, params: Params, pulled: Pulled) -> None:
+    """Compare rows with what a plain backward pass has shown.
+
+    Raises:
+        ArithmeticError: they differ.
+    """
+    eps = max(torch.finfo(t.dtype).eps for t in (pulled.values, *params))
+    if disagrees(rows, pulled.weights, pulled.gradient, eps):
         raise ArithmeticError(
             "it disagrees with a plain backward pass: some operator's formula is wrong"
         )
 
 
-def _same_values(values: Tensor, found: Tensor) -> None:
+def same_values(values: Tensor, found: Tensor) -> None:
     """Compare residuals with those of a plain evaluation.
 
     Raises:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from .._autodiff import Params
+from .._autodiff import Params, Pulled
 from ..residuals.base import Part
 from .base import Block, JacobianSource, Workspace, as_block
-from .ladder import Ladder
+from .dual_numbers import DualNumbers
+from .ladder import Ladder, compare, same_values
 
 POINTS = 3  # where the last step began and ended, and where another was tried
 ENTRIES = 2**15  # of a Jacobian that is remembered, at most
@@ -25,10 +26,14 @@ class Latest(Ladder):
 
     Args:
         rungs: as of `Ladder`.
+        pulled: what a plain backward pass has shown already, with the parameters where it was made.
     """
 
-    def __init__(self, rungs: Sequence[JacobianSource]) -> None:
+    def __init__(
+        self, rungs: Sequence[JacobianSource], pulled: tuple[Params, Pulled] | None = None
+    ) -> None:
         super().__init__(rungs)
+        self.pulled = pulled
         self.known: dict[Point, Block] = {}
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
@@ -48,6 +53,15 @@ class Latest(Ladder):
                 del self.known[next(iter(self.known))]
         yield from found
 
+    def verify(self, part: Part, params: Params, first: Block) -> None:
+        """Compare a first block with a plain backward pass, the one that was made if it may be."""
+        if self.pulled is None or _numbers(self.pulled[0]) != _numbers(params):
+            super().verify(part, params, first)
+            return
+        if isinstance(self.current, DualNumbers):
+            same_values(self.pulled[1].values, first.residual)
+        compare(first.rows, params, self.pulled[1])
+
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals of the part, remembered where its rows are."""
         at = _at(part, params)
@@ -59,4 +73,8 @@ class Latest(Ladder):
 
 def _at(part: Part, params: Params) -> Point:
     """What tells a function and its parameters from others, on a CPU."""
-    return part.function, *(p.detach().numpy().tobytes() for p in params)
+    return part.function, *_numbers(params)
+
+
+def _numbers(params: Params) -> tuple[bytes, ...]:
+    return tuple(p.detach().numpy().tobytes() for p in params)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .._autodiff import Params, traced, weighted_gradients
+from .._autodiff import Params, Pulled, random_weights, traced, weighted_gradients
 from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
@@ -53,11 +53,19 @@ def probe(
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
             with torch.enable_grad(), looking as operators:
                 residual = tensors.residual(twins, *shares)
-        if exact is False or (
-            residual.requires_grad and not (reason := _lost(tensors, twins, shares, residual, box))
-        ):
-            activations = traced(residual) if operators is None else operators.bytes
-            return _facts(tensors, residual, activations, black_box=exact is False)
+        if exact is False:
+            assert operators is not None
+            return _facts(tensors, residual, operators.bytes, black_box=True)
+        if residual.requires_grad:
+            weights = random_weights(residual.detach())
+            gradients = weighted_gradients(residual, weights, twins)
+            if not (reason := _lost(tensors, twins, shares, residual, gradients, box)):
+                activations = traced(residual) if operators is None else operators.bytes
+                _, facts = _facts(tensors, residual, activations, black_box=False)
+                slopes = torch.cat([gradient.reshape(-1) for gradient in gradients])
+                values = facts.residual
+                assert values is not None
+                return tensors, facts._replace(pulled=Pulled(values, weights, slopes))
         reason = reason or "its result has no graph that leads to the parameters"
         if exact:
             raise InputError(
@@ -149,6 +157,7 @@ def _lost(
     twins: Params,
     shares: tuple[Tensor, ...],
     residual: Tensor,
+    gradients: Params,  # of a weighted sum of the residuals
     box: Bounds | None,
 ) -> str:
     """Say which parameter has an influence but no derivative, by a float() on the way; "": none.
@@ -157,7 +166,7 @@ def _lost(
     whose derivative is zero here but not at a nearby point is at a stationary point (x² at 0).
     """
     names, start = calling.unknowns.layout.names, 0
-    for which, gradient in enumerate(_gradients(residual, twins)):
+    for which, gradient in enumerate(gradients):
         if not bool((gradient == 0).any()):
             start += gradient.numel()
             continue
@@ -172,7 +181,9 @@ def _lost(
             changed = ahead.shape != residual.shape or not torch.equal(
                 ahead.detach().nan_to_num(), residual.detach().nan_to_num()
             )
-            if changed and not bool(_gradients(ahead, ahead_twins)[which].reshape(-1)[entry]):
+            weights = random_weights(ahead.detach())
+            slopes = weighted_gradients(ahead, weights, ahead_twins)[which]
+            if changed and not bool(slopes.reshape(-1)[entry]):
                 return f"it depends on {names[which]}[{entry}], but no derivative in it does"
         start += gradient.numel()
     return ""
@@ -191,14 +202,6 @@ def _walk(place: Tensor, entry: int, column: int, box: Bounds | None) -> bool:
         )
     place[entry] += step
     return float(place[entry]) != value
-
-
-def _gradients(residual: Tensor, twins: Params) -> tuple[Tensor, ...]:
-    """Gradients of a weighted sum of the residuals in the parameters."""
-    weights = (
-        torch.arange(1, residual.shape[0] + 1, device=residual.device).to(residual.dtype).cos()
-    )
-    return weighted_gradients(residual, weights, twins)
 
 
 def _refuses_vmap(calling: UserFunction) -> bool:

@@ -1,6 +1,6 @@
 """The two ends of a minimisation: what the loop is given, and the solution from where it ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -142,7 +142,7 @@ def set_up(
     plan = choose.plan([facts], options)
     problem = Problem(
         residual,
-        (Latest if _remembers(x, probe) else Ladder)(plan.terms[0].rungs),
+        _ladder(plan.terms[0].rungs, x, calling, probe),
         plan.method.solver.form,
         choose.loss(options),
         plan.dtype,
@@ -166,10 +166,15 @@ def _changed(options: Options, **values: Any) -> Options:
     return replace(options, **values)
 
 
-def _remembers(x: Tensor, probe: Probe) -> bool:
-    """Whether what is asked for twice at a point is to be remembered; black boxes have a memory."""
-    small = x.ndim == 1 and len(x) * probe.rows <= ENTRIES
-    return small and x.device.type == "cpu" and not probe.black_box
+def _ladder(
+    rungs: Sequence[JacobianSource], x: Tensor, calling: UserFunction, probe: Probe
+) -> Ladder:
+    """The sources; of a small problem what is asked for twice at a point is remembered."""
+    small = x.ndim == 1 and len(x) * probe.rows <= ENTRIES and x.device.type == "cpu"
+    if not small or probe.black_box:  # which has a memory of its own
+        return Ladder(rungs)
+    there = probe.pulled if calling.unit == 1 else None
+    return Latest(rungs, there and (calling.unknowns.layout.split(x), there))
 
 
 def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._autodiff import Pulled
+
 
 class Probe(NamedTuple):
     """The facts about one function of the parameters."""
@@ -23,3 +25,4 @@ class Probe(NamedTuple):
     size: float = 0.0  # the largest of them, absolute; 0: nobody looked
     precision: torch.dtype | None = None  # the coarser of the parameters' and the residuals'
     residual: Tensor | None = None  # (m,), at the start of the first problem; None: not kept
+    pulled: Pulled | None = None  # by a plain backward pass there
