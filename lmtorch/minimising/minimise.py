@@ -1,5 +1,6 @@
 """Running the loop in blocks of problems that fit the memory, and looking at where it ended."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -10,12 +11,25 @@ from torch import Tensor
 from .. import _memory
 from .._arrays import tensor_of
 from .._autodiff import ranges
-from ..arrays import join, last, places, put, take
+from ..arrays import (
+    arrays_of,
+    every,
+    join,
+    last,
+    on_numpy,
+    places,
+    put,
+    quiet,
+    take,
+    tensors_of,
+    where,
+)
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
+from ..core.small import of_arrays, small
 from ..core.state import Begun, Start, State, fresh
-from ..core.termination import Status, Tolerances
+from ..core.termination import Status
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import BestRun, Opinion, ask, doubtful, unasked
@@ -89,7 +103,7 @@ def minimise(
                 part, others, start, first,
                 trials=trials, in_all=in_all, acceptable=bar, watch=watch,
             )  # fmt: skip
-        outcomes.append(_look(part, best, method.tolerances, estimate, limit, jacobian))
+        outcomes.append(_look(part, way, best, estimate, limit, jacobian))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
@@ -136,9 +150,7 @@ def _many(
         if count := int(unsure.sum()):
             where = places(unsure, count)
             left.append(_Left(where + chosen.start, take(state, where)))
-        ending = _into(
-            ending, _look(part, unasked(state), way.tolerances, False, limit, jacobian), chosen, x
-        )
+        ending = _into(ending, _look(part, way, unasked(state), False, limit, jacobian), chosen, x)
         if watcher is not None:
             watcher.before += len(start)
     assert ending is not None
@@ -159,7 +171,7 @@ def _many(
             acceptable=None if acceptable is None else acceptable[some],
             watch=watch,
         )
-        _into(ending, _look(part, best, way.tolerances, False, limit, jacobian), some, x)
+        _into(ending, _look(part, way, best, False, limit, jacobian), some, x)
     return ending
 
 
@@ -236,48 +248,75 @@ def _blocks(
 
 def _look(
     problem: Problem,
+    method: Method,
     best: BestRun,
-    tolerances: Tolerances,
     estimated: bool,
     limit: int | None,
     jacobian: bool,
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
     state, runs, kept = best
-    x = state.x
-    rows = problem.residual.rows
-    fits = _memory.fits(rows * x.numel() * problem.dtype.itemsize, x.device, limit)
-    form = DenseForm() if fits and jacobian else problem.form
-    model = replace(problem, form=form).model(x)
-    (part,) = problem.residual.parts()
-    residual = problem.source.evaluate(part, problem.residual.params(x))
-    free = torch.ones_like(x, dtype=torch.bool)
-    if problem.bounds is not None:
-        free = problem.bounds.free(x, model.gradient)
-    status = state.status
-    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
-    # says nothing
-    rejected = (problem.loss.expand(residual).slope == 0).all(-1)
-    flat = ((model.column_norms == 0).all(-1) | rejected) & (status > 0) & (state.cost > 0)
-    flat &= (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
-    cosine = model.freeze(free).optimality()
-    # polishing may have reached what the last trial could not: the gradient is evidence of its own
-    reached = (status == Status.STALLED.value) & (cosine <= tolerances.gradient)
-    status = torch.where(
-        flat, Status.FLAT.value, torch.where(reached, Status.GRADIENT.value, status)
-    )
+    point = state.x, state.status, state.cost
+    tolerance = method.tolerances.gradient
+    if small(problem, method, state.x):
+        with quiet():
+            seen = _seen(of_arrays(problem), *arrays_of(point), tolerance, limit, jacobian)
+        seen = tensors_of(seen)
+    else:
+        seen = _seen(problem, *point, tolerance, limit, jacobian)
     return Ending(
-        state._replace(status=status),
-        residual,
-        model.gradient,
-        cosine,
-        free,
-        model.jacobian if jacobian and isinstance(model, Dense) else None,
-        _each_scale(problem, x) if estimated else None,
+        state._replace(status=seen.status),
+        seen.residual,
+        seen.gradient,
+        seen.cosine,
+        seen.free,
+        seen.jacobian,
+        _each_scale(problem, state.x) if estimated else None,
         state.certificate.promise,
         runs,
         kept,
     )
+
+
+class _Seen(NamedTuple):
+    """What is seen at the end, (...,) in front."""
+
+    status: Tensor
+    residual: Tensor  # (..., m)
+    gradient: Tensor  # (..., n)
+    cosine: Tensor
+    free: Tensor  # (..., n) bool
+    jacobian: Tensor | None  # (..., m, n)
+
+
+def _seen(
+    problem: Problem,
+    x: Tensor,
+    status: Tensor,
+    cost: Tensor,
+    tolerance: float,  # of the cosine
+    limit: int | None,
+    jacobian: bool,
+) -> _Seen:
+    """Look at where a run has ended, on tensors or arrays."""
+    rows = problem.residual.rows
+    size = rows * math.prod(x.shape) * problem.dtype.itemsize
+    fits = on_numpy(x) or _memory.fits(size, x.device, limit)
+    form = DenseForm() if fits and jacobian else problem.form
+    model = replace(problem, form=form).model(x)
+    (residual,) = problem.values(x)
+    free = problem.free(x, model.gradient)
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
+    # says nothing
+    rejected = every(problem.loss.expand(residual).slope == 0)
+    flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
+    flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
+    cosine = model.freeze(free).optimality()
+    # polishing may have reached what the last trial could not: the gradient is evidence of its own
+    reached = (status == Status.STALLED.value) & (cosine <= tolerance)
+    status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))
+    kept = model.jacobian if jacobian and isinstance(model, Dense) else None
+    return _Seen(status, residual, model.gradient, cosine, free, kept)
 
 
 def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:

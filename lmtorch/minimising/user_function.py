@@ -225,6 +225,8 @@ class UserFunction:
 
     def _vector(self, result: Any) -> Tensor:
         """The residuals (m,) that a function of tensors returned, complex numbers as pairs."""
+        if isinstance(result, Tensor) and result.ndim == 1 and result.is_floating_point():
+            return result
         leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
         leaves = [leaf for leaf in leaves if leaf is not None]
         if not leaves:
