@@ -156,7 +156,9 @@ class Ladder:
             return self.current.second(part, params)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # whatever the reason: there is another way, which says what is wrong
+        except Exception as error:  # there is another way, which says what is wrong
+            if stopped(error):  # the function's word, which no other way may hear
+                raise
             return None
 
     def _descend(self, error: Exception) -> None:
