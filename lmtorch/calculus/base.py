@@ -44,6 +44,15 @@ class Algebra(Protocol):
     the carriers among them.
     """
 
+    def compared(self, func: Callable[..., Tensor], a: Any, b: Any) -> Any:
+        """A mask, entry by entry."""
+
+    def bare(self, z: Any) -> Tensor:
+        """The value, for a rule that needs it as a tensor."""
+
+    def constant(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a function of carriers that have no derivatives is; None where one has some."""
+
     def chain(self, z: Any, slopes: Slopes) -> Any:
         """g(z), elementwise."""
 

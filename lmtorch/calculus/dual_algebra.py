@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import Bivariate, Multiply, NoRuleError, Slopes, values
-from .duals import Dual, Firsts, Seconds, Tangent, Variables, full
+from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full
 from .rules import name_of
 
 
@@ -16,6 +16,48 @@ class Duals:
 
     __slots__ = ()
 
+    def made(
+        self, operands: tuple[Any, ...], value: Tensor, first: Firsts, second: Seconds | None = None
+    ) -> Dual:
+        """The result of an elementwise operator."""
+        return Dual(value, first, second)
+
+    def aligned(self, *operands: Any) -> tuple[Any, ...]:
+        """The operands of an elementwise operator, so that their values broadcast."""
+        return operands
+
+    # ---- what has no derivative ------------------------------------------------------------------
+
+    def plain(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a function returns of values."""
+        return func(*bare(args), **bare(kwargs))
+
+    def attribute(self, z: Dual, name: str) -> Any:
+        """A property of the value, as its shape."""
+        return getattr(z.value, name)
+
+    def compared(self, func: Callable[..., Tensor], a: Any, b: Any) -> Any:
+        """A mask of values."""
+        return self.plain(func, name_of(func), (a, b), {})
+
+    def bare(self, z: Dual) -> Tensor:
+        """The value."""
+        return z.value
+
+    def constant(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Dual | None:
+        """What an elementwise function of constants is; None where one has derivatives."""
+        curved = False
+        for z in args:
+            if isinstance(z, Dual):
+                if isinstance(z, Variables) or z.first:
+                    return None
+                curved = z.second is not None
+        args = self.aligned(*args)
+        value = func(*map(values, args), **kwargs)
+        return self.made(args, value, {}, {} if curved else None)
+
     # ---- elementwise -----------------------------------------------------------------------------
 
     def chain(self, z: Dual, slopes: Slopes) -> Dual:
@@ -23,7 +65,7 @@ class Duals:
         value, slope, curvature, relative = slopes
         first = {i: _times(t, slope) for i, t in z.first.items()}
         if z.second is None:
-            return Dual(value, first)
+            return self.made((z,), value, first)
         second: Seconds = dict(z.second)
         bend = None if curvature is None else curvature()
         if bend is not None and relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
@@ -31,7 +73,7 @@ class Duals:
         second = {key: _times(t, slope) for key, t in second.items()}
         if bend is not None and not relative:
             _outer_(second, z.first, z.first, bend, symmetric=True)
-        return Dual(value, first, second)
+        return self.made((z,), value, first, second)
 
     def bivariate(self, a: Dual, b: Dual, slopes: Bivariate) -> Dual:
         """g(a, b), by the chain rule in both."""
@@ -39,14 +81,14 @@ class Duals:
         first = {i: _times(t, of_a) for i, t in a.first.items()}
         _add_(first, {i: _times(t, of_b) for i, t in b.first.items()})
         if a.second is None or b.second is None:
-            return Dual(slopes.value, first)
+            return self.made((a, b), slopes.value, first)
         second = {key: _times(t, of_a) for key, t in a.second.items()}
         _add_(second, {key: _times(t, of_b) for key, t in b.second.items()})
         aa, ab, bb = slopes.curvatures()
         _outer_(second, a.first, a.first, aa, symmetric=True)
         _outer_(second, a.first, b.first, ab)
         _outer_(second, b.first, b.first, bb, symmetric=True)
-        return Dual(slopes.value, first, second)
+        return self.made((a, b), slopes.value, first, second)
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Dual) -> Slopes:
         """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""
@@ -84,71 +126,80 @@ class Duals:
 
     def added(self, a: Any, b: Any) -> Dual:
         """a + b; one of the two may be a constant."""
+        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
-            return Dual(a.value + b, a.first, a.second)
+            return self.made((a, b), a.value + b, a.first, a.second)
         if not isinstance(a, Dual):
-            return Dual(a + b.value, b.first, b.second)
+            return self.made((a, b), a + b.value, b.first, b.second)
         first = dict(a.first)
         _add_(first, b.first)
         second = None
         if a.second is not None and b.second is not None:
             second = dict(a.second)
             _add_(second, b.second)
-        return Dual(a.value + b.value, first, second)
+        return self.made((a, b), a.value + b.value, first, second)
 
     def difference(self, a: Any, b: Any) -> Dual:
         """a − b; one of the two may be a constant."""
+        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
-            return Dual(a.value - b, a.first, a.second)
+            return self.made((a, b), a.value - b, a.first, a.second)
         minus = {i: -t for i, t in b.first.items()}
         second = None if b.second is None else {key: -t for key, t in b.second.items()}
         if not isinstance(a, Dual):
-            return Dual(a - b.value, minus, second)
+            return self.made((a, b), a - b.value, minus, second)
         first = dict(a.first)
         _add_(first, minus)
         if a.second is not None and second is not None:
             both = dict(a.second)
             _add_(both, second)
             second = both
-        return Dual(a.value - b.value, first, second)
+        return self.made((a, b), a.value - b.value, first, second)
 
     def negated(self, z: Dual) -> Dual:
         """−z."""
         second = None if z.second is None else {key: -t for key, t in z.second.items()}
-        return Dual(-z.value, {i: -t for i, t in z.first.items()}, second)
+        return self.made((z,), -z.value, {i: -t for i, t in z.first.items()}, second)
 
     def product(self, multiply: Multiply, a: Any, b: Any) -> Dual:
         """A bilinear operator of a and b; one of the two may be a constant."""
-        value = multiply(values(a), values(b))
         if multiply is not torch.mul:
-            return self._bilinear(multiply, a, b, value)
+            return self._bilinear(multiply, a, b, multiply(values(a), values(b)))
+        a, b = self.aligned(a, b)
+        value = values(a) * values(b)
         if not isinstance(b, Dual):
             a, b = b, a
         if not isinstance(a, Dual):  # a constant a
             factor = _like(a, value)
             first = {i: _times(t, factor) for i, t in b.first.items()}
             if b.second is None:
-                return Dual(value, first)
-            return Dual(value, first, {key: _times(t, factor) for key, t in b.second.items()})
+                return self.made((a, b), value, first)
+            return self.made(
+                (a, b), value, first, {key: _times(t, factor) for key, t in b.second.items()}
+            )
         of_a, of_b = _like(a.value, value), _like(b.value, value)
         first = {i: _times(t, of_b) for i, t in a.first.items()}
         for i, t in b.first.items():
             known = first.get(i)
             first[i] = _times(t, of_a) if known is None else _fused(known, t, of_a)
         if a.second is None or b.second is None:
-            return Dual(value, first)
+            return self.made((a, b), value, first)
         second = {key: _times(t, of_b) for key, t in a.second.items()}
         _add_(second, {key: _times(t, of_a) for key, t in b.second.items()})
         _outer_(second, a.first, b.first, None)
-        return Dual(value, first, second)
+        return self.made((a, b), value, first, second)
 
     def quotient(self, a: Any, b: Any) -> Dual:
         """y = a / b; one of the two may be a constant."""
+        known = self.constant(torch.div, a, b)
+        if known is not None:
+            return known
+        a, b = self.aligned(a, b)
         value = values(a) / values(b)
         by = _like(values(b), value)
         if not isinstance(b, Dual):
             second = None if a.second is None else {k: t / by for k, t in a.second.items()}
-            return Dual(value, {i: t / by for i, t in a.first.items()}, second)
+            return self.made((a, b), value, {i: t / by for i, t in a.first.items()}, second)
         inverse = 1 / by
         down = -value * inverse
         if not isinstance(a, Dual):
@@ -331,6 +382,8 @@ class Duals:
 
     def selected(self, condition: Tensor, a: Any, b: Any) -> Dual:
         """where(condition, a, b), with the same choice for derivatives as for values."""
+        condition, a, b = self.aligned(condition, a, b)
+        operands, condition = (condition, a, b), values(condition)
         value = torch.where(condition, values(a), values(b))
 
         def of(left: dict[Any, Tangent], right: dict[Any, Tangent]) -> dict[Any, Tangent]:
@@ -342,8 +395,8 @@ class Duals:
         firsts = [x.first if isinstance(x, Dual) else {} for x in (a, b)]
         seconds = [x.second if isinstance(x, Dual) else {} for x in (a, b)]
         if any(second is None for second in seconds):
-            return Dual(value, of(*firsts))
-        return Dual(value, of(*firsts), of(*(second or {} for second in seconds)))
+            return self.made(operands, value, of(*firsts))
+        return self.made(operands, value, of(*firsts), of(*(second or {} for second in seconds)))
 
 
 Dual.algebra = Duals()

@@ -77,10 +77,10 @@ class Dual(Carrier):
         return self.algebra.quotient(other, self)
 
     def __pow__(self, other: Any) -> "Dual":
-        return RULES["pow"](Dual.algebra, torch.pow, self, other)
+        return RULES["pow"](self.algebra, torch.pow, self, other)
 
     def __rpow__(self, other: Any) -> "Dual":
-        return RULES["pow"](Dual.algebra, torch.pow, other, self)
+        return RULES["pow"](self.algebra, torch.pow, other, self)
 
     def __matmul__(self, other: Any) -> "Dual":
         return self.algebra.product(torch.matmul, self, other)
@@ -95,13 +95,13 @@ class Dual(Carrier):
         return self
 
     def __abs__(self) -> "Dual":
-        return RULES["abs"](Dual.algebra, torch.abs, self)
+        return RULES["abs"](self.algebra, torch.abs, self)
 
     def __getitem__(self, places: Any) -> "Dual":
         return self.algebra.indexed(torch.Tensor.__getitem__, self, places)
 
     def __iter__(self) -> Iterator["Dual"]:
-        return iter(Dual.algebra.unbound(torch.unbind, self))
+        return iter(self.algebra.unbound(torch.unbind, self))
 
     def __setitem__(self, places: Any, value: Any) -> None:
         raise NoRuleError("x is written to")
@@ -114,22 +114,22 @@ class Dual(Carrier):
     # ---- what is plain ---------------------------------------------------------------------------
 
     def __lt__(self, other: Any) -> Any:
-        return self.value < values(other)
+        return self.algebra.plain(torch.lt, "lt", (self, other), {})
 
     def __le__(self, other: Any) -> Any:
-        return self.value <= values(other)
+        return self.algebra.plain(torch.le, "le", (self, other), {})
 
     def __gt__(self, other: Any) -> Any:
-        return self.value > values(other)
+        return self.algebra.plain(torch.gt, "gt", (self, other), {})
 
     def __ge__(self, other: Any) -> Any:
-        return self.value >= values(other)
+        return self.algebra.plain(torch.ge, "ge", (self, other), {})
 
     def __eq__(self, other: object) -> Any:
-        return self.value == values(other)
+        return self.algebra.plain(torch.eq, "eq", (self, other), {})
 
     def __ne__(self, other: object) -> Any:
-        return self.value != values(other)
+        return self.algebra.plain(torch.ne, "ne", (self, other), {})
 
     __hash__ = object.__hash__
 
@@ -172,7 +172,7 @@ class Dual(Carrier):
         except KeyError:
             rule = _BY_FUNCTION[func] = _ruled(func)
         return (
-            rule(Dual.algebra, func, *args, **kwargs) if kwargs else rule(Dual.algebra, func, *args)
+            rule(cls.algebra, func, *args, **kwargs) if kwargs else rule(cls.algebra, func, *args)
         )
 
 
@@ -184,10 +184,10 @@ def _method(name: str) -> Callable[[Dual], Any]:
     if not callable(attribute):  # a property: .shape, .dtype, .T
         rule = RULES.get(name)
         if rule is not None or name in CONSTANT:
-            return lambda dual: _ruled(attribute.__get__)(Dual.algebra, attribute.__get__, dual)
-        return lambda dual: _plain(getattr(dual.value, name), name)
+            return lambda dual: _ruled(attribute.__get__)(dual.algebra, attribute.__get__, dual)
+        return lambda dual: _plain(dual.algebra.attribute(dual, name), name)
     rule = _ruled(attribute)
-    return lambda dual: partial(rule, Dual.algebra, attribute, dual)
+    return lambda dual: partial(rule, dual.algebra, attribute, dual)
 
 
 def _ruled(func: Callable[..., Any]) -> Rule:
@@ -212,7 +212,7 @@ def _checked(rule: Rule) -> Rule:
 
 def _constant(algebra: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What has no derivative: it is called on values."""
-    return func(*_bare(args), **_bare(kwargs))
+    return algebra.plain(func, name_of(func), args, kwargs)
 
 
 def _without(algebra: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -222,7 +222,7 @@ def _without(algebra: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) 
         raise NoRuleError(f"{name!r} works in place")
     if name in ("__setitem__", "__set__", "__delete__") or kwargs.get("out") is not None:
         raise NoRuleError(f"{name!r} writes")
-    return _plain(func(*_bare(args), **_bare(kwargs)), name)
+    return _plain(algebra.plain(func, name, args, kwargs), name)
 
 
 def _plain(result: Any, name: str) -> Any:
@@ -238,12 +238,12 @@ def _plain(result: Any, name: str) -> Any:
     return result
 
 
-def _bare(arguments: Any) -> Any:
+def bare(arguments: Any) -> Any:
     """Arguments with values in the place of dual numbers."""
     if isinstance(arguments, tuple | list):
-        return type(arguments)(map(_bare, arguments))
+        return type(arguments)(map(bare, arguments))
     if isinstance(arguments, dict):
-        return {key: _bare(value) for key, value in arguments.items()}
+        return {key: bare(value) for key, value in arguments.items()}
     return values(arguments)
 
 

@@ -49,6 +49,17 @@ class Jets:
     # neither another mode nor autograd sees the evaluation: a rule may write over its own results
     fresh: bool = False
 
+    def compared(self, func: Callable[..., Tensor], a: Any, b: Any) -> Tensor:
+        """A mask of values."""
+        return func(values(a), values(b))
+
+    def bare(self, z: Jet) -> Tensor:
+        """The value."""
+        return z.value
+
+    def constant(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Every jet has derivatives."""
+
     # ---- elementwise ---------------------------------------------------------------------------
 
     def chain(self, z: Jet, slopes: Slopes) -> Jet:

@@ -43,7 +43,7 @@ def converted(algebra: Algebra, func: Callable[..., Any], z: Any, *args: Any, **
 
 def together(algebra: Algebra, func: Callable[..., Any], *tensors: Any) -> tuple[Any, ...]:
     """broadcast_tensors: all of them in one shape."""
-    shape = torch.broadcast_shapes(*(values(t).shape for t in tensors))
+    shape = torch.broadcast_shapes(*(getattr(t, "shape", values(t).shape) for t in tensors))
     return tuple(
         algebra.broadcast(torch.Tensor.expand, t, shape)
         if isinstance(t, Carrier)
@@ -63,6 +63,9 @@ def elementwise(slopes: Callable[..., Slopes]) -> Rule:
     ) -> Any:
         if args or kwargs:
             _constants(func, *args, **kwargs)
+        known = algebra.constant(func, z, *args, **kwargs)
+        if known is not None:
+            return known
         return algebra.chain(z, slopes(z.value, *args, **kwargs))
 
     return rule
@@ -110,6 +113,9 @@ def tanh(algebra: Algebra, func: Callable[..., Tensor], z: Any) -> Any:
 
 def powered(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
     """a^b, where one of the two may be a constant."""
+    known = algebra.constant(torch.pow, a, b)
+    if known is not None:
+        return known
     if isinstance(a, Carrier) and isinstance(b, Carrier):
         return algebra.bivariate(a, b, formulas.pow_of_both(a.value, b.value))
     if isinstance(b, Carrier):
@@ -206,29 +212,32 @@ def selected(algebra: Algebra, func: Callable[..., Any], condition: Any, a: Any,
     """where(condition, a, b), with the same choice for derivatives as for values."""
     if func is torch.Tensor.where:  # a.where(condition, b)
         condition, a = a, condition
-    if isinstance(condition, Carrier):
-        raise NoRuleError("a condition of floating dtype")
+    if values(condition).dtype != torch.bool:
+        raise NoRuleError("a condition that is no mask")
     return algebra.selected(condition, a, b)
 
 
 def larger(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
     """maximum(a, b); of two that are equal, half the derivative of each."""
-    return _one_of(algebra, a, b, values(a) > values(b))
+    return _one_of(algebra, a, b, torch.le)
 
 
 def smaller(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
     """minimum(a, b); of two that are equal, half the derivative of each."""
-    return _one_of(algebra, a, b, values(a) < values(b))
+    return _one_of(algebra, a, b, torch.ge)
 
 
-def _one_of(algebra: Algebra, a: Any, b: Any, first: Tensor) -> Any:
-    """Where `first` a, elsewhere b, and the mean where they are equal; NaN where either is."""
-    tie = values(a) == values(b)
+def _one_of(algebra: Algebra, a: Any, b: Any, second: Callable[..., Tensor]) -> Any:
+    """Where `second` holds of them b, elsewhere a, and the mean where they are equal."""
     half = algebra.added(
         algebra.product(torch.mul, 0.5, a) if isinstance(a, Carrier) else 0.5 * a,
         algebra.product(torch.mul, 0.5, b) if isinstance(b, Carrier) else 0.5 * b,
     )
-    return algebra.selected(tie, half, algebra.selected(first | values(a).isnan(), a, b))
+    # NaN in a is kept as no comparison with it holds, and one in b is by the mean
+    either = algebra.selected(algebra.compared(second, a, b), b, a)
+    equal = algebra.compared(torch.eq, a, b)
+    nan = algebra.compared(torch.ne, b, b)
+    return algebra.selected(nan, half, algebra.selected(equal, half, either))
 
 
 # ---- what is made of the above -------------------------------------------------------------------
@@ -272,7 +281,7 @@ def dropout(
         raise NoRuleError("dropout in place")
     if not training:
         return z
-    return algebra.product(torch.mul, func(torch.ones_like(z.value), p, training), z)
+    return algebra.product(torch.mul, func(torch.ones_like(algebra.bare(z)), p, training), z)
 
 
 def softmax(
@@ -286,7 +295,7 @@ def softmax(
     """softmax: exp(z − max) over its sum."""
     if dtype is not None or isinstance(_stacklevel, torch.dtype):
         raise NoRuleError("softmax in another dtype")
-    shifted = algebra.added(z, -z.value.detach().amax(dim, keepdim=True))
+    shifted = algebra.added(z, -algebra.bare(z).detach().amax(dim, keepdim=True))
     powers = algebra.chain(shifted, formulas.exp(shifted.value))
     return divided(
         algebra, torch.div, powers, algebra.reduced(torch.sum, powers, dim, keepdim=True)

@@ -7,6 +7,7 @@ time.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,10 +17,14 @@ from torch import Tensor
 from .._autodiff import Params
 from ..calculus.base import NoRuleError
 from ..calculus.duals import Dual, full, variables
+from ..calculus.many import Many, constant_of_many, variables_of_many
 from ..residuals.base import Part
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from .base import Bends, Block, Workspace, push_by_rows
+
+# a value, and its first and second derivatives that are not zero
+Taken = tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class DualNumbers:
         return push_by_rows(self, part, params, direction)
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
-        """The residuals of the part, by a plain call."""
-        return part.function(params)
+        """The residuals of the part, by a plain call; of a batch as one, if it can be."""
+        return _values_as_one(part, params) if part.problem is not None else part.function(params)
 
 
 def derivatives(part: Part, params: Params) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -72,7 +77,7 @@ def seeded(params: Params, *, curved: bool = False) -> Any:
     return tuple(found)
 
 
-def taken(result: Any) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
+def taken(result: Any) -> Taken:
     """The value of what a function returned, and its derivatives written out."""
     if not isinstance(result, Dual):
         return result.detach(), {}, {}  # it does not depend on the parameters
@@ -82,22 +87,52 @@ def taken(result: Any) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int],
     return value, first, {key: full(t, value).detach() for key, t in second.items()}
 
 
-def _taken(
-    part: Part, params: Params, *, curved: bool
-) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
+def _taken(part: Part, params: Params, *, curved: bool) -> Taken:
     """Residuals of a part with the derivatives that are not zero."""
     with torch.enable_grad():
         if not part.batch:
             return taken(part.function(seeded(params, curved=curved)))
         if part.problem is None:
             raise NoRuleError("a batch whose problems are not known one by one")
-        return _together(part, params, curved)
+        return _as_one(part, params, curved) or _mapped(part, params, curved)
 
 
-def _together(
-    part: Part, params: Params, curved: bool
-) -> tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """Residuals (b, m) of all problems of a batch, with their derivatives."""
+def _as_one(part: Part, params: Params, curved: bool) -> Taken | None:
+    """Residuals (b, m) of all problems of a batch by one call; None where it is refused."""
+    assert part.problem is not None
+    if part.refused:
+        return None
+    start, seeds = 0, []
+    try:
+        for p in params:
+            seeds.append(variables_of_many(p.detach(), start, curved))
+            start += p[0].numel()
+        shares = [constant_of_many(share.detach(), curved) for share in part.shares]
+        result = part.problem(tuple(seeds), *shares)
+        if not isinstance(result, Many) or result.ndim != 1:
+            raise NoRuleError("residuals that are the same for all problems")
+        return taken(result)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever the reason: `torch.vmap` is another way, and says what is wrong
+        part.refused.append(True)
+        return None
+
+
+def _values_as_one(part: Part, params: Params) -> Tensor:
+    """Residuals (b, m) of all problems by one call, otherwise by `torch.vmap`."""
+    assert part.problem is not None
+    if not part.refused:
+        with suppress(Exception), torch.enable_grad():
+            points = [variables_of_many(p, None) for p in params]
+            result = part.problem(tuple(points), *map(constant_of_many, part.shares))
+            if isinstance(result, Many) and result.ndim == 1:
+                return result.value
+    return part.function(params)
+
+
+def _mapped(part: Part, params: Params, curved: bool) -> Taken:
+    """Residuals (b, m) of all problems of a batch, with their derivatives, under `torch.vmap`."""
     keys: list[list[Any]] = [[], []]
 
     def single(params: Params, *shares: Tensor) -> tuple[Tensor, ...]:

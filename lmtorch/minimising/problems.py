@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -38,6 +38,7 @@ class ProblemsResidual:
     precision: torch.dtype | None = None
     memory: Memory | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
+    refused: list[bool] = field(default_factory=list)  # see `Part`
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
@@ -56,6 +57,8 @@ class ProblemsResidual:
             self._run,
             int(self.batched),
             self.call if self.batched and not self.looped else None,
+            self.shares,
+            self.refused,
             box,
             black_box=self.black_box,
             sizes=self.sizes,

@@ -8,7 +8,7 @@ themselves.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +27,10 @@ class Part:
     batch: int = 0  # leading dimensions of every parameter that are problems of a batch
     # of a batch: (params, *shares) of one problem -> (m,), which `run` calls for all of them
     problem: Callable[..., Tensor] | None = None
+    shares: tuple[Tensor, ...] = ()  # of the problems, (b, ...) each
+    # whether it is known that `problem` takes no dual numbers of many problems; shared with parts
+    # of other problems of the same function
+    refused: list[bool] = field(default_factory=list)
     # lower and upper sides, as params, outside of which the function is not to be evaluated
     box: tuple[Params, Params] | None = None
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)

@@ -188,3 +188,23 @@ def test_an_operator_without_a_rule_is_named() -> None:
     part = Part(lambda p: torch.fft.rfft(p[0]).real, lambda other, p: other(p))
     with pytest.raises(NoRuleError, match="fft_rfft"):
         rows(part, (X,), Columns)
+
+
+def test_a_batch_is_evaluated_as_one_or_under_vmap_to_the_same_numbers() -> None:
+    y, x = torch.rand(5, 7, dtype=F64), torch.rand(5, 3, dtype=F64)
+
+    def as_one(params: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        return decay(params[0]) - y * params[0][1]
+
+    def mapped(params: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        return as_one(params, torch.eye(7, dtype=F64) @ y)  # a product that needs vmap
+
+    found = []
+    for f in (as_one, mapped):
+        (part,) = ProblemsResidual(f, Layout([x[0]], ["x"]), (y,), 7, batched=True).parts()
+        found.append((*rows(part, (x,), Columns), DualNumbers().evaluate(part, (x,))))
+        assert bool(part.refused) == (f is mapped)
+        bends = DualNumbers().second(part, (x,)).second
+        assert set(bends) == {(0, 1), (1, 1)}
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
