@@ -27,6 +27,14 @@ class FunctionMode(TorchFunctionMode):
 class DispatchMode(TorchDispatchMode):
     """A mode that sees operators of torch, and that is not compiled either."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch shall keep dynamo out of it: no, `leave_alone` does.
+
+        Torch (2.13) would import dynamo for it at the first operator, a second of a first fit.
+        """
+        return False
+
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_dispatch__")
         # torch annotates no types on the modes that we extend (2.13), and mypy is strict

@@ -50,3 +50,25 @@ def test_lapack_comes_from_the_package_whose_extension_is_not_as_known(
     matrix = np.arange(6.0).reshape(3, 2) ** 2
     u, singular, vh = matrices.svd(matrix)  # type: ignore[arg-type]
     np.testing.assert_allclose(u * singular @ vh, matrix, atol=1e-13)  # type: ignore[operator]
+
+
+DATA = """
+import lmtorch
+x = torch.linspace(0, 1, 30, dtype=torch.float64)
+y = 2 * torch.exp(-3 * x) + 0.1 * torch.sin(40 * x)
+model = lambda x, a, b: a * torch.exp(-b * x)
+residual = lambda p, y: p[0] * torch.exp(-p[1] * x) - y
+"""
+FITS = {
+    "least_squares": "lmtorch.least_squares(residual, [1.0, 1.0], args=(y,)).x",
+    "curve_fit": "lmtorch.curve_fit(model, x, y).popt",
+    "of arrays": "lmtorch.curve_fit(model, x.numpy(), y.numpy(), [1.0, 1.0]).popt",
+    "in a box": "lmtorch.curve_fit(model, x, y, [1.0, 1.0], bounds=(0, 10)).popt",
+    "with errors": "fit = lmtorch.curve_fit(model, x, y); fit.pcov, fit.stderr",
+    "many": "lmtorch.curve_fit(model, x, torch.stack([y, 2 * y])).popt",
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_a_first_fit_loads_nothing_heavy(fit: str) -> None:
+    assert brought(DATA + fit) == "[]"
