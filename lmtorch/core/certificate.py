@@ -25,6 +25,7 @@ from torch import Tensor
 from ..arrays import every, norm, read, resolution, select, some, spread, where
 from .influence import ROUNDINGS, lost, suspects
 from .method import Method
+from .polish import fine
 from .problem import Problem
 from .state import Certificate, State, blank
 from .termination import Status, Tolerances, at_rest
@@ -51,7 +52,6 @@ ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
 LOOSER = 10  # where the user's tolerances allow more than `ENOUGH`, so many times as much is enough
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
 NEWTON = 12  # Newton steps at most; they converge quadratically
-FINE = 1e-20  # share of the cost below which a decrement is worth no Newton step, in float64
 FALL = 0.5  # a Newton step must shrink the gradient by at least this factor
 
 
@@ -124,8 +124,12 @@ def _newton(
 def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Next]:
     """The state with what is seen of the problems judged, and what comes next: one host read."""
     judged, ended, seen = rest
-    fine = max(FINE, resolution(state.x.dtype) ** 2)
-    wanting = judged & seen.exact & (seen.lowest > -NEGATIVE) & (seen.promise > fine)
+    wanting = (
+        judged
+        & seen.exact
+        & (seen.lowest > -NEGATIVE)
+        & (seen.promise > fine(resolution(state.x.dtype)))
+    )
     suspected = suspects(problem, state, seen.looked)
     count, inexact, dependent, silent = read(
         wanting.sum(),

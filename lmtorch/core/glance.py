@@ -16,10 +16,11 @@ from .._triangles import LARGEST, Triangle, dot, side_by_side
 from ..arrays import select
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
-from .certificate import FALL, FINE, JUDGED, MINIMUM, NEWTON, allowance
+from .certificate import FALL, JUDGED, MINIMUM, NEWTON, allowance
 from .curvature import exact_hessian
 from .influence import DEAD, ROUNDINGS
 from .method import Method
+from .polish import fine
 from .problem import Problem
 from .state import State, blank
 from .termination import at_rest
@@ -150,10 +151,10 @@ class _View:
     def newton(self, state: State, judged: Tensor) -> tuple[State, Point]:
         """The state after steps with the Hessian of the first point, while the gradient falls."""
         point, problem = self.first, self.problem
-        fine = max(FINE, torch.finfo(state.x.dtype).eps ** 2)
+        least = fine(torch.finfo(state.x.dtype).eps)
         moving = judged & self.sure
         for _ in range(min(NEWTON, self.method.polish)):
-            moving = moving & (point.decrement > fine * point.model.cost)
+            moving = moving & (point.decrement > least * point.model.cost)
             if not bool(moving.any()):
                 break
             slope = (point.model.gradient * self.inverse).unbind(-1)

@@ -35,7 +35,7 @@ from .certificate import certify
 from .glance import glance, quick
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
-from .polish import polish
+from .polish import fine, polish
 from .problem import Problem
 from .small import of_arrays, showing, small
 from .state import Start, State, Told, Trial, Tried
@@ -254,14 +254,28 @@ def look(problem: Problem, method: Method, state: State, ended: int | None = Non
 def _looked(problem: Problem, method: Method, state: State, ended: int | None) -> State:
     """The end of a run polished and certified in full."""
     if method.polish and not method.frugal:
-        state = polish(problem, method, state, ended)
+        return _polished(problem, method, state, ended)
     certified = certify(problem, method, state, ended)
     doubt = certified.status <= 0
-    if not (method.frugal and method.polish and seen(doubt)):
+    if not (method.polish and seen(doubt)):
         return certified
     doubted = state._replace(status=where(doubt, state.status, EVALUATIONS))
     polished = polish(problem, method, doubted, ended)
     return select(doubt, certify(problem, method, polished, ended), certified)
+
+
+def _polished(problem: Problem, method: Method, state: State, ended: int | None) -> State:
+    """The end of a run polished and certified, with Newton's steps where polishing is slow."""
+    hurried = polish(problem, method, state, ended, hurried=True)
+    certified = certify(problem, method, hurried, ended)
+    # no Newton step was taken, as the exact Hessian cannot be had: then polishing goes on
+    waiting = (certified.status > 0) & (certified.trials == hurried.trials)
+    waiting = waiting & (certified.certificate.promise > fine(problem.eps(state.x)))
+    if not seen(waiting):
+        return certified
+    again = certified._replace(status=where(waiting, state.status, EVALUATIONS))
+    again = certify(problem, method, polish(problem, method, again))
+    return select(waiting, again, certified)
 
 
 def _ended_with_another(state: State) -> State:

@@ -21,6 +21,9 @@ from .termination import Status, at_rest
 from .working_set import WorkingSet
 
 POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
+FEW = 3  # Gauss–Newton steps that cost no more than a Newton step and the curvature for it
+FINE = 1e-24  # share of the cost below which a decrement is worth no Newton step, in float64
+MARGIN = 100  # by so much a gradient is above what Newton's steps, or round-off, leave
 SLACK = 4  # the cost may seem to rise by so many of its rounding errors: it is a difference of two
 
 
@@ -32,7 +35,14 @@ class Rest(NamedTuple):
     measure: Tensor  # (...,), ‖D⁻¹Jᵀr‖
 
 
-def polish(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
+def polish(
+    problem: Problem,
+    method: Method,
+    state: State,
+    ended: int | None = None,
+    *,
+    hurried: bool = False,
+) -> State:
     """Polish the problems that have come to rest; their last D is that of the measure.
 
     Args:
@@ -40,6 +50,7 @@ def polish(problem: Problem, method: Method, state: State, ended: int | None = N
         method: how.
         state: where the run has ended.
         ended: the status of a single problem, if the host knows it.
+        hurried: leave problems to Newton's steps that would need many more of these.
     """
     eligible, count = at_rest(state.status, POLISHED, ended)
     if count == 0:
@@ -56,12 +67,12 @@ def polish(problem: Problem, method: Method, state: State, ended: int | None = N
     rest = Rest(eligible, model, _measure(model, positive(state.scale)))
     for _ in range(method.polish):
         state, ahead = _step(problem, method, state, rest, eps)
-        better = ahead.eligible
-        count = int(better.sum())
+        going = ahead.eligible & ~_slow(rest, ahead, eps) if hurried else ahead.eligible
+        count = int(going.sum())
         if count == 0:
             break
-        rest = select(better, ahead, rest)._replace(eligible=better)
-        problem, method, state, rest = working.thin(problem, method, state, better, count, rest)
+        rest = select(ahead.eligible, ahead, rest)._replace(eligible=going)
+        problem, method, state, rest = working.thin(problem, method, state, going, count, rest)
     return working.all(state)
 
 
@@ -88,6 +99,22 @@ def _step(
         ),
         Rest(better, ahead, after),
     )
+
+
+def _slow(before: Rest, after: Rest, eps: float) -> Tensor:
+    """Whether steps shrink the gradient so slowly that Newton's pay, (...,) bool.
+
+    With large residuals Gauss–Newton steps shrink it by a constant factor. Newton's square it, but
+    are taken only where the quadratic model promises enough; both are left alone near round-off.
+    """
+    cosine = after.linearization.optimality()
+    soon = cosine * (after.measure / before.measure) ** FEW
+    return (soon > MARGIN * eps) & (cosine * cosine > MARGIN * fine(eps))
+
+
+def fine(eps: float) -> float:
+    """The share of the cost below which a decrement is worth no Newton step."""
+    return max(FINE, eps**2)
 
 
 def _measure(linearization: Linearization, scale: Tensor) -> Tensor:
