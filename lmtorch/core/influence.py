@@ -15,6 +15,7 @@ from ..arrays import (
     all_entries_finite,
     count,
     eigvalsh,
+    largest,
     maximum,
     never,
     some,
@@ -35,6 +36,7 @@ DEAD = 1e-7
 INVOLVED = 1e-3  # squared entry of a null vector from which on its parameter takes part in it
 FAR = 1e4  # a parameter has run away if it grew by this factor
 FINE_ENOUGH = 1e-12  # round-off up to which a null direction can be told from a weak one
+SUBNORMAL = 2.0**-1074  # the distance between the smallest numbers of float64
 # below this share of the cost at the start the point is close to a singular root, where J is
 # deficient as it should be
 ROOT = 1e-28
@@ -52,7 +54,7 @@ class Looked(NamedTuple):
     diagonal: Tensor  # (..., n), diagonal of the curvature
     values: Tensor  # (..., n), eigenvalues of the scaled curvature, rising
     vectors: Tensor  # (..., n, n), its eigenvectors
-    floor: float  # an eigenvalue up to this is round-off
+    floor: Tensor  # (..., 1), an eigenvalue up to this is round-off
     free: Tensor  # (..., n) bool
     remains: Tensor  # (...,) bool: the residuals are not zero
 
@@ -131,7 +133,8 @@ def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) ->
     were fewer such combinations at the start, and that one of the parameters has run far away.
     """
     null = looked.values <= looked.floor
-    before, now = (_deficiency(problem.model(x), looked.floor) for x in (state.begun.x, state.x))
+    least, rows = ROUNDINGS * state.x.shape[-1] * problem.eps(state.x), problem.residual.rows
+    before, now = (_deficiency(problem.model(x), least, rows) for x in (state.begun.x, state.x))
     more = clear & (now > before)
     share = total(where(null[..., None, :], looked.vectors**2, 0.0))
     involved = (share > INVOLVED) & looked.free
@@ -140,12 +143,22 @@ def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) ->
     return spread(more & some(involved & ran)) & involved
 
 
-def _deficiency(model: Linearization, floor: float) -> Tensor:
+def underflow(units: Tensor, rows: int) -> Tensor:
+    """How far sums of so many squares may be off, (..., 1), for they have left the range of dtypes.
+
+    Where J is so small that its squares are subnormal they have lost digits. In the units (..., n)
+    that is a large error, which would pass for curvature.
+    """
+    return ROUNDINGS * rows * SUBNORMAL / spread(-largest(-units)) ** 2
+
+
+def _deficiency(model: Linearization, floor: float, rows: int) -> Tensor:
     """How many combinations of parameters have no influence to first order, (...,) int."""
     units = where(model.column_norms > 0, model.column_norms, 1.0)
     scaled = model.normal / units[..., :, None] / units[..., None, :]
     finite = all_entries_finite(scaled)
-    return count(eigvalsh(where(spread(spread(finite)), scaled, 0.0)) <= floor)
+    values = eigvalsh(where(spread(spread(finite)), scaled, 0.0))
+    return count(values <= floor + underflow(units, rows))
 
 
 def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:

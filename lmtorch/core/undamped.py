@@ -16,7 +16,6 @@ from ..arrays import (
     all_entries_finite,
     all_finite,
     apply,
-    at_least,
     count,
     diagonal,
     eigh,
@@ -41,7 +40,7 @@ from ..arrays import (
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
 from .curvature import exact_hessian, residual_curvature, trembling
-from .influence import FINE_ENOUGH, ROUNDINGS, Looked
+from .influence import FINE_ENOUGH, ROUNDINGS, Looked, underflow
 from .method import Method
 from .problem import Problem
 from .state import State
@@ -105,10 +104,12 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     )
     unclear = sqrt(apply(transposed(vectors * vectors), unclear * unclear))
     along = where(abs(along) > unclear, along, 0.0)
-    floor = ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
+    floor = underflow(units, problem.residual.rows)
+    finite = finite & gathered(floor < 1)  # else all of the curvature may be error
+    floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
     # a curvature within round-off has no sign
-    lowest = where(abs(values[..., 0]) <= floor, 0.0, values[..., 0])
-    promised = total(along * along / at_least(abs(values), floor))
+    lowest = where(abs(values[..., 0]) <= gathered(floor), 0.0, values[..., 0])
+    promised = total(along * along / maximum(abs(values), floor))
     decrement = to_type(promised, model.cost.dtype) / 2
     newton = -apply(vectors, where(values > floor, along / values, 0.0)) / units
     noise = model.rounding(wide, eps)
