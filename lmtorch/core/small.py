@@ -25,8 +25,9 @@ DTYPES = (torch.float64, torch.float32)  # of the parameters; the linear algebra
 def small(problem: Problem, method: Method, x: Tensor) -> bool:
     """Whether a run is made on NumPy's arrays.
 
-    That is one problem on a CPU, few parameters and residuals, and members that all say by an
-    attribute `arrays` that they speak NumPy as well: one of a user's own may know torch alone.
+    That is one problem on a CPU, few parameters and residuals, and members whose classes all say by
+    an attribute `arrays` of their own that they speak NumPy as well: a user's, one that is derived
+    from ours too, may know torch alone.
     """
     members = (method.solver, method.damping, method.scaling, problem.form, problem.loss)
     return (
@@ -39,7 +40,7 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
         and len(x) <= PARAMETERS
         and len(x) * problem.residual.rows <= ENTRIES
         and not x.requires_grad
-        and all(getattr(member, "arrays", False) for member in members)
+        and all(vars(type(member)).get("arrays", False) for member in members)
         and not torch.compiler.is_compiling()
     )
 

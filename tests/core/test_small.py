@@ -128,6 +128,13 @@ class Own:
         return column_norms.clamp(min=1.0)
 
 
+class Derived(More):
+    """Likewise, derived from one of ours."""
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        return super().update(scale, column_norms.clamp(min=1.0))
+
+
 def test_what_is_large_or_a_batch_or_knows_torch_alone_runs_on_tensors() -> None:
     assert small(plain(X), METHOD, X)
     assert not small(plain(X[None]), METHOD, X[None])
@@ -137,14 +144,16 @@ def test_what_is_large_or_a_batch_or_knows_torch_alone_runs_on_tensors() -> None
     assert not small(replace(plain(X), loss=object()), METHOD, X)
     assert not small(plain(X), replace(METHOD, damping=Geodesic(TrustRegion())), X)
     assert not small(plain(X), replace(METHOD, scaling=Own()), X)
+    assert not small(plain(X), replace(METHOD, scaling=Derived()), X)
     for m, n in ((1, PARAMETERS + 1), (ENTRIES // 4 + 1, 4)):
         x = torch.zeros(n, dtype=F64)
         fun = FunctionResidual(lambda x, m=m: x.sum().expand(m), x)
         assert not small(replace(plain(X), residual=fun), METHOD, x)
 
 
-def test_a_scaling_of_a_users_own_still_works() -> None:
-    found, _ = loop.descend(plain(X), replace(METHOD, scaling=Own()), Start(X), trials=100)
+@pytest.mark.parametrize("scaling", [Own(), Derived()])
+def test_a_scaling_of_a_users_own_still_works(scaling: Any) -> None:
+    found, _ = loop.descend(plain(X), replace(METHOD, scaling=scaling), Start(X), trials=100)
     assert found.status > 0
 
 
