@@ -46,19 +46,40 @@ class Jacobians:
         Raises:
             InputError: an argument was written into after the fit.
         """
-        if any(tensor._version != version for tensor, version in self.written):
-            raise InputError(
-                "the arguments of the function were changed in place after the fit: the Jacobian "
-                "at its end cannot be made any more. Ask for it (solution.jac) before, or give the "
-                "fit a copy."
-            )
-        places = torch.arange(chosen.start, chosen.stop, device=self.x.device)
+        self._check("Jacobian", "jac")
         with torch.no_grad():
-            problem = replace(self.problem.take(places), form=DenseForm())
+            problem = replace(self.problem.take(chosen), form=DenseForm())
             model = problem.model(self.x[chosen])
         assert isinstance(model, Dense)
         jacobian = model.jacobian if self.unit == 1 else model.jacobian / self.unit
         return jacobian.to(self.x.dtype)
+
+    def residuals(self) -> Tensor:
+        """Make the residuals of all of them.
+
+        Returns:
+            (b, m), in the dtype of x.
+
+        Raises:
+            InputError: an argument was written into after the fit.
+        """
+        self._check("residuals", "fun")
+        parts = []
+        for chosen in ranges(len(self.x), self.block):
+            problem = self.problem.take(chosen)
+            with torch.no_grad():
+                (values,) = problem.values(self.x[chosen])
+            parts.append(values if self.unit == 1 else values / self.unit)
+        return torch.cat(parts)
+
+    def _check(self, what: str, name: str) -> None:
+        """Refuse to make what would not be that of the fit."""
+        if any(tensor._version != version for tensor, version in self.written):
+            raise InputError(
+                f"the arguments of the function were changed in place after the fit: the {what} "
+                f"at its end cannot be made any more. Ask for it (solution.{name}) before, or give "
+                "the fit a copy."
+            )
 
     def all(self) -> Tensor | None:
         """J of all of them, (b, m, n); None where it does not fit the memory."""

@@ -43,11 +43,22 @@ AT_ONCE = 2**14  # problems of a block: their numbers, but for the residuals, st
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 
 
+class Ended(NamedTuple):
+    """Of the state at the end, what a solution is made of; (...,) where nothing else is said."""
+
+    x: Tensor  # (..., n)
+    cost: Tensor
+    status: Tensor
+    trials: Tensor
+    linearizations: Tensor
+    lost: Tensor  # (..., n) bool, parameters that have no influence any more
+
+
 class Ending(NamedTuple):
     """Where the loop ended, and what is to be seen there; all (...,) in front."""
 
-    state: State
-    residual: Tensor  # (..., m), as the function gives it
+    state: Ended
+    residual: Tensor | None  # (..., m), as the function gives it; None: too large, made again
     gradient: Tensor  # (..., n), of the cost
     cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
     free: Tensor  # (..., n) bool
@@ -138,6 +149,8 @@ def _many(
     watch = None if watcher is None or watcher.idle else watcher
     every = watcher is not None and watcher.sees_all  # who sees iterates sees those of all problems
     block = block if every else min(block, AT_ONCE)
+    size = 2 * problem.residual.rows * len(x) * x.dtype.itemsize  # a result, and its copy
+    keep = jacobian or _memory.fits(size, x.device, limit)
     ending: Ending | None = None
     left: list[_Left] = []
     for chosen in ranges(len(x), block):
@@ -150,7 +163,9 @@ def _many(
         if count := int(unsure.sum()):
             where = places(unsure, count)
             left.append(_Left(where + chosen.start, take(state, where)))
-        ending = _into(ending, _look(part, way, unasked(state), False, limit, jacobian), chosen, x)
+        ending = _into(
+            ending, _look(part, way, unasked(state), False, limit, jacobian, keep), chosen, x
+        )
         if watcher is not None:
             watcher.before += len(start)
     assert ending is not None
@@ -171,7 +186,7 @@ def _many(
             acceptable=None if acceptable is None else acceptable[some],
             watch=watch,
         )
-        _into(ending, _look(part, way, best, False, limit, jacobian), some, x)
+        _into(ending, _look(part, way, best, False, limit, jacobian, keep), some, x)
     return ending
 
 
@@ -253,6 +268,7 @@ def _look(
     estimated: bool,
     limit: int | None,
     jacobian: bool,
+    keep: bool = True,  # the residuals
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
     state, runs, kept = best
@@ -265,8 +281,8 @@ def _look(
     else:
         seen = _seen(problem, *point, tolerance, limit, jacobian)
     return Ending(
-        state._replace(status=seen.status),
-        seen.residual,
+        _ended(state._replace(status=seen.status)),
+        seen.residual if keep else None,
         seen.gradient,
         seen.cosine,
         seen.free,
@@ -276,6 +292,12 @@ def _look(
         runs,
         kept,
     )
+
+
+def _ended(state: State) -> Ended:
+    """What is kept of where a run has ended."""
+    lost = state.certificate.lost
+    return Ended(state.x, state.cost, state.status, state.trials, state.linearizations, lost)
 
 
 class _Seen(NamedTuple):
@@ -333,8 +355,9 @@ def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
     status = torch.where(cost.isfinite(), Status.GRADIENT.value, Status.NOT_FINITE.value)
     zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
     nothing = torch.zeros_like(x, dtype=problem.dtype)
+    begun = Begun(x, cost, nothing)
     return Ending(
-        fresh(x, cost, status, scale=nothing, damping=None, begun=Begun(x, cost, nothing)),
+        _ended(fresh(x, cost, status, scale=nothing, damping=None, begun=begun)),
         residual,
         gradient=nothing,
         cosine=zero,

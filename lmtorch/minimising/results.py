@@ -12,7 +12,7 @@ from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
 from .again import Jacobians
-from .minimise import Ending
+from .minimise import Ended, Ending
 from .solution import Later, Solution
 from .unknowns import Unknowns
 from .watch import Iterate
@@ -77,16 +77,22 @@ class Results:
         # words for many problems take longer than their fits, and of a device they wait for it
         later = status.ndim > 0 or status.device.type != "cpu"
         gradient = self._squared(outcome.gradient)
+
+        def nowhere() -> Any:
+            return self._array(self._shaped(self._active(point, point)))
+
         return Solution(
             x=self._structure(self._shaped(x)),
             cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
-            fun=self._array(self._shaped(self._ours(residual))),
+            fun=self._residuals(residual, again),
             jac=self._again(again) if again else self._jacobian(outcome),
             grad=self._array(self._shaped(gradient.to(point.dtype))),
             optimality=self._number(
                 self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
             ),
-            active_mask=self._array(self._shaped(self._active(point, outcome.gradient))),
+            active_mask=Later(nowhere)
+            if later and self.bounds is None
+            else self._array(self._shaped(self._active(point, outcome.gradient))),
             nfev=self._count(self._shaped(told[2])),
             njev=self._count(self._shaped(state.linearizations)),
             status=Status(int(status)) if status.ndim == 0 else self._array(status),
@@ -163,6 +169,13 @@ class Results:
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
         return torch.where(low | high, side, 0)
 
+    def _residuals(self, residual: Tensor | None, again: Jacobians | None) -> Any:
+        """The residuals as they were kept, or made again."""
+        if residual is not None:
+            return self._array(self._shaped(self._ours(residual)))
+        assert again is not None
+        return Later(lambda: self._array(again.residuals()))
+
     def _jacobian(self, outcome: Ending) -> Any:
         """J as it was kept, None where it was not."""
         if outcome.jacobian is None:
@@ -227,9 +240,9 @@ class Results:
         return f"{text} ({found})"
 
     @staticmethod
-    def _lost(state: State) -> Tensor:
+    def _lost(state: Ended) -> Tensor:
         """Parameters that have no influence any more, (..., n) bool."""
-        return state.certificate.lost
+        return state.lost
 
 
 def _largest(values: Tensor) -> Tensor:

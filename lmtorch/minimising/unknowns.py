@@ -76,7 +76,7 @@ class Unknowns:
         self.start = torch.cat(flat, -1) if len(flat) > 1 else flat[0].clone()
         if count is not None and not self.batched:
             self.batched = True
-            self.start = self.start.expand(count, -1).clone()
+            self.start = self.start.expand(count, -1)
         if not all_finite(self.start):
             raise InputError("x0 has entries that are NaN or infinite. Start from finite numbers.")
 

@@ -1,5 +1,7 @@
 """Many small fits at once, which take another way than one: as accurate, and as sure of it."""
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 import lmtorch
 from lmtorch._triangles import Triangle
 from lmtorch.core import loop
+from lmtorch.minimising import run
+from tests.jacobians.test_memory import LiveBytes
 from tests.nist import PROBLEMS, log_relative_error
 
 COPIES = 16  # of both starts
@@ -74,6 +78,34 @@ def test_a_glance_sees_what_the_full_look_sees(
     torch.testing.assert_close(
         glanced.promise, looked.promise, rtol=0.0, atol=2 * eps, equal_nan=True
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_memory_grows_by_what_the_result_is(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(run, "block_size", lambda *_: 200)
+
+    def held(count: int) -> tuple[int, int, lmtorch.Solution]:
+        t, y, x0 = peaks(count, dtype)
+        with LiveBytes(t, y, x0) as live:
+            found = lmtorch.least_squares(
+                misfit, x0, args=(t, y), in_dims=(None, None, 0), memory_limit=2**14
+            )
+            gc.collect()
+            return live.peak, live.live, found
+
+    (few, _, _), (many, kept, found) = held(200), held(800)
+    n, m = 4, 30
+    # x, the gradient, copies of them; costs, counts, what is said of them: no residuals, and no J
+    entries = 5 * n + 18
+    assert (many - few) / 600 < 8 * entries < 8 * m * n / 2
+    assert kept < 800 * 8 * entries
+    # what would be larger is made when somebody asks for it
+    t, y, _ = peaks(800, dtype)
+    expected = torch.vmap(misfit, (0, None, 0))(found.x, t, y)
+    assert found.fun.shape == (800, m)
+    torch.testing.assert_close(found.fun, expected)
 
 
 def test_a_triangle_solves_and_tells_what_is_not_positive_definite() -> None:
