@@ -34,7 +34,7 @@ LAYERS = (
     ("jacobians", "solvers"),
     ("damping",),
     ("core",),
-    ("choose",),
+    ("choose", "compiling"),
     ("training", "minimising", "derivatives"),
     ("fitting",),
     ("__init__",),

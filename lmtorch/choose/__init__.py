@@ -13,4 +13,5 @@ from .options import Options as Options
 from .options import loss as loss
 from .planning import POLISH as POLISH
 from .planning import explanation as explanation
+from .planning import in_entries as in_entries
 from .planning import plan as plan

@@ -270,6 +270,21 @@ def _many(facts: Facts, options: Options) -> bool:
     )
 
 
+def in_entries(method: Method, n: int) -> Method | None:
+    """The method of many small problems in the place of one of the same kind, for n parameters.
+
+    None where what was asked for is of another kind.
+    """
+    if not (method.certify and 0 < n <= LARGEST) or method.frugal or method.slopes:
+        return None
+    if method.careful is not None:
+        return method
+    bends = getattr(method.damping, "bends", False)
+    if not isinstance(method.solver, SVD) or method.polish != POLISH or bends:
+        return None
+    return replace(method, solver=Cholesky(), careful=method.solver)
+
+
 def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:
     why = f"n {'<=' if small else '>'} {SMALL}"
     damping, scaling, accelerated = options.damping, options.scaling, options.acceleration

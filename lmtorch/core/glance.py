@@ -67,23 +67,34 @@ def glance(problem: Problem, method: Method, state: State) -> Glance:
     problem, method, state, (judged, whole) = working.thin(
         problem, method, state, judged, count, (judged, whole)
     )
-    found = exact_hessian(problem, state.x)
+    found = view(problem, method, state, judged)
     if found is None:
         return nobody
-    view = _View(problem, method, state, found.matrix, found.gradient)
-    state, point = view.newton(state, judged)
-    sure = judged & view.sure & view.nothing(point)
-    promise = torch.where(point.decrement > 0, point.decrement / point.model.cost, 0.0)
-    certificate = state.certificate._replace(
-        promise=torch.where(sure, promise, torch.nan),
-        lowest=torch.where(sure, view.margin.to(promise.dtype), torch.nan),
-    )
-    status = torch.where(sure & (state.status <= 0), MINIMUM, state.status)
-    state = state._replace(status=status, certificate=certificate)
+    state, sure = found
     places = working.places
     if places is None:
         return Glance(working.all(state), sure)
     return Glance(working.all(state), nobody.sure.index_copy(0, places, sure))
+
+
+def view(problem: Problem, method: Method, state: State, judged: Tensor) -> Glance | None:
+    """The problems that are `judged` (b,) certified, if they are at a minimum beyond doubt.
+
+    None where there is no exact Hessian.
+    """
+    found = exact_hessian(problem, state.x)
+    if found is None:
+        return None
+    seen = _View(problem, method, state, found.matrix, found.gradient)
+    state, point = seen.newton(state, judged)
+    sure = judged & seen.sure & seen.nothing(point)
+    promise = torch.where(point.decrement > 0, point.decrement / point.model.cost, 0.0)
+    certificate = state.certificate._replace(
+        promise=torch.where(sure, promise, torch.nan),
+        lowest=torch.where(sure, seen.margin.to(promise.dtype), torch.nan),
+    )
+    status = torch.where(sure & (state.status <= 0), MINIMUM, state.status)
+    return Glance(state._replace(status=status, certificate=certificate), sure)
 
 
 class _View:
@@ -155,7 +166,8 @@ class _View:
         moving = judged & self.sure
         for _ in range(min(NEWTON, self.method.polish)):
             moving = moving & (point.decrement > least * point.model.cost)
-            if not bool(moving.any()):
+            # while a trace is made there is nothing to read
+            if not (torch.compiler.is_compiling() or bool(moving.any())):
                 break
             slope = (point.model.gradient * self.inverse).unbind(-1)
             step = side_by_side(self.triangle.solve(slope)) * -self.inverse

@@ -111,7 +111,7 @@ def _run(
         if method.patience and not single and number % WINDOW == WINDOW - 1:
             state, pace = give_up(problem, method, state, pace)
         if not single:
-            state = _ended_with_another(state)
+            state = ended_with_another(state)
         told = tell(problem, state)  # the one host read of an iteration
         over = not told.running or (single and told.moved)
         if told.moved and not over:
@@ -278,7 +278,7 @@ def _polished(problem: Problem, method: Method, state: State, ended: int | None)
     return select(waiting, again, certified)
 
 
-def _ended_with_another(state: State) -> State:
+def ended_with_another(state: State) -> State:
     """The state with one linearization more where the last trial was both kept and the end.
 
     It is made after the loop, to look at the end.

@@ -46,6 +46,7 @@ FIRST = (
     "sampler",
     "acceptable",
     "second_opinion",
+    "compile",
 )
 minimised = unwrap(least_squares)  # without its face, whose work this face has done
 STARTS = 8  # how many more starts are tried if p0 was not given and the first fails

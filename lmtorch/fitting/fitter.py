@@ -59,6 +59,11 @@ class Fitter:
         lower, upper = self.bounds
         return int((lower < upper).sum())
 
+    @property
+    def compiled_by(self) -> tuple[Any, ...]:
+        """What a compiled residual depends on; data are its arguments."""
+        return self.model, self.parameters, bool(self.data.lead)
+
     def solve(
         self,
         u: Tensor,  # (n,) or (b, n)

@@ -29,6 +29,7 @@ from .arguments import (
     source_of,
     tolerances,
 )
+from .compiled import Compiling, checked
 from .minimise import minimise
 from .probing import probe
 from .results import Results
@@ -82,6 +83,7 @@ def least_squares(
     history: bool = False,
     progress: bool = False,
     memory_limit: int | None = None,
+    compile: bool | str = False,
 ) -> Solution:
     """Minimise ½ Σ C² ρ((r(x)/C)²) within a box, by Levenberg–Marquardt.
 
@@ -155,6 +157,10 @@ def least_squares(
         progress: show a bar (needs tqdm).
         memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
             free.
+        compile: trace fun, and the loop with it, and compile them to machine code, once for all
+            fits of the kind, at the price of seconds; "auto": where a batch is large enough.
+            Needs a C++ compiler; what cannot be compiled runs as ever, after a warning, see
+            docs/least_squares.md. Default: False.
 
     Returns:
         A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them,
@@ -183,6 +189,7 @@ def least_squares(
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
     check_functions(fun, callback, sampler, kwargs)
     history, progress = flag(history, "history"), flag(progress, "progress")
+    compiled = checked(compile)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))
@@ -256,6 +263,7 @@ def least_squares(
             acceptable=run.believed(acceptable),
             watcher=watcher,
             limit=memory_limit,
+            compiling=Compiling(compiled, watcher.sees_all) if compiled else None,
             jacobian=run.keeps_jacobian,
         )
     solution = finish(run, results, ending)

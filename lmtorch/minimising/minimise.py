@@ -32,6 +32,7 @@ from ..core.state import Begun, Start, State, fresh
 from ..core.termination import Status
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
+from .compiled import Compiling
 from .opinions import BestRun, Opinion, ask, doubtful, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
@@ -39,6 +40,7 @@ from .watch import Watcher
 T = TypeVar("T")
 RUNNING = int(Status.RUNNING)
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
+COMPILED = 2**16  # problems of a block where descents are compiled
 AT_ONCE = 2**14  # problems of a block: their numbers, but for the residuals, stay in the cache
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 
@@ -84,10 +86,20 @@ def minimise(
     watcher: Watcher | None = None,
     limit: int | None = None,  # bytes of one allocation
     jacobian: bool = True,  # J is kept with the ending, where it fits the memory
+    compiling: Compiling | None = None,
 ) -> Ending:
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
         return _without_unknowns(problem, x, estimate)
+    if compiling and estimate:
+        compiling.refuse('f_scale="mad" fits in turns')
+    elif compiling:
+        ending = _compiled(
+            compiling, problem, method, x, trials, block, opinions, in_all, acceptable, watcher,
+            limit, jacobian,
+        )  # fmt: skip
+        if ending is not None:
+            return ending
     if method.careful is not None and not estimate:
         return _many(
             problem, method, x, trials, block, opinions, in_all, acceptable, watcher, limit,
@@ -118,6 +130,48 @@ def minimise(
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
+
+
+def _compiled(
+    compiling: Compiling,
+    problem: Problem,
+    method: Method,
+    x: Tensor,  # (n,) or (b, n)
+    trials: int,
+    block: int,
+    opinions: Sequence[Opinion],
+    in_all: int | None,
+    acceptable: Tensor | None,
+    watcher: Watcher | None,
+    limit: int | None,
+    jacobian: bool,
+) -> Ending | None:
+    """Minimise by a compiled descent, block by block; None: it is not compiled."""
+    watch = None if watcher is None or watcher.idle else watcher
+    ending: Ending | None = None
+    count = x.shape[:-1].numel()
+    for chosen in ranges(count, min(block, COMPILED)):
+        part, way, others = problem, method, opinions
+        start, bar = x, acceptable
+        if chosen != slice(0, count):
+            numbers = _numbers(chosen, x)
+            part, way = problem.take(chosen), method.take(numbers)
+            others = [other.take(numbers) for other in opinions]
+            start, bar = x[chosen], None if acceptable is None else acceptable[chosen]
+        first = compiling.descend(part, way, start, trials)
+        if first is None:
+            return None
+        best = ask(
+            part, others, start, first,
+            trials=trials, in_all=in_all, acceptable=bar, watch=watch,
+        )  # fmt: skip
+        found = _look(part, best, way.tolerances, False, limit, jacobian)
+        if part is problem:
+            return found
+        ending = _into(ending, found, chosen, x)
+        if watcher is not None:
+            watcher.before += len(start)
+    return ending
 
 
 class _Left(NamedTuple):

@@ -1,0 +1,103 @@
+"""A C++ program as a function of this process: written, compiled once, and found again on disk."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared",
+         "-fPIC", "-w")  # fmt: skip
+PATIENCE = 300  # seconds that a compiler may take
+
+
+class NoCompilerError(Exception):
+    """There is no C++ compiler, or it has refused."""
+
+
+def folder() -> Path:
+    """Where compiled programs are kept: $LMTORCH_CACHE, or lmtorch in the user's cache."""
+    named = os.environ.get("LMTORCH_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lmtorch"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """What a program is compiled for, which decides whether it may be taken from the disk."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = platform.processor()
+    return f"{platform.machine()} {flags}"
+
+
+def compiler() -> str:
+    """Find the C++ compiler: $CXX, or the first that is there.
+
+    Returns:
+        Its path.
+
+    Raises:
+        NoCompilerError: there is none.
+    """
+    asked = os.environ.get("CXX")
+    for name in [asked] if asked else ["c++", "g++", "clang++"]:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise NoCompilerError(f"there is no C++ compiler ({asked or 'c++, g++ or clang++'})")
+
+
+def build(text: str) -> ctypes.CDLL:
+    """Compile a program, or take it from the disk.
+
+    Returns:
+        The program in this process.
+
+    Raises:
+        NoCompilerError: there is no compiler, or it has refused.
+    """
+    key = hashlib.sha256("\n".join((text, _machine(), *FLAGS)).encode()).hexdigest()[:32]
+    return load(key) or _compiled(key, text)
+
+
+def load(key: str) -> ctypes.CDLL | None:
+    """A program from the disk; None if it is not there."""
+    place = folder() / f"{key}.so"
+    if not place.exists():
+        return None
+    try:
+        return ctypes.CDLL(str(place))
+    except OSError:
+        return None
+
+
+def _compiled(key: str, text: str) -> ctypes.CDLL:
+    command = compiler()
+    place = folder()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        source, made = Path(scratch) / "program.cpp", Path(scratch) / "program.so"
+        source.write_text(text, encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [command, *FLAGS, str(source), "-o", str(made), "-lm"],
+                capture_output=True, text=True, timeout=PATIENCE, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NoCompilerError(f"{command} failed: {error}") from error
+        if done.returncode:
+            raise NoCompilerError(f"{command} failed: {done.stderr.strip()[:500]}")
+        made.replace(place / f"{key}.so")  # whole, or not at all: other processes look for it
+    found = load(key)
+    if found is None:
+        raise NoCompilerError("what was compiled cannot be loaded")
+    return found

@@ -1,0 +1,253 @@
+"""The compiled descent in the place of the loop's own, where it can be had and is right.
+
+Programs are kept in memory, and on disk for other processes. The first time that a process uses one
+it is held to the loop itself, on the data at hand: the linear models at the starts, and the points
+after one trial. What is not sure of its minimum goes on with the loop.
+"""
+
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..arrays import put
+from ..core.loop import descend
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import Begun, Start, State, blank, fresh
+from ..core.termination import RUNNING
+from .building import NoCompilerError, build, folder
+from .given import Given
+from .grids import UnsupportedError
+from .iteration import iterate, start
+from .keys import NoKeyError, key_of
+from .programs import Descended, Make, Program, written
+
+KEPT = 64  # programs that a process keeps in memory
+LOOKED_AT = 4  # fits whose first iteration is held to the loop's
+TRIALS = 31  # at most; then the loop looks at how fast the fits gain
+AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
+_LOCK = threading.RLock()
+_PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
+_RIGHT: set[str] = set()  # programs that were held to the loop in this process
+
+
+class Recipe(NamedTuple):
+    """What is to be compiled.
+
+    Attributes:
+        make: the problem of one fit, (1, ...), from its arguments.
+        given: the arguments of all fits.
+        method: how each is minimised.
+        depends: everything that the program depends on beside the shapes of arguments.
+    """
+
+    make: Make
+    given: Sequence[Given]
+    method: Method
+    depends: Any
+
+
+class RefusedError(Exception):
+    """Why there is no compiled descent, in words."""
+
+
+def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program | None:
+    """Find or make the program of a recipe for fits x (b, n), held to the loop.
+
+    Args:
+        recipe: what is compiled.
+        x: the starts.
+        only_known: take it from memory or disk, or leave it.
+
+    Returns:
+        The program; None if it is not known yet, and only that was asked for.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    shapes = [(g.shared, tuple(g.tensor.shape[not g.shared :]), g.tensor.dtype)
+              for g in recipe.given]  # fmt: skip
+    try:
+        key = key_of(recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype)
+    except NoKeyError as error:
+        raise RefusedError(str(error)) from error
+    with _LOCK:
+        found = _PROGRAMS.get(key)
+        if found is None:
+            found = _from_disk(key)
+            if found is None and only_known:
+                return None
+            if found is None:
+                found = _new(recipe, x)
+                if isinstance(found, Program):
+                    _to_disk(key, found)
+            _keep(key, found)
+        _PROGRAMS.move_to_end(key)
+        if isinstance(found, Program) and key not in _RIGHT:
+            wrong = _wrong(recipe, found, x)
+            if wrong:
+                found = wrong
+                _keep(key, found)
+            else:
+                _RIGHT.add(key)
+    if isinstance(found, str):
+        raise RefusedError(found)
+    return found
+
+
+def _keep(key: str, found: "Program | str") -> None:
+    _PROGRAMS[key] = found
+    while len(_PROGRAMS) > KEPT:
+        _PROGRAMS.popitem(last=False)
+
+
+def _new(recipe: Recipe, x: Tensor) -> "Program | str":
+    """The program, or why there is none."""
+    try:
+        program = written(recipe.make, recipe.method, x, recipe.given)
+        build(program.text)
+    except (UnsupportedError, NoCompilerError) as error:
+        return str(error)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever torch says of a function that it cannot trace
+        line = next((line for line in str(error).splitlines() if line.strip()), "")
+        return f"{type(error).__name__}: {line[:200]}"
+    return program
+
+
+def _from_disk(key: str) -> Program | None:
+    place = folder() / f"{key}.program"
+    # a file of an earlier version, or one that is damaged, is no program
+    with suppress(Exception):
+        with place.open("rb") as file:
+            found = pickle.load(file)
+        if isinstance(found, Program):
+            build(found.text)
+            return found
+    return None
+
+
+def _to_disk(key: str, program: Program) -> None:
+    with suppress(OSError, pickle.PicklingError, AttributeError):
+        place = folder()
+        scratch = place / f"{key}.{threading.get_ident()}"
+        scratch.write_bytes(pickle.dumps(program))
+        scratch.replace(place / f"{key}.program")
+
+
+def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
+    """Where a program differs from the loop on some of the fits; empty: nowhere."""
+    places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).long()
+    some = [g if g.shared else Given(g.tensor[places], False) for g in recipe.given]
+    problem, method, x = recipe.make([g.tensor for g in some]), recipe.method, x[places]
+    loop = start(problem, method, x)
+    for trials in (0, 1):
+        if trials:
+            loop = iterate(problem, method, loop)
+        ours = program.run(x, some, trials, everything=True).standing
+        for name in ("cost", "gradient", "normal"):
+            mine, other = getattr(ours.linearization, name), getattr(loop.linearization, name)
+            if _differ(mine, other, loop.linearization, name, problem.eps(x)):
+                what = {"cost": "residuals", "gradient": "gradient", "normal": "derivatives"}[name]
+                return f"the compiled {what} disagree with what the function itself gives"
+    return ""
+
+
+def _differ(mine: Tensor, other: Tensor, model: Any, name: str, eps: float) -> bool:
+    """Whether numbers differ by more than round-off where both are finite."""
+    length = (2 * model.cost).sqrt().to(other.dtype)
+    norms = model.column_norms
+    size = {
+        "cost": model.cost,
+        "gradient": length[..., None] * norms,
+        "normal": norms[..., :, None] * norms[..., None, :],
+    }[name].to(other.dtype)
+    there = mine.isfinite() & other.isfinite() & size.isfinite()
+    apart = (mine - other).abs() > eps**AGREE * size
+    return bool((apart & there).any() or (mine.isfinite() != other.isfinite()).any())
+
+
+def run(
+    recipe: Recipe,
+    program: Program,
+    problem: Problem,
+    method: Method,
+    x: Tensor,  # (b, n)
+    trials: int,
+) -> State:
+    """Run fits (b, n), compiled, and with the loop where that leaves a doubt.
+
+    Args:
+        recipe: what was compiled.
+        program: the compiled descent.
+        problem: of all fits, for the loop.
+        method: the loop's.
+        x: the starts.
+        trials: of each fit at most.
+
+    Returns:
+        Where they end.
+    """
+    ended = program.run(x, recipe.given, min(trials, TRIALS))
+    state = _state(ended, x)
+    if not len(ended.places):
+        return state
+    places, standing = ended.places, ended.standing
+    before: State = standing.state
+    # what came close goes on from there, what went astray begins again
+    near = (before.status == RUNNING) | (before.status > 0)
+    begun = before.begun
+    from_here = Start(
+        torch.where(near[:, None], before.x, x[places]),
+        begun=Begun(begun.x, begun.cost, begun.norms),
+    )
+    part, way = problem.take(places), method.take(places)
+    after, _ = descend(part, way, from_here, trials=max(1, trials - TRIALS))
+    after = after._replace(
+        damping=None,
+        trials=after.trials + before.trials,
+        linearizations=after.linearizations + before.linearizations,
+    )
+    merged: State = put(state, places, after)
+    return merged
+
+
+def _state(ended: Descended, x: Tensor) -> State:
+    """The state of all fits, in which nothing is known of what only a run in progress needs."""
+    nothing = torch.zeros_like(x, dtype=torch.float64)
+    state = fresh(ended.x, ended.cost, ended.status, nothing, None, Begun(x, ended.cost, nothing))
+    certificate = blank(x)._replace(promise=ended.promise, lowest=ended.lowest)
+    return state._replace(
+        trials=ended.trials, linearizations=ended.linearizations, certificate=certificate
+    )
+
+
+def run_single(
+    recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
+) -> State:
+    """Where one fit from x (n,) ends; with the loop, from its start, where that leaves a doubt."""
+    ended = program.run(x[None], recipe.given, min(trials, TRIALS))
+    if not len(ended.places):
+        found: State = _first(_state(ended, x[None]))
+        return found
+    state, _ = descend(problem, method, Start(x), trials=trials)
+    return state._replace(
+        damping=None,
+        trials=state.trials + ended.trials[0],
+        linearizations=state.linearizations + ended.linearizations[0],
+    )
+
+
+def _first(value: Any) -> Any:
+    """The only fit of a batch of one."""
+    if isinstance(value, tuple):
+        made: Any = value
+        return made._make(_first(part) for part in made)
+    return value[0] if isinstance(value, Tensor) else value

@@ -1,0 +1,229 @@
+"""Expressions as a program in C++: the descent of many fits, W of them side by side in vectors.
+
+    for each W fits:
+        begin
+        while one of them runs:
+            iterate
+        look at the ends
+
+What these compute is the loop's own beginning, iteration and first look at the end, traced. Sums
+over the points of a fit are one loop over them, in which residuals and their derivatives never
+leave the registers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .expressions import REAL, SINGLE, TRUTH, WHOLE, Expression
+from .prelude import DRIVER, PRELUDE
+from .tracing import ordered
+
+TYPES = {REAL: "D", SINGLE: "S", WHOLE: "L", TRUTH: "L"}
+STORED = {REAL: "double", SINGLE: "float", WHOLE: "int64_t", TRUTH: "bool"}
+SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+SUMS = {
+    "sum": "{0} += {1};", "any": "{0} |= {1};", "all": "{0} &= {1};",
+    "amax": "{0} = maximum_({0}, {1});", "amin": "{0} = minimum_({0}, {1});",
+}  # fmt: skip
+FIRST = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY", "any": "0", "all": "-1"}
+
+
+class Argument(NamedTuple):
+    """A tensor that the program reads.
+
+    Attributes:
+        kind: of its numbers.
+        size: numbers of one fit, or of all, where fits share it.
+        shared: whether they do.
+    """
+
+    kind: str
+    size: int
+    shared: bool
+
+
+class Block(NamedTuple):
+    """Something that is computed of W fits: its outputs, and where an argument of it is found."""
+
+    outputs: list[Expression]
+    where: Callable[[Expression, str], str]  # (input, index of the point) -> C++
+
+
+def program(
+    width: int,
+    points: int,
+    data: Sequence[Argument],
+    carried: Sequence[str],  # the kind of each number that is carried from iteration to iteration
+    begin: Block,
+    step: Block,
+    look: Block,
+    told: tuple[int, int, int],  # places of status and trials among them, and the status "running"
+) -> str:
+    """The program, in C++."""
+    state = "\n".join(f"  {TYPES[kind]} s{i};" for i, kind in enumerate(carried))
+    buffers = "\n".join(
+        f"  const {STORED[a.kind]} *b{i};" if a.shared else f"  {STORED[a.kind]} (*b{i})[W];"
+        for i, a in enumerate(data)
+    )
+    status, trials, running = told
+    parts = [
+        f"#define W {width}\n#define POINTS {points}",
+        PRELUDE,
+        f"struct Data {{\n{buffers}\n}};\nstruct State {{\n{state}\n}};",
+        _lanes(data),
+        _function("begin", begin),
+        _function("step", step),
+        _function("look", look),
+        _loading(data),
+        _storing(carried),
+        "static void told(const State &p, L &running, L &trials) {\n"
+        f"  running = p.s{status} == (int64_t){running};\n  trials = p.s{trials};\n}}",
+        DRIVER,
+    ]
+    return "\n\n".join(parts)
+
+
+def _function(name: str, block: Block) -> str:
+    """A C++ function that computes a block: number by number, and in loops over the points."""
+    every = ordered(block.outputs)
+    names = {id(one): f"v{place}" for place, one in enumerate(every)}
+    lines: list[str] = []
+
+    def write(one: Expression, into: list[str], point: str) -> None:
+        kind = TYPES[one.kind]
+        if one.operator == "constant":
+            text = f"{kind}{{}} + {_literal(one)}"
+        elif one.operator == "input":
+            text = block.where(one, point)
+        else:
+            text = _written(one, names)
+        into.append(f"const {kind} {names[id(one)]} = {text};")
+
+    for one in every:
+        if one.operator == "constant":
+            write(one, lines, "")
+    for stage in range(1 + max((e.stage for e in every), default=0)):
+        for one in every:
+            if one.stage == stage and not one.point and one.operator not in (*SUMS, "constant"):
+                write(one, lines, "0")
+        sums = [e for e in every if e.operator in SUMS and e.stage == stage + 1]
+        if not sums:
+            continue
+        for one in sums:
+            kind = TYPES[one.kind]
+            first = f"({_scalar(one.kind)}){FIRST[one.operator]}"
+            lines.append(f"{kind} {names[id(one)]} = {kind}{{}} + {first};")
+        lines.append("for (int64_t k = 0; k < POINTS; k++) {")
+        inner: list[str] = []
+        for one in ordered([e.operands[0] for e in sums]):
+            if one.point:
+                write(one, inner, "k")
+        inner += [
+            SUMS[one.operator].format(names[id(one)], names[id(one.operands[0])]) for one in sums
+        ]
+        lines += [*("  " + line for line in inner), "}"]
+    lines += [f"q.s{place} = {names[id(output)]};" for place, output in enumerate(block.outputs)]
+    body = "\n".join("  " + line for line in lines)
+    return f"static void {name}(const Data &d, const State &p, State &q) {{\n{body}\n}}"
+
+
+def _lanes(data: Sequence[Argument]) -> str:
+    """How a number of each fit is read from what its lane holds, or what all share."""
+    return """
+template <class V, class T> INLINE V lanes(const T (*b)[W], int64_t i) {
+  V r;
+  if constexpr (sizeof(T) == sizeof(r[0]))
+    std::memcpy(&r, b[i], sizeof(V));
+  else
+    for (int l = 0; l < W; l++) r[l] = -(int64_t)b[i][l];  // truth
+  return r;
+}
+template <class V, class T> INLINE V all(const T *b, int64_t i) {
+  return sizeof(T) == 1 ? V{} - b[i] : V{} + b[i];
+}"""
+
+
+def _scalar(kind: str) -> str:
+    return {REAL: "double", SINGLE: "float"}.get(kind, "int64_t")
+
+
+def _literal(one: Expression) -> str:
+    value = one.value
+    if one.kind == TRUTH:
+        return "-1" if value else "0"
+    if one.kind == WHOLE:
+        return f"INT64_C({value})"
+    number = float(value)  # type: ignore[arg-type]
+    if number != number:  # noqa: PLR0124
+        text = "NAN"
+    elif number in (float("inf"), float("-inf")):
+        text = "INFINITY" if number > 0 else "-INFINITY"
+    else:
+        text = number.hex()
+    return f"({_scalar(one.kind)})({text})"
+
+
+def _written(one: Expression, names: dict[int, str]) -> str:
+    operands = [names[id(o)] for o in one.operands]
+    if one.operator in SYMBOLS:
+        return f" {SYMBOLS[one.operator]} ".join(operands)
+    if one.operator == "neg":
+        return f"-{operands[0]}"
+    if one.operator == "not":
+        return f"~{operands[0]}"
+    function = {"where": "choose"}.get(one.operator, f"{one.operator}_")
+    if one.operator.startswith("to_"):
+        function = one.operator
+    return f"{function}({', '.join(operands)})"
+
+
+def _loading(data: Sequence[Argument]) -> str:
+    """Brings what belongs to a fit into its lane."""
+    lines = [
+        "static void load(Data &d, const void *const *arguments, int lane, int64_t fit) {",
+    ]
+    for i, one in enumerate(data):
+        if not one.shared:
+            lines.append(
+                f"  {{ const {STORED[one.kind]} *from = (const {STORED[one.kind]} *)arguments[{i}] "
+                f"+ fit * {one.size}; for (int64_t j = 0; j < {one.size}; j++) "
+                f"d.b{i}[j][lane] = from[j]; }}"
+            )
+    lines += ["}", "static void hold(Data &d, const void *const *arguments, char *memory) {"]
+    for i, one in enumerate(data):
+        kind = STORED[one.kind]
+        if one.shared:
+            lines.append(f"  d.b{i} = (const {kind} *)arguments[{i}];")
+        else:
+            lines.append(f"  d.b{i} = ({kind} (*)[W])memory; memory += {_bytes(one)} * W;")
+    lines.append("}")
+    size = sum(_bytes(one) for one in data if not one.shared)
+    lines.append(f'extern "C" int64_t memory() {{ return {size} * W + 64; }}')
+    return "\n".join(lines)
+
+
+def _bytes(one: Argument) -> int:
+    return -(-one.size * 8 // 64) * 64
+
+
+def _storing(carried: Sequence[str]) -> str:
+    """Puts the state of a lane where it is kept between calls, and takes it back."""
+    every = [
+        "static void put_all(\n"
+        "    const State &p, const State &q, L running, void *const *kept, int64_t fit) {"
+    ]
+    put = ["static void put(const State &p, void *const *kept, int lane, int64_t fit) {"]
+    take = ["static void take(State &p, void *const *kept, int lane, int64_t fit) {"]
+    for i, kind in enumerate(carried):
+        stored = STORED[kind]
+        put.append(f"  (({stored} *)kept[{i}])[fit] = ({stored})p.s{i}[lane];")
+        chosen = f"choose(running, p.s{i}, q.s{i})"
+        at = f"({stored} *)kept[{i}] + fit"
+        if kind == TRUTH:
+            write = f"for (int l = 0; l < W; l++) ({at})[l] = v[l];"
+        else:
+            write = f"std::memcpy({at}, &v, sizeof v);"
+        every.append(f"  {{ {TYPES[kind]} v = {chosen}; {write} }}")
+        sign = "-(int64_t)" if kind == TRUTH else ""
+        take.append(f"  p.s{i}[lane] = {sign}(({stored} *)kept[{i}])[fit];")
+    return "\n".join([*put, "}", *take, "}", *every, "}"])

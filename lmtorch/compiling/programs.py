@@ -1,0 +1,292 @@
+"""A descent of many fits as one call of a program."""
+
+import ctypes
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.termination import RUNNING
+from .building import build
+from .emitting import Argument, Block, program
+from .expressions import TRUTH, Expression, Expressions
+from .given import Given
+from .grids import UnsupportedError, kind_of
+from .iteration import Standing, iterate, look, start
+from .tracing import MOST_POINTS, Traced, entries, trace
+
+WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
+FEW = 1  # of these still running are put off, and go on together with others
+# points up to which each is written out, so that they are not mistaken for parameters
+WRITTEN_OUT = 8
+NEWTON = 1  # Newton steps in the last look; where more would help, the full look takes them
+SHARE = 4000  # fits whose scratch stays in the cache; no power of two, which would share its lines
+T = TypeVar("T")
+_TRACING = threading.Lock()
+
+Make = Callable[[Sequence[Tensor]], Problem]  # the problem of arguments of one fit, (1, ...)
+
+
+class Descended(NamedTuple):
+    """Where fits (b,) have ended, and what is kept of those that are not sure of their minimum."""
+
+    x: Tensor  # (b, n)
+    cost: Tensor  # (b,)
+    status: Tensor  # (b,) int
+    trials: Tensor  # (b,) int
+    linearizations: Tensor  # (b,) int
+    promise: Tensor  # (b,), of the certificate
+    lowest: Tensor  # (b,), likewise
+    sure: Tensor  # (b,) bool
+    places: Tensor  # (k,), of the others
+    standing: Standing  # theirs
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled descent, for any number of fits.
+
+    Attributes:
+        text: the program, in C++.
+        leaves: shape of one fit, and dtype, of each tensor that is carried.
+        places: the standing of a run, with the number of the leaf in the place of each tensor.
+        constants: tensors that the function holds itself.
+    """
+
+    text: str
+    leaves: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    places: Standing
+    constants: tuple[Tensor, ...]
+
+    def run(
+        self, x: Tensor, given: Sequence[Given], trials: int, *, everything: bool = False
+    ) -> Descended:
+        """Descend from x (b, n), with at most so many trials for each.
+
+        Args:
+            x: the starts.
+            given: what the problems are made of.
+            trials: at most.
+            everything: keep all of all fits, which is for a few of them.
+
+        Returns:
+            Where the fits have ended.
+        """
+        library, count = build(self.text), len(x)
+        library.memory.restype = ctypes.c_int64
+        size = int(library.memory())
+        arguments = [
+            x.contiguous(), *(g.tensor.contiguous() for g in given),
+            *(c.contiguous() for c in self.constants),
+        ]  # fmt: skip
+        pointers = (ctypes.c_void_p * len(arguments))(*(a.data_ptr() for a in arguments))
+        state: Any = self.places.state
+        wanted: list[int] = [
+            state.x, state.cost, state.status, state.trials, state.linearizations,
+            state.certificate.promise, state.certificate.lowest, len(self.leaves) - 1,
+        ]  # fmt: skip
+        status, spent, certain = wanted[2], wanted[3], wanted[-1]
+        whole = {place: self._empty(place, count) for place in wanted}
+        one = min(count, SHARE)
+        # rows are addressed by the number of the fit among all
+        scratch = _Scratch(self, whole, one)
+
+        def descend(some: range) -> tuple[Tensor, list[Tensor]] | None:
+            """A share of the fits: all is kept in a scratch that stays in the cache."""
+            rows, parts = scratch.rows(some.start)
+            results = rows.ctypes.data_as(ctypes.c_void_p)
+            chosen = torch.arange(some.start, some.stop)
+            memory = torch.empty(size, dtype=torch.uint8)
+            begin = -(-memory.data_ptr() // 64) * 64
+
+            def call(chosen: Tensor, resumed: bool, few: int) -> None:
+                library.descend(
+                    ctypes.c_int64(len(chosen)), ctypes.c_void_p(chosen.data_ptr()), pointers,
+                    results, int(resumed), ctypes.c_int64(trials), ctypes.c_int64(few),
+                    ctypes.c_void_p(begin),
+                )  # fmt: skip
+
+            call(chosen, False, FEW if len(some) > WIDTH else 0)
+            window = slice(some.start, some.stop)
+            if len(some) > WIDTH:
+                going = whole[status][0, window] == RUNNING
+                left = chosen[going & (whole[spent][0, window] < trials)]
+                if len(left):
+                    call(left, True, 0)
+            places = chosen if everything else chosen[~whole[certain][0, window]]
+            if not len(places):
+                return None
+            return places, [
+                whole[place][:, places] if place in whole else part[:, places - some.start]
+                for place, part in enumerate(parts)
+            ]
+
+        shares = [range(i, min(i + one, count)) for i in range(0, count, one)]
+        found = [share for share in _in_threads(descend, shares) if share is not None]
+        places, kept = torch.arange(0), [self._empty(i, 0) for i in range(len(self.leaves))]
+        if found:
+            places = torch.cat([one for one, _ in found])
+            kept = [torch.cat(parts, -1) for parts in zip(*(k for _, k in found), strict=True)]
+        shaped = [self._shaped(i, part) for i, part in enumerate(kept)]
+        standing: Standing = tree_map(lambda i: None if i is None else shaped[i], self.places)
+        columns = [self._shaped(i, whole[i]) for i in wanted]
+        return Descended._make([*columns, places, standing])
+
+    def _empty(self, place: int, count: int) -> Tensor:
+        shape, dtype = self.leaves[place]
+        return torch.empty((math.prod(shape), count), dtype=dtype)
+
+    def _shaped(self, place: int, part: Tensor) -> Tensor:
+        """Rows of a leaf as (b, ...), with the fits last in memory."""
+        return part.reshape(*self.leaves[place][0], part.shape[-1]).movedim(-1, 0)
+
+
+class _Scratch(threading.local):
+    """Rows in which a thread keeps what is carried, for a share of the fits at a time."""
+
+    def __init__(self, program: Program, whole: dict[int, Tensor], count: int) -> None:
+        self.parts = [program._empty(place, count) for place in range(len(program.leaves))]
+        rows = [
+            (row.data_ptr(), 0 if place in whole else row.element_size())
+            for place, part in enumerate(self.parts) for row in whole.get(place, part)
+        ]  # fmt: skip
+        self.first, self.sizes = np.array(rows, dtype=np.int64).T.copy()
+
+    def rows(self, start: int) -> tuple[Any, list[Tensor]]:
+        """Addresses of all rows, as if that of fit 0 were there, and the rows from fit `start`."""
+        return self.first - start * self.sizes, self.parts
+
+
+def _in_threads(call: Callable[[range], T], shares: Sequence[range]) -> list[T]:
+    """Call with each share, in as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), len(shares))
+    if threads <= 1:
+        return [call(share) for share in shares]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(call, shares))
+
+
+def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Program:
+    """Trace the descent of one of the fits from x (b, n), and write it as a program.
+
+    Returns:
+        The program.
+
+    Raises:
+        UnsupportedError: there is an operator that cannot be written.
+        Exception: torch's own, where the function cannot be traced.
+    """
+    method = replace(method, polish=min(method.polish, NEWTON))
+    one = [x[:1].clone(), *(g.tensor if g.shared else g.tensor[:1].clone() for g in given)]
+    first = make(one[1:])
+    rows, n = first.residual.rows, x.shape[-1]
+    if rows > MOST_POINTS:
+        raise UnsupportedError(f"{rows} residuals are more than {MOST_POINTS}")
+    points = rows if rows > max(WRITTEN_OUT, n + 1) else 0
+    with _TRACING, torch.no_grad():
+        begun = start(first, method, one[0])
+        flat, tree = tree_flatten(begun)
+        present = tuple(isinstance(leaf, Tensor) for leaf in flat)
+        never = torch.zeros(1, dtype=torch.bool)
+        carried = [*(leaf for leaf in flat if isinstance(leaf, Tensor)), never]
+        number = len(carried)
+
+        def standing(tensors: Sequence[Tensor]) -> Standing:
+            found = iter(tensors)
+            return tree_unflatten([next(found) if there else None for there in present], tree)
+
+        def tensors(value: Standing, sure: Tensor) -> list[Tensor]:
+            return [*(t for t in tree_flatten(value)[0] if isinstance(t, Tensor)), sure.clone()]
+
+        def first_(*t: Tensor) -> list[Tensor]:
+            return tensors(start(make(t[1:]), method, t[0]), torch.zeros(1, dtype=torch.bool))
+
+        def next_(*t: Tensor) -> list[Tensor]:
+            problem = make(t[number:])
+            return tensors(iterate(problem, method, standing(t[:number])), t[number - 1])
+
+        def last_(*t: Tensor) -> list[Tensor]:
+            before = standing(t[:number])
+            state, sure = look(make(t[number:]), method, before)
+            return tensors(before._replace(state=state), sure)
+
+        expressions, constants = Expressions(), list[Tensor]()
+        flag = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True  # no mask is read while a trace is made
+        try:
+            parts = [
+                trace(function, arguments, points, expressions, constants)
+                for function, arguments in (
+                    (first_, one),
+                    (next_, [*carried, *one[1:]]),
+                    (last_, [*carried, *one[1:]]),
+                )
+            ]
+        finally:
+            torch.compiler._is_compiling_flag = flag
+    leaves = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in carried)
+    text = _text(parts, carried, begun, one, given, constants, points)
+    numbers = iter(range(number))
+    places: Standing = tree_unflatten([next(numbers) if there else None for there in present], tree)
+    return Program(text, leaves, places, tuple(constants))
+
+
+def _text(
+    parts: Sequence[Traced],
+    carried: Sequence[Tensor],
+    begun: Standing,
+    one: Sequence[Tensor],
+    given: Sequence[Given],
+    constants: Sequence[Tensor],
+    points: int,
+) -> str:
+    """The program, in C++."""
+    places, kinds = [], list[str]()
+    for leaf in carried:
+        places.append(len(kinds))
+        kinds += [kind_of(leaf.dtype)] * leaf.numel()
+    shared = [False, *(g.shared for g in given), *(True for _ in constants)]
+    data = [
+        Argument(kind_of(t.dtype), t.numel(), common)
+        for t, common in zip([*one, *constants], shared, strict=True)
+    ]
+    first, following, last = parts
+    state = [leaf for leaf in tree_flatten(begun)[0] if isinstance(leaf, Tensor)]
+    status = next(places[i] for i, leaf in enumerate(state) if leaf is begun.state.status)
+    trials = next(places[i] for i, leaf in enumerate(state) if leaf is begun.state.trials)
+    given_before = len(one)
+
+    def where(lead: int) -> Callable[[Expression, str], str]:
+        """How an input is read by a function whose first `lead` arguments are carried."""
+
+        def read(expression: Expression, point: str) -> str:
+            place: Any = expression.value
+            number, offset, step = place
+            if 0 <= number < lead:
+                return f"p.s{places[number] + offset}"
+            own = number < 0  # a tensor that the function itself holds
+            which = given_before - 1 - number if own else number - lead + (lead > 0)
+            how = "all" if shared[which] else "lanes"
+            kind = "L" if expression.kind in (TRUTH, "whole") else expression.kind[0].upper()
+            kind = {"D": "D", "F": "S", "L": "L"}[kind]
+            index = f"{offset} + {point} * {step}" if step else f"{offset}"
+            return f"{how}<{kind}>(d.b{which}, {index})"
+
+        return read
+
+    return program(
+        WIDTH, max(points, 1), data, kinds,
+        Block(entries(first.outputs), where(0)),
+        Block(entries(following.outputs), where(len(carried))),
+        Block(entries(last.outputs), where(len(carried))),
+        (status, trials, RUNNING),
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""`compile=True`: what of a problem of a user's function is compiled, and when."""
+
+import warnings
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .. import choose
+from .._errors import FallbackWarning, InputError, level
+from ..compiling.columns import ByColumns
+from ..compiling.given import Given
+from ..core.bounds import Bounds
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import State
+from ..damping.scaling import FixedScale
+from ..jacobians.given import GivenJacobian
+from ..jacobians.ladder import Ladder
+from .problems import ProblemsResidual
+from .user_function import Calls, UserFunction
+
+# with compile="auto": fits from which a program that is there already is used, and a new one made
+KNOWN, NEW = 2000, 2_000_000
+ON_DAMPING = 3  # iterations on λ in a trial
+
+
+class Compiling:
+    """The wish to compile, of one call.
+
+    Args:
+        wanted: True, False or "auto".
+        watched: somebody looks at every iteration, so that the loop has to run.
+    """
+
+    def __init__(self, wanted: bool | str, watched: bool = False) -> None:
+        self.wanted = wanted
+        self.watched = watched
+        self.warned = False
+
+    def descend(self, problem: Problem, method: Method, x: Tensor, trials: int) -> State | None:
+        """Run the fits from x (n,) or (b, n); warn once where that was asked for and is not to be.
+
+        Returns:
+            Where they end; None: the loop has to be run.
+        """
+        if not self.wanted:
+            return None
+        known = self.wanted == "auto" and (x.ndim == 1 or len(x) < NEW)
+        if known and (x.ndim == 1 or len(x) < KNOWN):
+            return None
+        reason = "a callback, history or table needs every iteration" if self.watched else ""
+        quick = choose.in_entries(method, x.shape[-1])
+        reason = reason or _reason(problem, quick, x)
+        if not reason and quick is not None:
+            # torch's tracer is imported when it is needed, and not before
+            from ..compiling import descent
+
+            many = x if x.ndim > 1 else x[None]
+            recipe = descent.Recipe(*_parts(problem, quick))
+            try:
+                program = descent.compiled(recipe, many, only_known=known)
+            except descent.RefusedError as error:
+                reason = str(error)
+            else:
+                if program is None:
+                    return None
+                if x.ndim > 1:
+                    return descent.run(recipe, program, problem, method, x, trials)
+                return descent.run_single(recipe, program, problem, method, x, trials)
+        self.refuse(reason)
+        return None
+
+    def refuse(self, reason: str) -> None:
+        """Warn once of why there is nothing compiled, if that was asked for."""
+        if self.wanted is True and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"the fit is not compiled ({reason}); it runs as without compile=True.",
+                FallbackWarning,
+                stacklevel=level(),
+            )
+
+
+def checked(wanted: Any) -> bool | str:
+    """Check the option.
+
+    Returns:
+        The option as it is given.
+
+    Raises:
+        InputError: it is none of True, False and "auto".
+    """
+    if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "auto"):
+        return wanted
+    raise InputError(f"compile={wanted!r} must be True, False or 'auto'.")
+
+
+def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:
+    """Why a problem is not compiled, as far as it shows from outside; empty if it may be."""
+    residual, scale = problem.residual, getattr(problem.loss, "scale", None)
+    if x.device.type != "cpu":
+        return f"programs are written for CPUs, and x0 is on {x.device}"
+    if quick is None:
+        return "it needs few parameters, and the solver, damping and polish of your choice do not"
+    if not isinstance(residual, ProblemsResidual) or residual.black_box or residual.looped:
+        return "the function is not one of torch operations that can be batched"
+    if not isinstance(getattr(residual.call, "__self__", None), UserFunction):
+        return "the function is called in a way of its own"
+    if not isinstance(problem.source, Ladder) or isinstance(problem.source.current, GivenJacobian):
+        return "its Jacobian is given"
+    if isinstance(scale, Tensor) and scale.ndim:
+        return "the loss has a scale for each fit"
+    if isinstance(quick.scaling, FixedScale) and quick.scaling.scale.ndim > 1:
+        return "x_scale differs between the fits"
+    return ""
+
+
+def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, Any]:
+    """How the problem of one fit is made of tensors, these tensors, and what it depends on."""
+    # the iterations on λ are written out: two or three are enough, and more are seldom made
+    if hasattr(method.damping, "iterations"):
+        damping: Any = method.damping
+        method = replace(method, damping=replace(damping, iterations=ON_DAMPING))
+    residual: Any = problem.residual
+    calling: UserFunction = residual.call.__self__
+    values, tree = tree_flatten((calling.leaves, calling.kwargs))
+    own = set(calling.places)
+    shared = [
+        place for place, value in enumerate(values)
+        if isinstance(value, Tensor) and not (place < len(calling.leaves) and place in own)
+    ]  # fmt: skip
+    sides = () if problem.bounds is None else tuple(problem.bounds)
+    given = [
+        *(Given(share, False) for share in residual.shares),
+        *(Given(values[place].detach(), True) for place in shared),
+        *(Given(side, side.ndim == 1) for side in sides),
+    ]
+    numbers = [None if isinstance(value, Tensor) else value for value in values]
+    count = len(residual.shares)
+
+    def make(tensors: Sequence[Tensor]) -> Problem:
+        leaves = list(values)
+        for place, tensor in zip(shared, tensors[count:], strict=False):
+            leaves[place] = tensor
+        other = copy(calling)
+        other.leaves, other.kwargs = tree_unflatten(leaves, tree)
+        other.calls = Calls()  # what a trace or a check evaluates is no evaluation of the fit
+        one = replace(
+            residual, call=other.residual, shares=tuple(tensors[:count]), batched=True, box=None
+        )
+        bounds = Bounds(*tensors[count + len(shared) :]) if sides else None
+        return replace(
+            problem, residual=one, source=ByColumns(), form=method.solver.form, bounds=bounds,
+            together=1, clock=None,
+        )  # fmt: skip
+
+    unknowns = calling.unknowns
+    depends = (
+        calling.function, numbers, repr(tree), repr(calling.tree), calling.places, calling.unit,
+        repr(unknowns.tree), unknowns.scalar, [tuple(s) for s in unknowns.layout.shapes],
+        [t.is_complex() for t in unknowns.layout.tensors], residual.rows, problem.loss,
+        problem.dtype, problem.precision, bool(sides),
+    )  # fmt: skip
+    return make, given, method, depends

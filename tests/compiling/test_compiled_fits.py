@@ -1,0 +1,304 @@
+"""`compile=True`: the same ends as the loop's and scipy's; a warning and the loop elsewhere."""
+
+import ctypes
+import math
+import shutil
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import leastsq
+from torch import Tensor
+
+import lmtorch
+from lmtorch import FallbackWarning
+from lmtorch.compiling import building, descent
+from lmtorch.compiling.operators import RULES
+from lmtorch.compiling.prelude import PRELUDE
+
+from ..nist import PROBLEMS, log_relative_error
+
+F64 = torch.float64
+compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
+)
+T = torch.linspace(0, 4, 20, dtype=F64)
+FACTOR = 1.0  # a global that a model reads
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs of these tests alone, in a folder that they share."""
+    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
+    yield
+    forget()
+
+
+def forget() -> None:
+    """What a process does not know when it begins."""
+    descent._PROGRAMS.clear()
+    descent._RIGHT.clear()
+
+
+def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return FACTOR * p[0] * torch.exp(-p[1] * t) - y
+
+
+def decays(count: int) -> tuple[Tensor, Tensor]:
+    """Starts (b, 2) and noisy data (b, 20) of `decay`."""
+    drawn = torch.Generator().manual_seed(1)
+    truth = 1 + torch.rand(count, 2, generator=drawn, dtype=F64)
+    noise = torch.randn(count, len(T), generator=drawn, dtype=F64)
+    y = truth[:, :1] * torch.exp(-truth[:, 1:] * T) + 0.02 * noise
+    return 1.3 * truth, y
+
+
+def fit(count: int = 50, compile: bool = True, fun: Any = decay, **options: Any) -> Any:
+    x0, y = decays(count)
+    return lmtorch.least_squares(
+        fun, x0, args=(T, y), in_dims=(0, None, 0), compile=compile, **options
+    )
+
+
+@compiler
+def test_a_batch_ends_where_scipys_fits_do() -> None:
+    found = fit(21)
+    x0, y = decays(21)
+    for start, data, x in zip(x0.numpy(), y.numpy(), found.x.numpy(), strict=True):
+        best = leastsq(
+            lambda p, data=data: p[0] * np.exp(-p[1] * T.numpy()) - data,
+            start, xtol=1e-14, ftol=1e-14,
+        )[0]  # fmt: skip
+        # scipy differentiates by differences, to half the digits
+        np.testing.assert_allclose(x, best, rtol=1e-7)
+    assert found.success.all()
+    loop = fit(21, compile=False)
+    # both were polished: the loop's digits but for the order of sums
+    torch.testing.assert_close(found.x, loop.x, rtol=1e-10, atol=0)
+    assert torch.equal(found.status > 0, loop.status > 0)
+    assert found.nfev.double().mean() <= loop.nfev.double().mean() + 1
+
+
+@compiler
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"bounds": ([0, 1.4], [1.5, 9])}, id="bounds"),
+        pytest.param({"loss": "soft_l1", "f_scale": 0.02}, id="a robust loss"),
+        pytest.param({"n_starts": 2}, id="starts"),
+    ],
+)
+def test_options_end_where_the_loop_does(options: dict[str, Any]) -> None:
+    x0, y = decays(20)
+    low, high = options.get("bounds", (-torch.inf, torch.inf))
+    x0 = torch.minimum(torch.maximum(x0, torch.as_tensor(low)), torch.as_tensor(high))
+    ends = [
+        lmtorch.least_squares(
+            decay, x0, args=(T, y), in_dims=(0, None, 0), compile=compiled, **options
+        )
+        for compiled in (True, False)
+    ]
+    torch.testing.assert_close(ends[0].x, ends[1].x, rtol=1e-8, atol=1e-10)
+    assert torch.equal(ends[0].success, ends[1].success)
+    assert torch.equal(ends[0].active_mask, ends[1].active_mask)
+
+
+@compiler
+def test_curve_fit_with_weights_a_mask_fixed_and_tied_parameters() -> None:
+    x0, y = decays(20)
+
+    def curve(t: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        return a * torch.exp(-b * t) + c * d
+
+    ends = [
+        lmtorch.curve_fit(
+            curve, T, y, p0=[1.5, 1.5, 0.1, 1.0], sigma=0.02 * (1 + T), mask=y > 0.05,
+            fixed={"d": 1.0}, ties={"c": lambda p: 0.01 * p["a"]}, compile=compiled,
+        )
+        for compiled in (True, False)
+    ]  # fmt: skip
+    torch.testing.assert_close(ends[0].popt, ends[1].popt, rtol=1e-9, atol=0)
+    torch.testing.assert_close(ends[0].pcov, ends[1].pcov, rtol=1e-6, atol=1e-12)
+
+
+@compiler
+def test_a_program_serves_other_batches_other_processes_and_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fit(50)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("traced anew")
+
+    monkeypatch.setattr(descent, "written", never)
+    expected = fit(123, compile=False).x
+    torch.testing.assert_close(fit(123).x, expected, rtol=1e-10, atol=0)
+    forget()  # as in another process, which has the disk alone
+    results: dict[int, Tensor] = {}
+
+    def run(number: int) -> None:
+        results[number] = fit(123).x
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for x in results.values():
+        torch.testing.assert_close(x, expected, rtol=1e-10, atol=0)
+
+
+@compiler
+def test_a_global_that_has_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fit(20).x
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    torch.testing.assert_close(fit(20).x[:, 0], before[:, 0] / 2, rtol=1e-9, atol=0)
+
+
+@compiler
+@pytest.mark.parametrize("name", ["Misra1a"])
+def test_a_single_fit_has_the_certified_digits(name: str) -> None:
+    assert digits(name, 1) > 9
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_nist(name: str, start: int) -> None:
+    assert digits(name, start) > 9
+
+
+def digits(name: str, start: int) -> float:
+    """Digits of a compiled fit of one of NIST's problems."""
+    problem = PROBLEMS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)  # more than eight parameters
+        found = lmtorch.curve_fit(
+            lambda x, *b: problem.model(b, x), problem.x, problem.y, problem.starts[start],
+            compile=True,
+        )  # fmt: skip
+    return log_relative_error(found.popt.numpy(), problem.certified)
+
+
+# ---- what is not compiled ----------------------------------------------------------------------
+
+
+def drawing(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return decay(p, t, y) + 0 * torch.rand(len(t), dtype=t.dtype)
+
+
+def sorting(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return torch.sort(decay(p, t, y)).values
+
+
+def test_what_cannot_be_written_runs_as_ever_after_one_warning() -> None:
+    with pytest.warns(FallbackWarning, match="not compiled") as told:
+        found = fit(20, fun=sorting)
+    assert len(told) == 1
+    expected = fit(20, compile=False)
+    torch.testing.assert_close(found.x, expected.x, rtol=1e-8, atol=0)
+
+
+def branching(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return decay(p if p[0] > -1e6 else -p, t, y)
+
+
+@pytest.mark.parametrize("fun", [branching, drawing])
+def test_a_single_fit_that_differs_from_call_to_call_runs_as_ever_after_one_warning(
+    fun: Callable[..., Tensor],
+) -> None:
+    _, y = decays(1)
+    with pytest.warns(FallbackWarning, match="not compiled") as told:
+        found = lmtorch.least_squares(fun, [1.0, 1.0], args=(T, y[0]), compile=True)
+    assert len(told) == 1
+    assert found.success
+
+
+def test_without_a_compiler_there_is_one_warning_and_the_loop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path / "empty"))
+    with pytest.warns(FallbackWarning, match="no C\\+\\+ compiler") as told:
+        found = fit(20)
+    assert len(told) == 1
+    torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+
+
+@compiler
+def test_what_is_compiled_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))
+    monkeypatch.setitem(RULES, "exp", lambda call, a: call.apply("exp", call.apply("mul", a, 1.01)))
+    with pytest.warns(FallbackWarning, match="disagree") as told:
+        found = fit(20)
+    assert len(told) == 1
+    torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+@compiler
+def test_every_function_has_its_values_and_derivatives() -> None:
+    """The first use of a program is held to torch, and a difference would be a warning."""
+
+    def fun(p: Tensor, s: Tensor) -> Tensor:
+        u = 0.3 + 0.4 * torch.sigmoid(p[0] * s)  # within (0, 1), where all are defined
+        parts = [
+            torch.exp(u), torch.log(u), torch.sin(u), torch.cos(u), torch.tan(u), torch.asin(u),
+            torch.acos(u), torch.atan(u), torch.sinh(u), torch.cosh(u), torch.tanh(u),
+            torch.erf(u), torch.erfc(u), torch.log1p(u), torch.expm1(u), torch.log2(u),
+            torch.log10(u), torch.exp2(u), torch.sqrt(u), torch.rsqrt(u), u.abs(), u**3,
+            u**-2, u**0.5, u**p[1], torch.atan2(u, s + 2), torch.clamp(u, 0.4, 0.6),
+            torch.maximum(u, 0.5 * s), torch.where(u > 0.5, u, u * u), torch.relu(s - u),
+            torch.nn.functional.softplus(u), torch.nn.functional.silu(u), torch.reciprocal(u),
+            torch.asinh(u), torch.acosh(1 + u), torch.atanh(u), torch.lerp(u, s, 0.3),
+            torch.hypot(u, s), torch.logaddexp(u, s), torch.sinc(u), u - u.mean(), u / u.sum(),
+        ]  # fmt: skip
+        return sum(part * math.cos(i) for i, part in enumerate(parts)) - s
+
+    s = torch.linspace(-1, 1, 30, dtype=F64)
+    start = torch.tensor([[0.7, 1.3], [0.9, 1.1]], dtype=F64)
+    ends = [
+        lmtorch.least_squares(fun, start, args=(s,), in_dims=(0, None), compile=compiled)
+        for compiled in (True, False)
+    ]
+    torch.testing.assert_close(ends[0].cost, ends[1].cost, rtol=1e-9, atol=0)
+
+
+@compiler
+def test_the_exponential_is_right_to_the_last_digit() -> None:
+    text = f"#define W 8\n{PRELUDE}" + (
+        'extern "C" void each(const double *x, double *y, int n) {'
+        " for (int i = 0; i < n; i++) y[i] = exp_(D{} + x[i])[0]; }"
+        'extern "C" void single(const float *x, float *y, int n) {'
+        " for (int i = 0; i < n; i++) y[i] = exp_(S{} + x[i])[0]; }"
+    )
+    library = building.build(text)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 710.0, -746.0, -745.0])
+    x = np.concatenate([np.linspace(-745, 709.7, 100_001), np.linspace(-1, 1, 10_001), special])
+    y = np.empty_like(x)
+    library.each(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), len(x))
+    with np.errstate(over="ignore", under="ignore"):
+        exact = np.exp(x.astype(np.longdouble))
+        rounded = exact.astype(float)
+    apart = np.abs(y[:-8] - exact[:-8]) / np.spacing(rounded[:-8])
+    assert apart.max() < 1
+    np.testing.assert_array_equal(y[-8:], rounded[-8:])
+    x32 = np.linspace(-103, 88.7, 100_001, dtype=np.float32)
+    y32 = np.empty_like(x32)
+    library.single(ctypes.c_void_p(x32.ctypes.data), ctypes.c_void_p(y32.ctypes.data), len(x32))
+    exact32 = np.exp(x32.astype(float))
+    assert (np.abs(y32 - exact32) / np.spacing(exact32.astype(np.float32))).max() < 1
