@@ -8,7 +8,7 @@ an error, as it must: another fit would take the other branch.
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,7 +188,7 @@ class _Reader(DispatchMode):
             raise UnsupportedError("too many numbers for a program without loops")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _named(rule: Callable[..., Any]) -> bool:
     """Whether a rule is for several operators, and asks which it is."""
     return "name" in inspect.signature(rule).parameters

@@ -72,9 +72,7 @@ class TrustRegion:
     def propose(self, model: LinearModel, state: TrustRegionState) -> Proposal:
         """The solution of the trust-region subproblem."""
         gradient = to_type(norm(model.linearization.gradient / model.scale), state.radius.dtype)
-        damping = multiplier(
-            model.factor, gradient, state.radius, state.damping, self.iterations
-        )
+        damping = multiplier(model.factor, gradient, state.radius, state.damping, self.iterations)
         return Proposal(model.factor.step(damping), state._replace(damping=damping))
 
     def update(self, state: TrustRegionState, outcome: Outcome) -> TrustRegionState:

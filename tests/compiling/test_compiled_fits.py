@@ -115,7 +115,7 @@ def test_options_end_where_the_loop_does(options: dict[str, Any]) -> None:
 
 @compiler
 def test_curve_fit_with_weights_a_mask_fixed_and_tied_parameters() -> None:
-    x0, y = decays(20)
+    _, y = decays(20)
 
     def curve(t: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
         return a * torch.exp(-b * t) + c * d
