@@ -165,7 +165,7 @@ def _compiled(
             part, others, start, first,
             trials=trials, in_all=in_all, acceptable=bar, watch=watch,
         )  # fmt: skip
-        found = _look(part, best, way.tolerances, False, limit, jacobian)
+        found = _look(part, way, best, False, limit, jacobian)
         if part is problem:
             return found
         ending = _into(ending, found, chosen, x)
