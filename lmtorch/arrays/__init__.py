@@ -60,6 +60,7 @@ from .matrices import eigh as eigh
 from .matrices import eigvalsh as eigvalsh
 from .matrices import identity as identity
 from .matrices import joined as joined
+from .matrices import put_beside as put_beside
 from .matrices import reduced as reduced
 from .matrices import room as room
 from .matrices import svd as svd

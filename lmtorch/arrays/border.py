@@ -50,6 +50,9 @@ def to_type(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def arrays_of(value: T) -> T:
     """Tensors of one problem as NumPy arrays and numbers, through NamedTuples."""
+    kind: Any = type(value)
+    if kind is Tensor:
+        return _array(value)  # type: ignore[arg-type]
     return _through(value, _array, Tensor)
 
 
@@ -59,11 +62,13 @@ def tensors_of(value: T) -> T:
 
 
 def _through(value: Any, convert: Callable[[Any], Any], kinds: Any) -> Any:
-    if isinstance(value, tuple):
-        parts = [_through(part, convert, kinds) for part in value]
-        kind: Any = type(value)
-        return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
-    return convert(value) if isinstance(value, kinds) else value
+    if isinstance(value, kinds):
+        return convert(value)
+    if not isinstance(value, tuple):
+        return value
+    kind: Any = type(value)
+    parts = [_through(part, convert, kinds) for part in value]
+    return tuple(parts) if kind is tuple else kind._make(parts)
 
 
 def _array(tensor: Tensor) -> Any:

@@ -68,11 +68,19 @@ def beside(columns: Sequence[Tensor | None]) -> Tensor:
     like: Any = next(column for column in columns if column is not None)
     if type(like) is _ndarray:
         matrix: Any = np.empty((len(like), len(columns)), like.dtype, order="F")
-        for place, column in enumerate(columns):
-            matrix[:, place] = 0.0 if column is None else column
+        put_beside(columns, matrix)
         return matrix
     zero = torch.zeros_like(like)
     return torch.stack([zero if column is None else column for column in columns], -2).mT
+
+
+def put_beside(columns: Sequence[Tensor | None], matrix: Tensor) -> None:
+    """Write columns (..., m), None for zeros, into a matrix (..., m, n)."""
+    if type(matrix) is not _ndarray:
+        matrix.copy_(beside(columns))
+        return
+    for place, column in enumerate(columns):
+        matrix[:, place] = 0.0 if column is None else column
 
 
 def joined(parts: Sequence[Tensor], dim: int) -> Tensor:

@@ -249,7 +249,7 @@ class Streamed:
     def add(self, place: int, values: Tensor, rows: Rows) -> None:
         """Take a block of the part that stands at this place."""
         if self.on_numpy:
-            values, rows = arrays_of((values, rows))
+            values, rows = arrays_of(values), arrays_of(rows)
         expansion = self.loss.expand(values)
         self.costs.append(expansion.value)
         self.accumulator.add(expansion.residual, expansion.rows(rows))

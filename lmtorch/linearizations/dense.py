@@ -11,6 +11,7 @@ from ..arrays import (
     column_norms,
     diagonal_matrix,
     joined,
+    put_beside,
     room,
     sqrt,
     squared,
@@ -128,7 +129,9 @@ class DenseAccumulator:
         """Advance past the rows just filled, which are copied if they were not written in place."""
         count = residual.shape[-1]
         self.residual[..., self.filled : self.filled + count] = residual
-        if (matrix := rows.dense()) is not self.handed:
+        if isinstance(rows, Columns):
+            put_beside(rows.columns, self.workspace(count))
+        elif (matrix := rows.dense()) is not self.handed:
             self.workspace(count)[...] = matrix
         self.filled += count
 
