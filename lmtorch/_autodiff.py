@@ -38,12 +38,12 @@ def history(tensor: Tensor) -> Iterator[Any]:
 
 def traced(tensor: Tensor) -> int:
     """Bytes of all that lies between the leaves of the graph and a tensor that comes from them."""
-    return sum(
-        math.prod(result.shape) * result.dtype.itemsize
-        for node in history(tensor)
-        for result in getattr(node, "_input_metadata", ())  # without types, as of torch 2.13
-        if not result.is_nested_tensor
-    )
+    total = 0
+    for node in history(tensor):
+        for result in getattr(node, "_input_metadata", ()):  # without types, as of torch 2.13
+            if not result.is_nested_tensor:
+                total += math.prod(result.shape) * result.dtype.itemsize
+    return total
 
 
 def random_weights(like: Tensor, seed: int = 0) -> Tensor:

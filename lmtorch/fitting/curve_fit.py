@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import unwrap
 from typing import Any
 
@@ -191,7 +192,8 @@ def curve_fit(
         solution = minimised(**asked)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
-    fitter = Fitter(model, parameters, data, start.detach(), box, jac, quiet)
+    if quiet.keys() != options.keys():
+        fitter = replace(fitter, options=quiet)
     inference = Inference(fitter, solution, absolute_sigma, robust)
     if why := failure(solution, data):
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))

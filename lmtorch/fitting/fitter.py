@@ -51,13 +51,13 @@ class Fitter:
     @cached_property
     def bounded(self) -> bool:
         """Whether a variable has a bound."""
-        return any(bool(side.isfinite().any()) for side in self.bounds)
+        return any(bool(np.isfinite(to_array(side)).any()) for side in self.bounds)
 
     @cached_property
     def varying(self) -> int:
         """How many variables are fitted: those that equal bounds do not fix."""
         lower, upper = self.bounds
-        return int((lower < upper).sum())
+        return int((lower < upper).sum()) if self.bounded else lower.numel()
 
     @property
     def compiled_by(self) -> tuple[Any, ...]:

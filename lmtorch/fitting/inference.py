@@ -319,8 +319,8 @@ class Inference:
         """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
         if self.loss is not None or self.fitter.bounded:
             return False
-        jacobian = tensor_of(self.solution.jac).detach().double()
-        normal = to_array(jacobian.mT @ jacobian)
+        jacobian: Any = to_array(self.solution.jac).astype(np.float64)
+        normal = jacobian.T @ jacobian
         length = np.sqrt(normal.diagonal())
         if not (np.isfinite(normal).all() and length.all()):
             return False

@@ -150,8 +150,7 @@ class OfNumbers:
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """The function's value, called as f(x, *p)."""
-        values = [p[i] for i in range(len(self.names))]
-        positional, keywords = self.arguments.passed(self.names, values)
+        positional, keywords = self.arguments.passed(self.names, list(p))
         return self.function(x, *positional, **keywords)
 
 

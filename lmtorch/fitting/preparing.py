@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError, warn_of_fit
 from ..core.termination import Status
-from ..losses.base import Loss, half_sum
+from ..losses.base import Loss
 from ..losses.linear import Linear
 from ..minimising.arguments import as_pair, as_pairs, check_pairs, unbounded
 from ..minimising.solution import Solution
@@ -263,11 +263,11 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
     """
     y = data.y.detach().double()
     if isinstance(loss, Linear) and data.weights is None and data.root is None:
-        # the mean is the best constant of all
-        best = half_sum((y - y.mean(-1, keepdim=True)).square())
+        # the mean is the best constant of all: the variance and the mean square tell its cost
+        spread, mean = torch.var_mean(y, -1, correction=0)
         eps = ROUNDINGS * torch.finfo(data.y.dtype).eps
-        bar = (1 + SLIGHTLY) * best + half_sum((eps * y).square())
-        return torch.where(bar.isnan(), torch.inf, bar)
+        bar = ((1 + SLIGHTLY + eps**2) * spread + (eps * mean) ** 2) * (data.m / 2)
+        return bar.nan_to_num(torch.inf, torch.inf)
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
     kept = torch.where(count > 0, y, torch.nan)
     levels = torch.nanmean(kept, -1), kept.nanmedian(-1).values

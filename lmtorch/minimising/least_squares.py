@@ -209,7 +209,7 @@ def least_squares(
         solver=solver,
         damping=damping,
         scaling=scaling_of(x_scale, unknowns),
-        jacobian=source,
+        jacobian="auto" if exact is None else source,
         acceleration=acceleration,
         loss=loss,
         loss_scale=1.0 if estimate else real_number(f_scale, "f_scale"),
@@ -235,7 +235,7 @@ def least_squares(
             "in the data."
         )
     run = set_up(
-        options, unknowns, calling, probed, box, starts,
+        options, source, unknowns, calling, probed, box, starts,
         estimate=estimate, gradients=torch.is_grad_enabled(),
     )  # fmt: skip
     others = opinions(run, second_opinion)

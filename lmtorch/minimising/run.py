@@ -86,6 +86,7 @@ class Run(NamedTuple):
 
 def set_up(
     options: Options,
+    source: str | JacobianSource | Callable[..., Any],  # differences, if for a black box alone
     unknowns: Unknowns,
     calling: UserFunction,
     probe: Probe,
@@ -105,7 +106,7 @@ def set_up(
     options = _changed(
         options,
         loss_scale=_loss_scale(options, probe, calling.unit, estimate),
-        jacobian=_source(options.jacobian, calling, probe),
+        jacobian=_source(source, calling, probe),
     )
     estimate = _estimated(choose.loss(options), estimate, gradients and _differentiable(calling))
     points, shares, bounds, options = _every_start(unknowns, calling, box, starts, options)
@@ -161,9 +162,15 @@ def set_up(
 
 def _changed(options: Options, **values: Any) -> Options:
     """The options with other values; to check them once more takes time where nothing changes."""
-    if all(getattr(options, name) is value for name, value in values.items()):
+    known = {name: getattr(options, name) for name in values}
+    if all(known[name] is value or _same(known[name], value) for name, value in values.items()):
         return options
     return replace(options, **values)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether both are the same name or number."""
+    return isinstance(one, str | float) and type(one) is type(other) and one == other
 
 
 def _ladder(

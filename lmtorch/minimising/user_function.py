@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import (
+    TreeSpec,
     tree_flatten,
     tree_is_leaf,
     tree_leaves,
@@ -78,7 +79,11 @@ class UserFunction:
         self.rows: int | None = None
         self.unit = 1.0
         device = unknowns.start.device
-        leaves, self.tree = tree_flatten(args)
+        # of leaves alone nothing need be rebuilt for a call
+        self.tree: TreeSpec | None = None
+        leaves = list(args)
+        if not all(map(tree_is_leaf, args)):
+            leaves, self.tree = tree_flatten(args)
         tensors = [to_tensor(leaf, device) for leaf in leaves]
         flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
         named = [leaf if isinstance(leaf, Tensor) else torch.empty(0) for leaf in tensors]
@@ -88,12 +93,12 @@ class UserFunction:
         self.kwargs = _mapped(
             to_array if arrays else lambda leaf: to_tensor(leaf, device), dict(kwargs)
         )
-        # of leaves alone nothing need be rebuilt for a call
-        self.plain = all(map(tree_is_leaf, args))
 
     @staticmethod
     def count(args: tuple[Any, ...], dims: tuple[Any, ...]) -> int | None:
         """How many problems the arguments are of; None: of one."""
+        if all(dim is None for dim in dims):
+            return None
         flat = [dim for one, arg in zip(dims, args, strict=True) for dim in _spread(one, arg)]
         if all(dim is None for dim in flat):
             return None
@@ -125,6 +130,8 @@ class UserFunction:
 
     def detached(self) -> "UserFunction":
         """The function without the graph of its arguments, for the loop."""
+        if not self.differentiable():
+            return self
         other = copy(self)
         other.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         other.kwargs = _mapped(
@@ -144,10 +151,8 @@ class UserFunction:
 
     def differentiable(self) -> bool:
         """Whether an argument asks for gradients."""
-        return any(
-            isinstance(t, Tensor) and t.requires_grad
-            for t in (*self.leaves, *tree_leaves(self.kwargs))
-        )
+        kwargs = tree_leaves(self.kwargs) if self.kwargs else ()
+        return any(isinstance(t, Tensor) and t.requires_grad for t in (*self.leaves, *kwargs))
 
     def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
         """What the function of one problem is called with: x, and the arguments with its shares."""
@@ -159,7 +164,7 @@ class UserFunction:
         if self.arrays:
             # a function may write into what it is given
             params = tuple(to_array(p).copy() for p in params)
-        rest = leaves if self.plain else tree_unflatten(leaves, self.tree)
+        rest = leaves if self.tree is None else tree_unflatten(leaves, self.tree)
         return self.unknowns.restore(params), *rest
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
