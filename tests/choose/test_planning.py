@@ -1,0 +1,65 @@
+"""What is decided about a problem is remembered only where nothing else could be decided."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lmtorch import InputError, _memory, least_squares
+from lmtorch.choose import Facts, Options, plan
+from lmtorch.damping.scaling import FixedScale
+from lmtorch.losses.robust import cauchy
+
+SMALL = Facts(3, 50, None, 4000, torch.float64, torch.device("cpu"))
+
+
+def test_a_small_problem_of_names_and_numbers_has_its_plan_once() -> None:
+    first = plan([SMALL], Options())
+    assert plan([SMALL], Options()) is first
+    for facts, options in (
+        (SMALL._replace(parameters=4), Options()),
+        (SMALL._replace(dtype=torch.float32), Options()),
+        (SMALL, Options(ftol=1e-3)),
+        (SMALL, Options(polish=0)),
+        (SMALL, replace(Options(), solver="qr")),
+    ):
+        other = plan([facts], options)
+        assert (other.method, other.reasons) != (first.method, first.reasons)
+
+
+def test_a_plan_of_objects_or_of_samples_is_made_anew() -> None:
+    # what such an object holds may change, and a plan would keep it alive
+    for options in (
+        Options(scaling=FixedScale(torch.ones(3, dtype=torch.float64))),
+        Options(loss=cauchy),
+        Options(jacobian=lambda x: x),
+    ):
+        assert plan([SMALL], options) is not plan([SMALL], options)
+    samples = SMALL._replace(samples=50)
+    assert plan([samples], Options()) is not plan([samples], Options())
+
+
+def test_a_limit_of_memory_holds_for_small_problems_too() -> None:
+    plan([SMALL], Options())
+    with pytest.raises(InputError, match="may be used on cpu"):
+        plan([SMALL], Options(memory_limit=100))
+    with pytest.raises(InputError, match="may be used on cpu"):
+        least_squares(lambda x: x.repeat(50) - 1, torch.zeros(3), memory_limit=100)
+
+
+def test_the_system_is_asked_for_free_memory_only_for_what_is_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(_memory, "free_bytes", lambda device: asked.append(device) or 2**33)
+    assert least_squares(lambda x: x**2 - 2, torch.ones(1, dtype=torch.float64)).success
+    assert not asked
+    plan([SMALL._replace(residuals=10**7)], Options())
+    assert asked
+    cpu = torch.device("cpu")
+    for each, count in ((1, 10), (2**20, 16), (2**20, 17), (2**30, 100), (2**40, 3)):
+        share = int(_memory.SHARE * 2**33)
+        assert _memory.most(each, count, cpu) == max(1, min(count, share // each))
+        assert _memory.fits(each * count, cpu) == (each * count <= share)
+    assert _memory.most(10, 100, cpu, 55) == 5
+    assert not _memory.fits(56, cpu, 55)
