@@ -84,6 +84,8 @@ class Inference:
     @cached_property
     def chisqr(self) -> Tensor:
         """χ², (...,), in float64."""
+        if self.solution.waits("fun") and (parts := self._parts()):
+            return torch.cat([part.chisqr for part in parts]).reshape(self.lead)
         return self.residual.double().square().sum(-1)
 
     @cached_property
@@ -320,12 +322,11 @@ class Inference:
         if self.loss is not None or self.fitter.bounded:
             return False
         jacobian: Any = to_array(self.solution.jac).astype(np.float64)
-        normal = jacobian.T @ jacobian
-        length = np.sqrt(normal.diagonal())
-        if not (np.isfinite(normal).all() and length.all()):
-            return False
-        scaled = normal / length / length[:, None]
-        return bool(np.linalg.eigvalsh(scaled)[0] > CLEAR)
+        with np.errstate(all="ignore"):  # of what is no number nothing is clear
+            normal = jacobian.T @ jacobian
+            length = np.sqrt(normal.diagonal())
+            scaled = normal / length / length[:, None]
+        return bool(np.isfinite(scaled).all() and np.linalg.eigvalsh(scaled)[0] > CLEAR)
 
     @property
     def _spent(self) -> bool:

@@ -54,23 +54,25 @@ class Jacobians:
         jacobian = model.jacobian if self.unit == 1 else model.jacobian / self.unit
         return jacobian.to(self.x.dtype)
 
-    def residuals(self) -> Tensor:
-        """Make the residuals of all of them.
+    def residuals_of(self, chosen: slice) -> Tensor:
+        """Make the residuals of some of the problems.
 
         Returns:
-            (b, m), in the dtype of x.
+            (k, m), in the dtype of x.
 
         Raises:
             InputError: an argument was written into after the fit.
         """
         self._check("residuals", "fun")
-        parts = []
-        for chosen in ranges(len(self.x), self.block):
-            problem = self.problem.take(chosen)
-            with torch.no_grad():
-                (values,) = problem.values(self.x[chosen])
-            parts.append(values if self.unit == 1 else values / self.unit)
-        return torch.cat(parts)
+        problem = self.problem.take(chosen)
+        with torch.no_grad():
+            (values,) = problem.values(self.x[chosen])
+        return values if self.unit == 1 else values / self.unit
+
+    def residuals(self) -> Tensor:
+        """The residuals of all of them, (b, m)."""
+        blocks = ranges(len(self.x), self.block)
+        return torch.cat([self.residuals_of(chosen) for chosen in blocks])
 
     def _check(self, what: str, name: str) -> None:
         """Refuse to make what would not be that of the fit."""

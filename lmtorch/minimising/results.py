@@ -78,9 +78,6 @@ class Results:
         later = status.ndim > 0 or status.device.type != "cpu"
         gradient = self._squared(outcome.gradient)
 
-        def nowhere() -> Any:
-            return self._array(self._shaped(self._active(point, point)))
-
         return Solution(
             x=self._structure(self._shaped(x)),
             cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
@@ -90,7 +87,7 @@ class Results:
             optimality=self._number(
                 self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
             ),
-            active_mask=Later(nowhere)
+            active_mask=self._nowhere(point)
             if later and self.bounds is None
             else self._array(self._shaped(self._active(point, outcome.gradient))),
             nfev=self._count(self._shaped(told[2])),
@@ -169,12 +166,22 @@ class Results:
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
         return torch.where(low | high, side, 0)
 
+    def _nowhere(self, x: Tensor) -> Later:
+        """The active mask where there are no bounds."""
+        return Later(
+            lambda: self._array(self._shaped(self._active(x, x))),
+            lambda chosen: self._array(self._active(x[chosen], x[chosen])),
+        )
+
     def _residuals(self, residual: Tensor | None, again: Jacobians | None) -> Any:
         """The residuals as they were kept, or made again."""
         if residual is not None:
             return self._array(self._shaped(self._ours(residual)))
         assert again is not None
-        return Later(lambda: self._array(again.residuals()))
+        return Later(
+            lambda: self._array(again.residuals()),
+            lambda chosen: self._array(again.residuals_of(chosen)),
+        )
 
     def _jacobian(self, outcome: Ending) -> Any:
         """J as it was kept, None where it was not."""

@@ -74,8 +74,11 @@ class Solution(dict[str, Any]):
         """An entry, made now if it is one that waits until it is asked for."""
         value = super().__getitem__(name)
         if isinstance(value, Later):
-            value = value.make()
-            self[name] = value
+            made = value.make()
+            self[name] = made
+            if made is None and value.part is not None:  # too large as a whole, but not in parts
+                self.__dict__.setdefault("_parts", {})[name] = value.part
+            return made
         return value
 
     def __getattr__(self, name: str) -> Any:
@@ -109,13 +112,20 @@ class Solution(dict[str, Any]):
         return super().__iter__()
 
     def waits(self, name: str) -> bool:
-        """Whether an entry of a batch has not been asked for yet, and can be made in parts.
+        """Whether an entry of a batch is not there, and can be made in parts.
 
         Args:
             name: of the entry.
         """
+        return self._maker(name) is not None
+
+    def _maker(self, name: str) -> Callable[[slice], Any] | None:
+        """What makes parts of an entry that is not there as a whole."""
         value = super().__getitem__(name)
-        return isinstance(value, Later) and value.part is not None
+        if isinstance(value, Later):
+            return value.part
+        made: Callable[[slice], Any] | None = self.__dict__.get("_parts", {}).get(name)
+        return made if value is None else None
 
     def part(self, name: str, chosen: slice) -> Any:
         """An entry of some problems of a batch; what waits is made for these alone.
@@ -124,10 +134,8 @@ class Solution(dict[str, Any]):
             name: of the entry.
             chosen: the problems.
         """
-        value = super().__getitem__(name)
-        if isinstance(value, Later) and value.part is not None:
-            return value.part(chosen)
-        return self[name][chosen]
+        make = self._maker(name)
+        return self[name][chosen] if make is None else make(chosen)
 
     def get(self, name: str, default: Any = None) -> Any:
         """An entry, or what stands in for it.
@@ -197,7 +205,8 @@ class Solution(dict[str, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy keeps beside the entries: the explanation, in words."""
-        return {name: partial(str, make()) for name, make in self.__dict__.items()}
+        make = self.__dict__.get("_explanation")
+        return {} if make is None else {"_explanation": partial(str, make())}
 
     def explain(self) -> None:
         """Print what was chosen, the numbers behind it, and how the run ended."""

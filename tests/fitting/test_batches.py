@@ -307,3 +307,12 @@ def test_undetermined_fits_are_told_among_determined_ones() -> None:
         np.testing.assert_allclose(
             fits.pcov[index], curve_fit(line, x[index], y[index], [2.0, 1.0]).pcov, rtol=1e-9
         )
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_what_does_not_fit_the_memory_is_made_in_blocks_for_the_errors() -> None:
+    y = many((7,))
+    whole, scarce = curve_fit(decay, T, y), curve_fit(decay, T, y, memory_limit=2000)
+    assert scarce.solution.jac is None
+    for name in ("popt", "stderr", "pcov", "chisqr", "redchi", "residual"):
+        np.testing.assert_allclose(getattr(scarce, name), getattr(whole, name), **ALONE)
