@@ -154,7 +154,7 @@ def unbatched(value: T, place: int) -> T:
     if isinstance(value, tuple):
         made: Any = value
         return _remade(made, (unbatched(part, place) for part in made))
-    chosen: Any = value[place] if isinstance(value, Tensor) else value
+    chosen: Any = value[place].contiguous() if isinstance(value, Tensor) else value
     return chosen
 
 

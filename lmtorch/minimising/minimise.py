@@ -20,8 +20,10 @@ from ..arrays import (
     places,
     put,
     quiet,
+    stacked,
     take,
     tensors_of,
+    unbatched,
     where,
 )
 from ..core.loop import Watch, descend
@@ -33,7 +35,7 @@ from ..core.termination import Status
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .compiled import Compiling
-from .opinions import BestRun, Opinion, ask, doubtful, unasked
+from .opinions import ALONE, BestRun, Opinion, alone, ask, doubtful, separable, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
@@ -41,7 +43,8 @@ T = TypeVar("T")
 RUNNING = int(Status.RUNNING)
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
 COMPILED = 2**16  # problems of a block where descents are compiled
-AT_ONCE = 2**14  # problems of a block: their numbers, but for the residuals, stay in the cache
+# problems of a block on a CPU: their numbers, but for the residuals, stay in the cache
+AT_ONCE = 2**14
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 
 
@@ -202,7 +205,8 @@ def _many(
     _memory.keep_freed()
     watch = None if watcher is None or watcher.idle else watcher
     every = watcher is not None and watcher.sees_all  # who sees iterates sees those of all problems
-    block = block if every else min(block, AT_ONCE)
+    if x.device.type == "cpu" and not every:
+        block = min(block, AT_ONCE)
     size = 2 * problem.residual.rows * len(x) * x.dtype.itemsize  # a result, and its copy
     keep = jacobian or _memory.fits(size, x.device, limit)
     ending: Ending | None = None
@@ -210,7 +214,7 @@ def _many(
     for chosen in ranges(len(x), block):
         part, start = problem.take(chosen), last(x[chosen])
         leave = 0 if every or trials < ENOUGH else len(start) // LEFT
-        way = method.take(torch.arange(len(x), device=x.device)[chosen])
+        way = method.take(_numbers(chosen, x))
         state, _ = descend(part, way, Start(start), trials=trials, leave=leave, watch=watch)
         bar = None if acceptable is None else acceptable[chosen]
         unsure = doubtful(state, bar) if opinions or bar is not None else state.status == RUNNING
@@ -254,17 +258,37 @@ def _gone_on(
         return state
     chosen = places(running, count)
     some = take(state, chosen)
-    start = Start(some.x, some.scale, some.damping, some.begun)
-    spent = int(some.trials.max())
-    found, _ = descend(
-        problem.take(chosen), method.take(chosen), start, trials=trials - spent, watch=watch
+    part, way, limit = problem.take(chosen), method.take(chosen), trials - int(some.trials.max())
+    leave = ALONE if watch is None and separable(problem, state.x) and limit >= ENOUGH else 0
+    found, _ = descend(part, way, _here(some), trials=limit, leave=leave, watch=watch)
+    found, strategy = _further(some, found), found.damping
+    left = places(found.status == RUNNING, int((found.status == RUNNING).sum())).tolist()
+    if left and method.careful is not None:
+        way = replace(way, solver=method.careful, careful=None)
+        part = replace(part, form=method.careful.form)
+        ends = []
+        for place in left:
+            one = unbatched(found._replace(damping=strategy), place)
+            last_trials = trials - int(one.trials)
+            end, _ = descend(alone(part, place), way.take(place), _here(one), trials=last_trials)
+            ends.append(_further(one, end))
+        found = put(found, torch.tensor(left, device=state.x.device), stacked(ends))
+    return put(state._replace(damping=None), chosen, found)
+
+
+def _here(state: State) -> Start:
+    """Where a run goes on that was left."""
+    return Start(state.x, state.scale, state.damping, state.begun)
+
+
+def _further(before: State, after: State) -> State:
+    """Where a run has got to that was left, with the effort of both parts."""
+    return after._replace(
+        damping=None,
+        trials=before.trials + after.trials,
+        # where it was left the model had been made
+        linearizations=before.linearizations + after.linearizations - 1,
     )
-    # where it stands the model was made before
-    found = found._replace(
-        trials=some.trials + found.trials,
-        linearizations=some.linearizations + found.linearizations - 1,
-    )
-    return put(state, chosen, found)
 
 
 def _numbers(chosen: slice, like: Tensor) -> Tensor:

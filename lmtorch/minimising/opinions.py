@@ -215,7 +215,7 @@ def _hear(
         return watch is not None and watch(put(whole, chosen, state))
 
     part = problem.take(chosen)
-    if watch is None and doubt.number <= ALONE and hasattr(part.residual, "alone"):
+    if doubt.number <= ALONE and watch is None and separable(problem, x):
         other = _each(part, opinion.take(chosen), x[chosen], before.state, trials)
     else:
         other, _ = descend(
@@ -236,20 +236,29 @@ def _each(problem: Problem, opinion: Opinion, x: Tensor, state: State, trials: i
     """
     ends = []
     for place in range(len(x)):
-        residual: Any = problem.residual
-        loss: Any = problem.loss
-        bounds = problem.bounds and problem.bounds.take(place)
-        one = replace(
-            problem,
-            residual=residual.alone(place),
-            loss=loss.take(place) if hasattr(loss, "take") else loss,
-            bounds=bounds,
-            together=None,
-        )
-        start = beginning(opinion, x[place].contiguous(), unbatched(state, place), bounds)
+        one = alone(problem, place)
+        start = beginning(opinion, x[place].contiguous(), unbatched(state, place), one.bounds)
         end, _ = descend(one, opinion.method.take(place), start, trials=trials)
         ends.append(_without_strategy(end))
     return stacked(ends)
+
+
+def separable(problem: Problem, x: Tensor) -> bool:
+    """Whether a few problems of a batch are better run one by one: on a CPU."""
+    return x.device.type == "cpu" and hasattr(problem.residual, "alone")
+
+
+def alone(problem: Problem, place: int) -> Problem:
+    """One problem of a batch by itself, whose x has no batch dimension."""
+    residual: Any = problem.residual
+    loss: Any = problem.loss
+    return replace(
+        problem,
+        residual=residual.alone(place),
+        loss=loss.take(place) if hasattr(loss, "take") else loss,
+        bounds=problem.bounds and problem.bounds.take(place),
+        together=None,
+    )
 
 
 def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:

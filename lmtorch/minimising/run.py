@@ -192,6 +192,8 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
     ways = [Opinion(other.name, other.method, other.restart) for other in run.plan.alternatives]
     if not ways:
         return ()
+    if method.careful is not None:  # they are few
+        method = replace(method, solver=method.careful, careful=None)
     for share in SMALLER:
         name = f"a start {round(1 / share)} times as small"
         ways.append(Opinion(name, method, False, share, of_lost=True))

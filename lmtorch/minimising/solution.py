@@ -38,7 +38,7 @@ class Solution(dict[str, Any]):
     Attributes:
         x: the solution, in the structure, dtype and device of x0.
         cost: ½Σρ(r²) there, in squared units of the residuals.
-        fun: the residuals r (m,), flat.
+        fun: the residuals r (m,), flat. Of a batch beyond `memory_limit` made as `jac` is.
         jac: J (m, n), with the rows of a robust loss rescaled, so that JᵀJ is the Gauss–Newton
             matrix of the cost; columns in the order of the flattened x. None where it does not fit
             the memory. Of a batch it is made when it is first asked for, from the arguments as they
