@@ -32,8 +32,18 @@ def names_of(module: nn.Module) -> dict[int, list[str]]:
     return found
 
 
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """A module and all within it; one that is at several places may be there as often."""
+    found = [module]
+    for part in found:  # which grows
+        found.extend(child for child in part._modules.values() if child is not None)
+    return found
+
+
 def batch_statistics(module: nn.Module) -> str | None:
     """Name and type of a layer that couples the samples of a batch; None if there is none."""
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in _parts(module)):
+        return None  # no names are made for the most usual answer
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
             return f"{name!r}, {type(child).__name__} in training mode"

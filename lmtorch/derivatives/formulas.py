@@ -42,7 +42,8 @@ FROZEN = frozenset(
     {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
     | {"custom_function_call", "logdet", "orgqr", *_NORMS}
 )
-KERNELS = ("LayerNorm", "BatchNorm")  # how such norms are called in the names of autograd's nodes
+# how such norms, and fused attention, are called in the names of autograd's nodes
+KERNELS = ("LayerNorm", "BatchNorm", "ScaledDotProduct")
 
 
 def layer_norm(

@@ -96,6 +96,8 @@ def pullback(call: Call, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]
 def units(call: Call, y: Tensor, rows: slice) -> Tensor:
     """Cotangents e_k in a sample's output, the same for all samples: (c, *batch, *out)."""
     outputs = call.outputs(y)
+    if outputs.numel() == 1:
+        return torch.ones_like(y)[None][rows]
     basis = torch.eye(outputs.numel(), dtype=y.dtype, device=y.device)[rows]
     return basis.reshape(-1, *(1,) * call.batch, *outputs).expand(-1, *y.shape)
 
@@ -128,7 +130,8 @@ def rows_by_autograd(call: Call, x: Tensor, record: bool) -> tuple[Tensor, Tenso
 
     x comes from `variable`.
     """
-    y, found = _rows_by_autograd(call, x, record)
+    y, parts = _rows_by_autograd(call, x, record)
+    found = _stacked(parts, x)
     return (y, found) if record and wanted(y, x) else (y.detach(), found.detach())
 
 
@@ -142,20 +145,26 @@ def wanted(y: Tensor, *made: Tensor) -> bool:
 
 def _rows_by_autograd(
     call: Call, x: Tensor, record: bool, most: int | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, list[Tensor]]:
     with torch.enable_grad():
         y = call(x)
         if most is not None and call.outputs(y).numel() > most:
             raise RuntimeError(f"a pass for each of {call.outputs(y).numel()} outputs")
         if not y.requires_grad:
-            return y, y.new_zeros(call.outputs(y).numel(), *x.shape)
-        parts = [
+            return y, [torch.zeros_like(x)] * call.outputs(y).numel()
+        return y, [
             torch.autograd.grad(
                 y, x, w, retain_graph=True, create_graph=record, materialize_grads=True
             )[0]
             for w in units(call, y, slice(None))
         ]
-        return y, torch.stack(parts)
+
+
+def _stacked(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Rows (k, *x.shape) in one tensor; of a single one a view."""
+    if len(parts) == 1:
+        return parts[0][None]
+    return torch.stack(parts) if parts else like.new_zeros(0, *like.shape)
 
 
 def variable(x: Tensor) -> Tensor:
@@ -173,6 +182,8 @@ def by_columns(call: Call, found: Tensor) -> Tensor:
 
 def by_rows(call: Call, y: Tensor, found: Tensor) -> Tensor:
     """Put rows (k, *batch, *in) together as a Jacobian (*batch, *out, *in)."""
+    if len(found) == 1:
+        return found.reshape(y.shape + call.inputs).to(y.dtype)
     return found.movedim(0, call.batch).reshape(y.shape + call.inputs).to(y.dtype)
 
 
@@ -221,7 +232,7 @@ def twice_by_reverse(
     record = torch.is_grad_enabled()
     x = variable(call.x)
     with sdpa_kernel(PLAIN):
-        y, jacobian = _rows_by_autograd(call, x, record=True, most=most)
+        y, lines = _rows_by_autograd(call, x, record=True, most=most)
     record = record and wanted(y, x)
 
     def row_of(row: Tensor, v: Tensor) -> Tensor:
@@ -232,12 +243,39 @@ def twice_by_reverse(
             row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
         )[0]
 
-    with torch.enable_grad():
-        lines = jacobian.unbind()
-    found = torch.stack([row_of(row, v) for v in directions.unbind() for row in lines])
-    found = found.unflatten(0, (len(directions), len(lines))).movedim(1, 1 + call.batch)
+    jacobian = _stacked(lines, x)
+    products = [row_of(row, v) for v in directions.unbind() for row in lines]
+    if len(products) == 1:
+        found = products[0].reshape(1, *y.shape, *call.inputs).to(y.dtype)
+        return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found.detach())
+    found = (
+        _stacked(products, x).unflatten(0, (len(directions), len(lines))).movedim(1, 1 + call.batch)
+    )
     found = found.reshape(len(directions), *y.shape, *call.inputs).to(y.dtype)
     return (y, jacobian, found) if record else (y.detach(), jacobian.detach(), found.detach())
+
+
+def once_by_reverse(call: Call, place: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, its gradient and H e_i, of one output and one input i of each sample.
+
+    As `twice_by_reverse` has it, and made for what is called at every step of a training: of a
+    small network more time goes into what stands around the passes than into these.
+
+    Raises:
+        RuntimeError: there are several outputs, or no second derivatives.
+    """
+    x = variable(call.x)
+    with torch.enable_grad():
+        y = call(x)  # which sees to it that attention is plain
+        if call.outputs(y).numel() != 1:
+            raise RuntimeError("a pass for each of several outputs")
+        (row,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        direction = torch.zeros_like(row)
+        direction.view(*call.samples, call.size)[..., place] = 1
+        (along,) = torch.autograd.grad(row, x, direction, create_graph=True)
+    if torch.is_grad_enabled() and wanted(y, x):
+        return y, row, along
+    return y.detach(), row.detach(), along.detach()
 
 
 def _twice_inside(

@@ -15,6 +15,7 @@ from .passes import (
     by_columns,
     by_rows,
     fitting,
+    once_by_reverse,
     one_number,
     products,
     products_by_reverse,
@@ -169,8 +170,11 @@ def value_jacobian_hessian(
     )
 
     def of_columns(value: Tensor, jacobian: Tensor, columns: Tensor) -> ValueJacobianHessian:
-        entries = columns.flatten(-len(call.inputs)) if call.inputs else columns[..., None]
-        second = torch.stack([entries[..., i] for i in chosen], -1).movedim(0, -2)
+        entries = columns if len(call.inputs) == 1 else _flattened(call, columns)
+        if len(chosen) == 1:
+            second = entries[..., chosen[0]]
+        else:
+            second = torch.stack([entries[..., i] for i in chosen], -1).movedim(0, -2)
         return ValueJacobianHessian(
             value, by_rows(call, value, jacobian), second.reshape(value.shape + shape)
         )
@@ -188,9 +192,23 @@ def value_jacobian_hessian(
         return of_columns(*twice_by_reverse(call, call.directions(chosen), most))
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
-    if mode == "auto" and not _few_pairs(call, len(chosen)):
+    if mode == "auto" and len(chosen) == 1 and call.again and not transformed() and not watched():
+        # a backward pass through one product costs less than one through Taylor mode
+        ways = [("reverse", lambda: _of_one(call, chosen[0] % call.size, shape)), *ways]
+    elif mode == "auto" and not _few_pairs(call, len(chosen)):
         ways = [("reverse", partial(reverse, most=1)), *ways[len(chosen) > PAIRS :]]
     return first_that_works(ways, mode)
+
+
+def _of_one(call: Call, place: int, shape: torch.Size) -> ValueJacobianHessian:
+    """Both orders in a single input of a function with one output, by two backward passes."""
+    y, row, along = once_by_reverse(call, place)
+    entries = along if len(call.inputs) == 1 else along.reshape(*call.samples, call.size)
+    return ValueJacobianHessian(
+        y,
+        row.reshape(y.shape + call.inputs).to(y.dtype),
+        entries.select(-1, place).reshape(y.shape + shape).to(y.dtype),
+    )
 
 
 def _few_pairs(call: Call, size: int) -> bool:
@@ -446,7 +464,7 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
         return list(range(call.size))
     chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
     # whatever a caller without a type checker passes
-    whole = all(isinstance(i, SupportsIndex) for i in chosen)
+    whole = all(type(i) is int or isinstance(i, SupportsIndex) for i in chosen)
     if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(
             f"coordinates={coordinates} of inputs with {call.size} entries (shape "
@@ -455,9 +473,14 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     return chosen
 
 
+def _flattened(call: Call, found: Tensor) -> Tensor:
+    """Derivatives in a sample's inputs (..., *in) as (..., d)."""
+    return found.flatten(-len(call.inputs)) if call.inputs else found[..., None]
+
+
 def _picked(call: Call, found: Tensor, coordinates: list[int]) -> Tensor:
     """Diagonal entries (H e_i)_i, (*batch, *out, c), from H e_i for the chosen i."""
-    flat = found.flatten(-len(call.inputs)) if call.inputs else found[..., None]
+    flat = _flattened(call, found)
     return torch.stack([part[..., i] for part, i in zip(flat, coordinates, strict=True)], -1)
 
 
