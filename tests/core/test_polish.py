@@ -1,9 +1,23 @@
 """Polishing: digits that the cost cannot see."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
+from lmtorch.core.loop import descend
+from lmtorch.core.method import Method
+from lmtorch.core.problem import Problem
+from lmtorch.core.state import Start
 from lmtorch.core.termination import Status, Tolerances
+from lmtorch.damping.scaling import More
+from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.jacobians.forward import Forward
+from lmtorch.linearizations.dense import DenseForm
+from lmtorch.losses.base import Expansion
+from lmtorch.losses.linear import Linear
+from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers.qr import QR
 from lmtorch.solvers.svd import SVD
 
@@ -51,3 +65,31 @@ def test_in_a_batch_one_problem_that_is_not_finite_leaves_the_others_digits_alon
     clean = minimise(decay, torch.nan_to_num(x, nan=1.5), polish=60)
     assert torch.equal(state.x[[0, 2]], clean.x[[0, 2]])
     torch.testing.assert_close(state.x[0], state.x[2], rtol=1e-13, atol=1e-13)
+
+
+class WithoutCurvature:
+    """Plain least squares of a user's own, of which the exact Hessian cannot be had."""
+
+    def cost(self, residual: Tensor) -> Tensor:
+        return Linear().cost(residual)
+
+    def expand(self, residual: Tensor) -> Expansion:
+        return Linear().expand(residual)
+
+
+def test_where_steps_are_slow_newtons_take_over_if_they_can_to_the_same_digits() -> None:
+    problem = PROBLEMS["Thurber"]  # Gauss–Newton steps shrink the gradient by 0.7 there
+    x = torch.tensor(problem.starts[1], dtype=torch.float64)
+    method = Method(SVD(), TrustRegion(), More(), polish=60, certify=True)
+    plain = Problem(
+        FunctionResidual(problem.residual, x), Forward(), DenseForm(), Linear(), torch.float64
+    )
+    quick, slow = (
+        descend(replace(plain, loss=loss), method, Start(x), trials=500)[0]
+        for loss in (plain.loss, WithoutCurvature())
+    )
+    assert quick.trials < 0.6 * slow.trials
+    for state in (quick, slow):
+        assert state.status > 0
+        assert plain.model(state.x).optimality() < 1e-11
+    torch.testing.assert_close(quick.x, slow.x, rtol=1e-10, atol=0)

@@ -113,6 +113,22 @@ def test_whole_runs_end_at_the_same_point_with_the_same_certificate(kind: str, m
         assert torch.equal(found.certificate.lost, expected.certificate.lost)
 
 
+def test_a_trial_is_withdrawn_whose_derivatives_are_no_numbers() -> None:
+    def cliff(x: Tensor) -> Tensor:
+        return x - 2 + 0.1 * (1 - x).clamp(min=0).sqrt()
+
+    x = torch.tensor([0.5, 0.6], dtype=F64)
+    problem = Problem(FunctionResidual(cliff, x), Forward(), SVD().form, Linear(), F64)
+    refused = []
+    for trials in range(1, 5):
+        found, expected = runs(problem, METHOD, x, trials)
+        refused.append(not found.trial.accepted)
+        assert (found.x < 1).all()
+        assert found.trial.accepted == expected.trial.accepted
+        torch.testing.assert_close(found.x, expected.x)
+    assert any(refused)
+
+
 def plain(x: Tensor, **of_problem: Any) -> Problem:
     return Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), F64, **of_problem)
 
