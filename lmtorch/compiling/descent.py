@@ -53,6 +53,22 @@ class Recipe(NamedTuple):
     depends: Any
 
 
+class Compiled(NamedTuple):
+    """Where fits have ended.
+
+    Attributes:
+        state: of all fits.
+        gradient: (..., n), of what may move; of fits whose end the loop has found it is old.
+        cosine: (...,), the largest between the residuals and a column of J, likewise.
+        left: (k,), the fits whose end the loop has found.
+    """
+
+    state: State
+    gradient: Tensor
+    cosine: Tensor
+    left: Tensor
+
+
 class RefusedError(Exception):
     """Why there is no compiled descent, in words."""
 
@@ -181,7 +197,7 @@ def run(
     method: Method,
     x: Tensor,  # (b, n)
     trials: int,
-) -> State:
+) -> Compiled:
     """Run fits (b, n), compiled, and with the loop where that leaves a doubt.
 
     Args:
@@ -197,8 +213,9 @@ def run(
     """
     ended = program.run(x, recipe.given, min(trials, TRIALS))
     state = _state(ended, x)
+    found = Compiled(state, ended.gradient, ended.cosine, ended.places)
     if not len(ended.places):
-        return state
+        return found
     places, standing = ended.places, ended.standing
     before: State = standing.state
     # what came close goes on from there, what went astray begins again
@@ -215,8 +232,7 @@ def run(
         trials=after.trials + before.trials,
         linearizations=after.linearizations + before.linearizations,
     )
-    merged: State = put(state, places, after)
-    return merged
+    return found._replace(state=put(state, places, after))
 
 
 def _state(ended: Descended, x: Tensor) -> State:
@@ -231,18 +247,20 @@ def _state(ended: Descended, x: Tensor) -> State:
 
 def run_single(
     recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
-) -> State:
+) -> Compiled:
     """Where one fit from x (n,) ends; with the loop, from its start, where that leaves a doubt."""
     ended = program.run(x[None], recipe.given, min(trials, TRIALS))
+    found = Compiled(_state(ended, x[None]), ended.gradient, ended.cosine, ended.places[None])
+    alone: Compiled = _first(found)
     if not len(ended.places):
-        found: State = _first(_state(ended, x[None]))
-        return found
+        return alone
     state, _ = descend(problem, method, Start(x), trials=trials)
-    return state._replace(
+    state = state._replace(
         damping=None,
         trials=state.trials + ended.trials[0],
         linearizations=state.linearizations + ended.linearizations[0],
     )
+    return alone._replace(state=state)
 
 
 def _first(value: Any) -> Any:

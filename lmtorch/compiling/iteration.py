@@ -48,14 +48,27 @@ def iterate(problem: Problem, method: Method, standing: Standing) -> Standing:
     return Standing(after._replace(stale=torch.zeros_like(after.stale)), kept)
 
 
-def look(problem: Problem, method: Method, standing: Standing) -> tuple[State, Tensor]:
-    """The state after a glance at its end, and which problems are sure of their minimum, (...,)."""
+class Seen(NamedTuple):
+    """What is seen at the end, (...,) each."""
+
+    sure: Tensor  # bool: certified
+    cosine: Tensor  # the largest between the residuals and a column of J that is free
+
+
+def unseen(like: Tensor) -> Seen:
+    """Nothing, before anybody has looked; `like` is a number of each problem, (...,)."""
+    return Seen(torch.zeros_like(like, dtype=torch.bool), torch.ones_like(like))
+
+
+def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing, Seen]:
+    """Where problems stand after a glance at their ends, and what was seen there."""
     state, whole = standing
     ahead: Any = _At(problem, state.x, whole)
     found = view(ahead, method, state, among(state.status, JUDGED))
     if found is None:
-        return state, torch.zeros_like(state.stale)
-    return found.state, found.sure
+        return standing, unseen(state.cost)
+    end: Any = found.model
+    return Standing(found.state, end), Seen(found.sure, end.optimality())
 
 
 class _At:

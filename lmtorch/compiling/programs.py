@@ -21,7 +21,7 @@ from .emitting import Argument, Block, program
 from .expressions import TRUTH, Expression, Expressions
 from .given import Given
 from .grids import UnsupportedError, kind_of
-from .iteration import Standing, iterate, look, start
+from .iteration import Seen, Standing, iterate, look, start, unseen
 from .tracing import MOST_POINTS, Traced, entries, trace
 
 WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
@@ -46,7 +46,9 @@ class Descended(NamedTuple):
     linearizations: Tensor  # (b,) int
     promise: Tensor  # (b,), of the certificate
     lowest: Tensor  # (b,), likewise
+    gradient: Tensor  # (b, n), of what may move
     sure: Tensor  # (b,) bool
+    cosine: Tensor  # (b,)
     places: Tensor  # (k,), of the others
     standing: Standing  # theirs
 
@@ -90,11 +92,13 @@ class Program:
         ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(arguments))(*(a.data_ptr() for a in arguments))
         state: Any = self.places.state
+        linearization: Any = self.places.linearization
         wanted: list[int] = [
             state.x, state.cost, state.status, state.trials, state.linearizations,
-            state.certificate.promise, state.certificate.lowest, len(self.leaves) - 1,
+            state.certificate.promise, state.certificate.lowest, linearization.gradient,
+            *range(len(self.leaves) - len(Seen._fields), len(self.leaves)),
         ]  # fmt: skip
-        status, spent, certain = wanted[2], wanted[3], wanted[-1]
+        status, spent, certain = wanted[2], wanted[3], wanted[-2]
         whole = {place: self._empty(place, count) for place in wanted}
         one = min(count, SHARE)
         # rows are addressed by the number of the fit among all
@@ -196,28 +200,29 @@ def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Pr
         begun = start(first, method, one[0])
         flat, tree = tree_flatten(begun)
         present = tuple(isinstance(leaf, Tensor) for leaf in flat)
-        never = torch.zeros(1, dtype=torch.bool)
-        carried = [*(leaf for leaf in flat if isinstance(leaf, Tensor)), never]
+        nothing = unseen(begun.state.cost)
+        carried = [*(leaf for leaf in flat if isinstance(leaf, Tensor)), *nothing]
         number = len(carried)
 
         def standing(tensors: Sequence[Tensor]) -> Standing:
             found = iter(tensors)
             return tree_unflatten([next(found) if there else None for there in present], tree)
 
-        def tensors(value: Standing, sure: Tensor) -> list[Tensor]:
-            return [*(t for t in tree_flatten(value)[0] if isinstance(t, Tensor)), sure.clone()]
+        def tensors(value: Standing, seen: Seen) -> list[Tensor]:
+            return [
+                *(t for t in tree_flatten(value)[0] if isinstance(t, Tensor)),
+                *(t.clone() for t in seen),
+            ]
 
         def first_(*t: Tensor) -> list[Tensor]:
-            return tensors(start(make(t[1:]), method, t[0]), torch.zeros(1, dtype=torch.bool))
+            return tensors(start(make(t[1:]), method, t[0]), nothing)
 
         def next_(*t: Tensor) -> list[Tensor]:
             problem = make(t[number:])
-            return tensors(iterate(problem, method, standing(t[:number])), t[number - 1])
+            return tensors(iterate(problem, method, standing(t[:number])), nothing)
 
         def last_(*t: Tensor) -> list[Tensor]:
-            before = standing(t[:number])
-            state, sure = look(make(t[number:]), method, before)
-            return tensors(before._replace(state=state), sure)
+            return tensors(*look(make(t[number:]), method, standing(t[:number])))
 
         expressions, constants = Expressions(), list[Tensor]()
         flag = torch.compiler._is_compiling_flag
@@ -235,7 +240,7 @@ def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Pr
             torch.compiler._is_compiling_flag = flag
     leaves = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in carried)
     text = _text(parts, carried, begun, one, given, constants, points)
-    numbers = iter(range(number))
+    numbers = iter(range(number - len(nothing)))
     places: Standing = tree_unflatten([next(numbers) if there else None for there in present], tree)
     return Program(text, leaves, places, tuple(constants))
 

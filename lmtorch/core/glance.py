@@ -38,6 +38,7 @@ class Glance(NamedTuple):
 
     state: State
     sure: Tensor  # (b,) bool: certified as the full look would have it
+    model: Linearization | None = None  # at the end, without what may not move; None: not made
 
 
 class Point(NamedTuple):
@@ -70,7 +71,7 @@ def glance(problem: Problem, method: Method, state: State) -> Glance:
     found = view(problem, method, state, judged)
     if found is None:
         return nobody
-    state, sure = found
+    state, sure, _ = found
     places = working.places
     if places is None:
         return Glance(working.all(state), sure)
@@ -94,7 +95,7 @@ def view(problem: Problem, method: Method, state: State, judged: Tensor) -> Glan
         lowest=torch.where(sure, seen.margin.to(promise.dtype), torch.nan),
     )
     status = torch.where(sure & (state.status <= 0), MINIMUM, state.status)
-    return Glance(state._replace(status=status, certificate=certificate), sure)
+    return Glance(state._replace(status=status, certificate=certificate), sure, point.model)
 
 
 class _View:

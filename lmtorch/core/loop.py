@@ -244,7 +244,7 @@ def look(problem: Problem, method: Method, state: State, ended: int | None = Non
     if not method.certify:
         return polish(problem, method, state, ended) if method.polish else state
     if quick(method, state):
-        state, sure = glance(problem, method, state)
+        state, sure, _ = glance(problem, method, state)
         doubted = state._replace(status=torch.where(sure, EVALUATIONS, state.status))
         looked = _looked(problem, method, doubted, ended)
         return select(sure, state, looked)

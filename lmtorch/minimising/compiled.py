@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -16,12 +16,14 @@ from ..compiling.given import Given
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import State
 from ..damping.scaling import FixedScale
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from .problems import ProblemsResidual
 from .user_function import Calls, UserFunction
+
+if TYPE_CHECKING:
+    from ..compiling.descent import Compiled
 
 # with compile="auto": fits from which a program that is there already is used, and a new one made
 KNOWN, NEW = 2000, 2_000_000
@@ -41,7 +43,9 @@ class Compiling:
         self.watched = watched
         self.warned = False
 
-    def descend(self, problem: Problem, method: Method, x: Tensor, trials: int) -> State | None:
+    def descend(
+        self, problem: Problem, method: Method, x: Tensor, trials: int
+    ) -> "Compiled | None":
         """Run the fits from x (n,) or (b, n); warn once where that was asked for and is not to be.
 
         Returns:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from .compiled import Compiling
 from .opinions import ALONE, BestRun, Opinion, alone, ask, doubtful, separable, unasked
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
+
+if TYPE_CHECKING:
+    from ..compiling.descent import Compiled
 
 T = TypeVar("T")
 RUNNING = int(Status.RUNNING)
@@ -164,12 +167,22 @@ def _compiled(
         first = compiling.descend(part, way, start, trials)
         if first is None:
             return None
-        best = ask(
-            part, others, start, first,
-            trials=trials, in_all=in_all, acceptable=bar, watch=watch,
-        )  # fmt: skip
-        found = _look(part, way, best, False, limit, jacobian)
-        if part is problem:
+        shared: dict[str, Any] = {"trials": trials, "in_all": in_all, "watch": watch}
+        if jacobian or problem.bounds is not None:  # all ends are looked at
+            best = ask(part, others, start, first.state, acceptable=bar, **shared)
+            found = _look(part, way, best, False, limit, jacobian, keep=jacobian)
+        else:
+            found = _sure(first)
+            unsure = doubtful(first.state, bar)
+            unsure[first.left] = True
+            if len(some := places(unsure, int(unsure.sum()))):
+                bar = None if bar is None else bar[some]
+                others = [other.take(some) for other in others]
+                part, way, few = part.take(some), way.take(some), take(first.state, some)
+                best = ask(part, others, start[some], few, acceptable=bar, **shared)
+                rest = _look(part, way, best, False, limit, jacobian, keep=False)
+                found = _into(found, rest, some, start)
+        if len(start) == count or x.ndim == 1:
             return found
         ending = _into(ending, found, chosen, x)
         if watcher is not None:
@@ -370,6 +383,16 @@ def _look(
         runs,
         kept,
     )
+
+
+def _sure(found: "Compiled") -> Ending:
+    """The ending of compiled fits, which need no further look."""
+    state, none = found.state, torch.zeros_like(found.state.status)
+    return Ending(
+        _ended(state), None, found.gradient, found.cosine,
+        torch.ones_like(state.x, dtype=torch.bool), None, None, state.certificate.promise,
+        runs=none + 1, kept=none,
+    )  # fmt: skip
 
 
 def _ended(state: State) -> Ended:
