@@ -25,6 +25,7 @@ SUMS = {
     "sum": "{0} += {1};", "any": "{0} |= {1};", "all": "{0} &= {1};",
     "amax": "{0} = maximum_({0}, {1});", "amin": "{0} = minimum_({0}, {1});",
 }  # fmt: skip
+MUCH = 40  # expressions from which it pays to look whether any fit needs them
 FIRST = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY", "any": "0", "all": "-1"}
 
 
@@ -99,12 +100,35 @@ def _function(name: str, block: Block) -> str:
             text = _written(one, names)
         into.append(f"const {kind} {names[id(one)]} = {text};")
 
+    apart = _apart(every, block.outputs)
+    within = {id(one) for found in apart.values() for one in found}
+
+    def choose(one: Expression) -> None:
+        """A choice, one side of which is only made where a fit takes it."""
+        mask, first, second = one.operands
+        needed, inside = (mask, first) if _inside(first, apart[id(one)]) else (mask, second)
+        kind, name, test = TYPES[one.kind], names[id(one)], names[id(needed)]
+        test = test if inside is first else f"~{test}"
+        plain = second if inside is first else first
+        lines.append(f"{kind} {name} = {names[id(plain)]};")
+        lines.append(f"if (any_({test})) {{")
+        inner: list[str] = []
+        for member in apart[id(one)]:
+            write(member, inner, "0")
+        lines.extend("  " + line for line in inner)
+        lines.append(f"  {name} = {_written(one, names)};")
+        lines.append("}")
+
     for one in every:
         if one.operator == "constant":
             write(one, lines, "")
     for stage in range(1 + max((e.stage for e in every), default=0)):
         for one in every:
-            if one.stage == stage and not one.point and one.operator not in (*SUMS, "constant"):
+            if one.stage != stage or one.point or one.operator in (*SUMS, "constant"):
+                continue
+            if id(one) in apart:
+                choose(one)
+            elif id(one) not in within:
                 write(one, lines, "0")
         sums = [e for e in every if e.operator in SUMS and e.stage == stage + 1]
         if not sums:
@@ -141,6 +165,56 @@ template <class V, class T> INLINE V lanes(const T (*b)[W], int64_t i) {
 template <class V, class T> INLINE V all(const T *b, int64_t i) {
   return sizeof(T) == 1 ? V{} - b[i] : V{} + b[i];
 }"""
+
+
+def _inside(one: Expression, members: Sequence[Expression]) -> bool:
+    return any(member is one for member in members)
+
+
+def _apart(
+    every: Sequence[Expression], outputs: Sequence[Expression]
+) -> dict[int, list[Expression]]:
+    """For choices (by id) what only one of their sides needs, if that is much: operands first."""
+    users: dict[int, list[Expression]] = {}
+    for one in every:
+        for operand in one.operands:
+            users.setdefault(id(operand), []).append(one)
+    for one in outputs:
+        users.setdefault(id(one), []).append(one)  # needed by itself
+    found: dict[int, list[Expression]] = {}
+    taken: set[int] = set()
+    for choice in reversed(every):
+        if choice.operator != "where" or choice.point or id(choice) in taken:
+            continue
+        sides = [_needed_by(choice, side, users, every) for side in choice.operands[1:]]
+        largest = max(sides, key=len)
+        if len(largest) >= MUCH and not any(id(one) in taken for one in largest):
+            found[id(choice)] = largest
+            taken.update(map(id, largest))
+    return found
+
+
+def _needed_by(
+    choice: Expression,
+    side: Expression,
+    users: dict[int, list[Expression]],
+    every: Sequence[Expression],
+) -> list[Expression]:
+    """What nothing but one side of a choice needs, operands first."""
+    members = {id(choice)}
+    found: list[Expression] = []
+    ours = {id(one) for one in ordered([side])}
+    for one in reversed(every):
+        plain = not one.point and one.operator not in (*SUMS, "constant", "input")
+        if id(one) not in ours or not plain or one.stage != choice.stage:
+            continue
+        by = users.get(id(one), [])
+        if by and all(id(user) in members for user in by) and one is not choice:
+            only_side = id(choice) not in map(id, by) or choice.operands.count(one) == 1
+            if only_side and (one is side or not _inside(one, choice.operands)):
+                members.add(id(one))
+                found.append(one)
+    return found[::-1]
 
 
 def _scalar(kind: str) -> str:

@@ -72,6 +72,11 @@ INLINE S choose(L m, S a, S b) { return __builtin_convertvector(m, I) ? a : b; }
   INLINE T maximum_(T a, T b) { return choose(lt_(b, a) | ne_(a, a), a, b); } \
   INLINE T minimum_(T a, T b) { return choose(lt_(a, b) | ne_(a, a), a, b); }
 EXTREMES(D) EXTREMES(S) EXTREMES(L)
+INLINE bool any_(L m) {
+  int64_t found = 0;
+  for (int l = 0; l < W; l++) found |= m[l];
+  return found;
+}
 INLINE L finite_(D a) { return eq_(a - a, D{}); }
 INLINE L finite_(S a) { return eq_(a - a, S{}); }
 INLINE L finite_(L a) { return a == a; }
