@@ -201,6 +201,8 @@ def _needed_by(
     every: Sequence[Expression],
 ) -> list[Expression]:
     """What nothing but one side of a choice needs, operands first."""
+    if any(user is not choice for user in users.get(id(side), [])):
+        return []  # the side itself is needed elsewhere
     members = {id(choice)}
     found: list[Expression] = []
     ours = {id(one) for one in ordered([side])}
@@ -209,11 +211,11 @@ def _needed_by(
         if id(one) not in ours or not plain or one.stage != choice.stage:
             continue
         by = users.get(id(one), [])
-        if by and all(id(user) in members for user in by) and one is not choice:
-            only_side = id(choice) not in map(id, by) or choice.operands.count(one) == 1
-            if only_side and (one is side or not _inside(one, choice.operands)):
-                members.add(id(one))
-                found.append(one)
+        # what the choice itself reads, the mask or the other side, is needed in any case
+        other = one is not side and _inside(one, choice.operands)
+        if by and not other and all(id(user) in members for user in by):
+            members.add(id(one))
+            found.append(one)
     return found[::-1]
 
 
