@@ -48,7 +48,8 @@ class Latest(Ladder):
             return
         found = [as_block(block) for block in super().blocks(part, params, workspace)]
         if len(found) == 1:
-            self.known[point] = found[0]
+            # the function may write into the same tensor when it is called the next time
+            self.known[point] = found[0]._replace(residual=found[0].residual.clone())
             if len(self.known) > POINTS:
                 del self.known[next(iter(self.known))]
         yield from found

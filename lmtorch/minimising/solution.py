@@ -41,8 +41,9 @@ class Solution(dict[str, Any]):
         fun: the residuals r (m,), flat. Of a batch beyond `memory_limit` made as `jac` is.
         jac: J (m, n), with the rows of a robust loss rescaled, so that JᵀJ is the Gauss–Newton
             matrix of the cost; columns in the order of the flattened x. None where it does not fit
-            the memory. Of a batch it is made when it is first asked for, from the arguments as they
-            are then: an error says so where these were changed in place.
+            the memory. Of a batch it is made when it is first asked for, by the function as it is
+            then: an error says so where its arguments were changed in place, but nothing tells of
+            other data that it looks at.
         grad: the gradient of the cost, (n,).
         optimality: largest entry of the gradient in the variables that are free to move.
         active_mask: −1 or 1 where a variable is at its lower or upper bound, else 0; int (n,).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmtorch import least_squares
 from lmtorch._autodiff import Params
-from lmtorch.jacobians import Forward
+from lmtorch.jacobians import Autograd, Forward
 from lmtorch.jacobians.base import Block, Workspace
 from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.latest import POINTS, Latest
@@ -57,6 +57,20 @@ def test_a_point_of_a_function_is_evaluated_once_and_never_taken_for_another() -
     _asked(source, _part(other), point)
     point += 1  # what is remembered is the point, not the tensor
     torch.testing.assert_close(source.evaluate(_part(other), (point,)), 5 * point**3)
+
+
+def test_a_function_that_writes_into_one_tensor_each_time_changes_nothing_that_is_known() -> None:
+    out = torch.empty(2, dtype=F64)
+
+    def function(params: tuple[Tensor, ...]) -> Tensor:
+        return out.detach().copy_(params[0] ** 3)
+
+    source, points = Latest([Autograd()]), torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=F64)
+    for x in points:
+        _asked(source, _part(function), x)
+    for x in points:
+        torch.testing.assert_close(_asked(source, _part(function), x)[0], x**3)
+        torch.testing.assert_close(source.evaluate(_part(function), (x,)), x**3)
 
 
 def test_no_point_of_a_fit_is_linearized_twice(monkeypatch: pytest.MonkeyPatch) -> None:
