@@ -13,6 +13,8 @@ The user's function and its derivatives are torch's always: `core/problem.py` is
 """
 
 from .border import arrays_of as arrays_of
+from .border import heard as heard
+from .border import noises as noises
 from .border import on_numpy as on_numpy
 from .border import quiet as quiet
 from .border import tensor_from as tensor_from

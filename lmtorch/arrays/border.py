@@ -1,7 +1,7 @@
 """From tensors to NumPy arrays and back, without a copy where one is not needed."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+_NOTHING = nullcontext()
 NUMPY = frozenset({np.ndarray, np.float64, np.float32, np.bool_, np.int64})
 # the types of numbers, for which `astype` is quickest, of dtypes of both
 OF: dict[Any, Any] = {torch.float64: np.dtype("float64"), torch.float32: np.dtype("float32")}
@@ -24,6 +25,17 @@ def on_numpy(value: Any) -> bool:
 def quiet() -> AbstractContextManager[None]:
     """Around work on NumPy: a division by zero gives infinity in silence, as torch's does."""
     return np.errstate(all="ignore")
+
+
+def noises() -> dict[str, Any]:
+    """What NumPy says of divisions by zero and their like, as its user has set it."""
+    found: dict[str, Any] = dict(np.geterr())
+    return found
+
+
+def heard(noises: dict[str, Any] | None) -> AbstractContextManager[None]:
+    """Around a user's function within `quiet`: NumPy says what its user has asked for."""
+    return _NOTHING if noises is None else np.errstate(**noises)
 
 
 def with_type_of(value: Any, like: Any) -> Any:

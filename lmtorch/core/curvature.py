@@ -7,6 +7,7 @@ from .._autodiff import Curved, Params, hessian, ranges
 from ..arrays import (
     diagonal_matrix,
     finite,
+    heard,
     inner,
     join,
     joined,
@@ -45,7 +46,7 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
         return join(known) if len(known) == len(found) else None
     params, shares = problem.residual.params(tensor_from(x)), []
     try:
-        with problem.residual.replay():
+        with problem.residual.replay(), heard(problem.noises):
             for part in problem.residual.parts():
                 share = None if part.black_box else _hessian_of(problem, part, params)
                 if share is None:

@@ -83,9 +83,10 @@ def descend(
     """
     if not small(problem, method, start.x):
         return _run(problem, method, start, trials, single, watch, leave)
+    there = of_arrays(problem)
     with quiet():
         arrays = arrays_of(start)
-        state, told = _run(of_arrays(problem), method, arrays, trials, single, showing(watch))
+        state, told = _run(there, method, arrays, trials, single, showing(watch, there))
     return tensors_of(state), told
 
 

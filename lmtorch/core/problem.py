@@ -7,7 +7,7 @@ problem; the loop does not know of them. x has the dtype of the parameters, matr
 that of the linear algebra, costs float64.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from ..arrays import (
     always,
     arrays_of,
     at_least,
+    heard,
     join,
     maximum,
     on_numpy,
@@ -61,6 +62,8 @@ class Problem:
     # problems of a batch that are evaluated together, so that what is made of them stays in the
     # cache; None: all
     together: int | None = None
+    # what NumPy says in the user's function, where the loop runs on its arrays; None: it does not
+    noises: dict[str, Any] | None = None
 
     @property
     def fused(self) -> bool:
@@ -80,14 +83,15 @@ class Problem:
         params, costs = self.residual.params(tensor_from(x)), []
         with timed(self.clock, "trial"), self.residual.replay():
             for part in self.residual.parts():
-                values = with_type_of(self.source.evaluate(part, params), x)
-                costs.append(self.loss.cost(values))
+                with heard(self.noises):
+                    values = self.source.evaluate(part, params)
+                costs.append(self.loss.cost(with_type_of(values, x)))
         return self.with_penalty(total(costs), x)
 
     def values(self, x: Tensor) -> list[Tensor]:
         """r(x), part by part, (..., m) each."""
         params = self.residual.params(tensor_from(x))
-        with self.residual.replay():
+        with self.residual.replay(), heard(self.noises):
             parts = [self.source.evaluate(part, params) for part in self.residual.parts()]
         return [with_type_of(values, x) for values in parts]
 
@@ -115,7 +119,8 @@ class Problem:
             try:
                 with timed(self.clock, "linearize"), rows.replay():
                     for place, part in enumerate(rows.parts()):
-                        for found in self.source.blocks(part, params, streamed.workspace):
+                        blocks = self.source.blocks(part, params, streamed.workspace)
+                        for found in blocks if self.noises is None else self._heard(blocks):
                             streamed.add(place, *as_block(found))
             except DescendedError:  # another source stands in the place of the one that gave up
                 streamed = None
@@ -155,6 +160,16 @@ class Problem:
         expansion = self.loss.expand(values)
         gradient = along(expansion.slope.to(values.dtype)).to(self.dtype)
         return expansion.value, gradient, values
+
+    def _heard(self, blocks: Iterable[Any]) -> Iterator[Any]:
+        """The blocks, each made under the user's settings of NumPy."""
+        coming = iter(blocks)
+        while True:
+            with heard(self.noises):
+                found = next(coming, None)
+            if found is None:
+                return
+            yield found
 
     # ---- a way to move -----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..arrays import arrays_of, tensors_of
+from ..arrays import arrays_of, heard, noises, tensors_of
 from .bounds import Bounds
 from .method import Method
 from .problem import Problem
@@ -47,17 +47,25 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
 
 def of_arrays(problem: Problem) -> Problem:
     """The problem with what it knows of the parameters as arrays; its function stays torch's."""
-    if problem.bounds is None and problem.penalty is None and problem.rate is None:
-        return problem
     bounds, penalty, rate = problem.bounds, problem.penalty, problem.rate
     return replace(
         problem,
         bounds=bounds and Bounds(*(arrays_of(side.contiguous()) for side in bounds)),
         penalty=arrays_of(penalty),
         rate=arrays_of(rate),
+        noises=noises(),
     )
 
 
-def showing(watch: Callable[[State], bool] | None) -> Callable[[State], bool] | None:
+def showing(
+    watch: Callable[[State], bool] | None, problem: Problem
+) -> Callable[[State], bool] | None:
     """What is shown every state, which it sees as tensors."""
-    return None if watch is None else lambda state: watch(tensors_of(state))
+    if watch is None:
+        return None
+
+    def show(state: State) -> bool:
+        with heard(problem.noises):
+            return watch(tensors_of(state))
+
+    return show

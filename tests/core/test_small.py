@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -195,3 +196,23 @@ def test_the_users_function_sees_tensors_whose_numbers_stay() -> None:
 
     lmtorch.least_squares(fun, X, jac="2-point")
     assert all(torch.equal(there, then) for there, then in points)
+
+
+def test_numpy_says_what_its_user_has_asked_for_in_the_function_and_nothing_of_ours() -> None:
+    def fun(x: np.ndarray) -> np.ndarray:
+        return np.log(x) + 1
+
+    with np.errstate(all="raise"):
+        assert lmtorch.least_squares(decay, X).success  # divides by zero on its way
+        with pytest.raises(FloatingPointError):
+            lmtorch.least_squares(fun, [1e-3, -1.0], jac="2-point")
+    with np.errstate(all="warn"), pytest.warns(RuntimeWarning, match="invalid value"):
+        lmtorch.least_squares(lambda x: np.log(x) + 3, [1.0, 2.0], jac="2-point")
+    seen: list[str] = []
+
+    def callback(iterate: Any) -> None:
+        seen.append(np.geterr()["divide"])
+
+    with np.errstate(divide="call"):
+        lmtorch.least_squares(decay, X, callback=callback)
+    assert set(seen) == {"call"}
