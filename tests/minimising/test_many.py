@@ -82,6 +82,45 @@ def test_a_glance_sees_what_the_full_look_sees(
     )
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bounds": ([0.0, 0.4, 0.0, 0.01], [1.6, 9.0, 9.0, 9.0])},
+        {"bounds": ([-9.0, -9.0, 0.1, -9.0], [9.0, 9.0, 0.1, 9.0])},  # a width that is known
+        {"loss": "soft_l1", "f_scale": 0.05},
+        {"x_scale": [1.0, 0.1, 0.1, 1.0]},
+        {"acceptable": 1e9, "second_opinion": 2},
+    ],
+)
+def test_what_one_fit_has_many_have(options: dict[str, object]) -> None:
+    t, y, x0 = peaks(64)
+    y[:, ::7] += 0.5
+    weights = torch.rand(y.shape, generator=torch.Generator().manual_seed(2), dtype=y.dtype) + 0.5
+
+    def weighted(x: Tensor, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return w * misfit(x, t, y)
+
+    def fit(solver: str) -> lmtorch.Solution:
+        return lmtorch.least_squares(
+            weighted, x0, args=(t, y, weights), in_dims=(None, None, 0, 0), solver=solver, **options
+        )
+
+    many, one = fit("auto"), fit("svd")
+    assert torch.equal(many.success, one.success)
+    found = many.success
+    assert int(found.sum()) >= 60
+    torch.testing.assert_close(many.x[found], one.x[found], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(many.fun[found], one.fun[found], rtol=0.0, atol=1e-8)
+    assert torch.equal(many.active_mask[found], one.active_mask[found])
+
+
+def test_many_end_when_evaluations_do() -> None:
+    t, y, x0 = peaks(64)
+    found = lmtorch.least_squares(misfit, x0, args=(t, y), in_dims=(None, None, 0), max_nfev=3)
+    assert int(found.nfev.max()) == 3
+    assert set(found.status.tolist()) == {0}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_memory_grows_by_what_the_result_is(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
