@@ -8,8 +8,19 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch._triangles import Triangle
+from lmtorch.arrays import last
 from lmtorch.core import loop
+from lmtorch.core.certificate import certify
+from lmtorch.core.glance import glance
+from lmtorch.core.method import Method
+from lmtorch.core.problem import Problem
+from lmtorch.core.state import Begun, fresh
+from lmtorch.damping import More, TrustRegion
+from lmtorch.jacobians import Forward
+from lmtorch.losses.linear import Linear
 from lmtorch.minimising import run
+from lmtorch.residuals.function import FunctionResidual
+from lmtorch.solvers import SVD, Cholesky
 from tests.jacobians.test_memory import LiveBytes
 from tests.nist import PROBLEMS, log_relative_error
 
@@ -165,3 +176,37 @@ def test_a_triangle_solves_and_tells_what_is_not_positive_definite() -> None:
     )
     assert bool(found[0].isnan().any())
     assert (torch.stack(triangle.pivots).amin(0) > 0).tolist() == [False] + [True] * 6
+
+
+def hills(x: Tensor) -> Tensor:
+    """Residuals with a minimum at (1, 0), a saddle at (0, 0), and none to be seen far out."""
+    first, second = x.unbind(-1)
+    return torch.stack(
+        [first**2 - 1, second / (1 + second**2), torch.full_like(first, 0.5)], dim=-1
+    )
+
+
+def test_a_glance_is_sure_of_a_minimum_alone() -> None:
+    places = [[1.0, 0.0], [0.0, 0.0], [1.1, 0.0], [1.0, 1e9]]  # the third still promises something
+    x = torch.tensor(places, dtype=torch.float64)
+    begun = torch.full_like(x, 0.5)
+    problem = Problem(
+        FunctionResidual(hills, x), Forward(), Cholesky().form, Linear(), torch.float64
+    )
+    method = Method(Cholesky(), TrustRegion(), More(), polish=60, certify=True, careful=SVD())
+    start, model = problem.model(begun), problem.model(x)
+    state = fresh(
+        last(x),
+        model.cost,
+        torch.full((4,), int(lmtorch.Status.COST)),
+        model.column_norms,
+        None,
+        Begun(begun, start.cost, start.column_norms),
+    )
+    found = glance(problem, method, state)
+    seen, sure = found.state, found.sure
+    assert sure.tolist() == [True, False, False, False]
+    certified = certify(problem, method, state)
+    assert seen.status[0] == certified.status[0] > 0
+    # the third arrives by Newton's steps, and is a success by the full look
+    assert (certified.status > 0).tolist() == [True, False, True, False]
