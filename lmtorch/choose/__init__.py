@@ -9,8 +9,10 @@ from .members import SCALINGS as SCALINGS
 from .members import SOLVERS as SOLVERS
 from .members import SOURCES as SOURCES
 from .options import LARGEST as LARGEST
+from .options import SMALL as SMALL
 from .options import Options as Options
 from .options import loss as loss
+from .planning import DENSE as DENSE
 from .planning import POLISH as POLISH
 from .planning import explanation as explanation
 from .planning import in_entries as in_entries

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._autodiff import Params, Pulled
 from ..residuals.base import Part
+from ..rows.matrix import DenseRows
 from .base import Block, JacobianSource, Workspace, as_block
 from .dual_numbers import DualNumbers
 from .ladder import Ladder, compare, same_values
@@ -48,8 +49,7 @@ class Latest(Ladder):
             return
         found = [as_block(block) for block in super().blocks(part, params, workspace)]
         if len(found) == 1:
-            # the function may write into the same tensor when it is called the next time
-            self.known[point] = found[0]._replace(residual=found[0].residual.clone())
+            self.known[point] = _kept(found[0])
             if len(self.known) > POINTS:
                 del self.known[next(iter(self.known))]
         yield from found
@@ -70,6 +70,18 @@ class Latest(Ladder):
             if point[0] == at:
                 return block.residual
         return super().evaluate(part, params)
+
+
+def _kept(block: Block) -> Block:
+    """A block that stays as it is, whatever is written into its tensors.
+
+    The function may write into its result when it is called the next time, and where a matrix
+    stands the rows that a loss has scaled are written next.
+    """
+    rows = block.rows
+    if isinstance(rows, DenseRows):
+        rows = DenseRows(rows.matrix.clone())
+    return Block(block.residual.clone(), rows)
 
 
 def _at(part: Part, params: Params) -> Point:

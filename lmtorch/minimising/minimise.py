@@ -15,6 +15,7 @@ from ..arrays import (
     arrays_of,
     every,
     join,
+    joined,
     last,
     on_numpy,
     places,
@@ -427,7 +428,7 @@ def _seen(
     fits = on_numpy(x) or _memory.fits(size, x.device, limit)
     form = DenseForm() if fits and jacobian else problem.form
     model = replace(problem, form=form).model(x)
-    (residual,) = problem.values(x)
+    residual = joined(problem.values(x), -1)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
     # says nothing
@@ -444,8 +445,7 @@ def _seen(
 
 def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
     """The ending where there is nothing to fit: the cost as it is, a gradient without entries."""
-    (part,) = problem.residual.parts()
-    residual = problem.source.evaluate(part, problem.residual.params(x))
+    residual = joined(problem.values(x), -1)
     scale, loss = None, problem.loss
     if estimate:
         assert isinstance(loss, Robust)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .._autodiff import Params
+from .._autodiff import Function, Params
 from ..residuals.base import Part
 from ..residuals.layout import Layout
 from .memory import Memory
@@ -39,14 +39,24 @@ class ProblemsResidual:
     memory: Memory | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
     refused: list[bool] = field(default_factory=list)  # see `Part`
+    # the residuals of one problem in blocks of rows, where they follow its data; (): all at once
+    blocks: tuple[Function, ...] = ()
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
-        """All rows of all problems at once."""
-        return (self._part,)
+        """All rows of all problems at once, or those of one problem in blocks."""
+        return self._blocks if self.blocks else (self._part,)
+
+    @cached_property
+    def _blocks(self) -> tuple[Part, ...]:
+        """A part for each block of rows."""
+        return tuple(
+            replace(self._part, function=block, run=partial(_at, block), whole=False)
+            for block in self.blocks
+        )
 
     @cached_property
     def _part(self) -> Part:
@@ -119,6 +129,11 @@ class ProblemsResidual:
 def _with_shares(call: Call, shares: tuple[Tensor, ...], params: Params) -> Tensor:
     """The residuals of one problem, whose share of the arguments is known."""
     return call(params, *shares)
+
+
+def _at(block: Function, other: Callable[..., Any], params: Params) -> Any:
+    """A function of the parameters, with the points of a block; no other knows of them."""
+    return block(params) if other is block else other(params)
 
 
 def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:

@@ -32,6 +32,7 @@ from .minimise import Ending, block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .results import Results, pick
+from .row_blocks import row_blocks
 from .solution import Solution
 from .starts import Starts, best, sample
 from .unknowns import Unknowns
@@ -128,6 +129,10 @@ def set_up(
     if isinstance(options.jacobian, FiniteDifference):
         probe, residual = looked_at(residual, options.jacobian, x, probe, options.scaling)
 
+    plain = x.ndim == 1 and not (probe.black_box or estimate) and options.jacobian == "auto"
+    if plain and probe.rows * n > choose.DENSE and n <= choose.SMALL:
+        blocks = row_blocks(calling.detached(), probe, x, box)
+        residual = replace(residual, blocks=blocks)
     activations = (probe.activations + 8 * probe.rows) * min(count, block)
     facts = Facts(
         n,
@@ -138,12 +143,15 @@ def set_up(
         x.device,
         probe.precision,
         problems=count,
-        functional=True,
+        functional=bool(residual.blocks) or probe.rows * n <= choose.DENSE,
     )
     plan = choose.plan([facts], options)
     problem = Problem(
         residual,
-        _ladder(plan.terms[0].rungs, x, calling, probe),
+        # what is known of all rows is not what a block of them asks for
+        Ladder(plan.terms[0].rungs)
+        if residual.blocks
+        else _ladder(plan.terms[0].rungs, x, calling, probe),
         plan.method.solver.form,
         choose.loss(options),
         plan.dtype,

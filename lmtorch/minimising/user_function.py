@@ -140,6 +140,24 @@ class UserFunction:
         other.shares = tuple(share.detach() for share in self.shares)
         return other
 
+    def of_rows(self, rows: slice, count: int) -> "UserFunction | None":
+        """The function of some of the points: of each argument with `count` entries, these.
+
+        None where no argument has as many, or where arguments are not tensors.
+        """
+        leaves, sliced = [_some_of(leaf, rows, count) for leaf in self.leaves], copy(self)
+        kwargs, tree = tree_flatten(self.kwargs)
+        others = [_some_of(leaf, rows, count) for leaf in kwargs]
+        if self.arrays or all(
+            part is whole
+            for part, whole in zip((*leaves, *others), (*self.leaves, *kwargs), strict=True)
+        ):
+            return None
+        sliced.leaves, sliced.kwargs = leaves, tree_unflatten(others, tree)
+        sliced.rows = rows.stop - rows.start
+        sliced.calls = self.calls if rows.start == 0 else Calls()  # together they are one call
+        return sliced
+
     def _on_tensors(self) -> "UserFunction":
         """The function, called on tensors."""
         device = self.unknowns.start.device
@@ -251,6 +269,15 @@ def _mapped(change: Callable[[Any], Any], values: dict[str, Any]) -> dict[str, A
     """Keyword arguments with all leaves changed; mostly there are none."""
     changed: dict[str, Any] = tree_map(change, values) if values else values
     return changed
+
+
+def _some_of(leaf: Any, rows: slice, count: int) -> Any:
+    """Some entries of a tensor along its first or last dimension, if it has so many."""
+    if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] == leaf.shape[-1] != count:
+        return leaf
+    if leaf.shape[0] == count:
+        return leaf[rows]
+    return leaf[..., rows] if leaf.shape[-1] == count else leaf
 
 
 def to_tensor(leaf: Any, device: torch.device) -> Any:

@@ -72,3 +72,19 @@ def test_what_is_wrong_by_more_than_a_share_disagrees(error, scale):
     assert not disagrees(DenseRows(scale * exact), weights, scale * exact.T @ weights, eps)
     rounded = (scale * exact).bfloat16().to(F64)  # what half precision inside the closure costs
     assert not disagrees(DenseRows(rounded), weights, scale * exact.T @ weights, eps)
+
+
+@pytest.mark.parametrize("jac", ["forward", "reverse", "autograd"])
+def test_rows_that_are_remembered_are_not_those_that_a_loss_has_scaled(jac):
+    t = torch.linspace(0, 2, 50, dtype=F64)
+    y = 2 * torch.exp(-1.5 * t) + 0.2 + 0.01 * torch.sin(40 * t)
+
+    def f(x):
+        return x[0] * torch.exp(-x[1] * t) + x[2] - y
+
+    x = torch.tensor([1.0, 1.0, 0.0], dtype=F64)
+    found = lmtorch.least_squares(f, x, jac=jac, loss="cauchy", f_scale=0.1)
+    assert found.success
+    z = f(found.x) / 0.1
+    slope = torch.func.jacfwd(f)(found.x).T @ (f(found.x) / (1 + z * z))
+    torch.testing.assert_close(slope, torch.zeros(3, dtype=F64), atol=1e-9, rtol=0)

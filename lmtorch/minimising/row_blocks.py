@@ -1,0 +1,73 @@
+"""Rows that follow the data: many residuals of few parameters, a block of rows at a time.
+
+Where residual i is made of the i-th points of the data alone, some of the data give some of the
+residuals. Then rows of J are made for as many points as stay in the cache, and J is never whole.
+That residuals are so is not known from a function; it is seen where its blocks are compared with
+all residuals, at the start and at points near it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .._autodiff import Params, ranges
+from ..core.bounds import Bounds
+from ..residuals.probe import Probe
+from .user_function import UserFunction
+
+ROWS = 8192  # of a block; several times their columns fit the cache of a core
+NEARBY = 2  # further points at which blocks are compared
+MOVE = 0.05  # share by which every parameter differs there
+ROUNDINGS = 256  # of the largest residual: blocks may be summed in another order
+
+
+def row_blocks(
+    calling: UserFunction, probe: Probe, x: Tensor, box: Bounds | None
+) -> tuple[Callable[[Params], Tensor], ...]:
+    """The residuals of one problem in blocks of rows, in order; none where rows are not the data's.
+
+    Args:
+        calling: the function of all residuals.
+        probe: what is known of it.
+        x: (n,), where it starts.
+        box: outside of which it is not evaluated.
+
+    Returns:
+        Functions of the parameters.
+    """
+    sliced = [calling.of_rows(rows, probe.rows) for rows in ranges(probe.rows, ROWS)]
+    blocks = [one.residual for one in sliced if one is not None]
+    if len(blocks) < max(2, len(sliced)):
+        return ()
+    generator = torch.Generator("cpu").manual_seed(0)
+    for which in range(1 + NEARBY):
+        point = x
+        if which:
+            drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x)
+            point = x + MOVE * drawn * torch.where(x == 0, 1.0, x.abs())
+            if box is not None:
+                point = torch.maximum(torch.minimum(point, box.upper), box.lower).to(x)
+        if not _same(calling, blocks, calling.unknowns.layout.split(point)):
+            return ()
+    return tuple(blocks)
+
+
+def _same(
+    calling: UserFunction, blocks: Sequence[Callable[[Params], Tensor]], params: Params
+) -> bool:
+    """Whether the blocks are the residuals."""
+    with torch.no_grad():
+        whole = calling.residual(params)
+        size = torch.where(whole.isfinite(), whole.abs(), 0.0).amax()
+        room = float(ROUNDINGS * torch.finfo(whole.dtype).eps * size)
+        for block, rows in zip(blocks, ranges(len(whole), ROWS), strict=True):
+            try:
+                found = block(params)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # whatever the reason: it does not take some of the data
+                return False
+            if not torch.allclose(found, whole[rows], rtol=0, atol=room, equal_nan=True):
+                return False
+    return True

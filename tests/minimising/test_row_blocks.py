@@ -1,0 +1,92 @@
+"""Many residuals of few parameters are taken in blocks of rows, where rows follow the data."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import lmtorch
+from lmtorch import choose, least_squares
+from lmtorch.minimising import row_blocks, run
+
+F64 = torch.float64
+T = torch.linspace(0, 2, 50, dtype=F64)
+Y = 2 * torch.exp(-1.5 * T) + 0.2 + 0.01 * torch.sin(40 * T)
+X = torch.tensor([1.0, 1.0, 0.0], dtype=F64)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many blocks were made in each fit, where even small problems count as tall."""
+    counts: list[int] = []
+
+    def spied(*args: Any) -> Any:
+        found = row_blocks.row_blocks(*args)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(choose, "DENSE", 10)
+    monkeypatch.setattr(row_blocks, "ROWS", 16)
+    monkeypatch.setattr(run, "row_blocks", spied)
+    return counts
+
+
+def decay(x, t, y):
+    return x[0] * torch.exp(-x[1] * t) + x[2] - y
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"solver": "cholesky"}, {"loss": "cauchy", "f_scale": 0.1}]
+)
+@pytest.mark.parametrize(
+    "bounds", [None, (torch.zeros(3, dtype=F64), torch.full((3,), 1.7, dtype=F64))]
+)
+def test_blocks_have_the_solution_of_all_rows(made, options, bounds) -> None:
+    options = options if bounds is None else {**options, "bounds": bounds}
+    found = least_squares(decay, X, args=(T, Y), **options)
+    plain = least_squares(lambda x: decay(x, T, Y), X, **options)
+    assert made == [4, 0]
+    # the other source of derivatives may need a step more along a bound, where convergence is slow
+    torch.testing.assert_close(found.x, plain.x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.fun, plain.fun, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.cost, plain.cost, rtol=1e-6, atol=0)
+    assert found.status == plain.status
+
+
+def test_keywords_and_rows_in_the_last_dimension_are_data_as_well(made) -> None:
+    def f(x, *, both):
+        return decay(x, both[0], both[1])
+
+    found = least_squares(f, X, kwargs={"both": torch.stack([T, Y])})
+    assert made == [4]
+    torch.testing.assert_close(found.x, least_squares(decay, X, args=(T, Y)).x)
+
+
+def test_curve_fit_has_blocks_with_weights(made) -> None:
+    def f(x, a, b, c):
+        return a * torch.exp(-b * x) + c
+
+    fit = lmtorch.curve_fit(f, T, Y, X, sigma=0.01 + 0.01 * T)
+    plain = lmtorch.curve_fit(f, T, Y, X, sigma=0.01 + 0.01 * T, jac="reverse")
+    assert made
+    assert made[0] == 4
+    torch.testing.assert_close(fit.popt, plain.popt)
+    torch.testing.assert_close(fit.pcov, plain.pcov)
+
+
+COUPLED = {
+    "a mean": lambda x, t, y: decay(x, t, y) - 0.5 * decay(x, t, y).mean(),
+    "a sum that vanishes at the start": lambda x, t, y: decay(x, t, y) + x[2] * (t * x[0]).sum(),
+    "differences": lambda x, t, y: torch.cat(
+        [decay(x, t, y)[1:] - 0.5 * decay(x, t, y)[:-1], x[:1]]
+    ),
+    "another order": lambda x, t, y: decay(x, t, y).flip(0),
+    "numbers drawn": lambda x, t, y: decay(x, t, y) + 1e-3 * torch.rand(len(t), dtype=F64),
+    "data that are not arguments": lambda x, t, y: decay(x, T, Y),
+}
+
+
+@pytest.mark.parametrize("case", COUPLED)
+def test_rows_that_do_not_follow_the_data_are_taken_together(made, case: str) -> None:
+    least_squares(COUPLED[case], X, args=(T, Y), max_nfev=2)
+    assert made == [0]
