@@ -37,27 +37,26 @@ def timed(call: Callable[[], Any]) -> tuple[Any, Spent]:
 
 
 def in_turns(
-    ways: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = 200, warm: int = 1
+    ways: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most: int = 200
 ) -> Turns:
     """Call all ways in turn until `seconds` are over, twice at least and `most` times at most.
 
     The first calls are not counted among the least: they import, trace and compile. What takes
-    longer than `seconds` in its first call is not called again, and that call counts.
+    longer than `seconds` in its second call is not called again, and that call counts.
     """
     results, first, least = {}, {}, {}
     for name, way in ways.items():
         results[name], first[name] = timed(way)
-        for _ in range(warm - 1):
-            timed(way)
-    going = [name for name in ways if first[name].wall <= seconds]
+        _, least[name] = timed(way)
+    going = [name for name in ways if least[name].wall <= seconds]
     begun, turns = time.perf_counter(), 0
     gc.collect()
     while turns < most and (turns < 2 or time.perf_counter() - begun < seconds):
         for name in going:
             _, spent = timed(ways[name])
-            least[name] = Spent(*map(min, spent, least.get(name, spent)))
+            least[name] = Spent(*map(min, spent, least[name]))
         turns += 1
-    return Turns(results, first, {name: least.get(name, first[name]) for name in ways})
+    return Turns(results, first, least)
 
 
 def shown(seconds: float) -> str:
