@@ -12,6 +12,8 @@ from pathlib import Path
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC", "-w")  # fmt: skip
+MOST = 64  # programs that stay loaded
+LOADED: dict[str, ctypes.CDLL] = {}
 PATIENCE = 300  # seconds that a compiler may take
 
 
@@ -65,8 +67,15 @@ def build(text: str) -> ctypes.CDLL:
     Raises:
         NoCompilerError: there is no compiler, or it has refused.
     """
+    found = LOADED.get(text)
+    if found is not None:
+        return found
     key = hashlib.sha256("\n".join((text, _machine(), *FLAGS)).encode()).hexdigest()[:32]
-    return load(key) or _compiled(key, text)
+    found = load(key) or _compiled(key, text)
+    LOADED[text] = found
+    while len(LOADED) > MOST:
+        del LOADED[next(iter(LOADED))]
+    return found
 
 
 def load(key: str) -> ctypes.CDLL | None:

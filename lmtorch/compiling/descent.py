@@ -30,7 +30,7 @@ from .programs import Descended, Make, Program, written
 
 KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
-TRIALS = 31  # at most; then the loop looks at how fast the fits gain
+TRIALS = 200  # at most, which take a fraction of a millisecond; then the loop looks at the gain
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
@@ -250,13 +250,16 @@ def _state(ended: Descended, x: Tensor) -> State:
 def run_single(
     recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
 ) -> Compiled:
-    """Where one fit from x (n,) ends; with the loop, from its start, where that leaves a doubt."""
+    """Where one fit from x (n,) ends; with the loop where that leaves a doubt."""
     ended = program.run(x[None], recipe.given, min(trials, TRIALS))
     found = Compiled(_state(ended, x[None]), ended.gradient, ended.cosine, ended.places[None])
     alone: Compiled = _first(found)
     if not len(ended.places):
         return alone
-    state, _ = descend(problem, method, Start(x), trials=trials)
+    before: State = _first(ended.standing.state)
+    near = int(before.status) == RUNNING or int(before.status) > 0
+    begin = Start(before.x, begun=before.begun) if near else Start(x)
+    state, _ = descend(problem, method, begin, trials=max(1, trials - TRIALS))
     state = state._replace(
         damping=None,
         trials=state.trials + ended.trials[0],

@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -28,7 +28,6 @@ WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
 FEW = 1  # of these still running are put off, and go on together with others
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8
-NEWTON = 1  # Newton steps in the last look; where more would help, the full look takes them
 SHARE = 4000  # fits whose scratch stays in the cache; no power of two, which would share its lines
 T = TypeVar("T")
 _TRACING = threading.Lock()
@@ -189,7 +188,6 @@ def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Pr
         UnsupportedError: there is an operator that cannot be written.
         Exception: torch's own, where the function cannot be traced.
     """
-    method = replace(method, polish=min(method.polish, NEWTON))
     one = [x[:1].clone(), *(g.tensor if g.shared else g.tensor[:1].clone() for g in given)]
     first = make(one[1:])
     rows, n = first.residual.rows, x.shape[-1]

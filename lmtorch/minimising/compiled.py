@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # with compile="auto": fits from which a program that is there already is used, and a new one made
 KNOWN, NEW = 2000, 2_000_000
+ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
 ON_DAMPING = 3  # iterations on λ in a trial
 
 
@@ -64,6 +65,8 @@ class Compiling:
             from ..compiling import descent
 
             many = x if x.ndim > 1 else x[None]
+            # Newton's steps in the last look; those of a batch that need more are few
+            quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
             recipe = descent.Recipe(*_parts(problem, quick))
             try:
                 program = descent.compiled(recipe, many, only_known=known)
@@ -109,7 +112,10 @@ def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:
     if x.device.type != "cpu":
         return f"programs are written for CPUs, and x0 is on {x.device}"
     if quick is None:
-        return "it needs few parameters, and the solver, damping and polish of your choice do not"
+        return (
+            f"it has {x.shape[-1]} parameters, and few can be compiled, or a solver, damping or "
+            "polish of your choice"
+        )
     if not isinstance(residual, ProblemsResidual) or residual.black_box or residual.looped:
         return "the function is not one of torch operations that can be batched"
     if not isinstance(getattr(residual.call, "__self__", None), UserFunction):

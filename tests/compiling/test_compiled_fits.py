@@ -47,6 +47,7 @@ def forget() -> None:
     """What a process does not know when it begins."""
     descent._PROGRAMS.clear()
     descent._RIGHT.clear()
+    building.LOADED.clear()
 
 
 def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
