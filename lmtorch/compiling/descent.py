@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Begun, Start, State, blank, fresh
 from ..core.termination import RUNNING
+from ..jacobians.base import JacobianSource
 from .building import NoCompilerError, build, folder
 from .given import Given
 from .grids import UnsupportedError
@@ -44,6 +46,7 @@ class Recipe(NamedTuple):
         make: the problem of one fit, (1, ...), from its arguments.
         given: the arguments of all fits.
         method: how each is minimised.
+        source: of derivatives, with which the loop would run.
         depends: everything that the program depends on beside the shapes of arguments.
     """
 
@@ -51,6 +54,7 @@ class Recipe(NamedTuple):
     given: Sequence[Given]
     method: Method
     depends: Any
+    source: JacobianSource
 
 
 class Compiled(NamedTuple):
@@ -163,6 +167,7 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).long()
     some = [g if g.shared else Given(g.tensor[places], False) for g in recipe.given]
     problem, method, x = recipe.make([g.tensor for g in some]), recipe.method, x[places]
+    problem = replace(problem, source=recipe.source)  # by other means than those that were traced
     loop = start(problem, method, x)
     for trials in (0, 1):
         if trials:

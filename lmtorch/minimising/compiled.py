@@ -67,7 +67,7 @@ class Compiling:
             many = x if x.ndim > 1 else x[None]
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
-            recipe = descent.Recipe(*_parts(problem, quick))
+            recipe = descent.Recipe(*_parts(problem, quick), problem.source)
             try:
                 program = descent.compiled(recipe, many, only_known=known)
             except descent.RefusedError as error:
