@@ -1,15 +1,20 @@
-"""The user's function runs under the autocast that is on where lmtorch is called; our sums do not.
+"""A model runs under the autocast that is on round a step; our own sums do not, nor do fits.
 
 Autocast makes half precision of every float32 matrix product that it surrounds. A model may be
 meant to run so. JᵀJ and the equations for a step made of it are not: their digits would be lost in
 silence, and in torch 2.11 bfloat16 has no Cholesky factorisation on a GPU.
 """
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class UnderAutocast:
@@ -17,18 +22,18 @@ class UnderAutocast:
 
     Args:
         function: the user's.
-        device: type of the device that the autocast is for.
-        dtype: to which it casts.
+        dtypes: for each type of device, what is cast to there.
     """
 
-    def __init__(self, function: Callable[..., Any], device: str, dtype: torch.dtype) -> None:
+    def __init__(self, function: Callable[..., Any], dtypes: dict[str, torch.dtype]) -> None:
         self.function = function
-        self.device = device
-        self.dtype = dtype
+        self.dtypes = dtypes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        with torch.autocast(self.device, self.dtype):
+        with ExitStack() as stack:
+            for device, dtype in self.dtypes.items():
+                stack.enter_context(torch.autocast(device, dtype))
             return self.function(*args, **kwargs)
 
 
@@ -38,20 +43,38 @@ def users_own(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def apart_from_autocast(
-    device: torch.device,
-) -> Iterator[Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    """Turn an autocast off, if there is one.
-
-    Args:
-        device: where our sums are made.
+def apart_from_autocast() -> Iterator[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """Turn autocast off where it is on.
 
     Yields:
         What a function of the user's has to be passed through to run under that autocast.
     """
-    if not torch.is_autocast_enabled(device.type):
+    dtypes = {
+        device: torch.get_autocast_dtype(device)
+        for device in DEVICES
+        if torch.is_autocast_enabled(device)
+    }
+    if not dtypes:
         yield lambda function: function
         return
-    dtype = torch.get_autocast_dtype(device.type)
-    with torch.autocast(device.type, enabled=False):
-        yield lambda function: UnderAutocast(function, device.type, dtype)
+    with ExitStack() as stack:
+        for device in dtypes:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield lambda function: UnderAutocast(function, dtypes)
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """A fit round which autocast is off: half precision has no digits to fit to.
+
+    A function that is meant to run under autocast turns it on itself.
+
+    Returns:
+        The decorated fit.
+    """
+
+    @functools.wraps(function)
+    def apart(*args: P.args, **kwargs: P.kwargs) -> R:
+        with apart_from_autocast():
+            return function(*args, **kwargs)
+
+    return apart

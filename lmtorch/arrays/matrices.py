@@ -18,6 +18,8 @@ from torch import Tensor
 _ndarray: Any = np.ndarray
 
 
+# matrices at once on a GPU: cuSOLVER fails for some more (CUDA 13: 10⁵, not 10⁴)
+TOGETHER = 2**14
 USED = ("dgeqrf", "dgesdd", "dsyevd")  # of LAPACK
 
 
@@ -164,7 +166,9 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def eigvalsh(matrix: Tensor) -> Tensor:
     """Eigenvalues (..., n), rising, of a symmetric matrix."""
-    return eigh(matrix)[0] if type(matrix) is _ndarray else torch.linalg.eigvalsh(matrix)
+    if type(matrix) is _ndarray or _too_many(matrix):
+        return eigh(matrix)[0]
+    return torch.linalg.eigvalsh(matrix)
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,5 +178,17 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         if info:
             values, vectors = np.full_like(values, np.nan), np.full_like(vectors, np.nan)
         return values, vectors
+    if _too_many(matrix):
+        parts = [torch.linalg.eigh(part) for part in matrix.flatten(0, -3).split(TOGETHER)]
+        lead = matrix.shape[:-2]
+        return (
+            torch.cat([part.eigenvalues for part in parts]).unflatten(0, lead),
+            torch.cat([part.eigenvectors for part in parts]).unflatten(0, lead),
+        )
     found = torch.linalg.eigh(matrix)
     return found.eigenvalues, found.eigenvectors
+
+
+def _too_many(matrix: Tensor) -> bool:
+    """Whether there are more matrices than a GPU takes at once."""
+    return matrix.device.type != "cpu" and matrix.shape[:-2].numel() > TOGETHER

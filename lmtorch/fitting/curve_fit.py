@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from .._autocast import without_autocast
 from .._checks import flag
 from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
@@ -54,6 +55,7 @@ STARTS = 8  # how many more starts are tried if p0 was not given and the first f
 
 
 @face
+@without_autocast
 def curve_fit(
     f: Callable[..., Any] | nn.Module | Sequence[Callable[..., Any]],
     xdata: Any,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import choose
 from .._arrays import to_array
+from .._autocast import without_autocast
 from .._checks import flag
 from .._errors import InputError, NotConvergedError
 from .._faces import face
@@ -146,6 +147,7 @@ class OrthogonalFit(CurveFit):
 
 
 @face
+@without_autocast
 def odr(
     f: Callable[..., Any] | nn.Module,
     x: Any,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .. import choose
+from .._autocast import without_autocast
 from .._checks import count, flag
 from .._errors import InputError
 from .._faces import face
@@ -45,6 +46,7 @@ CERTIFIED = 512
 
 
 @face
+@without_autocast
 @with_names
 def least_squares(
     fun: Callable[..., Any],

@@ -236,7 +236,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self._prepare_state()
             return None
         terms = terms_of(closure, batch)
-        with apart_from_autocast(self.param_groups[0]["params"][0].device) as under:
+        with apart_from_autocast() as under:
             return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
 
     def _step(self, terms: tuple[Term, ...]) -> Tensor:

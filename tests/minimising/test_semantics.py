@@ -465,3 +465,16 @@ def test_the_messages_of_a_batch_are_those_of_its_problems() -> None:
     many = least_squares(lambda x, a: x**2 - a - 3, starts, args=(starts[:, 0],), in_dims=(0, 0))
     each = [least_squares(lambda x, a: x**2 - a - 3, s, args=(s[0],)).message for s in starts]
     assert many.message == each
+
+
+def test_autocast_round_a_fit_takes_no_digits_from_it():
+    torch.manual_seed(0)
+    rows = torch.randn(200, 5)
+    truth = torch.randn(5)
+
+    def residual(x):
+        return rows @ x - rows @ truth
+
+    with torch.autocast("cpu", torch.bfloat16):
+        solution = least_squares(residual, torch.zeros(5))
+    assert torch.allclose(solution.x, truth, rtol=0, atol=1e-5)  # bfloat16 has three digits
