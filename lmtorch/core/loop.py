@@ -167,7 +167,7 @@ def attempt(
     """One trial from the linear model: make a step, look at its cost, keep it if that gained."""
     running = (state.status == RUNNING) & ~state.stale  # a stale model is not that of x
     step, damping = propose(problem, method.damping, state, model, running)
-    ahead = problem.model(step.trial) if problem.fused else None
+    ahead = problem.model(step.trial) if problem.fused(state.trial.accepted) else None
     cost = problem.cost(step.trial) if ahead is None else ahead.cost
     outcome = judge(model, step, state.cost, cost)
     evidence = gather(

@@ -65,13 +65,19 @@ class Problem:
     # what NumPy says in the user's function, where the loop runs on its arrays; None: it does not
     noises: dict[str, Any] | None = None
 
-    @property
-    def fused(self) -> bool:
+    def fused(self, kept: Tensor) -> bool:
         """Whether the linear model of a trial is made at once, with its cost.
 
         Of many small problems most trials are kept, and another evaluation costs more than what is
-        wasted. What may not move is known only at x: bounds forbid it.
+        wasted. What may not move is known only at x: bounds forbid it. Of a single one a trial is
+        most often kept where the last one was, and its rows must cost little more than its
+        residuals.
+
+        Args:
+            kept: whether the last trials were kept, (...,) bool.
         """
+        if on_numpy(kept):
+            return bool(kept) and getattr(self.source, "rows_are_cheap", False)
         return self.together is not None and self.bounds is None
 
     # ---- the cost ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .ladder import Ladder, compare, same_values
 
 POINTS = 3  # where the last step began and ended, and where another was tried
 ENTRIES = 2**15  # of a Jacobian that is remembered, at most
+CHEAP = 8  # parameters up to which dual numbers cost about as much as two or three plain calls
 
 Point = tuple[object, ...]
 
@@ -36,6 +37,12 @@ class Latest(Ladder):
         super().__init__(rungs)
         self.pulled = pulled
         self.known: dict[Point, Block] = {}
+        self.count = 0  # of the parameters where rows were made last
+
+    @property
+    def rows_are_cheap(self) -> bool:
+        """Whether residuals and rows together cost little more than a plain call by itself."""
+        return 0 < self.count <= CHEAP and isinstance(self.current, DualNumbers)
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """Blocks of rows, as of `Ladder`; a single one is remembered.
@@ -47,6 +54,7 @@ class Latest(Ladder):
         if point in self.known:
             yield self.known[point]
             return
+        self.count = sum(p.numel() for p in params)
         found = [as_block(block) for block in super().blocks(part, params, workspace)]
         if len(found) == 1:
             self.known[point] = _kept(found[0])

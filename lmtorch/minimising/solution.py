@@ -49,7 +49,8 @@ class Solution(dict[str, Any]):
         active_mask: −1 or 1 where a variable is at its lower or upper bound, else 0; int (n,).
         nfev: evaluations of the residuals: one at each start, and those at trial points, of all
             runs together; not those of finite differences, as in scipy.
-        njev: Jacobians, one at each start and at each point that was kept.
+        njev: Jacobians, one at each start and at each point that was kept; not those of small
+            problems that were made along with the residuals of a trial that was refused.
         calls: how often `fun` was called in all, for whatever purpose: to look at it, for trials,
             for differences, for what is asked about the end; of all problems of a batch together.
         status: a `Status`, which is an int with scipy's numbers: positive for success alone.

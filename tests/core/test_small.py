@@ -23,12 +23,14 @@ from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More
 from lmtorch.damping.trust_region import TrustRegion
+from lmtorch.jacobians import latest
 from lmtorch.jacobians.forward import Forward
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, cauchy, huber, tukey
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers.svd import SVD
 
+from ..nist import PROBLEMS
 from .setting import decay
 
 F64 = torch.float64
@@ -216,3 +218,23 @@ def test_numpy_says_what_its_user_has_asked_for_in_the_function_and_nothing_of_o
     with np.errstate(divide="call"):
         lmtorch.least_squares(decay, X, callback=callback)
     assert set(seen) == {"call"}
+
+
+@pytest.mark.parametrize("name", ["Thurber", "MGH09", "Misra1a"])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_rows_made_with_the_residuals_of_a_trial_change_nothing_but_the_calls(
+    name: str, boxed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = PROBLEMS[name]
+    start = torch.tensor(problem.starts[0], dtype=F64)
+    # the first parameter cannot get where it wants to be
+    upper = torch.full_like(start, torch.inf)
+    upper[0] = 0.9 * problem.certified[0] if problem.certified[0] > start[0] else start[0]
+    bounds = {"bounds": (-torch.inf, upper)} if boxed else {}
+    found = lmtorch.least_squares(problem.residual, start, **bounds)
+    monkeypatch.setattr(latest, "CHEAP", 0)
+    expected = lmtorch.least_squares(problem.residual, start, **bounds)
+    assert found.calls < expected.calls
+    for what in ("nfev", "njev", "status"):
+        assert getattr(found, what) == getattr(expected, what)
+    torch.testing.assert_close(found.x, expected.x, rtol=1e-9, atol=0)
