@@ -324,19 +324,17 @@ class Duals:
     def unbound(self, func: Callable[..., Any], z: Dual, dim: int = 0) -> tuple[Dual, ...]:
         """The parts along a dimension."""
         if isinstance(z, Variables) and dim == 0:
-            parts = z.value.unbind()
-            width = z.value.shape[1 : z.ndim_].numel()
-            return tuple(z.part(part, i * width, 1) for i, part in enumerate(parts))
+            return z.entries()
         found: tuple[Dual, ...] = self._linear(func, (z, dim), {}, numbers=True)
         return found
 
     def indexed(self, func: Callable[..., Any], z: Dual, places: Any) -> Dual:
         """z[places]: of parameters, parameters again where places are integers or slices."""
+        if type(places) is int and isinstance(z, Variables):
+            return z.entry(places)
         value = z.value[places]
         if isinstance(z, Variables):
             width = z.value.shape[1 : z.ndim_].numel()
-            if type(places) is int:
-                return z.part(value, places % len(z.value) * width, 1)
             if type(places) is slice and places.step in (None, 1):
                 return z.part(value, places.indices(len(z.value))[0] * width, 0)
         if any(isinstance(p, Dual) for p in (places if isinstance(places, tuple) else (places,))):

@@ -257,12 +257,13 @@ class Variables(Dual):
         curved: whether second derivatives are wanted.
     """
 
-    __slots__ = ("ndim_", "start")
+    __slots__ = ("_entries", "ndim_", "start")
 
     def __init__(self, value: Tensor, start: int, ndim: int, curved: bool) -> None:
         super().__init__(value, {}, {} if curved else None)
         self.start = start
         self.ndim_ = ndim
+        self._entries: tuple[Dual, ...] | None = None  # made at the first use, all at once
         del self.first  # made when it is asked for, by __getattr__
 
     def __getattr__(self, name: str) -> Any:
@@ -276,6 +277,22 @@ class Variables(Dual):
             for i, unit in enumerate(units.unbind())
         }
         return self.first
+
+    def entries(self) -> tuple[Dual, ...]:
+        """The parts along the first dimension."""
+        if self._entries is None:
+            width = self.value.shape[1 : self.ndim_].numel()
+            parts = enumerate(self.value.unbind())
+            self._entries = tuple(self.part(part, i * width, 1) for i, part in parts)
+        return self._entries
+
+    def entry(self, place: int) -> Dual:
+        """The part at one place; negative ones count from the end."""
+        try:
+            return self.entries()[place]
+        except IndexError:
+            self.value[place]  # torch says that the place is outside
+            raise
 
     def part(self, value: Tensor, place: int, fewer: int) -> Dual:
         """Parameters in a row that begin at a place among these, `fewer` dimensions of them."""

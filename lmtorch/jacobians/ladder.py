@@ -39,6 +39,7 @@ from .layerwise import LayerWise
 from .linear_layers import NotLayerwiseError
 from .per_sample import PerSample
 
+_NOTHING = nullcontext()
 REASON = 200  # characters of torch's own words
 
 
@@ -73,15 +74,17 @@ class Ladder:
             OutOfMemoryError: torch's own.
         """
         kind = richest(kinds_of(self.current), workspace.kinds)
-        blocks = self.current.blocks(part, params, workspace._replace(kinds=(kind,)))
-        replay = Replay(params[0].device, part.random, part.kept)
+        asked = Workspace(workspace.make, (kind,), workspace.together)
+        blocks = self.current.blocks(part, params, asked)
         unsure = len(self.rungs) > 1 and not self.verified
         # to read the state of the generators costs as much as a small model
-        watched = unsure or part.random or bool(part.kept)
+        replay = None
+        if unsure or part.random or part.kept:
+            replay = Replay(params[0].device, part.random, part.kept)
         try:
-            with replay() if watched else nullcontext():
+            with _NOTHING if replay is None else replay():
                 first = as_block(next(blocks))
-            if unsure:
+            if unsure and replay is not None:
                 with replay():
                     self.verify(part, params, first)
                 replay.finish()

@@ -21,6 +21,7 @@ from torch.utils._pytree import (
 from .._arrays import is_tensor, tensor_of, to_array
 from .._autodiff import Params
 from .._errors import InputError
+from ..calculus.duals import Dual
 from ..residuals.layout import real
 from .unknowns import Unknowns, batch_size, spread
 
@@ -189,18 +190,13 @@ class UserFunction:
         """The residuals (m,) of one problem."""
         self.calls.made += 1
         result = self.function(*self.arguments(params, shares), **self.kwargs)
-        single = (
-            result.ndim == 0
-            if isinstance(result, Tensor | np.ndarray)
-            else isinstance(result, float | np.generic)
-        )
-        if single and self.unknowns.layout.n > 1:
+        if self.unknowns.layout.n > 1 and _single(result):
             raise InputError(
                 f"the function returned a single number for {self.unknowns.layout.n} parameters: "
                 f"is it the sum of squares? {RESIDUALS} A single residual is a vector of one."
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
-        if self.rows not in (None, len(vector)):
+        if self.rows is not None and self.rows != vector.shape[0]:
             raise InputError(
                 f"the function returned {len(vector)} residuals where it had returned {self.rows}. "
                 "It must return the same number at every x: use NaN, or a large number, where the "
@@ -248,8 +244,11 @@ class UserFunction:
 
     def _vector(self, result: Any) -> Tensor:
         """The residuals (m,) that a function of tensors returned, complex numbers as pairs."""
-        if isinstance(result, Tensor) and result.ndim == 1 and result.is_floating_point():
-            return result
+        # of dual numbers, whose own attributes take longer, the value is looked at
+        value = result.value if type(result) is Dual else result
+        if isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point():
+            vector: Tensor = result
+            return vector
         leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
         leaves = [leaf for leaf in leaves if leaf is not None]
         if not leaves:
@@ -263,6 +262,13 @@ class UserFunction:
                 )
         parts = [real(leaf).reshape(-1) for leaf in leaves]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _single(result: Any) -> bool:
+    """Whether a function returned a single number."""
+    if isinstance(result, Tensor | np.ndarray | Dual):
+        return result.ndim == 0
+    return isinstance(result, float | np.generic)
 
 
 def _mapped(change: Callable[[Any], Any], values: dict[str, Any]) -> dict[str, Any]:
