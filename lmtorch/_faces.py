@@ -20,26 +20,28 @@ def face(function: Callable[P, R]) -> Callable[P, R]:
     (2.13). In inference mode nothing can be differentiated, so that it is left; tensors that were
     made in it are copied, which makes them ordinary ones.
     """
+    # not in a cache of functools, of which dynamo warns (torch 2.11)
+    uncompiled: list[Callable[P, R]] = []
 
     @functools.wraps(function)
     def outside(*args: P.args, **kwargs: P.kwargs) -> R:
         # code that compiles has imported dynamo; for others the import would cost two seconds
-        called = _uncompiled(function) if "torch._dynamo" in sys.modules else function
-        if _inferred(args) or _inferred(kwargs):
-            args, kwargs = tree_map(_copied, (args, kwargs))
+        called = function
+        if "torch._dynamo" in sys.modules:
+            if not uncompiled:
+                uncompiled.append(torch.compiler.disable(function))
+            called = uncompiled[0]
         if not torch.is_inference_mode_enabled():
-            return called(*args, **kwargs)
+            return called(*_ordinary(args), **_ordinary(kwargs))
         with torch.inference_mode(False), torch.no_grad():
-            return called(*args, **kwargs)
+            return called(*_ordinary(args), **_ordinary(kwargs))
 
     return outside
 
 
-@functools.cache
-def _uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """A function into which dynamo does not look."""
-    called: Callable[P, R] = torch.compiler.disable(function)
-    return called
+def _ordinary(arguments: Any) -> Any:
+    """The arguments, with a copy for each tensor that was made in inference mode."""
+    return tree_map(_copied, arguments) if _inferred(arguments) else arguments
 
 
 def _inferred(value: object) -> bool:
