@@ -4,13 +4,26 @@ Two functions with the same key compute the same; a constant that has changed in
 global, in a default or in an object makes another key. What cannot be read in that way has no key.
 """
 
+import dis
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    SimpleNamespace,
+    WrapperDescriptorType,
+)
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +31,24 @@ from torch import Tensor
 
 # modules whose functions are what their names say, in the versions that are part of the key
 KNOWN = ("torch", "numpy", "math", "cmath", "scipy", "builtins", "functools", "operator",
-         "itertools", "collections", "typing", "lmtorch", "_operator")  # fmt: skip
+         "itertools", "collections", "typing", "lmtorch", "_operator", "abc", "enum",
+         "dataclasses", "types")  # fmt: skip
+# what finds values by other means than the names in the code
+REACHING = frozenset(["globals", "eval", "exec", "open", "__import__"])
+READING = frozenset(["load", "loadtxt", "genfromtxt", "fromfile", "import_module"])
+BY_NAME = frozenset(["getattr", "vars", "__dict__", "attrgetter"])  # of a module: anything in it
+# what Python itself enters into a class, which changes no result
+OF_CLASSES = frozenset(
+    ["__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
+     "__static_attributes__", "__annotations__", "__annotate__", "__annotate_func__",
+     "__annotations_cache__", "__type_params__", "__abstractmethods__", "_abc_impl",
+     "__match_args__", "__dataclass_params__", "__dataclass_fields__", "__orig_bases__",
+     "__parameters__", "__slots__"]
+)  # fmt: skip
+PLAIN = (tuple, list, dict, set, frozenset, np.ndarray)  # they hold nothing beside their entries
+# what is written in C for a class, and changes with its version alone
+IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
+WRITTEN_IN_C = 1 << 9  # the flag that such types lack
 LARGEST = 2**24  # bytes of a tensor in a closure up to which its numbers are read
 DEEPEST = 60
 
@@ -37,6 +67,7 @@ def key_of(*values: Any) -> str:
         NoKeyError: a value, or something that it reaches, cannot be read.
     """
     digest = hashlib.sha256(_versions().encode())
+    digest.update(f"{torch.get_default_dtype()} {torch.get_default_device()}".encode())
     for part in _Reader().parts(values):
         digest.update(part if isinstance(part, bytes) else part.encode())
         digest.update(b"\0")
@@ -85,26 +116,24 @@ class _Reader:
         if isinstance(value, Tensor | np.ndarray | np.generic):
             yield str(tuple(np.shape(value)))
             yield from _numbers(value)
-        elif isinstance(value, Mapping):
-            for name, entry in value.items():
-                yield from self.parts(name)
-                yield from self.parts(entry)
-        elif isinstance(value, set | frozenset):
-            for entry in sorted(value, key=repr):
-                yield from self.parts(entry)
-        elif isinstance(value, tuple | list):
-            yield str(len(value))
-            for entry in value:
-                yield from self.parts(entry)
+            yield from self._attributes(value)
+        elif isinstance(value, Mapping | set | frozenset | tuple | list):
+            yield from self._container(value)
+            yield from self._attributes(value)
         elif isinstance(value, CodeType):
             yield from self._code(value)
         elif isinstance(value, ModuleType):
+            if not _known(value):
+                raise NoKeyError("it holds a module, in which anything may change")
             yield value.__name__
         elif isinstance(value, MethodType):
             yield from self.parts(value.__func__)
             yield from self.parts(value.__self__)
         elif isinstance(value, partial):
             yield from self.parts((value.func, value.args, value.keywords))
+        elif isinstance(value, BuiltinFunctionType | MethodWrapperType) and _bound(value):
+            yield value.__name__
+            yield from self.parts(value.__self__)
         elif _known(value):
             yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
         elif isinstance(value, FunctionType):
@@ -114,12 +143,45 @@ class _Reader:
         elif hasattr(value, "compiled_by"):  # says by itself what it computes
             yield from self.parts(value.compiled_by)
         elif hasattr(value, "__dict__") or hasattr(value, "__slots__"):
-            yield from self.parts(type(value))
-            slots = getattr(type(value), "__slots__", ())
-            held = {name: getattr(value, name, None) for name in slots}
-            yield from self.parts({**held, **getattr(value, "__dict__", {})})
+            yield from self._instance(value)
         else:
             raise NoKeyError(f"it uses {type(value).__name__}, which cannot be compared")
+
+    def _container(self, value: Any) -> Iterator[str | bytes]:
+        yield str(len(value))
+        if isinstance(value, Mapping):
+            for name, entry in value.items():
+                yield from self.parts(name)
+                yield from self.parts(entry)
+        else:
+            for entry in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
+                yield from self.parts(entry)
+
+    def _attributes(self, value: Any) -> Iterator[str | bytes]:
+        """What a container holds beside its entries."""
+        if type(value) in PLAIN:
+            return
+        held = getattr(value, "__dict__", None)
+        if held:
+            yield from self.parts(dict(held))
+        if not _known(type(value)):
+            yield from self.parts(type(value))
+
+    def _instance(self, value: Any) -> Iterator[str | bytes]:
+        """An object, by its class and what it holds, unless a type written in C hides it."""
+        kind = type(value)
+        yield from self.parts(kind)
+        held = dict(getattr(value, "__dict__", {}))
+        for base in kind.__mro__:
+            if base in (int, float, complex, str, bytes):
+                yield base.__repr__(value)
+            elif base not in (object, SimpleNamespace) and "__wrapped__" not in held:
+                if not base.__flags__ & WRITTEN_IN_C:
+                    raise NoKeyError(f"it uses {kind.__name__}, which cannot be compared")
+                for name, entry in vars(base).items():
+                    if isinstance(entry, MemberDescriptorType):
+                        held[name] = getattr(value, name, None)
+        yield from self.parts(held)
 
     def _function(self, function: FunctionType) -> Iterator[str | bytes]:
         yield from self.parts(function.__code__)
@@ -130,17 +192,30 @@ class _Reader:
             except ValueError:
                 content = None
             yield from self.parts(content)
+        if vars(function):
+            yield from self.parts(dict(vars(function)))
         names = _names(function.__code__)
-        for name in names:
+        if names.refused:
+            raise NoKeyError(f"it uses {names.refused}, which may give another value next time")
+        for name in names.all:
             if name in function.__globals__:
-                found = function.__globals__[name]
                 yield name
-                yield from self.parts(found)
-                if isinstance(found, ModuleType) and not _known(found):
-                    # what the code may read of a module of the user's own
-                    for other in names:
-                        if other in vars(found):
-                            yield from self.parts(vars(found)[other])
+                yield from self._named(function.__globals__[name], names)
+
+    def _named(self, found: Any, names: "Names") -> Iterator[str | bytes]:
+        """A global, or what the code may read of a module of the user's own."""
+        if not isinstance(found, ModuleType) or _known(found):
+            yield from self.parts(found)
+            return
+        if id(found) in self.seen:
+            return
+        if BY_NAME.intersection(names.all):
+            raise NoKeyError(f"it reads {found.__name__} by names that are not in its code")
+        self.seen[id(found)] = len(self.seen)
+        for other in names.all:
+            if other in vars(found):
+                yield other
+                yield from self._named(vars(found)[other], names)
 
     def _code(self, code: CodeType) -> Iterator[str | bytes]:
         yield code.co_code
@@ -154,26 +229,56 @@ class _Reader:
             if _known(base):
                 continue
             for name, entry in sorted(vars(base).items()):
-                entry = getattr(entry, "__func__", entry)
-                entry = entry.fget if isinstance(entry, property) else entry
-                plain = entry is None or isinstance(entry, bool | int | float | str | Tensor)
-                if isinstance(entry, FunctionType) or plain:
-                    yield name
-                    yield from self.parts(entry)
+                field = isinstance(entry, GetSetDescriptorType | MemberDescriptorType)
+                if name in OF_CLASSES or field or type(entry).__name__ == "_tuplegetter":
+                    continue
+                if isinstance(entry, staticmethod | classmethod):
+                    entry = entry.__func__
+                elif isinstance(entry, property):
+                    entry = entry.fget
+                elif isinstance(entry, cached_property):
+                    entry = entry.func
+                yield name
+                yield from self.parts(entry)
+        if not _known(type(kind)):
+            yield from self.parts(type(kind))
 
 
-def _names(code: CodeType) -> list[str]:
-    found = list(code.co_names)
+class Names(NamedTuple):
+    """Names that a code uses, and one of them for which it has no key; empty: there is none."""
+
+    all: tuple[str, ...]
+    refused: str
+
+
+@lru_cache(maxsize=256)
+def _names(code: CodeType) -> Names:
+    found, refused = set(code.co_names), ""
+    for instruction in dis.get_instructions(code):
+        name = instruction.argval
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            refused = name if name in REACHING else refused
+        elif instruction.opname == "IMPORT_NAME" and name.split(".")[0] not in KNOWN:
+            refused = f"import {name}"
+    refused = next((name for name in code.co_names if name in READING), refused)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found += _names(constant)
-    return sorted(set(found))
+            inner = _names(constant)
+            found.update(inner.all)
+            refused = refused or inner.refused
+    return Names(tuple(sorted(found)), refused)
+
+
+def _bound(value: Any) -> bool:
+    """Whether a method that is written in C belongs to an object, which may change."""
+    owner = getattr(value, "__self__", None)
+    return owner is not None and not isinstance(owner, ModuleType | type)
 
 
 def _known(value: Any) -> bool:
     if isinstance(value, ModuleType):
         return value.__name__.split(".")[0] in KNOWN
-    if isinstance(value, BuiltinFunctionType | np.ufunc):
+    if isinstance(value, IN_C):
         return True
     if isinstance(value, type | FunctionType) or callable(value):
         module = getattr(value, "__module__", None) or ""

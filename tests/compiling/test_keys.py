@@ -1,8 +1,11 @@
 """A key changes with everything that a function's results depend on, and with nothing else."""
 
+from collections import namedtuple
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -87,6 +90,143 @@ def test_a_global_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert changed != before
     monkeypatch.setitem(HELD, "a", 2.0)
     assert key_of(model) not in (before, changed)
+
+
+class Setting:
+    """Constants of a class: a list, a tuple, and one in another class."""
+
+    entries: ClassVar[list[float]] = [1.0]
+    pair: ClassVar[tuple[float, ...]] = (1.0, 2.0)
+
+    class Inner:
+        """Of the class."""
+
+        value = 1.0
+
+
+class Slotted:
+    """Its number is in a slot of a base."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: Any) -> None:
+        self.__value = value
+
+    def __call__(self, x: Any) -> Any:
+        return self.__value * x
+
+
+class Derived(Slotted):
+    """With no slot of its own."""
+
+    __slots__ = ()
+
+
+class Numbers(list[float]):
+    """With an attribute beside its entries."""
+
+    scale = 1.0
+
+
+def other_module(**held: Any) -> ModuleType:
+    found = ModuleType("of_the_user")
+    vars(found).update(held)
+    return found
+
+
+SETTINGS = other_module(inner=other_module(value=1.0), value=1.0)
+TENSOR, LIST, DICT, NUMBERS, SLOTTED = torch.ones(2), [1.0], {"a": 1.0}, Numbers(), Derived(1.0)
+TIMES, ENTRY, FOUND = TENSOR.mul, LIST.__getitem__, DICT.get
+
+
+def annotated(x: Any) -> Any:
+    return x * annotated.value  # type: ignore[attr-defined]
+
+
+annotated.value = 1.0  # type: ignore[attr-defined]
+
+
+# a function, and what changes a number that it uses
+HIDDEN: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
+    "a list of a class": (
+        lambda x: x * Setting.entries[0],
+        lambda: Setting.entries.append(Setting.entries.pop() + 1),
+    ),
+    "a tuple of a class": (
+        lambda x: x * Setting.pair[0],
+        lambda: setattr(Setting, "pair", (Setting.pair[0] + 1,)),
+    ),
+    "a class in a class": (
+        lambda x: x * Setting.Inner.value,
+        lambda: setattr(Setting.Inner, "value", Setting.Inner.value + 1),
+    ),
+    "a slot of a base": (
+        SLOTTED,
+        lambda: setattr(SLOTTED, "_Slotted__value", SLOTTED(1.0) + 1),
+    ),
+    "an attribute of a list": (
+        lambda x: x * NUMBERS.scale,
+        lambda: setattr(NUMBERS, "scale", NUMBERS.scale + 1),
+    ),
+    "an attribute of a function": (
+        annotated,
+        lambda: setattr(annotated, "value", annotated(1.0) + 1),
+    ),
+    "a tensor by its method": (TIMES, lambda: TENSOR.add_(1)),
+    "a list by its method": (lambda x: x * ENTRY(0), lambda: LIST.insert(0, LIST[0] + 1)),
+    "a dict by its method": (lambda x: x * FOUND("a"), lambda: DICT.update(a=DICT["a"] + 1)),
+    "a module in a module": (
+        lambda x: x * SETTINGS.inner.value,
+        lambda: setattr(SETTINGS.inner, "value", SETTINGS.inner.value + 1),
+    ),
+    "the default dtype": (
+        lambda x: x * torch.ones(2),
+        lambda: torch.set_default_dtype(torch.float64),
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "change"), HIDDEN.values(), ids=HIDDEN)
+def test_what_is_reached_by_a_detour_is_part_of_the_key(
+    function: Callable[..., Any], change: Callable[[], Any]
+) -> None:
+    default = torch.get_default_dtype()
+    before = key_of(function)
+    assert key_of(function) == before
+    try:
+        change()
+        assert key_of(function) != before
+    finally:
+        torch.set_default_dtype(default)
+
+
+def test_what_names_no_value_has_no_key() -> None:
+    def inside(x: Any) -> Any:
+        import of_the_user  # type: ignore[import-not-found]
+
+        return x * of_the_user.value
+
+    functions: list[Callable[..., Any]] = [
+        lambda x: x * globals()["SCALE"],
+        lambda x: x * eval("SCALE"),
+        lambda x: x * vars(SETTINGS)["value"],
+        lambda x: x * getattr(SETTINGS, "val" + "ue"),
+        closure(SETTINGS),
+        inside,
+    ]
+    for function in functions:
+        with pytest.raises(NoKeyError):
+            key_of(function)
+
+
+def test_constants_of_usual_kinds_have_a_key() -> None:
+    pair = namedtuple("pair", ["a"])
+
+    class Named(Enum):
+        ONE = 1.0
+
+    for value in (pair(1.0), Named.ONE, SimpleNamespace(a=1.0), nn.Linear(1, 1), torch.sin):
+        key_of(closure(value))
 
 
 def test_a_function_that_is_called_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
