@@ -29,7 +29,7 @@ EVALUATIONS = 5
 
 def spectrum(p: Tensor, x: Tensor) -> Tensor:
     """Sixteen Gaussians on a straight line, 50 parameters; as well in NumPy."""
-    exp = torch.exp if isinstance(p, Tensor) else np.exp
+    exp = np.exp if isinstance(x, np.ndarray) else torch.exp
     total = p[48] + p[49] * x
     for i in range(PEAKS):
         total = total + p[i] * exp(-(((x - p[16 + i]) / p[32 + i]) ** 2))

@@ -192,6 +192,8 @@ def _method(name: str) -> Callable[[Dual], Any]:
 
 def _ruled(func: Callable[..., Any]) -> Rule:
     """The rule of a function; of one that has none, what evaluates it and looks at the result."""
+    if func == _ASKS:
+        return lambda *args: True  # as the property says
     name = name_of(func)
     rule = RULES.get(name)
     if name in CONSTANT:
@@ -309,6 +311,23 @@ def variables(value: Tensor, start: int, ndim: int, curved: bool = False) -> Dua
     return Dual(value, {start: 1.0}, {} if curved else None)
 
 
+def _beside_parameters(operator: Callable[[Dual, Any], Any]) -> Callable[[Dual, Any], Any]:
+    """Leave what asks for gradients to torch's own operator from the right."""
+
+    # a mode that sets parameters into a closure sees the functions of torch, not this operator
+    def applied(self: Dual, other: Any) -> Any:
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
+        return operator(self, other)
+
+    return applied
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+    setattr(Dual, f"__{_name}__", _beside_parameters(getattr(Dual, f"__{_name}__")))
+
+_PROPERTY: Any = Tensor.requires_grad  # declared as the bool that it is of an instance
+_ASKS = _PROPERTY.__get__
 _BY_FUNCTION: dict[Callable[..., Any], Rule] = {}
 _METHODS: dict[str, Callable[[Dual], Any]] = {}
 

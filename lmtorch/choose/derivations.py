@@ -19,6 +19,9 @@ from .facts import Facts
 from .members import DIFFERENCES
 from .options import SMALL
 
+# rows of a column on a CPU where few parameters have many: several columns fit the cache of a core
+COLUMN = 16384
+
 
 def black_box(jacobian: Any) -> bool:
     """Whether derivatives are not torch's: by differences, or the user's own."""
@@ -63,12 +66,16 @@ def chunks(
     if facts.samples is None:
         rows = _memory.stream_rows(row, facts.device, limit, _memory.CACHE_ROWS)
         return 0, _even(count, rows), ""
-    each = 2 * k * facts.activations
-    if _reverse(facts, jacobian):
+    each, most = 2 * k * facts.activations, facts.samples
+    if facts.functional and facts.parameters <= SMALL and jacobian == "auto":
+        rows, each = facts.samples, each + row
+        if facts.device.type == "cpu":
+            most = max(1, COLUMN // k)
+    elif _reverse(facts, jacobian):
         rows = _memory.stream_rows(row, facts.device, limit, _memory.CACHE_ROWS)
     else:
         rows, each = facts.samples, each + row
-    chunk = _even(facts.samples, _memory.stream_rows(each, facts.device, limit))
+    chunk = _even(facts.samples, min(most, _memory.stream_rows(each, facts.device, limit)))
     rows = _even(chunk, rows)
     return (
         chunk,
@@ -121,6 +128,12 @@ def sources(
         rungs = (forward, *rungs)
     if given in ("forward", "reverse"):
         return rungs, "given"
+    if facts.functional and n <= SMALL and facts.samples is not None:
+        layers, *others = rungs if n > k else (LayerWise(rows), *rungs)
+        return (layers, DualNumbers(), *others), (
+            f"n <= {SMALL} and many rows: those of linear layers, otherwise value and columns from "
+            "one evaluation"
+        )
     if facts.functional and n <= SMALL:
         return (DualNumbers(), *rungs), f"n <= {SMALL}: value and columns from one evaluation"
     if (

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .._errors import InputError
+from ..calculus.base import Carrier
 from ..residuals.layout import real
 
 SCALAR = (
@@ -27,14 +28,15 @@ def leaves(result: Any) -> list[Tensor]:
     Raises:
         InputError: nothing, a scalar loss, no tensor, integers.
     """
-    found = tree_leaves(result)
+    found: list[Any] = tree_leaves(result)
     if not found or all(leaf is None for leaf in found):
         raise InputError(
             "the closure returned nothing (None). Return the residuals: a tensor, or a tuple, list "
             "or dict of tensors."
         )
     for leaf in found:
-        if not isinstance(leaf, Tensor):
+        carries = isinstance(leaf, Carrier)  # in the place of a tensor, for a source of derivatives
+        if not (isinstance(leaf, Tensor) or carries):
             raise InputError(
                 f"the closure returned {type(leaf).__name__} where a tensor was expected. Return "
                 "the residuals as torch tensors, made from the parameters by torch operations, so "

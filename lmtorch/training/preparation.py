@@ -93,17 +93,19 @@ class Preparations:
 
     def _made(self, variables: Variables, terms: Sequence[Term], x: Tensor) -> Preparation:
         """Look at every closure, and plan."""
+        layout = variables.layout
         # no generator, which would make another exception of the closure's StopIteration
         probes = [self._probe(variables, term) for term in terms]
         facts = [
             Facts(
-                variables.layout.n,
+                layout.n,
                 probe.rows * (term.sample_count or 1),
                 term.sample_count,
                 probe.activations,
                 x.dtype,
                 x.device,
                 leading=probe.leading,
+                functional=_takes_dual_numbers(variables, term, probe),
             )
             for probe, term in zip(probes, terms, strict=True)
         ]
@@ -118,3 +120,14 @@ class Preparations:
         if term.samples is None:
             return probe_closure(layout, swap, term.closure, exact)
         return probe_samples(layout, swap, term.closure, term.samples, exact)
+
+
+def _takes_dual_numbers(variables: Variables, term: Term, probe: Probe) -> bool:
+    """Whether a closure of many rows may be called with dual numbers in place of the parameters.
+
+    They are no tensors: no module takes them, but the functions of torch that are called with its
+    parameters do. Where that does not work the next source is tried.
+    """
+    if term.samples is None or probe.in_place or probe.written or variables.swap.buffers:
+        return False
+    return variables.layout.n * probe.rows * term.samples.count > choose.DENSE

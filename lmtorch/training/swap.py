@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from .._modes import FunctionMode
 from .._modules import names_of
+from ..calculus.base import Carrier
 
 
 class Swap(Protocol):
@@ -58,6 +59,8 @@ class ModuleSwap:
 
     def __call__(self, twins: Sequence[Tensor], closure: Callable[..., Any], *args: Any) -> Any:
         """Call under `functional_call`, so that tied weights and attributes are twins, too."""
+        if any(isinstance(twin, Carrier) for twin in twins):  # no tensors that a module takes
+            return self.direct(twins, closure, *args)
         values = {
             place: twin for places, twin in zip(self.names, twins, strict=True) for place in places
         }
@@ -137,6 +140,9 @@ def combined(module: nn.Module, names: dict[int, str], tensors: Sequence[Tensor]
     return BothSwap(own, TensorSwap([t for t in tensors if id(t) not in names]), inside)
 
 
+CONTAINERS = (list, tuple, dict)
+
+
 class _Replace(FunctionMode):
     """Replaces tensors by identity in arguments of torch functions, also in lists and dicts."""
 
@@ -151,16 +157,22 @@ class _Replace(FunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if not kwargs and not any(
-            id(a) in self.twins or isinstance(a, list | tuple | dict) for a in args
-        ):
-            return func(*args)  # most calls name no parameter, and the mode sees every one
+        if not kwargs:
+            for arg in args:  # most calls name no parameter, and the mode sees every one
+                if id(arg) in self.twins or isinstance(arg, CONTAINERS):
+                    break
+            else:
+                return func(*args)
         args = tuple(self._replace(a) for a in args)
-        return func(*args, **{name: self._replace(a) for name, a in (kwargs or {}).items()})
+        kwargs = {name: self._replace(a) for name, a in (kwargs or {}).items()}
+        if isinstance(args[0] if args else None, Carrier):
+            # no tensor, for which methods of tensors would not look further
+            return args[0].__torch_function__(func, types, args, kwargs)
+        return func(*args, **kwargs)
 
     def _replace(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return self.twins.get(id(value), value)
-        if isinstance(value, list | tuple | dict):
+        if isinstance(value, CONTAINERS):
             return tree_map(lambda leaf: self.twins.get(id(leaf), leaf), value)
         return value
