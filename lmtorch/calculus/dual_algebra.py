@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from .base import Bivariate, Multiply, NoRuleError, Slopes, values
-from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full
+from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full, in_a_row
 from .rules import name_of
+
+NUMBERS = (int, float)  # of which torch subtracts a tensor by a function that is written in Python
 
 
 class Duals:
@@ -147,7 +149,8 @@ class Duals:
         minus = {i: -t for i, t in b.first.items()}
         second = None if b.second is None else {key: -t for key, t in b.second.items()}
         if not isinstance(a, Dual):
-            return self.made((a, b), a - b.value, minus, second)
+            value = torch.rsub(b.value, a) if type(a) in NUMBERS else a - b.value
+            return self.made((a, b), value, minus, second)
         first = dict(a.first)
         _add_(first, minus)
         if a.second is not None and second is not None:
@@ -349,6 +352,11 @@ class Duals:
     def join(self, func: Callable[..., Any], members: Any, *args: Any, **kwargs: Any) -> Dual:
         """cat and stack; the derivatives of members that are constants are zero."""
         members = list(members)
+        if func is torch.stack and not args and not kwargs:
+            start = in_a_row(members)
+            if start is not None:
+                value = torch.stack([member.value for member in members])
+                return Variables(value, start, 1, members[0].second is not None)
         value = func([values(member) for member in members], *args, **kwargs)
 
         def of(pick: Callable[[Dual], Any]) -> dict[Any, Tangent]:

@@ -29,6 +29,7 @@ Tangent = Tensor | float
 Firsts = dict[int, Tangent]  # by parameter
 Seconds = dict[tuple[int, int], Tangent]  # by parameters i ≤ j
 # a result of one of these types carries no derivative
+FACTS = ("shape", "ndim", "dtype", "device")  # attributes of which that is known
 PLAIN = (bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout)
 
 
@@ -167,13 +168,12 @@ class Dual(Carrier):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        try:
-            rule = _BY_FUNCTION[func]
-        except KeyError:
+        rule = _BY_FUNCTION.get(func)
+        if rule is None:
             rule = _BY_FUNCTION[func] = _ruled(func)
-        return (
-            rule(cls.algebra, func, *args, **kwargs) if kwargs else rule(cls.algebra, func, *args)
-        )
+        if not kwargs:
+            return rule(cls.algebra, func, *args)
+        return _checked(rule)(cls.algebra, func, *args, **kwargs)
 
 
 def _method(name: str) -> Callable[[Dual], Any]:
@@ -185,8 +185,10 @@ def _method(name: str) -> Callable[[Dual], Any]:
         rule = RULES.get(name)
         if rule is not None or name in CONSTANT:
             return lambda dual: _ruled(attribute.__get__)(dual.algebra, attribute.__get__, dual)
+        if name in FACTS:
+            return lambda dual: dual.algebra.attribute(dual, name)
         return lambda dual: _plain(dual.algebra.attribute(dual, name), name)
-    rule = _ruled(attribute)
+    rule = _checked(_ruled(attribute))
     return lambda dual: partial(rule, dual.algebra, attribute, dual)
 
 
@@ -200,7 +202,7 @@ def _ruled(func: Callable[..., Any]) -> Rule:
         return _constant
     if rule is None:
         return _without
-    return _checked(rule)
+    return rule
 
 
 def _checked(rule: Rule) -> Rule:
@@ -328,6 +330,22 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
 
 _PROPERTY: Any = Tensor.requires_grad  # declared as the bool that it is of an instance
 _ASKS = _PROPERTY.__get__
+
+
+def in_a_row(members: list[Any]) -> int | None:
+    """The number of the first, where all are single parameters of which each follows the last."""
+    start = None
+    for place, member in enumerate(members):
+        if type(member) is not Dual or member.value.ndim or len(member.first) != 1 or member.second:
+            return None
+        ((number, part),) = member.first.items()
+        if start is None:
+            start = number
+        if number != start + place or type(part) is not float or part != 1:
+            return None
+    return start
+
+
 _BY_FUNCTION: dict[Callable[..., Any], Rule] = {}
 _METHODS: dict[str, Callable[[Dual], Any]] = {}
 

@@ -42,6 +42,8 @@ class Block(NamedTuple):
 def as_block(found: tuple[Tensor, Any]) -> Block:
     """What a source has yielded, with a matrix of rows as rows."""
     residual, rows = found
+    if type(found) is Block and not isinstance(rows, Tensor):
+        return found
     return Block(residual, DenseRows(rows) if isinstance(rows, Tensor) else rows)
 
 

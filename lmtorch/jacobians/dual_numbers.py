@@ -72,7 +72,7 @@ def seeded(params: Params, *, curved: bool = False) -> Any:
     """The parameters as dual numbers, numbered in their order."""
     start, found = 0, []
     for p in params:
-        found.append(variables(p.detach(), start, p.ndim, curved))
+        found.append(variables(_without_graph(p), start, p.ndim, curved))
         start += p.numel()
     return tuple(found)
 
@@ -80,7 +80,8 @@ def seeded(params: Params, *, curved: bool = False) -> Any:
 def taken(result: Any) -> Taken:
     """The value of what a function returned, and its derivatives written out."""
     if not isinstance(result, Dual):
-        return result.detach(), {}, {}  # it does not depend on the parameters
+        # it does not depend on the parameters, and may be what the function writes to
+        return result.detach().clone(), {}, {}
     value = _without_graph(result.value)
     first = {i: _without_graph(full(t, value)) for i, t in result.first.items()}
     second = result.second or {}

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .._autodiff import Params, Pulled
 from ..residuals.base import Part
+from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from .base import Block, JacobianSource, Workspace, as_block
+from .base import Block, JacobianSource, Workspace
 from .dual_numbers import DualNumbers
 from .ladder import Ladder, compare, same_values
 
@@ -54,8 +55,8 @@ class Latest(Ladder):
         if point in self.known:
             yield self.known[point]
             return
-        self.count = sum(p.numel() for p in params)
-        found = [as_block(block) for block in super().blocks(part, params, workspace)]
+        self.count = self.count or sum(p.numel() for p in params)
+        found = list(super().blocks(part, params, workspace))
         if len(found) == 1:
             self.known[point] = _kept(found[0])
             if len(self.known) > POINTS:
@@ -87,6 +88,8 @@ def _kept(block: Block) -> Block:
     stands the rows that a loss has scaled are written next.
     """
     rows = block.rows
+    if isinstance(rows, Columns):  # of dual numbers, whose results are made anew by each operator
+        return block
     if isinstance(rows, DenseRows):
         rows = DenseRows(rows.matrix.clone())
     return Block(block.residual.clone(), rows)
@@ -94,8 +97,8 @@ def _kept(block: Block) -> Block:
 
 def _at(part: Part, params: Params) -> Point:
     """What tells a function and its parameters from others, on a CPU."""
-    return part.function, *_numbers(params)
+    return part.function, _numbers(params)
 
 
 def _numbers(params: Params) -> tuple[bytes, ...]:
-    return tuple(p.detach().numpy().tobytes() for p in params)
+    return tuple([p.numpy(force=True).tobytes() for p in params])

@@ -266,8 +266,11 @@ class UserFunction:
 
 def _single(result: Any) -> bool:
     """Whether a function returned a single number."""
+    if type(result) is Dual:
+        return result.value.ndim == 0
     if isinstance(result, Tensor | np.ndarray | Dual):
-        return result.ndim == 0
+        single: bool = result.ndim == 0
+        return single
     return isinstance(result, float | np.generic)
 
 

@@ -51,6 +51,38 @@ def test_it_has_the_matrix_of_torch_from_several_tensors(kind: type, dtype: torc
     assert found.dtype == dtype
 
 
+STACKS = {
+    "in their order": lambda a, b, c: torch.stack((a, b, c)),
+    "in another order": lambda a, b, c: torch.stack([b, a, c]),
+    "one twice": lambda a, b, c: torch.stack([a, a, c]),
+    "some": lambda a, b, c: torch.stack([b, c, b.detach()]),
+    "one by itself": lambda a, b, c: torch.stack([c]).expand(3),
+    "along the last dimension": lambda a, b, c: torch.stack([a, b, c], dim=-1),
+    "scaled": lambda a, b, c: torch.stack([a, 2 * b, c]),
+    "of another dtype": lambda a, b, c: torch.stack([a, b.float().double(), c]),
+    "put together and taken apart": lambda a, b, c: torch.stack(list(torch.stack([a, b, c]))),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_single_parameters_are_stacked_with_their_derivatives(name: str) -> None:
+    def f(params: tuple[Tensor, ...]) -> Tensor:
+        p = STACKS[name](*params)
+        return p[0] * torch.exp(-p[1] * T) + p[-1] ** 2 * T
+
+    params = tuple(torch.tensor([1.3, 0.4, 2.0], dtype=F64).unbind())
+    part = Part(f, lambda other, p: other(p))
+    residual, found = rows(part, params, Columns)
+    torch.testing.assert_close(residual, f(params))
+    torch.testing.assert_close(found, torch.stack(torch.func.jacfwd(f)(params), 1))
+    whole = torch.func.jacfwd(torch.func.jacfwd(f))(params)
+    second = DualNumbers().second(part, params).second
+    for i, row in enumerate(whole):
+        for j in range(i, 3):
+            expected = row[j]
+            torch.testing.assert_close(second.get((i, j), torch.zeros_like(expected)), expected)
+
+
 @pytest.mark.parametrize("kind", [Columns, DenseRows])
 def test_problems_of_a_batch_have_the_matrices_that_they_have_alone(kind: type) -> None:
     def single(params: tuple[Tensor, ...], y: Tensor) -> Tensor:
