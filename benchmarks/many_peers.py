@@ -14,6 +14,7 @@ from .many_tasks import Task
 
 BLOCK = 20_000  # fits whose optima are sought at once
 SETTLED = 1e-13  # of the parameters: a step that short is the last
+BESIDE = 1e-3  # of the parameters, by which a start is moved aside of where a fit has ended
 
 
 def leastsq_loop(task: Task, y: Any) -> Any:
@@ -89,6 +90,19 @@ class Optima(NamedTuple):
             right |= np.abs(cost - lowest) <= tolerance * lowest
             close |= (np.abs(p - best) <= tolerance * np.maximum(np.abs(best), 1)).all(-1)
         return right | (cost <= np.minimum(*(lowest[:some] for _, lowest in self.minima))), close
+
+    def at_minimum(self, found: Any, chosen: Any, tolerance: float) -> int:
+        """How many of the chosen fits are at a minimum of their own.
+
+        A tight fit from a thousandth beside the end comes back to its cost from a minimum; from a
+        slope, a saddle or a point where a fit has only stopped it goes on downhill.
+        """
+        p, y = np.array(found, dtype=float)[chosen], self.y[: len(found)][chosen]
+        if not len(p):
+            return 0
+        aside = p * (1 + BESIDE * np.random.default_rng(0).choice((-1, 1), p.shape))
+        lowest = costs(self.task, _descended(self.task, y, aside), y)
+        return int(np.sum(np.abs(costs(self.task, p, y) - lowest) <= tolerance * lowest))
 
 
 def _blocks(count: int) -> list[slice]:
