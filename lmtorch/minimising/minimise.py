@@ -36,7 +36,7 @@ from ..core.termination import Status
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .compiled import Compiling
-from .opinions import ALONE, BestRun, Opinion, alone, ask, doubtful, separable, unasked
+from .opinions import ALONE, BestRun, Opinion, alone, ask, doubtful, separable, unasked, usual
 from .scale import scale_of, with_estimated_scale
 from .watch import Watcher
 
@@ -131,7 +131,8 @@ def minimise(
             first, _ = descend(part, way, Start(start), trials=trials, watch=watch)
             best = ask(
                 part, others, start, first,
-                trials=trials, in_all=in_all, acceptable=bar, watch=watch,
+                trials=trials, in_all=in_all, usual=usual(first.trials, ~doubtful(first, bar)),
+                acceptable=bar, watch=watch,
             )  # fmt: skip
         outcomes.append(_look(part, way, best, estimate, limit, jacobian))
         if watcher is not None:
@@ -168,7 +169,10 @@ def _compiled(
         first = compiling.descend(part, way, start, trials)
         if first is None:
             return None
-        shared: dict[str, Any] = {"trials": trials, "in_all": in_all, "watch": watch}
+        most = usual(first.state.trials, ~doubtful(first.state, bar))
+        shared: dict[str, Any] = {
+            "trials": trials, "in_all": in_all, "usual": most, "watch": watch
+        }  # fmt: skip
         if jacobian or problem.bounds is not None:  # all ends are looked at
             best = ask(part, others, start, first.state, acceptable=bar, **shared)
             found = _look(part, way, best, False, limit, jacobian, keep=jacobian)
@@ -244,6 +248,9 @@ def _many(
     if not left:
         return ending
     rest = join(left)
+    sure = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    sure[rest.places] = False
+    most = usual(ending.state.trials, sure & (ending.state.status > 0))
     for chosen in ranges(len(rest.places), block):
         some = rest.places[chosen]
         part, way = problem.take(some), method.take(some)
@@ -255,6 +262,7 @@ def _many(
             state,
             trials=trials,
             in_all=in_all,
+            usual=most,
             acceptable=None if acceptable is None else acceptable[some],
             watch=watch,
         )
@@ -363,7 +371,7 @@ def _look(
     keep: bool = True,  # the residuals
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept = best
+    state, runs, kept, _ = best
     point = state.x, state.status, state.cost
     tolerance = method.tolerances.gradient
     if small(problem, method, state.x):

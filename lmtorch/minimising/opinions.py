@@ -1,11 +1,14 @@
 """Second opinions where a run did not end at a certified minimum; the best end is kept.
 
 No single strategy finds every minimum; each fails elsewhere. So what is asked next is of another
-kind than what has failed. Problems of a batch that are sure of their minimum are not asked again.
+kind than what has failed. Problems of a batch that are sure of their minimum are not asked again,
+and what the others have needed tells what is usual: a run far beyond it is given up, and a way that
+has helped none of a sample is not asked about the rest. What is not asked keeps its word of doubt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from ..arrays import places, put, read, select, settled, stacked, take, unbatched
 from ..core.bounds import Bounds
-from ..core.loop import Watch, descend
+from ..core.loop import WINDOW, Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State
@@ -27,6 +30,11 @@ GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
 TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
 ALONE = 4  # problems up to which each is run again by itself
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
+SAME = 1e-8  # relative difference of the costs of two runs that have lost the same parameters
+AGREED = 3  # runs from one start that are lost at the same place: others would follow them there
+SAMPLE = 64  # problems that ended alike of which a way must help one before it is asked of the rest
+BEYOND = 10  # times the usual trials, after which another run is given up
+USUAL = 32  # problems of a batch, and half of it, that must be sure to tell what is usual
 
 
 class Opinion(NamedTuple):
@@ -49,6 +57,7 @@ class BestRun(NamedTuple):
     state: State
     runs: Tensor  # (...,) int, how many there were
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
+    agreed: Tensor  # (...,) int, further runs that were lost at the same place
 
 
 class _Listening:
@@ -83,7 +92,16 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
 
 def unasked(state: State) -> BestRun:
     """The best of one run alone: that run."""
-    return BestRun(state, torch.ones_like(state.status), torch.zeros_like(state.status))
+    none = torch.zeros_like(state.status)
+    return BestRun(state, none + 1, none, none)
+
+
+def usual(trials: Tensor, sure: Tensor) -> int | None:
+    """The trials (b,) that half of the sure problems of a batch have needed, if they are many."""
+    if trials.ndim == 0 or len(trials) < USUAL:
+        return None
+    needed = trials[sure]
+    return int(needed.median()) if len(needed) >= max(USUAL, len(trials) / 2) else None
 
 
 def ask(
@@ -94,6 +112,7 @@ def ask(
     *,
     trials: int,
     in_all: int | None = None,  # trials of all runs together; None: each run has its own
+    usual: int | None = None,  # trials that most problems of the batch have needed
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
 ) -> BestRun:
@@ -103,7 +122,7 @@ def ask(
         return best
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
-    doubts = _doubts(opinions, best.state, acceptable)
+    doubts = _doubts(opinions, best, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -114,10 +133,15 @@ def ask(
         left = trials if shared is None else shared - doubt.spent
         if left <= 0:
             continue
+        enough = None if usual is None else max(WINDOW, BEYOND * usual)
         listening = watch and _Listening(watch)
         problem = replace(problem, form=opinion.method.solver.form)
-        best = _hear(problem, opinion, number, x, best, doubt, left, acceptable, listening)
-        doubts = _doubts(opinions, best.state, acceptable)
+        hear = partial(
+            _hear, problem, opinion, number, x,
+            trials=left, enough=enough, acceptable=acceptable, watch=listening,
+        )  # fmt: skip
+        best = _sampled(hear, number, best, doubt, listening)
+        doubts = _doubts(opinions, best, acceptable)
         # the user's word ends all runs, not this one alone
         if listening is not None and listening.stop:
             status = torch.where(
@@ -165,16 +189,19 @@ class _Doubt(NamedTuple):
     spent: int  # trials that one of them has cost, at most
 
 
-def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
+def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | None) -> list[_Doubt]:
     """What each opinion would be asked about as things stand: one host read for all."""
     if not opinions:
         return []
+    state = best.state
     every, numbers = [], []
     doubt = doubtful(state, acceptable)
     for opinion in opinions:
         own = doubt
         if opinion.restart:
             own = own & _goes_on(state, opinion)
+        elif opinion.factors is None:
+            own = own & (best.agreed < AGREED - 1)
         if opinion.of_lost:
             own = own & among(state.status, TOO_FAR)
         every.append(own)
@@ -191,6 +218,33 @@ def _goes_on(state: State, opinion: Opinion) -> Tensor:
     return slow | among(state.status, GOES_ON)
 
 
+def _sampled(
+    hear: Callable[[BestRun, _Doubt], BestRun],
+    number: int,
+    best: BestRun,
+    doubt: _Doubt,
+    listening: _Listening | None,
+) -> BestRun:
+    """One opinion on a sample of many problems in doubt, and on all that ended as one it helped."""
+    if doubt.number <= 2 * SAMPLE:
+        return hear(best, doubt)
+    ended = best.state.status
+    some = torch.zeros_like(doubt.where)
+    for status in ended[doubt.where].unique():
+        alike = doubt.where & (ended == status)
+        rank, count = alike.cumsum(0) - 1, int(alike.sum())
+        # spread by the golden ratio, so that no pattern among the problems meets one of the sample
+        chosen = rank * 40503 % 65536 < SAMPLE * 65536 // count
+        some |= alike & (chosen if count > 2 * SAMPLE else True)
+    heard = hear(best, doubt._replace(where=some, number=int(some.sum())))
+    helped = ended[some & (heard.kept == number)].unique()
+    rest = doubt.where & ~some & torch.isin(ended, helped)
+    count = int(rest.sum())
+    if not count or (listening is not None and listening.stop):
+        return heard
+    return hear(heard, doubt._replace(where=rest, number=count))
+
+
 def _hear(
     problem: Problem,
     opinion: Opinion,
@@ -198,11 +252,16 @@ def _hear(
     x: Tensor,
     best: BestRun,
     doubt: _Doubt,
+    *,
     trials: int,
+    enough: int | None,  # trials after which the run is called slow
     acceptable: Tensor | None,
     watch: Watch | None,
 ) -> BestRun:
     """One opinion on the problems in doubt."""
+    hurried = enough is not None and enough < trials
+    if enough is not None:
+        trials = min(trials, enough)
     if x.ndim == 1:
         start = beginning(opinion, x, best.state, problem.bounds)
         other, _ = descend(problem, opinion.method, start, trials=trials, watch=watch)
@@ -225,6 +284,9 @@ def _hear(
             trials=trials,
             watch=None if watch is None else show,
         )
+    if hurried:  # the trials that the user allows were not used up
+        out = other.status == Status.EVALUATIONS.value
+        other = other._replace(status=torch.where(out, Status.SLOW.value, other.status))
     bar = None if acceptable is None else acceptable[chosen]
     return put(best, chosen, _better(before, other, number, bar))
 
@@ -269,11 +331,15 @@ def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None)
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
     surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
     better = torch.where(equal, surer, rival < cost)
+    lost = (state.status == Status.LOST.value) & (other.status == Status.LOST.value)
+    lost = lost & (state.certificate.lost == other.certificate.lost).all(-1)
+    same = lost & ((cost - rival).abs() <= SAME * torch.minimum(cost, rival))
     merged = select(better, _without_strategy(other), _without_strategy(state))._replace(
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
         linearizations=state.linearizations + other.linearizations,
     )
-    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept))
+    agreed = torch.where(better & ~same, 0, best.agreed + same)
+    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept), agreed)
 
 
 def _without_strategy(state: State) -> State:

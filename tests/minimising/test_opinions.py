@@ -1,6 +1,7 @@
 """Which of two runs is kept, who is asked again, and what all of it has cost: from given ends."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,21 @@ from lmtorch.core.state import Begun, State, fresh
 from lmtorch.core.termination import Status
 from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
-from lmtorch.minimising.opinions import BestRun, Opinion, _better, beginning, doubtful, unasked
+from lmtorch.minimising import opinions
+from lmtorch.minimising.opinions import (
+    SAMPLE,
+    BestRun,
+    Opinion,
+    _better,
+    _Doubt,
+    _doubts,
+    _hear,
+    _sampled,
+    beginning,
+    doubtful,
+    unasked,
+    usual,
+)
 from lmtorch.solvers.svd import SVD
 
 from .setting import F64
@@ -118,3 +133,90 @@ def test_a_start_of_another_size_stays_in_the_box(
     start: Tensor = beginning(other, x, end([1.0], [UNSURE]), box).x
     torch.testing.assert_close(start, torch.tensor(expected, dtype=F64))
     assert beginning(Opinion("", METHOD, False), x, end([1.0], [UNSURE]), box).x is x
+
+
+def lost(cost: float, *parameters: bool) -> State:
+    """A run that has ended where parameters have no influence."""
+    state = end([cost], [Status.LOST])
+    return state._replace(certificate=state.certificate._replace(lost=torch.tensor([parameters])))
+
+
+OTHERS = [
+    (lost(1.0 + 1e-9, False, True), False),  # a third run at the same place: the next is spared
+    (lost(1.0 + 1e-7, False, True), True),
+    (lost(1.0, True, True), True),  # of the same cost elsewhere
+    (lost(0.5, False, True), True),  # a lower one, of which nothing is known yet
+    (end([1.0], [Status.SLOW]), True),
+]
+
+
+@pytest.mark.parametrize(("third", "asked"), OTHERS)
+def test_no_run_follows_three_from_one_start_that_were_lost_at_one_place(
+    third: State, asked: bool
+) -> None:
+    first = unasked(lost(1.0, False, True))
+    best = _better(_better(first, lost(1.0, False, True), 1, None), third, 2, None)
+    there, elsewhere = Opinion("", METHOD, False), Opinion("", METHOD, False, 0.1)
+    assert [doubt.number for doubt in _doubts([there, elsewhere], best, None)] == [asked, 1]
+
+
+def test_a_lower_cost_makes_what_was_agreed_upon_forgotten() -> None:
+    best = unasked(lost(1.0, False, True))
+    for cost, agreed in ((1.0, 1), (1.0, 2), (0.5, 0), (0.5, 1), (0.7, 1)):
+        best = _better(best, lost(cost, False, True), 1, None)
+        assert best.agreed.tolist() == [agreed]
+
+
+def test_what_is_usual_is_told_by_many_sure_problems_only() -> None:
+    trials, sure = torch.arange(100), torch.arange(100) < 61
+    assert usual(trials, sure) == 30  # the median of 0 … 60
+    assert usual(trials, torch.arange(100) < 49) is None
+    assert usual(trials[:30], sure[:30]) is None
+    assert usual(trials[0], sure[0]) is None
+
+
+def test_a_way_is_asked_of_the_rest_that_ended_as_one_it_helped() -> None:
+    count = 3000
+    status = torch.full((count,), int(Status.LOST))
+    status[::10], status[1::30] = int(Status.SLOW), int(Status.SADDLE)
+    best = unasked(end(torch.ones(count), status))
+    asked = []
+
+    def hear(best: BestRun, doubt: _Doubt) -> BestRun:
+        asked.append(doubt.where)
+        assert int(doubt.where.sum()) == doubt.number
+        helped = doubt.where & (status == int(Status.SLOW))
+        return best._replace(kept=torch.where(helped, 7, best.kept))
+
+    doubt = torch.ones(count, dtype=torch.bool)
+    doubt[:50] = False
+    _sampled(hear, 7, best, _Doubt(doubt, int(doubt.sum()), 0), None)
+    slow, few = status == int(Status.SLOW), status == int(Status.SADDLE)
+    first, second = asked
+    assert abs(int((first & (status == int(Status.LOST))).sum()) - SAMPLE) <= 3
+    assert (first | ~(few & doubt)).all()  # a hundred that ended alike are asked at once
+    assert torch.equal((first | second) & slow, slow & doubt)  # nobody twice, nobody left out
+    assert torch.equal(second, slow & doubt & ~first)
+
+
+@pytest.mark.parametrize(("enough", "trials", "ended"), [(50, 50, Status.SLOW), (None, 900, 0)])
+def test_a_run_far_beyond_what_is_usual_is_slow_and_not_out_of_evaluations(
+    monkeypatch: pytest.MonkeyPatch, enough: int | None, trials: int, ended: int
+) -> None:
+    allowed = []
+
+    def descend(problem: Any, method: Any, start: Any, *, trials: int, **_: Any) -> Any:
+        allowed.append(trials)
+        return end([0.5], [Status.EVALUATIONS], trials), None
+
+    monkeypatch.setattr(opinions, "descend", descend)
+    problem: Any = SimpleNamespace(bounds=None, residual=None)
+    problem.take = lambda chosen: problem
+    where = torch.tensor([False, True])
+    best = _hear(
+        problem, Opinion("", METHOD, False), 1, torch.zeros(2, 2, dtype=F64),
+        unasked(end([1.0, 1.0], [SURE, Status.LOST])), _Doubt(where, 1, 5),
+        trials=900, enough=enough, acceptable=None, watch=None,
+    )  # fmt: skip
+    assert allowed == [trials]
+    assert best.state.status.tolist() == [SURE, ended]
