@@ -371,7 +371,7 @@ def _look(
     keep: bool = True,  # the residuals
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept, _ = best
+    state, runs, kept = best
     point = state.x, state.status, state.cost
     tolerance = method.tolerances.gradient
     if small(problem, method, state.x):

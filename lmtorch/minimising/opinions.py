@@ -30,10 +30,9 @@ GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
 TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
 ALONE = 4  # problems up to which each is run again by itself
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
-SAME = 1e-8  # relative difference of the costs of two runs that have lost the same parameters
-AGREED = 3  # runs from one start that are lost at the same place: others would follow them there
 SAMPLE = 64  # problems that ended alike of which a way must help one before it is asked of the rest
 BEYOND = 10  # times the usual trials, after which another run is given up
+LEAST = 8 * WINDOW  # but never before, as another run may well be slow where the first was quick
 USUAL = 32  # problems of a batch, and half of it, that must be sure to tell what is usual
 
 
@@ -57,7 +56,6 @@ class BestRun(NamedTuple):
     state: State
     runs: Tensor  # (...,) int, how many there were
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
-    agreed: Tensor  # (...,) int, further runs that were lost at the same place
 
 
 class _Listening:
@@ -93,7 +91,7 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
 def unasked(state: State) -> BestRun:
     """The best of one run alone: that run."""
     none = torch.zeros_like(state.status)
-    return BestRun(state, none + 1, none, none)
+    return BestRun(state, none + 1, none)
 
 
 def usual(trials: Tensor, sure: Tensor) -> int | None:
@@ -122,7 +120,7 @@ def ask(
         return best
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
-    doubts = _doubts(opinions, best, acceptable)
+    doubts = _doubts(opinions, best.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -133,7 +131,7 @@ def ask(
         left = trials if shared is None else shared - doubt.spent
         if left <= 0:
             continue
-        enough = None if usual is None else max(WINDOW, BEYOND * usual)
+        enough = None if usual is None else max(LEAST, BEYOND * usual)
         listening = watch and _Listening(watch)
         problem = replace(problem, form=opinion.method.solver.form)
         hear = partial(
@@ -141,7 +139,7 @@ def ask(
             trials=left, enough=enough, acceptable=acceptable, watch=listening,
         )  # fmt: skip
         best = _sampled(hear, number, best, doubt, listening)
-        doubts = _doubts(opinions, best, acceptable)
+        doubts = _doubts(opinions, best.state, acceptable)
         # the user's word ends all runs, not this one alone
         if listening is not None and listening.stop:
             status = torch.where(
@@ -189,19 +187,16 @@ class _Doubt(NamedTuple):
     spent: int  # trials that one of them has cost, at most
 
 
-def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | None) -> list[_Doubt]:
+def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
     """What each opinion would be asked about as things stand: one host read for all."""
     if not opinions:
         return []
-    state = best.state
     every, numbers = [], []
     doubt = doubtful(state, acceptable)
     for opinion in opinions:
         own = doubt
         if opinion.restart:
             own = own & _goes_on(state, opinion)
-        elif opinion.factors is None:
-            own = own & (best.agreed < AGREED - 1)
         if opinion.of_lost:
             own = own & among(state.status, TOO_FAR)
         every.append(own)
@@ -331,15 +326,11 @@ def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None)
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
     surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
     better = torch.where(equal, surer, rival < cost)
-    lost = (state.status == Status.LOST.value) & (other.status == Status.LOST.value)
-    lost = lost & (state.certificate.lost == other.certificate.lost).all(-1)
-    same = lost & ((cost - rival).abs() <= SAME * torch.minimum(cost, rival))
     merged = select(better, _without_strategy(other), _without_strategy(state))._replace(
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
         linearizations=state.linearizations + other.linearizations,
     )
-    agreed = torch.where(better & ~same, 0, best.agreed + same)
-    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept), agreed)
+    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept))
 
 
 def _without_strategy(state: State) -> State:

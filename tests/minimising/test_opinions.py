@@ -21,7 +21,6 @@ from lmtorch.minimising.opinions import (
     Opinion,
     _better,
     _Doubt,
-    _doubts,
     _hear,
     _sampled,
     beginning,
@@ -133,38 +132,6 @@ def test_a_start_of_another_size_stays_in_the_box(
     start: Tensor = beginning(other, x, end([1.0], [UNSURE]), box).x
     torch.testing.assert_close(start, torch.tensor(expected, dtype=F64))
     assert beginning(Opinion("", METHOD, False), x, end([1.0], [UNSURE]), box).x is x
-
-
-def lost(cost: float, *parameters: bool) -> State:
-    """A run that has ended where parameters have no influence."""
-    state = end([cost], [Status.LOST])
-    return state._replace(certificate=state.certificate._replace(lost=torch.tensor([parameters])))
-
-
-OTHERS = [
-    (lost(1.0 + 1e-9, False, True), False),  # a third run at the same place: the next is spared
-    (lost(1.0 + 1e-7, False, True), True),
-    (lost(1.0, True, True), True),  # of the same cost elsewhere
-    (lost(0.5, False, True), True),  # a lower one, of which nothing is known yet
-    (end([1.0], [Status.SLOW]), True),
-]
-
-
-@pytest.mark.parametrize(("third", "asked"), OTHERS)
-def test_no_run_follows_three_from_one_start_that_were_lost_at_one_place(
-    third: State, asked: bool
-) -> None:
-    first = unasked(lost(1.0, False, True))
-    best = _better(_better(first, lost(1.0, False, True), 1, None), third, 2, None)
-    there, elsewhere = Opinion("", METHOD, False), Opinion("", METHOD, False, 0.1)
-    assert [doubt.number for doubt in _doubts([there, elsewhere], best, None)] == [asked, 1]
-
-
-def test_a_lower_cost_makes_what_was_agreed_upon_forgotten() -> None:
-    best = unasked(lost(1.0, False, True))
-    for cost, agreed in ((1.0, 1), (1.0, 2), (0.5, 0), (0.5, 1), (0.7, 1)):
-        best = _better(best, lost(cost, False, True), 1, None)
-        assert best.agreed.tolist() == [agreed]
 
 
 def test_what_is_usual_is_told_by_many_sure_problems_only() -> None:
