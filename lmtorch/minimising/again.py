@@ -24,6 +24,7 @@ class Jacobians:
     Attributes:
         problem: what was minimised.
         x: where it ended, (b, n).
+        cost: there, (b,).
         unit: by which the residuals were multiplied.
         block: problems that fit the memory together.
         limit: bytes that one allocation may take.
@@ -32,6 +33,7 @@ class Jacobians:
 
     problem: Problem
     x: Tensor
+    cost: Tensor
     unit: float
     block: int
     limit: int | None
@@ -44,13 +46,14 @@ class Jacobians:
             (k, m, n), in the dtype of x.
 
         Raises:
-            InputError: an argument was written into after the fit.
+            InputError: an argument was written into after the fit, or the function is another one.
         """
         self._check("Jacobian", "jac")
         with torch.no_grad():
             problem = replace(self.problem.take(chosen), form=DenseForm())
             model = problem.model(self.x[chosen])
         assert isinstance(model, Dense)
+        self._compare(chosen, model)
         jacobian = model.jacobian if self.unit == 1 else model.jacobian / self.unit
         return jacobian.to(self.x.dtype)
 
@@ -81,6 +84,21 @@ class Jacobians:
                 f"the arguments of the function were changed in place after the fit: the {what} "
                 f"at its end cannot be made any more. Ask for it (solution.{name}) before, or give "
                 "the fit a copy."
+            )
+
+    def _compare(self, chosen: slice, model: Dense) -> None:
+        """Refuse J of a function that is no longer that of the fit: its cost would be another."""
+        then, now = self.cost[chosen], model.cost
+        eps = torch.finfo(self.x.dtype).eps
+        # a cost that is nothing but round-off is never the same again
+        lengths = (self.x[chosen] * model.column_norms).square().sum(-1)
+        rounding = eps**1.5 * lengths
+        known = then.isfinite() & now.isfinite() & rounding.isfinite()
+        if bool((((now - then).abs() > 1e-3 * then + rounding) & known).any()):
+            raise InputError(
+                "the function gives other residuals than in the fit: something that it uses has "
+                "changed, as a variable of a loop does. Ask for the Jacobian or the errors before "
+                "that, or bind what it uses (a default argument, functools.partial)."
             )
 
     def all(self) -> Tensor | None:

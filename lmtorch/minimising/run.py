@@ -304,8 +304,9 @@ def _jacobians(run: Run, ending: Ending) -> Jacobians:
     leaves = [*run.calling.leaves, *tree_leaves(run.calling.kwargs), *run.calling.shares]
     written = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
     problem = replace(run.problem, loss=_loss_at(run, ending))
-    unit, limit = run.calling.unit, run.limit
-    return Jacobians(problem, ending.state.x.clone(), unit, run.block, limit, written)
+    state, unit, limit = ending.state, run.calling.unit, run.limit
+    ends = state.x.clone(), state.cost.clone()
+    return Jacobians(problem, *ends, unit, run.block, limit, written)
 
 
 def _loss_at(run: Run, ending: Ending) -> Loss:

@@ -557,3 +557,35 @@ def test_a_jacobian_made_later_is_that_of_the_data_that_were_fitted() -> None:
     asked.jac  # noqa: B018
     arrays[:] = 0
     np.testing.assert_array_equal(later.jac, asked.jac)
+
+
+def test_no_jacobian_is_made_of_a_function_that_has_changed_since() -> None:
+    fits, expected = [], []
+    for factor in (1.0, 2.0):
+
+        def other(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            return residual(x, factor * t, y)  # noqa: B023 - the variable of the loop is the point
+
+        called: dict[str, Any] = {"args": (POINTS, data()[:3]), "in_dims": (None, None, 0)}
+        fits.append(least_squares(other, START, **called))
+        expected.append(least_squares(other, START, **called).jac)
+    with pytest.raises(InputError, match="gives other residuals than in the fit"):
+        fits[0].jac  # noqa: B018
+    torch.testing.assert_close(fits[1].jac, expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_a_jacobian_is_made_later_where_data_are_met_to_round_off(
+    dtype: torch.dtype, offset: float
+) -> None:
+    t, truth = POINTS.to(dtype), torch.tensor([[2.0, 0.5], [1.0, 0.7]], dtype=dtype)
+
+    def line(x: Tensor, y: Tensor) -> Tensor:
+        return x[0] + x[1] * t + offset - y
+
+    y = truth[:, :1] + truth[:, 1:] * t + offset
+    for start in (truth, torch.ones_like(truth)):
+        solution = least_squares(line, start, args=(y,), in_dims=(0, 0))
+        expected = torch.stack([torch.ones_like(t), t], -1).expand_as(solution.jac)
+        torch.testing.assert_close(solution.jac, expected)
