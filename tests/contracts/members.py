@@ -5,6 +5,7 @@ member by name, that name is the key. Members without a name, and members with o
 stand beside it under any key. `test_members.py` fails where something is missing.
 """
 
+from lmtorch.compiling.columns import ByColumns
 from lmtorch.damping.base import Damping
 from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt
@@ -19,6 +20,7 @@ from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.given import GivenJacobian
 from lmtorch.jacobians.ladder import Ladder
+from lmtorch.jacobians.latest import Latest
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
 from lmtorch.jacobians.reverse import Reverse
@@ -146,4 +148,8 @@ ELSEWHERE: dict[type, str] = {
     OwnColumns: "tests/fitting/test_orthogonal.py",
     # These laws set parameters into modules, which take nothing but tensors.
     DualNumbers: "tests/jacobians/test_dual_numbers.py",
+    # What another source has given is remembered, of a pure function on a CPU.
+    Latest: "tests/jacobians/test_latest.py",
+    # It is there to be traced: the fits that are written from it are held to those of the loop.
+    ByColumns: "tests/compiling/test_compiled_fits.py",
 }
