@@ -1,4 +1,4 @@
-"""The Jacobians of many problems at their ends, made when somebody asks for them.
+"""The Jacobians of many problems or of a tall one at the end, made when somebody asks for them.
 
 They are larger than all data together: the loop has used them up block by block, and most callers
 never look at them.
@@ -19,12 +19,12 @@ from ..linearizations.dense import Dense, DenseForm
 
 @dataclass(frozen=True)
 class Jacobians:
-    """J at the end of every problem of a batch (b,), rescaled by the loss.
+    """J at the end of every problem of a batch (b,) or of one problem, rescaled by the loss.
 
     Attributes:
         problem: what was minimised.
-        x: where it ended, (b, n).
-        cost: there, (b,).
+        x: where it ended, (b, n) or (n,).
+        cost: there, (b,) or ().
         unit: by which the residuals were multiplied.
         block: problems that fit the memory together.
         limit: bytes that one allocation may take.
@@ -39,19 +39,20 @@ class Jacobians:
     limit: int | None
     written: Sequence[tuple[Tensor, int]]
 
-    def of(self, chosen: slice) -> Tensor:
-        """Make J of some of the problems.
+    def of(self, chosen: slice | None) -> Tensor:
+        """Make J of some of the problems; None: of the only one.
 
         Returns:
-            (k, m, n), in the dtype of x.
+            (k, m, n) or (m, n), in the dtype of x.
 
         Raises:
             InputError: an argument was written into after the fit, or the function is another one.
         """
         self._check("Jacobian", "jac")
         with torch.no_grad():
-            problem = replace(self.problem.take(chosen), form=DenseForm())
-            model = problem.model(self.x[chosen])
+            some = self.problem if chosen is None else self.problem.take(chosen)
+            x = self.x if chosen is None else self.x[chosen]
+            model = replace(some, form=DenseForm()).model(x)
         assert isinstance(model, Dense)
         self._compare(chosen, model)
         jacobian = model.jacobian if self.unit == 1 else model.jacobian / self.unit
@@ -86,12 +87,14 @@ class Jacobians:
                 "the fit a copy."
             )
 
-    def _compare(self, chosen: slice, model: Dense) -> None:
+    def _compare(self, chosen: slice | None, model: Dense) -> None:
         """Refuse J of a function that is no longer that of the fit: its cost would be another."""
-        then, now = self.cost[chosen], model.cost
+        place = slice(None) if chosen is None else chosen
+        then, now = self.cost.reshape(-1)[place], model.cost.reshape(-1)
         eps = torch.finfo(self.x.dtype).eps
         # a cost that is nothing but round-off is never the same again
-        lengths = (self.x[chosen] * model.column_norms).square().sum(-1)
+        sizes = (self.x if chosen is None else self.x[chosen]) * model.column_norms
+        lengths = sizes.square().sum(-1).reshape(-1)
         rounding = eps**1.5 * lengths
         known = then.isfinite() & now.isfinite() & rounding.isfinite()
         if bool((((now - then).abs() > 1e-3 * then + rounding) & known).any()):
@@ -102,9 +105,10 @@ class Jacobians:
             )
 
     def all(self) -> Tensor | None:
-        """J of all of them, (b, m, n); None where it does not fit the memory."""
-        count, n = self.x.shape
-        entries = count * n * self.problem.residual.rows
+        """J of all of them, (..., m, n); None where it does not fit the memory."""
+        entries = self.x.numel() * self.problem.residual.rows
         if not _memory.fits(entries * self.problem.dtype.itemsize, self.x.device, self.limit):
             return None
-        return torch.cat([self.of(chosen) for chosen in ranges(count, self.block)])
+        if self.x.ndim == 1:
+            return self.of(None)
+        return torch.cat([self.of(chosen) for chosen in ranges(len(self.x), self.block)])

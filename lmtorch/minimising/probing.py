@@ -15,6 +15,7 @@ from .._threads import quiet
 from ..core.bounds import Bounds
 from ..residuals.probe import Probe
 from ..residuals.watching import Operators
+from .row_blocks import some_of_many
 from .user_function import UserFunction
 
 # relative move of a parameter without a derivative, to see whether it has an influence
@@ -45,22 +46,27 @@ def probe(
     # one problem, whose derivatives need memory for what depends on the parameters alone
     alone = exact is not False and not tensors.unknowns.batched
     looking = nullcontext() if alone else Operators()
-    reason = ""
+    reason, tall = "", None
     try:
         if exact is False and tensors.unknowns.numpy:
             return _black_box(make, InputError("not tried"))
         with quiet():  # NumPy warns of tensors that it is given on trial
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
+            tall = some_of_many(tensors, params) if alone else None
+            looked_at = tensors if tall is None else tall.some
             with torch.enable_grad(), looking as operators:
-                residual = tensors.residual(twins, *shares)
+                residual = looked_at.residual(twins, *shares)
         if exact is False:
             assert operators is not None
             return _facts(tensors, residual, operators.bytes, black_box=True)
         if residual.requires_grad:
             weights = random_weights(residual.detach())
             gradients = weighted_gradients(residual, weights, twins)
-            if not (reason := _lost(tensors, twins, shares, residual, gradients, box)):
+            if not (reason := _lost(looked_at, twins, shares, residual, gradients, box)):
                 activations = traced(residual) if operators is None else operators.bytes
+                if tall is not None:
+                    activations *= -(-len(tall.whole) // len(residual))
+                    return _facts(tensors, tall.whole, activations, black_box=False)
                 _, facts = _facts(tensors, residual, activations, black_box=False)
                 slopes = torch.cat([gradient.reshape(-1) for gradient in gradients])
                 values = facts.residual

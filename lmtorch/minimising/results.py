@@ -197,7 +197,7 @@ class Results:
             jacobian = again.all()
             return None if jacobian is None else self._array(jacobian)
 
-        return Later(make, lambda chosen: self._array(again.of(chosen)))
+        return Later(make, (lambda chosen: self._array(again.of(chosen))) if self.lead else None)
 
     def _evidence(self, outcome: Ending) -> tuple[Tensor, ...]:
         """What the messages are made of: (...,) each, and (..., n) bool, what is lost."""

@@ -7,10 +7,13 @@ all residuals, at the start and at points near it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from .. import choose
 from .._autodiff import Params, ranges
 from ..core.bounds import Bounds
 from ..residuals.probe import Probe
@@ -20,6 +23,45 @@ ROWS = 8192  # of a block; several times their columns fit the cache of a core
 NEARBY = 2  # further points at which blocks are compared
 MOVE = 0.05  # share by which every parameter differs there
 ROUNDINGS = 256  # of the largest residual: blocks may be summed in another order
+
+
+class Tall(NamedTuple):
+    """A function of many points, of which some tell what it is made of."""
+
+    whole: Tensor  # all residuals, (m,)
+    some: UserFunction  # those of a few points
+
+
+def some_of_many(calling: UserFunction, params: Params) -> Tall | None:
+    """All residuals without a graph, which would be larger than the fit, and a function of some.
+
+    Args:
+        calling: the function of all residuals.
+        params: where it is evaluated.
+
+    Returns:
+        None where points are not many, or give other residuals among themselves.
+
+    Raises:
+        OutOfMemoryError: torch's own.
+    """
+    given = (*calling.leaves, *tree_leaves(calling.kwargs))
+    most = max((t.numel() for t in given if isinstance(t, Tensor)), default=0)
+    if most * calling.unknowns.layout.n <= choose.DENSE or calling.arrays:
+        return None
+    try:
+        with torch.no_grad():
+            whole = calling.residual(params)
+            count = len(whole)
+            rows = slice(0, count, -(-count // ROWS))
+            some = calling.of_rows(rows, count) if count > ROWS else None
+            if some is None or not _near(some.residual(params), whole[rows], _room(whole)):
+                return None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever the reason: it is met again where all points are taken together
+        return None
+    return Tall(whole, some)
 
 
 def row_blocks(
@@ -59,8 +101,7 @@ def _same(
     """Whether the blocks are the residuals."""
     with torch.no_grad():
         whole = calling.residual(params)
-        size = torch.where(whole.isfinite(), whole.abs(), 0.0).amax()
-        room = float(ROUNDINGS * torch.finfo(whole.dtype).eps * size)
+        room = _room(whole)
         for block, rows in zip(blocks, ranges(len(whole), ROWS), strict=True):
             try:
                 found = block(params)
@@ -68,6 +109,18 @@ def _same(
                 raise
             except Exception:  # whatever the reason: it does not take some of the data
                 return False
-            if not torch.allclose(found, whole[rows], rtol=0, atol=room, equal_nan=True):
+            if not _near(found, whole[rows], room):
                 return False
     return True
+
+
+def _room(whole: Tensor) -> float:
+    """What round-off may change in any of the residuals."""
+    size = torch.where(whole.isfinite(), whole.abs(), 0.0).amax()
+    return float(ROUNDINGS * torch.finfo(whole.dtype).eps * size)
+
+
+def _near(found: Tensor, expected: Tensor, room: float) -> bool:
+    """Whether some residuals are those expected."""
+    same = found.shape == expected.shape
+    return same and torch.allclose(found, expected, rtol=0, atol=room, equal_nan=True)

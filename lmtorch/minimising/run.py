@@ -70,6 +70,9 @@ class Run(NamedTuple):
     @property
     def keeps_jacobian(self) -> bool:
         """Whether J at the end is kept, and not made again where somebody asks for it."""
+        residual = self.problem.residual
+        if isinstance(residual, ProblemsResidual) and residual.blocks:
+            return False
         return not self.batched or self.starts > 1 or self.probe.black_box
 
     @property

@@ -155,7 +155,7 @@ class UserFunction:
         ):
             return None
         sliced.leaves, sliced.kwargs = leaves, tree_unflatten(others, tree)
-        sliced.rows = rows.stop - rows.start
+        sliced.rows = len(range(*rows.indices(count)))
         sliced.calls = self.calls if rows.start == 0 else Calls()  # together they are one call
         return sliced
 

@@ -8,6 +8,7 @@ import torch
 import lmtorch
 from lmtorch import choose, least_squares
 from lmtorch.minimising import row_blocks, run
+from tests.jacobians.test_memory import LiveBytes
 
 F64 = torch.float64
 T = torch.linspace(0, 2, 50, dtype=F64)
@@ -90,3 +91,40 @@ COUPLED = {
 def test_rows_that_do_not_follow_the_data_are_taken_together(made, case: str) -> None:
     least_squares(COUPLED[case], X, args=(T, Y), max_nfev=2)
     assert made == [0]
+
+
+def test_a_tall_fit_never_holds_a_graph_or_a_jacobian_of_all_rows(monkeypatch) -> None:
+    monkeypatch.setattr(choose, "DENSE", 10)
+    monkeypatch.setattr(row_blocks, "ROWS", 1024)
+    many, n = 30_000, 30
+    t = torch.linspace(0, 3, many, dtype=F64)
+    y = torch.exp(-t)
+
+    def cosines(x, t, y):
+        return sum(x[i] * torch.cos(i * t) for i in range(n)) - y
+
+    start, options = torch.ones(n, dtype=F64), {"max_nfev": 3, "solver": "cholesky"}
+    with LiveBytes(t, y) as meter:
+        found = least_squares(cosines, start, args=(t, y), **options)
+    # in columns: J has 30, and so has the graph
+    assert meter.peak < n / 2 * 8 * many, meter.peak / (8 * many)
+    assert found.jac.shape == (many, n)
+
+
+def test_the_jacobian_of_a_tall_fit_is_made_when_it_is_asked_for(made) -> None:
+    t, y = T.clone(), Y.clone()
+    found, other = (least_squares(decay, X, args=(t, y), loss="cauchy") for _ in range(2))
+    plain = least_squares(lambda x: decay(x, T, Y), X, loss="cauchy")
+    torch.testing.assert_close(found.jac, plain.jac)
+    t += 1
+    torch.testing.assert_close(found.jac, plain.jac)
+    with pytest.raises(lmtorch.InputError, match="changed in place"):
+        _ = other.jac
+
+
+def test_a_parameter_without_a_derivative_is_seen_in_some_of_many_points(made) -> None:
+    def f(x, t, y):
+        return decay(x, t, y) + torch.where(t > 1.9, float(x[3]), 0.0)
+
+    with pytest.raises(lmtorch.InputError, match=r"x0\[3\].* no derivative"):
+        least_squares(f, torch.cat([X, X[:1]]), "auto", args=(T, Y))
