@@ -34,6 +34,8 @@ class Duals:
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """What a function returns of values."""
+        if not torch.is_grad_enabled():  # in an autograd.Function, which has its own derivative
+            raise NoRuleError("a constant under no_grad")
         return func(*bare(args), **bare(kwargs))
 
     def attribute(self, z: Dual, name: str) -> Any:
