@@ -13,6 +13,8 @@ from torch import Tensor
 from .border import NUMPY
 
 T = TypeVar("T")
+# fits from which a look that may save an operation on all of them is worth a wait for the device
+MANY = 32
 _ndarray: Any = np.ndarray
 _bool, _float64 = np.bool_, np.float64
 _NO, _YES = b"\0", b"\1"  # entries of a mask: to look for one among them is quickest
@@ -126,14 +128,14 @@ def put(whole: T, places: Tensor, part: T) -> T:
 
 
 def settled(mask: Tensor) -> bool:
-    """Whether the mask is known to hold everywhere; read only on a CPU, where that is cheap."""
+    """Whether the mask is known to hold everywhere, read only where that is cheap."""
     if type(mask) in NUMPY:
         return bool(mask)
     return _readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
-    """Whether the mask is known to hold somewhere; read only on a CPU, where that is cheap."""
+    """Whether the mask is known to hold somewhere, read only where that is cheap."""
     if type(mask) in NUMPY:
         return bool(mask)
     return _readable(mask) and bool(mask.any())
@@ -145,8 +147,12 @@ def nowhere(mask: Tensor) -> bool:
 
 
 def _readable(mask: Tensor) -> bool:
-    """Whether a value may be read: not while compiling, nor where that would wait for a device."""
-    return mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether a value may be read: not while compiling, nor where one fit would wait for a device.
+
+    Many fits wait: what they do in vain costs more.
+    """
+    cheap = mask.device.type == "cpu" or (mask.ndim > 0 and len(mask) >= MANY)
+    return cheap and not torch.compiler.is_compiling()
 
 
 def unbatched(value: T, place: int) -> T:
