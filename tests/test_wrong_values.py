@@ -47,6 +47,7 @@ ROLES = [3, THING, None, "x", [3], {"x": 1.0}]
 LEAST_SQUARES: dict[str, list[Any]] = {
     "fun": [None, 3, "x", PAIR, THING],
     "x0": [None, "x", 1j, [NAN, 1.0], [INF, 1.0], [1.0, "x"], THING, {}],
+    "compile": ["x", 2, None, PAIR, THING],
     "jac": ["x", 3, "cs", PAIR, THING, Forward],
     "bounds": BOUNDS,
     "method": NAMES,

@@ -147,10 +147,8 @@ def nowhere(mask: Tensor) -> bool:
 
 
 def _readable(mask: Tensor) -> bool:
-    """Whether a value may be read: not while compiling, nor where one fit would wait for a device.
-
-    Many fits wait: what they do in vain costs more.
-    """
+    """Whether a value may be read: not while compiling, nor where one fit waits for a device."""
+    # many fits do wait: what they would do in vain costs more
     cheap = mask.device.type == "cpu" or (mask.ndim > 0 and len(mask) >= MANY)
     return cheap and not torch.compiler.is_compiling()
 

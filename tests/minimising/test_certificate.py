@@ -443,4 +443,8 @@ def test_the_explanation_shows_the_source_that_serves_and_what_was_refused(
     (serving,) = [line for line in lines if line.startswith("jacobian")]
     refused = [line.split()[1] for line in lines if line.startswith("refused")]
     assert serving.split()[1].startswith("Autograd(")
-    assert [source.split("(")[0] for source in refused] == ["Forward", "Reverse"]
+    assert [source.split("(")[0] for source in refused] == [
+        "DualNumbers",
+        "Forward",
+        "Reverse",
+    ]
