@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 MOST = 64  # programs that stay loaded
 LOADED: dict[str, ctypes.CDLL] = {}
 PATIENCE = 300  # seconds that a compiler may take
+_LOCK = threading.Lock()
 
 
 class NoCompilerError(Exception):
@@ -71,22 +73,28 @@ def build(text: str) -> ctypes.CDLL:
     if found is not None:
         return found
     key = hashlib.sha256("\n".join((text, _machine(), *FLAGS)).encode()).hexdigest()[:32]
-    found = load(key) or _compiled(key, text)
-    LOADED[text] = found
-    while len(LOADED) > MOST:
-        del LOADED[next(iter(LOADED))]
+    found = load(folder() / f"{key}.so", key) or _compiled(key, text)
+    with _LOCK:
+        LOADED[text] = found
+        while len(LOADED) > MOST:
+            del LOADED[next(iter(LOADED))]
     return found
 
 
-def load(key: str) -> ctypes.CDLL | None:
-    """A program from the disk; None if it is not there."""
-    place = folder() / f"{key}.so"
+def load(place: Path, key: str) -> ctypes.CDLL | None:
+    """A program from the disk; None if it is not there, or is another, or none at all."""
     if not place.exists():
         return None
     try:
-        return ctypes.CDLL(str(place))
+        library = ctypes.CDLL(str(place))
     except OSError:
         return None
+    return library if hasattr(library, _mark(key)) else None
+
+
+def _mark(key: str) -> str:
+    """A symbol that this program alone has: a damaged or strange file of its name has not."""
+    return f"lmtorch_{key}"
 
 
 def _compiled(key: str, text: str) -> ctypes.CDLL:
@@ -95,7 +103,8 @@ def _compiled(key: str, text: str) -> ctypes.CDLL:
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as scratch:
         source, made = Path(scratch) / "program.cpp", Path(scratch) / "program.so"
-        source.write_text(text, encoding="utf-8")
+        marked = f'{text}\nextern "C" void {_mark(key)}() {{}}\n'
+        source.write_text(marked, encoding="utf-8")
         try:
             done = subprocess.run(
                 [command, *FLAGS, str(source), "-o", str(made), "-lm"],
@@ -105,8 +114,10 @@ def _compiled(key: str, text: str) -> ctypes.CDLL:
             raise NoCompilerError(f"{command} failed: {error}") from error
         if done.returncode:
             raise NoCompilerError(f"{command} failed: {done.stderr.strip()[:500]}")
+        # loaded from where no file was before: by a path that it knows, a linker takes what it has
+        # loaded from there, even if that was a damaged file
+        found = load(made, key)
         made.replace(place / f"{key}.so")  # whole, or not at all: other processes look for it
-    found = load(key)
     if found is None:
         raise NoCompilerError("what was compiled cannot be loaded")
     return found

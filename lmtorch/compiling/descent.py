@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..arrays import put
-from ..core.loop import descend
+from ..core.loop import descend, look
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Begun, Start, State, blank, fresh
-from ..core.termination import RUNNING
+from ..core.termination import RUNNING, Status
 from ..jacobians.base import JacobianSource
 from .building import NoCompilerError, build, folder
 from .given import Given
@@ -32,7 +32,7 @@ from .programs import Descended, Make, Program, written
 
 KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
-TRIALS = 200  # at most, which take a fraction of a millisecond; then the loop looks at the gain
+TRIALS = 200  # of a long run, in a fraction of a millisecond; then the loop looks at the gain
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
@@ -218,27 +218,30 @@ def run(
     Returns:
         Where they end.
     """
-    ended = program.run(x, recipe.given, min(trials, TRIALS))
+    most = _most(trials)
+    ended = program.run(x, recipe.given, most)
     state = _state(ended, x)
     found = Compiled(state, ended.gradient, ended.cosine, ended.places)
     if not len(ended.places):
         return found
-    places, standing = ended.places, ended.standing
-    before: State = standing.state
+    places, before = ended.places, ended.standing.state
+    part, way, rest = problem.take(places), method.take(places), trials - most
     # what came close goes on from there, what went astray begins again
     near = (before.status == RUNNING) | (before.status > 0)
-    begun = before.begun
-    from_here = Start(
-        torch.where(near[:, None], before.x, x[places]),
-        begun=Begun(begun.x, begun.cost, begun.norms),
-    )
-    part, way = problem.take(places), method.take(places)
-    after, _ = descend(part, way, from_here, trials=max(1, trials - TRIALS))
-    after = after._replace(
-        damping=None,
-        trials=after.trials + before.trials,
-        linearizations=after.linearizations + before.linearizations,
-    )
+    if rest > 0:
+        begun = before.begun
+        from_here = Start(
+            torch.where(near[:, None], before.x, x[places]),
+            begun=Begun(begun.x, begun.cost, begun.norms),
+        )
+        after, _ = descend(part, way, from_here, trials=rest)
+        after = _longer(after, before.trials, before.linearizations)
+    else:
+        after = _spent(part, way, before)
+        if len(astray := (~near).nonzero()[:, 0]):
+            part, way = part.take(astray), way.take(astray)
+            again, _ = descend(part, way, Start(x[places[astray]]), trials=trials)
+            after = put(after, astray, again._replace(damping=None))
     return found._replace(state=put(state, places, after))
 
 
@@ -256,21 +259,46 @@ def run_single(
     recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
 ) -> Compiled:
     """Where one fit from x (n,) ends; with the loop where that leaves a doubt."""
-    ended = program.run(x[None], recipe.given, min(trials, TRIALS))
+    most = _most(trials)
+    ended = program.run(x[None], recipe.given, most)
     found = Compiled(_state(ended, x[None]), ended.gradient, ended.cosine, ended.places[None])
     alone: Compiled = _first(found)
     if not len(ended.places):
         return alone
     before: State = _first(ended.standing.state)
     near = int(before.status) == RUNNING or int(before.status) > 0
-    begin = Start(before.x, begun=before.begun) if near else Start(x)
-    state, _ = descend(problem, method, begin, trials=max(1, trials - TRIALS))
-    state = state._replace(
-        damping=None,
-        trials=state.trials + ended.trials[0],
-        linearizations=state.linearizations + ended.linearizations[0],
-    )
+    rest = trials - most
+    if rest > 0:
+        begin = Start(before.x, begun=before.begun) if near else Start(x)
+        state, _ = descend(problem, method, begin, trials=rest)
+        state = _longer(state, ended.trials[0], ended.linearizations[0])
+    elif near:
+        state = _spent(problem, method, before)
+    else:
+        state, _ = descend(problem, method, Start(x), trials=trials)
+        state = state._replace(damping=None)
     return alone._replace(state=state)
+
+
+def _most(trials: int) -> int:
+    """Trials of a program at most: all, or so many that enough are left to the loop."""
+    return trials if trials <= 2 * TRIALS else TRIALS
+
+
+def _longer(state: State, trials: Tensor, linearizations: Tensor) -> State:
+    """The state with the effort of what was compiled added to its own."""
+    return state._replace(
+        damping=None,
+        trials=state.trials + trials,
+        linearizations=state.linearizations + linearizations,
+    )
+
+
+def _spent(problem: Problem, method: Method, state: State) -> State:
+    """The end where no trial is left: it is looked at as the loop looks at its own end."""
+    over = state.status == RUNNING
+    status = torch.where(over, int(Status.EVALUATIONS), state.status)
+    return look(problem, method, state._replace(status=status, damping=None))
 
 
 def _first(value: Any) -> Any:

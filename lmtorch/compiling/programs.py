@@ -97,7 +97,7 @@ class Program:
             state.certificate.promise, state.certificate.lowest, linearization.gradient,
             *range(len(self.leaves) - len(Seen._fields), len(self.leaves)),
         ]  # fmt: skip
-        status, spent, certain = wanted[2], wanted[3], wanted[-2]
+        certain = wanted[-2]
         whole = {place: self._empty(place, count) for place in wanted}
         one = min(count, SHARE)
         # rows are addressed by the number of the fit among all
@@ -121,9 +121,9 @@ class Program:
             call(chosen, False, FEW if len(some) > WIDTH else 0)
             window = slice(some.start, some.stop)
             if len(some) > WIDTH:
-                going = whole[status][0, window] == RUNNING
-                left = chosen[going & (whole[spent][0, window] < trials)]
-                if len(left):
+                # fits that are together stop when one of them has used up its trials, and the
+                # others go on until each has had its own
+                while len(left := chosen[self._going(whole, window, trials)]):
                     call(left, True, 0)
             places = chosen if everything else chosen[~whole[certain][0, window]]
             if not len(places):
@@ -143,6 +143,12 @@ class Program:
         standing: Standing = tree_map(lambda i: None if i is None else shaped[i], self.places)
         columns = [self._shaped(i, whole[i]) for i in wanted]
         return Descended._make([*columns, places, standing])
+
+    def _going(self, whole: dict[int, Tensor], window: slice, trials: int) -> Tensor:
+        """Which fits of a share still run, and have trials left."""
+        state: Any = self.places.state
+        status, spent = (whole[place][0, window] for place in (state.status, state.trials))
+        return (status == RUNNING) & (spent < trials)
 
     def _empty(self, place: int, count: int) -> Tensor:
         shape, dtype = self.leaves[place]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KNOWN, NEW = 2000, 2_000_000
 ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
 ON_DAMPING = 3  # iterations on λ in a trial
+TOLD: set[Any] = set()  # what this process has warned of: of which function, and why
 
 
 class Compiling:
@@ -36,13 +37,14 @@ class Compiling:
 
     Args:
         wanted: True, False or "auto".
+        function: the user's.
         watched: somebody looks at every iteration, so that the loop has to run.
     """
 
-    def __init__(self, wanted: bool | str, watched: bool = False) -> None:
+    def __init__(self, wanted: bool | str, function: Any, watched: bool = False) -> None:
         self.wanted = wanted
+        self.function = function
         self.watched = watched
-        self.warned = False
 
     def descend(
         self, problem: Problem, method: Method, x: Tensor, trials: int
@@ -82,14 +84,15 @@ class Compiling:
         return None
 
     def refuse(self, reason: str) -> None:
-        """Warn once of why there is nothing compiled, if that was asked for."""
-        if self.wanted is True and not self.warned:
-            self.warned = True
+        """Warn of why there is nothing compiled, if that was asked for, once for each function."""
+        told = _itself(self.function), reason
+        if self.wanted is True and told not in TOLD:
             warnings.warn(
                 f"the fit is not compiled ({reason}); it runs as without compile=True.",
                 FallbackWarning,
                 stacklevel=level(),
             )
+            TOLD.add(told)  # where the warning is an error, it is one every time
 
 
 def checked(wanted: Any) -> bool | str:
@@ -104,6 +107,16 @@ def checked(wanted: Any) -> bool | str:
     if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "auto"):
         return wanted
     raise InputError(f"compile={wanted!r} must be True, False or 'auto'.")
+
+
+def _itself(function: Any) -> Any:
+    """What tells a function from others, and is the same for one that is made anew in a loop."""
+    owner = getattr(function, "__self__", function)
+    if hasattr(owner, "compiled_by"):  # of a fit of curves, which is named by its model
+        owner = owner.compiled_by[0]
+        return type(owner), owner.label
+    plain = getattr(function, "__func__", function)
+    return getattr(plain, "__code__", type(plain))
 
 
 def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:

@@ -265,7 +265,7 @@ def least_squares(
             acceptable=run.believed(acceptable),
             watcher=watcher,
             limit=memory_limit,
-            compiling=Compiling(compiled, watcher.sees_all) if compiled else None,
+            compiling=Compiling(compiled, fun, watcher.sees_all) if compiled else None,
             jacobian=run.keeps_jacobian,
         )
     solution = finish(run, results, ending)

@@ -19,6 +19,7 @@ from lmtorch import FallbackWarning
 from lmtorch.compiling import building, descent
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
+from lmtorch.minimising import compiled as asked
 
 from ..nist import PROBLEMS, log_relative_error
 
@@ -48,6 +49,7 @@ def forget() -> None:
     descent._PROGRAMS.clear()
     descent._RIGHT.clear()
     building.LOADED.clear()
+    asked.TOLD.clear()
 
 
 def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -167,6 +169,27 @@ def test_a_global_that_has_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @compiler
+@pytest.mark.parametrize("evaluations", [1, 3, 4, 6])
+def test_evaluations_are_as_many_as_the_loop_may_have(evaluations: int) -> None:
+    """Of some fits they are enough, and of others not."""
+    found = fit(50, max_nfev=evaluations)
+    loop = fit(50, compile=False, max_nfev=evaluations)
+    assert torch.equal(found.success, loop.success)
+    assert torch.equal(found.status == 0, loop.status == 0)
+    assert torch.equal(found.nfev, loop.nfev)
+    torch.testing.assert_close(found.x, loop.x, rtol=1e-9, atol=0)
+    _, y = decays(1)
+    one, other = (
+        lmtorch.least_squares(
+            decay, [2.0, 2.0], args=(T, y[0]), max_nfev=evaluations, compile=compiled
+        )
+        for compiled in (True, False)
+    )
+    assert (one.status, one.nfev) == (other.status, other.nfev)
+    torch.testing.assert_close(one.x, other.x, rtol=1e-9, atol=0)
+
+
+@compiler
 @pytest.mark.parametrize("name", ["Misra1a"])
 def test_a_single_fit_has_the_certified_digits(name: str) -> None:
     assert digits(name, 1) > 9
@@ -232,9 +255,51 @@ def test_without_a_compiler_there_is_one_warning_and_the_loop(
     monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
     monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path / "empty"))
     with pytest.warns(FallbackWarning, match="no C\\+\\+ compiler") as told:
-        found = fit(20)
+        found = [fit(20) for _ in range(3)][-1]
     assert len(told) == 1
     torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+    with pytest.warns(FallbackWarning, match="no C\\+\\+ compiler"):  # of another function
+        fit(20, fun=lambda p, t, y: 2 * decay(p, t, y))
+
+
+def test_curves_are_told_apart_in_warnings() -> None:
+    _, y = decays(20)
+
+    def first(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.sort(a * torch.exp(-b * t), descending=True).values
+
+    def second(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.sort(a * torch.exp(-b * t), descending=True).values
+
+    with pytest.warns(FallbackWarning, match="not compiled") as told:
+        [lmtorch.curve_fit(f, T, y, p0=[1.5, 1.5], compile=True) for f in (first, first, second)]
+    assert len(told) == 2
+
+
+@compiler
+@pytest.mark.parametrize("there", [True, False])
+def test_a_wrong_file_in_the_place_of_a_program_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, disk: Path, there: bool
+) -> None:
+    fit(20)
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path / "of another"))
+    building.build('extern "C" int other() { return 0; }')
+    (other,) = (tmp_path / "of another").glob("*.so")
+    mixed = tmp_path / "mixed"
+    shutil.copytree(disk, mixed)
+    for place in mixed.glob("*.so"):
+        shutil.copy(other, place)
+    forget()  # as in another process, which has the disk alone
+    monkeypatch.setenv("LMTORCH_CACHE", str(mixed))
+    expected = fit(20, compile=False).x
+    if there:
+        found = fit(20)  # a warning would be an error
+    else:
+        monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
+        with pytest.warns(FallbackWarning, match="no C\\+\\+ compiler") as told:
+            found = fit(20)
+        assert len(told) == 1
+    torch.testing.assert_close(found.x, expected, rtol=1e-10, atol=0)
 
 
 @compiler
