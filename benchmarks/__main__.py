@@ -23,8 +23,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
 
 Written by `make bench`. Rivals are measured in turns in one process, so that a machine that slows
-down does so for all. Nothing here has been run on a GPU yet. PyPose's LM takes part where it can:
-it differentiates the whole batch at once, and for 10,000 rows its Jacobian asked for more than
+down does so for all. What has been run on a GPU says so. PyPose's LM takes part where it can: it
+differentiates the whole batch at once, and for 10,000 rows its Jacobian asked for more than
 12 GiB.
 """
 COLUMNS = 100  # at which lines of prose end

@@ -26,9 +26,10 @@ def run(ways: Mapping[str, dict[str, Any]], most: int = SIZES[-1]) -> str:
     if not torch.cuda.is_available():
         return ""
     lines = [
-        f"### On {torch.cuda.get_device_name()}\n\nPeaks, 4 × 50, float32, one call of "
-        f"`least_squares`; the fastest of {REPEATS} after a first one. A fit is right if its sum "
-        "of squares is no more than 1 + 1e-6 times that of the same fit in float64.\n",
+        f"### Many fits on a GPU\n\n{torch.cuda.get_device_name()}, torch {torch.__version__}. "
+        "Peaks, 4 × 50, float32, one call of `least_squares`; the fastest of "
+        f"{REPEATS} after a first one. A fit is right if its sum of squares is no more than "
+        "1 + 1e-6 times that of the same fit in float64.\n",
         "| peaks | | seconds | peaks a second | right | called a success | peak memory | first |",
         "|" + " --- |" * 8,
     ]
