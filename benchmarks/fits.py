@@ -1,6 +1,5 @@
-"""Curve fits: NIST's problems beside scipy, and many small fits beside a loop of scipy's."""
+"""Curve fits: NIST's problems beside scipy."""
 
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +15,6 @@ from tests.nist import PROBLEMS, NistProblem, log_relative_error
 from .machine import table
 
 TIGHT = 1e-15
-SIZES = (1, 100, 1_000, 10_000)
-POINTS = 50
-REPEATS = 3
 
 
 class Found(NamedTuple):
@@ -31,10 +27,10 @@ class Found(NamedTuple):
 
 
 def run() -> str:
-    """Both tables."""
+    """The table."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return f"## Curve fits\n\n{_nist()}\n\n{_many()}"
+        return f"## Curve fits\n\n{_nist()}"
 
 
 # ---- NIST ----------------------------------------------------------------------------------------
@@ -141,70 +137,3 @@ def _nist() -> str:
         "differences, too, but not those of runs that it gave up."
     )
     return f"### NIST\n\n{intro}\n\n{table(header, rows)}"
-
-
-# ---- many fits -----------------------------------------------------------------------------------
-
-
-def peak(t: Tensor, height: Tensor, center: Tensor, width: Tensor, background: Tensor) -> Tensor:
-    """A Gaussian on a background."""
-    return height * torch.exp(-0.5 * ((t - center) / width) ** 2) + background
-
-
-def peak_numpy(t: Any, height: float, center: float, width: float, background: float) -> Any:
-    """The same."""
-    return height * np.exp(-0.5 * ((t - center) / width) ** 2) + background
-
-
-def _many() -> str:
-    rng = np.random.default_rng(0)
-    t = np.linspace(0, 1, POINTS)
-    most = max(SIZES)
-    true = np.stack(
-        [
-            1 + 2 * rng.random(most),
-            0.3 + 0.4 * rng.random(most),
-            0.05 + 0.1 * rng.random(most),
-            rng.random(most) / 2,
-        ],
-        -1,
-    )
-    curves = peak_numpy(t, *(true[:, i : i + 1] for i in range(4))) + 0.02 * rng.standard_normal(
-        (most, POINTS)
-    )
-    start = [1.0, 0.5, 0.1, 0.0]
-    rows = []
-    for size in SIZES:
-        y = curves[:size]
-        ours, theirs = [], []
-        for _ in range(REPEATS):
-            begun = time.perf_counter()
-            fit = lmtorch.curve_fit(peak, t, y, start)
-            popt, _ = fit  # the covariance is computed when it is asked for; scipy's always is
-            ours.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
-            loop = [curve_fit(peak_numpy, t, one, start)[0] for one in y]
-            theirs.append(time.perf_counter() - begun)
-        apart = np.abs(popt - np.array(loop)).max(-1)
-        rows.append([
-            f"{size:,}",
-            f"{min(ours):.3g} s",
-            f"{min(theirs):.3g} s",
-            f"{min(theirs) / min(ours):.2f}",
-            f"{np.mean(fit.success):.2%}",
-            f"{np.mean(apart < 1e-5):.2%}",
-        ])  # fmt: skip
-    header = [
-        "fits",
-        "lmtorch.curve_fit, one call",
-        "scipy curve_fit, a loop",
-        "ratio",
-        "converged",
-        "agree to 1e-5",
-    ]
-    intro = (
-        f"Gaussian peaks, {POINTS} points, 4 parameters, the same poor start for all, in "
-        f"float64; the fastest of {REPEATS} runs. scipy's model is NumPy code, its tolerances "
-        "1e-8; ours 1e-10 and polishing."
-    )
-    return f"### Many small fits\n\n{intro}\n\n{table(header, rows)}"
