@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import curve_fit, least_squares, leastsq
-from torch import Tensor
 
 import lmtorch
 from tests.nist import PROBLEMS, NistProblem, log_relative_error
