@@ -1,6 +1,6 @@
 """How dual numbers go through the operators of which all rules are made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -267,10 +267,7 @@ class Duals:
         kwargs: dict[str, Any],
         numbers: bool,  # whether a derivative that is a number stays one
     ) -> Any:
-        places = [place for place, arg in enumerate(args) if isinstance(arg, Dual)]
-        if len(places) != 1 or any(isinstance(arg, Dual) for arg in kwargs.values()):
-            raise NoRuleError(f"{name_of(func)!r} of several functions of x")
-        (place,) = places
+        place = single_place(func, args, kwargs)
         z = args[place]
 
         def of(part: Tangent) -> Any:
@@ -451,3 +448,18 @@ def _outer_(
             key = (i, j) if i <= j else (j, i)
             known = second.get(key)
             second[key] = term if known is None else known + term
+
+
+def single_place(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Where the only dual number stands among the arguments of an operator.
+
+    Returns:
+        Its place among `args`.
+
+    Raises:
+        NoRuleError: there is another.
+    """
+    places = [place for place, arg in enumerate(args) if isinstance(arg, Dual)]
+    if len(places) != 1 or any(isinstance(arg, Dual) for arg in kwargs.values()):
+        raise NoRuleError(f"{name_of(func)!r} of several functions of x")
+    return places[0]

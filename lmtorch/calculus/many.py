@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from .base import NoRuleError, Slopes, values
-from .dual_algebra import Duals
+from .dual_algebra import Duals, single_place
 from .duals import Dual, Firsts, Seconds, Tangent, full
-from .rules import name_of
 
 # functions that go entry by entry and have no derivative
 POINTWISE = frozenset(
@@ -255,10 +254,7 @@ class ManyDuals(Duals):
     def _linear(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: bool
     ) -> Any:
-        places = [place for place, arg in enumerate(args) if isinstance(arg, Dual)]
-        if len(places) != 1 or any(isinstance(arg, Dual) for arg in kwargs.values()):
-            raise NoRuleError(f"{name_of(func)!r} of several functions of x")
-        (place,) = places
+        place = single_place(func, args, kwargs)
         z = args[place]
 
         def single(part: Tensor) -> Any:
