@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+import numpy as np
+
 KIND, DTYPE, DEVICE, GIVEN, TAKEN = sys.argv[1:]
 os.environ["JAX_PLATFORMS"] = "cuda" if DEVICE == "cuda" else "cpu"
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -16,9 +18,9 @@ if DEVICE == "cpu":  # one thread against one thread
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
+# JAX reads these settings while it is imported, and counts the cores that it may use
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
 
 if DTYPE == "float64":
     jax.config.update("jax_enable_x64", True)

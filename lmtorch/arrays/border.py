@@ -62,9 +62,10 @@ def to_type(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def arrays_of(value: T) -> T:
     """Tensors of one problem as NumPy arrays and numbers, through NamedTuples."""
-    kind: Any = type(value)
-    if kind is Tensor:
-        return _array(value)  # type: ignore[arg-type]
+    made: Any = value
+    if type(made) is Tensor:
+        found: T = _array(made)
+        return found
     return _through(value, _array, Tensor)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 Multiply = Callable[[Any, Any], Tensor]
@@ -114,3 +115,27 @@ class Algebra(Protocol):
 def values(argument: Any) -> Any:
     """The value of what carries derivatives; any other argument as it is."""
     return argument.value if isinstance(argument, Carrier) else argument
+
+
+def slopes_by_vjp(call: Callable[[Tensor], Tensor], z: Tensor, curved: bool) -> Slopes:
+    """g with g′ and, if it is asked for, g″, by torch.func, which nests in its other transforms.
+
+    Args:
+        call: g, elementwise.
+        z: where.
+        curved: whether g″ may be asked for.
+
+    Returns:
+        g′ is the gradient of the sum of g, and g″ that of the sum of g′.
+    """
+
+    def slope(value: Tensor) -> tuple[Tensor, Tensor]:
+        result, pullback = torch.func.vjp(call, value)[:2]
+        return pullback(torch.ones_like(result))[0], result
+
+    if not curved:
+        first, value = slope(z)
+        return Slopes(value, first, None)
+    # torch declares the result as a pair, and with has_aux it is three
+    first, pullback, value = torch.func.vjp(slope, z, has_aux=True)  # type: ignore[misc]
+    return Slopes(value, first, lambda: pullback(torch.ones_like(first))[0])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Bivariate, Multiply, NoRuleError, Slopes, values
+from .base import Bivariate, Multiply, NoRuleError, Slopes, slopes_by_vjp, values
 from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full, in_a_row
 from .rules import name_of
 
@@ -98,17 +98,7 @@ class Duals:
         """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""
         curved = z.second is not None
         if torch._C._are_functorch_transforms_active():
-
-            def slope(value: Tensor) -> tuple[Tensor, Tensor]:
-                result, pullback = torch.func.vjp(call, value)[:2]
-                return pullback(torch.ones_like(result))[0], result
-
-            if not curved:
-                first, value = slope(z.value)
-                return Slopes(value, first, None)
-            # torch declares the result as a pair, and with has_aux it is three
-            first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc]
-            return Slopes(value, first, lambda: pullback(torch.ones_like(first))[0])
+            return slopes_by_vjp(call, z.value, curved)
         twin = z.value.detach().requires_grad_()
         result = call(twin)
         (first,) = torch.autograd.grad(result, twin, torch.ones_like(result), create_graph=curved)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from .base import Bivariate, Carrier, Multiply, NoRuleError, Slopes, values
+from .base import Bivariate, Carrier, Multiply, NoRuleError, Slopes, slopes_by_vjp, values
 from .slopes import reciprocal, tanh
 
 FEW = 4  # up to so many directions their products are summed one by one
@@ -104,17 +104,7 @@ class Jets:
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Jet) -> Slopes:
         """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""
-
-        def slope(value: Tensor) -> tuple[Tensor, Tensor]:
-            result, pullback = torch.func.vjp(call, value)[:2]
-            return pullback(torch.ones_like(result))[0], result
-
-        if self.pairing is None:
-            first, value = slope(z.value)
-            return Slopes(value, first, None)
-        # torch declares the result as a pair, and with has_aux it is three
-        first, pullback, value = torch.func.vjp(slope, z.value, has_aux=True)  # type: ignore[misc]
-        return Slopes(value, first, lambda: pullback(torch.ones_like(first))[0])
+        return slopes_by_vjp(call, z.value, self.pairing is not None)
 
     def tanh(self, z: Jet) -> Jet:
         """t = tanh z with g′ = 1 − t² and g″ = −2t (1 − t²)."""

@@ -11,6 +11,7 @@ over the points of a fit are one loop over them, in which residuals and their de
 leave the registers.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -229,8 +230,9 @@ def _literal(one: Expression) -> str:
         return "-1" if value else "0"
     if one.kind == WHOLE:
         return f"INT64_C({value})"
-    number = float(value)  # type: ignore[arg-type]
-    if number != number:  # noqa: PLR0124
+    assert isinstance(value, int | float)
+    number = float(value)
+    if math.isnan(number):
         text = "NAN"
     elif number in (float("inf"), float("-inf")):
         text = "INFINITY" if number > 0 else "-INFINITY"

@@ -8,6 +8,7 @@ never made at all.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 Number = float | int | bool
 REAL, SINGLE, WHOLE, TRUTH = "double", "float", "whole", "truth"
@@ -166,7 +167,8 @@ class Expressions:
         if operand.kind == kind:
             return operand
         if operand.operator == "constant":
-            return self.constant(operand.value, kind)  # type: ignore[arg-type]
+            assert isinstance(operand.value, bool | int | float)
+            return self.constant(operand.value, kind)
         if kind == TRUTH:
             return self.apply("ne", operand, self.constant(0, operand.kind), kind=TRUTH)
         if operand.kind == TRUTH:
@@ -239,6 +241,7 @@ def _rounded(value: Number, kind: str) -> Number:
 
 def _folded(operator: str, values: Sequence[object]) -> Number | None:
     if operator == "where":
-        return values[1] if values[0] else values[2]  # type: ignore[return-value]
+        chosen: Any = values[1] if values[0] else values[2]
+        return chosen
     fold = FOLDS.get(operator)
     return None if fold is None else fold(*values)

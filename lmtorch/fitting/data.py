@@ -1,6 +1,5 @@
 """Data with their errors: checks, masks, and whitening, which gives all residuals deviation one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
-from .._arrays import all_finite, is_tensor, tensor_of
+from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError
-from .reading import as_x, is_table, merged, numbers_of, shown_of
+from .reading import as_x, merged, numbers_of, shown_of
 
 
 @dataclass(frozen=True)
@@ -440,59 +439,3 @@ def _whitening(covariance: Tensor, kept: Tensor | None) -> Tensor:
         )
     root = torch.linalg.solve_triangular(lower, eye.expand(covariance.shape), upper=False)
     return root if pairs is None else torch.where(pairs, root, 0.0)
-
-
-def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
-    """Convert new points, in the layout of xdata, to what f takes, and count them.
-
-    Raises:
-        InputError: they cannot be counted.
-    """
-    new = tree_map(
-        lambda leaf: as_x(leaf, data.y),
-        np.asarray(x) if isinstance(x, int | float) else merged(x, "new points"),
-    )
-    for leaf, before in zip(tree_leaves(new), tree_leaves(known), strict=True):
-        if is_table(leaf):
-            return new, len(leaf)
-        shape = np.shape(leaf) if isinstance(leaf, Tensor) or hasattr(leaf, "dtype") else None
-        if shape is None:
-            continue
-        if not shape:
-            return leaf[None], 1
-        in_rows = len(np.shape(before)) > 1 and np.shape(before)[-1] not in (*data.sizes, data.m)
-        return new, shape[0 if in_rows else -1]
-    raise InputError("new points must be arrays or tensors in the layout of xdata.")
-
-
-def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
-    """The curve (count,) from what f returned; a single number is taken for all points.
-
-    Raises:
-        InputError: f returned another number of values, or complex ones.
-        InputTypeError: f returned nothing, or no numbers.
-    """
-    if values is None:
-        raise InputTypeError(
-            "f returned nothing. It must return the curve, a number for each point."
-        )
-    if values.is_complex() if is_tensor(values) else np.iscomplexobj(values):
-        raise InputError(
-            "f returned complex numbers. Fit real and imaginary parts as two data "
-            "sets, with shared=[...]."
-        )
-    curve = (values if is_tensor(values) else numbers_of(values, "what f returned")).reshape(-1)
-    if curve.shape[0] != count:
-        if curve.shape[0] != 1:
-            raise InputError(
-                f"f returned {curve.shape[0]} values for {count} points. It must "
-                f"return one for each.{hint}"
-            )
-        curve = curve.expand(count)
-    return curve.to(like.device)
-
-
-def places_of(sizes: Sequence[int]) -> list[slice]:
-    """Where each data set is among all points."""
-    ends = np.cumsum(sizes).tolist()
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

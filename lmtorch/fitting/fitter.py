@@ -15,7 +15,8 @@ from .._errors import FallbackWarning, InputTypeError
 from .._threads import forward_mode, quiet
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
-from .data import Data, curve_of
+from .curves import curve_of
+from .data import Data
 from .models import Model
 from .parameters import Parameters
 from .reading import numbers_of

@@ -25,7 +25,7 @@ from ..minimising.solution import Solution
 from ..minimising.user_function import LARGEST, SMALLEST
 from .bands import Band, about, variance
 from .covariance import Covariance, combinations, inverse_normal, sandwich
-from .data import points_of
+from .curves import points_of
 from .fitter import Fitter
 
 # smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._arrays import to_array
 from .._errors import InputError
-from .data import places_of
+from .curves import places_of
 from .inference import Inference
 
 GRID = 400  # how many points a curve is drawn with

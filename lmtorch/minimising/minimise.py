@@ -1,47 +1,34 @@
-"""Running the loop in blocks of problems that fit the memory, and looking at where it ended."""
+"""Running the loop in blocks of problems that fit the memory."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from .. import _memory
-from .._arrays import tensor_of
 from .._autodiff import ranges
 from ..arrays import (
-    arrays_of,
-    every,
     join,
-    joined,
     last,
-    on_numpy,
     places,
     put,
-    quiet,
     stacked,
     take,
-    tensors_of,
     unbatched,
-    where,
 )
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.small import of_arrays, small
-from ..core.state import Begun, Start, State, fresh
+from ..core.state import Start, State
 from ..core.termination import Status
-from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .compiled import Compiling
-from .opinions import ALONE, BestRun, Opinion, alone, ask, doubtful, separable, unasked, usual
-from .scale import scale_of, with_estimated_scale
+from .ending import Ending, look_at_end, of_sure, without_unknowns
+from .opinions import ALONE, Opinion, alone, ask, doubtful, separable, unasked, usual
+from .scale import with_estimated_scale
 from .watch import Watcher
-
-if TYPE_CHECKING:
-    from ..compiling.descent import Compiled
 
 T = TypeVar("T")
 RUNNING = int(Status.RUNNING)
@@ -50,33 +37,6 @@ COMPILED = 2**16  # problems of a block where descents are compiled
 # problems of a block on a CPU: their numbers, but for the residuals, stay in the cache
 AT_ONCE = 2**14
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
-
-
-class Ended(NamedTuple):
-    """Of the state at the end, what a solution is made of; (...,) where nothing else is said."""
-
-    x: Tensor  # (..., n)
-    cost: Tensor
-    status: Tensor
-    trials: Tensor
-    linearizations: Tensor
-    lost: Tensor  # (..., n) bool, parameters that have no influence any more
-
-
-class Ending(NamedTuple):
-    """Where the loop ended, and what is to be seen there; all (...,) in front."""
-
-    state: Ended
-    residual: Tensor | None  # (..., m), as the function gives it; None: too large, made again
-    gradient: Tensor  # (..., n), of the cost
-    cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
-    free: Tensor  # (..., n) bool
-    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large, or not asked for
-    scale: Tensor | None  # (...,), C where it was estimated
-    # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
-    promise: Tensor
-    runs: Tensor  # (...,) int, how many there were
-    kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
 
 
 def minimise(
@@ -97,7 +57,7 @@ def minimise(
 ) -> Ending:
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
-        return _without_unknowns(problem, x, estimate)
+        return without_unknowns(problem, x, estimate)
     if compiling and estimate:
         compiling.refuse('f_scale="mad" fits in turns')
     elif compiling:
@@ -134,7 +94,7 @@ def minimise(
                 trials=trials, in_all=in_all, usual=usual(first.trials, ~doubtful(first, bar)),
                 acceptable=bar, watch=watch,
             )  # fmt: skip
-        outcomes.append(_look(part, way, best, estimate, limit, jacobian))
+        outcomes.append(look_at_end(part, way, best, estimate, limit, jacobian))
         if watcher is not None:
             watcher.before += len(start)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
@@ -175,9 +135,9 @@ def _compiled(
         }  # fmt: skip
         if jacobian or problem.bounds is not None:  # all ends are looked at
             best = ask(part, others, start, first.state, acceptable=bar, **shared)
-            found = _look(part, way, best, False, limit, jacobian, keep=jacobian)
+            found = look_at_end(part, way, best, False, limit, jacobian, keep=jacobian)
         else:
-            found = _sure(first)
+            found = of_sure(first)
             unsure = doubtful(first.state, bar)
             unsure[first.left] = True
             if len(some := places(unsure, int(unsure.sum()))):
@@ -185,7 +145,7 @@ def _compiled(
                 others = [other.take(some) for other in others]
                 part, way, few = part.take(some), way.take(some), take(first.state, some)
                 best = ask(part, others, start[some], few, acceptable=bar, **shared)
-                rest = _look(part, way, best, False, limit, jacobian, keep=False)
+                rest = look_at_end(part, way, best, False, limit, jacobian, keep=False)
                 found = _into(found, rest, some, start)
         if len(start) == count or x.ndim == 1:
             return found
@@ -240,7 +200,7 @@ def _many(
             where = places(unsure, count)
             left.append(_Left(where + chosen.start, take(state, where)))
         ending = _into(
-            ending, _look(part, way, unasked(state), False, limit, jacobian, keep), chosen, x
+            ending, look_at_end(part, way, unasked(state), False, limit, jacobian, keep), chosen, x
         )
         if watcher is not None:
             watcher.before += len(start)
@@ -266,7 +226,7 @@ def _many(
             acceptable=None if acceptable is None else acceptable[some],
             watch=watch,
         )
-        _into(ending, _look(part, way, best, False, limit, jacobian, keep), some, x)
+        _into(ending, look_at_end(part, way, best, False, limit, jacobian, keep), some, x)
     return ending
 
 
@@ -359,126 +319,3 @@ def _blocks(
     for chosen in ranges(len(x), block):
         places = torch.arange(chosen.start, chosen.stop, device=x.device)
         yield places, x[chosen], None if acceptable is None else acceptable[chosen]
-
-
-def _look(
-    problem: Problem,
-    method: Method,
-    best: BestRun,
-    estimated: bool,
-    limit: int | None,
-    jacobian: bool,
-    keep: bool = True,  # the residuals
-) -> Ending:
-    """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept = best
-    point = state.x, state.status, state.cost
-    tolerance = method.tolerances.gradient
-    if small(problem, method, state.x):
-        with quiet():
-            seen = _seen(of_arrays(problem), *arrays_of(point), tolerance, limit, jacobian)
-        seen = tensors_of(seen)
-    else:
-        seen = _seen(problem, *point, tolerance, limit, jacobian)
-    return Ending(
-        _ended(state._replace(status=seen.status)),
-        seen.residual if keep else None,
-        seen.gradient,
-        seen.cosine,
-        seen.free,
-        seen.jacobian,
-        _each_scale(problem, state.x) if estimated else None,
-        state.certificate.promise,
-        runs,
-        kept,
-    )
-
-
-def _sure(found: "Compiled") -> Ending:
-    """The ending of compiled fits, which need no further look."""
-    state, none = found.state, torch.zeros_like(found.state.status)
-    return Ending(
-        _ended(state), None, found.gradient, found.cosine,
-        torch.ones_like(state.x, dtype=torch.bool), None, None, state.certificate.promise,
-        runs=none + 1, kept=none,
-    )  # fmt: skip
-
-
-def _ended(state: State) -> Ended:
-    """What is kept of where a run has ended."""
-    lost = state.certificate.lost
-    return Ended(state.x, state.cost, state.status, state.trials, state.linearizations, lost)
-
-
-class _Seen(NamedTuple):
-    """What is seen at the end, (...,) in front."""
-
-    status: Tensor
-    residual: Tensor  # (..., m)
-    gradient: Tensor  # (..., n)
-    cosine: Tensor
-    free: Tensor  # (..., n) bool
-    jacobian: Tensor | None  # (..., m, n)
-
-
-def _seen(
-    problem: Problem,
-    x: Tensor,
-    status: Tensor,
-    cost: Tensor,
-    tolerance: float,  # of the cosine
-    limit: int | None,
-    jacobian: bool,
-) -> _Seen:
-    """Look at where a run has ended, on tensors or arrays."""
-    rows = problem.residual.rows
-    size = rows * math.prod(x.shape) * problem.dtype.itemsize
-    fits = on_numpy(x) or _memory.fits(size, x.device, limit)
-    form = DenseForm() if fits and jacobian else problem.form
-    model = replace(problem, form=form).model(x)
-    residual = joined(problem.values(x), -1)
-    free = problem.free(x, model.gradient)
-    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
-    # says nothing
-    rejected = every(problem.loss.expand(residual).slope == 0)
-    flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
-    flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
-    cosine = model.freeze(free).optimality()
-    # polishing may have reached what the last trial could not: the gradient is evidence of its own
-    reached = (status == Status.STALLED.value) & (cosine <= tolerance)
-    status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))
-    kept = model.jacobian if jacobian and isinstance(model, Dense) else None
-    return _Seen(status, residual, model.gradient, cosine, free, kept)
-
-
-def _without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
-    """The ending where there is nothing to fit: the cost as it is, a gradient without entries."""
-    residual = joined(problem.values(x), -1)
-    scale, loss = None, problem.loss
-    if estimate:
-        assert isinstance(loss, Robust)
-        scale = scale_of(loss, residual)
-        loss = Robust(loss.rho, scale)
-    cost = loss.cost(residual)
-    count = torch.zeros_like(cost, dtype=torch.int64)
-    status = torch.where(cost.isfinite(), Status.GRADIENT.value, Status.NOT_FINITE.value)
-    zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
-    nothing = torch.zeros_like(x, dtype=problem.dtype)
-    begun = Begun(x, cost, nothing)
-    return Ending(
-        _ended(fresh(x, cost, status, scale=nothing, damping=None, begun=begun)),
-        residual,
-        gradient=nothing,
-        cosine=zero,
-        free=none,
-        jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),
-        scale=scale,
-        promise=zero,
-        runs=count + 1,
-        kept=count,
-    )
-
-
-def _each_scale(problem: Problem, x: Tensor) -> Tensor:
-    assert isinstance(problem.loss, Robust)
-    return tensor_of(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])

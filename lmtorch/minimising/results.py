@@ -12,7 +12,7 @@ from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
 from .again import Jacobians
-from .minimise import Ended, Ending
+from .ending import Ended, Ending
 from .solution import Later, Solution
 from .unknowns import Unknowns
 from .watch import Iterate

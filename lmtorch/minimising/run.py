@@ -27,8 +27,9 @@ from ..losses.robust import Robust
 from ..residuals.probe import Probe
 from .again import Jacobians
 from .blackboxes import looked_at, remembering
+from .ending import Ending
 from .implicit import attach
-from .minimise import Ending, block_size, together
+from .minimise import block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .results import Results, pick

@@ -145,4 +145,4 @@ def test_every_number_of_bfloat16_is_kept() -> None:
 def test_nothing_is_read_of_a_mask_but_numpys() -> None:
     assert arrays.nowhere(arrays_of(torch.tensor(False)))
     assert not arrays.nowhere(torch.tensor(False))
-    assert math.isnan(arrays.unseen(np.zeros(2)))  # type: ignore[arg-type]
+    assert math.isnan(arrays.unseen(arrays_of(torch.zeros(2))))

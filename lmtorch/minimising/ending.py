@@ -1,0 +1,174 @@
+"""What is to be seen where a run has ended, and kept of it."""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _memory
+from .._arrays import tensor_of
+from ..arrays import arrays_of, every, joined, on_numpy, quiet, tensors_of, where
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.small import of_arrays, small
+from ..core.state import Begun, State, fresh
+from ..core.termination import Status
+from ..linearizations.dense import Dense, DenseForm
+from ..losses.robust import Robust
+from .opinions import BestRun
+from .scale import scale_of
+
+if TYPE_CHECKING:
+    from ..compiling.descent import Compiled
+
+
+class Ended(NamedTuple):
+    """Of the state at the end, what a solution is made of; (...,) where nothing else is said."""
+
+    x: Tensor  # (..., n)
+    cost: Tensor
+    status: Tensor
+    trials: Tensor
+    linearizations: Tensor
+    lost: Tensor  # (..., n) bool, parameters that have no influence any more
+
+
+class Ending(NamedTuple):
+    """Where the loop ended, and what is to be seen there; all (...,) in front."""
+
+    state: Ended
+    residual: Tensor | None  # (..., m), as the function gives it; None: too large, made again
+    gradient: Tensor  # (..., n), of the cost
+    cosine: Tensor  # (...,), the largest between the residuals and a column of J that is free
+    free: Tensor  # (..., n) bool
+    jacobian: Tensor | None  # (..., m, n), rescaled by the loss; None: too large, or not asked for
+    scale: Tensor | None  # (...,), C where it was estimated
+    # (...,), share of the cost that the undamped model still promises; NaN where nobody looked
+    promise: Tensor
+    runs: Tensor  # (...,) int, how many there were
+    kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
+
+
+def look_at_end(
+    problem: Problem,
+    method: Method,
+    best: BestRun,
+    estimated: bool,
+    limit: int | None,
+    jacobian: bool,
+    keep: bool = True,  # the residuals
+) -> Ending:
+    """Residuals, J and gradient at the end, without the frozen columns of the loop."""
+    state, runs, kept = best
+    point = state.x, state.status, state.cost
+    tolerance = method.tolerances.gradient
+    if small(problem, method, state.x):
+        with quiet():
+            seen = _seen(of_arrays(problem), *arrays_of(point), tolerance, limit, jacobian)
+        seen = tensors_of(seen)
+    else:
+        seen = _seen(problem, *point, tolerance, limit, jacobian)
+    return Ending(
+        _ended(state._replace(status=seen.status)),
+        seen.residual if keep else None,
+        seen.gradient,
+        seen.cosine,
+        seen.free,
+        seen.jacobian,
+        _each_scale(problem, state.x) if estimated else None,
+        state.certificate.promise,
+        runs,
+        kept,
+    )
+
+
+def of_sure(found: "Compiled") -> Ending:
+    """The ending of compiled fits, which need no further look."""
+    state, none = found.state, torch.zeros_like(found.state.status)
+    return Ending(
+        _ended(state), None, found.gradient, found.cosine,
+        torch.ones_like(state.x, dtype=torch.bool), None, None, state.certificate.promise,
+        runs=none + 1, kept=none,
+    )  # fmt: skip
+
+
+def _ended(state: State) -> Ended:
+    """What is kept of where a run has ended."""
+    lost = state.certificate.lost
+    return Ended(state.x, state.cost, state.status, state.trials, state.linearizations, lost)
+
+
+class _Seen(NamedTuple):
+    """What is seen at the end, (...,) in front."""
+
+    status: Tensor
+    residual: Tensor  # (..., m)
+    gradient: Tensor  # (..., n)
+    cosine: Tensor
+    free: Tensor  # (..., n) bool
+    jacobian: Tensor | None  # (..., m, n)
+
+
+def _seen(
+    problem: Problem,
+    x: Tensor,
+    status: Tensor,
+    cost: Tensor,
+    tolerance: float,  # of the cosine
+    limit: int | None,
+    jacobian: bool,
+) -> _Seen:
+    """Look at where a run has ended, on tensors or arrays."""
+    rows = problem.residual.rows
+    size = rows * math.prod(x.shape) * problem.dtype.itemsize
+    fits = on_numpy(x) or _memory.fits(size, x.device, limit)
+    form = DenseForm() if fits and jacobian else problem.form
+    model = replace(problem, form=form).model(x)
+    residual = joined(problem.values(x), -1)
+    free = problem.free(x, model.gradient)
+    # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
+    # says nothing
+    rejected = every(problem.loss.expand(residual).slope == 0)
+    flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
+    flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
+    cosine = model.freeze(free).optimality()
+    # polishing may have reached what the last trial could not: the gradient is evidence of its own
+    reached = (status == Status.STALLED.value) & (cosine <= tolerance)
+    status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))
+    kept = model.jacobian if jacobian and isinstance(model, Dense) else None
+    return _Seen(status, residual, model.gradient, cosine, free, kept)
+
+
+def without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:
+    """The ending where there is nothing to fit: the cost as it is, a gradient without entries."""
+    residual = joined(problem.values(x), -1)
+    scale, loss = None, problem.loss
+    if estimate:
+        assert isinstance(loss, Robust)
+        scale = scale_of(loss, residual)
+        loss = Robust(loss.rho, scale)
+    cost = loss.cost(residual)
+    count = torch.zeros_like(cost, dtype=torch.int64)
+    status = torch.where(cost.isfinite(), Status.GRADIENT.value, Status.NOT_FINITE.value)
+    zero, none = torch.zeros_like(cost), torch.zeros_like(x, dtype=torch.bool)
+    nothing = torch.zeros_like(x, dtype=problem.dtype)
+    begun = Begun(x, cost, nothing)
+    return Ending(
+        _ended(fresh(x, cost, status, scale=nothing, damping=None, begun=begun)),
+        residual,
+        gradient=nothing,
+        cosine=zero,
+        free=none,
+        jacobian=torch.zeros(*residual.shape, 0, dtype=problem.dtype, device=x.device),
+        scale=scale,
+        promise=zero,
+        runs=count + 1,
+        kept=count,
+    )
+
+
+def _each_scale(problem: Problem, x: Tensor) -> Tensor:
+    assert isinstance(problem.loss, Robust)
+    return tensor_of(problem.loss.scale, dtype=x.dtype).expand(x.shape[:-1])
