@@ -1,5 +1,6 @@
 """Boxes: minima in them and on their walls, and no evaluation outside."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -332,3 +333,15 @@ def test_bounds_and_robust_losses_go_together(loss: str) -> None:
         lambda v: decay(torch.cat([v, bound])) - y, solution.x[:2] + 0.05, loss=loss, f_scale=0.2
     )
     torch.testing.assert_close(solution.x[:2], held.x, rtol=1e-5, atol=1e-7)
+
+
+def test_the_message_tells_the_cosine_of_variables_that_may_move() -> None:
+    # the second residual is never met: its variable is held at a wall, and alone would be a cosine
+    # of nearly one
+    residual = lambda x: torch.stack([x[0] - 1, x[1] - 2])
+    solution = least_squares(residual, torch.zeros(2, dtype=F64), bounds=(-INF, [INF, 1.0]))
+    assert solution.active_mask.tolist() == [0, 1]
+    assert solution.success
+    told = re.search(r"a column of J (\S+?),", solution.message)
+    assert told is not None, solution.message
+    assert float(told[1]) < 1e-8
