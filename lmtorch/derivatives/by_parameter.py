@@ -12,8 +12,12 @@ from .. import _memory
 from .._autodiff import Params, ranges
 from .._errors import InputError
 from .._modules import call_with
+from ..calculus.adjoints import Adjoints, Node
+from ..calculus.base import NoRuleError
 from ..jacobians.linear_layers import (
+    Layer,
     Recorder,
+    Recording,
     check,
     columns_beside,
     output_gradients,
@@ -26,6 +30,7 @@ from .calling import (
     transformed,
 )
 from .model_parameters import Index, check_inputs, chosen_parameters, single_output
+from .taylor import Expansion
 
 USUAL = 64  # nearly no sample has more outputs than that
 SMALL = 64 * 2**20  # results of fewer bytes are not checked against the free memory
@@ -49,9 +54,10 @@ def parameter_jacobian(
         names: of the parameters (blocks of columns), as in `model.named_parameters()`. Default: all
             that require a gradient.
         output: place in a sample's output, an int or tuple: that row alone. Default: all.
-        mode: "layerwise" (rows as outer products, for models of linear layers alone; not
-            differentiable itself), "reverse" (`vmap` over samples of the VJPs of one) or "autograd"
-            (row by row). Default: "auto": "layerwise" under `torch.no_grad()`, else "reverse", and
+        mode: "layerwise" (rows as outer products, for models whose parameters are those of linear
+            layers; differentiable if between these are elementwise functions and sums alone),
+            "reverse" (`vmap` over samples of the VJPs of one) or "autograd" (row by row). Default:
+            "auto": "layerwise" where that is as differentiable as asked for, else "reverse", and
             the next where a model refuses.
         chunk_size: samples at once. Default: by the memory that is free and the cache.
 
@@ -89,8 +95,13 @@ def parameter_jacobian(
     chunks = partial(_chunks, outputs, tensors, inputs, chunk_size)
 
     def layerwise() -> list[Tensor]:
-        if (torch.is_grad_enabled() and mode == "auto") or transformed():
-            raise RuntimeError("rows of linear layers are not differentiable themselves")
+        if transformed():
+            raise RuntimeError("rules are not applied inside a transform of torch.func")
+        try:
+            return _joined([_by_rules(outputs, tensors, some) for some in chunks()], tensors)
+        except NoRuleError as error:
+            if torch.is_grad_enabled() and mode == "auto":
+                raise RuntimeError("what these rows are made of has no graph") from error
         return _joined([_by_layers(outputs, tensors, some) for some in chunks()], tensors)
 
     def reverse() -> list[Tensor]:
@@ -163,6 +174,33 @@ def _chunks(
         if each * count > SMALL:  # what is made stays, so that only memory bounds it
             step = max(1, _memory.budget(inputs[0].device) // each)
     return [tuple(t[some] for t in inputs) for some in ranges(count, step)]
+
+
+def _by_rules(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) -> list[Tensor]:
+    """Rows of linear layers as outer products, from one sweep through rules of our own.
+
+    Returns:
+        (s, k, *param) each; with a graph where autograd records.
+
+    Raises:
+        NoRuleError: the model is not of linear layers, elementwise functions and sums alone.
+    """
+    count = samples[0].shape[0]
+    if torch.is_autocast_enabled(samples[0].device.type):
+        raise NoRuleError("autocast")
+    adjoints = Adjoints(count)
+    starts = [Node(t, place=place) for place, t in enumerate(tensors)]
+    y = Expansion(adjoints).evaluate(lambda *params: outputs(params, *samples), *starts)
+    if not isinstance(y, Node) or y.place >= 0:
+        raise NoRuleError("no parameter has an influence")
+    k = y.value.shape[1]
+    units = torch.eye(k, dtype=y.value.dtype, device=y.value.device)[None]
+    gradients = adjoints.pulled(y, units)
+    layers = [Layer(u.weight, u.bias, u.input, u.made.value) for u in adjoints.uses]
+    recording = Recording(tensors, y.value, layers, None, ())
+    blocks = [rows_in(place, recording, gradients, {}) for place in range(len(tensors))]
+    # what is the same for all samples may be a view of one of them
+    return [b.contiguous() if b.ndim and b.stride(0) == 0 else b for b in blocks]
 
 
 def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) -> list[Tensor]:

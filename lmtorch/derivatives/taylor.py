@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from .._autodiff import history
 from .._modes import FunctionMode
-from ..calculus.base import NoRuleError
+from ..calculus.base import Carrier, NoRuleError
 from ..calculus.jets import Jet, Jets, Pairing, watched
 from ..calculus.rules import CONSTANT, RULES, name_of
 
@@ -65,9 +65,12 @@ def expand(
     """
     seen = watched()
     setting = Jets(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
-    jet = _Expansion(setting).evaluate(function, start)
-    directions, shape = start.first, jet.value.shape
+    directions = start.first
     count = directions.shape[0]
+    jet = Expansion(setting).evaluate(function, start)
+    if not isinstance(jet, Jet):  # it does not depend on x
+        jet = Jet(jet, jet.new_zeros(()).expand(count, *(1,) * jet.ndim))
+    shape = jet.value.shape
     first = jet.first.expand(count, *shape)
     if pairing is None:
         return Jet(jet.value, first)
@@ -78,28 +81,37 @@ def expand(
     return Jet(jet.value, first, second.expand(pairs, *shape))
 
 
-class _Expansion(FunctionMode):
-    """A mode that carries the derivatives of all that is computed from the tensors it has shown."""
+class Expansion(FunctionMode):
+    """A mode that carries the derivatives of all that is computed from the tensors it has shown.
 
-    def __init__(self, setting: Jets) -> None:
+    Args:
+        algebra: how what carries derivatives goes through operators.
+    """
+
+    def __init__(self, algebra: Any) -> None:
         super().__init__()
-        self.setting = setting
+        self.algebra = algebra
         self.record = torch.is_grad_enabled()
 
-    def evaluate(self, function: Callable[[Tensor], Tensor], start: Jet) -> Jet:
-        """Evaluate the function and return the jet of its result."""
-        seen = self._show(start)
+    def evaluate(self, function: Callable[..., Tensor], *starts: Carrier) -> Any:
+        """Evaluate the function of as many tensors as there are carriers.
+
+        Returns:
+            The carrier of the result, or a tensor if it depends on none of them.
+
+        Raises:
+            NoRuleError: an operator has no rule, or cannot be seen.
+        """
+        seen = [self._show(start) for start in starts]
         with torch.enable_grad(), self:
-            result = function(seen)
+            result = function(*seen)
         if not isinstance(result, Tensor):
             raise NoRuleError(f"the function returned {type(result).__name__}")
         self._refuse_unseen(result)
         jet = self._jet(result)
         if jet is not None:
             return jet
-        result = result if self.record else result.detach()
-        zero = result.new_zeros(())  # it does not depend on x
-        return Jet(result, zero.expand(start.first.shape[0], *(1,) * result.ndim))
+        return result if self.record else result.detach()
 
     def __torch_function__(
         self,
@@ -142,19 +154,19 @@ class _Expansion(FunctionMode):
             [leaf if jet is None else jet for leaf, jet in zip(leaves, jets, strict=True)], spec
         )
         with torch.set_grad_enabled(self.record):
-            result = rule(self.setting, func, *args, **kwargs)
-        return self._show(result) if isinstance(result, Jet) else tree_map(self._show, result)
+            result = rule(self.algebra, func, *args, **kwargs)
+        return self._show(result) if isinstance(result, Carrier) else tree_map(self._show, result)
 
     def _show(self, leaf: Any) -> Any:
-        """What the function sees of a jet: its value, as a leaf whose every use autograd notes."""
-        if not isinstance(leaf, Jet):
+        """What the function sees of a carrier: its value, as a leaf whose uses autograd notes."""
+        if not isinstance(leaf, Carrier):
             return leaf
         seen = leaf.value.detach().requires_grad_()
         setattr(seen, MARK, (self, leaf))
         return seen
 
-    def _jet(self, tensor: Tensor) -> Jet | None:
-        """The jet of a tensor that the function was shown; None for any other tensor."""
+    def _jet(self, tensor: Tensor) -> Any:
+        """The carrier of a tensor that the function was shown; None for any other tensor."""
         mark = getattr(tensor, MARK, None)
         return mark[1] if mark is not None and mark[0] is self else None
 

@@ -270,7 +270,7 @@ def test_an_empty_batch_has_empty_blocks_of_the_right_shape(mode: str) -> None:
     }
 
 
-@pytest.mark.parametrize("mode", ["auto", "reverse", "autograd"])
+@pytest.mark.parametrize("mode", WAYS)
 def test_blocks_are_differentiable(mode: str) -> None:
     model, inputs = prepared("mlp")
     found = lmtorch.parameter_jacobian(model, *inputs, mode=mode)
