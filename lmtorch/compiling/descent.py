@@ -28,7 +28,8 @@ from .given import Given
 from .grids import UnsupportedError
 from .iteration import iterate, start
 from .keys import NoKeyError, key_of
-from .programs import Descended, Make, Program, written
+from .programs import ALONE, WIDTH, Descended, Make, Program, written
+from .single import End
 
 KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
@@ -47,6 +48,7 @@ class Recipe(NamedTuple):
         given: the arguments of all fits.
         method: how each is minimised.
         source: of derivatives, with which the loop would run.
+        alone: whether it is for one fit at a time.
         depends: everything that the program depends on beside the shapes of arguments.
     """
 
@@ -55,6 +57,7 @@ class Recipe(NamedTuple):
     method: Method
     depends: Any
     source: JacobianSource
+    alone: bool = False
 
 
 class Compiled(NamedTuple):
@@ -94,7 +97,7 @@ def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program 
     shapes = [(g.shared, tuple(g.tensor.shape[not g.shared :]), g.tensor.dtype)
               for g in recipe.given]  # fmt: skip
     try:
-        key = key_of(recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype)
+        key = key_of(recipe.alone, recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype)
     except NoKeyError as error:
         raise RefusedError(str(error)) from error
     with _LOCK:
@@ -130,7 +133,9 @@ def _keep(key: str, found: "Program | str") -> None:
 def _new(recipe: Recipe, x: Tensor) -> "Program | str":
     """The program, or why there is none."""
     try:
-        program = written(recipe.make, recipe.method, x, recipe.given)
+        program = written(
+            recipe.make, recipe.method, x, recipe.given, ALONE if recipe.alone else WIDTH
+        )
         build(program.text)
     except (UnsupportedError, NoCompilerError) as error:
         return str(error)
@@ -218,7 +223,7 @@ def run(
     Returns:
         Where they end.
     """
-    most = _most(trials)
+    most = most_of(trials)
     ended = program.run(x, recipe.given, most)
     state = _state(ended, x)
     found = Compiled(state, ended.gradient, ended.cosine, ended.places)
@@ -259,7 +264,10 @@ def run_single(
     recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
 ) -> Compiled:
     """Where one fit from x (n,) ends; with the loop where that leaves a doubt."""
-    most = _most(trials)
+    most = most_of(trials)
+    given = [g.tensor.contiguous() for g in recipe.given]
+    if end := program.single.run(x.contiguous(), given, most):
+        return _at_once(end, x)
     ended = program.run(x[None], recipe.given, most)
     found = Compiled(_state(ended, x[None]), ended.gradient, ended.cosine, ended.places[None])
     alone: Compiled = _first(found)
@@ -280,7 +288,19 @@ def run_single(
     return alone._replace(state=state)
 
 
-def _most(trials: int) -> int:
+def _at_once(end: End, x: Tensor) -> Compiled:
+    """Where one fit has ended, if the program is sure of it."""
+    place, gradient = torch.from_numpy(end.x), torch.from_numpy(end.gradient)
+    cost, promise = torch.tensor(end.cost), torch.tensor(end.promise)
+    counts = torch.tensor([end.status, end.trials, end.linearizations]).unbind()
+    nothing = torch.zeros_like(x, dtype=torch.float64)
+    state = fresh(place, cost, counts[0], nothing, None, Begun(x, cost, nothing))
+    certificate = blank(x)._replace(promise=promise)
+    state = state._replace(trials=counts[1], linearizations=counts[2], certificate=certificate)
+    return Compiled(state, gradient, torch.tensor(end.cosine), torch.empty(0, dtype=torch.int64))
+
+
+def most_of(trials: int) -> int:
     """Trials of a program at most: all, or so many that enough are left to the loop."""
     return trials if trials <= 2 * TRIALS else TRIALS
 

@@ -68,7 +68,7 @@ def key_of(*values: Any) -> str:
     """
     digest = hashlib.sha256(_versions().encode())
     digest.update(f"{torch.get_default_dtype()} {torch.get_default_device()}".encode())
-    for part in _Reader().parts(values):
+    for part in Reader().parts(values):
         digest.update(part if isinstance(part, bytes) else part.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:32]
@@ -83,7 +83,7 @@ def _versions() -> str:
     return "\n".join([torch.__version__, np.__version__, sys.version, *stamps])
 
 
-class _Reader:
+class Reader:
     """Reads values, each object once."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class _Reader:
         elif isinstance(value, CodeType):
             yield from self._code(value)
         elif isinstance(value, ModuleType):
-            if not _known(value):
+            if not known(value):
                 raise NoKeyError("it holds a module, in which anything may change")
             yield value.__name__
         elif isinstance(value, MethodType):
@@ -134,7 +134,7 @@ class _Reader:
         elif isinstance(value, BuiltinFunctionType | MethodWrapperType) and _bound(value):
             yield value.__name__
             yield from self.parts(value.__self__)
-        elif _known(value):
+        elif known(value):
             yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
         elif isinstance(value, FunctionType):
             yield from self._function(value)
@@ -163,8 +163,8 @@ class _Reader:
             return
         held = getattr(value, "__dict__", None)
         if held:
-            yield from self.parts(dict(held))
-        if not _known(type(value)):
+            yield from self._container(dict(held))
+        if not known(type(value)):
             yield from self.parts(type(value))
 
     def _instance(self, value: Any) -> Iterator[str | bytes]:
@@ -181,7 +181,7 @@ class _Reader:
                 for name, entry in vars(base).items():
                     if isinstance(entry, MemberDescriptorType):
                         held[name] = getattr(value, name, None)
-        yield from self.parts(held)
+        yield from self._container(held)
 
     def _function(self, function: FunctionType) -> Iterator[str | bytes]:
         yield from self.parts(function.__code__)
@@ -193,8 +193,8 @@ class _Reader:
                 content = None
             yield from self.parts(content)
         if vars(function):
-            yield from self.parts(dict(vars(function)))
-        names = _names(function.__code__)
+            yield from self._container(dict(vars(function)))
+        names = names_in(function.__code__)
         if names.refused:
             raise NoKeyError(f"it uses {names.refused}, which may give another value next time")
         for name in names.all:
@@ -204,7 +204,7 @@ class _Reader:
 
     def _named(self, found: Any, names: "Names") -> Iterator[str | bytes]:
         """A global, or what the code may read of a module of the user's own."""
-        if not isinstance(found, ModuleType) or _known(found):
+        if not isinstance(found, ModuleType) or known(found):
             yield from self.parts(found)
             return
         if id(found) in self.seen:
@@ -226,7 +226,7 @@ class _Reader:
     def _class(self, kind: type) -> Iterator[str | bytes]:
         yield f"{kind.__module__}.{kind.__qualname__}"
         for base in kind.__mro__:
-            if _known(base):
+            if known(base):
                 continue
             for name, entry in sorted(vars(base).items()):
                 field = isinstance(entry, GetSetDescriptorType | MemberDescriptorType)
@@ -240,7 +240,7 @@ class _Reader:
                     entry = entry.func
                 yield name
                 yield from self.parts(entry)
-        if not _known(type(kind)):
+        if not known(type(kind)):
             yield from self.parts(type(kind))
 
 
@@ -252,7 +252,8 @@ class Names(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _names(code: CodeType) -> Names:
+def names_in(code: CodeType) -> Names:
+    """The names that a code uses, with those of the functions within it."""
     found, refused = set(code.co_names), ""
     for instruction in dis.get_instructions(code):
         name = instruction.argval
@@ -263,7 +264,7 @@ def _names(code: CodeType) -> Names:
     refused = next((name for name in code.co_names if name in READING), refused)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            inner = _names(constant)
+            inner = names_in(constant)
             found.update(inner.all)
             refused = refused or inner.refused
     return Names(tuple(sorted(found)), refused)
@@ -275,7 +276,8 @@ def _bound(value: Any) -> bool:
     return owner is not None and not isinstance(owner, ModuleType | type)
 
 
-def _known(value: Any) -> bool:
+def known(value: Any) -> bool:
+    """Whether a value is what its name says, in the versions that are part of the key."""
     if isinstance(value, ModuleType):
         return value.__name__.split(".")[0] in KNOWN
     if isinstance(value, IN_C):

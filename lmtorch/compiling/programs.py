@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,9 +23,11 @@ from .expressions import TRUTH, Expression, Expressions
 from .given import Given
 from .grids import UnsupportedError, kind_of
 from .iteration import Seen, Standing, iterate, look, start, unseen
+from .single import Single
 from .tracing import MOST_POINTS, Traced, entries, trace
 
 WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
+ALONE = 2  # in the program of a single fit, which all lanes repeat: the least that every CPU has
 FEW = 1  # of these still running are put off, and go on together with others
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8
@@ -59,14 +62,21 @@ class Program:
     Attributes:
         text: the program, in C++.
         leaves: shape of one fit, and dtype, of each tensor that is carried.
+        width: fits side by side.
         places: the standing of a run, with the number of the leaf in the place of each tensor.
         constants: tensors that the function holds itself.
     """
 
     text: str
+    width: int
     leaves: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     places: Standing
     constants: tuple[Tensor, ...]
+
+    @cached_property
+    def single(self) -> Single:
+        """The program, ready for one fit at a time."""
+        return Single(self)
 
     def run(
         self, x: Tensor, given: Sequence[Given], trials: int, *, everything: bool = False
@@ -118,9 +128,9 @@ class Program:
                     ctypes.c_void_p(begin),
                 )  # fmt: skip
 
-            call(chosen, False, FEW if len(some) > WIDTH else 0)
+            call(chosen, False, FEW if len(some) > self.width else 0)
             window = slice(some.start, some.stop)
-            if len(some) > WIDTH:
+            if len(some) > self.width:
                 # fits that are together stop when one of them has used up its trials, and the
                 # others go on until each has had its own
                 while len(left := chosen[self._going(whole, window, trials)]):
@@ -184,8 +194,17 @@ def _in_threads(call: Callable[[range], T], shares: Sequence[range]) -> list[T]:
         return list(pool.map(call, shares))
 
 
-def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Program:
+def written(
+    make: Make, method: Method, x: Tensor, given: Sequence[Given], width: int = WIDTH
+) -> Program:
     """Trace the descent of one of the fits from x (b, n), and write it as a program.
+
+    Args:
+        make: the problem of one fit.
+        method: how it is minimised.
+        x: starts.
+        given: what the problems are made of.
+        width: fits side by side.
 
     Returns:
         The program.
@@ -243,10 +262,10 @@ def written(make: Make, method: Method, x: Tensor, given: Sequence[Given]) -> Pr
         finally:
             torch.compiler._is_compiling_flag = flag
     leaves = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in carried)
-    text = _text(parts, carried, begun, one, given, constants, points)
+    text = _text(parts, carried, begun, one, given, constants, points, width)
     numbers = iter(range(number - len(nothing)))
     places: Standing = tree_unflatten([next(numbers) if there else None for there in present], tree)
-    return Program(text, leaves, places, tuple(constants))
+    return Program(text, width, leaves, places, tuple(constants))
 
 
 def _text(
@@ -257,6 +276,7 @@ def _text(
     given: Sequence[Given],
     constants: Sequence[Tensor],
     points: int,
+    width: int,
 ) -> str:
     """The program, in C++."""
     places, kinds = [], list[str]()
@@ -293,7 +313,7 @@ def _text(
         return read
 
     return program(
-        WIDTH, max(points, 1), data, kinds,
+        width, max(points, 1), data, kinds,
         Block(entries(first.outputs), where(0)),
         Block(entries(following.outputs), where(len(carried))),
         Block(entries(last.outputs), where(len(carried))),

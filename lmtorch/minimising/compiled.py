@@ -24,6 +24,7 @@ from .user_function import Calls, UserFunction
 
 if TYPE_CHECKING:
     from ..compiling.descent import Compiled
+    from ..compiling.programs import Program
 
 # with compile="auto": fits from which a program that is there already is used, and a new one made
 KNOWN, NEW = 2000, 2_000_000
@@ -45,6 +46,7 @@ class Compiling:
         self.wanted = wanted
         self.function = function
         self.watched = watched
+        self.program: Program | None = None  # one that was sure of the end of a single fit
 
     def descend(
         self, problem: Problem, method: Method, x: Tensor, trials: int
@@ -69,7 +71,7 @@ class Compiling:
             many = x if x.ndim > 1 else x[None]
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
-            recipe = descent.Recipe(*_parts(problem, quick), problem.source)
+            recipe = descent.Recipe(*_parts(problem, quick), problem.source, x.ndim == 1)
             try:
                 program = descent.compiled(recipe, many, only_known=known)
             except descent.RefusedError as error:
@@ -79,7 +81,9 @@ class Compiling:
                     return None
                 if x.ndim > 1:
                     return descent.run(recipe, program, problem, method, x, trials)
-                return descent.run_single(recipe, program, problem, method, x, trials)
+                found = descent.run_single(recipe, program, problem, method, x, trials)
+                self.program = None if len(found.left) else program
+                return found
         self.refuse(reason)
         return None
 

@@ -193,6 +193,20 @@ def least_squares(
     history, progress = flag(history, "history"), flag(progress, "progress")
     compiled = checked(compile)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
+    calls, kind = Calls(), None
+    if compiled is True and not (kwargs or callback or sampler or history or progress or verbose):
+        from . import remembered  # the parts that compile are imported where they are needed
+
+        kind = remembered.call_of(
+            fun, x0, args,
+            (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, tr_solver,
+             max_nfev, in_dims, solver, damping, acceleration, polish, second_opinion, acceptable,
+             names, n_starts, seed, memory_limit),
+        )  # fmt: skip
+        if known := remembered.known_of(fun, kind):
+            assert kind is not None
+            if found := known.solve(fun, kind, calls):
+                return found[0]
     dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))
     box, names = bounds_of(bounds, unknowns), unknowns.named(names)
@@ -224,7 +238,6 @@ def least_squares(
     )
     trials = limits(max_nfev)
 
-    calls = Calls()
     calling, probed = probe(
         lambda arrays: UserFunction(fun, unknowns, args, kwargs or {}, dims[1:], arrays, calls),
         exact,
@@ -247,10 +260,12 @@ def least_squares(
     )  # fmt: skip
     bar = _bar(run) if progress else None
     table = verbose == 2
+    compiling = None
     with (
         Watcher(results.iterate, callback, history=history, table=table, bar=bar) as watcher,
         torch.no_grad(),
     ):
+        compiling = Compiling(compiled, fun, watcher.sees_all) if compiled else None
         ending = minimise(
             run.problem,
             run.plan.method,
@@ -265,13 +280,15 @@ def least_squares(
             acceptable=run.believed(acceptable),
             watcher=watcher,
             limit=memory_limit,
-            compiling=Compiling(compiled, fun, watcher.sees_all) if compiled else None,
+            compiling=compiling,
             jacobian=run.keeps_jacobian,
         )
     solution = finish(run, results, ending)
     solution.calls = calls.made
     solution.history = watcher.history
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
+    if kind and compiling and compiling.program and ending.runs == 1 and solution.success:
+        remembered.keep(kind, fun, run, compiling.program, results, trials)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

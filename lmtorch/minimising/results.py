@@ -1,13 +1,14 @@
 """Converts the loop's tensors to the user's structure and array type, under scipy's names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import take
+from ..arrays import largest, on_numpy, take, tensor_from, to_type, where
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
@@ -19,7 +20,7 @@ from .watch import Iterate
 
 
 class Results:
-    """The conversion of one run.
+    """The conversion of one run, whose numbers are tensors, or NumPy's if it is one small fit.
 
     Args:
         unknowns: the structure of x0.
@@ -60,14 +61,14 @@ class Results:
         self,
         outcome: Ending,
         graph: tuple[Tensor, Tensor, Tensor] | None = None,
-        again: Jacobians | None = None,
+        again: Jacobians | Callable[[], Jacobians] | None = None,
     ) -> Solution:
         """The solution.
 
         Args:
             outcome: where the run has ended.
             graph: x, cost and residuals that carry gradients, if there are such.
-            again: makes J where it was not kept.
+            again: makes J where it was not kept; or what makes that.
         """
         state = outcome.state
         point = state.x
@@ -75,17 +76,18 @@ class Results:
         status = self._shaped(state.status)
         told = self._evidence(outcome)
         # words for many problems take longer than their fits, and of a device they wait for it
-        later = status.ndim > 0 or status.device.type != "cpu"
+        alone = status.ndim == 0 and (on_numpy(status) or status.device.type == "cpu")
+        later = not alone
         gradient = self._squared(outcome.gradient)
 
         return Solution(
             x=self._structure(self._shaped(x)),
-            cost=self._number(self._shaped(self._squared(cost).to(point.dtype))),
+            cost=self._number(self._shaped(to_type(self._squared(cost), point.dtype))),
             fun=self._residuals(residual, again),
             jac=self._again(again) if again else self._jacobian(outcome),
-            grad=self._array(self._shaped(gradient.to(point.dtype))),
+            grad=self._array(self._shaped(to_type(gradient, point.dtype))),
             optimality=self._number(
-                self._shaped(_largest(torch.where(outcome.free, gradient, 0.0)).to(point.dtype))
+                self._shaped(to_type(_largest(where(outcome.free, gradient, 0.0)), point.dtype))
             ),
             active_mask=self._nowhere(point)
             if later and self.bounds is None
@@ -144,10 +146,12 @@ class Results:
         return value.reshape(*self.lead, *value.shape[1:]) if len(self.lead) > 1 else value
 
     def _structure(self, x: Tensor) -> Any:
-        parts = self.unknowns.layout.split(x)
+        parts = self.unknowns.layout.split(tensor_from(x))
         return self.unknowns.restore(tuple(self._array(part) for part in parts))
 
     def _array(self, value: Tensor) -> Any:
+        if on_numpy(value):
+            return value if self.unknowns.numpy else tensor_from(value)
         return value.detach().cpu().numpy() if self.unknowns.numpy else value
 
     def _number(self, value: Tensor) -> Any:
@@ -161,6 +165,9 @@ class Results:
     def _active(self, x: Tensor, gradient: Tensor) -> Tensor:
         """The active mask: −1 at a lower bound, 1 at an upper; if equal, the one pushed to."""
         if self.bounds is None:
+            if on_numpy(x):
+                none: Any = np.zeros(x.shape, dtype=np.int64)
+                return none
             return torch.zeros_like(x, dtype=torch.int64)
         low, high = x <= self.bounds.lower, x >= self.bounds.upper
         side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
@@ -173,11 +180,13 @@ class Results:
             lambda chosen: self._array(self._active(x[chosen], x[chosen])),
         )
 
-    def _residuals(self, residual: Tensor | None, again: Jacobians | None) -> Any:
+    def _residuals(
+        self, residual: Tensor | None, again: Jacobians | Callable[[], Jacobians] | None
+    ) -> Any:
         """The residuals as they were kept, or made again."""
         if residual is not None:
             return self._array(self._shaped(self._ours(residual)))
-        assert again is not None
+        assert isinstance(again, Jacobians)
         return Later(
             lambda: self._array(again.residuals()),
             lambda chosen: self._array(again.residuals_of(chosen)),
@@ -190,14 +199,16 @@ class Results:
         jacobian = self._ours(outcome.jacobian).to(outcome.state.x.dtype)
         return self._array(self._shaped(jacobian))
 
-    def _again(self, again: Jacobians) -> Later:
+    def _again(self, again: Jacobians | Callable[[], Jacobians]) -> Later:
         """J made again, None where it does not fit the memory."""
 
         def make() -> Any:
-            jacobian = again.all()
+            jacobian = (again if isinstance(again, Jacobians) else again()).all()
             return None if jacobian is None else self._array(jacobian)
 
-        return Later(make, (lambda chosen: self._array(again.of(chosen))) if self.lead else None)
+        if not (self.lead and isinstance(again, Jacobians)):
+            return Later(make)
+        return Later(make, lambda chosen: self._array(again.of(chosen)))
 
     def _evidence(self, outcome: Ending) -> tuple[Tensor, ...]:
         """What the messages are made of: (...,) each, and (..., n) bool, what is lost."""
@@ -254,7 +265,7 @@ class Results:
 
 def _largest(values: Tensor) -> Tensor:
     """The largest absolute value of (..., n), (...,); zero where there are none."""
-    return values.abs().amax(-1) if values.shape[-1] else values.sum(-1)
+    return largest(abs(values)) if values.shape[-1] else values.sum(-1)
 
 
 def pick(outcome: Ending, chosen: Tensor) -> Ending:

@@ -1,0 +1,294 @@
+"""What is remembered of a compiled fit, so that another of its kind costs little beside its program.
+
+Most of what a small fit costs is done again and again with the same result: the options are
+checked, the function is looked at, the way is planned, the key of the program is made, the end is
+looked at. All of that is remembered with the fit, under the code of the function, its options, and
+the shapes and dtypes of its numbers. It is used again only
+
+- if everything that the function reaches is as it was (`compiling.unchanged`),
+- if the program is sure of its minimum, and
+- if the function itself, which is called once at that end, finds the cost there that the program
+  has found: of a function that has changed in a way that nobody can see it would be another.
+
+Everything else runs as the first time.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .. import choose
+from .._arrays import to_array
+from ..arrays import resolution
+from ..choose import Plan
+from ..compiling.descent import most_of
+from ..compiling.keys import NoKeyError
+from ..compiling.programs import Program
+from ..compiling.single import End, Single
+from ..compiling.unchanged import Unchanged, place_of
+from ..core.problem import Problem
+from ..jacobians.ladder import Ladder
+from .again import Jacobians
+from .ending import Ended, Ending
+from .results import Results
+from .run import Run
+from .solution import Solution
+from .user_function import LARGEST, SMALLEST, Calls, UserFunction, to_tensor
+
+KEPT = 64  # kinds of fits that a process remembers
+ALIKE = 4  # of them with the same code, options and shapes, but other constants
+AGREE = 0.45  # power of round-off by which the costs at the end may differ
+PLAIN = frozenset({type(None), bool, int, float, str})
+NUMBERS = frozenset({int, float, np.float64})
+KINDS = frozenset({np.dtype(np.float64), np.dtype(np.float32)})
+FLOATS = (torch.float64, torch.float32)
+
+_KNOWN: OrderedDict[Any, list["Known"]] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+class Call(NamedTuple):
+    """A fit that may be remembered.
+
+    Attributes:
+        place: what tells its kind from others.
+        x: the start, (n,).
+        args: of the function, numbers and tensors.
+        tensors: those that are tensors, contiguous.
+    """
+
+    place: tuple[Any, ...]
+    x: Tensor
+    args: list[Any]
+    tensors: list[Tensor]
+
+
+def call_of(
+    fun: Callable[..., Any], x0: Any, args: Sequence[Any], options: tuple[Any, ...]
+) -> Call | None:
+    """What is known of a call before anything is done; None: it is of no kind that is remembered.
+
+    Args:
+        fun: the user's function.
+        x0: the start.
+        args: further arguments.
+        options: everything else that decides how it is solved.
+    """
+    kinds = tuple(map(type, options))
+    if not (PLAIN.issuperset(kinds) or all(map(_plain, options))) or _within_something():
+        return None
+    start = _start(x0)
+    if start is None:
+        return None
+    x, shape, numpy = start
+    device, leaves, tensors, forms = x.device, list[Any](), list[Tensor](), list[Any]()
+    for arg in args:
+        kind = type(arg)
+        if kind is np.ndarray:
+            arg = to_tensor(arg, device)
+        if type(arg) is Tensor:
+            if arg.device.type != "cpu" or arg.requires_grad or arg.layout is not torch.strided:
+                return None
+            tensors.append(arg.contiguous())
+            forms.append((kind, arg.shape, arg.dtype))
+        elif kind in PLAIN:
+            forms.append((kind, repr(arg)))
+        else:
+            return None
+        leaves.append(arg)
+    place = (
+        *place_of(fun), options, kinds, shape, x.dtype, numpy, tuple(forms),
+        torch.get_default_dtype(),
+    )  # fmt: skip
+    return Call(place, x, leaves, tensors)
+
+
+def _plain(value: Any) -> bool:
+    """Whether an option is a name or a number, or a tuple of them."""
+    return type(value) in PLAIN or (type(value) is tuple and PLAIN.issuperset(map(type, value)))
+
+
+def _within_something() -> bool:
+    """Whether torch runs in a mode, a transform or a level, in which a call means something else."""
+    return bool(
+        torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def _start(x0: Any) -> tuple[Tensor, Any, bool] | None:
+    """The start as a vector of its own, its shape and whether it is NumPy's; None: another kind."""
+    kind = type(x0)
+    if kind is Tensor:
+        if x0.device.type != "cpu" or x0.dtype not in FLOATS or x0.layout is not torch.strided:
+            return None
+        flat = x0.detach().reshape(-1).clone()
+        return (flat, x0.shape, False) if np.isfinite(flat.numpy()).all() else None
+    if kind is list or kind is tuple:
+        if not NUMBERS.issuperset(map(type, x0)):
+            return None
+    elif kind is not np.ndarray and kind not in NUMBERS:
+        return None
+    array = np.array(x0)
+    if array.dtype not in KINDS:
+        if array.dtype.kind not in "iu":
+            return None
+        array = array.astype(np.float64)
+    if not array.size or not np.isfinite(array).all():
+        return None
+    # a number is a vector of one
+    return torch.from_numpy(array.reshape(-1)), array.shape or (1,), True
+
+
+@dataclass(frozen=True)
+class Known:
+    """A kind of fit that is remembered.
+
+    Attributes:
+        unchanged: tells whether the function is as it was.
+        single: the program.
+        calling: the function, without its arguments.
+        problem: for the Jacobian at the end, likewise.
+        plan: how it is solved.
+        results: makes the solution.
+        trials: at most.
+    """
+
+    unchanged: Unchanged
+    single: Single
+    calling: UserFunction
+    problem: Problem
+    plan: Plan
+    results: Results
+    trials: int
+
+    def solve(
+        self, fun: Callable[..., Any], call: Call, calls: Calls, acceptable: float | None = None
+    ) -> tuple[Solution, End] | None:
+        """The solution of a fit of this kind; None: it has to be found as the first time.
+
+        Args:
+            fun: the user's function.
+            call: the start and the arguments.
+            calls: counts calls of the function.
+            acceptable: the largest cost that is believed.
+        """
+        end = self.single.run(call.x, call.tensors, self.trials)
+        if end is None or end.status <= 0 or (acceptable is not None and end.cost > acceptable):
+            return None
+        calling = copy(self.calling)
+        calling.function, calling.leaves, calling.calls = fun, call.args, calls
+        x = torch.from_numpy(end.x)
+        try:
+            with torch.no_grad():
+                residual = calling.residual(calling.unknowns.layout.split(x.clone()))
+        except Exception:  # whatever it is: the way that is taken the first time knows what to say
+            return None
+        residual = residual.detach()
+        values = to_array(residual)
+        if residual.dtype not in FLOATS or not self._agrees(values, end):
+            return None
+        again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], x, end)
+        solution = self.results.solution(_ending(end, residual), None, again)
+        solution.starts = None
+        solution.calls = calls.made
+        solution.history = None
+        solution.explained(partial(choose.explanation, self.plan, []))
+        return solution, end
+
+    def _agrees(self, values: Any, end: End) -> bool:
+        """Whether the function's own residuals have the cost that the program has found."""
+        size = max(values.max(), -values.min())
+        if not (size == 0 or SMALLEST <= size <= LARGEST):
+            return False
+        cost = self.problem.loss.cost(values)
+        eps = max(resolution(end.x.dtype), resolution(values.dtype))
+        # a cost that is nothing but round-off is never the same again
+        lengths = float(np.square(end.x) @ end.normal.diagonal())
+        found: bool = abs(cost - end.cost) <= eps**AGREE * end.cost + eps**1.5 * lengths
+        return found
+
+    def _jacobians(
+        self, fun: Callable[..., Any], args: list[Any], x: Tensor, end: End
+    ) -> Jacobians:
+        """What makes J at the end."""
+        calling = copy(self.calling)
+        calling.function, calling.leaves, calling.calls = fun, args, Calls()
+        residual: Any = self.problem.residual
+        problem = replace(
+            self.problem,
+            residual=replace(residual, call=calling.residual, refused=[]),
+            source=Ladder(self.plan.terms[0].rungs),
+        )
+        return Jacobians(problem, x, torch.tensor(float(end.cost)), 1.0, 1, None, [])
+
+
+def _copied(arg: Any) -> Any:
+    """An argument as it is now, whatever is written into it later."""
+    return arg.clone() if isinstance(arg, Tensor) else arg
+
+
+def _ending(end: End, residual: Tensor) -> Ending:
+    """What a solution is made of, in NumPy's numbers."""
+    n, one, none = end.x.shape, np.int64(1), np.int64(0)
+    numbers = np.int64(end.status), np.int64(end.trials), np.int64(end.linearizations)
+    return Ending(
+        Ended(end.x, end.cost, *numbers, np.zeros(n, dtype=bool)), residual, end.gradient,
+        end.cosine, np.ones(n, dtype=bool), None, None, end.promise, one, none,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def known_of(fun: Callable[..., Any], call: Call | None) -> Known | None:
+    """What is remembered of fits of this kind, if the function is as it was then."""
+    if call is None:
+        return None
+    for known in _KNOWN.get(call.place, ()):
+        if known.unchanged.holds(fun):
+            return known
+    return None
+
+
+def keep(
+    call: Call, fun: Callable[..., Any], run: Run, program: Program, results: Results, trials: int
+) -> None:
+    """Remember a fit that a program has solved, unless what it reaches cannot be compared.
+
+    Args:
+        call: of the fit.
+        fun: the user's function.
+        run: how it was run.
+        program: the compiled descent.
+        results: makes the solution.
+        trials: at most.
+    """
+    plain = run.box is None and run.starts == 1 and not run.estimate
+    if not plain or run.batched or run.calling.unit != 1 or run.calling.shares:
+        return
+    try:
+        unchanged = Unchanged(fun)
+    except NoKeyError:
+        return
+    calling = copy(run.calling)
+    calling.leaves, calling.calls = [], Calls()
+    residual: Any = run.problem.residual
+    known = Known(
+        unchanged, program.single, calling,
+        replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
+        run.plan, results, most_of(trials),
+    )  # fmt: skip
+    with _LOCK:
+        alike = _KNOWN.pop(call.place, [])
+        _KNOWN[call.place] = [known, *alike][:ALIKE]
+        while len(_KNOWN) > KEPT:
+            _KNOWN.popitem(last=False)
