@@ -124,6 +124,12 @@ def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program 
     return found
 
 
+def doubt(program: Program) -> None:
+    """Hold a program to the loop once more before it is used again."""
+    with _LOCK:
+        _RIGHT.difference_update([key for key, one in _PROGRAMS.items() if one is program])
+
+
 def _keep(key: str, found: "Program | str") -> None:
     _PROGRAMS[key] = found
     while len(_PROGRAMS) > KEPT:

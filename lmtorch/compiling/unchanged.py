@@ -57,9 +57,7 @@ class Unchanged:
         before = self.function
         if function is not before:
             if type(function) is MethodType and type(before) is MethodType:
-                same = (
-                    function.__func__ is before.__func__ and function.__self__ is before.__self__
-                )
+                same = function.__func__ is before.__func__ and function.__self__ is before.__self__
             else:
                 same = self.own is not None and type(function) is FunctionType
                 same = same and before.__globals__ is function.__globals__
@@ -70,15 +68,17 @@ class Unchanged:
                 return False
         for look, kept in self.looks:
             now = look()
-            if not (len(now) == len(kept) and all(map(is_, now, kept)) or _same(now, kept)):
+            same = len(now) == len(kept) and all(map(is_, now, kept))
+            if not (same or _same(now, kept)):
                 return False
         return all(array.same() for array in self.arrays)
 
 
 def place_of(function: Any) -> tuple[Any, ...]:
-    """What may be hashed of a function, so that those that `Unchanged` takes for one are together.
+    """Make what may be hashed of a function, the same for those that `Unchanged` takes for one.
 
-    The number of an object tells only while the object is kept.
+    Returns:
+        The code, or numbers of objects, which tell only while the objects are kept.
     """
     if type(function) is MethodType:
         return id(function.__func__), id(function.__self__)
@@ -194,7 +194,7 @@ def _of_class(kind: type) -> tuple[Any, ...]:
 
 def _of_function(function: FunctionType, names: tuple[str, ...]) -> tuple[Any, ...]:
     cells = function.__closure__
-    found = [function.__code__, function.__defaults__, function.__kwdefaults__]
+    found: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__]
     if cells:
         for cell in cells:
             try:

@@ -17,7 +17,7 @@ from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from .curves import curve_of
 from .data import Data
-from .models import Model
+from .models import Model, OfNumbers
 from .parameters import Parameters
 from .reading import numbers_of
 
@@ -64,6 +64,17 @@ class Fitter:
     def compiled_by(self) -> tuple[Any, ...]:
         """What a compiled residual depends on; data are its arguments."""
         return self.model, self.parameters, bool(self.data.lead)
+
+    @property
+    def computes(self) -> tuple[Any, Any] | None:
+        """The user's function, and all else that tells what `_residual` makes of its arguments.
+
+        None where that is more than names.
+        """
+        model = self.model
+        if type(model) is not OfNumbers or not self.parameters.free or self.data.lead:
+            return None
+        return model.function, (model.arguments.open_ended, *model.names)
 
     def solve(
         self,

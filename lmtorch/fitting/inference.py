@@ -321,9 +321,8 @@ class Inference:
         """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
         if self.loss is not None or self.fitter.bounded:
             return False
-        jacobian: Any = to_array(self.solution.jac).astype(np.float64)
+        normal = self.solution.normal
         with np.errstate(all="ignore"):  # of what is no number nothing is clear
-            normal = jacobian.T @ jacobian
             length = np.sqrt(normal.diagonal())
             scaled = normal / length / length[:, None]
         return bool(np.isfinite(scaled).all() and np.linalg.eigvalsh(scaled)[0] > CLEAR)

@@ -188,25 +188,25 @@ def least_squares(
         >>> both.x.round(6).tolist()
         [[2.5, 1.3], [5.0, 1.3]]
     """
-    check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
-    check_functions(fun, callback, sampler, kwargs)
-    history, progress = flag(history, "history"), flag(progress, "progress")
     compiled = checked(compile)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     calls, kind = Calls(), None
-    if compiled is True and not (kwargs or callback or sampler or history or progress or verbose):
+    silent = history is progress is False and type(verbose) is int and verbose == 0
+    if compiled is True and silent and (kwargs is None or kwargs == {}):
         from . import remembered  # the parts that compile are imported where they are needed
 
         kind = remembered.call_of(
             fun, x0, args,
-            (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, tr_solver,
-             max_nfev, in_dims, solver, damping, acceleration, polish, second_opinion, acceptable,
-             names, n_starts, seed, memory_limit),
+            (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
+             in_dims, solver, damping, acceleration, polish, second_opinion, n_starts, seed,
+             memory_limit, tuple(names) if type(names) is list else names),
+            (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable,
         )  # fmt: skip
-        if known := remembered.known_of(fun, kind):
-            assert kind is not None
-            if found := known.solve(fun, kind, calls):
-                return found[0]
+        if kind and (found := remembered.solved(fun, kind, calls)):
+            return found
+    check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
+    check_functions(fun, callback, sampler, kwargs)
+    history, progress = flag(history, "history"), flag(progress, "progress")
     dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))
     box, names = bounds_of(bounds, unknowns), unknowns.named(names)
@@ -288,6 +288,8 @@ def least_squares(
     solution.history = watcher.history
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
     if kind and compiling and compiling.program and ending.runs == 1 and solution.success:
+        from . import remembered
+
         remembered.keep(kind, fun, run, compiling.program, results, trials)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))

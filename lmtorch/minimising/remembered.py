@@ -1,4 +1,4 @@
-"""What is remembered of a compiled fit, so that another of its kind costs little beside its program.
+"""What is remembered of a compiled fit, so that another costs little beside its program.
 
 Most of what a small fit costs is done again and again with the same result: the options are
 checked, the function is looked at, the way is planned, the key of the program is made, the end is
@@ -13,6 +13,7 @@ the shapes and dtypes of its numbers. It is used again only
 Everything else runs as the first time.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -30,10 +31,10 @@ from .. import choose
 from .._arrays import to_array
 from ..arrays import resolution
 from ..choose import Plan
-from ..compiling.descent import most_of
+from ..compiling.descent import doubt, most_of
 from ..compiling.keys import NoKeyError
 from ..compiling.programs import Program
-from ..compiling.single import End, Single
+from ..compiling.single import End
 from ..compiling.unchanged import Unchanged, place_of
 from ..core.problem import Problem
 from ..jacobians.ladder import Ladder
@@ -61,34 +62,52 @@ class Call(NamedTuple):
 
     Attributes:
         place: what tells its kind from others.
+        function: the user's own.
         x: the start, (n,).
         args: of the function, numbers and tensors.
         tensors: those that are tensors, contiguous.
+        acceptable: the largest cost that is believed.
     """
 
     place: tuple[Any, ...]
+    function: Any
     x: Tensor
     args: list[Any]
     tensors: list[Tensor]
+    acceptable: float
 
 
 def call_of(
-    fun: Callable[..., Any], x0: Any, args: Sequence[Any], options: tuple[Any, ...]
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Sequence[Any],
+    options: tuple[Any, ...],
+    unusual: tuple[Any, ...],
+    acceptable: Any,
 ) -> Call | None:
-    """What is known of a call before anything is done; None: it is of no kind that is remembered.
+    """Look at a call before anything is done.
 
     Args:
         fun: the user's function.
         x0: the start.
         args: further arguments.
         options: everything else that decides how it is solved.
+        unusual: options that nothing is remembered with.
+        acceptable: the largest cost that is believed.
+
+    Returns:
+        What is known of it; None: it is of no kind that is remembered.
     """
     kinds = tuple(map(type, options))
     if not (PLAIN.issuperset(kinds) or all(map(_plain, options))) or _within_something():
         return None
-    start = _start(x0)
-    if start is None:
+    start, most = _start(x0), math.inf if acceptable is None else _number(acceptable)
+    if start is None or most is None or unusual.count(None) < len(unusual):
         return None
+    function, more = fun, ()
+    owner = getattr(fun, "__self__", None)
+    if type(owner).__module__.startswith("lmtorch."):  # a fit of a curve: its data are arguments
+        function, more = getattr(owner, "computes", None) or (fun, ())
     x, shape, numpy = start
     device, leaves, tensors, forms = x.device, list[Any](), list[Tensor](), list[Any]()
     for arg in args:
@@ -106,10 +125,10 @@ def call_of(
             return None
         leaves.append(arg)
     place = (
-        *place_of(fun), options, kinds, shape, x.dtype, numpy, tuple(forms),
+        *place_of(function), more, options, kinds, shape, x.dtype, numpy, tuple(forms),
         torch.get_default_dtype(),
     )  # fmt: skip
-    return Call(place, x, leaves, tensors)
+    return Call(place, function, x, leaves, tensors, most)
 
 
 def _plain(value: Any) -> bool:
@@ -117,8 +136,16 @@ def _plain(value: Any) -> bool:
     return type(value) in PLAIN or (type(value) is tuple and PLAIN.issuperset(map(type, value)))
 
 
+def _number(acceptable: Any) -> float | None:
+    """One cost; None: it is something else."""
+    if type(acceptable) in NUMBERS or (type(acceptable) is Tensor and acceptable.ndim == 0):
+        cost = float(acceptable)
+        return None if math.isnan(cost) else cost
+    return None
+
+
 def _within_something() -> bool:
-    """Whether torch runs in a mode, a transform or a level, in which a call means something else."""
+    """Whether torch runs in a mode, a transform or a level, where a call means something else."""
     return bool(
         torch._C._len_torch_function_stack()
         or torch._C._len_torch_dispatch_stack()
@@ -134,7 +161,7 @@ def _start(x0: Any) -> tuple[Tensor, Any, bool] | None:
         if x0.device.type != "cpu" or x0.dtype not in FLOATS or x0.layout is not torch.strided:
             return None
         flat = x0.detach().reshape(-1).clone()
-        return (flat, x0.shape, False) if np.isfinite(flat.numpy()).all() else None
+        return (flat, x0.shape, False) if _finite(flat) else None
     if kind is list or kind is tuple:
         if not NUMBERS.issuperset(map(type, x0)):
             return None
@@ -145,10 +172,15 @@ def _start(x0: Any) -> tuple[Tensor, Any, bool] | None:
         if array.dtype.kind not in "iu":
             return None
         array = array.astype(np.float64)
-    if not array.size or not np.isfinite(array).all():
+    if not array.size or not _finite(array.reshape(-1)):
         return None
     # a number is a vector of one
     return torch.from_numpy(array.reshape(-1)), array.shape or (1,), True
+
+
+def _finite(few: Any) -> bool:
+    """Whether a few numbers are finite; NumPy's own way to ask takes longer."""
+    return all(map(math.isfinite, few.tolist()))
 
 
 @dataclass(frozen=True)
@@ -157,47 +189,50 @@ class Known:
 
     Attributes:
         unchanged: tells whether the function is as it was.
-        single: the program.
+        program: the compiled descent.
         calling: the function, without its arguments.
         problem: for the Jacobian at the end, likewise.
         plan: how it is solved.
         results: makes the solution.
         trials: at most.
+        shape: of x0.
     """
 
     unchanged: Unchanged
-    single: Single
+    program: Program
     calling: UserFunction
     problem: Problem
     plan: Plan
     results: Results
     trials: int
+    shape: torch.Size
 
-    def solve(
-        self, fun: Callable[..., Any], call: Call, calls: Calls, acceptable: float | None = None
-    ) -> tuple[Solution, End] | None:
-        """The solution of a fit of this kind; None: it has to be found as the first time.
+    def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
+        """Solve a fit of this kind.
 
         Args:
             fun: the user's function.
             call: the start and the arguments.
             calls: counts calls of the function.
-            acceptable: the largest cost that is believed.
+
+        Returns:
+            The solution; None: it has to be found as the first time.
         """
-        end = self.single.run(call.x, call.tensors, self.trials)
-        if end is None or end.status <= 0 or (acceptable is not None and end.cost > acceptable):
+        end = self.program.single.run(call.x, call.tensors, self.trials)
+        if end is None or end.status <= 0 or not end.cost <= call.acceptable:
             return None
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, call.args, calls
         x = torch.from_numpy(end.x)
         try:
             with torch.no_grad():
-                residual = calling.residual(calling.unknowns.layout.split(x.clone()))
+                residual = calling.residual((x.clone().view(self.shape),))
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return None
         residual = residual.detach()
         values = to_array(residual)
         if residual.dtype not in FLOATS or not self._agrees(values, end):
+            doubt(self.program)
             return None
         again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], x, end)
         solution = self.results.solution(_ending(end, residual), None, again)
@@ -205,13 +240,14 @@ class Known:
         solution.calls = calls.made
         solution.history = None
         solution.explained(partial(choose.explanation, self.plan, []))
-        return solution, end
+        solution.normally(end.normal)
+        return solution
 
     def _agrees(self, values: Any, end: End) -> bool:
         """Whether the function's own residuals have the cost that the program has found."""
-        size = max(values.max(), -values.min())
-        if not (size == 0 or SMALLEST <= size <= LARGEST):
-            return False
+        square = float(values.dot(values))
+        if not (square == 0 or len(values) * SMALLEST**2 <= square <= LARGEST**2):
+            return False  # in another unit
         cost = self.problem.loss.cost(values)
         eps = max(resolution(end.x.dtype), resolution(values.dtype))
         # a cost that is nothing but round-off is never the same again
@@ -241,21 +277,34 @@ def _copied(arg: Any) -> Any:
 
 def _ending(end: End, residual: Tensor) -> Ending:
     """What a solution is made of, in NumPy's numbers."""
-    n, one, none = end.x.shape, np.int64(1), np.int64(0)
-    numbers = np.int64(end.status), np.int64(end.trials), np.int64(end.linearizations)
+    shape: Any = end.x.shape
+    # annotations say Tensor for both: see `arrays`
+    status: Any = np.int64(end.status)
+    trials: Any = np.int64(end.trials)
+    made: Any = np.int64(end.linearizations)
+    lost: Any = np.zeros(shape, dtype=bool)
+    free: Any = np.ones(shape, dtype=bool)
+    one: Any = np.int64(1)
     return Ending(
-        Ended(end.x, end.cost, *numbers, np.zeros(n, dtype=bool)), residual, end.gradient,
-        end.cosine, np.ones(n, dtype=bool), None, None, end.promise, one, none,
-    )  # type: ignore[arg-type]  # fmt: skip
+        Ended(end.x, end.cost, status, trials, made, lost), residual, end.gradient, end.cosine,
+        free, None, None, end.promise, runs=one, kept=one - 1,
+    )  # fmt: skip
 
 
-def known_of(fun: Callable[..., Any], call: Call | None) -> Known | None:
-    """What is remembered of fits of this kind, if the function is as it was then."""
-    if call is None:
-        return None
+def solved(fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
+    """Solve a fit of a kind that is remembered.
+
+    Args:
+        fun: the user's function.
+        call: of the fit.
+        calls: counts calls of the function.
+
+    Returns:
+        The solution; None: it has to be found as ever.
+    """
     for known in _KNOWN.get(call.place, ()):
-        if known.unchanged.holds(fun):
-            return known
+        if known.unchanged.holds(call.function):
+            return known.solve(fun, call, calls)
     return None
 
 
@@ -276,19 +325,23 @@ def keep(
     if not plain or run.batched or run.calling.unit != 1 or run.calling.shares:
         return
     try:
-        unchanged = Unchanged(fun)
+        unchanged = Unchanged(call.function)
     except NoKeyError:
         return
     calling = copy(run.calling)
     calling.leaves, calling.calls = [], Calls()
     residual: Any = run.problem.residual
     known = Known(
-        unchanged, program.single, calling,
+        unchanged, program, calling,
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
-        run.plan, results, most_of(trials),
+        run.plan, results, most_of(trials), run.unknowns.layout.shapes[0],
     )  # fmt: skip
+    _put(call.place, known)
+
+
+def _put(place: Any, known: Known) -> None:
     with _LOCK:
-        alike = _KNOWN.pop(call.place, [])
-        _KNOWN[call.place] = [known, *alike][:ALIKE]
+        alike = _KNOWN.pop(place, [])
+        _KNOWN[place] = [known, *alike][:ALIKE]
         while len(_KNOWN) > KEPT:
             _KNOWN.popitem(last=False)

@@ -76,8 +76,8 @@ class Results:
         status = self._shaped(state.status)
         told = self._evidence(outcome)
         # words for many problems take longer than their fits, and of a device they wait for it
-        alone = status.ndim == 0 and (on_numpy(status) or status.device.type == "cpu")
-        later = not alone
+        ours = on_numpy(status)
+        later = status.ndim > 0 or (not ours and status.device.type != "cpu")
         gradient = self._squared(outcome.gradient)
 
         return Solution(
@@ -95,7 +95,7 @@ class Results:
             nfev=self._count(self._shaped(told[2])),
             njev=self._count(self._shaped(state.linearizations)),
             status=Status(int(status)) if status.ndim == 0 else self._array(status),
-            message=self._told(told) if later else self._messages(told),
+            message=self._told(told) if later or ours else self._messages(told),
             success=bool(status > 0) if status.ndim == 0 else self._array(status > 0),
             f_scale=self.scale
             if outcome.scale is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays import to_array
 from ..core.termination import Status
 
 FIRST = ("message", "success", "status", "fun", "x")  # entries that are shown before the others
@@ -41,9 +42,9 @@ class Solution(dict[str, Any]):
         fun: the residuals r (m,), flat. Of a batch beyond `memory_limit` made as `jac` is.
         jac: J (m, n), with the rows of a robust loss rescaled, so that JᵀJ is the Gauss–Newton
             matrix of the cost; columns in the order of the flattened x. None where it does not fit
-            the memory. Of a batch it is made when it is first asked for, by the function as it is
-            then: an error says so where its arguments were changed in place, but nothing tells of
-            other data that it looks at.
+            the memory. Of a batch, or of a compiled fit whose like was fitted before, it is made
+            when it is first asked for, by the function as it is then: an error says so where the
+            function gives other residuals by then or, of a batch, its arguments were changed.
         grad: the gradient of the cost, (n,).
         optimality: largest entry of the gradient in the variables that are free to move.
         active_mask: −1 or 1 where a variable is at its lower or upper bound, else 0; int (n,).
@@ -204,6 +205,24 @@ class Solution(dict[str, Any]):
             make: gives the table.
         """
         self.__dict__["_explanation"] = make
+
+    def normally(self, matrix: Any) -> None:
+        """Keep the matrix of Gauss and Newton at x beside the entries, where J is made later.
+
+        Args:
+            matrix: JᵀJ, (n, n).
+        """
+        self.__dict__["_normal"] = matrix
+
+    @property
+    def normal(self) -> Any:
+        """JᵀJ (n, n) of a single fit, in float64."""
+        there = self.__dict__.get("_normal")
+        if there is not None:
+            return there
+        jacobian: Any = to_array(self["jac"]).astype(np.float64)
+        with np.errstate(all="ignore"):
+            return jacobian.T @ jacobian
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy keeps beside the entries: the explanation, in words."""
