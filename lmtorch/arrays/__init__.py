@@ -23,6 +23,7 @@ from .border import to_type as to_type
 from .border import with_type_of as with_type_of
 from .choosing import join as join
 from .choosing import last as last
+from .choosing import minority as minority
 from .choosing import nowhere as nowhere
 from .choosing import places as places
 from .choosing import put as put

@@ -21,10 +21,13 @@ from ..arrays import (
     finite,
     maximum,
     minimum,
+    minority,
     never,
     norm,
+    put,
     settled,
     sqrt,
+    take,
     to_type,
     where,
     zeros,
@@ -114,11 +117,32 @@ def multiplier(
     upper = gradient / radius
     damping = minimum(maximum(guess, lower), upper)
     damping = where(damping > 0, damping, where(finite(length), gradient / length, FLOOR * upper))
-    for _ in range(iterations):
+    damping = where(inside, zero, damping)
+    search = Search(radius, damping, lower, upper, inside)
+    return where(inside, zero, _found(factor, search, iterations))
+
+
+class Search(NamedTuple):
+    """A search for λ, (...,) each."""
+
+    radius: Tensor
+    damping: Tensor
+    lower: Tensor
+    upper: Tensor
+    done: Tensor  # bool
+
+
+def _found(factor: Factor, search: Search, iterations: int) -> Tensor:
+    """λ by Hebden's iteration; most problems of a batch do not need the last of them, and leave."""
+    radius, damping, lower, upper, done = search
+    for number in range(iterations):
+        left = minority(~done) if hasattr(factor, "take") else None
+        if left is not None:
+            rest = take(Search(radius, damping, lower, upper, done), left)
+            return put(damping, left, _found(factor.take(left), rest, iterations - number))
         length, slope = _scalars(factor, damping, radius)
         excess = length - radius
-        close = abs(excess) <= CLOSE * radius
-        done = inside | close
+        done = done | (abs(excess) <= CLOSE * radius)
         if settled(done):
             break
         failed = ~finite(length)  # no factorisation at this λ: it is too small
@@ -128,7 +152,7 @@ def multiplier(
         middle = maximum(FLOOR * upper, sqrt(lower * upper))
         outside = ~finite(hebden) | (hebden < lower) | (hebden > upper)
         damping = where(done, damping, where(outside, middle, hebden))
-    return where(inside, zero, damping)
+    return damping
 
 
 def _scalars(factor: Factor, damping: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,22 +33,28 @@ class Normal(NamedTuple):
     cost: Tensor  # (...,)
     gradient: Tensor  # (..., n), Jᵀr
     values: Values = None
+    norms: Tensor | None = None  # (..., n), ‖J e_j‖, where they are kept
 
     @property
     def column_norms(self) -> Tensor:
         """Square roots of the diagonal."""
-        return self.normal.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        return _norms(self.normal) if self.norms is None else self.norms
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² = sᵀ JᵀJ s, (...,)."""
         if step.ndim > 1:  # many small products: a kernel for each would cost more than they do
-            return ((self.normal * step[..., None, :]).sum(-1) * step).sum(-1)
+            rows, entries = self.normal.unbind(-2), step.unbind(-1)
+            moved = rows[0] * entries[0][..., None]
+            for row, entry in zip(rows[1:], entries[1:], strict=True):
+                moved = torch.addcmul(moved, row, entry[..., None])
+            return (moved * step).sum(-1)
         return ((self.normal @ step[..., None])[..., 0] * step).sum(-1)
 
     def freeze(self, free: Tensor) -> Self:
         """Zero rows, columns and gradient outside `free`."""
         both = free[..., :, None] & free[..., None, :]
-        return self._replace(normal=self.normal * both, gradient=self.gradient * free)
+        norms = None if self.norms is None else self.norms * free
+        return self._replace(normal=self.normal * both, gradient=self.gradient * free, norms=norms)
 
     @property
     def rows(self) -> None:
@@ -69,6 +75,10 @@ class Normal(NamedTuple):
     def longest_single_move(self, x: Tensor) -> Tensor:
         """The relative length of the longest best move of one parameter alone, (...,)."""
         return by_columns.longest_single_move(self, x)
+
+
+def _norms(normal: Tensor) -> Tensor:
+    return normal.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
 
 
 def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None:
@@ -239,4 +249,6 @@ class ManyAccumulator:
         if prior is not None:
             normal = normal + torch.diag_embed(prior.root.square())
             gradient = gradient + prior.root * prior.residual
-        return Normal(normal, cost, gradient, values)
+        # a trial asks for them many times; a program need not carry them from one to the next
+        norms = None if torch.compiler.is_compiling() else _norms(normal)
+        return Normal(normal, cost, gradient, values, norms)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._triangles import LARGEST, Triangle, dot, side_by_side
+from ..arrays import take
 from ..linearizations.normal import Normal, NormalForm
 from .base import length_by_solving
 
@@ -74,6 +75,7 @@ class UnrolledFactor:
     """JᵀJ + λD² of many problems (b,), and the triangle of the last λ."""
 
     def __init__(self, normal: Tensor, gradient: Tensor, scale: Tensor) -> None:
+        self.equations = normal, gradient, scale
         self.normal = [list(row.unbind(-1)) for row in normal.unbind(-2)]  # n × n of (b,)
         self.gradient = gradient.unbind(-1)
         self.squares = scale.square().unbind(-1)
@@ -81,6 +83,10 @@ class UnrolledFactor:
         self.empty = (normal.diagonal(dim1=-2, dim2=-1) == 0).to(normal.dtype).unbind(-1)
         self.last: tuple[Tensor, Triangle] | None = None
         self.step_of: tuple[Tensor, list[Tensor]] | None = None
+
+    def take(self, places: Tensor) -> "UnrolledFactor":
+        """The equations of the problems at `places` (k,)."""
+        return UnrolledFactor(*take(self.equations, places))
 
     def _triangle(self, damping: Tensor) -> Triangle:
         if self.last is None or self.last[0] is not damping:

@@ -142,7 +142,33 @@ def test_every_number_of_bfloat16_is_kept() -> None:
     assert torch.equal(tensors_of(arrays_of(x)).to(x.dtype), x)
 
 
-def test_nothing_is_read_of_a_mask_but_numpys() -> None:
+def test_a_mask_is_read_where_nobody_waits_for_it() -> None:
+    for mask in (torch.tensor(False), torch.tensor([False, False])):
+        assert arrays.nowhere(mask)
+        assert not arrays.nowhere(~mask)
+        assert not arrays.nowhere(mask.to("meta"))  # a device: what it holds is not known
     assert arrays.nowhere(arrays_of(torch.tensor(False)))
-    assert not arrays.nowhere(torch.tensor(False))
     assert math.isnan(arrays.unseen(arrays_of(torch.zeros(2))))
+
+
+@pytest.mark.parametrize("n", [1, 4, 20])
+def test_reductions_do_not_depend_on_where_problems_lie_in_memory(n: int) -> None:
+    x = torch.randn(50, n, dtype=F64)
+    x[3, -1], x[4, 0], x[5, n // 2] = torch.inf, -torch.inf, torch.nan
+    x[9] = 1.0
+    mask = x > 0.5
+    for of, value in ((arrays.all_finite, x), (arrays.every, mask), (arrays.some, mask)):
+        found = of(arrays.last(value))
+        assert found.tolist() == [bool(of(row)) for row in value]
+        assert found.any()
+        assert not found.all() or n == 20
+
+
+def test_a_minority_is_where_a_mask_holds_at_half_of_the_places_at_most() -> None:
+    mask = torch.tensor([False, True, False, True])
+    found = arrays.minority(mask)
+    assert found is not None
+    assert found.tolist() == [1, 3]
+    assert arrays.minority(mask | torch.tensor([True, False, False, False])) is None
+    assert arrays.minority(mask.to("meta")) is None
+    assert arrays.minority(torch.tensor(True)) is None

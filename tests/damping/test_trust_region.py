@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmtorch.arrays import last
 from lmtorch.damping.trust_region import TrustRegion, multiplier
 from lmtorch.solvers.base import Solver
-from lmtorch.solvers.cholesky import Cholesky
+from lmtorch.solvers.cholesky import Cholesky, UnrolledFactor
 from lmtorch.solvers.qr import QR
 from lmtorch.solvers.svd import SVD
 
@@ -93,3 +94,27 @@ def test_a_trust_region_is_met_also_where_the_first_factors_fail(
     found = multiplier(factor, factor.size, radius, torch.full_like(radius, guess))
     length, _ = factor.length(found)
     assert ((length - radius).abs() <= 0.1 * radius * (1 + 1e-12)).all()
+
+
+def test_searches_for_a_multiplier_that_are_done_leave_the_others_as_they_are() -> None:
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(200, 12, 3, generator=g, dtype=torch.float64)
+    rows *= 10 ** torch.linspace(-3, 3, 200, dtype=torch.float64)[:, None, None]
+    gradient = last(torch.randn(200, 3, generator=g, dtype=torch.float64))
+    normal = (rows.mT @ rows).movedim(0, -1).contiguous().movedim(-1, 0)
+    scale = torch.ones_like(gradient)
+    # from inside of which all steps lie to radii that need several iterations
+    radius = 10 ** torch.linspace(4, -6, 200, dtype=torch.float64)
+    size = torch.linalg.vector_norm(gradient, dim=-1)
+    guess = torch.rand(200, generator=g, dtype=torch.float64)
+    factor = UnrolledFactor(normal, gradient, scale)
+    found = multiplier(factor, size, radius, guess)
+    for i in range(200):
+        one = UnrolledFactor(normal[i : i + 1], gradient[i : i + 1], scale[i : i + 1])
+        alone = multiplier(one, size[i : i + 1], radius[i : i + 1], guess[i : i + 1])
+        assert torch.allclose(found[i], alone[0], rtol=1e-9, atol=0)
+    length, _ = factor.length(found)
+    outside = found > 0
+    assert 20 < outside.sum() < 180
+    assert ((length - radius).abs() <= 0.1 * radius)[outside].all()
+    assert (length <= 1.1 * radius)[~outside].all()
