@@ -136,10 +136,11 @@ def _found(factor: Factor, search: Search, iterations: int) -> Tensor:
     """λ by Hebden's iteration; most problems of a batch do not need the last of them, and leave."""
     radius, damping, lower, upper, done = search
     for number in range(iterations):
-        left = minority(~done) if hasattr(factor, "take") else None
-        if left is not None:
+        taken = getattr(factor, "take", None)  # of many small problems
+        left = None if taken is None else minority(~done)
+        if taken is not None and left is not None:
             rest = take(Search(radius, damping, lower, upper, done), left)
-            return put(damping, left, _found(factor.take(left), rest, iterations - number))
+            return put(damping, left, _found(taken(left), rest, iterations - number))
         length, slope = _scalars(factor, damping, radius)
         excess = length - radius
         done = done | (abs(excess) <= CLOSE * radius)

@@ -249,6 +249,4 @@ class ManyAccumulator:
         if prior is not None:
             normal = normal + torch.diag_embed(prior.root.square())
             gradient = gradient + prior.root * prior.residual
-        # a trial asks for them many times; a program need not carry them from one to the next
-        norms = None if torch.compiler.is_compiling() else _norms(normal)
-        return Normal(normal, cost, gradient, values, norms)
+        return Normal(normal, cost, gradient, values, _norms(normal))  # a trial asks many times

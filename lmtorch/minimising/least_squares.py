@@ -34,7 +34,7 @@ from .compiled import Compiling, checked
 from .minimise import minimise
 from .probing import probe
 from .results import Results
-from .run import Run, finish, opinions, set_up
+from .run import finish, opinions, set_up
 from .solution import Solution
 from .starts import Sampler, Starts
 from .unknowns import Unknowns
@@ -156,7 +156,8 @@ def least_squares(
             generator.
         seed: of that generator. Default: 0.
         history: keep all iterates in `history`.
-        progress: show a bar (needs tqdm).
+        progress: show a bar (needs tqdm): of many fits how many are done, how many a second, and
+            the share of failures among them; of one its iterations and cost.
         memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
             free.
         compile: trace fun, and the loop with it, and compile them to machine code, once for all
@@ -258,7 +259,7 @@ def least_squares(
         unknowns, run.lead, run.problem.bounds, options.loss_scale,
         names, [other.name for other in others], run.calling.unit,
     )  # fmt: skip
-    bar = _bar(run) if progress else None
+    bar = bar_of(len(run.x) if run.batched else None) if progress else None
     table = verbose == 2
     compiling = None
     with (
@@ -294,11 +295,6 @@ def least_squares(
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution
-
-
-def _bar(run: Run) -> Any:
-    """A bar of finished fits, or of the iterations of a single one."""
-    return bar_of(len(run.x), "fit") if run.batched else bar_of(None, "it")
 
 
 def _summary(solution: Solution) -> str:

@@ -96,7 +96,7 @@ def minimise(
             )  # fmt: skip
         outcomes.append(look_at_end(part, way, best, estimate, limit, jacobian))
         if watcher is not None:
-            watcher.before += len(start)
+            watcher.ended(outcomes[-1].state.status)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
 
 
@@ -147,11 +147,11 @@ def _compiled(
                 best = ask(part, others, start[some], few, acceptable=bar, **shared)
                 rest = look_at_end(part, way, best, False, limit, jacobian, keep=False)
                 found = _into(found, rest, some, start)
+        if watcher is not None:
+            watcher.ended(found.state.status)
         if len(start) == count or x.ndim == 1:
             return found
         ending = _into(ending, found, chosen, x)
-        if watcher is not None:
-            watcher.before += len(start)
     return ending
 
 
@@ -199,11 +199,10 @@ def _many(
         if count := int(unsure.sum()):
             where = places(unsure, count)
             left.append(_Left(where + chosen.start, take(state, where)))
-        ending = _into(
-            ending, look_at_end(part, way, unasked(state), False, limit, jacobian, keep), chosen, x
-        )
+        found = look_at_end(part, way, unasked(state), False, limit, jacobian, keep)
+        ending = _into(ending, found, chosen, x)
         if watcher is not None:
-            watcher.before += len(start)
+            watcher.ended(found.state.status[~unsure])
     assert ending is not None
     if not left:
         return ending
@@ -226,7 +225,10 @@ def _many(
             acceptable=None if acceptable is None else acceptable[some],
             watch=watch,
         )
-        _into(ending, look_at_end(part, way, best, False, limit, jacobian, keep), some, x)
+        found = look_at_end(part, way, best, False, limit, jacobian, keep)
+        _into(ending, found, some, x)
+        if watcher is not None:
+            watcher.ended(found.state.status)
     return ending
 
 

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .._arrays import tensor_of
 from .._errors import InputError
 from .._printing import say
 from ..core.state import State
 from ..core.termination import Status
 
+THOUSANDS = 10_000  # fits from which on a bar counts in thousands
 HEADER = (
     f"{'iteration':>9} {'nfev':>6} {'cost':>14} {'reduction':>11} {'step norm':>11} "
     f"{'optimality':>11} {'damping':>9}"
@@ -95,7 +98,8 @@ class Watcher:
         self.bar = bar
         self.count = 0
         self.stopped = False
-        self.before = 0  # problems of earlier blocks, which are done
+        self.done = 0  # problems of a batch that are done for good
+        self.failed = 0  # of these
 
     def __enter__(self) -> "Watcher":
         """Show the bar, if there is one."""
@@ -133,7 +137,7 @@ class Watcher:
                 )
             say(_row(iterate, state))
         if self.bar is not None:
-            _advance(self.bar, state, self.before)
+            _advance(self.bar, state, self.done)
         if self.callback is not None:
             try:
                 self.callback(iterate)
@@ -141,9 +145,21 @@ class Watcher:
                 self.stopped = True
         return self.stopped
 
+    def ended(self, status: Tensor) -> None:
+        """Count problems of a batch, which have ended so (k,), in the bar: as done, and as failed.
 
-def bar_of(total: int | None, unit: str) -> Any:
-    """Make a tqdm bar.
+        A bar of a single problem counts iterations, and takes no notice.
+        """
+        if self.bar is None or status.ndim == 0 or not len(status):
+            return
+        self.done += len(status)
+        self.failed += int((status <= 0).sum())
+        self.bar.set_postfix(failed=f"{self.failed / self.done:.2%}", refresh=False)
+        self.bar.update(max(0, self.done - self.bar.n))
+
+
+def bar_of(total: int | None) -> Any:
+    """Make a tqdm bar of finished fits, with their number a second; of iterations without a total.
 
     Raises:
         InputError: tqdm is not installed.
@@ -152,7 +168,10 @@ def bar_of(total: int | None, unit: str) -> Any:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise InputError("progress=True needs tqdm: pip install tqdm.") from error
-    return tqdm(total=total, unit=unit)
+    if total is None:
+        return tqdm(unit="it")
+    # blocks end at once, and the last fits are slow: of all so far, the rate is steady
+    return tqdm(total=total, unit="fit", unit_scale=total >= THOUSANDS, smoothing=0)
 
 
 def _caller(callback: Callable[..., Any]) -> Callable[[Iterate], Any]:
@@ -184,11 +203,12 @@ def _row(iterate: Iterate, state: State) -> str:
     )
 
 
-def _advance(bar: Any, state: State, before: int) -> None:
+def _advance(bar: Any, state: State, done: int) -> None:
     """Move the bar on by finished problems, or by one iteration of a single problem."""
     if _single(state):
         bar.set_postfix(cost=f"{float(state.cost):.6g}", refresh=False)
         bar.update()
         return
-    done = int((state.status != Status.RUNNING.value).sum())
-    bar.update(before + done - bar.n)
+    # of a second opinion the state is that of a few problems, some of which are counted already
+    finished = done + int((state.status != Status.RUNNING.value).sum())
+    bar.update(max(0, min(finished, bar.total) - bar.n))

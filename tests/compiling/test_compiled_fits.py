@@ -20,6 +20,7 @@ from lmtorch.compiling import building, descent
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
 from lmtorch.minimising import compiled as asked
+from lmtorch.minimising.watch import Watcher
 
 from ..nist import PROBLEMS, log_relative_error
 
@@ -89,6 +90,23 @@ def test_a_batch_ends_where_scipys_fits_do() -> None:
     torch.testing.assert_close(found.x, loop.x, rtol=1e-10, atol=0)
     assert torch.equal(found.status > 0, loop.status > 0)
     assert found.nfev.double().mean() <= loop.nfev.double().mean() + 1
+
+
+@compiler
+def test_a_bar_counts_compiled_fits_block_by_block(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lmtorch.minimising.minimise.COMPILED", 20)
+    shown: list[int] = []
+    show = Watcher.ended
+    monkeypatch.setattr(
+        Watcher, "ended", lambda self, status: (show(self, status), shown.append(self.bar.n))
+    )
+    found = fit(50, progress=True)
+    assert shown == [20, 40, 50]
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "50/50" in last
+    assert f"failed={1 - found.success.double().mean():.2%}" in last
 
 
 @compiler
