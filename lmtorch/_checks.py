@@ -106,3 +106,17 @@ def member(
     elif not (hasattr(value, verb) or (function and callable(value))):
         either = "no name, no function" if function else "no name"
         raise InputError(f"{name}={value!r} is {either} and has no method {verb!r}.")
+
+
+def compiling(wanted: Any) -> bool | str:
+    """Check the option `compile`.
+
+    Returns:
+        The option as it is given.
+
+    Raises:
+        InputError: it is none of True, False and "auto".
+    """
+    if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "auto"):
+        return wanted
+    raise InputError(f"compile={wanted!r} must be True, False or 'auto'.")

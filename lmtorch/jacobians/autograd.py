@@ -52,7 +52,7 @@ class Autograd:
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals; sample by sample where random numbers are drawn, as in `blocks`."""
         if not part.random:
-            return part.function(params)
+            return part.evaluate(params)
         return torch.cat([function(params) for function in _functions(part)])
 
 

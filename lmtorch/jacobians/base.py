@@ -1,6 +1,8 @@
 """Where the Jacobian comes from: a source writes blocks of rows, and evaluates residuals alike."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -141,8 +143,24 @@ def pull(source: JacobianSource, part: Part, params: Params) -> tuple[Tensor, Pu
         return own(part, params)
     if part.black_box:
         return pull_by_rows(source, part, params)
+    if part.through is not None:
+        return source.evaluate(part, params), partial(_pulled_anew, source, part, params)
     residual, along = pulled(lambda p: source.evaluate(part, p), params, part.batch)
     return (residual, along) if along is not None else pull_by_rows(source, part, params)
+
+
+def _pulled_anew(source: JacobianSource, part: Part, params: Params, weights: Tensor) -> Tensor:
+    """Jᵀw of a part, from an evaluation of its own: a compiled form leaves no graph behind."""
+    plain = replace(part, through=None)
+
+    def pull_back(*tensors: Tensor) -> Tensor:
+        point, weights = tensors[:-1], tensors[-1]
+        values, along = pulled(lambda p: source.evaluate(plain, p), point, part.batch)
+        if along is None:
+            return torch.cat([torch.zeros_like(p).reshape(-1) for p in point])
+        return along(weights.to(values.dtype))
+
+    return part.pure("pull", pull_back, (*params, weights))
 
 
 def push_by_rows(source: JacobianSource, part: Part, params: Params, direction: Params) -> Tensor:

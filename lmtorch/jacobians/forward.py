@@ -35,11 +35,18 @@ class Forward:
         n = sum(p.shape[part.batch :].numel() for p in params)
         # torch declares integers; None, which it documents, leaves the value without a batch
         out_dims: Any = (None, 0)
-        along = vmap(partial(jvp, part.function, (params,)), out_dims=out_dims, randomness="same")
+
+        def along(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            point, directions = tensors[: len(params)], tensors[len(params) :]
+            push = vmap(partial(jvp, part.function, (point,)), out_dims=out_dims, randomness="same")
+            residual, derivatives = push((directions,))[:2]
+            return residual, derivatives
+
         residual, jacobian = params[0], params[0]  # both are set by the first chunk of columns
         with forward_mode():
             for columns in ranges(n, self.chunk or n):
-                residual, derivatives = along((basis(params, part.batch, columns),))[:2]
+                directions = basis(params, part.batch, columns)
+                residual, derivatives = part.pure("columns", along, (*params, *directions))
                 if columns.start == 0:
                     jacobian = workspace(residual.shape[-1])
                 jacobian[..., columns] = derivatives.movedim(0, -1)
@@ -53,4 +60,4 @@ class Forward:
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals of the part, by a plain call."""
-        return part.function(params)
+        return part.evaluate(params)

@@ -8,6 +8,7 @@ warning names the operator, and the source that works stays in use.
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -75,8 +76,10 @@ class Ladder:
         """
         kind = richest(kinds_of(self.current), workspace.kinds)
         asked = Workspace(workspace.make, (kind,), workspace.together)
-        blocks = self.current.blocks(part, params, asked)
         unsure = len(self.rungs) > 1 and not self.verified
+        if unsure:  # what is not known to be right is not compiled
+            part = replace(part, through=None)
+        blocks = self.current.blocks(part, params, asked)
         # to read the state of the generators costs as much as a small model
         replay = None
         if unsure or part.random or part.kept:
@@ -136,7 +139,7 @@ class Ladder:
         replay = Replay(params[0].device, part.random)
         try:
             with replay():
-                found = second_directional(part.function, params, direction)
+                found = self._bend(part, params, direction)
             if self.bends is None:
                 for seed in (0, 1):  # one sum alone may agree by chance
                     with replay():
@@ -150,6 +153,17 @@ class Ladder:
             self.bends = False
             return None
         return found if self.bends else None
+
+    def _bend(self, part: Part, params: Params, direction: Params) -> Tensor:
+        """d²r/dt² by forward mode twice, in a compiled form when it is known to be right."""
+        if self.bends is None:
+            return second_directional(part.function, params, direction)
+
+        def bend(*tensors: Tensor) -> Tensor:
+            point, along = tensors[: len(params)], tensors[len(params) :]
+            return second_directional(part.function, point, along)
+
+        return part.pure("bend", bend, (*params, *direction))
 
     def second(self, part: Part, params: Params) -> Bends | None:
         """First and second derivatives of a part, if the source in use has them."""

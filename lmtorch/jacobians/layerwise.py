@@ -7,6 +7,7 @@ autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,13 +22,22 @@ from .linear_layers import (
     Recorder,
     Recording,
     check,
-    check_independence,
     columns_beside,
+    depends,
     output_gradients,
     rows_in,
 )
 
 FEWEST = 20  # samples from which mean and deviation of the inputs say something
+
+
+class Seen(NamedTuple):
+    """An evaluation, and what its rows are made of."""
+
+    recording: Recording
+    gradients: list[Tensor | None]  # of each layer's output
+    beside: dict[int, Tensor]  # columns of parameters beside the layers
+    apart: Tensor | None  # whether rows depend on other rows; None: nobody has to ask
 
 
 class LayerWise:
@@ -54,18 +64,19 @@ class LayerWise:
         count = part.count
         if count is None:
             raise NotLayerwiseError("no independent samples")
-        with torch.enable_grad(), Recorder(params) as recorder:
-            outputs = part.function(recorder.twins)
-            recording = recorder.recording(outputs, count, search=not self.checked)
-        if not self.checked:
+        if self.checked:
+            recording, gradients, beside, apart = part.pure(
+                "layers", lambda *tensors: _without_graph(_seen(part, tensors)), params
+            )
+            recording = recording._replace(twins=params)
+        else:
+            recording, gradients, beside, apart = _seen(part, params, search=True)
             first = recording.first
             # one of several parts may not be like the others: data may be sorted
             telling = first is not None and first.ndim == 2 and count >= FEWEST and part.whole
             self.inputs = first if telling else None
-        beside = columns_beside(recording)
-        gradients = output_gradients(recording)
-        if part.sample is None:  # nobody has looked whether they are independent
-            check_independence(recording, gradients)
+        if apart is not None and bool(apart):
+            raise NotLayerwiseError("the residuals of a row depend on other rows")
         residuals = recording.outputs.detach()  # (s, k)
         sizes = [p.numel() for p in params]
         each = residuals.shape[1]
@@ -87,7 +98,27 @@ class LayerWise:
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The part's residuals, without a recording."""
-        return part.function(params)
+        return part.evaluate(params)
+
+
+def _seen(part: Part, params: Params, *, search: bool = False) -> Seen:
+    """What is to be seen in an evaluation; with `search`, where else the parameters act, too."""
+    assert part.count is not None
+    with torch.enable_grad(), Recorder(params) as recorder:
+        outputs = part.function(recorder.twins)
+        recording = recorder.recording(outputs, part.count, search=search)
+    beside = columns_beside(recording)
+    gradients = output_gradients(recording)
+    # of samples that the user has named it is known that they are independent
+    apart = depends(recording, gradients) if part.sample is None else None
+    return Seen(recording, gradients, beside, apart)
+
+
+def _without_graph(seen: Seen) -> Seen:
+    """What the rows are made of, and no more."""
+    layers = [layer._replace(output=layer.output.detach()[:0]) for layer in seen.recording.layers]
+    outputs = seen.recording.outputs.detach()
+    return seen._replace(recording=Recording((), outputs, layers, None, seen.recording.others))
 
 
 def _outer(

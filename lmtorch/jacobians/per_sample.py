@@ -6,6 +6,7 @@ zero: k VJPs for each sample, all samples at once, in chunks that stay in cache.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,9 +48,11 @@ class PerSample:
                 )
                 return vmap(lambda w: pullback(w)[0])(directions), residual
 
-            parts, residual = vmap(rows_of, _over(samples), randomness="different")(
-                params, *samples
-            )
+            def of_all(*tensors: Tensor, rows_of: Any = rows_of) -> tuple[Params, Tensor]:
+                own, samples = tensors[: len(params)], tensors[len(params) :]
+                return vmap(rows_of, _over(samples), randomness="different")(own, *samples)
+
+            parts, residual = part.pure("per sample", of_all, (*params, *samples))
             residual = residual.reshape(-1)
             rows = workspace(residual.shape[0])
             start = 0
@@ -62,7 +65,7 @@ class PerSample:
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """Use the same `vmap` if random numbers are drawn: a plain call draws in another order."""
         if not part.random:
-            return part.function(params)
+            return part.evaluate(params)
         values = [
             vmap(function, _over(samples), randomness="different")(params, *samples).reshape(-1)
             for function, samples in self._chunks(part)

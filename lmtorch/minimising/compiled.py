@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import choose
-from .._errors import FallbackWarning, InputError, level
+from .._errors import FallbackWarning, level
 from ..compiling.columns import ByColumns
 from ..compiling.given import Given
 from ..core.bounds import Bounds
@@ -97,20 +97,6 @@ class Compiling:
                 stacklevel=level(),
             )
             TOLD.add(told)  # where the warning is an error, it is one every time
-
-
-def checked(wanted: Any) -> bool | str:
-    """Check the option.
-
-    Returns:
-        The option as it is given.
-
-    Raises:
-        InputError: it is none of True, False and "auto".
-    """
-    if isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "auto"):
-        return wanted
-    raise InputError(f"compile={wanted!r} must be True, False or 'auto'.")
 
 
 def _itself(function: Any) -> Any:

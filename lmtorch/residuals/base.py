@@ -6,15 +6,18 @@ rows belong to independent samples, it also gives the function of a single sampl
 themselves.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._autodiff import Function, Params
+
+T = TypeVar("T")
+Through = Callable[[str, Callable[..., Any], Sequence[Tensor]], Any]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,28 @@ class Part:
     sizes: Tensor | None = None
     # the dtype in which rows are computed, where their own does not show it
     precision: torch.dtype | None = None
+    # calls a pure function of tensors, named so that it is known again: perhaps a compiled form
+    through: Through | None = None
+
+    def evaluate(self, params: Params) -> Tensor:
+        """Residuals (..., m), by a compiled form of the function if there is one."""
+        if self.through is None:
+            return self.function(params)
+        return self.pure("values", lambda *tensors: self.function(tensors), params)
+
+    def pure(self, name: str, function: Callable[..., T], tensors: Sequence[Tensor]) -> T:
+        """function(*tensors), tensors in any structure, by its compiled form if there is one.
+
+        Args:
+            name: of the function; of the same name are the same functions at other tensors.
+            function: depends on nothing that changes but its arguments, the samples of the part and
+                what the user's function holds.
+            tensors: what it is called with.
+        """
+        if self.through is None:
+            return function(*tensors)
+        found: T = self.through(name, function, tensors)
+        return found
 
     @property
     def count(self) -> int | None:

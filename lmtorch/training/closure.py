@@ -14,6 +14,7 @@ from ..residuals.base import Part
 from ..residuals.layout import Layout
 from ..residuals.replay import Replay
 from . import outputs
+from .compiled import Through
 from .samples import Samples
 from .swap import Swap
 
@@ -32,6 +33,7 @@ class ClosureResidual:
         rows: m.
         replay: of the random numbers of a step, shared by all terms.
         leading: the first dimension of the residuals, if they are one tensor.
+        through: calls its evaluations, in compiled form where there is one; None: they are plain.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class ClosureResidual:
         rows: int,
         replay: Replay,
         leading: int | None = None,
+        through: Through | None = None,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -49,6 +52,7 @@ class ClosureResidual:
         self.rows = rows
         self.draws = replay
         self.leading = leading
+        self.through = through
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
@@ -62,6 +66,7 @@ class ClosureResidual:
             random=self.draws.random,
             kept=self.draws.kept,
             leading=self.leading,
+            through=self.through,
         )
 
     def replay(self) -> AbstractContextManager[None]:
@@ -100,6 +105,7 @@ class SampleResidual:
         chunk: samples of one part.
         per_sample: k, residuals of one sample.
         replay: of the random numbers of a step, shared by all terms.
+        through: calls its evaluations, in compiled form where there is one; None: they are plain.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class SampleResidual:
         chunk: int,
         per_sample: int,
         replay: Replay,
+        through: Through | None = None,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -119,6 +126,7 @@ class SampleResidual:
         self.chunk = chunk
         self.per_sample = per_sample
         self.draws = replay
+        self.through = through
 
     @property
     def rows(self) -> int:
@@ -141,6 +149,7 @@ class SampleResidual:
                 random=self.draws.random,
                 kept=self.draws.kept,
                 whole=self.chunk >= self.samples.count,
+                through=self.through and self.through.beside(tensors),
             )
 
     def replay(self) -> AbstractContextManager[None]:
@@ -156,7 +165,14 @@ class SampleResidual:
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         return SampleResidual(
-            self.layout, self.swap, self.closure, some, self.chunk, self.per_sample, replay
+            self.layout,
+            self.swap,
+            self.closure,
+            some,
+            self.chunk,
+            self.per_sample,
+            replay,
+            self.through,
         )
 
     def _residuals(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._autocast import apart_from_autocast
-from .._checks import count
+from .._checks import compiling, count
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
@@ -30,6 +30,7 @@ from ..residuals.layout import real
 from ..solvers.base import Solver
 from .checkpoints import values_as_saved
 from .closure import RowsChangedError
+from .compiled import Forms
 from .groups import check_group, check_tensors, listed, named
 from .kept import Kept
 from .preparation import Preparation, Preparations
@@ -87,6 +88,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
             free.
         seed: of the random choice of samples for `curvature`. Default: 0.
+        compile: True compiles what a step evaluates, the closure and its derivatives, by torch's
+            inductor; tensors that the closure holds may change between steps, and where numbers,
+            code or modes change it is compiled anew. "auto" does so once an evaluation has taken a
+            minute of the run. What cannot be compiled runs as without, with one
+            `FallbackWarning`. Default: False.
 
     Raises:
         InputError: a parameter list, bound or option that cannot be used. It is also a
@@ -112,6 +118,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     _report: Report | None = None
     _advised = False  # about derivatives that the closure takes by itself
     _warned = False  # of a Jacobian that fell back: once for each optimizer
+    _compile: bool | str = False
 
     def __init__(
         self,
@@ -136,6 +143,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         max_trials: int = 20,
         memory_limit: int | None = None,
         seed: int = 0,
+        compile: bool | str = False,
     ) -> None:
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
@@ -144,6 +152,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
+        self._compile = compiling(compile)
         self._forget()
         of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
@@ -278,6 +287,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = parts | {"total": time.perf_counter() - begun}
         self._report = Report(state, seconds, task.prepared.sources)
         self._kept.judge_share(plan, told)
+        self._forms.tell()
         return state.trial.cost
 
     def _task(self, terms: tuple[Term, ...]) -> Task:
@@ -287,7 +297,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         prepared, remembered = self._preparations.of(variables, terms, x)
         for ladder in prepared.ladders:
             ladder.warned = self._warned
-        residual = residual_of(variables, terms, prepared)
+        through = self._forms.of(variables, terms, prepared.probes)
+        residual = residual_of(variables, terms, prepared, through)
         share, seed = self._kept.share(prepared.plan), self._seed + self._kept.steps
         problem = problem_of(
             variables,
@@ -341,11 +352,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._last = None
         self._report = None
         self._batches = Batches()
+        self._forms = Forms(self._compile)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which name closures of this process."""
         own = {
-            name: self.__dict__[name] for name in ("_module", "_options", "_max_trials", "_seed")
+            name: self.__dict__[name]
+            for name in ("_module", "_options", "_max_trials", "_seed", "_compile")
         }
         return {**super().__getstate__(), **own}
 

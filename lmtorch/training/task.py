@@ -13,6 +13,7 @@ from ..core.state import Start
 from ..losses.base import Loss
 from ..residuals.replay import Replay
 from .closure import ClosureResidual, SampleResidual
+from .compiled import Through
 from .in_place import InPlaceSwap
 from .joint import TermResidual, TermsResidual
 from .preparation import Preparation
@@ -47,9 +48,19 @@ class Task(NamedTuple):
 
 
 def residual_of(
-    variables: Variables, terms: Sequence[Term], prepared: Preparation
+    variables: Variables,
+    terms: Sequence[Term],
+    prepared: Preparation,
+    through: Sequence[Through | None],
 ) -> TermResidual | TermsResidual:
-    """The terms as one residual, with the same random numbers in every evaluation of a step."""
+    """The terms as one residual, with the same random numbers in every evaluation of a step.
+
+    Args:
+        variables: the parameters.
+        terms: the closures.
+        prepared: what is known of them.
+        through: what calls the evaluations of each, in compiled form; None: they are plain.
+    """
     layout, swap = variables.layout, variables.swap
     written = [tensor for probe in prepared.probes for tensor in probe.written]
     if any(probe.in_place for probe in prepared.probes):
@@ -58,15 +69,14 @@ def residual_of(
     random = any(probe.random for probe in prepared.probes)
     replay = Replay(layout.tensors[0].device, random, written)
     made: list[TermResidual] = []
-    for (closure, _, samples), probe, derivation in zip(
-        terms, prepared.probes, prepared.plan.terms, strict=True
+    for (closure, _, samples), probe, derivation, by in zip(
+        terms, prepared.probes, prepared.plan.terms, through, strict=True
     ):
+        own, rows = (layout, swap, closure), probe.rows
         if samples is None:
-            made.append(ClosureResidual(layout, swap, closure, probe.rows, replay, probe.leading))
+            made.append(ClosureResidual(*own, rows, replay, probe.leading, by))
         else:
-            made.append(
-                SampleResidual(layout, swap, closure, samples, derivation.chunk, probe.rows, replay)
-            )
+            made.append(SampleResidual(*own, samples, derivation.chunk, rows, replay, by))
     return made[0] if len(made) == 1 else TermsResidual(made)
 
 
