@@ -170,8 +170,8 @@ def _reason(error: Exception) -> str:
 ASKED = frozenset(
     ["ndim", "names", "itemsize", "nbytes", "requires_grad", "grad_fn", "output_nr", "_version",
      "_base", "_is_view", "size", "_is_zerotensor", "dim", "ndimension", "numel", "nelement",
-     "stride", "element_size", "storage_offset", "get_device", "dim_order", "can_cast", "iter_length",
-     "__len__", "__hash__"]
+     "stride", "element_size", "storage_offset", "get_device", "dim_order", "can_cast",
+     "iter_length", "__len__", "__hash__"]
 )  # fmt: skip
 FORMS = (torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format)
 READING = frozenset(["is_nonzero"])
