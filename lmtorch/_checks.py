@@ -108,7 +108,7 @@ def member(
         raise InputError(f"{name}={value!r} is {either} and has no method {verb!r}.")
 
 
-def compiling(wanted: Any) -> bool | str:
+def to_compile(wanted: Any) -> bool | str:
     """Check the option `compile`.
 
     Returns:

@@ -8,7 +8,7 @@ import torch
 
 from .. import choose
 from .._autocast import without_autocast
-from .._checks import compiling, count, flag
+from .._checks import count, flag, to_compile
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
@@ -189,7 +189,7 @@ def least_squares(
         >>> both.x.round(6).tolist()
         [[2.5, 1.3], [5.0, 1.3]]
     """
-    compiled = compiling(compile)
+    compiled = to_compile(compile)
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     calls, kind = Calls(), None
     silent = history is progress is False and type(verbose) is int and verbose == 0

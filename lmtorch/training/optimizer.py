@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._autocast import apart_from_autocast
-from .._checks import compiling, count
+from .._checks import count, to_compile
 from .._errors import InputError
 from .._faces import face
 from .._printing import say
@@ -152,7 +152,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
-        self._compile = compiling(compile)
+        self._compile = to_compile(compile)
         self._forget()
         of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
