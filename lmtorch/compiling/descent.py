@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import put
-from ..core.loop import descend, look
+from ..arrays import put, take
+from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Begun, Start, State, blank, fresh
@@ -26,14 +26,13 @@ from ..jacobians.base import JacobianSource
 from .building import NoCompilerError, build, folder
 from .given import Given
 from .grids import UnsupportedError
-from .iteration import iterate, start
+from .iteration import iterate, start, whole
 from .keys import NoKeyError, key_of
 from .programs import ALONE, WIDTH, Descended, Make, Program, written
 from .single import End
 
 KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
-TRIALS = 200  # of a long run, in a fraction of a millisecond; then the loop looks at the gain
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
@@ -177,13 +176,14 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     """Where a program differs from the loop on some of the fits; empty: nowhere."""
     places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).long()
     some = [g if g.shared else Given(g.tensor[places], False) for g in recipe.given]
-    problem, method, x = recipe.make([g.tensor for g in some]), recipe.method, x[places]
+    *tensors, numbers = (g.tensor for g in some)
+    problem, method, x = recipe.make(tensors), whole(recipe.method, numbers), x[places]
     problem = replace(problem, source=recipe.source)  # by other means than those that were traced
     loop = start(problem, method, x)
     for trials in (0, 1):
         if trials:
             loop = iterate(problem, method, loop)
-        ours = program.run(x, some, trials, everything=True).standing
+        ours = program.run(x, some, trials, newton=-1, everything=True).standing
         for name in ("cost", "gradient", "normal"):
             mine, other = getattr(ours.linearization, name), getattr(loop.linearization, name)
             going = loop.state.status == RUNNING  # of others the end was looked at, too
@@ -213,47 +213,64 @@ def run(
     program: Program,
     problem: Problem,
     method: Method,
-    x: Tensor,  # (b, n)
+    begin: Start,
     trials: int,
 ) -> Compiled:
-    """Run fits (b, n), compiled, and with the loop where that leaves a doubt.
+    """Run fits (b, n), compiled, and with the loop where the program cannot say how they end.
 
     Args:
         recipe: what was compiled.
         program: the compiled descent.
         problem: of all fits, for the loop.
         method: the loop's.
-        x: the starts.
+        begin: the starts (b, n), and where the first of several runs began.
         trials: of each fit at most.
 
     Returns:
         Where they end.
     """
-    most = most_of(trials)
-    ended = program.run(x, recipe.given, most)
-    state = _state(ended, x)
-    found = Compiled(state, ended.gradient, ended.cosine, ended.places)
-    if not len(ended.places):
+    x, begun = begin.x, begin.begun
+    ended = program.run(x, recipe.given, trials, begun=begun)
+    unsure = ended.standing.state
+    # of what is sure nobody asks what only a run in progress, or a doubt, needs
+    state = put(_state(ended, x), ended.places, _spent(unsure)._replace(damping=None))
+    left = ended.places[~_told(unsure, ended.told[ended.places])]
+    found = Compiled(state, ended.gradient, ended.cosine, left)
+    if not len(left):
         return found
-    places, before = ended.places, ended.standing.state
-    part, way, rest = problem.take(places), method.take(places), trials - most
-    # what came close goes on from there, what went astray begins again
-    near = (before.status == RUNNING) | (before.status > 0)
-    if rest > 0:
-        begun = before.begun
-        from_here = Start(
-            torch.where(near[:, None], before.x, x[places]),
-            begun=Begun(begun.x, begun.cost, begun.norms),
-        )
-        after, _ = descend(part, way, from_here, trials=rest)
-        after = _longer(after, before.trials, before.linearizations)
-    else:
-        after = _spent(part, way, before)
-        if len(astray := (~near).nonzero()[:, 0]):
-            part, way = part.take(astray), way.take(astray)
-            again, _ = descend(part, way, Start(x[places[astray]]), trials=trials)
-            after = put(after, astray, again._replace(damping=None))
-    return found._replace(state=put(state, places, after))
+    before = take(state, left)
+    near = (before.status > 0) | (before.status == int(Status.EVALUATIONS))
+    begin = Start(
+        torch.where(near[:, None], before.x, x[left]),
+        begun=before.begun if begun is None else take(begun, left),
+    )
+    after, _ = descend(problem.take(left), method.take(left), begin, trials=trials)
+    after = _longer(after, before.trials, before.linearizations)
+    return found._replace(state=put(state, left, after))
+
+
+def run_single(
+    recipe: Recipe, program: Program, problem: Problem, method: Method, begin: Start, trials: int
+) -> Compiled:
+    """Where one fit from (n,) ends; with the loop where the program cannot say how."""
+    x, begun = begin.x, begin.begun
+    given = [g.tensor.contiguous() for g in recipe.given]
+    if begun is None and (end := program.single.run(x.contiguous(), given, trials)):
+        return _at_once(end, x)
+    begun = None if begun is None else Begun(*(part[None] for part in begun))
+    ended = program.run(x[None], recipe.given, trials, begun=begun)
+    unsure = ended.standing.state
+    state = _state(ended, x[None])
+    if len(ended.places):
+        state = _spent(unsure)._replace(damping=None)
+    alone: Compiled = _first(Compiled(state, ended.gradient, ended.cosine, ended.places[None]))
+    if not len(ended.places) or bool(_told(unsure, ended.told)):
+        return alone
+    before = alone.state
+    near = int(before.status) > 0 or int(before.status) == Status.EVALUATIONS
+    begin = Start(before.x if near else x, begun=before.begun if near else begin.begun)
+    after, _ = descend(problem, method, begin, trials=trials)
+    return alone._replace(state=_longer(after, before.trials, before.linearizations))
 
 
 def _state(ended: Descended, x: Tensor) -> State:
@@ -264,34 +281,6 @@ def _state(ended: Descended, x: Tensor) -> State:
     return state._replace(
         trials=ended.trials, linearizations=ended.linearizations, certificate=certificate
     )
-
-
-def run_single(
-    recipe: Recipe, program: Program, problem: Problem, method: Method, x: Tensor, trials: int
-) -> Compiled:
-    """Where one fit from x (n,) ends; with the loop where that leaves a doubt."""
-    most = most_of(trials)
-    given = [g.tensor.contiguous() for g in recipe.given]
-    if end := program.single.run(x.contiguous(), given, most):
-        return _at_once(end, x)
-    ended = program.run(x[None], recipe.given, most)
-    found = Compiled(_state(ended, x[None]), ended.gradient, ended.cosine, ended.places[None])
-    alone: Compiled = _first(found)
-    if not len(ended.places):
-        return alone
-    before: State = _first(ended.standing.state)
-    near = int(before.status) == RUNNING or int(before.status) > 0
-    rest = trials - most
-    if rest > 0:
-        begin = Start(before.x, begun=before.begun) if near else Start(x)
-        state, _ = descend(problem, method, begin, trials=rest)
-        state = _longer(state, ended.trials[0], ended.linearizations[0])
-    elif near:
-        state = _spent(problem, method, before)
-    else:
-        state, _ = descend(problem, method, Start(x), trials=trials)
-        state = state._replace(damping=None)
-    return alone._replace(state=state)
 
 
 def _at_once(end: End, x: Tensor) -> Compiled:
@@ -306,9 +295,15 @@ def _at_once(end: End, x: Tensor) -> Compiled:
     return Compiled(state, gradient, torch.tensor(end.cosine), torch.empty(0, dtype=torch.int64))
 
 
-def most_of(trials: int) -> int:
-    """Trials of a program at most: all, or so many that enough are left to the loop."""
-    return trials if trials <= 2 * TRIALS else TRIALS
+def _told(state: State, seen: Tensor) -> Tensor:
+    """Whether nothing more is to be said of ends (b,) than the program has said, (b,) bool."""
+    return seen | (state.status == RUNNING)
+
+
+def _spent(state: State) -> State:
+    """The state in which those that still run have used up their trials."""
+    over = state.status == RUNNING
+    return state._replace(status=torch.where(over, int(Status.EVALUATIONS), state.status))
 
 
 def _longer(state: State, trials: Tensor, linearizations: Tensor) -> State:
@@ -318,13 +313,6 @@ def _longer(state: State, trials: Tensor, linearizations: Tensor) -> State:
         trials=state.trials + trials,
         linearizations=state.linearizations + linearizations,
     )
-
-
-def _spent(problem: Problem, method: Method, state: State) -> State:
-    """The end where no trial is left: it is looked at as the loop looks at its own end."""
-    over = state.status == RUNNING
-    status = torch.where(over, int(Status.EVALUATIONS), state.status)
-    return look(problem, method, state._replace(status=status, damping=None))
 
 
 def _first(value: Any) -> Any:

@@ -5,8 +5,9 @@
         while one of them runs:
             iterate
         look at the ends
+        while one of them is not sure, and a Newton step may help: settle
 
-What these compute is the loop's own beginning, iteration and first look at the end, traced. Sums
+What these compute is the loop's own beginning, iteration and look at the end, traced. Sums
 over the points of a fit are one loop over them, in which residuals and their derivatives never
 leave the registers.
 """
@@ -59,10 +60,13 @@ def program(
     begin: Block,
     step: Block,
     look: Block,
+    settle: Block,
+    rest: Sequence[str],  # the kind of each number that is carried between looks at the end
     told: tuple[int, int, int],  # places of status and trials among them, and the status "running"
+    begun: Sequence[int],  # places of what is known of where the first of several runs began
 ) -> str:
     """The program, in C++."""
-    state = "\n".join(f"  {TYPES[kind]} s{i};" for i, kind in enumerate(carried))
+    state = _fields(carried)
     buffers = "\n".join(
         f"  const {STORED[a.kind]} *b{i};" if a.shared else f"  {STORED[a.kind]} (*b{i})[W];"
         for i, a in enumerate(data)
@@ -72,12 +76,14 @@ def program(
         f"#define W {width}\n#define POINTS {points}",
         PRELUDE,
         f"struct Data {{\n{buffers}\n}};\nstruct State {{\n{state}\n}};",
+        f"struct Rest {{\n{_fields(rest)}\n}};",
         _lanes(data),
-        _function("begin", begin),
-        _function("step", step),
-        _function("look", look),
+        _function("begin", begin, len(carried)),
+        _function("step", step, len(carried)),
+        _function("look", look, len(carried)),
+        _function("settle", settle, len(carried)),
         _loading(data),
-        _storing(carried),
+        _storing(carried, begun),
         "static void told(const State &p, L &running, L &trials) {\n"
         f"  running = p.s{status} == (int64_t){running};\n  trials = p.s{trials};\n}}",
         DRIVER,
@@ -85,14 +91,19 @@ def program(
     return "\n\n".join(parts)
 
 
-def _function(name: str, block: Block) -> str:
+def _fields(kinds: Sequence[str]) -> str:
+    """The numbers of a structure."""
+    return "\n".join(f"  {TYPES[kind]} s{i};" for i, kind in enumerate(kinds))
+
+
+def _function(name: str, block: Block, carried: int) -> str:
     """A C++ function that computes a block: number by number, and in loops over the points."""
     every = ordered(block.outputs)
     names = {id(one): f"v{place}" for place, one in enumerate(every)}
     lines: list[str] = []
 
     def write(one: Expression, into: list[str], point: str) -> None:
-        kind = TYPES[one.kind]
+        kind = _type(one)
         if one.operator == "constant":
             text = f"{kind}{{}} + {_literal(one)}"
         elif one.operator == "input":
@@ -147,9 +158,19 @@ def _function(name: str, block: Block) -> str:
             SUMS[one.operator].format(names[id(one)], names[id(one.operands[0])]) for one in sums
         ]
         lines += [*("  " + line for line in inner), "}"]
-    lines += [f"q.s{place} = {names[id(output)]};" for place, output in enumerate(block.outputs)]
+    for place, output in enumerate(block.outputs):  # the state q, and what follows is the rest t
+        where = f"q.s{place}" if place < carried else f"t.s{place - carried}"
+        lines.append(f"{where} = {names[id(output)]};")
     body = "\n".join("  " + line for line in lines)
-    return f"static void {name}(const Data &d, const State &p, State &q) {{\n{body}\n}}"
+    arguments = "const Data &d, const State &p, const Rest &r, State &q, Rest &t"
+    return f"static void {name}({arguments}) {{\n{body}\n}}"
+
+
+def _type(one: Expression) -> str:
+    """The C++ type of an expression: a vector, or the eigenvalues and vectors of a matrix."""
+    if one.operator == "eigen":
+        return f"Eigen<{TYPES[one.kind]}, {one.value}>"
+    return TYPES[one.kind]
 
 
 def _lanes(data: Sequence[Argument]) -> str:
@@ -249,6 +270,10 @@ def _written(one: Expression, names: dict[int, str]) -> str:
         return f"-{operands[0]}"
     if one.operator == "not":
         return f"~{operands[0]}"
+    if one.operator == "eigen":
+        return f"eigen_<{TYPES[one.kind]}, {one.value}>({{{', '.join(operands)}}})"
+    if one.operator == "of_eigen":
+        return f"{operands[0]}.{one.value}"
     function = {"where": "choose"}.get(one.operator, f"{one.operator}_")
     if one.operator.startswith("to_"):
         function = one.operator
@@ -284,7 +309,7 @@ def _bytes(one: Argument) -> int:
     return -(-one.size * 8 // 64) * 64
 
 
-def _storing(carried: Sequence[str]) -> str:
+def _storing(carried: Sequence[str], begun: Sequence[int]) -> str:
     """Puts the state of a lane where it is kept between calls, and takes it back."""
     every = [
         "static void put_all(\n"
@@ -304,4 +329,6 @@ def _storing(carried: Sequence[str]) -> str:
         every.append(f"  {{ {TYPES[kind]} v = {chosen}; {write} }}")
         sign = "-(int64_t)" if kind == TRUTH else ""
         take.append(f"  p.s{i}[lane] = {sign}(({stored} *)kept[{i}])[fit];")
-    return "\n".join([*put, "}", *take, "}", *every, "}"])
+    only = ["static void take_begun(State &p, void *const *kept, int lane, int64_t fit) {"]
+    only += [take[1 + i] for i in begun]
+    return "\n".join([*put, "}", *take, "}", *only, "}", *every, "}"])

@@ -8,7 +8,7 @@ never made at all.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Number = float | int | bool
 REAL, SINGLE, WHOLE, TRUTH = "double", "float", "whole", "truth"
@@ -75,6 +75,13 @@ class Expression:
     ) -> None:
         self.operator, self.operands, self.kind = operator, operands, kind
         self.value, self.point, self.stage = value, point, stage
+
+
+class Eigen(NamedTuple):
+    """Eigenvalues and eigenvectors, entry by entry."""
+
+    values: list[Expression]
+    vectors: list[list[Expression]]
 
 
 class Expressions:
@@ -161,6 +168,23 @@ class Expressions:
         point = any(o.point for o in operands)
         stage = max(o.stage for o in operands)
         return self._one(operator, operands, kind, None, point, stage, None)
+
+    def eigen(self, lower: Sequence[Expression], n: int) -> "Eigen":
+        """The eigenvalues, rising, and eigenvectors of a matrix by its lower triangle, row by row.
+
+        Returns:
+            Both, as expressions: n, and n times n.
+        """
+        kind, stage = lower[0].kind, max(entry.stage for entry in lower)
+        whole = self._one("eigen", tuple(lower), kind, n, False, stage, n)
+
+        def entry(name: str) -> Expression:
+            return self._one("of_eigen", (whole,), kind, name, False, stage, name)
+
+        return Eigen(
+            [entry(f"values[{i}]") for i in range(n)],
+            [[entry(f"vectors[{i}][{j}]") for j in range(n)] for i in range(n)],
+        )
 
     def convert(self, operand: Expression, kind: str) -> Expression:
         """A number as one of another kind."""

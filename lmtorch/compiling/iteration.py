@@ -1,20 +1,73 @@
-"""What is compiled: the loop's own beginning, iteration and last look, as functions of tensors."""
+"""What is compiled: the loop's own beginning, iteration and look at the end, of tensors.
 
-from typing import Any, NamedTuple
+Options that differ between the runs of a problem, such as the first radius, are tensors, too: one
+program serves several opinions.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..arrays import select
-from ..core.certificate import JUDGED
-from ..core.glance import view
+from ..arrays import norm, select, spread, where
+from ..core.certificate import FALL, JUDGED, Resting, judge, wanted
+from ..core.glance import MARGIN, view
+from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, linearize
-from ..core.loop import attempt, ended_with_another
+from ..core.loop import FASTER, SLOW, WINDOW, Pace, attempt, ended_with_another, even
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State
-from ..core.termination import among
+from ..core.termination import RUNNING, ZERO, among
+from ..core.undamped import examine
+from ..damping.nielsen import Nielsen
+from ..damping.scaling import CurrentNorms, Levenberg, Scaling
+from ..damping.trust_region import TrustRegion
 from ..linearizations.base import Linearization
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """The current column norms of J, or ones, as a number says."""
+
+    current: Tensor | float  # 1 or 0
+    arrays: ClassVar[bool] = True
+
+    def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
+        """D at this point."""
+        if not isinstance(self.current, Tensor):
+            return column_norms if self.current else torch.ones_like(column_norms)
+        return torch.where(self.current > 0, column_norms, 1.0)
+
+
+def apart(method: Method) -> tuple[Method, list[float]]:
+    """A method without the numbers that a program is given as data, and these numbers."""
+    damping: Any = method.damping
+    scaling: Scaling = method.scaling
+    initial, current = 1.0, 0.0
+    if isinstance(damping, TrustRegion | Nielsen):
+        initial = damping.initial
+        damping = replace(damping, initial=1.0)
+    if isinstance(damping, Nielsen) and isinstance(scaling, CurrentNorms | Levenberg):
+        current = float(isinstance(scaling, CurrentNorms))
+        scaling = _Norms(1.0)
+    numbers = [initial, current, method.patience, float(method.windows)]
+    return replace(method, damping=damping, scaling=scaling, patience=0.0, windows=0), numbers
+
+
+def whole(method: Method, numbers: Tensor) -> Method:
+    """The method with its numbers (4,), as tensors."""
+    damping: Any = method.damping
+    scaling: Any = method.scaling
+    known: dict[str, Any] = {}
+    first: dict[str, Any] = {}
+    first["initial"], current, known["patience"], known["windows"] = numbers.unbind(-1)
+    if isinstance(damping, TrustRegion | Nielsen):
+        damping = replace(damping, **first)
+    if isinstance(scaling, _Norms):
+        scaling = _Norms(current)
+    return replace(method, damping=damping, scaling=scaling, **known)
 
 
 class Standing(NamedTuple):
@@ -22,20 +75,24 @@ class Standing(NamedTuple):
 
     state: State
     linearization: Linearization  # at x
+    pace: Pace
+    left: Tensor  # (...,), trials that are left until the gain is looked at
 
 
 def start(problem: Problem, method: Method, x: Tensor) -> Standing:
     """The beginning of a run."""
     state, model = begin(problem, method, Start(x))
-    return Standing(state, problem.model(x) if problem.bounds is not None else model.linearization)
+    held = problem.model(x) if problem.bounds is not None else model.linearization
+    return Standing(state, held, even(state.cost), torch.full_like(state.trials, WINDOW))
 
 
 def iterate(problem: Problem, method: Method, standing: Standing) -> Standing:
     """One trial, and the linear model at the point that is kept."""
-    state, whole = standing
+    state, whole, pace, left = standing
     held: Any = hold(problem, state.x, whole)
     model = factored(problem, method, state.x, held, state.scale)
     after, tried = attempt(problem, method, state, model)
+    after, pace, left = _paced(method, after, pace, left - 1)
     after = ended_with_another(after)
     last = Last(state.x, state.cost, held.column_norms, tried._replace(ahead=None))
     if tried.ahead is None:
@@ -45,30 +102,112 @@ def iterate(problem: Problem, method: Method, standing: Standing) -> Standing:
     after, _ = linearize(problem, method, after, last, known)
     # a trial that was withdrawn leaves the model of the point before
     kept: Any = select(after.stale, whole, known)
-    return Standing(after._replace(stale=torch.zeros_like(after.stale)), kept)
+    after = after._replace(stale=torch.zeros_like(after.stale))
+    return Standing(after, kept, pace, left)
+
+
+def _paced(method: Method, state: State, pace: Pace, left: Tensor) -> tuple[State, Pace, Tensor]:
+    """The state with what has not gained for all of its windows called slow, as in the loop."""
+    due = left <= 0
+    gain = 1 - state.cost / pace.cost
+    slowing = (gain < method.patience) & (gain <= FASTER * pace.gain)
+    poor = due & slowing & (state.status == RUNNING)
+    windows = where(poor, pace.windows + 1, 0)
+    status = where(poor & (windows >= method.windows), SLOW, state.status)
+    pace = select(due, Pace(state.cost, gain, windows), pace)
+    return state._replace(status=status), pace, where(due, WINDOW, left)
 
 
 class Seen(NamedTuple):
     """What is seen at the end, (...,) each."""
 
-    sure: Tensor  # bool: certified
+    told: Tensor  # bool: nothing more is to be seen
+    sure: Tensor  # bool: at a minimum
     cosine: Tensor  # the largest between the residuals and a column of J that is free
 
 
 def unseen(like: Tensor) -> Seen:
     """Nothing, before anybody has looked; `like` is a number of each problem, (...,)."""
-    return Seen(torch.zeros_like(like, dtype=torch.bool), torch.ones_like(like))
+    none = torch.zeros_like(like, dtype=torch.bool)
+    return Seen(none, none.clone(), torch.ones_like(like))
 
 
-def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing, Seen]:
-    """Where problems stand after a glance at their ends, and what was seen there."""
-    state, whole = standing
+class Rest(NamedTuple):
+    """What is carried from one Newton step at the end to the next."""
+
+    moving: Tensor  # (...,) bool, those that go on
+    ended: Tensor  # (...,), the status with which the run ended
+    first: Tensor  # (...,) bool: nothing was looked at yet
+    x: Tensor  # (..., n), the point to be looked at
+    units: Tensor  # (..., n), of the point before
+    length: Tensor  # (...,), of its gradient in these units
+    cost: Tensor  # (...,)
+    noise: Tensor  # (...,), rounding error of the cost
+
+
+def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing, Seen, Rest]:
+    """Where problems stand after a glance at their ends, what was seen there, and who is left."""
+    state, whole = standing.state, standing.linearization
     ahead: Any = _At(problem, state.x, whole)
-    found = view(ahead, method, state, among(state.status, JUDGED))
-    if found is None:
-        return standing, unseen(state.cost)
-    end: Any = found.model
-    return Standing(found.state, end), Seen(found.sure, end.optimality())
+    judged = among(state.status, JUDGED)
+    found = view(ahead, method, state, judged)
+    seen, ended = unseen(state.cost), state.status == ZERO
+    if found is not None:
+        end: Any = found.model
+        standing = standing._replace(state=found.state, linearization=end)
+        seen = Seen(found.sure | ended, found.sure | ended, end.optimality())
+        judged = judged & ~found.sure
+    return standing, seen, _resting(standing, judged, found is not None)
+
+
+def _resting(standing: Standing, judged: Tensor, exact: bool) -> Rest:
+    state, cost = standing.state, standing.state.cost
+    ones, nothing = torch.ones_like(standing.linearization.column_norms), torch.zeros_like(cost)
+    return Rest(
+        judged if exact else torch.zeros_like(judged),
+        state.status, torch.ones_like(judged), state.x, ones, nothing, cost, nothing,
+    )  # fmt: skip
+
+
+def settle(
+    problem: Problem, method: Method, standing: Standing, seen: Seen, rest: Rest
+) -> tuple[Standing, Seen, Rest]:
+    """The full look at an end, or at the point to which a Newton step from there has led."""
+    state, there = standing.state, standing.state._replace(x=rest.x)
+    found = examine(problem, method, there)
+    fell = norm(found.gradient / rest.units) <= FALL * rest.length
+    better = fell & (found.cost <= rest.cost + ROUNDINGS * rest.noise)
+    better = rest.moving & (better | rest.first)
+    resting = Resting(better, rest.ended, found)
+    suspected = suspects(problem, there, found.looked)
+    there = judge(problem, method, there, resting, suspected, dependent=True, silent=True)
+    there = there._replace(cost=where(rest.first, state.cost, found.cost))
+    # where a curvature is so small the loop, whose polishing does not square J, has more digits
+    clear = found.lowest > MARGIN
+    moving = wanted(there, resting) & clear
+    end: Any = problem.linearize(rest.x)
+    state = select(better, there, state)
+    state = state._replace(
+        trials=state.trials + moving, linearizations=state.linearizations + moving
+    )
+    told = where(better, found.exact & (clear | (there.status <= 0)), seen.told)
+    standing = standing._replace(
+        state=state, linearization=select(better, end, standing.linearization)
+    )
+    return (
+        standing,
+        Seen(told, told & (state.status > 0), where(better, end.optimality(), seen.cosine)),
+        Rest(
+            moving,
+            rest.ended,
+            torch.zeros_like(rest.first),
+            problem.move(rest.x, where(spread(moving), found.newton, 0.0)),
+            found.units,
+            norm(found.gradient / found.units),
+            found.cost,
+            found.noise,
+        ),
+    )
 
 
 class _At:

@@ -472,3 +472,19 @@ def _dot(call: Call, a: Grid, b: Grid, dim: int = -1) -> Grid:
 def _addmm(call: Call, c: Grid, a: Grid, b: Grid, beta: Any = 1, alpha: Any = 1) -> Grid:
     product = call.apply("mul", call.grids.product(a, b), alpha)
     return call.apply("add", call.apply("mul", c, beta), product)
+
+
+@rule("_linalg_eigh")
+def _eigh(call: Call, a: Grid, *_: Any, **__: Any) -> Any:
+    if a.points is not None or a.entries.ndim < 2:
+        raise UnsupportedError("eigenvalues of matrices that grow with the points")
+    lead, n = a.entries.shape[:-2], a.entries.shape[-1]
+    values = np.empty((*lead, n), dtype=object)
+    vectors = np.empty((*lead, n, n), dtype=object)
+    for place in np.ndindex(*lead):
+        lower = [a.entries[(*place, i, j)] for i in range(n) for j in range(i + 1)]
+        found = call.make.eigen(lower, n)
+        values[place], vectors[place] = found.values, found.vectors
+    if not call.value[1].numel():  # only the values are asked for
+        vectors = np.empty(call.value[1].shape, dtype=object)
+    return [Grid(values), Grid(vectors)]

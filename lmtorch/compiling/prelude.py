@@ -86,6 +86,63 @@ INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
 INLINE S to_float(L a) { return __builtin_convertvector(a, S); }
 INLINE L to_whole(D a) { return __builtin_convertvector(a, L); }
 INLINE L to_whole(S a) { return __builtin_convertvector(a, L); }
+// Eigenvalues, rising, and eigenvectors of symmetric matrices by their lower triangles: Jacobi's
+// rotations until nothing is left beside the diagonal.
+// Golub & Van Loan, Matrix Computations (2013), section 8.5
+template <class V, int N> struct Eigen { V values[N], vectors[N][N]; };
+template <class V, int N>
+static __attribute__((noinline)) Eigen<V, N> eigen_(const V (&lower)[N * (N + 1) / 2]) {
+  V a[N][N];
+  Eigen<V, N> e;
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j < N; j++) {
+      a[i][j] = i < j ? lower[j * (j + 1) / 2 + i] : lower[i * (i + 1) / 2 + j];
+      e.vectors[i][j] = V{} + (i == j);
+    }
+  for (int sweep = 0; sweep < 30; sweep++) {
+    L going = L{};
+    for (int p = 0; p < N; p++)
+      for (int q = p + 1; q < N; q++) {
+        // beside these diagonal entries it is nothing any more
+        L need = ne_(fabs_(a[p][p]) + fabs_(a[p][q]), fabs_(a[p][p])) |
+                 ne_(fabs_(a[q][q]) + fabs_(a[p][q]), fabs_(a[q][q]));
+        going |= need;
+        V half = (a[q][q] - a[p][p]) / (a[p][q] + a[p][q]);
+        V t = 1.0 / (fabs_(half) + sqrt_(half * half + 1.0));
+        t = choose(lt_(half, V{}), -t, t);
+        t = choose(need, t, V{});
+        V c = 1.0 / sqrt_(t * t + 1.0), s = t * c;
+        V shift = choose(need, t * a[p][q], V{});
+        a[p][p] -= shift;
+        a[q][q] += shift;
+        a[p][q] = a[q][p] = choose(need, V{}, a[p][q]);
+        for (int k = 0; k < N; k++) {
+          V u = e.vectors[k][p], w = e.vectors[k][q];
+          e.vectors[k][p] = c * u - s * w;
+          e.vectors[k][q] = s * u + c * w;
+          if (k == p || k == q) continue;
+          V f = a[k][p], g = a[k][q];
+          a[k][p] = a[p][k] = c * f - s * g;
+          a[k][q] = a[q][k] = s * f + c * g;
+        }
+      }
+    if (!any_(going)) break;
+  }
+  for (int i = 0; i < N; i++) e.values[i] = a[i][i];
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j + 1 < N - i; j++) {
+      L turn = lt_(e.values[j + 1], e.values[j]);
+      V low = choose(turn, e.values[j + 1], e.values[j]);
+      e.values[j + 1] = choose(turn, e.values[j], e.values[j + 1]);
+      e.values[j] = low;
+      for (int k = 0; k < N; k++) {
+        V first = choose(turn, e.vectors[k][j + 1], e.vectors[k][j]);
+        e.vectors[k][j + 1] = choose(turn, e.vectors[k][j], e.vectors[k][j + 1]);
+        e.vectors[k][j] = first;
+      }
+    }
+  return e;
+}
 // exp without a call, around which all registers would be saved: x = k ln 2 + r, and a polynomial
 // of |r| <= ln 2 / 2, to less than a unit of the last digit
 INLINE D exp_(D x) {
@@ -137,23 +194,28 @@ INLINE S exp_(S x) {
 """
 
 DRIVER = """
-// Descends on `count` fits, those of `chosen`; `resumed`: from the state that is kept.
+// Descends on `count` fits, those of `chosen`; `resumed`: 1, from the state that is kept; 2, from
+// the start, but what is kept says where the first of several runs began.
 // A fit that still runs after `limit` trials, or beside `few` others at most, is left running.
 extern "C" void descend(
     int64_t count, const int64_t *chosen, const void *const *arguments,
-    void *const *kept, int resumed, int64_t limit, int64_t few, char *memory) {
+    void *const *kept, int resumed, int64_t limit, int64_t few, int64_t newton, char *memory) {
   Data d;
   hold(d, arguments, memory);
   for (int64_t start = 0; start < count; start += W) {
     int lanes = count - start < W ? (int)(count - start) : W;
     State p, q;
+    Rest r, t;
     for (int lane = 0; lane < W; lane++) {  // idle lanes repeat the first fit
       int64_t fit = chosen[start + (lane < lanes ? lane : 0)];
       load(d, arguments, lane, fit);
-      if (resumed) take(p, kept, lane, fit);
+      if (resumed == 1) take(p, kept, lane, fit);
     }
     L running = L{} - 1, trials = L{};
-    if (!resumed) { begin(d, p, q); p = q; }
+    if (resumed != 1) { begin(d, p, r, q, t); p = q; }
+    if (resumed == 2)
+      for (int lane = 0; lane < W; lane++)
+        take_begun(p, kept, lane, chosen[start + (lane < lanes ? lane : 0)]);
     for (int64_t number = 0;; number++) {
       told(p, running, trials);
       int left = 0;
@@ -162,10 +224,17 @@ extern "C" void descend(
         if (running[lane]) { left++; if (trials[lane] > most) most = trials[lane]; }
       }
       if (left == 0 || most >= limit || (left <= few && number >= 4)) break;
-      step(d, p, q);
+      step(d, p, r, q, t);
       p = q;
     }
-    look(d, p, q);
+    look(d, p, r, q, t);
+    if (any_(t.s0 & ~running)) {
+      for (int64_t number = 0; number <= newton && any_(t.s0); number++) {
+        State before = q;
+        r = t;
+        settle(d, before, r, q, t);
+      }
+    }
     bool together = lanes == W;
     for (int lane = 0; lane < lanes; lane++)
       together &= chosen[start + lane] == chosen[start] + lane;

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ..core.certificate import NEWTON
 from ..core.method import Method
 from ..core.problem import Problem
+from ..core.state import Begun
 from ..core.termination import RUNNING
 from .building import build
 from .emitting import Argument, Block, program
 from .expressions import TRUTH, Expression, Expressions
 from .given import Given
 from .grids import UnsupportedError, kind_of
-from .iteration import Seen, Standing, iterate, look, start, unseen
+from .iteration import Rest, Seen, Standing, iterate, look, settle, start, unseen, whole
 from .single import Single
 from .tracing import MOST_POINTS, Traced, entries, trace
 
@@ -49,7 +51,8 @@ class Descended(NamedTuple):
     promise: Tensor  # (b,), of the certificate
     lowest: Tensor  # (b,), likewise
     gradient: Tensor  # (b, n), of what may move
-    sure: Tensor  # (b,) bool
+    told: Tensor  # (b,) bool: nothing more is to be seen
+    sure: Tensor  # (b,) bool: at a minimum
     cosine: Tensor  # (b,)
     places: Tensor  # (k,), of the others
     standing: Standing  # theirs
@@ -79,7 +82,14 @@ class Program:
         return Single(self)
 
     def run(
-        self, x: Tensor, given: Sequence[Given], trials: int, *, everything: bool = False
+        self,
+        x: Tensor,
+        given: Sequence[Given],
+        trials: int,
+        *,
+        begun: Begun | None = None,
+        newton: int = NEWTON,
+        everything: bool = False,
     ) -> Descended:
         """Descend from x (b, n), with at most so many trials for each.
 
@@ -87,6 +97,8 @@ class Program:
             x: the starts.
             given: what the problems are made of.
             trials: at most.
+            begun: where the first of several runs began; None: this is the first.
+            newton: Newton steps at an end that is not sure, at most.
             everything: keep all of all fits, which is for a few of them.
 
         Returns:
@@ -121,20 +133,23 @@ class Program:
             memory = torch.empty(size, dtype=torch.uint8)
             begin = -(-memory.data_ptr() // 64) * 64
 
-            def call(chosen: Tensor, resumed: bool, few: int) -> None:
+            def call(chosen: Tensor, resumed: int, few: int) -> None:
                 library.descend(
                     ctypes.c_int64(len(chosen)), ctypes.c_void_p(chosen.data_ptr()), pointers,
-                    results, int(resumed), ctypes.c_int64(trials), ctypes.c_int64(few),
-                    ctypes.c_void_p(begin),
+                    results, resumed, ctypes.c_int64(trials), ctypes.c_int64(few),
+                    ctypes.c_int64(newton), ctypes.c_void_p(begin),
                 )  # fmt: skip
 
-            call(chosen, False, FEW if len(some) > self.width else 0)
             window = slice(some.start, some.stop)
+            for place, value in zip(state.begun, begun or (), strict=False):
+                row = whole[place][:, window] if place in whole else parts[place][:, : len(some)]
+                row.copy_(value[window].reshape(len(some), -1).T)
+            call(chosen, 0 if begun is None else 2, FEW if len(some) > self.width else 0)
             if len(some) > self.width:
                 # fits that are together stop when one of them has used up its trials, and the
                 # others go on until each has had its own
                 while len(left := chosen[self._going(whole, window, trials)]):
-                    call(left, True, 0)
+                    call(left, 1, 0)
             places = chosen if everything else chosen[~whole[certain][0, window]]
             if not len(places):
                 return None
@@ -214,38 +229,50 @@ def written(
         Exception: torch's own, where the function cannot be traced.
     """
     one = [x[:1].clone(), *(g.tensor if g.shared else g.tensor[:1].clone() for g in given)]
-    first = make(one[1:])
+    first, way = make(one[1:-1]), whole(method, one[-1])
     rows, n = first.residual.rows, x.shape[-1]
     if rows > MOST_POINTS:
         raise UnsupportedError(f"{rows} residuals are more than {MOST_POINTS}")
     points = rows if rows > max(WRITTEN_OUT, n + 1) else 0
     with _TRACING, torch.no_grad():
-        begun = start(first, method, one[0])
+        begun = start(first, way, one[0])
         flat, tree = tree_flatten(begun)
         present = tuple(isinstance(leaf, Tensor) for leaf in flat)
         nothing = unseen(begun.state.cost)
         carried = [*(leaf for leaf in flat if isinstance(leaf, Tensor)), *nothing]
         number = len(carried)
 
+        _, _, unrest = look(first, way, begun)
+        size = number + len(unrest)
+
         def standing(tensors: Sequence[Tensor]) -> Standing:
             found = iter(tensors)
             return tree_unflatten([next(found) if there else None for there in present], tree)
 
-        def tensors(value: Standing, seen: Seen) -> list[Tensor]:
+        def seen(tensors: Sequence[Tensor]) -> Seen:
+            return Seen(*tensors[number - len(nothing) : number])
+
+        def tensors(value: Standing, *more: Seen | Rest) -> list[Tensor]:
             return [
                 *(t for t in tree_flatten(value)[0] if isinstance(t, Tensor)),
-                *(t.clone() for t in seen),
+                *(t.clone() for part in more for t in part),
             ]
 
         def first_(*t: Tensor) -> list[Tensor]:
-            return tensors(start(make(t[1:]), method, t[0]), nothing)
+            return tensors(start(make(t[1:-1]), whole(method, t[-1]), t[0]), nothing)
 
         def next_(*t: Tensor) -> list[Tensor]:
-            problem = make(t[number:])
-            return tensors(iterate(problem, method, standing(t[:number])), nothing)
+            problem, way = make(t[number:-1]), whole(method, t[-1])
+            return tensors(iterate(problem, way, standing(t[:number])), nothing)
 
         def last_(*t: Tensor) -> list[Tensor]:
-            return tensors(*look(make(t[number:]), method, standing(t[:number])))
+            problem, way = make(t[number:-1]), whole(method, t[-1])
+            return tensors(*look(problem, way, standing(t[:number])))
+
+        def settle_(*t: Tensor) -> list[Tensor]:
+            problem, way = make(t[size:-1]), whole(method, t[-1])
+            known = standing(t[:number]), seen(t), Rest(*t[number:size])
+            return tensors(*settle(problem, way, *known))
 
         expressions, constants = Expressions(), list[Tensor]()
         flag = torch.compiler._is_compiling_flag
@@ -257,21 +284,23 @@ def written(
                     (first_, one),
                     (next_, [*carried, *one[1:]]),
                     (last_, [*carried, *one[1:]]),
+                    (settle_, [*carried, *unrest, *one[1:]]),
                 )
             ]
         finally:
             torch.compiler._is_compiling_flag = flag
     leaves = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in carried)
-    text = _text(parts, carried, begun, one, given, constants, points, width)
     numbers = iter(range(number - len(nothing)))
     places: Standing = tree_unflatten([next(numbers) if there else None for there in present], tree)
+    text = _text(parts, carried, unrest, places, one, given, constants, points, width)
     return Program(text, width, leaves, places, tuple(constants))
 
 
 def _text(
     parts: Sequence[Traced],
     carried: Sequence[Tensor],
-    begun: Standing,
+    rest: Rest,
+    leaves: Standing,  # numbers among what is carried
     one: Sequence[Tensor],
     given: Sequence[Given],
     constants: Sequence[Tensor],
@@ -279,19 +308,16 @@ def _text(
     width: int,
 ) -> str:
     """The program, in C++."""
-    places, kinds = [], list[str]()
-    for leaf in carried:
-        places.append(len(kinds))
-        kinds += [kind_of(leaf.dtype)] * leaf.numel()
+    (places, kinds), (rests, others) = _numbered(carried), _numbered(rest)
     shared = [False, *(g.shared for g in given), *(True for _ in constants)]
     data = [
         Argument(kind_of(t.dtype), t.numel(), common)
         for t, common in zip([*one, *constants], shared, strict=True)
     ]
-    first, following, last = parts
-    state = [leaf for leaf in tree_flatten(begun)[0] if isinstance(leaf, Tensor)]
-    status = next(places[i] for i, leaf in enumerate(state) if leaf is begun.state.status)
-    trials = next(places[i] for i, leaf in enumerate(state) if leaf is begun.state.trials)
+    first, following, last, settled = parts
+    state: Any = leaves.state
+    told = places[state.status], places[state.trials], RUNNING
+    before = [places[i] + entry for i in state.begun for entry in range(carried[i].numel())]
     given_before = len(one)
 
     def where(lead: int) -> Callable[[Expression, str], str]:
@@ -301,6 +327,8 @@ def _text(
             place: Any = expression.value
             number, offset, step = place
             if 0 <= number < lead:
+                if number >= len(carried):
+                    return f"r.s{rests[number - len(carried)] + offset}"
                 return f"p.s{places[number] + offset}"
             own = number < 0  # a tensor that the function itself holds
             which = given_before - 1 - number if own else number - lead + (lead > 0)
@@ -317,5 +345,15 @@ def _text(
         Block(entries(first.outputs), where(0)),
         Block(entries(following.outputs), where(len(carried))),
         Block(entries(last.outputs), where(len(carried))),
-        (status, trials, RUNNING),
+        Block(entries(settled.outputs), where(len(carried) + len(rest))),
+        others, told, before,
     )  # fmt: skip
+
+
+def _numbered(leaves: Sequence[Tensor]) -> tuple[list[int], list[str]]:
+    """Which number is the first of each leaf, and the kinds of all numbers."""
+    places, kinds = [], list[str]()
+    for leaf in leaves:
+        places.append(len(kinds))
+        kinds += [kind_of(leaf.dtype)] * leaf.numel()
+    return places, kinds

@@ -50,7 +50,7 @@ class Single:
 
     def __init__(self, program: "Program") -> None:
         library = build(program.text)
-        kinds = [ctypes.c_int64, *3 * [ctypes.c_void_p], ctypes.c_int, *2 * [ctypes.c_int64],
+        kinds = [ctypes.c_int64, *3 * [ctypes.c_void_p], ctypes.c_int, *3 * [ctypes.c_int64],
                  ctypes.c_void_p]  # fmt: skip
         self.library = library  # it stays loaded as long as this is there
         self.descend = ctypes.CFUNCTYPE(None, *kinds)(("descend", library))
@@ -85,7 +85,7 @@ class Single:
         status, sure = views[2], views[-1]
         for resumed in range(1 + AGAIN):
             self.descend(
-                1, room.first, addresses, room.results, min(resumed, 1), trials, 0, room.memory
+                1, room.first, addresses, room.results, min(resumed, 1), trials, 0, -1, room.memory
             )
             if sure or status <= 0:
                 break

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import every, norm, read, resolution, select, some, spread, where
-from .influence import ROUNDINGS, lost, suspects
+from .influence import ROUNDINGS, Suspects, lost, suspects
 from .method import Method
 from .polish import fine
 from .problem import Problem
@@ -106,16 +106,16 @@ def _newton(
     problem: Problem, method: Method, state: State, rest: Resting
 ) -> tuple[State, Resting, Next]:
     """One Newton step of the problems that want it, kept where the gradient falls."""
-    wanted, _, seen = rest
-    trial = problem.move(state.x, where(spread(wanted), seen.newton, 0.0))
+    moving, _, seen = rest
+    trial = problem.move(state.x, where(spread(moving), seen.newton, 0.0))
     ahead = examine(problem, method, state._replace(x=trial))
     before, after = (norm(e.gradient / seen.units) for e in (seen, ahead))
-    better = wanted & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
+    better = moving & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
         x=select(better, trial, state.x),
         cost=where(better, ahead.cost, state.cost),
-        trials=state.trials + wanted,
-        linearizations=state.linearizations + wanted,
+        trials=state.trials + moving,
+        linearizations=state.linearizations + moving,
     )
     state, following = _judge(problem, method, state, rest._replace(judged=better, seen=ahead))
     return state, rest._replace(judged=better, seen=select(better, ahead, seen)), following
@@ -123,21 +123,51 @@ def _newton(
 
 def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Next]:
     """The state with what is seen of the problems judged, and what comes next: one host read."""
-    judged, ended, seen = rest
-    wanting = (
+    suspected = suspects(problem, state, rest.seen.looked)
+    wanting = wanted(state, rest)
+    count, inexact, dependent, silent = read(
+        wanting.sum(),
+        (rest.judged & ~rest.seen.exact).any(),
+        suspected.dependent.any(),
+        suspected.silent.any(),
+    )
+    state = judge(problem, method, state, rest, suspected, dependent > 0, silent > 0)
+    return state, Next(wanting, count, inexact > 0)
+
+
+def wanted(state: State, rest: Resting) -> Tensor:
+    """The problems that are judged which a Newton step may help, (...,) bool."""
+    judged, _, seen = rest
+    return (
         judged
         & seen.exact
         & (seen.lowest > -NEGATIVE)
         & (seen.promise > fine(resolution(state.x.dtype)))
     )
-    suspected = suspects(problem, state, seen.looked)
-    count, inexact, dependent, silent = read(
-        wanting.sum(),
-        (judged & ~seen.exact).any(),
-        suspected.dependent.any(),
-        suspected.silent.any(),
-    )
-    gone = lost(problem, state, seen.looked, suspected, dependent > 0, silent > 0)
+
+
+def judge(
+    problem: Problem,
+    method: Method,
+    state: State,
+    rest: Resting,
+    suspected: Suspects,
+    dependent: bool,
+    silent: bool,
+) -> State:
+    """The state with the status and the certificate of the problems judged.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: at the points that are looked at.
+        rest: who is judged, and what was seen there.
+        suspected: what calls for a closer look at influence.
+        dependent: whether any parameters are suspected to depend on each other.
+        silent: whether any parameters have no influence there.
+    """
+    judged, ended, seen = rest
+    gone = lost(problem, state, seen.looked, suspected, dependent, silent)
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
     # the error of finite differences promises something at every point: that much is allowed
     enough = max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
@@ -146,7 +176,7 @@ def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tup
     return state._replace(
         status=where(judged, status, state.status),
         certificate=select(judged, found, state.certificate),
-    ), Next(wanting, count, inexact > 0)
+    )
 
 
 def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float) -> Tensor:

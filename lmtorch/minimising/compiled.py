@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -16,6 +17,7 @@ from ..compiling.given import Given
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
+from ..core.state import Start, State
 from ..damping.scaling import FixedScale
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
@@ -47,17 +49,19 @@ class Compiling:
         self.function = function
         self.watched = watched
         self.program: Program | None = None  # one that was sure of the end of a single fit
+        self.numbers: Tensor | None = None  # that it was given of the method
 
     def descend(
-        self, problem: Problem, method: Method, x: Tensor, trials: int
+        self, problem: Problem, method: Method, begin: Start, trials: int
     ) -> "Compiled | None":
-        """Run the fits from x (n,) or (b, n); warn once where that was asked for and is not to be.
+        """Run the fits from (n,) or (b, n); warn once where that was asked for and is not to be.
 
         Returns:
             Where they end; None: the loop has to be run.
         """
         if not self.wanted:
             return None
+        x = begin.x
         known = self.wanted == "auto" and (x.ndim == 1 or len(x) < NEW)
         if known and (x.ndim == 1 or len(x) < KNOWN):
             return None
@@ -80,12 +84,18 @@ class Compiling:
                 if program is None:
                     return None
                 if x.ndim > 1:
-                    return descent.run(recipe, program, problem, method, x, trials)
-                found = descent.run_single(recipe, program, problem, method, x, trials)
+                    return descent.run(recipe, program, problem, method, begin, trials)
+                found = descent.run_single(recipe, program, problem, method, begin, trials)
                 self.program = None if len(found.left) else program
+                self.numbers = recipe.given[-1].tensor
                 return found
         self.refuse(reason)
         return None
+
+    def quick(self, problem: Problem, method: Method, begin: Start, trials: int) -> State | None:
+        """Where further runs of fits end, compiled; None: the loop has to be run."""
+        found = self.descend(problem, method, begin, trials)
+        return None if found is None else found.state
 
     def refuse(self, reason: str) -> None:
         """Warn of why there is nothing compiled, if that was asked for, once for each function."""
@@ -134,6 +144,8 @@ def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:
 
 def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, Any]:
     """How the problem of one fit is made of tensors, these tensors, and what it depends on."""
+    from ..compiling.iteration import apart
+
     # the iterations on λ are written out: two or three are enough, and more are seldom made
     if hasattr(method.damping, "iterations"):
         damping: Any = method.damping
@@ -152,6 +164,8 @@ def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, 
         *(Given(values[place].detach(), True) for place in shared),
         *(Given(side, side.ndim == 1) for side in sides),
     ]
+    method, options = apart(method)
+    given.append(Given(torch.tensor(options, dtype=torch.float64), True))
     numbers = [None if isinstance(value, Tensor) else value for value in values]
     count = len(residual.shares)
 

@@ -291,7 +291,8 @@ def least_squares(
     if kind and compiling and compiling.program and ending.runs == 1 and solution.success:
         from . import remembered
 
-        remembered.keep(kind, fun, run, compiling.program, results, trials)
+        assert compiling.numbers is not None
+        remembered.keep(kind, fun, run, compiling.program, compiling.numbers, results, trials)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

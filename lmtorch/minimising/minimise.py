@@ -126,12 +126,13 @@ def _compiled(
             part, way = problem.take(chosen), method.take(numbers)
             others = [other.take(numbers) for other in opinions]
             start, bar = x[chosen], None if acceptable is None else acceptable[chosen]
-        first = compiling.descend(part, way, start, trials)
+        first = compiling.descend(part, way, Start(start), trials)
         if first is None:
             return None
         most = usual(first.state.trials, ~doubtful(first.state, bar))
         shared: dict[str, Any] = {
-            "trials": trials, "in_all": in_all, "usual": most, "watch": watch
+            "trials": trials, "in_all": in_all, "usual": most, "watch": watch,
+            "quick": compiling.quick if x.ndim > 1 else None,
         }  # fmt: skip
         if jacobian or problem.bounds is not None:  # all ends are looked at
             best = ask(part, others, start, first.state, acceptable=bar, **shared)

@@ -44,10 +44,15 @@ class Opinion(NamedTuple):
     restart: bool  # begin where the best run has ended, not where the first began
     factors: Tensor | float | None = None  # one or (n,), by which the start is multiplied
     of_lost: bool = False  # asked only where parameters have no influence
+    digits: bool = False  # nothing differs from the first run but how equations are solved
 
     def take(self, places: Tensor) -> "Opinion":
         """The opinion on some problems of a batch (b,)."""
         return self._replace(method=self.method.take(places))
+
+
+# runs problems (b,) of a method from a start, with so many trials at most; None: it cannot
+Quick = Callable[[Problem, Method, Start, int], State | None]
 
 
 class BestRun(NamedTuple):
@@ -113,8 +118,12 @@ def ask(
     usual: int | None = None,  # trials that most problems of the batch have needed
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
+    quick: Quick | None = None,
 ) -> BestRun:
-    """Run again in other ways what the first run has left unsure of its minimum."""
+    """Run again in other ways what the first run has left unsure of its minimum.
+
+    Where a run is `quick`, problems are not sampled, and what tells only digits apart is left out.
+    """
     best = unasked(_without_strategy(state))
     if settled(~doubtful(state, acceptable)):
         return best
@@ -123,7 +132,7 @@ def ask(
     doubts = _doubts(opinions, best.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
-        if not doubt.number:
+        if not doubt.number or (opinion.digits and quick is not None):
             continue
         # a run with more patience gets only what the others have left, lest nothing ever end
         patient = not opinion.method.patience
@@ -136,9 +145,11 @@ def ask(
         problem = replace(problem, form=opinion.method.solver.form)
         hear = partial(
             _hear, problem, opinion, number, x,
-            trials=left, enough=enough, acceptable=acceptable, watch=listening,
+            trials=left, enough=enough, acceptable=acceptable, watch=listening, quick=quick,
         )  # fmt: skip
-        best = _sampled(hear, number, best, doubt, listening)
+        best = (
+            _sampled(hear, number, best, doubt, listening) if quick is None else hear(best, doubt)
+        )
         doubts = _doubts(opinions, best.state, acceptable)
         # the user's word ends all runs, not this one alone
         if listening is not None and listening.stop:
@@ -252,6 +263,7 @@ def _hear(
     enough: int | None,  # trials after which the run is called slow
     acceptable: Tensor | None,
     watch: Watch | None,
+    quick: Quick | None = None,
 ) -> BestRun:
     """One opinion on the problems in doubt."""
     hurried = enough is not None and enough < trials
@@ -268,17 +280,16 @@ def _hear(
     def show(state: State) -> bool:
         return watch is not None and watch(put(whole, chosen, state))
 
-    part = problem.take(chosen)
-    if doubt.number <= ALONE and watch is None and separable(problem, x):
-        other = _each(part, opinion.take(chosen), x[chosen], before.state, trials)
+    part, way = problem.take(chosen), opinion.take(chosen)
+    start = beginning(way, x[chosen], before.state, part.bounds)
+    found = None if quick is None else quick(part, way.method, start, trials)
+    if found is not None:
+        other = found
+    elif doubt.number <= ALONE and watch is None and separable(problem, x):
+        other = _each(part, way, x[chosen], before.state, trials)
     else:
-        other, _ = descend(
-            part,
-            opinion.method.take(chosen),
-            beginning(opinion, x[chosen], before.state, part.bounds),
-            trials=trials,
-            watch=None if watch is None else show,
-        )
+        listening = None if watch is None else show
+        other, _ = descend(part, way.method, start, trials=trials, watch=listening)
     if hurried:  # the trials that the user allows were not used up
         out = other.status == Status.EVALUATIONS.value
         other = other._replace(status=torch.where(out, Status.SLOW.value, other.status))

@@ -309,7 +309,13 @@ def solved(fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None
 
 
 def keep(
-    call: Call, fun: Callable[..., Any], run: Run, program: Program, results: Results, trials: int
+    call: Call,
+    fun: Callable[..., Any],
+    run: Run,
+    program: Program,
+    numbers: Tensor,
+    results: Results,
+    trials: int,
 ) -> None:
     """Remember a fit that a program has solved, unless what it reaches cannot be compared.
 
@@ -318,6 +324,7 @@ def keep(
         fun: the user's function.
         run: how it was run.
         program: the compiled descent.
+        numbers: what it is given of the method.
         results: makes the solution.
         trials: at most.
     """
@@ -334,7 +341,7 @@ def keep(
     known = Known(
         unchanged, program, calling,
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
-        run.plan, results, most_of(trials), run.unknowns.layout.shapes[0],
+        run.plan, results, trials, numbers, run.unknowns.layout.shapes[0],
     )  # fmt: skip
     _put(call.place, known)
 

@@ -14,6 +14,7 @@ from .._arrays import tensor_of
 from .._errors import InputError
 from ..choose import Facts, Options, Plan
 from ..core.bounds import Bounds
+from ..core.method import Method
 from ..core.problem import Problem
 from ..damping.scaling import FixedScale
 from ..jacobians.base import JacobianSource
@@ -201,7 +202,13 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
     if wanted is False:
         return ()
     method = run.plan.method
-    ways = [Opinion(other.name, other.method, other.restart) for other in run.plan.alternatives]
+    ways = [
+        Opinion(
+            other.name, other.method, other.restart,
+            digits=not other.restart and _only_digits(method, other.method),
+        )
+        for other in run.plan.alternatives
+    ]  # fmt: skip
     if not ways:
         return ()
     if method.careful is not None:  # they are few
@@ -214,6 +221,11 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
         for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, run.x.shape[-1])):
             ways.append(Opinion("another start", method, False, tensor_of(factors)))
     return tuple(ways)
+
+
+def _only_digits(method: Method, other: Method) -> bool:
+    """Whether nothing but its solver tells another method from a method."""
+    return (other.damping, other.scaling) == (method.damping, method.scaling)
 
 
 def finish(run: Run, results: Results, ending: Ending) -> Solution:
