@@ -21,53 +21,47 @@ from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import RUNNING, ZERO, among
 from ..core.undamped import examine
-from ..damping.nielsen import Nielsen
-from ..damping.scaling import CurrentNorms, Levenberg, Scaling
-from ..damping.trust_region import TrustRegion
+from ..damping.scaling import CurrentNorms, Levenberg
 from ..linearizations.base import Linearization
 
 
 @dataclass(frozen=True)
-class _Norms:
-    """The current column norms of J, or ones, as a number says."""
+class NormsOrOnes:
+    """D of `CurrentNorms` or of `Levenberg`, as a number says, 1 or 0."""
 
-    current: Tensor | float  # 1 or 0
+    current: Tensor | float
     arrays: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
-        """D at this point."""
-        if not isinstance(self.current, Tensor):
-            return column_norms if self.current else torch.ones_like(column_norms)
-        return torch.where(self.current > 0, column_norms, 1.0)
+        """The column norms at this point, or ones."""
+        return torch.where(torch.as_tensor(self.current) > 0, column_norms, 1.0)
 
 
 def apart(method: Method) -> tuple[Method, list[float]]:
     """A method without the numbers that a program is given as data, and these numbers."""
     damping: Any = method.damping
-    scaling: Scaling = method.scaling
-    initial, current = 1.0, 0.0
-    if isinstance(damping, TrustRegion | Nielsen):
-        initial = damping.initial
-        damping = replace(damping, initial=1.0)
-    if isinstance(damping, Nielsen) and isinstance(scaling, CurrentNorms | Levenberg):
-        current = float(isinstance(scaling, CurrentNorms))
-        scaling = _Norms(1.0)
-    numbers = [initial, current, method.patience, float(method.windows)]
+    scaling: Any = method.scaling
+    data = getattr(damping, "data", ())
+    numbers = [method.patience, float(method.windows), *(getattr(damping, name) for name in data)]
+    if data:
+        damping = replace(damping, **dict.fromkeys(data, 1.0))
+    if isinstance(scaling, CurrentNorms | Levenberg):
+        numbers.append(float(isinstance(scaling, CurrentNorms)))
+        scaling = NormsOrOnes(1.0)
     return replace(method, damping=damping, scaling=scaling, patience=0.0, windows=0), numbers
 
 
 def whole(method: Method, numbers: Tensor) -> Method:
-    """The method with its numbers (4,), as tensors."""
+    """The method with its numbers, in the order of `apart`, as tensors."""
     damping: Any = method.damping
-    scaling: Any = method.scaling
-    known: dict[str, Any] = {}
-    first: dict[str, Any] = {}
-    first["initial"], current, known["patience"], known["windows"] = numbers.unbind(-1)
-    if isinstance(damping, TrustRegion | Nielsen):
-        damping = replace(damping, **first)
-    if isinstance(scaling, _Norms):
-        scaling = _Norms(current)
-    return replace(method, damping=damping, scaling=scaling, **known)
+    patience, windows, *others = numbers.unbind(-1)
+    data = getattr(damping, "data", ())
+    if data:
+        damping = replace(damping, **dict(zip(data, others, strict=False)))
+    known: dict[str, Any] = {"patience": patience, "windows": windows, "damping": damping}
+    if isinstance(method.scaling, NormsOrOnes):
+        known["scaling"] = NormsOrOnes(others[-1])
+    return replace(method, **known)
 
 
 class Standing(NamedTuple):

@@ -160,10 +160,11 @@ class Program:
 
         shares = [range(i, min(i + one, count)) for i in range(0, count, one)]
         found = [share for share in _in_threads(descend, shares) if share is not None]
-        places, kept = torch.arange(0), [self._empty(i, 0) for i in range(len(self.leaves))]
         if found:
             places = torch.cat([one for one, _ in found])
             kept = [torch.cat(parts, -1) for parts in zip(*(k for _, k in found), strict=True)]
+        else:
+            places, kept = torch.arange(0), [self._empty(i, 0) for i in range(len(self.leaves))]
         shaped = [self._shaped(i, part) for i, part in enumerate(kept)]
         standing: Standing = tree_map(lambda i: None if i is None else shaped[i], self.places)
         columns = [self._shaped(i, whole[i]) for i in wanted]

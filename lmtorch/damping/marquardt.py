@@ -36,6 +36,7 @@ class Marquardt:
     decrease: float = 0.1
     increase: float = 10.0
     arrays: ClassVar[bool] = True
+    data: ClassVar[tuple[str, ...]] = ("initial",)  # what a compiled program is given as numbers
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> MarquardtState:
         """λ₀ from the size of JᵀJ."""

@@ -50,6 +50,7 @@ class Compiling:
         self.watched = watched
         self.program: Program | None = None  # one that was sure of the end of a single fit
         self.numbers: Tensor | None = None  # that it was given of the method
+        self.known: dict[str, Program] = {}  # of this call, whose function does not change
 
     def descend(
         self, problem: Problem, method: Method, begin: Start, trials: int
@@ -76,13 +77,16 @@ class Compiling:
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
             recipe = descent.Recipe(*_parts(problem, quick), problem.source, x.ndim == 1)
+            name = repr(recipe.method)
             try:
-                program = descent.compiled(recipe, many, only_known=known)
+                program = self.known.get(name)
+                program = program or descent.compiled(recipe, many, only_known=known)
             except descent.RefusedError as error:
                 reason = str(error)
             else:
                 if program is None:
                     return None
+                self.known[name] = program
                 if x.ndim > 1:
                     return descent.run(recipe, program, problem, method, begin, trials)
                 found = descent.run_single(recipe, program, problem, method, begin, trials)

@@ -31,7 +31,7 @@ from .. import choose
 from .._arrays import to_array
 from ..arrays import resolution
 from ..choose import Plan
-from ..compiling.descent import doubt, most_of
+from ..compiling.descent import doubt
 from ..compiling.keys import NoKeyError
 from ..compiling.programs import Program
 from ..compiling.single import End
@@ -195,6 +195,7 @@ class Known:
         plan: how it is solved.
         results: makes the solution.
         trials: at most.
+        numbers: what the program is given of the method.
         shape: of x0.
     """
 
@@ -205,6 +206,7 @@ class Known:
     plan: Plan
     results: Results
     trials: int
+    numbers: Tensor
     shape: torch.Size
 
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
@@ -218,7 +220,7 @@ class Known:
         Returns:
             The solution; None: it has to be found as the first time.
         """
-        end = self.program.single.run(call.x, call.tensors, self.trials)
+        end = self.program.single.run(call.x, [*call.tensors, self.numbers], self.trials)
         if end is None or end.status <= 0 or not end.cost <= call.acceptable:
             return None
         calling = copy(self.calling)
