@@ -175,14 +175,20 @@ class Through:
         own = [id(t) for t in held]
         if entry.checks > CHECKS or (entry.checks == CHECKS and own == entry.held):
             return entry.form(tensors, held)
+        begun = time.perf_counter()
         plain = function(*tensors)
+        alone = time.perf_counter() - begun
         try:
-            if entry.form is None:
+            made = entry.form is None
+            if made:
                 entry.form = Evaluation(function, tensors, held)
                 entry.held = own
                 if self.again() != self.key:
                     raise RefusedError("the closure changes what it holds")
-            if not agree(entry.form(tensors, held), plain, self._precision()):
+            begun = time.perf_counter()
+            found = entry.form(tensors, held)
+            seconds = time.perf_counter() - begun
+            if not agree(found, plain, self._precision()):
                 raise RefusedError("its compiled form gives other numbers")
         except torch.OutOfMemoryError:
             raise
@@ -193,6 +199,9 @@ class Through:
             self.forms.refuse(str(error))
             return plain
         entry.checks += 1
+        # a first run of compiled code is no measure
+        if self.forms.wanted == "auto" and not made and seconds > alone:
+            entry.refused, entry.form = True, None
         return plain
 
     def _precision(self) -> torch.dtype | None:

@@ -494,6 +494,31 @@ def test_auto_compiles_what_has_taken_long(recorded, monkeypatch):
     assert recorded
 
 
+def test_auto_keeps_what_is_faster_without(monkeypatch):
+    clock = [0.0]  # which only compiled code moves on
+
+    def late(graph: Any, given: Any) -> Any:
+        def run(*tensors: Tensor) -> Any:
+            clock[0] += 1.0
+            return graph(*tensors)
+
+        return run
+
+    told = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("lmtorch.training.compiled.time", told)
+    monkeypatch.setattr(evaluations, "_compiled", late)
+    monkeypatch.setattr("lmtorch.training.compiled.WORTH", 0.0)
+    (model, step), kept = regression(), {}
+    for wanted in ("auto", True):
+        optimizer = LevenbergMarquardt(model, compile=wanted, acceleration=False)
+        for place in range(3):
+            step(optimizer, place)
+        kept[wanted] = [entry.form is not None for entry in optimizer._forms.known.values()]
+    assert kept["auto"]
+    assert not any(kept["auto"])
+    assert all(kept[True])
+
+
 def test_a_copy_compiles_as_well(recorded):
     model, (x, y) = network(2, 5, 1), data()
     optimizer = LevenbergMarquardt(model, compile=True)
