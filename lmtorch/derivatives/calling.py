@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -126,14 +127,19 @@ def _fused(y: Tensor) -> bool:
     for node in nodes:  # which grows
         if node is None:
             continue
-        name = node.name()
-        if any([kernel in name for kernel in KERNELS]):  # noqa: C419, a list is faster
+        if _of_kernel(node.name()):
             return True
         for following, _ in node.next_functions:
             if following not in known:
                 known.add(following)
                 nodes.append(following)
     return False
+
+
+@cache
+def _of_kernel(name: str) -> bool:
+    """Whether a node of autograd with this name is one of a fused kernel."""
+    return any(kernel in name for kernel in KERNELS)
 
 
 def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> Call:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._autodiff import history
 from .._errors import InputError
 from .._threads import forward_mode
-from ..calculus.jets import Jet, Pairing
+from ..calculus.jets import Jet, Pairing, watched
 from .calling import Call, followed, transformed
 from .formulas import Constants, frozen
 from .taylor import expand
@@ -152,12 +153,24 @@ def _rows_by_autograd(
             raise RuntimeError(f"a pass for each of {call.outputs(y).numel()} outputs")
         if not y.requires_grad:
             return y, [torch.zeros_like(x)] * call.outputs(y).numel()
-        return y, [
-            torch.autograd.grad(
-                y, x, w, retain_graph=True, create_graph=record, materialize_grads=True
-            )[0]
-            for w in units(call, y, slice(None))
-        ]
+        return y, [pulled_back(y, x, w, record) for w in units(call, y, slice(None))]
+
+
+def pulled_back(y: Tensor, x: Tensor, weights: Tensor, record: bool) -> Tensor:
+    """The gradient of Σ w·y in x by plain autograd, itself recorded or not; the graph is kept.
+
+    For a small network a third of `torch.autograd.grad` goes into the checks of what is given to
+    it, and at its first call it imports sympy for them. So its engine is called (torch 2.13).
+    """
+    if watched():  # a mode must see that something is differentiated
+        (found,) = torch.autograd.grad(
+            y, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
+        )
+        return found
+    (found,) = _engine_run_backward(
+        (y,), (weights,), True, record, (x,), allow_unreachable=True, accumulate_grad=False
+    )
+    return torch.zeros_like(x) if found is None else found
 
 
 def _stacked(parts: list[Tensor], like: Tensor) -> Tensor:
@@ -239,9 +252,7 @@ def twice_by_reverse(
         if not row.requires_grad:  # f is linear
             return torch.zeros_like(row)
         weights = v.expand_as(row)
-        return torch.autograd.grad(
-            row, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
-        )[0]
+        return pulled_back(row, x, weights, record)
 
     jacobian = _stacked(lines, x)
     products = [row_of(row, v) for v in directions.unbind() for row in lines]
@@ -269,10 +280,11 @@ def once_by_reverse(call: Call, place: int) -> tuple[Tensor, Tensor, Tensor]:
         y = call(x)  # which sees to it that attention is plain
         if call.outputs(y).numel() != 1:
             raise RuntimeError("a pass for each of several outputs")
-        (row,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        row = pulled_back(y, x, torch.ones_like(y), True)
         direction = torch.zeros_like(row)
-        direction.view(*call.samples, call.size)[..., place] = 1
-        (along,) = torch.autograd.grad(row, x, direction, create_graph=True)
+        last = direction if len(call.inputs) == 1 else direction.view(*call.samples, call.size)
+        last.select(-1, place).fill_(1)
+        along = pulled_back(row, x, direction, True)
     if torch.is_grad_enabled() and wanted(y, x):
         return y, row, along
     return y.detach(), row.detach(), along.detach()

@@ -204,11 +204,11 @@ def _of_one(call: Call, place: int, shape: torch.Size) -> ValueJacobianHessian:
     """Both orders in a single input of a function with one output, by two backward passes."""
     y, row, along = once_by_reverse(call, place)
     entries = along if len(call.inputs) == 1 else along.reshape(*call.samples, call.size)
-    return ValueJacobianHessian(
-        y,
-        row.reshape(y.shape + call.inputs).to(y.dtype),
-        entries.select(-1, place).reshape(y.shape + shape).to(y.dtype),
-    )
+    jacobian = row.reshape(y.shape + call.inputs)
+    second = entries.select(-1, place).reshape(y.shape + shape)
+    if row.dtype != y.dtype:
+        jacobian, second = jacobian.to(y.dtype), second.to(y.dtype)
+    return ValueJacobianHessian(y, jacobian, second)
 
 
 def _few_pairs(call: Call, size: int) -> bool:
