@@ -167,6 +167,7 @@ def pulled_back(y: Tensor, x: Tensor, weights: Tensor, record: bool) -> Tensor:
             y, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
         )
         return found
+    found: Tensor | None
     (found,) = _engine_run_backward(
         (y,), (weights,), True, record, (x,), allow_unreachable=True, accumulate_grad=False
     )
