@@ -6,7 +6,16 @@ from torch.nn.attention import sdpa_kernel
 
 from .._autodiff import ranges
 from .._errors import InputError
-from .calling import Call, Function, RefusedError, checked, chunk_of, first_that_works, transformed
+from .calling import (
+    Call,
+    Function,
+    RefusedError,
+    checked,
+    chunk_of,
+    first_that_works,
+    followed,
+    transformed,
+)
 from .passes import (
     PLAIN,
     by_columns,
@@ -23,6 +32,10 @@ from .passes import (
     variable,
 )
 
+# rows of so many bytes, of all samples, fill the cache of a CPU one by one: several at once gain
+# nothing, and plain autograd keeps less than torch.func, which could be differentiated again
+# (a twentieth of the time, benchmarks/)
+FULL = 2 * 2**20
 # up to so many inputs of a sample forward passes are tried before the number of outputs is known
 CHEAP = 3
 
@@ -134,7 +147,9 @@ def batch_jacobian(
 
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)]
     if mode == "auto" and (call.size > CHEAP or call.size == 0):
-        ways = ways[2:]
+        large = x.device.type == "cpu" and x.numel() * x.element_size() > FULL
+        plain = large and chunk_size is None and not followed()
+        ways = ways[:1:-1] if plain else ways[2:]
     return first_that_works(ways, mode)
 
 

@@ -162,16 +162,17 @@ def pulled_back(y: Tensor, x: Tensor, weights: Tensor, record: bool) -> Tensor:
     For a small network a third of `torch.autograd.grad` goes into the checks of what is given to
     it, and at its first call it imports sympy for them. So its engine is called (torch 2.13).
     """
+    made: Any  # None for an input without influence, which torch does not declare
     if watched():  # a mode must see that something is differentiated
-        (found,) = torch.autograd.grad(
-            y, x, weights, retain_graph=True, create_graph=record, materialize_grads=True
+        made = torch.autograd.grad(
+            y, x, weights, retain_graph=True, create_graph=record, allow_unused=True
         )
-        return found
-    found: Tensor | None
-    (found,) = _engine_run_backward(
-        (y,), (weights,), True, record, (x,), allow_unreachable=True, accumulate_grad=False
-    )
-    return torch.zeros_like(x) if found is None else found
+    else:
+        made = _engine_run_backward(
+            (y,), (weights,), True, record, (x,), allow_unreachable=True, accumulate_grad=False
+        )
+    found: Tensor = torch.zeros_like(x) if made[0] is None else made[0]
+    return found
 
 
 def _stacked(parts: list[Tensor], like: Tensor) -> Tensor:

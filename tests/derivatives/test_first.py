@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lmtorch
+from lmtorch.derivatives import first
 
 from .setting import (
     F32,
@@ -200,3 +201,17 @@ def test_the_length_of_a_zero_vector_has_derivative_zero_as_torch_has_it(mode: s
         found.detach(),
         one_by_one(torch.autograd.functional.jacobian, lambda x: x.norm(dim=1), x, 1),
     )
+
+
+def test_rows_that_fill_the_cache_are_those_of_a_few_samples(monkeypatch: Any) -> None:
+    """Large batches take plain autograd, row by row, where nothing is differentiated further."""
+    model, x = built(mlp), points(6, 3)
+    net = lambda x: model(x.unflatten(1, (2, 3)).sum(1))
+    x = torch.cat([x, x.cos()], 1)
+    expected = lmtorch.batch_jacobian(net, x, mode="reverse").detach()
+    monkeypatch.setattr(first, "FULL", 8)
+    monkeypatch.setattr(first, "pullback", lambda *_: pytest.fail("the way of torch.func"))
+    with torch.no_grad():
+        found = lmtorch.batch_jacobian(net, x)
+    assert not found.requires_grad
+    close(found, expected)
