@@ -112,7 +112,7 @@ def run() -> str:
         return "### Tall\n\nNot measured: this system does not tell the peak of a process."
     rows = []
     told = {
-        name: _child([sys.executable, "-W", "ignore", "-m", __spec__.name, name]) for name in WAYS
+        name: child([sys.executable, "-W", "ignore", "-m", __spec__.name, name]) for name in WAYS
     }
     for name, found in told.items():
         if found is None:
@@ -130,7 +130,8 @@ def run() -> str:
     return f"### 10⁶ × 50, an iteration\n\n{intro}\n\n{table(header, rows)}"
 
 
-def _child(command: list[str]) -> dict[str, float] | None:
+def child(command: list[str]) -> dict[str, float] | None:
+    """What a process of its own prints last, None if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     if done.returncode:
         print(f"{command[-1]} did not run: {done.stderr.strip().splitlines()[-1:]}")

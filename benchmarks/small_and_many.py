@@ -8,6 +8,7 @@ python -m benchmarks.small_and_many [PARTS], with parts among
     decays   10⁴ decays, 3 × 20
     tall     one iteration of 10⁶ residuals × 50 parameters, and its memory
     pixels   `curve_fit` of diffusion MRI, with error bars
+    memory   of 10⁷ fits in one call
     growth   time a fit against the number of fits
     gpu      peaks a second in float32 on a CUDA device
 
@@ -29,7 +30,7 @@ from scipy.optimize import curve_fit, leastsq
 import lmtorch
 from tests.nist import PROBLEMS
 
-from . import machine, many_gpu, many_growth, many_tall
+from . import machine, many_gpu, many_growth, many_memory, many_tall
 from .machine import table
 from .many_peers import Optima, curve_fit_loop, jax_fits, leastsq_loop
 from .many_tasks import DECAYS, ONE, PEAKS, SPOTS, Task, pixels
@@ -273,6 +274,7 @@ PARTS: dict[str, Callable[[int], str]] = {  # the most fits in a call → a sect
     "decays": partial(many, DECAYS, (10_000,)),
     "tall": lambda most: many_tall.run(),
     "pixels": pixels_with_errors,
+    "memory": partial(many_memory.run, WAYS),
     "growth": partial(many_growth.run, WAYS, PICTURES),
     "gpu": partial(many_gpu.run, WAYS),
 }

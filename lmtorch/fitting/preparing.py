@@ -22,6 +22,7 @@ from .models import Model, OfNumbers
 from .parameters import Parameters
 
 SLIGHTLY = 1e-6  # a fit may cost more than a constant by this part of the constant's cost
+TOGETHER = 2**16  # numbers of the data of many fits that are looked at together, in cache
 ROUNDINGS = 16  # a fit may miss every point by so many times the rounding error of the data
 
 
@@ -254,6 +255,19 @@ def warn_of(solution: Solution, data: Data) -> None:
     warn_of_fit(f"the fit is not to be trusted: {solution.message}. {helps}")
 
 
+def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of y (..., m) over the points, (...,), in float64."""
+    # of many curves a few at a time: all in float64 might be larger than all that is fitted
+    few = max(1, TOGETHER // max(1, y.shape[-1])) if y.device.type == "cpu" else y.numel() or 1
+    found = []
+    for part in y.reshape(-1, y.shape[-1]).split(few):
+        wide = part.double()
+        mean = wide.mean(-1, keepdim=True)
+        found.append(((wide - mean).square_().mean(-1), mean[:, 0]))
+    spread, mean = (torch.cat(parts).reshape(y.shape[:-1]) for parts in zip(*found, strict=True))
+    return spread, mean
+
+
 def acceptable(data: Data, loss: Loss) -> Tensor:
     """The largest cost (...,) of a fit that is not doubtful: that of the better of two constants.
 
@@ -261,13 +275,13 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
     constant does. A fit that does not may still be at a minimum, but at a wrong one: beyond a pole,
     say.
     """
-    y = data.y.detach().double()
     if isinstance(loss, Linear) and data.weights is None and data.root is None:
         # the mean is the best constant of all: the variance and the mean square tell its cost
-        spread, mean = torch.var_mean(y, -1, correction=0)
+        spread, mean = _moments(data.y.detach())
         eps = ROUNDINGS * torch.finfo(data.y.dtype).eps
         bar = ((1 + SLIGHTLY + eps**2) * spread + (eps * mean) ** 2) * (data.m / 2)
         return bar.nan_to_num(torch.inf, torch.inf)
+    y = data.y.detach().double()
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
     kept = torch.where(count > 0, y, torch.nan)
     levels = torch.nanmean(kept, -1), kept.nanmedian(-1).values

@@ -321,7 +321,9 @@ def _jacobians(run: Run, ending: Ending) -> Jacobians:
     written = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
     problem = replace(run.problem, loss=_loss_at(run, ending))
     state, unit, limit = ending.state, run.calling.unit, run.limit
-    ends = state.x.clone(), state.cost.clone()
+    # the solution shows x itself, and the cost where it is of that dtype
+    shown = state.cost.dtype == state.x.dtype
+    ends = state.x.clone(), state.cost.clone() if shown else state.cost
     return Jacobians(problem, *ends, unit, run.block, limit, written)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lmtorch import CurveFit, InputError, Status, _memory, curve_fit
+from lmtorch.fitting import preparing
 
 from .setting import T, decay, line, noise
 
@@ -316,3 +317,17 @@ def test_what_does_not_fit_the_memory_is_made_in_blocks_for_the_errors() -> None
     assert scarce.solution.jac is None
     for name in ("popt", "stderr", "pcov", "chisqr", "redchi", "residual"):
         np.testing.assert_allclose(getattr(scarce, name), getattr(whole, name), **ALONE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_is_believed_of_a_curve_does_not_depend_on_the_others(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = 1e3 + torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y[2, 3] = torch.nan
+    for together in (1, 12, 10**6):  # numbers; of 12 two curves
+        monkeypatch.setattr(preparing, "TOGETHER", together)
+        spread, mean = preparing._moments(y.expand(2, 7, 5))
+        assert spread.shape == mean.shape == (2, 7)
+        np.testing.assert_allclose(spread[1], np.var(y.double().numpy(), -1), rtol=1e-9)
+        np.testing.assert_allclose(mean[0], np.mean(y.double().numpy(), -1), rtol=1e-14)
