@@ -11,6 +11,9 @@ from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full, in_a_r
 from .rules import name_of
 
 NUMBERS = (int, float)  # of which torch subtracts a tensor by a function that is written in Python
+FLOATING = (torch.float64, torch.float32)
+REMEMBERED = 256  # numbers that are kept as tensors, at most
+_NUMBERS: dict[tuple[float, torch.dtype], Tensor] = {}
 
 
 class Duals:
@@ -27,6 +30,13 @@ class Duals:
     def aligned(self, *operands: Any) -> tuple[Any, ...]:
         """The operands of an elementwise operator, so that their values broadcast."""
         return operands
+
+    def number(self, number: Any, like: Tensor) -> Any:
+        """A number beside a tensor, as a tensor: torch makes one of it at each operation else."""
+        # zero has a sign, by which it is not told from the other zero
+        if type(number) in NUMBERS and number and like.dtype in FLOATING:
+            return _number(number, like.dtype)
+        return number
 
     # ---- what has no derivative ------------------------------------------------------------------
 
@@ -52,6 +62,8 @@ class Duals:
 
     def constant(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Dual | None:
         """What an elementwise function of constants is; None where one has derivatives."""
+        if type(args[0]) is Dual and args[0].first:
+            return None
         curved = False
         for z in args:
             if isinstance(z, Dual):
@@ -122,8 +134,10 @@ class Duals:
         """a + b; one of the two may be a constant."""
         a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
+            b = self.number(b, a.value)
             return self.made((a, b), a.value + b, a.first, a.second)
         if not isinstance(a, Dual):
+            a = self.number(a, b.value)
             return self.made((a, b), a + b.value, b.first, b.second)
         first = dict(a.first)
         _add_(first, b.first)
@@ -137,10 +151,12 @@ class Duals:
         """a − b; one of the two may be a constant."""
         a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
+            b = self.number(b, a.value)
             return self.made((a, b), a.value - b, a.first, a.second)
         minus = {i: -t for i, t in b.first.items()}
         second = None if b.second is None else {key: -t for key, t in b.second.items()}
         if not isinstance(a, Dual):
+            a = self.number(a, b.value)
             value = torch.rsub(b.value, a) if type(a) in NUMBERS else a - b.value
             return self.made((a, b), value, minus, second)
         first = dict(a.first)
@@ -161,17 +177,27 @@ class Duals:
         if multiply is not torch.mul:
             return self._bilinear(multiply, a, b, multiply(values(a), values(b)))
         a, b = self.aligned(a, b)
-        value = values(a) * values(b)
         if not isinstance(b, Dual):
             a, b = b, a
         if not isinstance(a, Dual):  # a constant a
+            number, a = a, self.number(a, b.value)
+            value = a * b.value
             factor = _like(a, value)
+            if number is not a:  # a derivative that is a number stays one
+
+                def of(part: Tangent) -> Tangent:
+                    return part * number if type(part) is float else _times(part, factor)
+
+                first = {i: of(t) for i, t in b.first.items()}
+                second = None if b.second is None else {k: of(t) for k, t in b.second.items()}
+                return self.made((a, b), value, first, second)
             first = {i: _times(t, factor) for i, t in b.first.items()}
             if b.second is None:
                 return self.made((a, b), value, first)
             return self.made(
                 (a, b), value, first, {key: _times(t, factor) for key, t in b.second.items()}
             )
+        value = a.value * b.value
         of_a, of_b = _like(a.value, value), _like(b.value, value)
         first = {i: _times(t, of_b) for i, t in a.first.items()}
         for i, t in b.first.items():
@@ -190,18 +216,20 @@ class Duals:
         if known is not None:
             return known
         a, b = self.aligned(a, b)
+        if not isinstance(b, Dual):
+            b = self.number(b, a.value)
         value = values(a) / values(b)
         by = _like(values(b), value)
         if not isinstance(b, Dual):
             second = None if a.second is None else {k: t / by for k, t in a.second.items()}
             return self.made((a, b), value, {i: t / by for i, t in a.first.items()}, second)
-        inverse = 1 / by
+        inverse = torch.reciprocal(by)
         down = -value * inverse
         if not isinstance(a, Dual):
             return self.chain(b, Slopes(value, down, lambda: -2 * down * inverse))
-        zero = torch.zeros((), dtype=value.dtype, device=value.device)
 
         def curvatures() -> tuple[Tensor, Tensor, Tensor]:
+            zero = torch.zeros((), dtype=value.dtype, device=value.device)
             return zero, -inverse * inverse, -2 * down * inverse
 
         return self.bivariate(a, b, Bivariate(value, (inverse, down), curvatures))
@@ -404,8 +432,22 @@ def _like(factor: Any, value: Tensor) -> Any:
     return factor
 
 
+def _number(number: float, dtype: torch.dtype) -> Tensor:
+    """A number as a tensor, on the CPU, which operators take beside those of any device."""
+    made = _NUMBERS.get((number, dtype))
+    if made is None:
+        made = torch.tensor(number, dtype=dtype, device="cpu")
+        if type(made) is Tensor and len(_NUMBERS) < REMEMBERED:  # no mode's stand-in is kept
+            _NUMBERS[number, dtype] = made
+    return made
+
+
 def _times(part: Tangent, factor: Any) -> Tangent:
-    product: Tangent = factor if type(part) is float and part == 1 else factor * part
+    product: Tangent
+    if type(part) is float:
+        product = factor if part == 1 else -factor if part == -1 else factor * part
+    else:
+        product = factor * part
     return product
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from .base import Carrier, NoRuleError, Rule, values
 from .rules import CONSTANT, RULES, name_of
 
+_grad_is_enabled = torch.is_grad_enabled
 Tangent = Tensor | float
 Firsts = dict[int, Tangent]  # by parameter
 Seconds = dict[tuple[int, int], Tangent]  # by parameters i ≤ j
@@ -47,7 +48,7 @@ class Dual(Carrier):
     __array_ufunc__ = None  # NumPy leaves operators to us, and refuses its own functions
 
     def __init__(self, value: Tensor, first: Firsts, second: Seconds | None = None) -> None:
-        if not torch.is_grad_enabled():
+        if not _grad_is_enabled():
             raise NoRuleError("a result under no_grad is a constant")
         self.value = value
         self.first = first
@@ -153,6 +154,18 @@ class Dual(Carrier):
     def requires_grad(self) -> bool:
         """True, as for a tensor that derivatives are taken in."""
         return True
+
+    # the two that models ask for at every call, which `__getattr__` would find late
+
+    @property
+    def dtype(self) -> Any:
+        """That of the value."""
+        return self.value.dtype
+
+    @property
+    def device(self) -> Any:
+        """That of the value."""
+        return self.value.device
 
     def __getattr__(self, name: str) -> Any:
         known = _METHODS.get(name)
@@ -282,12 +295,21 @@ class Variables(Dual):
         }
         return self.first
 
+    def __getitem__(self, places: Any) -> Dual:
+        return self.entry(places) if type(places) is int else super().__getitem__(places)
+
     def entries(self) -> tuple[Dual, ...]:
         """The parts along the first dimension."""
         if self._entries is None:
-            width = self.value.shape[1 : self.ndim_].numel()
             parts = enumerate(self.value.unbind())
-            self._entries = tuple(self.part(part, i * width, 1) for i, part in parts)
+            if self.ndim_ == 1:
+                curved, start = self.second is not None, self.start
+                self._entries = tuple(
+                    [Dual(part, {start + i: 1.0}, {} if curved else None) for i, part in parts]
+                )
+            else:
+                width = self.value.shape[1 : self.ndim_].numel()
+                self._entries = tuple(self.part(part, i * width, 1) for i, part in parts)
         return self._entries
 
     def entry(self, place: int) -> Dual:

@@ -213,6 +213,10 @@ class ManyDuals(Duals):
             return operands
         return tuple(_padded(z, most) if isinstance(z, Many) else z for z in operands)
 
+    def number(self, number: Any, like: Tensor) -> Any:
+        """A number as it is: beside many values its cost does not show."""
+        return number
+
     def plain(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
