@@ -61,10 +61,12 @@ from .matrices import diagonal as diagonal
 from .matrices import diagonal_matrix as diagonal_matrix
 from .matrices import eigh as eigh
 from .matrices import eigvalsh as eigvalsh
+from .matrices import gram as gram
 from .matrices import identity as identity
 from .matrices import joined as joined
 from .matrices import put_beside as put_beside
 from .matrices import reduced as reduced
+from .matrices import reduced_of as reduced_of
 from .matrices import room as room
 from .matrices import svd as svd
 from .matrices import transposed as transposed

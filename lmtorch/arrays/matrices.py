@@ -72,8 +72,11 @@ def beside(columns: Sequence[Tensor | None]) -> Tensor:
         matrix: Any = np.empty((len(like), len(columns)), like.dtype, order="F")
         put_beside(columns, matrix)
         return matrix
-    zero = torch.zeros_like(like)
-    return torch.stack([zero if column is None else column for column in columns], -2).mT
+    there = columns
+    if any(column is None for column in columns):
+        zero = torch.zeros_like(like)
+        there = [zero if column is None else column for column in columns]
+    return torch.stack(there, -2).mT
 
 
 def put_beside(columns: Sequence[Tensor | None], matrix: Tensor) -> None:
@@ -146,11 +149,26 @@ def reduced(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         # made
         both: Any = np.empty((m, n + 1), order="F")
         both[:, :n], both[:, n] = matrix, vector
-        packed = _lapack().dgeqrf(both, overwrite_a=1)[0]
-        r = packed[:n, :n]
-        return r * _upper(n), packed[:n, n]
+        return _factored(both, overwrite=True)
     q, r = torch.linalg.qr(matrix)
     return r, apply(q.mT, vector)
+
+
+def reduced_of(both: Tensor) -> tuple[Tensor, Tensor]:
+    """As `reduced`, of an array with the columns one above the other and below them the vector."""
+    return _factored(both.T, overwrite=False)
+
+
+def _factored(both: Any, overwrite: bool) -> tuple[Any, Any]:
+    """R and Qᵀv from the matrix with the vector beside it, column after column in memory."""
+    packed, n = _lapack().dgeqrf(both, overwrite_a=overwrite)[0], both.shape[1] - 1
+    return packed[:n, :n] * _upper(n), packed[:n, n]
+
+
+def gram(rows: Tensor) -> Tensor:
+    """The products of all rows of an array (n, m) with each other, (n, n)."""
+    found: Any = rows.dot(rows.T)
+    return found
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from .._autodiff import Curved, Params, hessian, ranges
 from ..arrays import (
+    apply,
+    arrays_of,
     diagonal_matrix,
     finite,
     heard,
@@ -12,8 +14,10 @@ from ..arrays import (
     join,
     joined,
     norm,
+    on_numpy,
     tensor_from,
     to_type,
+    transposed,
     where,
     with_type_of,
     zeros,
@@ -58,7 +62,7 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
         return None
     matrices, gradients = zip(*shares, strict=True)
     matrix, gradient = (
-        with_type_of(total(shares).to(problem.dtype), x) for shares in (matrices, gradients)
+        to_type(with_type_of(total(shares), x), problem.dtype) for shares in (matrices, gradients)
     )
     prior = problem.prior(x)
     if prior is None:
@@ -83,14 +87,21 @@ def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
 def _of_bends(problem: Problem, bends: Bends) -> Curved:
     """JᵀWJ + Σ w ∇²r and Jᵀw from the derivatives themselves, w = ℓ′(r) and W = ℓ″(r)."""
     residual, rows, second = bends
-    weights, dense = problem.loss.expand(residual).slope.to(residual.dtype), rows.dense()
-    matrix = dense.mT @ scale(dense, problem.loss.curvature(residual))
-    for (i, j), bend in second.items():
-        entry = torch.linalg.vecdot(weights, bend)
+    dense: Tensor = rows.dense()
+    curved = list(second.values())
+    if problem.noises is not None:
+        residual, dense = arrays_of((residual, dense))
+    weights = to_type(problem.loss.expand(residual).slope, residual.dtype)
+    matrix = transposed(dense) @ scale(dense, problem.loss.curvature(residual))
+    if curved and on_numpy(residual):  # all of them in one product
+        entries = apply(arrays_of(torch.stack(curved)), weights)
+    else:
+        entries = [torch.linalg.vecdot(weights, bend) for bend in curved]
+    for (i, j), entry in zip(second, entries, strict=True):
         matrix[..., i, j] += entry
         if i != j:
             matrix[..., j, i] += entry
-    return Curved((matrix + matrix.mT) / 2, rows.transposed_times(weights))
+    return Curved((matrix + transposed(matrix)) / 2, apply(transposed(dense), weights))
 
 
 def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | None:

@@ -33,6 +33,7 @@ from ..arrays import (
 )
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
+from ..linearizations.dense import DenseForm
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
@@ -69,15 +70,14 @@ class Problem:
         """Whether the linear model of a trial is made at once, with its cost.
 
         Of many small problems most trials are kept, and another evaluation costs more than what is
-        wasted. What may not move is known only at x: bounds forbid it. Of a single one a trial is
-        most often kept where the last one was, and its rows must cost little more than its
-        residuals.
+        wasted. What may not move is known only at x: bounds forbid it. Of a single one the rows
+        must cost little more than the residuals.
 
         Args:
             kept: whether the last trials were kept, (...,) bool.
         """
         if on_numpy(kept):
-            return bool(kept) and getattr(self.source, "rows_are_cheap", False)
+            return getattr(self.source, "rows_are_cheap", False)
         return self.together is not None and self.bounds is None
 
     # ---- the cost ----------------------------------------------------------------------------
@@ -120,6 +120,9 @@ class Problem:
             return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
         params, streamed = rows.params(tensor_from(x)), None
+        found = self._at_once(params, x)
+        if found is not None:
+            return found
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             try:
@@ -144,6 +147,37 @@ class Problem:
         whole = self.with_penalty(cost, x)
         kept = tuple(values) if self.keep else None
         return accumulator.finish(whole, self.prior(x), exact, kept)
+
+    def _at_once(self, params: Params, x: Tensor) -> Linearization | None:
+        """The linear model from one block of columns, where one small problem is sure to have it.
+
+        Of few rows of few parameters, to stream them costs as much as to make them.
+        """
+        ask = getattr(self.source, "at_once", None)
+        if self.noises is None or ask is None or not isinstance(self.form, DenseForm):
+            return None
+        (part, *others) = self.residual.parts()
+        if others or getattr(self.loss, "together", 1) > 1:
+            return None
+        try:
+            with timed(self.clock, "linearize"), self.residual.replay(), heard(self.noises):
+                block = ask(part, params)
+        except DescendedError:  # the source that stands in its place gives its rows in its own way
+            return None
+        if block is None:
+            return None
+        both = arrays_of(block.rows.above(block.residual))
+        values = both[-1]
+        expansion = self.loss.expand(values)
+        if expansion.root is not None:
+            both = both * expansion.root
+            both[-1] = expansion.residual
+        return self.form.whole(
+            to_type(both, self.dtype),
+            self.with_penalty(expansion.value, x),
+            self.prior(x),
+            (values,) if self.keep else None,
+        )
 
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The cost and Jᵀℓ′ of all rows, without the prior's, and r(x) of each part.

@@ -40,13 +40,17 @@ class DualNumbers:
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """All rows of the part, in one block."""
-        residual, columns = derivatives(part, params)
-        rows = Columns(columns)
+        residual, rows = self.block(part, params)
         if Columns in workspace.kinds:
             yield Block(residual, rows)
         else:
             matrix = workspace(residual.shape[-1])
             yield Block(residual, DenseRows(matrix.copy_(rows.dense())))
+
+    def block(self, part: Part, params: Params) -> Block:
+        """All rows of the part, as columns."""
+        residual, columns = derivatives(part, params)
+        return Block(residual, Columns(columns))
 
     def second(self, part: Part, params: Params) -> Bends:
         """First and second derivatives of a part, from one evaluation."""

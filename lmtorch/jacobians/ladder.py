@@ -95,22 +95,25 @@ class Ladder:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # under vmap shapes may mislead an operator, and dual numbers are no tensors; elsewhere
-            # a closure that returns no residuals is at fault
-            if isinstance(error, InputError) and not isinstance(
-                self.current, PerSample | DualNumbers
-            ):
-                raise
-            if stopped(error):  # the closure's word, not a source's refusal
-                raise
-            # whatever the reason: what is the closure's own fault the last source raises as it is
-            if len(self.rungs) == 1:
-                raise
-            self._descend(error)
+            self._give_way(error)
             raise DescendedError from error
         self._tell()
         yield first
         yield from map(as_block, blocks)
+
+    def _give_way(self, error: Exception) -> None:
+        """Let the next source take the place of the one in use, unless the error is to be heard."""
+        # under vmap shapes may mislead an operator, and dual numbers are no tensors; elsewhere a
+        # closure that returns no residuals is at fault
+        misled = isinstance(self.current, PerSample | DualNumbers)
+        if isinstance(error, InputError) and not misled:
+            raise error
+        if stopped(error):  # the closure's word, not a source's refusal
+            raise error
+        # whatever the reason: what is the closure's own fault the last source raises as it is
+        if len(self.rungs) == 1:
+            raise error
+        self._descend(error)
 
     def verify(self, part: Part, params: Params, first: Block) -> None:
         """Compare a first block with a plain backward pass.

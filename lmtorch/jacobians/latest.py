@@ -7,13 +7,14 @@ costs more than to remember it.
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Params, Pulled
 from ..residuals.base import Part
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from .base import Block, JacobianSource, Workspace
+from .base import Block, DescendedError, JacobianSource, Workspace
 from .dual_numbers import DualNumbers
 from .ladder import Ladder, compare, same_values
 
@@ -21,6 +22,7 @@ POINTS = 3  # where the last step began and ended, and where another was tried
 ENTRIES = 2**15  # of a Jacobian that is remembered, at most
 CHEAP = 8  # parameters up to which dual numbers cost about as much as two or three plain calls
 
+COLUMNS = (Columns, DenseRows)  # the kinds of rows of which columns are given
 Point = tuple[object, ...]
 
 
@@ -58,10 +60,42 @@ class Latest(Ladder):
         self.count = self.count or sum(p.numel() for p in params)
         found = list(super().blocks(part, params, workspace))
         if len(found) == 1:
-            self.known[point] = _kept(found[0])
-            if len(self.known) > POINTS:
-                del self.known[next(iter(self.known))]
+            self._remember(point, _kept(found[0]))
         yield from found
+
+    def at_once(self, part: Part, params: Params) -> Block | None:
+        """The only block of a part, with columns, where dual numbers are sure to give it.
+
+        It is that of `blocks`, without what a first block and other sources need.
+
+        Returns:
+            The block; None: it is to be had of `blocks`.
+
+        Raises:
+            DescendedError: dual numbers have failed there, and another source is in use now.
+            OutOfMemoryError: torch's own.
+        """
+        source = self.rungs[0]
+        if not self.verified or type(source) is not DualNumbers or part.random or part.kept:
+            return None
+        point = (_at(part, params), COLUMNS, 1, id(source))
+        block = self.known.get(point)
+        if block is None:
+            try:
+                block = source.block(part, params)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                self._give_way(error)
+                raise DescendedError from error
+            self._remember(point, block)
+        return block
+
+    def _remember(self, point: Point, block: Block) -> None:
+        """Keep a block, and forget the oldest of too many."""
+        self.known[point] = block
+        if len(self.known) > POINTS:
+            del self.known[next(iter(self.known))]
 
     def verify(self, part: Part, params: Params, first: Block) -> None:
         """Compare a first block with a plain backward pass, the one that was made if it may be."""

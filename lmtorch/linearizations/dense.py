@@ -1,7 +1,7 @@
 """J held whole: for small, ill-conditioned problems (SVD, QR) and for m < n (dual)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -9,9 +9,13 @@ from .._errors import InputError
 from ..arrays import (
     apply,
     column_norms,
+    diagonal,
     diagonal_matrix,
+    gram,
     joined,
     put_beside,
+    reduced,
+    reduced_of,
     room,
     sqrt,
     squared,
@@ -34,6 +38,7 @@ class Dense(NamedTuple):
     gradient: Tensor  # (..., n)
     column_norms: Tensor  # (..., n)
     values: Values = None
+    both: Any = None  # Jᵀ, and below it r, (n + 1, m), if they lie so in memory
 
     @property
     def normal(self) -> Tensor:
@@ -54,6 +59,7 @@ class Dense(NamedTuple):
             prior=prior,
             gradient=where(free, self.gradient, 0.0),
             column_norms=where(free, self.column_norms, 0.0),
+            both=None,
         )
 
     @property
@@ -76,6 +82,12 @@ class Dense(NamedTuple):
     def longest_single_move(self, x: Tensor) -> Tensor:
         """The relative length of the longest best move of one parameter alone, (...,)."""
         return by_columns.longest_single_move(self, x)
+
+    def reduced(self) -> tuple[Tensor, Tensor]:
+        """R (..., n, n) of a tall J = Q R, and Qᵀr, the prior's rows among theirs."""
+        if self.both is not None and self.prior is None:
+            return reduced_of(self.both)
+        return reduced(*self.stacked())
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """J and r with the prior's rows below them, (..., m + n, n) and (..., m + n)."""
@@ -106,6 +118,36 @@ class DenseForm:
         """One matrix for all rows, filled block by block."""
         *batch, n = shape
         return DenseAccumulator(room(like, *batch, rows, n), room(like, *batch, rows))
+
+    def whole(self, both: Tensor, cost: Tensor, prior: Prior | None, values: Values) -> Dense:
+        """The linear model of all rows of one small problem.
+
+        Args:
+            both: Jᵀ, and below it r, (n + 1, m), an array. It is kept.
+            cost: as the accumulator is given it.
+            prior: likewise.
+            values: likewise.
+        """
+        products, n = gram(both), len(both) - 1
+        return _dense(
+            both[n], both[:n].T, cost, products[n, :n], sqrt(diagonal(products)[:n]), prior, values
+        )._replace(both=both)
+
+
+def _dense(
+    residual: Tensor,
+    jacobian: Tensor,
+    cost: Tensor,
+    gradient: Tensor,
+    norms: Tensor,
+    prior: Prior | None,
+    values: Values,
+) -> Dense:
+    """The linear model, with the prior's share of gradient and norms added."""
+    if prior is not None:
+        gradient = gradient + prior.root * prior.residual
+        norms = sqrt(norms * norms + prior.root * prior.root)
+    return Dense(residual, jacobian, prior, cost, gradient, norms, values)
 
 
 class DenseAccumulator:
@@ -145,7 +187,4 @@ class DenseAccumulator:
             )
         gradient = apply(transposed(self.jacobian), self.residual)
         norms = column_norms(self.jacobian)
-        if prior is not None:
-            gradient = gradient + prior.root * prior.residual
-            norms = sqrt(norms * norms + prior.root * prior.root)
-        return Dense(self.residual, self.jacobian, prior, cost, gradient, norms, values)
+        return _dense(self.residual, self.jacobian, cost, gradient, norms, prior, values)

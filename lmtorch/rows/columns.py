@@ -69,3 +69,13 @@ class Columns(NamedTuple):
     def dense(self) -> Tensor:
         """All entries, (..., rows, n), column after column in memory."""
         return beside(self.columns)
+
+    def above(self, residual: Tensor) -> Tensor:
+        """The columns one above the other, and below them the residuals, (..., n + 1, rows)."""
+        there = [self.zero if column is None else column for column in self.columns]
+        return torch.stack([*there, residual], -2)
+
+    @property
+    def zero(self) -> Tensor:
+        """A column that is zero everywhere."""
+        return torch.zeros_like(self.like)

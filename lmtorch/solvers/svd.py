@@ -19,7 +19,6 @@ from ..arrays import (
     apply,
     inner,
     norm,
-    reduced,
     resolution,
     spread,
     svd,
@@ -42,17 +41,17 @@ class SVD:
 
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
-        jacobian, residual = linearization.stacked()
+        m, n = linearization.jacobian.shape[-2:]
+        rows = m if linearization.prior is None else m + n
+        tall = rows >= TALL * n
+        matrix, residual = linearization.reduced() if tall else linearization.stacked()
         # a NaN would make LAPACK raise, and fail the whole batch: it is given zeros, and the steps
         # are NaN
         finite = all_finite(linearization.column_norms) & all_finite(linearization.gradient)
-        scaled = where(spread(spread(finite)), jacobian / scale[..., None, :], 0.0)
+        scaled = where(spread(spread(finite)), matrix / scale[..., None, :], 0.0)
         used = (linearization.column_norms > 0) | ~spread(finite)
-        rows, columns = scaled.shape[-2:]
-        if rows >= TALL * columns:
-            scaled, residual = reduced(scaled, residual)
         u, singular, vh = svd(scaled)
-        rounding = max(rows, columns) * resolution(singular.dtype) * singular[..., :1]
+        rounding = max(rows, n) * resolution(singular.dtype) * singular[..., :1]
         projected = where(spread(finite), apply(transposed(u), residual), torch.nan)
         return SVDFactor(singular, vh, projected, scale, singular > rounding, used)
 
