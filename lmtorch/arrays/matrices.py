@@ -72,8 +72,8 @@ def beside(columns: Sequence[Tensor | None]) -> Tensor:
         matrix: Any = np.empty((len(like), len(columns)), like.dtype, order="F")
         put_beside(columns, matrix)
         return matrix
-    there = columns
-    if any(column is None for column in columns):
+    there = [column for column in columns if column is not None]
+    if len(there) < len(columns):
         zero = torch.zeros_like(like)
         there = [zero if column is None else column for column in columns]
     return torch.stack(there, -2).mT

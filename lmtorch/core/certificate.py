@@ -22,7 +22,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import every, norm, read, resolution, select, some, spread, where
+from ..arrays import (
+    at_least,
+    every,
+    norm,
+    on_numpy,
+    read,
+    resolution,
+    select,
+    some,
+    spread,
+    sqrt,
+    where,
+)
 from .influence import ROUNDINGS, Suspects, lost, suspects
 from .method import Method
 from .polish import fine
@@ -52,6 +64,13 @@ ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
 LOOSER = 10  # where the user's tolerances allow more than `ENOUGH`, so many times as much is enough
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
 NEWTON = 12  # Newton steps at most; they converge quadratically
+# On the way to the minimum the Hessian changes by some such multiple of the root of what is
+# promised: a curvature has to exceed that to be positive there, too.
+CHANGE = 30.0
+LOWEST = 1e-6  # a curvature above this is positive beyond doubt, and its digits suffice
+# share of the cost that round-off in the gradient may hide without a loss of digits: its root is
+# the share of a standard error by which a parameter may be off
+HIDDEN = 1e-16
 FALL = 0.5  # a Newton step must shrink the gradient by at least this factor
 
 
@@ -80,10 +99,33 @@ def certify(problem: Problem, method: Method, state: State, ended: int | None = 
         state: where the run has ended.
         ended: the status of a single problem, if the host knows it.
     """
+    return _certified(problem, method, state, ended)[0]
+
+
+def certify_clear(
+    problem: Problem, method: Method, state: State, ended: int | None
+) -> tuple[State, bool]:
+    """Certify one problem, and say whether it is at a minimum that round-off hides nothing of.
+
+    Then Newton's steps have left nothing for `core/polish.py` to do. Round-off hides digits of a
+    parameter where the gradient that is left is clear to no more than a share of its standard
+    error: the root of `hidden`, whatever the condition.
+    """
+    state, seen = _certified(problem, method, state, ended)
+    clear = seen is not None and bool(
+        (state.status > 0) & seen.exact & (seen.hidden <= HIDDEN) & (seen.promise <= HIDDEN)
+    )
+    return state, clear
+
+
+def _certified(
+    problem: Problem, method: Method, state: State, ended: int | None
+) -> tuple[State, Undamped | None]:
+    """The state after `certify`, and what was seen last; None: nothing was to be judged."""
     judged, count = at_rest(state.status, JUDGED, ended)
     state = state._replace(certificate=blank(state.x))
     if count == 0:
-        return state
+        return state, None
     working = WorkingSet(state)
     problem, method, state, judged = working.thin(problem, method, state, judged, count, judged)
     rest = Resting(judged, state.status, examine(problem, method, state))
@@ -99,7 +141,7 @@ def certify(problem: Problem, method: Method, state: State, ended: int | None = 
             problem, method, state, after.wanting, after.wanted, rest
         )
         state, rest, after = _newton(problem, method, state, rest)
-    return working.all(state)
+    return working.all(state), rest.seen
 
 
 def _newton(
@@ -108,7 +150,8 @@ def _newton(
     """One Newton step of the problems that want it, kept where the gradient falls."""
     moving, _, seen = rest
     trial = problem.move(state.x, where(spread(moving), seen.newton, 0.0))
-    ahead = examine(problem, method, state._replace(x=trial))
+    there = state._replace(x=trial)
+    ahead = examine(problem, method, there, near=seen if _steady(seen) else None)
     before, after = (norm(e.gradient / seen.units) for e in (seen, ahead))
     better = moving & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
@@ -119,6 +162,17 @@ def _newton(
     )
     state, following = _judge(problem, method, state, rest._replace(judged=better, seen=ahead))
     return state, rest._replace(judged=better, seen=select(better, ahead, seen)), following
+
+
+def _steady(seen: Undamped) -> bool:
+    """Whether the Hessian of one small problem is that of the minimum, for all that is asked of it.
+
+    Steps with it shrink the gradient by a constant factor, which is the smaller the nearer the
+    minimum is, and each costs a tenth of a new Hessian.
+    """
+    if not on_numpy(seen.lowest):
+        return False
+    return bool(seen.exact) and bool(seen.lowest > at_least(CHANGE * sqrt(seen.promise), LOWEST))
 
 
 def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Next]:

@@ -93,8 +93,8 @@ def _of_bends(problem: Problem, bends: Bends) -> Curved:
         residual, dense = arrays_of((residual, dense))
     weights = to_type(problem.loss.expand(residual).slope, residual.dtype)
     matrix = transposed(dense) @ scale(dense, problem.loss.curvature(residual))
-    if curved and on_numpy(residual):  # all of them in one product
-        entries = apply(arrays_of(torch.stack(curved)), weights)
+    if on_numpy(residual):  # all of them in one product
+        entries = list(apply(arrays_of(torch.stack(curved)), weights)) if curved else []
     else:
         entries = [torch.linalg.vecdot(weights, bend) for bend in curved]
     for (i, j), entry in zip(second, entries, strict=True):

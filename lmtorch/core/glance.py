@@ -16,7 +16,7 @@ from .._triangles import LARGEST, Triangle, dot, side_by_side
 from ..arrays import select
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
-from .certificate import FALL, JUDGED, MINIMUM, NEWTON, allowance
+from .certificate import CHANGE, FALL, JUDGED, LOWEST, MINIMUM, NEWTON, allowance
 from .curvature import exact_hessian
 from .influence import DEAD, ROUNDINGS
 from .method import Method
@@ -26,11 +26,6 @@ from .state import State, blank
 from .termination import at_rest
 from .undamped import carried
 from .working_set import WorkingSet
-
-MARGIN = 1e-6  # a curvature above this is positive beyond doubt, and its digits suffice
-# On the way to the minimum the Hessian changes by some such multiple of the root of what is
-# promised: a curvature has to exceed that, too.
-CHANGE = 30.0
 
 
 class Glance(NamedTuple):
@@ -139,7 +134,7 @@ class _View:
         self.triangle = Triangle(scaled, [row[-1] for row in scaled])
         self.first = self.measure(model, x)
         promised = (self.first.decrement / model.cost).clamp(min=0).sqrt()
-        least = max(MARGIN, 2 * ROUNDINGS * n * self.eps)
+        least = max(LOWEST, 2 * ROUNDINGS * n * self.eps)
         self.margin = torch.clamp(CHANGE * promised, min=least).nan_to_num(nan=1.0)
         less = Triangle(scaled, [row[-1] - self.margin for row in scaled])
         length = (2 * model.cost).sqrt().to(units.dtype)[..., None]

@@ -31,8 +31,9 @@ from ..arrays import (
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..linearizations.base import Linearization, predicted_decrease
-from .certificate import certify
+from .certificate import certify, certify_clear
 from .glance import glance, quick
+from .influence import FINE_ENOUGH
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .polish import fine, polish
@@ -267,6 +268,15 @@ def _looked(problem: Problem, method: Method, state: State, ended: int | None) -
 
 def _polished(problem: Problem, method: Method, state: State, ended: int | None) -> State:
     """The end of a run polished and certified, with Newton's steps where polishing is slow."""
+    # where the Hessian costs little Newton's steps with it are the shorter way
+    quick = on_numpy(state.x) and problem.fused(state.trial.accepted)
+    if quick and problem.eps(state.x) <= FINE_ENOUGH:
+        certified, clear = certify_clear(problem, method, state, ended)
+        if clear:
+            return certified
+        # what round-off hides from the Hessian's steps those from J itself may still see
+        tried = certified.trials, certified.linearizations
+        state = state._replace(trials=tried[0], linearizations=tried[1])
     hurried = polish(problem, method, state, ended, hurried=True)
     certified = certify(problem, method, hurried, ended)
     # no Newton step was taken, as the exact Hessian cannot be had: then polishing goes on

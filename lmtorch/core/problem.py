@@ -120,9 +120,9 @@ class Problem:
             return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
         params, streamed = rows.params(tensor_from(x)), None
-        found = self._at_once(params, x)
-        if found is not None:
-            return found
+        known = self._at_once(params, x)
+        if known is not None:
+            return known
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             try:

@@ -66,6 +66,8 @@ class Undamped(NamedTuple):
     blind: Tensor  # (...,) bool: a curvature is below the round-off of single precision
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
+    curvature: Tensor  # (..., n, n), of all variables
+    hidden: Tensor  # (...,), share of the cost that round-off in the gradient may hide
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
     looked: Looked  # what influence is judged by
 
@@ -75,18 +77,38 @@ class Undamped(NamedTuple):
         return where(self.decrement > 0, self.decrement / self.cost, 0.0)
 
 
-def examine(problem: Problem, method: Method, state: State, *, doubted: bool = False) -> Undamped:
-    """Look at the point where a run has ended; more closely if a first look has left a doubt."""
+def examine(
+    problem: Problem,
+    method: Method,
+    state: State,
+    *,
+    doubted: bool = False,
+    near: Undamped | None = None,
+) -> Undamped:
+    """Look at the point where a run has ended.
+
+    Args:
+        problem: what was minimised.
+        method: how.
+        state: where the run has ended.
+        doubted: look more closely, as a first look has left a doubt.
+        near: what was seen at a point so near that the curvature is the same.
+    """
     x = state.x
     whole = problem.model(x)
     free = problem.free(x, whole.gradient)
-    model = whole.freeze(free)
+    model = whole if problem.bounds is None else whole.freeze(free)
     wide = to_type(x, problem.dtype)
     length = spread(to_type(sqrt(2 * model.cost), problem.dtype))  # ‖r‖, (..., 1)
     size = maximum(abs(x), abs(state.begun.x))
     size = where(size > 0, size, 1.0)
-    matrix, exact = _curvature(problem, x, whole, length, size, doubted)
-    matrix = where(free[..., :, None] & free[..., None, :], matrix, 0.0)
+    if near is None:
+        curvature, exact = _curvature(problem, x, whole, length, size, doubted)
+    else:
+        curvature, exact = near.curvature, near.exact
+    matrix = curvature
+    if problem.bounds is not None:
+        matrix = where(free[..., :, None] & free[..., None, :], matrix, 0.0)
 
     curvatures = abs(diagonal(matrix))
     units = maximum(model.column_norms, sqrt(curvatures))
@@ -112,6 +134,7 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
     promised = total(along * along / maximum(abs(values), floor))
     decrement = to_type(promised, model.cost.dtype) / 2
     newton = -apply(vectors, where(values > floor, along / values, 0.0)) / units
+    hidden = to_type(total(unclear * unclear / maximum(abs(values), floor)), model.cost.dtype) / 2
     noise = model.rounding(wide, eps)
     if doubted:
         noise = maximum(noise, gathered(length) * trembling(problem, x))
@@ -142,6 +165,8 @@ def examine(problem: Problem, method: Method, state: State, *, doubted: bool = F
         blind=remains & (count(values <= floor) > count(~free)) & (eps > FINE_ENOUGH),
         flat=every_entry(matrix == 0) & every(model.gradient == 0) & some(free),
         exact=exact,
+        curvature=curvature,
+        hidden=hidden / model.cost,
         looked=looked,
     )
 

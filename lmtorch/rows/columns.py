@@ -72,10 +72,5 @@ class Columns(NamedTuple):
 
     def above(self, residual: Tensor) -> Tensor:
         """The columns one above the other, and below them the residuals, (..., n + 1, rows)."""
-        there = [self.zero if column is None else column for column in self.columns]
+        there = [torch.zeros_like(residual) if c is None else c for c in self.columns]
         return torch.stack([*there, residual], -2)
-
-    @property
-    def zero(self) -> Tensor:
-        """A column that is zero everywhere."""
-        return torch.zeros_like(self.like)

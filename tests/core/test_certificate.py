@@ -22,6 +22,7 @@ def evidence(**seen: Any) -> Undamped:
         cost=two[0], gradient=0 * two, units=two, noise=1e-16 * two[0], decrement=0 * two[0],
         lowest=0.5 * two[0],
         downward=two, newton=0 * two, blind=no, flat=no, exact=~no, norms=two, looked=not_asked,
+        curvature=torch.eye(2, dtype=F64), hidden=0 * two[0],
     )  # fmt: skip
     return minimum._replace(**{name: torch.tensor(value) for name, value in seen.items()})
 

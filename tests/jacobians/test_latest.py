@@ -87,3 +87,35 @@ def test_no_point_of_a_fit_is_linearized_twice(monkeypatch: pytest.MonkeyPatch) 
     start = torch.tensor([1.0, 1.0], dtype=F64)
     assert least_squares(lambda x: x[0] * torch.exp(-x[1] * t) - y, start).success
     assert len(seen) == len(set(seen)) > 3
+
+
+def test_rows_at_once_are_those_of_blocks_and_come_only_from_verified_dual_numbers() -> None:
+    part, x = _part(Counted(2.0)), torch.tensor([1.0, 3.0], dtype=F64)
+    source = Latest([DualNumbers(), Forward()])
+    assert source.at_once(part, (x,)) is None  # nobody has looked yet whether they are right
+    _, rows = _asked(source, part, x)
+    for point in (x, x + 1):
+        block = source.at_once(part, (point,))
+        assert block is not None
+        torch.testing.assert_close(block.residual, 2 * point**3)
+        torch.testing.assert_close(block.rows.dense(), torch.diag(6 * point**2))
+    torch.testing.assert_close(rows, torch.diag(6 * x**2))
+    forward = Latest([Forward()])
+    _asked(forward, part, x)
+    assert forward.at_once(part, (x,)) is None
+
+
+def test_a_fit_goes_on_where_dual_numbers_fail_in_the_midst_of_it() -> None:
+    t = torch.linspace(0, 2, 20, dtype=F64)
+    reached: list[bool] = []
+
+    def residual(x: Tensor) -> Tensor:
+        value = x[0] * torch.exp(-x[1] * t)
+        if float(x[0]) > 2:  # `cumprod` has no rule
+            reached.append(True)
+            value = value * torch.cumprod(value / value, 0)
+        return value - 3 * torch.exp(-0.7 * t)
+
+    solution = least_squares(residual, torch.tensor([1.0, 0.1], dtype=F64))
+    assert reached
+    torch.testing.assert_close(solution.x, torch.tensor([3.0, 0.7], dtype=F64))
