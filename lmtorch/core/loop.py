@@ -269,8 +269,8 @@ def _looked(problem: Problem, method: Method, state: State, ended: int | None) -
 def _polished(problem: Problem, method: Method, state: State, ended: int | None) -> State:
     """The end of a run polished and certified, with Newton's steps where polishing is slow."""
     # where the Hessian costs little Newton's steps with it are the shorter way
-    quick = on_numpy(state.x) and problem.fused(state.trial.accepted)
-    if quick and problem.eps(state.x) <= FINE_ENOUGH:
+    curves = on_numpy(state.x) and getattr(problem.source, "curves", False)
+    if curves and problem.eps(state.x) <= FINE_ENOUGH:
         certified, clear = certify_clear(problem, method, state, ended)
         if clear:
             return certified

@@ -64,6 +64,11 @@ class Ladder:
         """The source in use."""
         return self.rungs[0]
 
+    @property
+    def curves(self) -> bool:
+        """Whether the source in use has second derivatives as well."""
+        return isinstance(self.current, Curving)
+
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """Blocks of rows from the source in use.
 
@@ -170,10 +175,11 @@ class Ladder:
 
     def second(self, part: Part, params: Params) -> Bends | None:
         """First and second derivatives of a part, if the source in use has them."""
-        if not isinstance(self.current, Curving):
+        current = self.current
+        if not isinstance(current, Curving):
             return None
         try:
-            return self.current.second(part, params)
+            return current.second(part, params)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # there is another way, which says what is wrong
