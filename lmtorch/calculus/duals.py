@@ -56,35 +56,50 @@ class Dual(Carrier):
 
     # ---- operators -------------------------------------------------------------------------------
 
+    # What asks for gradients is left to torch's own operator from the right: a mode that sets
+    # parameters into a closure sees the functions of torch, not these operators.
+
     def __add__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return self.algebra.added(self, other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return self.algebra.difference(self, other)
 
     def __rsub__(self, other: Any) -> "Dual":
         return self.algebra.difference(other, self)
 
     def __mul__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return self.algebra.product(torch.mul, self, other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return self.algebra.quotient(self, other)
 
     def __rtruediv__(self, other: Any) -> "Dual":
         return self.algebra.quotient(other, self)
 
     def __pow__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return RULES["pow"](self.algebra, torch.pow, self, other)
 
     def __rpow__(self, other: Any) -> "Dual":
         return RULES["pow"](self.algebra, torch.pow, other, self)
 
     def __matmul__(self, other: Any) -> "Dual":
+        if isinstance(other, Tensor) and other.requires_grad:
+            return NotImplemented
         return self.algebra.product(torch.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> "Dual":
@@ -334,21 +349,6 @@ def variables(value: Tensor, start: int, ndim: int, curved: bool = False) -> Dua
         return Variables(value, start, ndim, curved)
     return Dual(value, {start: 1.0}, {} if curved else None)
 
-
-def _beside_parameters(operator: Callable[[Dual, Any], Any]) -> Callable[[Dual, Any], Any]:
-    """Leave what asks for gradients to torch's own operator from the right."""
-
-    # a mode that sets parameters into a closure sees the functions of torch, not this operator
-    def applied(self: Dual, other: Any) -> Any:
-        if isinstance(other, Tensor) and other.requires_grad:
-            return NotImplemented
-        return operator(self, other)
-
-    return applied
-
-
-for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
-    setattr(Dual, f"__{_name}__", _beside_parameters(getattr(Dual, f"__{_name}__")))
 
 _PROPERTY: Any = Tensor.requires_grad  # declared as the bool that it is of an instance
 _ASKS = _PROPERTY.__get__

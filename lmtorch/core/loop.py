@@ -117,7 +117,7 @@ def _run(
         told = tell(problem, state)  # the one host read of an iteration
         over = not told.running or (single and told.moved)
         if told.moved and not over:
-            ahead, tried = tried.ahead, tried._replace(ahead=None)
+            ahead, tried = tried.ahead, Tried(tried.damping, tried.outcome)
             last = Last(before.x, before.cost, model.linearization.column_norms, tried)
             if ahead is not None:  # where the trial was refused, that of x is known
                 ahead = select(state.trial.accepted, ahead, model.linearization)
@@ -134,7 +134,8 @@ def _run(
             # that of x, and `tell` counts it as moved, so that a new model is made above
             if seen(state.stale):
                 state, model = linearize(problem, method, state)
-            told = told._replace(ended=None)  # the new point itself may end the run
+            # the new point itself may end the run
+            told = Told(told.moved, told.running, None, told.gain, told.resting)
         if 0 < told.running <= leave:
             left = Status.RUNNING
             break

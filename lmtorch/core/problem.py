@@ -33,7 +33,6 @@ from ..arrays import (
 )
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
-from ..linearizations.dense import DenseForm
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
@@ -153,8 +152,10 @@ class Problem:
 
         Of few rows of few parameters, to stream them costs as much as to make them.
         """
-        ask = getattr(self.source, "at_once", None)
-        if self.noises is None or ask is None or not isinstance(self.form, DenseForm):
+        if self.noises is None:
+            return None
+        ask, make = getattr(self.source, "at_once", None), getattr(self.form, "whole", None)
+        if ask is None or make is None:
             return None
         (part, *others) = self.residual.parts()
         if others or getattr(self.loss, "together", 1) > 1:
@@ -172,12 +173,13 @@ class Problem:
         if expansion.root is not None:
             both = both * expansion.root
             both[-1] = expansion.residual
-        return self.form.whole(
+        found: Linearization = make(
             to_type(both, self.dtype),
             self.with_penalty(expansion.value, x),
             self.prior(x),
             (values,) if self.keep else None,
         )
+        return found
 
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The cost and Jᵀℓ′ of all rows, without the prior's, and r(x) of each part.

@@ -29,6 +29,7 @@ from ..arrays import (
 )
 from ..damping.base import LinearModel, Outcome
 from ..linearizations.base import Linearization, Measures, predicted_decrease
+from .bounds import Bounds
 from .problem import Problem
 from .state import State
 from .step import Step
@@ -269,16 +270,16 @@ def gather(
         optimality=known.optimality,
         single_move=alone,
         trusting=still | certified,
-        at_wall=_at_wall(problem, state.x, step.trial),
+        at_wall=never(state.cost)
+        if problem.bounds is None
+        else _at_wall(problem.bounds, state.x, step.trial),
         eps=eps,
     )
 
 
-def _at_wall(problem: Problem, x: Tensor, trial: Tensor) -> Tensor:
+def _at_wall(bounds: Bounds, x: Tensor, trial: Tensor) -> Tensor:
     """Whether a trial has met a bound that x did not touch, (...,) bool."""
-    if problem.bounds is None:
-        return some(never(x))
-    return some(problem.bounds.touched(trial) & (trial != x))
+    return some(bounds.touched(trial) & (trial != x))
 
 
 def verdict(tolerances: Tolerances, seen: Evidence) -> Tensor:

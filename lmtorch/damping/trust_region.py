@@ -77,7 +77,8 @@ class TrustRegion:
         """The solution of the trust-region subproblem."""
         gradient = to_type(norm(model.linearization.gradient / model.scale), state.radius.dtype)
         damping = multiplier(model.factor, gradient, state.radius, state.damping, self.iterations)
-        return Proposal(model.factor.step(damping), state._replace(damping=damping))
+        after = TrustRegionState(damping, state.radius, state.fresh)
+        return Proposal(model.factor.step(damping), after)
 
     def update(self, state: TrustRegionState, outcome: Outcome) -> TrustRegionState:
         """Shrink after a poor gain by how far the cost overshot, double after a good one."""

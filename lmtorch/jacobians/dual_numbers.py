@@ -7,7 +7,7 @@ time.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from .base import Bends, Block, Workspace, push_by_rows
 
+_NOTHING = nullcontext()
 # a value, and its first and second derivatives that are not zero
 Taken = tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]
 
@@ -74,6 +75,9 @@ def derivatives(part: Part, params: Params) -> tuple[Tensor, tuple[Tensor | None
 
 def seeded(params: Params, *, curved: bool = False) -> Any:
     """The parameters as dual numbers, numbered in their order."""
+    if len(params) == 1:
+        (p,) = params
+        return (variables(_without_graph(p), 0, p.ndim, curved),)
     start, found = 0, []
     for p in params:
         found.append(variables(_without_graph(p), start, p.ndim, curved))
@@ -88,8 +92,10 @@ def taken(result: Any) -> Taken:
         return result.detach().clone(), {}, {}
     value = _without_graph(result.value)
     first = {i: _without_graph(full(t, value)) for i, t in result.first.items()}
-    second = result.second or {}
-    return value, first, {key: _without_graph(full(t, value)) for key, t in second.items()}
+    if not result.second:
+        return value, first, {}
+    second = {key: _without_graph(full(t, value)) for key, t in result.second.items()}
+    return value, first, second
 
 
 def _without_graph(found: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ def _without_graph(found: Tensor) -> Tensor:
 
 def _taken(part: Part, params: Params, *, curved: bool) -> Taken:
     """Residuals of a part with the derivatives that are not zero."""
-    with torch.enable_grad():
+    with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
         if not part.batch:
             return taken(part.function(seeded(params, curved=curved)))
         if part.problem is None:
@@ -165,9 +171,11 @@ def _columns(value: Tensor, first: dict[int, Tensor], count: int) -> tuple[Tenso
     """A derivative for each parameter, None where it is zero, but not for all of them."""
     if not first:
         first = {0: torch.zeros_like(value)}
-    return tuple(first.get(i) for i in range(count))
+    return tuple(map(first.get, range(count)))
 
 
 def _count(part: Part, params: Params) -> int:
     """The number of parameters of one problem."""
-    return sum(p.shape[part.batch :].numel() if part.batch else p.numel() for p in params)
+    if part.batch:
+        return sum(p.shape[part.batch :].numel() for p in params)
+    return params[0].numel() if len(params) == 1 else sum(p.numel() for p in params)

@@ -129,9 +129,8 @@ class DenseForm:
             values: likewise.
         """
         products, n = gram(both), len(both) - 1
-        return _dense(
-            both[n], both[:n].T, cost, products[n, :n], sqrt(diagonal(products)[:n]), prior, values
-        )._replace(both=both)
+        norms = sqrt(diagonal(products)[:n])
+        return _dense(both[n], both[:n].T, cost, products[n, :n], norms, prior, values, both)
 
 
 def _dense(
@@ -142,12 +141,13 @@ def _dense(
     norms: Tensor,
     prior: Prior | None,
     values: Values,
+    both: Any = None,
 ) -> Dense:
     """The linear model, with the prior's share of gradient and norms added."""
     if prior is not None:
         gradient = gradient + prior.root * prior.residual
         norms = sqrt(norms * norms + prior.root * prior.root)
-    return Dense(residual, jacobian, prior, cost, gradient, norms, values)
+    return Dense(residual, jacobian, prior, cost, gradient, norms, values, both)
 
 
 class DenseAccumulator:

@@ -51,6 +51,8 @@ class Layout:
 
     def split(self, x: Tensor) -> Params:
         """Views of x (..., n) in the shapes of tensors, complex ones as pairs (*shape, 2)."""
+        if len(self.shapes) == 1 and x.shape == self.shapes[0]:
+            return (x,)
         batch = x.shape[:-1]
         if len(self.shapes) == 1:
             return (x.reshape((*batch, *self.shapes[0])),)
