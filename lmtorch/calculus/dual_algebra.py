@@ -132,7 +132,6 @@ class Duals:
 
     def added(self, a: Any, b: Any) -> Dual:
         """a + b; one of the two may be a constant."""
-        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
             b = self.number(b, a.value)
             return self.made((a, b), a.value + b, a.first, a.second)
@@ -149,7 +148,6 @@ class Duals:
 
     def difference(self, a: Any, b: Any) -> Dual:
         """a − b; one of the two may be a constant."""
-        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
             b = self.number(b, a.value)
             return self.made((a, b), a.value - b, a.first, a.second)
@@ -176,7 +174,6 @@ class Duals:
         """A bilinear operator of a and b; one of the two may be a constant."""
         if multiply is not torch.mul:
             return self._bilinear(multiply, a, b, multiply(values(a), values(b)))
-        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
             a, b = b, a
         if not isinstance(a, Dual):  # a constant a
@@ -215,7 +212,6 @@ class Duals:
         known = self.constant(torch.div, a, b)
         if known is not None:
             return known
-        a, b = self.aligned(a, b)
         if not isinstance(b, Dual):
             b = self.number(b, a.value)
         value = values(a) / values(b)

@@ -249,7 +249,19 @@ class ManyDuals(Duals):
         """a b, entry by entry."""
         if multiply is not torch.mul:
             raise NoRuleError("a matrix product of many problems")
-        return super().product(multiply, a, b)
+        return super().product(multiply, *self.aligned(a, b))
+
+    def added(self, a: Any, b: Any) -> Dual:
+        """a + b; one of the two may be a constant."""
+        return super().added(*self.aligned(a, b))
+
+    def difference(self, a: Any, b: Any) -> Dual:
+        """a − b; one of the two may be a constant."""
+        return super().difference(*self.aligned(a, b))
+
+    def quotient(self, a: Any, b: Any) -> Dual:
+        """a / b, entry by entry; one of the two may be a constant."""
+        return super().quotient(*self.aligned(a, b))
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Dual) -> Slopes:
         """The slopes of an elementwise function, of all entries."""

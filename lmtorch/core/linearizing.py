@@ -87,7 +87,8 @@ def linearize(
         ), model
     if method.frugal:
         status = where((status == RUNNING) & _converged_ahead(method, model), COST, status)
-    refused = dead_end(problem, x, whole, last) & running
+    finite = model.measures.finite if whole is held else None
+    refused = dead_end(problem, x, whole, last, finite) & running
     counted = (state.trial.accepted | refused) & running
     if not settled(~refused):
         state = withdraw(method, state, last, refused)
@@ -127,13 +128,23 @@ def _converged_ahead(method: Method, model: LinearModel) -> Tensor:
     return not_worth_a_trial(method.tolerances, cost, promised)
 
 
-def dead_end(problem: Problem, x: Tensor, model: Linearization, last: Last) -> Tensor:
+def dead_end(
+    problem: Problem, x: Tensor, model: Linearization, last: Last, finite: Tensor | None = None
+) -> Tensor:
     """Whether no step can begin at a trial although its cost is finite, (...,) bool.
 
     Its derivatives are not finite; or no parameter has any influence there; or a bound has been met
     at which the parameter itself has none, so that nothing would ever lead away from it.
+
+    Args:
+        problem: what is minimised.
+        x: the trial.
+        model: there, whatever may move.
+        last: before the trial.
+        finite: whether the derivatives are finite, if that is known.
     """
-    finite = all_finite(model.gradient) & all_finite(model.column_norms)
+    if finite is None:
+        finite = all_finite(model.gradient) & all_finite(model.column_norms)
     zero = model.column_norms == 0
     if nowhere(some(zero)):
         return ~finite

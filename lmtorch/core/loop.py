@@ -36,6 +36,7 @@ from .glance import glance, quick
 from .influence import FINE_ENOUGH
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
+from .newton import ahead as ahead_of_end
 from .polish import fine, polish
 from .problem import Problem
 from .small import of_arrays, showing, small
@@ -104,6 +105,7 @@ def _run(
     whole = problem, method
     state, model = begin(problem, method, start)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
+    early = None if single else ahead_of_end(problem, method, state)
     left = Status.REFUSED if single else Status.EVALUATIONS  # of a run that the trials did not end
     for number in range(trials):
         if not single and settled(state.status != RUNNING):  # the points need no further step
@@ -112,6 +114,8 @@ def _run(
         state, tried = attempt(problem, method, state, model)
         if method.patience and not single and number % WINDOW == WINDOW - 1:
             state, pace = give_up(problem, method, state, pace)
+        if early is not None:
+            state = early.look(problem, method, state, tried.outcome)
         if not single:
             state = ended_with_another(state)
         told = tell(problem, state)  # the one host read of an iteration
@@ -149,6 +153,8 @@ def _run(
             break
     problem, method = whole
     state, told = _closed(method, working.all(state), told, left)
+    if early is not None and early.clear:
+        return state, told
     return look(problem, method, state, told.ended), told
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..arrays import (
-    all_finite,
     every,
     filled,
     finite,
@@ -191,8 +190,7 @@ def at_point(
     # no column of J is orthogonal to anything where all are zero
     status = where(every(norms == 0), FLAT, status)
     status = where(cost <= smallest(gradient.dtype), ZERO, status)
-    numbers = finite(cost) & all_finite(gradient) & all_finite(linearization.column_norms)
-    return where(numbers, status, NOT_FINITE)
+    return where(finite(cost) & known.finite, status, NOT_FINITE)
 
 
 def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from torch import Tensor
 
-from ..arrays import inner
+from ..arrays import all_finite, inner
 from ..rows.base import Rows
 
 
@@ -130,11 +130,13 @@ class Measures(NamedTuple):
 
     optimality: Tensor
     noise: Tensor  # how far round-off alone may move the cost
+    finite: Tensor  # bool: gradient and column norms are
 
 
 def measures(linearization: Linearization, x: Tensor, eps: float) -> Measures:
     """The measures at x (..., n), for residuals of round-off ε."""
-    return Measures(linearization.optimality(), linearization.rounding(x, eps))
+    finite = all_finite(linearization.gradient) & all_finite(linearization.column_norms)
+    return Measures(linearization.optimality(), linearization.rounding(x, eps), finite)
 
 
 def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ has to find answers of its own.
 import torch
 from torch import Tensor
 
-from ..arrays import largest, maximum, norm, spread, sqrt, to_type, where
+from ..arrays import is_nan, largest, maximum, norm, nowhere, spread, sqrt, to_type, where
 from .base import Linearization
 
 
@@ -18,6 +18,9 @@ def optimality(model: Linearization) -> Tensor:
     """
     length = to_type(spread(sqrt(2 * model.cost)), model.gradient.dtype)
     cosine = abs(model.gradient) / (model.column_norms * length)
+    found = largest(cosine)
+    if nowhere(is_nan(found)):  # no column is zero, nor are the residuals
+        return found
     return largest(where(model.gradient == 0, 0.0, cosine))
 
 
@@ -41,7 +44,10 @@ def relative_length(model: Linearization, x: Tensor, step: Tensor) -> Tensor:
     """
     norms = model.column_norms
     alone = to_type(spread(sqrt(2 * model.cost)), norms.dtype) / norms
-    beside = where(norms > 0, maximum(abs(x), alone), torch.inf)
+    beside = maximum(abs(x), alone)
+    if nowhere(model.cost == 0):  # beside a column of zeros, or a step of zero, zero follows
+        return to_type(largest(abs(step) / beside), model.cost.dtype)
+    beside = where(norms > 0, beside, torch.inf)
     return to_type(largest(where(step == 0, 0.0, abs(step) / beside)), model.cost.dtype)
 
 
