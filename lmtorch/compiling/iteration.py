@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..arrays import norm, select, spread, where
-from ..core.certificate import FALL, JUDGED, Resting, judge, wanted
-from ..core.glance import MARGIN, view
+from ..core.certificate import FALL, JUDGED, LOWEST, Resting, judge, wanted
+from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, linearize
 from ..core.loop import FASTER, SLOW, WINDOW, Pace, attempt, ended_with_another, even
@@ -177,7 +177,7 @@ def settle(
     there = judge(problem, method, there, resting, suspected, dependent=True, silent=True)
     there = there._replace(cost=where(rest.first, state.cost, found.cost))
     # where a curvature is so small the loop, whose polishing does not square J, has more digits
-    clear = found.lowest > MARGIN
+    clear = found.lowest > LOWEST
     moving = wanted(there, resting) & clear
     end: Any = problem.linearize(rest.x)
     state = select(better, there, state)
