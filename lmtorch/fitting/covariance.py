@@ -9,12 +9,14 @@ References: Press et al., Numerical recipes (2007), §15.4; Huber & Ronchetti, R
 statistics (2009), §7.6.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..losses.base import Rho
+from ..minimising.user_function import LARGEST, SMALLEST
 
 # trace of (JᵀJ)⁻¹, for columns of length one, below which it has at least ten digits
 INDEPENDENT = 1e4
@@ -52,6 +54,32 @@ def inverse_normal(
             null.index_copy(0, doubted, found.null),
         )
     return Covariance(matrix.reshape(*lead, n, n), null.reshape(*lead, n, n))
+
+
+def of_one(normal: Any) -> Any:
+    """Invert JᵀJ (n, n) of one fit, in NumPy.
+
+    Args:
+        normal: JᵀJ.
+
+    Returns:
+        The inverse (n, n); None where columns of J may be dependent, or their squares no numbers.
+    """
+    squares = normal.diagonal()
+    if not (squares.min() >= SMALLEST**2 and squares.max() <= LARGEST**2):
+        return None
+    length = np.sqrt(squares)
+    both = length * length[:, None]
+    try:
+        inverse = np.linalg.inv(normal / both)
+    except np.linalg.LinAlgError:
+        return None
+    # the trace of the inverse of what is positive is no less than one over its least eigenvalue
+    entries = inverse.diagonal()
+    if not (entries.min() > 0 and float(entries.sum()) < INDEPENDENT):
+        return None
+    inverse /= both
+    return (inverse + inverse.T) / 2
 
 
 def _of_normal(jacobian: Tensor, held: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..choose import Options
 from ..choose import loss as loss_of
 from ..losses.linear import Linear
 from ..losses.robust import Robust
-from ..minimising.arguments import real_number
+from ..minimising.arguments import real_number, unbounded
 from ..minimising.least_squares import least_squares
 from .data import Data, gather
 from .fitter import Fitter
@@ -150,6 +150,16 @@ def curve_fit(
         >>> print(fit)
         CurveFit(v_max=213(7), k=0.064(8))
     """
+    call = None
+    others = (sigma, check_finite, method, jac, nan_policy, mask, ties, transforms, shared, each_x)
+    plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
+    if plain and options.get("compile") is True and unbounded(bounds):
+        from . import fronts  # the parts that compile are imported where they are needed
+
+        given = {**options, "absolute": absolute_sigma, "full": full_output}
+        call = fronts.asked_of(f, xdata, ydata, p0, given)
+        if call and (fit := fronts.fitted(f, call)) is not None:
+            return fit
     options = dict(options)
     if "maxfev" in options:
         options["max_nfev"] = options.pop("maxfev")  # leastsq's name
@@ -202,6 +212,10 @@ def curve_fit(
     warn_of(solution, data)
     if not data.lead:
         inference.warn()
+    if call:
+        from . import fronts
+
+        fronts.remember(call, fitter, solution, absolute_sigma, full_output)
     return CurveFit(inference, full_output=full_output)
 
 

@@ -67,7 +67,7 @@ class Fitter:
 
     @property
     def computes(self) -> tuple[Any, Any] | None:
-        """The user's function, and all else that tells what `_residual` makes of its arguments.
+        """The user's function, and all else that tells what `residual` makes of its arguments.
 
         None where that is more than names.
         """
@@ -126,7 +126,7 @@ class Fitter:
         if data.numpy:  # how x0 comes says how results go back; the other arguments follow
             given = to_array(u)
         return {
-            "fun": self._residual,
+            "fun": self.residual,
             "x0": given,
             "jac": jac,
             "bounds": bounds,
@@ -190,7 +190,7 @@ class Fitter:
             values = torch.where(weights > 0, weights * values, 0.0)
         return values if root is None else tensor_of(root) @ values
 
-    def _residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
+    def residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
         """The residuals (f(x) − y)/σ of one problem."""
         y, p = tensor_of(y), self.parameters_at(u, start)
         curve = self.curve(self.model(x, in_kind(p, u)), p, y.shape[-1])

@@ -24,7 +24,7 @@ from ..minimising.scale import NORMAL
 from ..minimising.solution import Solution
 from ..minimising.user_function import LARGEST, SMALLEST
 from .bands import Band, about, variance
-from .covariance import Covariance, combinations, inverse_normal, sandwich
+from .covariance import Covariance, combinations, inverse_normal, of_one, sandwich
 from .curves import points_of
 from .fitter import Fitter
 
@@ -102,8 +102,18 @@ class Inference:
         return mask != 0
 
     @cached_property
+    def _at_once(self) -> Any:
+        """(JᵀJ)⁻¹ (n, n) of a single fit that has kept JᵀJ, and no J; None: J is needed."""
+        normal = self.solution.normal
+        if normal is None or self.loss is not None or self.fitter.bounded:
+            return None
+        return of_one(normal)
+
+    @cached_property
     def unit(self) -> float:
         """A power of two that scales J so that its squares neither overflow nor underflow."""
+        if self._at_once is not None:
+            return 1.0
         jacobian = tensor_of(self.solution.jac).detach()
         size = max(map(abs, torch.stack(torch.aminmax(jacobian)).tolist()))
         if not math.isfinite(size):
@@ -115,6 +125,9 @@ class Inference:
     @cached_property
     def covariance(self) -> Covariance:
         """The covariance of the variables u, to be multiplied by `factor`."""
+        if self._at_once is not None:
+            matrix = tensor_of(self._at_once)
+            return Covariance(matrix, torch.zeros_like(matrix))
         jacobian = tensor_of(self.solution.jac).detach().double()
         jacobian = jacobian if self.unit == 1 else self.unit * jacobian
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
@@ -321,8 +334,13 @@ class Inference:
         """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
         if self.loss is not None or self.fitter.bounded:
             return False
-        normal = self.solution.normal
+        if self._at_once is not None:
+            return True
+        normal: Any = self.solution.normal
         with np.errstate(all="ignore"):  # of what is no number nothing is clear
+            if normal is None:
+                jacobian: Any = to_array(self.solution.jac).astype(np.float64)
+                normal = jacobian.T @ jacobian
             length = np.sqrt(normal.diagonal())
             scaled = normal / length / length[:, None]
         return bool(np.isfinite(scaled).all() and np.linalg.eigvalsh(scaled)[0] > CLEAR)

@@ -37,6 +37,7 @@ from ..compiling.programs import Program
 from ..compiling.single import End
 from ..compiling.unchanged import Unchanged, place_of
 from ..core.problem import Problem
+from ..jacobians.base import JacobianSource
 from ..jacobians.ladder import Ladder
 from .again import Jacobians
 from .ending import Ended, Ending
@@ -99,10 +100,10 @@ def call_of(
         What is known of it; None: it is of no kind that is remembered.
     """
     kinds = tuple(map(type, options))
-    if not (PLAIN.issuperset(kinds) or all(map(_plain, options))) or _within_something():
+    if not plain(options):
         return None
-    start, most = _start(x0), math.inf if acceptable is None else _number(acceptable)
-    if start is None or most is None or unusual.count(None) < len(unusual):
+    start, most = start_of(x0), math.inf if acceptable is None else _number(acceptable)
+    if start is None or most is None or any(value is not None for value in unusual):
         return None
     function, more = fun, ()
     owner = getattr(fun, "__self__", None)
@@ -131,6 +132,12 @@ def call_of(
     return Call(place, function, x, leaves, tensors, most)
 
 
+def plain(options: tuple[Any, ...]) -> bool:
+    """Whether options are names and numbers, and torch runs in no mode of its own."""
+    usual = PLAIN.issuperset(map(type, options)) or all(map(_plain, options))
+    return usual and not _within_something()
+
+
 def _plain(value: Any) -> bool:
     """Whether an option is a name or a number, or a tuple of them."""
     return type(value) in PLAIN or (type(value) is tuple and PLAIN.issuperset(map(type, value)))
@@ -154,14 +161,29 @@ def _within_something() -> bool:
     )
 
 
-def _start(x0: Any) -> tuple[Tensor, Any, bool] | None:
-    """The start as a vector of its own, its shape and whether it is NumPy's; None: another kind."""
+class Begin(NamedTuple):
+    """A start."""
+
+    x: Tensor  # (n,), with memory of its own
+    shape: Any
+    numpy: bool  # whether results are NumPy's
+
+
+def start_of(x0: Any) -> Begin | None:
+    """Read a start.
+
+    Args:
+        x0: as the user has given it.
+
+    Returns:
+        The start; None: it is of a kind with which nothing is remembered.
+    """
     kind = type(x0)
     if kind is Tensor:
         if x0.device.type != "cpu" or x0.dtype not in FLOATS or x0.layout is not torch.strided:
             return None
         flat = x0.detach().reshape(-1).clone()
-        return (flat, x0.shape, False) if _finite(flat) else None
+        return Begin(flat, x0.shape, False) if _finite(flat) else None
     if kind is list or kind is tuple:
         if not NUMBERS.issuperset(map(type, x0)):
             return None
@@ -175,7 +197,7 @@ def _start(x0: Any) -> tuple[Tensor, Any, bool] | None:
     if not array.size or not _finite(array.reshape(-1)):
         return None
     # a number is a vector of one
-    return torch.from_numpy(array.reshape(-1)), array.shape or (1,), True
+    return Begin(torch.from_numpy(array.reshape(-1)), array.shape or (1,), True)
 
 
 def _finite(few: Any) -> bool:
@@ -197,6 +219,7 @@ class Known:
         trials: at most.
         numbers: what the program is given of the method.
         shape: of x0.
+        rungs: sources of derivatives, the one in use first.
     """
 
     unchanged: Unchanged
@@ -208,6 +231,7 @@ class Known:
     trials: int
     numbers: Tensor
     shape: torch.Size
+    rungs: tuple[JacobianSource, ...]
 
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
         """Solve a fit of this kind.
@@ -242,7 +266,7 @@ class Known:
         solution.calls = calls.made
         solution.history = None
         solution.explained(partial(choose.explanation, self.plan, []))
-        solution.normally(end.normal)
+        solution.remembered(end.normal, call.place)
         return solution
 
     def _agrees(self, values: Any, end: End) -> bool:
@@ -257,6 +281,12 @@ class Known:
         found: bool = abs(cost - end.cost) <= eps**AGREE * end.cost + eps**1.5 * lengths
         return found
 
+    def _source(self) -> Ladder:
+        """The source of derivatives that the first fit has used, and verified."""
+        source = Ladder(self.rungs)
+        source.verified = True
+        return source
+
     def _jacobians(
         self, fun: Callable[..., Any], args: list[Any], x: Tensor, end: End
     ) -> Jacobians:
@@ -267,7 +297,7 @@ class Known:
         problem = replace(
             self.problem,
             residual=replace(residual, call=calling.residual, refused=[]),
-            source=Ladder(self.plan.terms[0].rungs),
+            source=self._source(),
         )
         return Jacobians(problem, x, torch.tensor(float(end.cost)), 1.0, 1, None, [])
 
@@ -330,8 +360,11 @@ def keep(
         results: makes the solution.
         trials: at most.
     """
+    source: Any = run.problem.source
     plain = run.box is None and run.starts == 1 and not run.estimate
-    if not plain or run.batched or run.calling.unit != 1 or run.calling.shares:
+    if not (plain and isinstance(source, Ladder) and source.verified):
+        return
+    if run.batched or run.calling.unit != 1 or run.calling.shares:
         return
     try:
         unchanged = Unchanged(call.function)
@@ -343,7 +376,7 @@ def keep(
     known = Known(
         unchanged, program, calling,
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
-        run.plan, results, trials, numbers, run.unknowns.layout.shapes[0],
+        run.plan, results, trials, numbers, run.unknowns.layout.shapes[0], tuple(source.rungs),
     )  # fmt: skip
     _put(call.place, known)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import to_array
 from ..core.termination import Status
 
 FIRST = ("message", "success", "status", "fun", "x")  # entries that are shown before the others
@@ -206,23 +205,24 @@ class Solution(dict[str, Any]):
         """
         self.__dict__["_explanation"] = make
 
-    def normally(self, matrix: Any) -> None:
-        """Keep the matrix of Gauss and Newton at x beside the entries, where J is made later.
+    def remembered(self, normal: Any, kind: Any) -> None:
+        """Keep what is known of a fit of a kind that is remembered, beside the entries.
 
         Args:
-            matrix: JᵀJ, (n, n).
+            normal: JᵀJ (n, n), as J itself is made later.
+            kind: where the kind is remembered.
         """
-        self.__dict__["_normal"] = matrix
+        self.__dict__.update(_normal=normal, _kind=kind)
+
+    @property
+    def kind(self) -> Any:
+        """Where its kind of fit is remembered; None: nowhere."""
+        return self.__dict__.get("_kind")
 
     @property
     def normal(self) -> Any:
-        """JᵀJ (n, n) of a single fit, in float64."""
-        there = self.__dict__.get("_normal")
-        if there is not None:
-            return there
-        jacobian: Any = to_array(self["jac"]).astype(np.float64)
-        with np.errstate(all="ignore"):
-            return jacobian.T @ jacobian
+        """JᵀJ (n, n) of such a fit, in float64; None of others, which have J itself."""
+        return self.__dict__.get("_normal")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy keeps beside the entries: the explanation, in words."""

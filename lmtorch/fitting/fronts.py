@@ -1,0 +1,170 @@
+"""What comes before and after a compiled fit of a curve, remembered with the fit.
+
+Names, parameters, bounds and options are the same for every fit of a kind (`minimising.remembered`
+tells what a kind is). Where they are remembered, only the numbers are new.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..compiling.unchanged import place_of
+from ..losses.linear import Linear
+from ..minimising import remembered
+from ..minimising.remembered import KEPT, Call
+from ..minimising.solution import Solution
+from ..minimising.user_function import Calls
+from .data import Data
+from .fitter import Fitter
+from .inference import Inference
+from .models import OfNumbers
+from .preparing import acceptable
+from .result import CurveFit
+
+
+class Asked(NamedTuple):
+    """A fit of a kind that may be remembered: its place, its points and its start."""
+
+    place: tuple[Any, ...]
+    x: Tensor  # (m,) or (k, m)
+    y: Tensor  # (m,)
+    start: Tensor  # (P,)
+    numpy: bool
+
+
+class Front(NamedTuple):
+    """What is remembered."""
+
+    kind: tuple[Any, ...]  # of the fit of `Fitter.residual`
+    fitter: Fitter  # without its data
+    absolute: bool
+    full_output: bool
+
+
+# options with which more is to be done than with the others
+OTHERWISE = frozenset(["acceptable", "loss", "f_scale"])
+_FRONTS: OrderedDict[Any, Front] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def asked_of(f: Any, xdata: Any, ydata: Any, p0: Any, options: Mapping[str, Any]) -> Asked | None:
+    """Look at a call of `curve_fit`, all other arguments of which are defaults.
+
+    Args:
+        f: the user's function.
+        xdata: points.
+        ydata: points.
+        p0: the start.
+        options: all the others.
+
+    Returns:
+        What is known of it; None: it is of no kind that is remembered.
+    """
+    if OTHERWISE.intersection(options):
+        return None
+    names, values = tuple(options), tuple(options.values())
+    start, x, y = remembered.start_of(p0), _points(xdata), _points(ydata)
+    if x is None or y is None or start is None or not start.numpy or not 0 < x.ndim <= 2:
+        return None
+    if not remembered.plain(values) or y.ndim != 1 or x.shape[-1] != len(y):
+        return None
+    if not len(y) > len(start.x) or start.x.dtype is not torch.float64 or len(start.shape) != 1:
+        return None
+    kinds = tuple(map(type, values))
+    place = (
+        place_of(f), names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
+        start.shape, torch.get_default_dtype(),
+    )  # fmt: skip
+    return Asked(place, x, y, start.x, type(ydata) is np.ndarray)
+
+
+def _points(data: Any) -> Tensor | None:
+    """Points in float64, all finite; None: they are of another kind."""
+    if type(data) is np.ndarray:
+        if data.dtype != np.float64:
+            return None
+        data = torch.from_numpy(np.array(data, order="C"))
+    elif not (
+        type(data) is Tensor
+        and data.dtype is torch.float64
+        and data.device.type == "cpu"
+        and data.layout is torch.strided
+        and not data.requires_grad
+    ):
+        return None
+    flat = data.numpy().reshape(-1)
+    return data if flat.size and math.isfinite(flat.dot(flat)) else None
+
+
+def fitted(f: Any, asked: Asked) -> CurveFit | None:
+    """Fit as the one that is remembered.
+
+    Args:
+        f: the user's function.
+        asked: the call.
+
+    Returns:
+        The fit; None: it has to be made as ever.
+    """
+    front = _FRONTS.get(asked.place)
+    if front is None:
+        return None
+    before, m = front.fitter, len(asked.y)
+    model: Any = before.model
+    if model.function is not f:
+        model = copy(model)
+        model.function = f
+        vars(model).pop("label", None)
+    data = Data(asked.x, asked.y, None, None, asked.y.new_full((), m), asked.numpy, False, ())
+    start = asked.start
+    fitter = Fitter(
+        model, before.parameters, data, start.clone(), before.bounds, None, before.options
+    )
+    vars(fitter).update(bounded=False, varying=before.varying)
+    tensors = [asked.x.contiguous(), asked.y.contiguous(), fitter.start]
+    args = [asked.x, asked.y, None, None, fitter.start]
+    bar = float(acceptable(data, Linear()))
+    call = Call(front.kind, f, start, args, tensors, bar)
+    solution = remembered.solved(fitter.residual, call, Calls())
+    if solution is None:
+        return None
+    inference = Inference(fitter, solution, front.absolute, None)
+    inference.warn()
+    return CurveFit(inference, full_output=front.full_output)
+
+
+def remember(
+    asked: Asked, fitter: Fitter, solution: Solution, absolute: bool, full_output: bool
+) -> None:
+    """Remember what came before a fit, if the fit itself is remembered.
+
+    Args:
+        asked: the call.
+        fitter: of the fit.
+        solution: of the fit.
+        absolute: whether errors are.
+        full_output: what the fit is unpacked to.
+    """
+    kind = solution.kind
+    if kind is None or type(fitter.model) is not OfNumbers or not fitter.parameters.free:
+        return
+    varying = fitter.varying
+    empty = Fitter(
+        fitter.model, fitter.parameters, NOTHING, fitter.start, fitter.bounds, None, fitter.options
+    )
+    vars(empty)["varying"] = varying
+    with _LOCK:
+        _FRONTS[asked.place] = Front(kind, empty, absolute, full_output)
+        while len(_FRONTS) > KEPT:
+            _FRONTS.popitem(last=False)
+
+
+_NONE = torch.zeros(0)
+NOTHING = Data(_NONE, _NONE, None, None, _NONE, True, False, ())

@@ -1,0 +1,177 @@
+"""What comes before and after a compiled fit is remembered: the third is told from no other."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import lmtorch
+from lmtorch.compiling import building, descent
+from lmtorch.fitting import fronts
+from lmtorch.fitting.covariance import inverse_normal, of_one
+from lmtorch.minimising import compiled as asked
+from lmtorch.minimising import remembered
+
+T = np.linspace(1, 2, 12)
+Y = 3 * T + 0.1 * np.cos(9 * T)
+FACTOR = 1.0
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs of these tests alone, and nothing that is remembered of others."""
+    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
+    quickly = tuple("-O0" if flag == "-O3" else flag for flag in building.FLAGS)
+    monkeypatch.setattr(building, "FLAGS", quickly)
+    remembered._KNOWN.clear()
+    fronts._FRONTS.clear()
+    yield
+    descent._PROGRAMS.clear()
+    descent._RIGHT.clear()
+    building.LOADED.clear()
+    asked.TOLD.clear()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The fits that were made as one that is remembered, as they are made."""
+    found: list[Any] = []
+    real = fronts.fitted
+
+    def noting(*args: Any) -> Any:
+        fit = real(*args)
+        if fit is not None:
+            found.append(fit)
+        return fit
+
+    monkeypatch.setattr(fronts, "fitted", noting)
+    return found
+
+
+def line(t: Tensor, slope: Tensor, level: Tensor) -> Tensor:
+    return FACTOR * slope * t + level
+
+
+def fit(
+    f: Callable[..., Any] = line, x: Any = T, y: Any = Y, p0: Any = (1.0, 1.0), **o: Any
+) -> Any:
+    return lmtorch.curve_fit(f, x, y, p0, compile=True, **o)
+
+
+def exact(y: Any = Y, factor: float = 1.0) -> Any:
+    slope, level = np.polyfit(T, y, 1)
+    return [slope / factor, level]
+
+
+@pytest.mark.parametrize("tensors", [False, True], ids=["arrays", "tensors"])
+def test_a_third_fit_has_all_that_the_first_had(tensors: bool, quick: list[Any]) -> None:
+    x, y = (torch.from_numpy(T), torch.from_numpy(Y)) if tensors else (T, Y)
+    first, _, third = fits = [fit(x=x, y=y) for _ in range(3)]
+    assert quick == [third]
+    _, cov = np.polyfit(T, Y, 1, cov=True)
+    for one in fits:
+        np.testing.assert_allclose(one.popt, exact(), rtol=1e-9)
+        np.testing.assert_allclose(one.pcov, cov, rtol=1e-9)
+    for name in ("popt", "pcov", "stderr", "chisqr", "ndata", "nvarys", "nfree", "success",
+                 "status", "nfev", "names"):  # fmt: skip
+        mine, others = getattr(third, name), getattr(first, name)
+        assert type(mine) is type(others), name
+        if isinstance(mine, np.ndarray | Tensor):
+            assert mine.dtype == others.dtype
+        if name != "names":
+            np.testing.assert_allclose(np.asarray(mine), np.asarray(others), rtol=1e-9)
+    np.testing.assert_allclose(third.predict(T).value, first.predict(T).value, rtol=1e-9)
+    np.testing.assert_allclose(third.solution.jac, first.solution.jac, rtol=1e-9)
+    assert str(third) == str(first)
+    assert third.params.keys() == first.params.keys()
+
+
+def test_other_data_and_starts(quick: list[Any]) -> None:
+    for _ in range(2):
+        fit()
+    for y, p0 in ((2 * Y, [1.0, 1.0]), (Y**2, [5.0, -1.0]), (Y, np.array([1, 2]))):
+        np.testing.assert_allclose(fit(y=y, p0=p0).popt, exact(y), rtol=1e-9)
+    assert len(quick) == 3
+    data = Y.copy()
+    held = fit(y=data)
+    data[:] = 0  # what was fitted is a copy
+    np.testing.assert_allclose(held.solution.jac[:, 0], T, rtol=1e-12)
+    np.testing.assert_allclose(held.best_fit, np.polyval(exact(), T), rtol=1e-9)
+
+
+def test_what_the_model_uses_has_changed(quick: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered.Known, "_agrees", lambda *_: True)  # seen without that
+    for _ in range(3):
+        fit()
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    for _ in range(3):
+        np.testing.assert_allclose(fit().popt, exact(factor=2.0), rtol=1e-9)
+    assert len(quick) == 2
+
+
+def made(power: int) -> Callable[..., Any]:
+    def model(t: Tensor, slope: Tensor, level: Tensor, p: int = power) -> Any:
+        return slope * t**p + level
+
+    return model
+
+
+def test_the_same_code_with_another_default_is_another_model() -> None:
+    for _ in range(3):
+        for power in (1, 2):
+            found = fit(made(power)).popt
+            np.testing.assert_allclose(found, np.polyfit(T**power, Y, 1), rtol=1e-9)
+
+
+def test_options_are_part_of_the_kind() -> None:
+    for _ in range(3):
+        assert len(fit(full_output=True)) == 5
+        assert len(fit()) == 2
+        ratio = fit(absolute_sigma=True).pcov / fit().pcov
+        np.testing.assert_allclose(ratio, 10 / fit().chisqr, rtol=1e-9)
+
+
+def test_what_is_wrong_is_said_as_ever(quick: list[Any]) -> None:
+    for _ in range(3):
+        fit()
+    bad = Y.copy()
+    bad[3] = np.nan
+    with pytest.raises(lmtorch.InputError, match="NaN"):
+        fit(y=bad)
+    with pytest.raises(lmtorch.InputError, match="NaN"):
+        fit(p0=[np.nan, 1.0])
+    with pytest.raises(lmtorch.InputError):
+        fit(y=Y[:5])
+    with pytest.raises(lmtorch.InputTypeError, match="cannot determine"):
+        fit(x=T[:1], y=Y[:1])
+    with pytest.warns(UserWarning, match="no degrees of freedom"):
+        fit(x=T[:2], y=Y[:2])
+    assert len(quick) == 1
+
+
+def test_the_inverse_of_a_normal_matrix_is_that_by_singular_values() -> None:
+    rng = np.random.default_rng(0)
+    jacobian = rng.standard_normal((20, 4)) * np.array([1e-3, 1.0, 1e5, 1e80])
+    by_svd = inverse_normal(torch.from_numpy(jacobian), torch.zeros(4, dtype=torch.bool)).matrix
+    found = of_one(jacobian.T @ jacobian)
+    np.testing.assert_allclose(found, by_svd, rtol=1e-10)
+    jacobian[:, 3] = jacobian[:, 0] * (1 + 1e-7 * rng.standard_normal(20))
+    assert of_one(jacobian.T @ jacobian) is None
+    jacobian[:, 3] = 0
+    assert of_one(jacobian.T @ jacobian) is None
+    jacobian[:, 3] = np.nan
+    assert of_one(jacobian.T @ jacobian) is None
