@@ -20,6 +20,7 @@ from ..minimising.user_function import LARGEST, SMALLEST
 
 # trace of (JᵀJ)⁻¹, for columns of length one, below which it has at least ten digits
 INDEPENDENT = 1e4
+CLEAR = 1e6  # the same for a single fit that has JᵀJ and no J: eight digits of an error suffice
 INVOLVED = 1e-6  # smaller entries of a null vector (columns of J scaled) count as zero
 
 
@@ -76,7 +77,7 @@ def of_one(normal: Any) -> Any:
         return None
     # the trace of the inverse of what is positive is no less than one over its least eigenvalue
     entries = inverse.diagonal()
-    if not (entries.min() > 0 and float(entries.sum()) < INDEPENDENT):
+    if not (entries.min() > 0 and float(entries.sum()) < CLEAR):
         return None
     inverse /= both
     return (inverse + inverse.T) / 2

@@ -94,7 +94,10 @@ def test_a_third_fit_has_all_that_the_first_had(tensors: bool, quick: list[Any])
             assert mine.dtype == others.dtype
         if name != "names":
             np.testing.assert_allclose(np.asarray(mine), np.asarray(others), rtol=1e-9)
-    np.testing.assert_allclose(third.predict(T).value, first.predict(T).value, rtol=1e-9)
+    for mine, others in zip(third.confidence_band(x), first.confidence_band(x), strict=True):
+        np.testing.assert_allclose(mine, others, rtol=1e-9)
+    assert third.report() == first.report()
+    assert len(third.bootstrap(20).samples) == 20
     np.testing.assert_allclose(third.solution.jac, first.solution.jac, rtol=1e-9)
     assert str(third) == str(first)
     assert third.params.keys() == first.params.keys()
@@ -120,7 +123,7 @@ def test_what_the_model_uses_has_changed(quick: list[Any], monkeypatch: pytest.M
     monkeypatch.setitem(globals(), "FACTOR", 2.0)
     for _ in range(3):
         np.testing.assert_allclose(fit().popt, exact(factor=2.0), rtol=1e-9)
-    assert len(quick) == 2
+    assert len(quick) == 3
 
 
 def made(power: int) -> Callable[..., Any]:
@@ -156,7 +159,7 @@ def test_what_is_wrong_is_said_as_ever(quick: list[Any]) -> None:
         fit(p0=[np.nan, 1.0])
     with pytest.raises(lmtorch.InputError):
         fit(y=Y[:5])
-    with pytest.raises(lmtorch.InputTypeError, match="cannot determine"):
+    with pytest.raises(TypeError, match="cannot determine"):
         fit(x=T[:1], y=Y[:1])
     with pytest.warns(UserWarning, match="no degrees of freedom"):
         fit(x=T[:2], y=Y[:2])
