@@ -79,6 +79,8 @@ class Adjoints:
         parents = tuple((node, pull) for node, pull in sources if isinstance(node, Node))
         if value.ndim == 0 or value.shape[0] != self.count:
             raise NoRuleError("samples that do not come first")
+        if value.is_complex():
+            raise NoRuleError("complex numbers, whose gradients are conjugated")
         if any(node.place >= 0 for node, _ in parents):
             raise NoRuleError("a parameter acts elsewhere than in a linear layer")
         node = Node(value, parents)

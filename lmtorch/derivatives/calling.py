@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _get_current_function_mode_stack
+from torch.utils._pytree import tree_map_only
 
 from .. import _memory
 from .._errors import InputError
@@ -25,6 +26,7 @@ class RefusedError(InputError):
     """A mode that was asked for by name does not work for this function."""
 
 
+GRAD, VMAP = torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Vmap
 FEW = 16  # up to so many directions are taken at once, and the memory they need is not measured
 # above so many bytes of gradients that memory is measured for a reverse pass all the same
 LARGE = 16 * 2**20
@@ -93,6 +95,11 @@ class Call:
                 f"the function returned {type(y).__name__} where a tensor was expected. Pick the "
                 "output that is to be differentiated: lambda x: f(x)[0], say."
             )
+        if y.is_complex():
+            raise InputError(
+                f"the function returned {y.dtype}: derivatives are of real numbers. Return its "
+                "real and imaginary parts, torch.view_as_real(f(x))."
+            )
         if not y.is_floating_point():
             raise InputError(
                 f"the function returned {y.dtype}, which has no derivatives: "
@@ -152,6 +159,11 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     if not isinstance(x, Tensor):  # whatever a caller without a type checker passes
         raise InputError(
             f"x must be a tensor, and is {type(x).__name__}: torch.as_tensor(x) makes one."
+        )
+    if x.is_complex():
+        raise InputError(
+            f"x is {x.dtype}: derivatives are in real numbers. Take those in its real and "
+            "imaginary parts, of lambda z: f(torch.view_as_complex(z)) at torch.view_as_real(x)."
         )
     if not x.is_floating_point():
         raise InputError(
@@ -307,8 +319,18 @@ def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> 
     # an outer transform does not always differentiate forward mode rightly, but reverse mode it
     # does, as long as autograd records
     ways = sorted(ways, key=lambda way: way[0] == "forward")
-    with torch.set_grad_enabled(torch.is_grad_enabled() or not _silenced()):
-        return _first_that_works(ways, mode)
+    record = torch.is_grad_enabled()
+    with torch.set_grad_enabled(record or not _silenced()):
+        found = _first_that_works(ways, mode)
+    # under no_grad, and with nothing but vmap around, no derivative of the result will be asked for
+    if not record and all(level.key() == VMAP for level in _levels()):
+        found = tree_map_only(Tensor, Tensor.detach, found)
+    return found
+
+
+def _levels() -> Sequence[Any]:
+    """The transforms of torch.func that we are inside of."""
+    return torch._C._functorch.get_interpreter_stack() or ()
 
 
 def _silenced() -> bool:
@@ -316,10 +338,10 @@ def _silenced() -> bool:
 
     Elsewhere the caller has switched it off around everything.
     """
-    levels = torch._C._functorch.get_interpreter_stack() or ()
+    levels = _levels()
     modes = _get_current_function_mode_stack()
     # both switch autograd on before they call the function
-    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels) or any(
+    return any(level.key() == GRAD for level in levels) or any(
         isinstance(mode, Constants) for mode in modes
     )
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import NamedTuple, SupportsIndex
+from operator import index
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -462,13 +463,17 @@ def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:
     """The coordinates as a list; raises an `InputError` if x has no such coordinates."""
     if coordinates is None:
         return list(range(call.size))
-    chosen = list(coordinates) if isinstance(coordinates, Iterable) else [coordinates]
-    # whatever a caller without a type checker passes
-    whole = all(type(i) is int or isinstance(i, SupportsIndex) for i in chosen)
-    if not chosen or not whole or any(not -call.size <= i < call.size for i in chosen):
+    given = coordinates if isinstance(coordinates, Iterable) else [coordinates]
+    try:
+        # whatever a caller without a type checker passes; a mask is no list of places
+        chosen = [-call.size - 1 if isinstance(i, bool) else index(i) for i in given]
+    except TypeError:
+        chosen = []
+    if not chosen or any(not -call.size <= i < call.size for i in chosen):
         raise InputError(
-            f"coordinates={coordinates} of inputs with {call.size} entries (shape "
-            f"{tuple(call.inputs)})."
+            f"coordinates={coordinates} must be one place or several in a sample's input (shape "
+            f"{tuple(call.inputs)}, flattened): whole numbers from 0 to {call.size - 1}, or from "
+            f"{-call.size} to -1 counted from the end."
         )
     return chosen
 

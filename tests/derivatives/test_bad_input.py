@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,15 +158,15 @@ def test_a_curl_is_of_fields_in_two_or_three_dimensions() -> None:
 @pytest.mark.parametrize("coordinates", [[], [3], [0, -4]])
 def test_coordinates_must_be_there(coordinates: list[int]) -> None:
     with pytest.raises(
-        InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")
+        InputError, match=re.escape(f"coordinates={coordinates} must be one place or several")
     ):
         lmtorch.laplacian(uncalled, X, coordinates=coordinates)
 
 
-@pytest.mark.parametrize("coordinates", [3, -4, 1.5, [1.5], "x"])
+@pytest.mark.parametrize("coordinates", [3, -4, 1.5, [1.5], "x", True, [True, False, True]])
 def test_a_coordinate_alone_must_be_there(coordinates: Any) -> None:
     with pytest.raises(
-        InputError, match=re.escape(f"coordinates={coordinates} of inputs with 3 entries")
+        InputError, match=re.escape(f"coordinates={coordinates} must be one place or several")
     ):
         lmtorch.laplacian(uncalled, X, coordinates=coordinates)
 
@@ -376,3 +377,26 @@ def test_shapes_come_from_meta_tensors() -> None:
     assert lmtorch.batch_jacobian(model, x).shape == (4, 2, 3)
     assert lmtorch.laplacian(model, x).shape == (4, 2)
     assert lmtorch.parameter_jacobian(model, x)["weight"].shape == (4, 2, 2, 3)
+
+
+def test_places_may_be_whole_numbers_of_any_kind() -> None:
+    model = lambda x: (x**4).sum(1)
+    expected = lmtorch.laplacian(model, X, coordinates=[0, 2])
+    for coordinates in (torch.tensor([0, 2]), np.array([0, -1]), (np.int32(2), 0)):
+        assert torch.equal(lmtorch.laplacian(model, X, coordinates=coordinates), expected)
+
+
+def test_complex_numbers_are_refused_with_the_way_that_works() -> None:
+    z = torch.complex(X[:, :1], X[:, 1:2])
+    square = lambda z: z * z
+    with pytest.raises(InputError, match=r"complex.*torch.view_as_complex\(z\)"):
+        lmtorch.batch_jacobian(square, z)
+    with pytest.raises(InputError, match=r"complex.*torch.view_as_real\(f\(x\)\)"):
+        lmtorch.batch_jacobian(lambda x: torch.complex(x, x), X)
+    parts = torch.view_as_real(z)
+    J = lmtorch.batch_jacobian(
+        lambda parts: torch.view_as_real(square(torch.view_as_complex(parts))), parts
+    )
+    a, b = parts[:, 0].unbind(-1)  # Cauchy and Riemann: ∂(z²) = 2 (a + ib)
+    expected = 2 * torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], -2)
+    torch.testing.assert_close(J[:, 0, :, 0, :], expected)

@@ -216,3 +216,18 @@ def test_rows_can_be_differentiated_twice_more() -> None:
         )
         found.append(torch.autograd.grad(first.square().sum(), model.first.weight)[0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+
+
+def test_complex_weights_have_the_rows_of_torch() -> None:
+    """Gradients of complex numbers are conjugated, which these rules do not do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 4, dtype=torch.complex128), nn.Linear(4, 2, dtype=torch.complex128)
+    )
+    x = torch.complex(points(COUNT, 3), points(COUNT, 3, seed=1))
+    with pytest.raises(NoRuleError, match="complex"):
+        by_rules(model, x)
+    found = lmtorch.parameter_jacobian(model, x)
+    expected = lmtorch.parameter_jacobian(model, x, mode="reverse")
+    for name, block in found.items():
+        torch.testing.assert_close(block, expected[name])

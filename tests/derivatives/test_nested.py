@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lmtorch
 from lmtorch import InputError
 
-from .setting import F64, FIRST, SECOND, NewCube, built, close, hessians, jacobians, points
+from .setting import F64, FIRST, SECOND, NewCube, built, close, hessians, jacobians, mlp, points
 
 B = torch.tensor([1.0, -2.0], dtype=F64)
 SKEW = torch.tensor([[0.0, 0.3], [0.0, 0.0]], dtype=F64)
@@ -285,3 +285,22 @@ def test_a_tangent_of_torchs_own_forward_mode_is_not_lost() -> None:
         x = torch.autograd.forward_ad.make_dual(X, V)
         with pytest.raises(InputError, match=r"use torch\.func\.jvp"):
             lmtorch.laplacian(lambda x: (x**3).sum(1), x)
+
+
+@pytest.mark.parametrize("operator", [lmtorch.laplacian, lmtorch.jacobian, lmtorch.hessian])
+def test_under_no_grad_nothing_is_recorded_inside_vmap(operator: Any) -> None:
+    model, x = built(mlp), points(4, 3)
+    options = {"batch_dims": 0} if operator is lmtorch.laplacian else {}
+    each = torch.func.vmap(lambda point: operator(model, point, **options))
+    expected = each(x)
+    assert expected.requires_grad  # in the parameters
+    with torch.no_grad():
+        found = each(x)
+        # an outer derivative is still taken
+        outer = torch.func.grad(lambda x: each(x).sum())(x)
+        along = torch.func.jvp(each, (x,), (x,))[1]
+    assert not found.requires_grad
+    close(found, expected.detach())
+    close(outer, torch.func.grad(lambda x: each(x).sum())(x).detach())
+    close(along, torch.func.jvp(each, (x,), (x,))[1].detach())
+    assert outer.abs().max() > 1e-3 < along.abs().max()
