@@ -64,7 +64,7 @@ class Compiled(NamedTuple):
 
     Attributes:
         state: of all fits.
-        gradient: (..., n), of what may move; of fits whose end the loop has found it is old.
+        gradient: (..., n), of all variables; of fits whose end the loop has found it is old.
         cosine: (...,), the largest between the residuals and a column of J, likewise.
         left: (k,), the fits whose end the loop has found.
     """

@@ -14,7 +14,7 @@ from ..arrays import norm, select, spread, where
 from ..core.certificate import FALL, JUDGED, LOWEST, Resting, judge, wanted
 from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
-from ..core.linearizing import Last, begin, factored, hold, linearize
+from ..core.linearizing import Last, begin, factored, hold, largest_norms, linearize
 from ..core.loop import FASTER, SLOW, WINDOW, Pace, attempt, ended_with_another, even
 from ..core.method import Method
 from ..core.problem import Problem
@@ -85,14 +85,14 @@ def iterate(problem: Problem, method: Method, standing: Standing) -> Standing:
     state, whole, pace, left = standing
     held: Any = hold(problem, state.x, whole)
     model = factored(problem, method, state.x, held, state.scale)
-    after, tried = attempt(problem, method, state, model)
+    # the model of x with all variables is carried: no bound forbids to make that of the trial
+    fused: Any = _Fused(problem)
+    after, tried = attempt(fused, method, state, model)
     after, pace, left = _paced(method, after, pace, left - 1)
     after = ended_with_another(after)
     last = Last(state.x, state.cost, held.column_norms, tried._replace(ahead=None))
-    if tried.ahead is None:
-        known: Any = problem.model(after.x)
-    else:  # where the trial was refused, the model is the one from before
-        known = select(after.trial.accepted, tried.ahead, whole)
+    # where the trial was refused, the model is the one from before
+    known: Any = select(after.trial.accepted, tried.ahead, whole)
     after, _ = linearize(problem, method, after, last, known)
     # a trial that was withdrawn leaves the model of the point before
     kept: Any = select(after.stale, whole, known)
@@ -142,14 +142,21 @@ class Rest(NamedTuple):
 def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing, Seen, Rest]:
     """Where problems stand after a glance at their ends, what was seen there, and who is left."""
     state, whole = standing.state, standing.linearization
+    # as at the end of the loop: the largest norms are what a column may have died from
+    norms = largest_norms(method, state.scale, state.begun.norms)
+    state = state._replace(begun=state.begun._replace(norms=norms))
+    standing = standing._replace(state=state)
     ahead: Any = _At(problem, state.x, whole)
     judged = among(state.status, JUDGED)
     found = view(ahead, method, state, judged)
     seen, ended = unseen(state.cost), state.status == ZERO
     if found is not None:
         end: Any = found.model
+        cosine = end.optimality()
+        if problem.bounds is not None:  # that model is without what may not move
+            end = problem.model(found.state.x)
         standing = standing._replace(state=found.state, linearization=end)
-        seen = Seen(found.sure | ended, found.sure | ended, end.optimality())
+        seen = Seen(found.sure | ended, found.sure | ended, cosine)
         judged = judged & ~found.sure
     return standing, seen, _resting(standing, judged, found is not None)
 
@@ -179,7 +186,8 @@ def settle(
     # where a curvature is so small the loop, whose polishing does not square J, has more digits
     clear = found.lowest > LOWEST
     moving = wanted(there, resting) & clear
-    end: Any = problem.linearize(rest.x)
+    end: Any = problem.model(rest.x)
+    cosine = hold(problem, rest.x, end).optimality()
     state = select(better, there, state)
     state = state._replace(
         trials=state.trials + moving, linearizations=state.linearizations + moving
@@ -190,7 +198,7 @@ def settle(
     )
     return (
         standing,
-        Seen(told, told & (state.status > 0), where(better, end.optimality(), seen.cosine)),
+        Seen(told, told & (state.status > 0), where(better, cosine, seen.cosine)),
         Rest(
             moving,
             rest.ended,
@@ -202,6 +210,20 @@ def settle(
             found.noise,
         ),
     )
+
+
+class _Fused:
+    """A problem whose linear model is always made with the cost of a trial."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+    def fused(self, kept: Tensor) -> bool:
+        """Yes."""
+        return True
 
 
 class _At:

@@ -50,7 +50,7 @@ class Descended(NamedTuple):
     linearizations: Tensor  # (b,) int
     promise: Tensor  # (b,), of the certificate
     lowest: Tensor  # (b,), likewise
-    gradient: Tensor  # (b, n), of what may move
+    gradient: Tensor  # (b, n), of all variables
     told: Tensor  # (b,) bool: nothing more is to be seen
     sure: Tensor  # (b,) bool: at a minimum
     cosine: Tensor  # (b,)

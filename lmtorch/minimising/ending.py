@@ -94,12 +94,12 @@ def look_at_end(
     ).small()
 
 
-def of_sure(found: "Compiled") -> Ending:
+def of_sure(problem: Problem, found: "Compiled") -> Ending:
     """The ending of compiled fits, which need no further look."""
     state, none = found.state, torch.zeros_like(found.state.status)
     return Ending(
         _ended(state), None, found.gradient, found.cosine,
-        torch.ones_like(state.x, dtype=torch.bool), None, None, state.certificate.promise,
+        problem.free(state.x, found.gradient), None, None, state.certificate.promise,
         runs=none + 1, kept=none,
     ).small()  # fmt: skip
 

@@ -134,11 +134,11 @@ def _compiled(
             "trials": trials, "in_all": in_all, "usual": most, "watch": watch,
             "quick": compiling.quick if x.ndim > 1 else None,
         }  # fmt: skip
-        if jacobian or problem.bounds is not None:  # all ends are looked at
+        if jacobian:  # all ends are looked at
             best = ask(part, others, start, first.state, acceptable=bar, **shared)
             found = look_at_end(part, way, best, False, limit, jacobian, keep=jacobian)
         else:
-            found = of_sure(first)
+            found = of_sure(part, first)
             unsure = doubtful(first.state, bar)
             unsure[first.left] = True
             if len(some := places(unsure, int(unsure.sum()))):
