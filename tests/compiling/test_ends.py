@@ -114,7 +114,7 @@ def test_a_first_run_is_called_lost_a_saddle_or_a_minimum_as_by_the_loop() -> No
 def test_second_opinions_end_as_the_loop_s_and_go_by_where_the_first_run_began(
     opinions: list[Asked],
 ) -> None:
-    fitted(signals(300), compile=True)
+    fitted(signals(200), compile=True)
     assert {a.restarted for a in opinions} == {True, False}
     for one in opinions:
         assert same(one.ours.status, one.loop.status) >= 0.8
@@ -130,7 +130,7 @@ def test_second_opinions_end_as_the_loop_s_and_go_by_where_the_first_run_began(
 
 
 def test_opinions_that_differ_by_numbers_share_a_program(opinions: list[Asked]) -> None:
-    fitted(signals(300), compile=True)
+    fitted(signals(200), compile=True)
     assert len(opinions) >= 5
     assert len(descent._PROGRAMS) == 2  # a trust region's, and Nielsen's
 
