@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from ..compiling.descent import Compiled
     from ..compiling.programs import Program
 
-# with compile="auto": fits from which a program that is there already is used, and a new one made
-KNOWN, NEW = 2000, 2_000_000
+# With compile="auto": fits from which a program that is there already is used, and a new one made.
+# To look for one costs less than a fit; to make one takes as long as 80,000 to 270,000 fits, the
+# more the cheaper they are.
+KNOWN, NEW = 2, 300_000
 ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
 ON_DAMPING = 3  # iterations on λ in a trial
 TOLD: set[Any] = set()  # what this process has warned of: of which function, and why

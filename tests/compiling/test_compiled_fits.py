@@ -66,7 +66,7 @@ def decays(count: int) -> tuple[Tensor, Tensor]:
     return 1.3 * truth, y
 
 
-def fit(count: int = 50, compile: bool = True, fun: Any = decay, **options: Any) -> Any:
+def fit(count: int = 50, compile: bool | str = True, fun: Any = decay, **options: Any) -> Any:
     x0, y = decays(count)
     return lmtorch.least_squares(
         fun, x0, args=(T, y), in_dims=(0, None, 0), compile=compile, **options
@@ -90,6 +90,32 @@ def test_a_batch_ends_where_scipys_fits_do() -> None:
     torch.testing.assert_close(found.x, loop.x, rtol=1e-10, atol=0)
     assert torch.equal(found.status > 0, loop.status > 0)
     assert found.nfev.double().mean() <= loop.nfev.double().mean() + 1
+
+
+@compiler
+def test_auto_takes_a_program_that_there_is_and_makes_one_for_many_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))  # where nothing is known yet
+    runs: list[int] = []
+    run = descent.run
+
+    def counted(recipe: Any, program: Any, problem: Any, *rest: Any) -> Any:
+        runs.append(len(rest[1].x))
+        return run(recipe, program, problem, *rest)
+
+    monkeypatch.setattr(descent, "run", counted)
+    expected = fit(50, compile=False).x
+    torch.testing.assert_close(fit(50, compile="auto").x, expected, rtol=1e-10, atol=0)
+    assert not runs
+    monkeypatch.setattr(asked, "NEW", 50)
+    for count in (50, 2):
+        found = fit(count, compile="auto").x
+        torch.testing.assert_close(found, fit(count, compile=False).x, rtol=1e-10, atol=0)
+    assert runs[0] == 50
+    assert 2 in runs
+    fit(1, compile="auto", callback=lambda iterate: None)  # which says nothing
+    assert not [w for w in recwarn if issubclass(w.category, FallbackWarning)]
 
 
 @compiler
