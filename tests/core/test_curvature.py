@@ -1,11 +1,15 @@
 """The exact Hessian of the cost, by dual numbers and without them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from lmtorch.arrays import arrays_of, on_numpy, quiet, tensors_of
 from lmtorch.core.curvature import exact_hessian
 from lmtorch.core.problem import Problem
+from lmtorch.core.small import of_arrays
 from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.forward import Forward
@@ -45,7 +49,9 @@ def problem(source: JacobianSource, loss: Loss, y: Tensor, penalty: Tensor | Non
 def test_it_is_the_hessian_of_the_cost(source: type, loss: Loss, penalized: bool) -> None:
     x, y = torch.rand(3, 4, dtype=F64) + 0.5, torch.rand(3, 6, dtype=F64)
     penalty = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=F64) if penalized else None
-    found = exact_hessian(problem(source(), loss, y, penalty), x)
+    whole = problem(source(), loss, y, penalty)
+    assert isinstance(whole.residual, ProblemsResidual)
+    found = exact_hessian(whole, x)
     assert found is not None
 
     for place in range(3):
@@ -56,3 +62,10 @@ def test_it_is_the_hessian_of_the_cost(source: type, loss: Loss, penalized: bool
 
         torch.testing.assert_close(found.matrix[place], torch.func.hessian(cost)(x[place]))
         torch.testing.assert_close(found.gradient[place], torch.func.grad(cost)(x[place]))
+        one = of_arrays(replace(whole, residual=whole.residual.alone(place)))
+        with quiet():
+            alone = exact_hessian(one, arrays_of(x[place]))
+        assert alone is not None
+        assert on_numpy(alone.matrix)
+        torch.testing.assert_close(tensors_of(alone.matrix), found.matrix[place])
+        torch.testing.assert_close(tensors_of(alone.gradient), found.gradient[place])

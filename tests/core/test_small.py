@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import lmtorch
+from lmtorch.arrays import arrays_of, quiet, tensors_of
 from lmtorch.core import loop
 from lmtorch.core.bounds import Bounds
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
-from lmtorch.core.small import ENTRIES, PARAMETERS, small
+from lmtorch.core.small import ENTRIES, PARAMETERS, of_arrays, small
 from lmtorch.core.state import Start, State
 from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt
@@ -24,6 +25,7 @@ from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.jacobians import latest
+from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.forward import Forward
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import Robust, cauchy, huber, tukey
@@ -238,3 +240,34 @@ def test_rows_made_with_the_residuals_of_a_trial_change_nothing_but_the_calls(
     for what in ("nfev", "njev", "status"):
         assert getattr(found, what) == getattr(expected, what)
     torch.testing.assert_close(found.x, expected.x, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("penalized", [False, True])
+def test_rows_that_come_at_once_make_the_model_that_blocks_make(
+    loss: Any, dtype: torch.dtype, penalized: bool
+) -> None:
+    times = torch.linspace(0, 3, 12, dtype=dtype)
+    x = torch.tensor([0.7, 1.3, 5.0], dtype=dtype)  # the last has no influence
+    residual = FunctionResidual(lambda x: x[0] * torch.exp(-x[1] * times) - 0.4, x)
+    penalty = torch.tensor([0.0, 0.5, 2.0], dtype=F64) if penalized else None
+    source = latest.Latest([DualNumbers(), Forward()])
+    problem = Problem(residual, source, SVD().form, loss, F64, penalty=penalty, keep=True)
+    with quiet():
+        there = of_arrays(problem)
+        there.model(arrays_of(x))  # the first is verified, and comes by blocks
+        model = there.model(arrays_of(x + 0.25))
+        ones = arrays_of(torch.ones(3, dtype=F64))
+        step = SVD().factor(model, ones).step(np.float64(0.3))
+    assert model.both is not None  # it came at once
+    found = tensors_of(model._replace(both=None))
+    expected = replace(problem, source=Forward()).model(x + 0.25)
+    close: dict[str, float] = (
+        {"rtol": 1e-12, "atol": 1e-14} if dtype is F64 else {"rtol": 1e-5, "atol": 1e-6}
+    )
+    for name in ("residual", "jacobian", "cost", "gradient", "column_norms"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), **close)
+    torch.testing.assert_close(found.values, expected.values, **close)
+    plain = SVD().factor(expected, torch.ones(3, dtype=F64)).step(torch.tensor(0.3, dtype=F64))
+    torch.testing.assert_close(tensors_of(step), plain, **close)
