@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_any, tree_is_leaf, tree_map
 
 P = ParamSpec("P")
 R = TypeVar("R")
+PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 def face(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,6 +47,8 @@ def _ordinary(arguments: Any) -> Any:
 
 def _inferred(value: object) -> bool:
     """Whether a tensor in it was made in inference mode."""
+    if type(value) in PLAIN:
+        return False
     if isinstance(value, Tensor):
         return value.is_inference()
     # most arguments are leaves, for which no tree need be flattened

@@ -78,11 +78,11 @@ def place_of(function: Any) -> tuple[Any, ...]:
     """Make what may be hashed of a function, the same for those that `Unchanged` takes for one.
 
     Returns:
-        The code, or numbers of objects, which tell only while the objects are kept.
+        Numbers of objects, which tell only while the objects are kept.
     """
     if type(function) is MethodType:
         return id(function.__func__), id(function.__self__)
-    return (function.__code__,) if type(function) is FunctionType else (id(function),)
+    return (id(function.__code__ if type(function) is FunctionType else function),)
 
 
 def _same(now: tuple[Any, ...], kept: tuple[Any, ...]) -> bool:

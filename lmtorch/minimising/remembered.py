@@ -249,10 +249,9 @@ class Known:
             return None
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, call.args, calls
-        x = torch.from_numpy(end.x)
         try:
             with torch.no_grad():
-                residual = calling.residual((x.clone().view(self.shape),))
+                residual = calling.residual((torch.from_numpy(end.x.copy()).view(self.shape),))
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return None
         residual = residual.detach()
@@ -260,8 +259,10 @@ class Known:
         if residual.dtype not in FLOATS or not self._agrees(values, end):
             doubt(self.program)
             return None
-        again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], x, end)
-        solution = self.results.solution(_ending(end, residual), None, again)
+        again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], end)
+        end = end._replace(x=end.x.copy())  # the solution's own, which may be written into
+        kept: Any = values if self.calling.unknowns.numpy else residual
+        solution = self.results.solution(_ending(end, kept), None, again)
         solution.starts = None
         solution.calls = calls.made
         solution.history = None
@@ -287,9 +288,7 @@ class Known:
         source.verified = True
         return source
 
-    def _jacobians(
-        self, fun: Callable[..., Any], args: list[Any], x: Tensor, end: End
-    ) -> Jacobians:
+    def _jacobians(self, fun: Callable[..., Any], args: list[Any], end: End) -> Jacobians:
         """What makes J at the end."""
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, args, Calls()
@@ -299,7 +298,8 @@ class Known:
             residual=replace(residual, call=calling.residual, refused=[]),
             source=self._source(),
         )
-        return Jacobians(problem, x, torch.tensor(float(end.cost)), 1.0, 1, None, [])
+        x, cost = torch.from_numpy(end.x), torch.tensor(float(end.cost))
+        return Jacobians(problem, x, cost, 1.0, 1, None, [])
 
 
 def _copied(arg: Any) -> Any:

@@ -146,6 +146,9 @@ class Results:
         return value.reshape(*self.lead, *value.shape[1:]) if len(self.lead) > 1 else value
 
     def _structure(self, x: Tensor) -> Any:
+        if on_numpy(x) and self.unknowns.numpy and self.unknowns.tree is None:
+            array: Any = x
+            return array.reshape(self.unknowns.layout.shapes[0])
         parts = self.unknowns.layout.split(tensor_from(x))
         return self.unknowns.restore(tuple(self._array(part) for part in parts))
 

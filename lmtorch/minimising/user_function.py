@@ -266,7 +266,10 @@ class UserFunction:
 
 def _single(result: Any) -> bool:
     """Whether a function returned a single number."""
-    if type(result) is Dual:
+    kind = type(result)  # to look at that is quicker than `isinstance`
+    if kind is Tensor:
+        return bool(result.ndim == 0)
+    if kind is Dual:
         return result.value.ndim == 0
     if isinstance(result, Tensor | np.ndarray | Dual):
         single: bool = result.ndim == 0
