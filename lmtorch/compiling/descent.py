@@ -2,7 +2,8 @@
 
 Programs are kept in memory, and on disk for other processes. The first time that a process uses one
 it is held to the loop itself, on the data at hand: the linear models at the starts, and the points
-after one trial. What is not sure of its minimum goes on with the loop.
+after one trial. Ends that the program cannot judge, such as those where digits are in doubt, go on
+with the loop.
 """
 
 import pickle

@@ -1,7 +1,7 @@
 """Running the loop in blocks of problems that fit the memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,12 +21,23 @@ from ..arrays import (
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import Start, State
+from ..core.state import Start, State, Told
 from ..core.termination import Status
 from ..losses.robust import Robust
 from .compiled import Compiling
 from .ending import Ending, look_at_end, of_sure, without_unknowns
-from .opinions import ALONE, Opinion, alone, ask, doubtful, separable, unasked, usual
+from .opinions import (
+    ALONE,
+    BestRun,
+    Opinion,
+    Quick,
+    alone,
+    ask,
+    doubtful,
+    separable,
+    unasked,
+    usual,
+)
 from .scale import with_estimated_scale
 from .watch import Watcher
 
@@ -58,101 +69,125 @@ def minimise(
     """Descend, and look at the end."""
     if x.shape[-1] == 0:
         return without_unknowns(problem, x, estimate)
+    task = _Task(problem, method, x, trials, opinions, in_all, acceptable, watcher, limit, jacobian)
     if compiling and estimate:
         compiling.refuse('f_scale="mad" fits in turns')
     elif compiling:
-        ending = _compiled(
-            compiling, problem, method, x, trials, block, opinions, in_all, acceptable, watcher,
-            limit, jacobian,
-        )  # fmt: skip
+        ending = _compiled(compiling, task, block)
         if ending is not None:
             return ending
     if method.careful is not None and not estimate:
-        return _many(
-            problem, method, x, trials, block, opinions, in_all, acceptable, watcher, limit,
-            jacobian,
-        )  # fmt: skip
+        return _many(task, block)
     outcomes = []
-    for some, start, bar in _blocks(x, acceptable, block):
-        watch = None if watcher is None or watcher.idle else watcher
-        part, way, others = problem, method, opinions
-        if some is not None:
-            part, way, others = (
-                problem.take(some),
-                method.take(some),
-                [other.take(some) for other in opinions],
-            )
+    for part in task.blocks(block):
         if estimate:
-            robust = part.loss
+            robust = part.problem.loss
             assert isinstance(robust, Robust)
-            part, state = with_estimated_scale(part, robust, way, start, trials, watch)
-            best = unasked(state)
+            scaled, state = with_estimated_scale(
+                part.problem, robust, part.method, part.x, trials, part.watch
+            )
+            part, best = replace(part, problem=scaled), unasked(state)
         else:
-            first, _ = descend(part, way, Start(start), trials=trials, watch=watch)
-            best = ask(
-                part, others, start, first,
-                trials=trials, in_all=in_all, usual=usual(first.trials, ~doubtful(first, bar)),
-                acceptable=bar, watch=watch,
-            )  # fmt: skip
-        outcomes.append(look_at_end(part, way, best, estimate, limit, jacobian))
+            first, _ = part.descend()
+            best = part.ask(first, usual(first.trials, ~part.doubts(first)))
+        outcomes.append(part.look(best, estimate))
         if watcher is not None:
             watcher.ended(outcomes[-1].state.status)
     return outcomes[0] if len(outcomes) == 1 else join(outcomes)
 
 
-def _compiled(
-    compiling: Compiling,
-    problem: Problem,
-    method: Method,
-    x: Tensor,  # (n,) or (b, n)
-    trials: int,
-    block: int,
-    opinions: Sequence[Opinion],
-    in_all: int | None,
-    acceptable: Tensor | None,
-    watcher: Watcher | None,
-    limit: int | None,
-    jacobian: bool,
-) -> Ending | None:
+@dataclass(frozen=True)
+class _Task:
+    """Problems (b, n) or one (n,), how they are minimised, and what is done with the unsure."""
+
+    problem: Problem
+    method: Method
+    x: Tensor
+    trials: int
+    opinions: Sequence[Opinion]
+    in_all: int | None
+    acceptable: Tensor | None
+    watcher: Watcher | None
+    limit: int | None
+    jacobian: bool
+
+    @property
+    def watch(self) -> Watch | None:
+        """Who sees iterates."""
+        return None if self.watcher is None or self.watcher.idle else self.watcher
+
+    def take(self, chosen: slice | Tensor) -> "_Task":
+        """The task of some problems of a batch, by a slice or by their numbers (k,)."""
+        numbers = _numbers(chosen, self.x) if isinstance(chosen, slice) else chosen
+        return replace(
+            self,
+            problem=self.problem.take(chosen),
+            method=self.method.take(numbers),
+            x=self.x[chosen],
+            opinions=[opinion.take(numbers) for opinion in self.opinions],
+            acceptable=None if self.acceptable is None else self.acceptable[chosen],
+        )
+
+    def blocks(self, size: int) -> Iterator["_Task"]:
+        """The tasks of so many problems at a time."""
+        if self.x.ndim == 1 or len(self.x) <= size:
+            yield self
+            return
+        for chosen in ranges(len(self.x), size):
+            yield self.take(chosen)
+
+    def descend(self, leave: int = 0) -> tuple[State, Told]:
+        """The first run, see `core.loop.descend`."""
+        return descend(
+            self.problem, self.method, Start(self.x), trials=self.trials, leave=leave,
+            watch=self.watch,
+        )  # fmt: skip
+
+    def doubts(self, state: State) -> Tensor:
+        """The problems that are not sure of their minimum, (...,) bool."""
+        return doubtful(state, self.acceptable)
+
+    def ask(self, state: State, most: int | None, quick: Quick | None = None) -> BestRun:
+        """The best of the first run, which ended in `state`, and of second opinions."""
+        return ask(
+            self.problem, self.opinions, self.x, state,
+            trials=self.trials, in_all=self.in_all, usual=most, acceptable=self.acceptable,
+            watch=self.watch, quick=quick,
+        )  # fmt: skip
+
+    def look(self, best: BestRun, estimated: bool = False, keep: bool = True) -> Ending:
+        """What is to be seen at the ends; `keep` the residuals."""
+        return look_at_end(
+            self.problem, self.method, best, estimated, self.limit, self.jacobian, keep
+        )
+
+
+def _compiled(compiling: Compiling, task: _Task, block: int) -> Ending | None:
     """Minimise by a compiled descent, block by block; None: it is not compiled."""
-    watch = None if watcher is None or watcher.idle else watcher
-    ending: Ending | None = None
-    count = x.shape[:-1].numel()
-    for chosen in ranges(count, min(block, COMPILED)):
-        part, way, others = problem, method, opinions
-        start, bar = x, acceptable
-        if chosen != slice(0, count):
-            numbers = _numbers(chosen, x)
-            part, way = problem.take(chosen), method.take(numbers)
-            others = [other.take(numbers) for other in opinions]
-            start, bar = x[chosen], None if acceptable is None else acceptable[chosen]
-        first = compiling.descend(part, way, Start(start), trials)
+    x, ending = task.x, None
+    quick = compiling.quick if x.ndim > 1 else None
+    begin = 0
+    for part in task.blocks(min(block, COMPILED)):
+        first = compiling.descend(part.problem, part.method, Start(part.x), part.trials)
         if first is None:
             return None
-        most = usual(first.state.trials, ~doubtful(first.state, bar))
-        shared: dict[str, Any] = {
-            "trials": trials, "in_all": in_all, "usual": most, "watch": watch,
-            "quick": compiling.quick if x.ndim > 1 else None,
-        }  # fmt: skip
-        if jacobian:  # all ends are looked at
-            best = ask(part, others, start, first.state, acceptable=bar, **shared)
-            found = look_at_end(part, way, best, False, limit, jacobian, keep=jacobian)
+        unsure = part.doubts(first.state)
+        most = usual(first.state.trials, ~unsure)
+        if task.jacobian:  # all ends are looked at
+            found = part.look(part.ask(first.state, most, quick))
         else:
-            found = of_sure(part, first)
-            unsure = doubtful(first.state, bar)
+            found = of_sure(part.problem, first)
             unsure[first.left] = True
             if len(some := places(unsure, int(unsure.sum()))):
-                bar = None if bar is None else bar[some]
-                others = [other.take(some) for other in others]
-                part, way, few = part.take(some), way.take(some), take(first.state, some)
-                best = ask(part, others, start[some], few, acceptable=bar, **shared)
-                rest = look_at_end(part, way, best, False, limit, jacobian, keep=False)
-                found = _into(found, rest, some, start)
-        if watcher is not None:
-            watcher.ended(found.state.status)
-        if len(start) == count or x.ndim == 1:
+                few = part.take(some)
+                best = few.ask(take(first.state, some), most, quick)
+                found = _into(found, few.look(best, keep=False), some, part.x)
+        if task.watcher is not None:
+            task.watcher.ended(found.state.status)
+        if len(part.x) == len(x):
             return found
-        ending = _into(ending, found, chosen, x)
+        ending = _into(ending, found, slice(begin, begin + len(part.x)), x)
+        begin += len(part.x)
     return ending
 
 
@@ -163,44 +198,33 @@ class _Left(NamedTuple):
     state: State
 
 
-def _many(
-    problem: Problem,
-    method: Method,
-    x: Tensor,  # (b, n)
-    trials: int,
-    block: int,
-    opinions: Sequence[Opinion],
-    in_all: int | None,
-    acceptable: Tensor | None,
-    watcher: Watcher | None,
-    limit: int | None,
-    jacobian: bool,
-) -> Ending:
+def _many(task: _Task, block: int) -> Ending:
     """Minimise many small problems block by block, and what is left of all blocks together.
 
     A call costs the same for two problems as for hundreds: the last of each block, which take many
     trials, and those whose end is not sure, wait for each other.
     """
     _memory.keep_freed()
-    watch = None if watcher is None or watcher.idle else watcher
+    x, watcher = task.x, task.watcher
     every = watcher is not None and watcher.sees_all  # who sees iterates sees those of all problems
     if x.device.type == "cpu" and not every:
         block = min(block, AT_ONCE)
-    size = 2 * problem.residual.rows * len(x) * x.dtype.itemsize  # a result, and its copy
-    keep = jacobian or _memory.fits(size, x.device, limit)
+    # a result, and its copy
+    size = 2 * task.problem.residual.rows * len(x) * x.dtype.itemsize
+    keep = task.jacobian or _memory.fits(size, x.device, task.limit)
     ending: Ending | None = None
     left: list[_Left] = []
     for chosen in ranges(len(x), block):
-        part, start = problem.take(chosen), last(x[chosen])
-        leave = 0 if every or trials < ENOUGH else len(start) // LEFT
-        way = method.take(_numbers(chosen, x))
-        state, _ = descend(part, way, Start(start), trials=trials, leave=leave, watch=watch)
-        bar = None if acceptable is None else acceptable[chosen]
-        unsure = doubtful(state, bar) if opinions or bar is not None else state.status == RUNNING
+        part = task.take(chosen)
+        part = replace(part, x=last(part.x))
+        leave = 0 if every or task.trials < ENOUGH else len(part.x) // LEFT
+        state, _ = part.descend(leave)
+        asked = bool(task.opinions) or task.acceptable is not None
+        unsure = part.doubts(state) if asked else state.status == RUNNING
         if count := int(unsure.sum()):
             where = places(unsure, count)
             left.append(_Left(where + chosen.start, take(state, where)))
-        found = look_at_end(part, way, unasked(state), False, limit, jacobian, keep)
+        found = part.look(unasked(state), keep=keep)
         ending = _into(ending, found, chosen, x)
         if watcher is not None:
             watcher.ended(found.state.status[~unsure])
@@ -213,20 +237,11 @@ def _many(
     most = usual(ending.state.trials, sure & (ending.state.status > 0))
     for chosen in ranges(len(rest.places), block):
         some = rest.places[chosen]
-        part, way = problem.take(some), method.take(some)
-        state = _gone_on(part, way, take(rest.state, _numbers(chosen, x)), trials, watch)
-        best = ask(
-            part,
-            [other.take(some) for other in opinions],
-            last(x[some]),
-            state,
-            trials=trials,
-            in_all=in_all,
-            usual=most,
-            acceptable=None if acceptable is None else acceptable[some],
-            watch=watch,
-        )
-        found = look_at_end(part, way, best, False, limit, jacobian, keep)
+        part = task.take(some)
+        part = replace(part, x=last(part.x))
+        before = take(rest.state, _numbers(chosen, x))
+        state = _gone_on(part.problem, part.method, before, task.trials, task.watch)
+        found = part.look(part.ask(state, most), keep=keep)
         _into(ending, found, some, x)
         if watcher is not None:
             watcher.ended(found.state.status)
@@ -310,15 +325,3 @@ def together(rows: int, x: Tensor) -> int | None:
     """
     plane = _memory.PLANE.get(x.device.type)
     return None if plane is None else max(1, plane // (max(1, rows) * x.dtype.itemsize))
-
-
-def _blocks(
-    x: Tensor, acceptable: Tensor | None, block: int
-) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
-    """The problems that fit the memory together (None: all), their starts, what is believed."""
-    if x.ndim == 1 or len(x) <= block:
-        yield None, x, acceptable
-        return
-    for chosen in ranges(len(x), block):
-        places = torch.arange(chosen.start, chosen.stop, device=x.device)
-        yield places, x[chosen], None if acceptable is None else acceptable[chosen]

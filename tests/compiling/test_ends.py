@@ -116,8 +116,11 @@ def test_second_opinions_end_as_the_loop_s_and_go_by_where_the_first_run_began(
 ) -> None:
     fitted(signals(200), compile=True)
     assert {a.restarted for a in opinions} == {True, False}
+    statuses = [
+        torch.cat([run.status for run in runs]) for runs in list(zip(*opinions, strict=True))[1:]
+    ]
+    assert same(*statuses) >= 0.8  # a run on a plateau may be slow, or lost some trials later
     for one in opinions:
-        assert same(one.ours.status, one.loop.status) >= 0.8
         ours, loop = one.ours.begun, one.loop.begun
         if one.restarted:  # a column may have died since the first run began, of which is known
             unsure = (one.ours.status <= 0) & (one.ours.status != Status.EVALUATIONS)
