@@ -1,6 +1,6 @@
 """Derivatives in a model's parameters: single columns of the Jacobian."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, SupportsIndex
 
@@ -13,11 +13,17 @@ from .._autodiff import Function, Params, ranges
 from .._errors import InputError
 from .._modules import call_with
 from .._threads import forward_mode
+from ..calculus.adjoints import Adjoints, Node
+from ..calculus.base import NoRuleError
 from ..calculus.jets import Entries, watched
 from .calling import at_once, check_chunk, first_that_works, followed, transformed
 from .model_parameters import Index, check_inputs, chosen_parameters, names_given, single_output
 from .passes import PLAIN, Cut, wanted
-from .taylor import expand
+from .taylor import Expansion, expand
+
+# for so many columns of a parameter one sweep back from all outputs is tried, whose work is that of
+# as many columns as a sample has outputs
+SEVERAL = 4
 
 
 def parameter_column(
@@ -42,7 +48,8 @@ def parameter_column(
         *inputs: whatever the model takes, tensors.
         mode: "taylor" (rules of our own, for one parameter), "forward" (JVPs), "reverse" (VJPs of
             VJPs, for what has no forward formula) or "autograd" (the same by plain autograd, for
-            what torch.func refuses). Default: "auto".
+            what torch.func refuses). Default: "auto": for at least as many columns of a linear layer
+            as a sample has outputs, one sweep back from these; else the first of these that works.
         chunk_size: columns at once, where several are asked for. Default: by the memory that is
             free and the cache.
 
@@ -74,18 +81,24 @@ def parameter_column(
         own = dict(zip(parameters, params, strict=True))
         return single_output(call_with(model, {**others, **own}, inputs))
 
-    tangents = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
-    order = list(parameters)
-    for column, (called, place) in enumerate(zip(names, places, strict=True)):
-        tangents[order.index(called)][column, place] = 1
-    tangents = tuple(v.reshape(-1, *t.shape) for v, t in zip(tangents, tensors, strict=True))
+    def tangents() -> Params:
+        found = tuple(t.new_zeros(len(places), t.numel()) for t in tensors)
+        order = list(parameters)
+        for column, (called, place) in enumerate(zip(names, places, strict=True)):
+            found[order.index(called)][column, place] = 1
+        return tuple(v.reshape(-1, *t.shape) for v, t in zip(found, tensors, strict=True))
 
-    ways = [
-        ("taylor", partial(_columns_by_taylor, function, tensors, tangents, places, chunk_size)),
-        ("forward", partial(_columns_by_forward, function, tensors, tangents, chunk_size)),
-        ("reverse", partial(_columns_by_reverse, function, tensors, tangents)),
-        ("autograd", partial(_columns_by_autograd, function, tensors, tangents)),
+    ways: list[tuple[str, Callable[[], Tensor]]] = [
+        (
+            "taylor",
+            lambda: _columns_by_taylor(function, tensors, tangents(), places, chunk_size),
+        ),
+        ("forward", lambda: _columns_by_forward(function, tensors, tangents(), chunk_size)),
+        ("reverse", lambda: _columns_by_reverse(function, tensors, tangents())),
+        ("autograd", lambda: _columns_by_autograd(function, tensors, tangents())),
     ]
+    if mode == "auto" and len(places) >= SEVERAL and len(tensors) == 1 and chunk_size is None:
+        ways = [("sweep", partial(_columns_by_rules, function, tensors[0], places, inputs)), *ways]
     columns = first_that_works(ways, mode)
     return columns if several else columns[0]
 
@@ -133,6 +146,47 @@ def _columns_by_taylor(
 
     found = [along(some) for some in ranges(count, chunk)]
     return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def _columns_by_rules(
+    function: Function, tensor: Tensor, places: list[int], inputs: tuple[Any, ...]
+) -> Tensor:
+    """Columns of a linear layer's weight or bias, from what arrives at its outputs.
+
+    Returns:
+        (c, *out).
+
+    Raises:
+        NoRuleError: the model is not of linear layers, elementwise functions and sums alone, or has
+            more outputs of a sample than there are columns.
+    """
+    if transformed() or watched() or not inputs or torch.is_autocast_enabled(tensor.device.type):
+        raise NoRuleError("a mode around it")
+    adjoints = Adjoints(len(inputs[0]))
+    y = Expansion(adjoints).evaluate(lambda p: function((p,)), Node(tensor, place=0))
+    if not isinstance(y, Node) or y.place >= 0 or y.value[0].numel() > len(places):
+        raise NoRuleError("more outputs than columns")
+    outputs = y.value.shape[1:]
+    k = outputs.numel()
+    units = torch.eye(k, dtype=y.value.dtype, device=y.value.device).reshape(1, k, *outputs)
+    total: Tensor | None = None
+    for use, g in zip(adjoints.uses, adjoints.pulled(y, units), strict=True):
+        if g is None:
+            continue
+        if g.ndim != 3:
+            raise NoRuleError("a layer at several places of a sample")
+        if use.weight >= 0 <= use.bias:
+            raise NoRuleError("a weight that is a bias")
+        if use.bias >= 0:
+            part = g.index_select(2, torch.tensor(places, device=g.device))
+        else:
+            pairs = [divmod(p, tensor.shape[1]) for p in places]
+            rows, columns = torch.tensor(pairs, device=g.device).unbind(1)
+            part = g.index_select(2, rows) * use.input.index_select(1, columns).unsqueeze(1)
+        total = part if total is None else total + part
+    if total is None:
+        raise NoRuleError("a parameter without influence")
+    return total.movedim(-1, 0).reshape(len(places), *y.value.shape)
 
 
 def _columns_by_forward(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import lmtorch
 from lmtorch.calculus.base import NoRuleError
-from lmtorch.derivatives import by_parameter
+from lmtorch.derivatives import by_column, by_parameter
 
 from .setting import F64, OldCube, close, points
 
@@ -231,3 +231,26 @@ def test_complex_weights_have_the_rows_of_torch() -> None:
     expected = lmtorch.parameter_jacobian(model, x, mode="reverse")
     for name, block in found.items():
         torch.testing.assert_close(block, expected[name])
+
+
+@pytest.mark.parametrize("between", [view, skip, masked, twice])
+@pytest.mark.parametrize("name", ["first.weight", "first.bias", "last.weight", "last.bias"])
+def test_several_columns_are_those_of_the_rows(
+    name: str, between: Callable[[Net, Tensor], Tensor]
+) -> None:
+    model, x = Net(between), points(COUNT, 3)
+    rows = dict(zip(dict(model.named_parameters()), rows_by_backward(model, x), strict=True))[name]
+    places = [0, 1, -1, 1, 0]
+    p = dict(model.named_parameters())[name]
+    expected = rows.flatten(2)[..., places].movedim(-1, 0)
+    counted = [place % p.numel() for place in places]
+    swept = by_column._columns_by_rules(
+        lambda params: torch.func.functional_call(model, {name: params[0]}, (x,)), p, counted, (x,)
+    )
+    close(swept.detach(), expected)
+    close(lmtorch.parameter_column(model, name, places, x).detach(), expected)
+    # with fewer columns than outputs, forward mode costs less
+    with pytest.raises(NoRuleError, match="more outputs"):
+        by_column._columns_by_rules(
+            lambda params: torch.func.functional_call(model, {name: params[0]}, (x,)), p, [0], (x,)
+        )
