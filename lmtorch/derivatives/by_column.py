@@ -48,8 +48,9 @@ def parameter_column(
         *inputs: whatever the model takes, tensors.
         mode: "taylor" (rules of our own, for one parameter), "forward" (JVPs), "reverse" (VJPs of
             VJPs, for what has no forward formula) or "autograd" (the same by plain autograd, for
-            what torch.func refuses). Default: "auto": for at least as many columns of a linear layer
-            as a sample has outputs, one sweep back from these; else the first of these that works.
+            what torch.func refuses). Default: "auto": for at least as many columns of a
+            linear layer as a sample has outputs, one sweep back from these; else the first that
+            works.
         chunk_size: columns at once, where several are asked for. Default: by the memory that is
             free and the cache.
 
