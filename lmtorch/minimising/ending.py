@@ -135,8 +135,9 @@ def _seen(
     size = rows * math.prod(x.shape) * problem.dtype.itemsize
     fits = on_numpy(x) or _memory.fits(size, x.device, limit)
     form = DenseForm() if fits and jacobian else problem.form
-    model = replace(problem, form=form).model(x)
-    residual = joined(problem.values(x), -1)
+    many = problem.together is not None  # of these, too, an evaluation is what costs
+    model = replace(problem, form=form, keep=many or problem.keep).model(x)
+    residual = joined(model.values or problem.values(x), -1)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
     # says nothing
