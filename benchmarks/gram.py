@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from lmtorch.linearizations.normal import add_gram_
+from lmtorch._symmetric import add_gram_
 
 from .machine import table
 

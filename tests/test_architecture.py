@@ -25,6 +25,7 @@ LAYERS = (
         "_modules",
         "_printing",
         "_threads",
+        "_symmetric",
         "_triangles",
         "arrays",
     ),

@@ -20,6 +20,8 @@ from ..damping.nielsen import Nielsen
 from ..damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from ..damping.trust_region import TrustRegion
 from ..jacobians.ladder import Ladder
+from ..jacobians.layerwise import LayerWise
+from ..linearizations.layered import LayeredForm
 from ..solvers.base import Solver
 from ..solvers.cholesky import Cholesky
 from ..solvers.dual import Dual
@@ -76,23 +78,19 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         ("linear algebra", str(dtype).removeprefix("torch."), _why_dtype(facts, small, double)),
     ]
 
+    derivations, of_derivations = _derivations(terms, options, dtype)
     solver, why = _solver(facts, options, small)
-    reasons.append(("solver", repr(solver), why))
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
-    damping, scaling, why = _damping(options, small, share)
+    damping, scaling, why_damping = _damping(options, small, share)
+    if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
+        solver, why = _by_layers(solver, scaling, derivations, why)
+    reasons.append(("solver", repr(solver), why))
+    why = why_damping
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     method = _method(facts, options, solver, damping, scaling, share)
     certify = method.certify
     reasons.append(("certificate", *_why_certify(options, certify, small)))
-    derivations = []
-    for place, term in enumerate(terms, 1):
-        of = f" {place}" if len(terms) > 1 else ""
-        chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
-        rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
-        derivations.append(Derivation(rungs, chunk))
-        reasons.append((f"jacobian{of}", repr(rungs[0]), why))
-        if term.samples is not None:
-            reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
+    reasons += of_derivations
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
     reasons.append(("curvature", rows_taken, why_share))
     _check_memory(facts, options, solver, dtype)
@@ -104,7 +102,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     return Plan(
         method,
         _alternatives(method, options, small),
-        tuple(derivations),
+        derivations,
         dtype,
         share,
         not small,
@@ -114,6 +112,35 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
 
 
 _known = lru_cache(maxsize=64)(_decide)
+
+
+def _derivations(
+    terms: Sequence[Facts], options: Options, dtype: torch.dtype
+) -> tuple[tuple[Derivation, ...], list[tuple[str, str, str]]]:
+    """Where the rows of each term come from, and the reasons."""
+    derivations, reasons = [], []
+    for place, term in enumerate(terms, 1):
+        of = f" {place}" if len(terms) > 1 else ""
+        chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
+        rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
+        derivations.append(Derivation(rungs, chunk))
+        reasons.append((f"jacobian{of}", repr(rungs[0]), why))
+        if term.samples is not None:
+            reasons.append((f"chunk{of}", f"{chunk} of {term.samples} samples", why_chunk))
+    return tuple(derivations), reasons
+
+
+def _by_layers(
+    solver: Dual, scaling: Scaling, derivations: Sequence[Derivation], why: str
+) -> tuple[Dual, str]:
+    """The solver, on the factors of layers where all rows may come from layers.
+
+    With Levenberg's scaling D is the same everywhere, as the factors need it in each parameter.
+    """
+    layers = all(isinstance(derivation.rungs[0], LayerWise) for derivation in derivations)
+    if not (layers and isinstance(scaling, Levenberg)):
+        return solver, why
+    return Dual(LayeredForm()), f"{why}, of the factors of layers"
 
 
 def _method(

@@ -23,6 +23,7 @@ from ..jacobians.linear_layers import (
     output_gradients,
     rows_in,
 )
+from ..rows.matrix import DenseRows
 from .calling import (
     check_chunk,
     first_that_works,
@@ -213,7 +214,7 @@ def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) 
     first = [
         block[:CHECKED].reshape(-1, t.numel()) for block, t in zip(blocks, tensors, strict=True)
     ]
-    check(torch.cat(first, 1), recording)
+    check(DenseRows(torch.cat(first, 1)), recording)
     return blocks
 
 

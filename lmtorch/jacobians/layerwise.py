@@ -1,8 +1,9 @@
 """Rows of J from what linear layers see: outer products of output gradients and inputs.
 
 `linear_layers` has the mathematics. Here its rows are written straight into the workspace of the
-loop, a chunk of samples at a time that stays in cache, and the first block is checked against
-autograd's own sum of the rows. Whatever does not fit is refused, and `PerSample` takes its place.
+loop, a chunk of samples at a time that stays in cache, or their factors are handed on where these
+are all that is wanted; and the first block is checked against autograd's own sum of the rows.
+Whatever does not fit is refused, and `PerSample` takes its place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .._autodiff import Params, ranges
 from ..residuals.base import Part
+from ..rows.layers import LayerBlock, LayerRows, Plain, Weight
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from .base import Block, Workspace
@@ -21,9 +23,11 @@ from .linear_layers import (
     NotLayerwiseError,
     Recorder,
     Recording,
+    bias_rows,
     check,
     columns_beside,
     depends,
+    factors_of,
     output_gradients,
     rows_in,
 )
@@ -48,7 +52,7 @@ class LayerWise:
             elsewhere all of a part.
     """
 
-    kinds = (OuterRows, DenseRows)
+    kinds = (LayerRows, OuterRows, DenseRows)
 
     def __init__(self, chunk: int | None = None) -> None:
         self.chunk = chunk
@@ -79,6 +83,13 @@ class LayerWise:
             raise NotLayerwiseError("the residuals of a row depend on other rows")
         residuals = recording.outputs.detach()  # (s, k)
         sizes = [p.numel() for p in params]
+        if LayerRows in workspace.kinds:
+            factors = _factors(recording, gradients, beside, sizes)
+            if not self.checked:
+                check(factors, recording)
+                self.checked = True
+            yield Block(residuals.reshape(-1), factors)
+            return
         each = residuals.shape[1]
         for chosen in ranges(count, workspace.whole((self.chunk or count) * each) // each):
             values = residuals[chosen].reshape(-1)
@@ -88,7 +99,7 @@ class LayerWise:
                 out = view.unflatten(2, p.shape) if p.ndim else view[..., 0]
                 rows_in(place, recording, gradients, beside, chosen, out)
             if not self.checked:
-                check(rows, recording)
+                check(DenseRows(rows), recording)
                 self.checked = True
             if OuterRows in workspace.kinds:
                 outer = _outer(recording, gradients, sizes, chosen)
@@ -139,3 +150,39 @@ def _outer(
         and g is not None
     ]
     return tuple(sorted(found, key=lambda outer: outer.start))
+
+
+def _factors(
+    recording: Recording,
+    gradients: Sequence[Tensor | None],
+    beside: dict[int, Tensor],
+    sizes: Sequence[int],
+) -> LayerRows:
+    """All rows by what the layers have seen, without a matrix."""
+    starts = [0, *accumulate(sizes)]
+    samples, residuals = recording.outputs.shape
+    layers = [
+        (layer, g) for layer, g in zip(recording.layers, gradients, strict=True) if g is not None
+    ]
+    weights, plain, with_weight = [], [], set[int]()
+    for place, twin in enumerate(recording.twins):
+        uses = [(layer, g) for layer, g in layers if layer.weight == place]
+        if place in beside or twin.ndim < 2 or not uses:
+            continue
+        left, right = factors_of([(g, layer.input) for layer, g in uses])
+        bias = uses[0][0].bias
+        # a bias that is used with this weight only, and once, has the same factor
+        alone = len(uses) == 1 and left.shape[2] == 1 and bias >= 0
+        if alone and sum(layer.bias == bias for layer, _ in layers) == 1:
+            with_weight.add(bias)
+            weights.append(Weight(starts[place], left, right, starts[bias]))
+        else:
+            weights.append(Weight(starts[place], left, right))
+    for place in range(len(recording.twins)):
+        of_bias = [g for layer, g in layers if layer.bias == place]
+        if place in beside:
+            plain.append(Plain(starts[place], beside[place].reshape(samples, residuals, -1)))
+        elif of_bias and place not in with_weight:
+            plain.append(Plain(starts[place], bias_rows(of_bias)))
+    block = LayerBlock(samples, residuals, tuple(weights), tuple(plain))
+    return LayerRows(starts[-1], (block,))

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights
 from .._modes import FunctionMode
-from ..rows.matrix import DenseRows
+from ..rows.base import Rows
 from .base import disagrees
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
@@ -203,19 +203,27 @@ def rows_in(
     elif not uses:
         rows = twin.new_zeros(*recording.outputs[chosen].shape, *twin.shape)
     elif twin.ndim == 1:
-        rows = _bias([g for g, _ in uses])
+        rows = bias_rows([g for g, _ in uses])
     elif len(uses) == 1 and uses[0][1].ndim == 2:
         g, a = uses[0]
         return torch.mul(g[..., None], a[:, None, None, :], out=out)
     else:
-        g = torch.cat([_places(g, 2) for g, _ in uses], 2)  # (s, k, t, out)
-        a = torch.cat([_places(a, 1) for _, a in uses], 1)  # (s, t, in)
+        g, a = factors_of(uses)
         rows = g.mT @ a[:, None]  # Σ_t g aᵀ
     return rows if out is None else out.copy_(rows)
 
 
-def check(rows: Tensor, recording: Recording) -> None:
-    """Compare the first rows (m, n) with autograd, which knows their sum; the graph ends here.
+def factors_of(uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Output gradients (s, k, t, out) and inputs (s, t, in) of all uses of a weight together."""
+    left = [_places(g, 2) for g, _ in uses]
+    right = [_places(a, 1) for _, a in uses]
+    if len(uses) == 1:
+        return left[0], right[0]
+    return torch.cat(left, 2), torch.cat(right, 1)
+
+
+def check(rows: Rows, recording: Recording) -> None:
+    """Compare the first rows with autograd, which knows their sum; the graph ends here.
 
     Raises:
         NotLayerwiseError: the sum is another.
@@ -232,7 +240,7 @@ def check(rows: Tensor, recording: Recording) -> None:
         materialize_grads=True,
     )
     expected = torch.cat([g.reshape(-1) for g in gradients])
-    if disagrees(DenseRows(rows), weights, expected, torch.finfo(outputs.dtype).eps):
+    if disagrees(rows, weights, expected, torch.finfo(outputs.dtype).eps):
         raise NotLayerwiseError(ELSEWHERE)
 
 
@@ -269,7 +277,7 @@ def _side_by_side(of_outputs: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack([torch.zeros_like(like) if g is None else g for g in of_outputs], 1)
 
 
-def _bias(gradients: Sequence[Tensor]) -> Tensor:
+def bias_rows(gradients: Sequence[Tensor]) -> Tensor:
     """The sum of output gradients (s, k, ..., out) over all uses and places, (s, k, out)."""
     total, *more = [g if g.ndim == 3 else g.flatten(2, -2).sum(2) for g in gradients]
     for g in more:

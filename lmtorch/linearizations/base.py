@@ -6,7 +6,7 @@ block by block, of a kind that the form takes; its accumulator hands out the wor
 dense rows are written, so that a matrix is filled in place, and adds them up.
 """
 
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -62,7 +62,7 @@ class Linearization(Protocol):
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖² of a step (..., n), (...,)."""
 
-    def freeze(self, free: Tensor) -> Self:
+    def freeze(self, free: Tensor) -> "Linearization":
         """The model with zero columns and gradient for parameters outside `free` (..., n)."""
 
     def optimality(self) -> Tensor:

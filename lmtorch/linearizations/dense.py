@@ -182,9 +182,12 @@ class DenseAccumulator:
     ) -> Dense:
         """Jᵀr and the column norms, once."""
         if exact is not None:
-            raise InputError(
-                "a sampled curvature needs the normal equations: choose solver='cholesky'"
-            )
+            raise no_sample()
         gradient = apply(transposed(self.jacobian), self.residual)
         norms = column_norms(self.jacobian)
         return _dense(self.residual, self.jacobian, cost, gradient, norms, prior, values)
+
+
+def no_sample() -> InputError:
+    """What is said where J is kept and JᵀJ was to be made of a sample of its rows."""
+    return InputError("a sampled curvature needs the normal equations: choose solver='cholesky'")

@@ -1,9 +1,6 @@
 """JᵀJ and Jᵀr, summed over blocks of rows, so that J is never whole: for many residuals.
 
-JᵀJ is symmetric: only its lower triangle is summed, which saves up to half of the products, and
-mirrored once at the end. torch has no `syrk`; products of block rows up to the diagonal come near
-to it on every device. (scipy's BLAS has one, 15 % faster by itself; in the loop its threads and
-torch's waited for the same cores, and steps took twice as long.)
+JᵀJ is symmetric: only its lower triangle is summed, and mirrored once at the end.
 """
 
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from .._symmetric import add_gram_, mirror_
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
@@ -20,10 +18,7 @@ from . import by_columns
 from .base import Accumulator, Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
-# columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
-BLOCK = 128
 FEW = 16  # parameters up to which the sums of a batch of problems are made all at once
-BLOCKS = 8  # blocks at most: with them 9/16 of the full product is made, and more gain nothing
 
 
 class Normal(NamedTuple):
@@ -79,36 +74,6 @@ class Normal(NamedTuple):
 
 def _norms(normal: Tensor) -> Tensor:
     return normal.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-
-
-def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None:
-    """Add rowsᵀrows to the lower block triangle of `normal` (..., n, n), but for blocks `known`.
-
-    Args:
-        normal: the sum so far.
-        rows: (..., rows, n).
-        known: columns, in order, whose products with themselves are summed elsewhere.
-    """
-    n = normal.shape[-1]
-    if normal.ndim > 2:
-        normal += rows.mT @ rows
-        return
-    width = max(BLOCK, -(-n // BLOCKS))
-    begin = 0
-    for block in (*known, slice(n, n)):
-        for start in range(begin, block.start, width):
-            stop = min(start + width, block.start)
-            normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
-        if 0 < block.start < n:
-            normal[block, : block.start].addmm_(rows[:, block].mT, rows[:, : block.start])
-        begin = block.stop
-
-
-def mirror_(normal: Tensor) -> None:
-    """Copy the lower triangle to the upper one."""
-    if normal.ndim > 2:
-        return  # the batched product is already whole
-    normal.copy_(normal.tril() + normal.tril(-1).mT)
 
 
 @dataclass(frozen=True)

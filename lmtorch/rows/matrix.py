@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from .._symmetric import add_gram_, mirror_
 from ..arrays import apply, column_norms, transposed
 from .base import scale
 
@@ -39,3 +40,13 @@ class DenseRows(NamedTuple):
     def dense(self) -> Tensor:
         """The matrix."""
         return self.matrix
+
+    def gram(self, squares: Tensor) -> Tensor:
+        """J D⁻² Jᵀ, (..., rows, rows), for D² (..., n)."""
+        scaled = self.matrix / squares.sqrt()[..., None, :]
+        if scaled.ndim > 2:
+            return scaled @ scaled.mT
+        gram = scaled.new_zeros(len(scaled), len(scaled))
+        add_gram_(gram, scaled.mT)
+        mirror_(gram)
+        return gram

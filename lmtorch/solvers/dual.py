@@ -17,18 +17,25 @@ import torch
 from torch import Tensor
 
 from ..arrays import apply
+from ..linearizations.base import Form
 from ..linearizations.dense import Dense, DenseForm
+from ..linearizations.layered import Layered
 from .base import length_by_solving
 
 
 @dataclass(frozen=True)
 class Dual:
-    """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ, for more parameters than residuals in the batch."""
+    """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ, for more parameters than residuals in the batch.
 
-    form: DenseForm = DenseForm()
+    Args:
+        form: how J is held: whole, or by the factors of layers, which is for a D that is one number
+            in each parameter.
+    """
+
+    form: Form = DenseForm()
     exact_at_zero: ClassVar[bool] = False
 
-    def factor(self, linearization: Dense, scale: Tensor) -> "DualFactor":
+    def factor(self, linearization: Dense | Layered, scale: Tensor) -> "DualFactor":
         """J̃J̃ᵀ once, where there is no prior to change it with λ."""
         return DualFactor(linearization, scale)
 
@@ -36,18 +43,13 @@ class Dual:
 class DualFactor:
     """J, J̃J̃ᵀ, and the triangle of the last λ."""
 
-    def __init__(self, linearization: Dense, scale: Tensor) -> None:
+    def __init__(self, linearization: Dense | Layered, scale: Tensor) -> None:
         self.residual = linearization.residual  # (..., m)
-        self.jacobian = linearization.jacobian  # (..., m, n)
+        self.rows = linearization.rows  # (..., m, n)
         self.prior = linearization.prior
         self.scale = scale  # (..., n)
-        self.gram = None if self.prior is not None else self._gram(scale.square())
+        self.gram = None if self.prior is not None else self.rows.gram(scale.square())
         self.last: tuple[Tensor, Tensor] | None = None
-
-    def _gram(self, weight: Tensor) -> Tensor:
-        """J M⁻¹ Jᵀ, (..., m, m)."""
-        half = self.jacobian / weight.sqrt()[..., None, :]
-        return half @ half.mT
 
     def _weight(self, damping: Tensor) -> Tensor:
         """M with λ taken out where there is no prior: D² and not λD², so that λ = 0 is allowed."""
@@ -64,7 +66,7 @@ class DualFactor:
         if self.last is not None and self.last[0] is damping:
             return self.last[1]
         if self.gram is None:
-            damped = self._gram(self._weight(damping))
+            damped = self.rows.gram(self._weight(damping))
             damped.diagonal(dim1=-2, dim2=-1).add_(1)
         else:
             damped = self.gram.clone()
@@ -78,13 +80,14 @@ class DualFactor:
         self.last = damping, triangle
         return triangle
 
-    def _rows(self, rhs: Tensor, damping: Tensor) -> Tensor:
+    def _solved(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """The m × m solve."""
         return torch.cholesky_solve(rhs[..., None], self._triangle(damping))[..., 0]
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
-        step = -apply(self.jacobian.mT, self._rows(self.residual, damping)) / self._weight(damping)
+        pulled = self.rows.transposed_times(self._solved(self.residual, damping))
+        step = -pulled / self._weight(damping)
         if self.prior is None:
             return step
         return step - self.solve(self.prior.root * self.prior.residual, damping)
@@ -93,10 +96,8 @@ class DualFactor:
         """(JᵀJ + M)⁻¹ rhs by Woodbury's identity."""
         weight = self._weight(damping)
         scaled = rhs / weight
-        solution = (
-            scaled
-            - apply(self.jacobian.mT, self._rows(apply(self.jacobian, scaled), damping)) / weight
-        )
+        inner = self._solved(self.rows.times(scaled), damping)
+        solution = scaled - self.rows.transposed_times(inner) / weight
         return solution if self.prior is not None else solution / damping[..., None].to(rhs.dtype)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +107,7 @@ class DualFactor:
         # with K = J̃J̃ᵀ and w = (K + λI)⁻¹r it holds that D p = −J̃ᵀw, and so
         # d‖Dp‖/dλ = −wᵀK(K + λI)⁻¹w / ‖D p‖, good at λ = 0 too
         assert self.gram is not None
-        w = self._rows(self.residual, damping)
+        w = self._solved(self.residual, damping)
         image = apply(self.gram, w)
         length = (w * image).sum(-1).clamp(min=0).sqrt()
-        return length, -(image * self._rows(w, damping)).sum(-1) / length
+        return length, -(image * self._solved(w, damping)).sum(-1) / length

@@ -15,6 +15,7 @@ from lmtorch.residuals.function import FunctionResidual
 from lmtorch.residuals.layout import Layout
 from lmtorch.residuals.replay import Replay
 from lmtorch.rows.columns import Columns
+from lmtorch.rows.layers import LayerBlock, LayerRows, Plain, Weight
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.rows.own import OwnRows
@@ -277,6 +278,18 @@ def outer_rows(generator: torch.Generator, samples: int, k: int) -> OuterRows:
     known = Outer(1, drawn(generator, samples, k, 8), drawn(generator, samples, 16))
     first, last = drawn(generator, samples * k, 1), drawn(generator, samples * k, 2)
     return OuterRows(torch.cat([first, written(known), last], 1), (known,))
+
+
+def layer_rows(generator: torch.Generator, samples: int, k: int) -> LayerRows:
+    """Two blocks: the layer of the first is used once, that of the second three times."""
+    blocks = []
+    for count, uses in ((samples // 2, 1), (samples - samples // 2, 3)):
+        left, right = drawn(generator, count, k, uses, 4), drawn(generator, count, uses, 3)
+        own, last = drawn(generator, count, k, 4), Plain(17, drawn(generator, count, k, 2))
+        joint = Weight(1, left, right, 13 if uses == 1 else None)
+        plain = (last,) if uses == 1 else (Plain(13, own), last)
+        blocks.append(LayerBlock(count, k, (joint,), plain))
+    return LayerRows(20, tuple(blocks))
 
 
 def own_rows(generator: torch.Generator, samples: int, k: int) -> OwnRows:

@@ -27,6 +27,7 @@ from lmtorch.jacobians.reverse import Reverse
 from lmtorch.linearizations.base import Form
 from lmtorch.linearizations.blocks import BlocksForm
 from lmtorch.linearizations.dense import DenseForm
+from lmtorch.linearizations.layered import LayeredForm
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
@@ -55,6 +56,7 @@ SOLVERS: dict[str, Solver] = {
     "qr": QR(),
     "cholesky": Cholesky(),
     "dual": Dual(),
+    "dual, of layers": Dual(LayeredForm()),
 }
 
 DAMPINGS: dict[str, Damping] = {
@@ -103,10 +105,16 @@ ROWS: dict[str, cases.MakeRows] = {
     "columns": cases.columns,
     "columns of a batch": cases.columns_of_a_batch,
     "outer products": cases.outer_rows,
+    "factors of layers": cases.layer_rows,
     "own columns": cases.own_rows,
 }
 
-FORMS: dict[str, Form] = {"dense": DenseForm(), "normal": NormalForm(), "blocks": BlocksForm()}
+FORMS: dict[str, Form] = {
+    "dense": DenseForm(),
+    "normal": NormalForm(),
+    "blocks": BlocksForm(),
+    "layered": LayeredForm(),
+}
 
 LOSSES: dict[str, Loss] = {
     "linear": Linear(),

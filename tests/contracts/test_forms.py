@@ -46,6 +46,8 @@ def some_of(rows: Any, chosen: slice) -> Any:
     fields = {}
     if hasattr(rows, "columns"):
         return type(rows)(tuple(c if c is None else c[..., places] for c in rows.columns))
+    if hasattr(rows, "blocks"):
+        return rows._replace(blocks=tuple(some_of_blocks(rows.blocks, chosen)))
     for name, value in rows._asdict().items():
         if isinstance(value, Tensor):
             fields[name] = value[..., places, :]
@@ -53,6 +55,23 @@ def some_of(rows: Any, chosen: slice) -> Any:
             known = (k._replace(left=k.left[chosen], right=k.right[chosen]) for k in value)
             fields[name] = tuple(known)
     return type(rows)(**fields)
+
+
+def some_of_blocks(blocks: Any, chosen: slice) -> Any:
+    """The blocks of some samples, which may be in several."""
+    begin = 0
+    for block in blocks:
+        some = slice(max(chosen.start - begin, 0), max(min(chosen.stop - begin, block.samples), 0))
+        begin += block.samples
+        if some.start >= some.stop:
+            continue
+        yield block._replace(
+            samples=some.stop - some.start,
+            weights=tuple(
+                w._replace(left=w.left[some], right=w.right[some]) for w in block.weights
+            ),
+            plain=tuple(p._replace(matrix=p.matrix[some]) for p in block.plain),
+        )
 
 
 class Written:
