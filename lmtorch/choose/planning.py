@@ -98,7 +98,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     streams = any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
     )
-    keep = getattr(damping, "bends", False) and not streams
+    keep = getattr(damping, "bends", False) and (m < n or not streams)
     return Plan(
         method,
         _alternatives(method, options, small),

@@ -24,8 +24,8 @@ from .._symmetric import add_gram_, mirror_
 from .base import scale
 
 # an entry of an elementwise product costs as much as so many products within a matrix product
-PASSES = 8
-ENTRIES = 2**24  # numbers of a block that is written out on the way
+PASSES = 40
+ENTRIES = 2**20  # numbers of a block that is made on the way, so that it stays in cache
 
 
 class Weight(NamedTuple):
