@@ -185,4 +185,5 @@ def _factors(
         elif of_bias and place not in with_weight:
             plain.append(Plain(starts[place], bias_rows(of_bias)))
     block = LayerBlock(samples, residuals, tuple(weights), tuple(plain))
-    return LayerRows(starts[-1], (block,))
+    # a layer may have seen a coarser dtype than the parameters have, under autocast or by itself
+    return LayerRows(starts[-1], (block.to(recording.twins[0].dtype),))
