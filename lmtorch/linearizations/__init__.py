@@ -9,5 +9,7 @@ from .blocks import Blocks as Blocks
 from .blocks import BlocksForm as BlocksForm
 from .dense import Dense as Dense
 from .dense import DenseForm as DenseForm
+from .layered import Layered as Layered
+from .layered import LayeredForm as LayeredForm
 from .normal import Normal as Normal
 from .normal import NormalForm as NormalForm
