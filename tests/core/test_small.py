@@ -36,7 +36,12 @@ from ..nist import PROBLEMS
 from .setting import decay
 
 F64 = torch.float64
-LOSSES = [Linear(), Robust(huber, 0.5), Robust(cauchy), Robust(tukey, torch.tensor(2.0))]
+LOSSES = {
+    "linear": Linear(),
+    "huber": Robust(huber, 0.5),
+    "cauchy": Robust(cauchy),
+    "tukey": Robust(tukey, torch.tensor(2.0)),
+}
 DAMPINGS = [TrustRegion(), Nielsen(), Marquardt()]
 SCALINGS = [More(), Levenberg(), CurrentNorms(), FixedScale(torch.tensor(2.0))]
 
@@ -242,7 +247,7 @@ def test_rows_made_with_the_residuals_of_a_trial_change_nothing_but_the_calls(
     torch.testing.assert_close(found.x, expected.x, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("dtype", [F64, torch.float32])
 @pytest.mark.parametrize("penalized", [False, True])
 def test_rows_that_come_at_once_make_the_model_that_blocks_make(
