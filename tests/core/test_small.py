@@ -80,7 +80,7 @@ def runs(problem: Problem, method: Method, x: Tensor, trials: int) -> tuple[Stat
     m=st.integers(1, 8),
     n=st.integers(1, 4),
     kind=st.sampled_from(["plain", "met", "NaN", "singular", "unused"]),
-    loss=st.sampled_from(LOSSES),
+    loss=st.sampled_from(list(LOSSES.values())),
     damping=st.sampled_from(DAMPINGS),
     scaling=st.sampled_from(SCALINGS),
     boxed=st.booleans(),
