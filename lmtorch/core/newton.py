@@ -58,7 +58,8 @@ class Ahead:
             return state
         gain = float(outcome.actual / state.cost)
         self._gain = gain
-        least = method.tolerances.cost
+        # smaller gains than round-off are not to be seen, whatever is asked for
+        least = max(method.tolerances.cost, problem.eps(state.x))
         if not least < gain < min(before, self._near):
             return state
         if math.log(gain / least) < -MANY * math.log(gain / before):

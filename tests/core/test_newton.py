@@ -67,6 +67,13 @@ def test_where_newtons_steps_find_no_minimum_the_run_goes_on_as_if_nobody_had_tr
     assert found.x.tolist() == expected.x.tolist()
 
 
+@pytest.mark.parametrize("ftol", [0.0, 1e-300, None])
+def test_no_tolerance_of_the_cost_is_needed(ftol: float | None) -> None:
+    problem = PROBLEMS["Thurber"]
+    found = lmtorch.least_squares(problem.residual, problem.starts[0], ftol=ftol)
+    assert log_relative_error(found.x, problem.certified) >= 10
+
+
 def walls(x: Tensor) -> Tensor:
     """A minimum at (0, ±1), a saddle between them at (0, 0)."""
     return torch.stack([x[0] ** 2 + 1, x[1] ** 2 - 1])
