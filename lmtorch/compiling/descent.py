@@ -35,6 +35,7 @@ from .single import End
 KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
+LEFT = 0.4  # likewise: share of the first residuals that stands for any smaller one
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
 _RIGHT: set[str] = set()  # programs that were held to the loop in this process
@@ -181,6 +182,7 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     problem, method, x = recipe.make(tensors), whole(recipe.method, numbers), x[places]
     problem = replace(problem, source=recipe.source)  # by other means than those that were traced
     loop = start(problem, method, x)
+    first = loop.linearization.cost
     for trials in (0, 1):
         if trials:
             loop = iterate(problem, method, loop)
@@ -188,19 +190,32 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
         for name in ("cost", "gradient", "normal"):
             mine, other = getattr(ours.linearization, name), getattr(loop.linearization, name)
             going = loop.state.status == RUNNING  # of others the end was looked at, too
-            apart = _apart(mine, other, loop.linearization, name, problem.eps(x))
+            apart = _apart(mine, other, loop.linearization, first, name, problem.eps(x))
             if bool((apart.flatten(1).any(-1) if apart.ndim > 1 else apart)[going].any()):
                 what = {"cost": "residuals", "gradient": "gradient", "normal": "derivatives"}[name]
                 return f"the compiled {what} disagree with what the function itself gives"
     return ""
 
 
-def _apart(mine: Tensor, other: Tensor, model: Any, name: str, eps: float) -> Tensor:
-    """Which numbers differ by more than round-off, or in whether they are finite."""
-    length = (2 * model.cost).sqrt().to(other.dtype)
+def _apart(mine: Tensor, other: Tensor, model: Any, first: Tensor, name: str, eps: float) -> Tensor:
+    """Which numbers differ by more than round-off, or in whether they are finite.
+
+    Args:
+        mine: the program's.
+        other: the loop's.
+        model: the loop's, at the same point.
+        first: cost at the start.
+        name: what they are.
+        eps: round-off.
+
+    Returns:
+        True where they do.
+    """
+    # of exact data nothing is left after one trial but the round-off of what there was before
+    length = ((2 * model.cost).sqrt() + eps**LEFT * (2 * first).sqrt()).to(other.dtype)
     norms = model.column_norms
     size = {
-        "cost": model.cost,
+        "cost": length.square() / 2,
         "gradient": length[..., None] * norms,
         "normal": norms[..., :, None] * norms[..., None, :],
     }[name].to(other.dtype)

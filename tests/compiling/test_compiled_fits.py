@@ -20,6 +20,7 @@ from lmtorch.compiling import building, descent
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
 from lmtorch.minimising import compiled as asked
+from lmtorch.minimising import remembered
 from lmtorch.minimising.watch import Watcher
 
 from ..nist import PROBLEMS, log_relative_error
@@ -354,6 +355,23 @@ def test_what_is_compiled_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_
         found = fit(20)
     assert len(told) == 1
     torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+
+
+@compiler
+def test_of_exact_data_only_round_off_is_left_after_one_step() -> None:
+    """What the program and the loop find then has no digit in common."""
+    y = 0.1864 + 0.003 * T
+    for x0 in torch.linspace(-3, 3, 8, dtype=F64).reshape(4, 2):
+        forget()  # the program is held to the loop each time
+        remembered._KNOWN.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = lmtorch.least_squares(exact, x0, args=(T, y), compile=True)
+        torch.testing.assert_close(found.x, torch.tensor([0.1864, 0.003], dtype=F64))
+
+
+def exact(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return p[0] + p[1] * t - y
 
 
 # ---- numbers -----------------------------------------------------------------------------------
