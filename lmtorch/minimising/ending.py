@@ -140,8 +140,9 @@ def _seen(
     residual = joined(model.values or problem.values(x), -1)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
-    # says nothing
-    rejected = every(problem.loss.expand(residual).slope == 0)
+    # says nothing; a residual of zero is not rejected, though a compiled program may have rounded
+    # otherwise, and found a cost
+    rejected = every(problem.loss.expand(residual).slope == 0) & ~every(residual == 0)
     flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
     flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
     cosine = model.freeze(free).optimality()

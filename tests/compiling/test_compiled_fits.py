@@ -370,6 +370,16 @@ def test_of_exact_data_only_round_off_is_left_after_one_step() -> None:
         torch.testing.assert_close(found.x, torch.tensor([0.1864, 0.003], dtype=F64))
 
 
+@compiler
+def test_a_residual_of_zero_is_not_called_rejected() -> None:
+    """The program, whose exponential may round otherwise, has found a cost there."""
+    for rate in torch.linspace(0.3, 0.9, 30, dtype=F64):
+        y = 1.1384 * torch.exp(-rate * T)
+        found = lmtorch.least_squares(decay, [1.0, 0.5], args=(T, y), compile=True)
+        assert found.success
+        torch.testing.assert_close(found.x[1], rate.item())
+
+
 def exact(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return p[0] + p[1] * t - y
 
