@@ -26,6 +26,7 @@ from ..arrays import (
     at_least,
     every,
     norm,
+    nowhere,
     on_numpy,
     read,
     resolution,
@@ -40,7 +41,7 @@ from .method import Method
 from .polish import fine
 from .problem import Problem
 from .state import Certificate, State, blank
-from .termination import Status, Tolerances, at_rest
+from .termination import Status, Tolerances, among, at_rest
 from .undamped import Undamped, examine
 from .working_set import WorkingSet
 
@@ -57,7 +58,7 @@ JUDGED = (
 MINIMUM, SADDLE, VALLEY, LOST = (
     int(s) for s in (Status.MINIMUM, Status.SADDLE, Status.VALLEY, Status.LOST)
 )
-SLOW, FLAT = int(Status.SLOW), int(Status.FLAT)
+SLOW, FLAT, EVALUATIONS = int(Status.SLOW), int(Status.FLAT), int(Status.EVALUATIONS)
 # share of the cost that a certified point may still promise, by the resolution of the dtype
 ENOUGH = {resolution(torch.float64): 1e-8}
 ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
@@ -90,7 +91,13 @@ class Next(NamedTuple):
     inexact: bool  # a curvature is not that of the exact Hessian
 
 
-def certify(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
+def certify(
+    problem: Problem,
+    method: Method,
+    state: State,
+    ended: int | None = None,
+    trials: int | None = None,
+) -> State:
     """Judge the problems that have come to rest, after Newton steps where the Hessian can be had.
 
     Args:
@@ -98,12 +105,13 @@ def certify(problem: Problem, method: Method, state: State, ended: int | None = 
         method: how.
         state: where the run has ended.
         ended: the status of a single problem, if the host knows it.
+        trials: evaluations at trial points at most, with those of the run; None: any.
     """
-    return _certified(problem, method, state, ended)[0]
+    return _certified(problem, method, state, ended, trials)[0]
 
 
 def certify_clear(
-    problem: Problem, method: Method, state: State, ended: int | None
+    problem: Problem, method: Method, state: State, ended: int | None, trials: int | None = None
 ) -> tuple[State, bool]:
     """Certify one problem, and say whether it is at a minimum that round-off hides nothing of.
 
@@ -111,7 +119,7 @@ def certify_clear(
     parameter where the gradient that is left is clear to no more than a share of its standard
     error: the root of `hidden`, whatever the condition.
     """
-    state, seen = _certified(problem, method, state, ended)
+    state, seen = _certified(problem, method, state, ended, trials)
     clear = seen is not None and bool(
         (state.status > 0) & seen.exact & (seen.hidden <= HIDDEN) & (seen.promise <= HIDDEN)
     )
@@ -119,7 +127,7 @@ def certify_clear(
 
 
 def _certified(
-    problem: Problem, method: Method, state: State, ended: int | None
+    problem: Problem, method: Method, state: State, ended: int | None, trials: int | None
 ) -> tuple[State, Undamped | None]:
     """The state after `certify`, and what was seen last; None: nothing was to be judged."""
     judged, count = at_rest(state.status, JUDGED, ended)
@@ -129,10 +137,10 @@ def _certified(
     working = WorkingSet(state)
     problem, method, state, judged = working.thin(problem, method, state, judged, count, judged)
     rest = Resting(judged, state.status, examine(problem, method, state))
-    state, after = _judge(problem, method, state, rest)
+    state, after = _judge(problem, method, state, rest, trials)
     if after.inexact and bool((judged & (state.status <= 0) & ~rest.seen.exact).any()):
         rest = rest._replace(seen=examine(problem, method, state, doubted=True))
-        state, after = _judge(problem, method, state, rest)
+        state, after = _judge(problem, method, state, rest, trials)
     for _ in range(min(NEWTON, method.polish)):
         if after.wanted == 0:
             break
@@ -140,28 +148,29 @@ def _certified(
         problem, method, state, rest = working.thin(
             problem, method, state, after.wanting, after.wanted, rest
         )
-        state, rest, after = _newton(problem, method, state, rest)
+        state, rest, after = _newton(problem, method, state, rest, trials)
     return working.all(state), rest.seen
 
 
 def _newton(
-    problem: Problem, method: Method, state: State, rest: Resting
+    problem: Problem, method: Method, state: State, rest: Resting, trials: int | None
 ) -> tuple[State, Resting, Next]:
     """One Newton step of the problems that want it, kept where the gradient falls."""
     moving, _, seen = rest
     trial = problem.move(state.x, where(spread(moving), seen.newton, 0.0))
     there = state._replace(x=trial)
     ahead = examine(problem, method, there, near=seen if _steady(seen) else None)
-    before, after = (norm(e.gradient / seen.units) for e in (seen, ahead))
-    better = moving & (after <= FALL * before) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
+    length, fallen = (norm(e.gradient / seen.units) for e in (seen, ahead))
+    better = moving & (fallen <= FALL * length) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
         x=select(better, trial, state.x),
         cost=where(better, ahead.cost, state.cost),
         trials=state.trials + moving,
         linearizations=state.linearizations + moving,
     )
-    state, following = _judge(problem, method, state, rest._replace(judged=better, seen=ahead))
-    return state, rest._replace(judged=better, seen=select(better, ahead, seen)), following
+    following = rest._replace(judged=better, seen=ahead)
+    state, after = _judge(problem, method, state, following, trials)
+    return state, rest._replace(judged=better, seen=select(better, ahead, seen)), after
 
 
 def _steady(seen: Undamped) -> bool:
@@ -175,10 +184,15 @@ def _steady(seen: Undamped) -> bool:
     return bool(seen.exact) and bool(seen.lowest > at_least(CHANGE * sqrt(seen.promise), LOWEST))
 
 
-def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tuple[State, Next]:
+def _judge(
+    problem: Problem, method: Method, state: State, rest: Resting, trials: int | None
+) -> tuple[State, Next]:
     """The state with what is seen of the problems judged, and what comes next: one host read."""
     suspected = suspects(problem, state, rest.seen.looked)
-    wanting = wanted(state, rest)
+    wanting, spent = wanted(state, rest), None
+    if trials is not None:
+        spent = wanting & (state.trials >= trials)
+        wanting = wanting & ~spent
     count, inexact, dependent, silent = read(
         wanting.sum(),
         (rest.judged & ~rest.seen.exact).any(),
@@ -186,6 +200,9 @@ def _judge(problem: Problem, method: Method, state: State, rest: Resting) -> tup
         suspected.silent.any(),
     )
     state = judge(problem, method, state, rest, suspected, dependent > 0, silent > 0)
+    if spent is not None and not nowhere(spent):  # a Newton step might yet have led to a minimum
+        unsure = among(state.status, (Status.VALLEY, Status.SLOW))
+        state = state._replace(status=where(spent & unsure, EVALUATIONS, state.status))
     return state, Next(wanting, count, inexact > 0)
 
 

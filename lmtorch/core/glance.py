@@ -51,8 +51,11 @@ def quick(method: Method, state: State) -> bool:
     return method.careful is not None and x.ndim == 2 and x.shape[-1] <= LARGEST
 
 
-def glance(problem: Problem, method: Method, state: State) -> Glance:
-    """Certify the problems of a batch that are at a minimum beyond doubt, after Newton steps."""
+def glance(problem: Problem, method: Method, state: State, trials: int | None = None) -> Glance:
+    """Certify the problems of a batch that are at a minimum beyond doubt, after Newton steps.
+
+    No problem makes more than `trials`, with those of its run; None: any.
+    """
     judged, count = at_rest(state.status, JUDGED, None)
     state = state._replace(certificate=blank(state.x))
     nobody = Glance(state, torch.zeros_like(judged))
@@ -63,7 +66,7 @@ def glance(problem: Problem, method: Method, state: State) -> Glance:
     problem, method, state, (judged, whole) = working.thin(
         problem, method, state, judged, count, (judged, whole)
     )
-    found = view(problem, method, state, judged)
+    found = view(problem, method, state, judged, trials)
     if found is None:
         return nobody
     state, sure, _ = found
@@ -73,7 +76,9 @@ def glance(problem: Problem, method: Method, state: State) -> Glance:
     return Glance(working.all(state), nobody.sure.index_copy(0, places, sure))
 
 
-def view(problem: Problem, method: Method, state: State, judged: Tensor) -> Glance | None:
+def view(
+    problem: Problem, method: Method, state: State, judged: Tensor, trials: int | None = None
+) -> Glance | None:
     """The problems that are `judged` (b,) certified, if they are at a minimum beyond doubt.
 
     None where there is no exact Hessian.
@@ -82,7 +87,7 @@ def view(problem: Problem, method: Method, state: State, judged: Tensor) -> Glan
     if found is None:
         return None
     seen = _View(problem, method, state, found.matrix, found.gradient)
-    state, point = seen.newton(state, judged)
+    state, point = seen.newton(state, judged, trials)
     sure = judged & seen.sure & seen.nothing(point)
     promise = torch.where(point.decrement > 0, point.decrement / point.model.cost, 0.0)
     certificate = state.certificate._replace(
@@ -155,13 +160,15 @@ class _View:
         decrement = torch.where(squared <= unclear.square(), 0.0, decrement)
         return Point(model, decrement, squared.sqrt(), model.rounding(wide, self.eps))
 
-    def newton(self, state: State, judged: Tensor) -> tuple[State, Point]:
+    def newton(self, state: State, judged: Tensor, trials: int | None) -> tuple[State, Point]:
         """The state after steps with the Hessian of the first point, while the gradient falls."""
         point, problem = self.first, self.problem
         least = fine(torch.finfo(state.x.dtype).eps)
         moving = judged & self.sure
         for _ in range(min(NEWTON, self.method.polish)):
             moving = moving & (point.decrement > least * point.model.cost)
+            if trials is not None:
+                moving = moving & (state.trials < trials)
             # while a trace is made there is nothing to read
             if not (torch.compiler.is_compiling() or bool(moving.any())):
                 break

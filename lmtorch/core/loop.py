@@ -31,7 +31,7 @@ from ..arrays import (
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..linearizations.base import Linearization, predicted_decrease
-from .certificate import certify, certify_clear
+from .certificate import NEWTON, certify, certify_clear
 from .glance import glance, quick
 from .influence import FINE_ENOUGH
 from .linearizing import Last, begin, largest_norms, linearize
@@ -105,7 +105,8 @@ def _run(
     whole = problem, method
     state, model = begin(problem, method, start)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
-    early = None if single else ahead_of_end(problem, method, state)
+    early = None if single else ahead_of_end(problem, method, state, trials)
+    beside = 0  # trials, at most, that a problem has made on the way beside those of the loop
     left = Status.REFUSED if single else Status.EVALUATIONS  # of a run that the trials did not end
     for number in range(trials):
         if not single and settled(state.status != RUNNING):  # the points need no further step
@@ -113,9 +114,13 @@ def _run(
         before = state
         state, tried = attempt(problem, method, state, model)
         if method.patience and not single and number % WINDOW == WINDOW - 1:
-            state, pace = give_up(problem, method, state, pace)
+            state, pace = give_up(problem, method, state, pace, trials)
+            beside += min(NEWTON, method.polish)
         if early is not None:
             state = early.look(problem, method, state, tried.outcome)
+            beside += early.taken
+        if beside and number + 1 + beside >= trials:
+            state = out_of(trials, state)
         if not single:
             state = ended_with_another(state)
         told = tell(problem, state)  # the one host read of an iteration
@@ -155,7 +160,13 @@ def _run(
     state, told = _closed(method, working.all(state), told, left)
     if early is not None and early.clear:
         return state, told
-    return look(problem, method, state, told.ended), told
+    return look(problem, method, state, told.ended, trials), told
+
+
+def out_of(trials: int, state: State) -> State:
+    """The state with what still runs, but has made so many trials, ended for that."""
+    spent = (state.status == RUNNING) & (state.trials >= trials)
+    return state._replace(status=where(spent, EVALUATIONS, state.status))
 
 
 def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[State, Told]:
@@ -239,7 +250,13 @@ def tell(problem: Problem, state: State) -> Told:
     )
 
 
-def look(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
+def look(
+    problem: Problem,
+    method: Method,
+    state: State,
+    ended: int | None = None,
+    trials: int | None = None,
+) -> State:
     """The end of a run polished and certified.
 
     Where evaluations are dear, it is polished only if it is not certified as it is.
@@ -249,50 +266,55 @@ def look(problem: Problem, method: Method, state: State, ended: int | None = Non
         method: how.
         state: where the run has ended.
         ended: the status of a single problem, if the host knows it.
+        trials: at most, with those of the run; None: any.
     """
     if not method.certify:
-        return polish(problem, method, state, ended) if method.polish else state
+        return polish(problem, method, state, ended, trials=trials) if method.polish else state
     if quick(method, state):
-        state, sure, _ = glance(problem, method, state)
+        state, sure, _ = glance(problem, method, state, trials)
         doubted = state._replace(status=torch.where(sure, EVALUATIONS, state.status))
-        looked = _looked(problem, method, doubted, ended)
+        looked = _looked(problem, method, doubted, ended, trials)
         return select(sure, state, looked)
-    return _looked(problem, method, state, ended)
+    return _looked(problem, method, state, ended, trials)
 
 
-def _looked(problem: Problem, method: Method, state: State, ended: int | None) -> State:
+def _looked(
+    problem: Problem, method: Method, state: State, ended: int | None, trials: int | None
+) -> State:
     """The end of a run polished and certified in full."""
     if method.polish and not method.frugal:
-        return _polished(problem, method, state, ended)
-    certified = certify(problem, method, state, ended)
+        return _polished(problem, method, state, ended, trials)
+    certified = certify(problem, method, state, ended, trials)
     doubt = certified.status <= 0
     if not (method.polish and seen(doubt)):
         return certified
     doubted = state._replace(status=where(doubt, state.status, EVALUATIONS))
-    polished = polish(problem, method, doubted, ended)
-    return select(doubt, certify(problem, method, polished, ended), certified)
+    polished = polish(problem, method, doubted, ended, trials=trials)
+    return select(doubt, certify(problem, method, polished, ended, trials), certified)
 
 
-def _polished(problem: Problem, method: Method, state: State, ended: int | None) -> State:
+def _polished(
+    problem: Problem, method: Method, state: State, ended: int | None, trials: int | None
+) -> State:
     """The end of a run polished and certified, with Newton's steps where polishing is slow."""
     # where the Hessian costs little Newton's steps with it are the shorter way
     curves = on_numpy(state.x) and getattr(problem.source, "curves", False)
     if curves and problem.eps(state.x) <= FINE_ENOUGH:
-        certified, clear = certify_clear(problem, method, state, ended)
+        certified, clear = certify_clear(problem, method, state, ended, trials)
         if clear:
             return certified
         # what round-off hides from the Hessian's steps those from J itself may still see
         tried = certified.trials, certified.linearizations
         state = state._replace(trials=tried[0], linearizations=tried[1])
-    hurried = polish(problem, method, state, ended, hurried=True)
-    certified = certify(problem, method, hurried, ended)
+    hurried = polish(problem, method, state, ended, trials=trials, hurried=True)
+    certified = certify(problem, method, hurried, ended, trials)
     # no Newton step was taken, as the exact Hessian cannot be had: then polishing goes on
     waiting = (certified.status > 0) & (certified.trials == hurried.trials)
     waiting = waiting & (certified.certificate.promise > fine(problem.eps(state.x)))
     if not seen(waiting):
         return certified
     again = certified._replace(status=where(waiting, state.status, EVALUATIONS))
-    again = certify(problem, method, polish(problem, method, again))
+    again = certify(problem, method, polish(problem, method, again, trials=trials), None, trials)
     return select(waiting, again, certified)
 
 
@@ -328,7 +350,9 @@ def even(cost: Tensor) -> Pace:
     return Pace(cost, filled(cost, 1), statuses(cost, 0))
 
 
-def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple[State, Pace]:
+def give_up(
+    problem: Problem, method: Method, state: State, pace: Pace, trials: int
+) -> tuple[State, Pace]:
     """The state with what no longer gains called slow, and the pace to compare with next time.
 
     So small a gain is either that of the last steps towards a minimum with large residuals, where
@@ -345,8 +369,13 @@ def give_up(problem: Problem, method: Method, state: State, pace: Pace) -> tuple
     # has been slow for all of its windows
     if seen(poor):
         judged = state._replace(status=where(poor, SLOW, statuses(pace.cost, RUNNING)))
-        hurried = certify(problem, method, judged)
+        hurried = certify(problem, method, judged, None, trials)
         there = poor & (hurried.status > 0)
         status = where(there, hurried.status, status)
-        state = select(there, hurried, state._replace(certificate=hurried.certificate))
+        tried = state._replace(
+            certificate=hurried.certificate,
+            trials=hurried.trials,
+            linearizations=hurried.linearizations,
+        )
+        state = select(there, hurried, tried)
     return state._replace(status=status), pace

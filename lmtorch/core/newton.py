@@ -25,7 +25,7 @@ AGAIN = 1e-2  # so much less is gained when they are tried once more
 SLOW = int(Status.SLOW)
 
 
-def ahead(problem: Problem, method: Method, state: State) -> "Ahead | None":
+def ahead(problem: Problem, method: Method, state: State, trials: int) -> "Ahead | None":
     """What looks ahead in a run of one small problem; None: its Hessian is not to be had so."""
     able = (
         on_numpy(state.x)
@@ -36,24 +36,30 @@ def ahead(problem: Problem, method: Method, state: State) -> "Ahead | None":
         and getattr(problem.source, "curves", False)
         and problem.eps(state.x) <= FINE_ENOUGH
     )
-    return Ahead() if able else None
+    return Ahead(trials) if able else None
 
 
 class Ahead:
     """Looks at the gains of a run, and tries Newton's steps where many more would follow.
 
+    Args:
+        trials: evaluations at trial points at most, with those of the run.
+
     Attributes:
         clear: the run has ended at a minimum of which nothing is left to be looked at.
+        taken: trials that the last look has made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trials: int) -> None:
         self.clear = False
+        self.taken = 0
+        self._trials = trials
         self._gain = math.nan  # share of the cost that the last step gained
         self._near = NEAR
 
     def look(self, problem: Problem, method: Method, state: State, outcome: Outcome) -> State:
         """The state after a trial, or at the minimum."""
-        before, self._gain = self._gain, math.nan
+        before, self._gain, self.taken = self._gain, math.nan, 0
         if not outcome.accepted or state.status != RUNNING:
             return state
         gain = float(outcome.actual / state.cost)
@@ -66,7 +72,8 @@ class Ahead:
             return state
         self._near = AGAIN * gain
         slow = state._replace(status=statuses(state.cost, SLOW))
-        found, self.clear = certify_clear(problem, method, slow, SLOW)
+        found, self.clear = certify_clear(problem, method, slow, SLOW, self._trials)
         if self.clear:
             return found
+        self.taken = int(found.trials - state.trials)
         return state._replace(trials=found.trials, linearizations=found.linearizations)

@@ -41,6 +41,7 @@ def polish(
     state: State,
     ended: int | None = None,
     *,
+    trials: int | None = None,
     hurried: bool = False,
 ) -> State:
     """Polish the problems that have come to rest; their last D is that of the measure.
@@ -50,9 +51,11 @@ def polish(
         method: how.
         state: where the run has ended.
         ended: the status of a single problem, if the host knows it.
+        trials: evaluations at trial points at most, with those of the run; None: any.
         hurried: leave problems to Newton's steps that would need many more of these.
     """
-    eligible, count = at_rest(state.status, POLISHED, ended)
+    able = None if trials is None else state.trials < trials
+    eligible, count = at_rest(state.status, POLISHED, ended, able)
     if count == 0:
         return state
     if method.careful is not None:
@@ -68,6 +71,8 @@ def polish(
     for _ in range(method.polish):
         state, ahead = _step(problem, method, state, rest, eps)
         going = ahead.eligible & ~_slow(rest, ahead, eps) if hurried else ahead.eligible
+        if trials is not None:
+            going = going & (state.trials < trials)
         count = int(going.sum())
         if count == 0:
             break

@@ -135,7 +135,9 @@ def among(status: Tensor, chosen: Sequence[Status]) -> Tensor:
     return found
 
 
-def at_rest(status: Tensor, chosen: Sequence[Status], ended: int | None) -> tuple[Tensor, int]:
+def at_rest(
+    status: Tensor, chosen: Sequence[Status], ended: int | None, able: Tensor | None = None
+) -> tuple[Tensor, int]:
     """Which problems have ended at one of these, (...,) bool, and how many.
 
     Args:
@@ -143,8 +145,11 @@ def at_rest(status: Tensor, chosen: Sequence[Status], ended: int | None) -> tupl
         chosen: the statuses asked for.
         ended: the status of a single problem, if the host knows it: to read the number would wait
             for the device.
+        able: (...,) bool, of which only these are meant; None: of all.
     """
     found = among(status, chosen)
+    if able is not None:
+        found = found & able
     return found, int(found.sum()) if ended is None else int(ended in chosen)
 
 

@@ -127,8 +127,9 @@ def least_squares(
             `workers`).
         tr_options: ignored.
         jac_sparsity: ignored.
-        max_nfev: evaluations of the residuals at most, of all runs together, those of finite
-            differences not counted. Default: 1000 for each run, and of a black box for all.
+        max_nfev: evaluations of the residuals at most, of all runs together and with the steps
+            after convergence, those of finite differences not counted. Default: 1000 for each run,
+            and of a black box for all.
         verbose: 0 silent, 1 the end, 2 a row for every iteration.
         args: further arguments of fun and jac.
         kwargs: keyword arguments of both.

@@ -84,7 +84,7 @@ def minimise(
             robust = part.problem.loss
             assert isinstance(robust, Robust)
             scaled, state = with_estimated_scale(
-                part.problem, robust, part.method, part.x, trials, part.watch
+                part.problem, robust, part.method, part.x, trials, in_all, part.watch
             )
             part, best = replace(part, problem=scaled), unasked(state)
         else:

@@ -137,7 +137,7 @@ def ask(
         # a run with more patience gets only what the others have left, lest nothing ever end
         patient = not opinion.method.patience
         shared = trials if patient and in_all is None else in_all
-        left = trials if shared is None else shared - doubt.spent
+        left = trials if shared is None else shared - doubt.spent - 1  # its start counts, too
         if left <= 0:
             continue
         enough = None if usual is None else max(LEAST, BEYOND * usual)

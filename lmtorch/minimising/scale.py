@@ -15,11 +15,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..arrays import places, put, take
+from ..arrays import places, put, settled, take
 from ..core.loop import Watch, descend, look
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State
+from ..core.termination import Status
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.base import Rho
 from ..losses.linear import Linear
@@ -34,9 +35,25 @@ SETTLED = 1e-6  # relative change of C up to which it is settled
 
 
 def with_estimated_scale(
-    problem: Problem, robust: Robust, method: Method, x: Tensor, trials: int, watch: Watch | None
+    problem: Problem,
+    robust: Robust,
+    method: Method,
+    x: Tensor,
+    trials: int,
+    in_all: int | None,
+    watch: Watch | None,
 ) -> tuple[Problem, State]:
-    """The problem with its C (...,), and where the fit ended."""
+    """The problem with its C (...,), and where the fit ended.
+
+    Args:
+        problem: what is minimised.
+        robust: its loss, of which C is estimated.
+        method: how.
+        x: the start.
+        trials: evaluations at trial points at most, for each fit.
+        in_all: of all fits together; None: any.
+        watch: sees iterates.
+    """
     tuning, rough = efficient(robust.rho), replace(method, polish=0, certify=False, patience=0.0)
     # a convex loss first, at a scale where it is nearly the absolute value: outliers must not set
     # the first C
@@ -60,6 +77,17 @@ def with_estimated_scale(
         before, left = (scale, counted) if going is None else (scale[going], counted[going])
         now = tuning * deviation(_residual(part, spent.x), n, left)
         moving = ~((now - before).abs() <= SETTLED * now)
+        if in_all is not None:
+            out = moving & (spent.trials + 1 >= in_all)
+            here = torch.where(out, now, before)
+            ended = _out_of_trials(part, robust, spent, here, out)
+            state, scale = (
+                (ended, here)
+                if going is None
+                else (put(state, going, ended), put(scale, going, here))
+            )
+            moving = moving & ~out
+            trials = in_all - 1 - int(torch.where(moving, spent.trials, 0).amax())
         count = int(moving.sum())
         if not count:
             break
@@ -79,7 +107,21 @@ def with_estimated_scale(
             (found, now) if going is None else (put(state, going, found), put(scale, going, now))
         )
     problem, state = replace(problem, loss=Robust(robust.rho, scale)), state._replace(begun=begun)
-    return problem, look(problem, method, state, told.ended)
+    known = None if in_all is not None else told.ended  # which may have run out of trials since
+    return problem, look(problem, method, state, known, in_all)
+
+
+def _out_of_trials(
+    problem: Problem, robust: Robust, state: State, scale: Tensor, out: Tensor
+) -> State:
+    """The state with the problems `out` (...,) of trials ended for that, at the cost of their C."""
+    if settled(~out):
+        return state
+    cost = replace(problem, loss=Robust(robust.rho, scale)).cost(state.x)
+    return state._replace(
+        cost=torch.where(out, cost, state.cost),
+        status=torch.where(out, Status.EVALUATIONS.value, state.status),
+    )
 
 
 def scale_of(robust: Robust, residual: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_where_newtons_steps_find_no_minimum_the_run_goes_on_as_if_nobody_had_tr
 ) -> None:
     asked: list[int] = []
 
-    def nothing(problem: Any, method: Any, state: State, ended: Any) -> tuple[State, bool]:
+    def nothing(problem: Any, method: Any, state: State, *_: Any) -> tuple[State, bool]:
         asked.append(1)
         return state._replace(x=state.x + 1), False
 

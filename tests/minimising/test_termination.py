@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lmtorch import Status, least_squares
 
+from ..nist import PROBLEMS
 from ..problems import CLASSICAL, freudenstein_roth
 from ..references import scipy_solution
 from .setting import F64, Counted, T, decay, noisy, rosenbrock, rosenbrock_jacobian
@@ -290,3 +291,46 @@ def test_data_that_are_met_exactly_end_the_run_at_round_off(seed: int) -> None:
     torch.testing.assert_close(
         found.x, torch.tensor([slope, offset], dtype=torch.float64), rtol=1e-14, atol=1e-14
     )
+
+
+BUDGETS = (1, 2, 3, 5, 9, 17, 33, 60)
+WAYS = {
+    "one": {},
+    "steps of Gauss and Newton alone": {"solver": "svd", "damping": "nielsen"},
+    "a black box": {"jac": "2-point"},
+    "a scale in turn": {"loss": "soft_l1", "f_scale": "mad"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["bard", "brown_dennis", "jennrich_sampson", "osborne_1"])
+def test_no_run_takes_more_evaluations_than_were_allowed(name: str, way: str) -> None:
+    problem, seen = CLASSICAL[name], set()
+    start = torch.tensor(problem.start, dtype=F64)
+    for budget in BUDGETS:
+        for factor in (1, 10):
+            solution = least_squares(problem.residual, factor * start, max_nfev=budget, **WAYS[way])
+            assert solution.nfev <= budget
+            seen.add(solution.status)
+    assert Status.EVALUATIONS in seen
+
+
+def test_steps_that_newton_takes_on_the_way_are_within_what_was_allowed() -> None:
+    bennett = PROBLEMS["Bennett5"]  # from the near start such steps fail twice
+    needed = least_squares(bennett.residual, bennett.starts[1]).nfev
+    for budget in (*range(15, 40), needed - 1, needed):
+        solution = least_squares(bennett.residual, bennett.starts[1], max_nfev=budget)
+        assert solution.nfev <= budget
+        assert solution.success or solution.status is Status.EVALUATIONS
+
+
+def test_no_problem_of_a_batch_takes_more_evaluations_than_were_allowed() -> None:
+    problem = CLASSICAL["osborne_2"]
+    shares = torch.linspace(0.5, 2, 6, dtype=F64)
+    starts = shares[:, None] * torch.tensor(problem.start, dtype=F64)
+    for budget in (1, 21, 40):
+        for options in ({}, {"loss": "soft_l1", "f_scale": "mad"}):
+            found = least_squares(
+                problem.residual, starts, max_nfev=budget, in_dims=(0,), **options
+            )
+            assert int(torch.as_tensor(found.nfev).max()) <= budget
