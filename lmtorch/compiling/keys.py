@@ -45,10 +45,12 @@ OF_CLASSES = frozenset(
      "__match_args__", "__dataclass_params__", "__dataclass_fields__", "__orig_bases__",
      "__parameters__", "__slots__"]
 )  # fmt: skip
+LOADING = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions
 PLAIN = (tuple, list, dict, set, frozenset, np.ndarray)  # they hold nothing beside their entries
 # what is written in C for a class, and changes with its version alone
 IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
 WRITTEN_IN_C = 1 << 9  # the flag that such types lack
+POINTER = 8  # bytes
 LARGEST = 2**24  # bytes of a tensor in a closure up to which its numbers are read
 DEEPEST = 60
 
@@ -134,6 +136,9 @@ class Reader:
         elif isinstance(value, BuiltinFunctionType | MethodWrapperType) and _bound(value):
             yield value.__name__
             yield from self.parts(value.__self__)
+        elif isinstance(value, BuiltinFunctionType) and not _pure(value):
+            name = f"{value.__module__}.{value.__name__}"
+            raise NoKeyError(f"it uses {name}, which may give another value next time")
         elif known(value):
             yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
         elif isinstance(value, FunctionType):
@@ -176,7 +181,7 @@ class Reader:
             if base in (int, float, complex, str, bytes):
                 yield base.__repr__(value)
             elif base not in (object, SimpleNamespace) and "__wrapped__" not in held:
-                if not base.__flags__ & WRITTEN_IN_C:
+                if not base.__flags__ & WRITTEN_IN_C or _hides(base):
                     raise NoKeyError(f"it uses {kind.__name__}, which cannot be compared")
                 for name, entry in vars(base).items():
                     if isinstance(entry, MemberDescriptorType):
@@ -198,9 +203,13 @@ class Reader:
         if names.refused:
             raise NoKeyError(f"it uses {names.refused}, which may give another value next time")
         for name in names.all:
-            if name in function.__globals__:
+            if name not in function.__globals__:
+                continue
+            found = function.__globals__[name]
+            # an attribute may have the name of a module, as data.time has
+            if name in names.loaded or not isinstance(found, ModuleType):
                 yield name
-                yield from self._named(function.__globals__[name], names)
+                yield from self._named(found, names)
 
     def _named(self, found: Any, names: "Names") -> Iterator[str | bytes]:
         """A global, or what the code may read of a module of the user's own."""
@@ -245,19 +254,27 @@ class Reader:
 
 
 class Names(NamedTuple):
-    """Names that a code uses, and one of them for which it has no key; empty: there is none."""
+    """Names that a code uses.
+
+    Attributes:
+        all: of globals and attributes alike.
+        refused: one of them for which it has no key; empty: there is none.
+        loaded: those of globals.
+    """
 
     all: tuple[str, ...]
     refused: str
+    loaded: frozenset[str]
 
 
 @lru_cache(maxsize=256)
 def names_in(code: CodeType) -> Names:
     """The names that a code uses, with those of the functions within it."""
-    found, refused = set(code.co_names), ""
+    found, refused, loaded = set(code.co_names), "", set[str]()
     for instruction in dis.get_instructions(code):
         name = instruction.argval
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if instruction.opname in LOADING:
+            loaded.add(name)
             refused = name if name in REACHING else refused
         elif instruction.opname == "IMPORT_NAME" and name.split(".")[0] not in KNOWN:
             refused = f"import {name}"
@@ -266,14 +283,28 @@ def names_in(code: CodeType) -> Names:
         if isinstance(constant, CodeType):
             inner = names_in(constant)
             found.update(inner.all)
+            loaded.update(inner.loaded)
             refused = refused or inner.refused
-    return Names(tuple(sorted(found)), refused)
+    return Names(tuple(sorted(found)), refused, frozenset(loaded))
 
 
 def _bound(value: Any) -> bool:
     """Whether a method that is written in C belongs to an object, which may change."""
     owner = getattr(value, "__self__", None)
     return owner is not None and not isinstance(owner, ModuleType | type)
+
+
+def _pure(value: Any) -> bool:
+    """Whether a function that is written in C is one of `KNOWN`, unlike `time.time`."""
+    module = value.__module__ or ""  # that of a method has none
+    return not module or module.split(".")[0].removeprefix("_") in KNOWN
+
+
+def _hides(kind: type) -> bool:
+    """Whether a class has room for more than its slots, as a generator of random numbers has."""
+    slots = sum(isinstance(entry, MemberDescriptorType) for entry in vars(kind).values())
+    parent: Any = kind.__base__
+    return kind.__basicsize__ - parent.__basicsize__ > POINTER * (slots + 2)  # and two of its own
 
 
 def known(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """A key changes with everything that a function's results depend on, and with nothing else."""
 
+import random
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from enum import Enum
@@ -215,10 +217,21 @@ def test_what_names_no_value_has_no_key() -> None:
         lambda x: x * getattr(SETTINGS, "val" + "ue"),
         closure(SETTINGS),
         inside,
+        lambda x: x * time.time(),
+        lambda x: x * time.localtime().tm_hour,
+        lambda x: x * random.random(),
+        closure(time.time),
+        closure(random.gauss),
+        closure(random.Random(0)),
     ]
     for function in functions:
         with pytest.raises(NoKeyError):
             key_of(function)
+
+
+def test_an_attribute_with_the_name_of_a_module_is_not_that_module() -> None:
+    held = Model(1.0)
+    key_of(lambda x: x * held.time * held.random)  # type: ignore[attr-defined]
 
 
 def test_constants_of_usual_kinds_have_a_key() -> None:
