@@ -32,6 +32,12 @@ from .fitting.curve_fit import curve_fit as curve_fit
 from .fitting.odr import OrthogonalFit as OrthogonalFit
 from .fitting.odr import odr as odr
 from .fitting.result import CurveFit as CurveFit
+from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
+from .losses import CrossEntropyLoss as CrossEntropyLoss
+from .losses import GaussianNLLLoss as GaussianNLLLoss
+from .losses import MSELoss as MSELoss
+from .losses import NegativeBinomialNLLLoss as NegativeBinomialNLLLoss
+from .losses import PoissonNLLLoss as PoissonNLLLoss
 from .minimising.least_squares import least_squares as least_squares
 from .minimising.solution import Solution as Solution
 from .minimising.watch import Iterate as Iterate

@@ -23,6 +23,7 @@ from ..arrays import (
     zeros,
 )
 from ..jacobians.base import Bends, Curving
+from ..losses.base import Loss
 from ..residuals.base import Part
 from ..rows.base import scale
 from .problem import Problem, total
@@ -39,8 +40,6 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     Raises:
         OutOfMemoryError: the memory does not hold it.
     """
-    if not hasattr(problem.loss, "curvature"):  # a loss of the user's own
-        return None
     if problem.apart(x):
         found = [
             exact_hessian(problem.take(some), x[some])
@@ -52,7 +51,10 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     try:
         with problem.residual.replay(), heard(problem.noises):
             for part in problem.residual.parts():
-                share = None if part.black_box else _hessian_of(problem, part, params)
+                curved = hasattr(problem.loss_of(part), "curvature")  # a user's own may have none
+                share = (
+                    _hessian_of(problem, part, params) if curved and not part.black_box else None
+                )
                 if share is None:
                     return None
                 shares.append(share)
@@ -72,11 +74,11 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
 
 def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
     """What the rows of one part add to the Hessian and the gradient."""
-    loss = problem.loss
+    loss = problem.loss_of(part)
     if isinstance(problem.source, Curving):
         found = problem.source.second(part, params)
         if found is not None:
-            return _of_bends(problem, found)
+            return _of_bends(problem, loss, found)
 
     def residual(point: Params) -> Tensor:
         return problem.source.evaluate(part, point)
@@ -84,15 +86,15 @@ def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
     return hessian(residual, params, part.batch, lambda r: loss.expand(r).slope, loss.curvature)
 
 
-def _of_bends(problem: Problem, bends: Bends) -> Curved:
+def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     """JᵀWJ + Σ w ∇²r and Jᵀw from the derivatives themselves, w = ℓ′(r) and W = ℓ″(r)."""
     residual, rows, second = bends
     dense: Tensor = rows.dense()
     curved = list(second.values())
     if problem.noises is not None:
         residual, dense = arrays_of((residual, dense))
-    weights = to_type(problem.loss.expand(residual).slope, residual.dtype)
-    matrix = transposed(dense) @ scale(dense, problem.loss.curvature(residual))
+    weights = to_type(loss.expand(residual).slope, residual.dtype)
+    matrix = transposed(dense) @ scale(dense, loss.curvature(residual))
     if on_numpy(residual):  # all of them in one product
         entries = list(apply(arrays_of(torch.stack(curved)), weights)) if curved else []
     else:
@@ -120,9 +122,10 @@ def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | No
             return None
     moves = diagonal_matrix(step)
 
-    middle = _residuals(problem, x)
+    values = problem.values(x)
+    middle = to_type(joined(values, -1), problem.dtype)
     ahead = [_residuals(problem, x + moves[..., i, :]) for i in range(n)]
-    weights = to_type(problem.loss.expand(middle).slope, problem.dtype)
+    weights = to_type(problem.slope(values), problem.dtype)
     found = zeros(to_type(moves, problem.dtype))
     for i in range(n):
         for j in range(i + 1):

@@ -21,6 +21,7 @@ from ..arrays import (
     at_least,
     heard,
     join,
+    joined,
     maximum,
     on_numpy,
     resolution,
@@ -90,8 +91,17 @@ class Problem:
             for part in self.residual.parts():
                 with heard(self.noises):
                     values = self.source.evaluate(part, params)
-                costs.append(self.loss.cost(with_type_of(values, x)))
+                costs.append(self.loss_of(part).cost(with_type_of(values, x)))
         return self.with_penalty(total(costs), x)
+
+    def loss_of(self, part: Part) -> Loss:
+        """What the rows of a part cost: their own loss, of outputs with targets, or the common."""
+        return self.loss if part.loss is None else part.loss
+
+    def slope(self, values: Sequence[Tensor]) -> Tensor:
+        """ℓ′ at r(x) as `values` gives it, of all parts side by side, (..., m)."""
+        pairs = zip(self.residual.parts(), values, strict=True)
+        return joined([self.loss_of(part).expand(value).slope for part, value in pairs], -1)
 
     def values(self, x: Tensor) -> list[Tensor]:
         """r(x), part by part, (..., m) each."""
@@ -127,9 +137,10 @@ class Problem:
             try:
                 with timed(self.clock, "linearize"), rows.replay():
                     for place, part in enumerate(rows.parts()):
+                        streamed.begin(place, self.loss_of(part))
                         blocks = self.source.blocks(part, params, streamed.workspace)
                         for found in blocks if self.noises is None else self._heard(blocks):
-                            streamed.add(place, *as_block(found))
+                            streamed.add(*as_block(found))
             except DescendedError:  # another source stands in the place of the one that gave up
                 streamed = None
             except RuntimeError as error:
@@ -199,7 +210,7 @@ class Problem:
     def _share_of_gradient(self, part: Part, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         """What one part adds to the cost and to Jᵀℓ′, and its r(x); its graph is left behind."""
         values, along = pull(self.source, part, params)
-        expansion = self.loss.expand(values)
+        expansion = self.loss_of(part).expand(values)
         gradient = along(expansion.slope.to(values.dtype)).to(self.dtype)
         return expansion.value, gradient, values
 
@@ -293,9 +304,7 @@ class Streamed:
         like = to_type(room(x, 0), problem.dtype)
         self.accumulator = problem.form.accumulator(tuple(x.shape), rows, like)
         self.on_numpy = on_numpy(x)
-        together = getattr(problem.loss, "together", 1)
-        self.workspace = Workspace(self._room, self.accumulator.kinds, together)
-        self.loss, self.keep = problem.loss, problem.keep
+        self.keep = problem.keep
         self.costs: list[Tensor] = []
         self.values: list[Tensor] = []  # r(x) of each part, if it is to be kept
 
@@ -303,11 +312,21 @@ class Streamed:
         """Where the next block of dense rows is to be written, always a tensor."""
         return tensor_from(self.accumulator.workspace(rows))
 
-    def add(self, place: int, values: Tensor, rows: Rows) -> None:
-        """Take a block of the part that stands at this place."""
+    def begin(self, place: int, loss: Loss) -> None:
+        """Blocks of the part that stands at this place follow, with its loss."""
+        self.place, self.loss, self.taken = place, loss, 0
+        together = getattr(loss, "together", 1)
+        self.workspace = Workspace(self._room, self.accumulator.kinds, together)
+
+    def add(self, values: Tensor, rows: Rows) -> None:
+        """Take the next block of the part."""
         if self.on_numpy:
             values, rows = arrays_of(values), arrays_of(rows)
-        expansion = self.loss.expand(values)
+        loss, place, begun = self.loss, self.place, self.taken
+        self.taken += values.shape[-1]
+        if hasattr(loss, "some"):
+            loss = loss.some(slice(begun, self.taken))
+        expansion = loss.expand(values)
         self.costs.append(expansion.value)
         self.accumulator.add(expansion.residual, expansion.rows(rows))
         if self.keep and place == len(self.values):

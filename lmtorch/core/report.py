@@ -43,11 +43,17 @@ class Report:
         "trials",
     )
 
-    def __init__(self, state: State, seconds: Mapping[str, float], jacobian: str) -> None:
-        trial = state.trial
+    def __init__(
+        self,
+        state: State,
+        seconds: Mapping[str, float],
+        jacobian: str,
+        least: Tensor | None = None,  # what the loss is more than the loop's cost
+    ) -> None:
+        trial, more = state.trial, 0.0 if least is None else least
         values = [
-            trial.cost, state.cost, trial.damping, trial.ratio, trial.accepted, trial.length,
-            trial.optimality, state.status, state.trials,
+            trial.cost + more, state.cost + more, trial.damping, trial.ratio, trial.accepted,
+            trial.length, trial.optimality, state.status, state.trials,
         ]  # fmt: skip
         self._packed: Tensor = torch.stack(
             [v.to(torch.float64 if v.device.type != "mps" else v.dtype) for v in values]
@@ -61,7 +67,10 @@ class Report:
 
     @property
     def loss(self) -> float:
-        """½Σr² (with robust loss and prior) before the step, in squared units of the residuals."""
+        """½Σr² (with robust loss and prior) before the step, in squared units of the residuals.
+
+        Of a criterion its sum over the samples.
+        """
         return self._values["loss"]
 
     @property

@@ -36,6 +36,7 @@ class Expansion(NamedTuple):
     value: Tensor  # (...,), summed over these residuals
     slope: Tensor  # (..., rows), derivative of the loss in each residual
     root: Tensor | None  # (..., rows), or (..., samples, k, k); None: one for every residual
+    solved: Tensor | None = None  # R⁻ᵀℓ′, (..., rows), where the loss has it in closed form
 
     @property
     def residual(self) -> Tensor:
@@ -45,6 +46,8 @@ class Expansion(NamedTuple):
         residual has neither slope nor curvature. A loss has to keep its curvature well above zero
         wherever it has a slope: what of the slope lies outside the range of Rᵀ is lost.
         """
+        if self.solved is not None:
+            return self.solved
         if self.root is None:
             return self.slope
         if self.root.ndim <= self.slope.ndim:
@@ -78,6 +81,17 @@ class Loss(Protocol):
 
     def take(self, places: Tensor) -> "Loss":
         """The loss of some problems of a batch (b,), by their numbers (k,)."""
+
+
+class Bound(Loss, Protocol):
+    """The loss of some rows alone, outputs with their targets."""
+
+    @property
+    def together(self) -> int:
+        """So many rows in a row belong together."""
+
+    def some(self, rows: slice) -> "Bound":
+        """The loss of some of the rows, which are of whole samples."""
 
 
 def scalar_dtype(device: torch.device) -> torch.dtype:

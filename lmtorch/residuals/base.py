@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Function, Params
+from ..losses.base import Bound
 
 T = TypeVar("T")
 Through = Callable[[str, Callable[..., Any], Sequence[Tensor]], Any]
@@ -42,6 +43,7 @@ class Part:
     kept: tuple[Tensor, ...] = ()  # what it writes to, and must not leave changed
     black_box: bool = False  # no derivatives lead through it
     term: int = 0  # which of several terms the rows belong to
+    loss: Bound | None = None  # of these rows, outputs with targets; None: the problem's
     # rows are in so many blocks of equal size, which may be of independent samples
     leading: int | None = None
     whole: bool = True  # there is no other part, of this or another term

@@ -19,6 +19,7 @@ class Probe(NamedTuple):
     leading: int | None = None  # the first dimension of the residuals, if they are one tensor
     # stand-ins for the parameters do not reach its backward pass: they must carry the values
     in_place: bool = False
+    targeted: bool = False  # they are outputs of a criterion, with targets
     black_box: bool = False  # no derivatives lead through it
     looped: bool = False  # torch.vmap refuses it
     finite: bool = True  # the residuals at the start of the first problem are

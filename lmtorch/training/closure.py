@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._autodiff import Params, ranges
 from .._errors import InputError
+from ..losses.criterion import Bound, Targeted
 from ..residuals.base import Part
 from ..residuals.layout import Layout
 from ..residuals.replay import Replay
@@ -23,6 +24,19 @@ class RowsChangedError(InputError):
     """An evaluation returned another number of residuals than the one before."""
 
 
+def _same_kind(result: Any, loss: Bound | None) -> Any:
+    """A closure's result, which has targets if it had them before.
+
+    Raises:
+        RowsChangedError: it has, and had none, or the other way round.
+    """
+    if isinstance(result, Targeted) != (loss is not None):
+        raise RowsChangedError(
+            "the closure returned residuals in one evaluation and a criterion's outputs in another."
+        )
+    return result
+
+
 class ClosureResidual:
     """step(closure): no structure is assumed; all rows are one part.
 
@@ -34,6 +48,7 @@ class ClosureResidual:
         replay: of the random numbers of a step, shared by all terms.
         leading: the first dimension of the residuals, if they are one tensor.
         through: calls its evaluations, in compiled form where there is one; None: they are plain.
+        loss: of these rows, if they are outputs with targets.
     """
 
     def __init__(
@@ -45,6 +60,7 @@ class ClosureResidual:
         replay: Replay,
         leading: int | None = None,
         through: Through | None = None,
+        loss: Bound | None = None,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -53,6 +69,7 @@ class ClosureResidual:
         self.draws = replay
         self.leading = leading
         self.through = through
+        self.loss = loss
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
@@ -67,6 +84,29 @@ class ClosureResidual:
             kept=self.draws.kept,
             leading=self.leading,
             through=self.through,
+            loss=self.loss,
+        )
+
+    @property
+    def losses(self) -> list[Bound]:
+        """The loss of its own, if it has one."""
+        return [] if self.loss is None else [self.loss]
+
+    def results(self, params: Params) -> list[Any]:
+        """What the closure returns at params, in one piece."""
+        return [self._run(self.closure, params)]
+
+    def with_loss(self, loss: Bound) -> "ClosureResidual":
+        """The same, of outputs with targets."""
+        return ClosureResidual(
+            self.layout,
+            self.swap,
+            self.closure,
+            self.rows,
+            self.draws,
+            self.leading,
+            self.through,
+            loss,
         )
 
     def replay(self) -> AbstractContextManager[None]:
@@ -83,7 +123,8 @@ class ClosureResidual:
     def _residuals(self, params: Params) -> Tensor:
         """All residuals (m,)."""
         with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
-            residual = outputs.flat(self.swap(self.layout.twins(params), self.closure))
+            result = self.swap(self.layout.twins(params), self.closure)
+            residual = outputs.flat(_same_kind(result, self.loss))
         if residual.shape[0] != self.rows:
             raise RowsChangedError(
                 f"the closure returned {residual.shape[0]} residuals after {self.rows} at the "
@@ -106,6 +147,7 @@ class SampleResidual:
         per_sample: k, residuals of one sample.
         replay: of the random numbers of a step, shared by all terms.
         through: calls its evaluations, in compiled form where there is one; None: they are plain.
+        loss: of these rows, if they are outputs with targets.
     """
 
     def __init__(
@@ -118,6 +160,7 @@ class SampleResidual:
         per_sample: int,
         replay: Replay,
         through: Through | None = None,
+        loss: Bound | None = None,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -127,6 +170,7 @@ class SampleResidual:
         self.per_sample = per_sample
         self.draws = replay
         self.through = through
+        self.loss = loss
 
     @property
     def rows(self) -> int:
@@ -140,7 +184,8 @@ class SampleResidual:
     def parts(self) -> Iterable[Part]:
         """Chunks of samples, in order."""
         for chosen in ranges(self.samples.count, self.chunk):
-            tensors = self.samples.take(chosen)
+            tensors, k = self.samples.take(chosen), self.per_sample
+            rows = slice(chosen.start * k, chosen.stop * k)
             yield Part(
                 partial(self._residuals, tensors=tensors),
                 partial(self._run, tensors=tensors),
@@ -150,7 +195,21 @@ class SampleResidual:
                 kept=self.draws.kept,
                 whole=self.chunk >= self.samples.count,
                 through=self.through and self.through.beside(tensors),
+                loss=self.loss and self.loss.some(rows),
             )
+
+    @property
+    def losses(self) -> list[Bound]:
+        """The loss of its own, if it has one."""
+        return [] if self.loss is None else [self.loss]
+
+    def results(self, params: Params) -> list[Any]:
+        """What the closure returns at params, chunk by chunk."""
+        return [self._run(self.closure, params, part.samples) for part in self.parts()]
+
+    def with_loss(self, loss: Bound) -> "SampleResidual":
+        """The same, of outputs with targets."""
+        return self._of(self.samples, self.draws, loss)
 
     def replay(self) -> AbstractContextManager[None]:
         """A context for each evaluation: all of a step draw the same random numbers."""
@@ -164,15 +223,20 @@ class SampleResidual:
         """The residual of some of the samples, by index, which draws random numbers of its own."""
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
+        return self._of(some, replay, self.loss and self.loss.of(chosen, self.per_sample))
+
+    def _of(self, samples: Samples, replay: Replay, loss: Bound | None) -> "SampleResidual":
+        """The same closure of other samples, or with another loss."""
         return SampleResidual(
             self.layout,
             self.swap,
             self.closure,
-            some,
+            samples,
             self.chunk,
             self.per_sample,
             replay,
             self.through,
+            loss,
         )
 
     def _residuals(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
@@ -181,7 +245,7 @@ class SampleResidual:
             result = self.swap(
                 self.layout.twins(params), self.closure, *self.samples.arguments(tensors)
             )
-        rows = outputs.by_sample(result, tensors[0].shape[0])
+        rows = outputs.by_sample(_same_kind(result, self.loss), tensors[0].shape[0])
         if rows.shape[1] != self.per_sample:
             raise RowsChangedError(
                 f"the closure returned {rows.shape[1]} residuals for each sample after "

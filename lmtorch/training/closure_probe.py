@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, level
 from .._modules import batch_statistics
+from ..losses.criterion import Targeted
 from ..residuals.layout import Layout
 from ..residuals.probe import Probe
 from ..residuals.replay import Replay
@@ -40,6 +41,7 @@ def probe_closure(
     replay = Replay(layout.tensors[0].device)
     with replay():
         result, twins, operators, habits = _evaluate(layout, swap, closure, ())
+    targeted = _targeted(result)
     with torch.enable_grad():
         residual = outputs.flat(result)
     _check(residual, layout, twins if differentiable else None)
@@ -47,7 +49,8 @@ def probe_closure(
     written = _written(operators)
     in_place = differentiable and not _swaps(layout, swap, closure, (), written, replay)
     replay.rewind()
-    leading = result.shape[0] if isinstance(result, Tensor) and result.ndim else None
+    rows = result.values if targeted else result
+    leading = rows.shape[0] if isinstance(rows, Tensor) and rows.ndim else None
     return Probe(
         residual.shape[0],
         operators.bytes,
@@ -56,6 +59,7 @@ def probe_closure(
         differentiates=habits.differentiates,
         leading=leading,
         in_place=in_place,
+        targeted=targeted,
     )
 
 
@@ -73,6 +77,7 @@ def probe_samples(
     both = samples.arguments(samples.take(slice(count)))
     with replay():
         result, twins, operators, habits = _evaluate(layout, swap, closure, both)
+    targeted = _targeted(result)
     with torch.enable_grad():
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
@@ -89,7 +94,20 @@ def probe_samples(
         written=written,
         differentiates=habits.differentiates,
         in_place=in_place,
+        targeted=targeted,
     )
+
+
+def _targeted(result: Any) -> bool:
+    """Whether a closure returned outputs with targets, which it may.
+
+    Raises:
+        InputError: a target depends on the parameters.
+    """
+    if not isinstance(result, Targeted):
+        return False
+    result.bound()
+    return True
 
 
 def _check(residual: Tensor, layout: Layout, twins: Sequence[Tensor] | None) -> None:

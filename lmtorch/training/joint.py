@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from .._autodiff import Params
+from ..losses.criterion import Bound, Targeted, joined
 from ..residuals.base import Part
-from .closure import ClosureResidual, SampleResidual
+from ..residuals.replay import Replay
+from .closure import ClosureResidual, RowsChangedError, SampleResidual
 
 TermResidual = ClosureResidual | SampleResidual
 
@@ -28,6 +31,11 @@ class TermsResidual:
         self.terms = tuple(terms)
         self.rows = sum(term.rows for term in terms)
         self.draws = self.terms[0].draws
+
+    @property
+    def losses(self) -> list[Bound]:
+        """Those of terms that are outputs with targets."""
+        return [loss for term in self.terms for loss in term.losses]
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
@@ -46,3 +54,30 @@ class TermsResidual:
     def take(self, places: Tensor) -> "TermsResidual":
         """There is one problem."""
         return self
+
+
+def with_targets(
+    terms: Sequence[TermResidual], targeted: Sequence[bool], params: Params
+) -> list[TermResidual]:
+    """The terms, those that are outputs of a criterion with their targets.
+
+    They are read once, for they do not depend on the parameters. Random numbers are drawn as in
+    every other evaluation of the step, and left as they were: a closure may choose data by them.
+
+    Raises:
+        RowsChangedError: a term has no targets any more.
+    """
+    draws = terms[0].draws
+    replay = Replay(draws.device, draws.random, draws.kept)
+    pairs = list(zip(terms, targeted, strict=True))
+    with replay(), torch.enable_grad():
+        results = [t.results(params) if has or draws.random else [] for t, has in pairs]
+    replay.rewind()
+    made: list[TermResidual] = []
+    for (term, has), found in zip(pairs, results, strict=True):
+        if has and not all(isinstance(result, Targeted) for result in found):
+            raise RowsChangedError(
+                "the closure returned residuals, and a criterion's outputs before."
+            )
+        made.append(term.with_loss(joined([r.bound() for r in found])) if has else term)
+    return made

@@ -285,10 +285,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 torch._foreach_copy_(parameters, list(layout.split(state.x)))
         self._last = task.prepared
         seconds = parts | {"total": time.perf_counter() - begun}
-        self._report = Report(state, seconds, task.prepared.sources)
+        least = task.least
+        self._report = Report(state, seconds, task.prepared.sources, least)
         self._kept.judge_share(plan, told)
         self._forms.tell()
-        return state.trial.cost
+        return state.trial.cost if least is None else state.trial.cost + least
 
     def _task(self, terms: tuple[Term, ...]) -> Task:
         """What a step on these terms minimises."""
@@ -298,7 +299,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         for ladder in prepared.ladders:
             ladder.warned = self._warned
         through = self._forms.of(variables, terms, prepared.probes)
-        residual = residual_of(variables, terms, prepared, through)
+        try:
+            residual = residual_of(variables, terms, prepared, through, x)
+        except RowsChangedError:
+            if not remembered:
+                raise
+            self._preparations.forget()
+            return self._task(terms)
         share, seed = self._kept.share(prepared.plan), self._seed + self._kept.steps
         problem = problem_of(
             variables,

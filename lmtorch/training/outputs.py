@@ -2,6 +2,7 @@
 
 Any tensor that is not a single number, or a tuple, list or dict of tensors (a physics-informed loss
 has several terms). Complex residuals count as their real and imaginary parts, |z|² = Re² + Im².
+Or outputs with their targets, from a criterion: then the outputs stand where residuals do.
 """
 
 from typing import Any
@@ -12,13 +13,27 @@ from torch.utils._pytree import tree_leaves
 
 from .._errors import InputError
 from ..calculus.base import Carrier
+from ..losses.criterion import Targeted
 from ..residuals.layout import real
+
+# operators of torch's losses, and what to use in their place
+LOSSES = {
+    "NllLoss": "lmtorch.CrossEntropyLoss()(logits, y)",
+    "BinaryCrossEntropyWithLogits": "lmtorch.BCEWithLogitsLoss()(logits, y)",
+    "BinaryCrossEntropyBackward": "lmtorch.BCEWithLogitsLoss()(logits, y), with logits and without "
+    "the sigmoid",
+    "MseLoss": "model(x) - y, or lmtorch.MSELoss()(model(x), y)",
+    "HuberLoss": "model(x) - y and loss='huber'",
+    "SmoothL1Loss": "model(x) - y and loss='huber'",
+}
+DEPTH = 8  # operators that may follow a loss: a mean, a weight, a sum with another
 
 SCALAR = (
     "the closure returned a single number. Levenberg–Marquardt needs the residuals themselves, of "
     "any shape, not the loss: return the residuals, not their sum; for example `model(x) - y` "
     "instead of `((model(x) - y) ** 2).mean()`. (If there really is just one residual, return it "
-    "with shape (1,).)"
+    "with shape (1,).) Of a likelihood return lmtorch.CrossEntropyLoss()(model(x), y), or "
+    "lmtorch.BCEWithLogitsLoss, PoissonNLLLoss, NegativeBinomialNLLLoss, GaussianNLLLoss likewise."
 )
 
 
@@ -28,7 +43,14 @@ def leaves(result: Any) -> list[Tensor]:
     Raises:
         InputError: nothing, a scalar loss, no tensor, integers.
     """
-    found: list[Any] = tree_leaves(result)
+    if isinstance(result, Targeted):
+        result = result.values
+    found: list[Any] = tree_leaves(result, is_leaf=lambda leaf: isinstance(leaf, Targeted))
+    if any(isinstance(leaf, Targeted) for leaf in found):
+        raise InputError(
+            "the closure returned a criterion's outputs beside something else. Pass each as a term "
+            "of its own: opt.step((lambda x, y: criterion(model(x), y), x, y), (others, z))."
+        )
     if not found or all(leaf is None for leaf in found):
         raise InputError(
             "the closure returned nothing (None). Return the residuals: a tensor, or a tuple, list "
@@ -48,8 +70,24 @@ def leaves(result: Any) -> list[Tensor]:
                 "output and the data to a floating-point dtype."
             )
     if isinstance(result, Tensor) and result.ndim == 0:
-        raise InputError(SCALAR)
+        raise InputError(_scalar(result))
     return [real(leaf) for leaf in found]
+
+
+def _scalar(loss: Tensor) -> str:
+    """What to return instead of a single number; of torch's own losses, by name."""
+    nodes = [getattr(loss, "grad_fn", None)]
+    for _ in range(DEPTH):
+        for node in nodes:
+            kind = type(node).__name__
+            use = next((use for name, use in LOSSES.items() if kind.startswith(name)), None)
+            if use is not None:
+                return (
+                    "the closure returned a single number, a loss of torch's. Levenberg–Marquardt "
+                    "needs what the loss is made of: return " + use + "."
+                )
+        nodes = [after for node in nodes if node is not None for after, _ in node.next_functions]
+    return SCALAR
 
 
 def flat(result: Any) -> Tensor:

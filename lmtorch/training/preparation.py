@@ -96,6 +96,11 @@ class Preparations:
         layout = variables.layout
         # no generator, which would make another exception of the closure's StopIteration
         probes = [self._probe(variables, term) for term in terms]
+        if self.options.loss not in ("linear", "auto") and all(p.targeted for p in probes):
+            raise InputError(
+                f"loss={self.options.loss!r} is for residuals, and the closure returns a "
+                "criterion's outputs, which have their own loss. Leave `loss` out."
+            )
         facts = [
             Facts(
                 layout.n,

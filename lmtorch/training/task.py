@@ -15,7 +15,7 @@ from ..residuals.replay import Replay
 from .closure import ClosureResidual, SampleResidual
 from .compiled import Through
 from .in_place import InPlaceSwap
-from .joint import TermResidual, TermsResidual
+from .joint import TermResidual, TermsResidual, with_targets
 from .preparation import Preparation
 from .terms import Term
 from .variables import Variables
@@ -37,6 +37,12 @@ class Task(NamedTuple):
         """How the step is taken."""
         return self.prepared.plan.method
 
+    @property
+    def least(self) -> Tensor | None:
+        """What criteria add to the loop's cost, which begins at zero; None: there are none."""
+        losses = self.residual.losses
+        return torch.stack([loss.least() for loss in losses]).sum() if losses else None
+
     def leave_traces(self) -> None:
         """Evaluate once more, and let closures write to buffers: one forward pass for a step."""
         buffers = (*self.variables.swap.buffers, *self.residual.draws.kept)
@@ -52,6 +58,7 @@ def residual_of(
     terms: Sequence[Term],
     prepared: Preparation,
     through: Sequence[Through | None],
+    x: Tensor,
 ) -> TermResidual | TermsResidual:
     """The terms as one residual, with the same random numbers in every evaluation of a step.
 
@@ -60,6 +67,7 @@ def residual_of(
         terms: the closures.
         prepared: what is known of them.
         through: what calls the evaluations of each, in compiled form; None: they are plain.
+        x: where the step begins; the targets of criteria are read there.
     """
     layout, swap = variables.layout, variables.swap
     written = [tensor for probe in prepared.probes for tensor in probe.written]
@@ -77,6 +85,9 @@ def residual_of(
             made.append(ClosureResidual(*own, rows, replay, probe.leading, by))
         else:
             made.append(SampleResidual(*own, samples, derivation.chunk, rows, replay, by))
+    targeted = [probe.targeted for probe in prepared.probes]
+    if any(targeted):
+        made = with_targets(made, targeted, layout.split(x))
     return made[0] if len(made) == 1 else TermsResidual(made)
 
 

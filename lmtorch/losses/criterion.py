@@ -1,0 +1,272 @@
+"""A loss of outputs and targets, as torch's classes of losses are: likelihoods.
+
+A closure returns `criterion(model(x), y)`: the outputs with their targets, not a number. Near a
+point the cost of the outputs f of one sample is a quadratic function with slope ℓ′ and curvature
+RᵀR, and the step sees rows R J and residuals R⁻ᵀℓ′: the generalised Gauss–Newton method.
+
+Costs are counted from the least that any outputs could have with these targets. So they are zero or
+more, as sums of squares are (of an exponential family twice the cost is the deviance), and a small
+cost has all of its digits. What is reported is the usual value, with `least` added.
+
+References: Schraudolph, Fast curvature matrix-vector products for second-order gradient descent
+(2002); Martens, New insights and perspectives on the natural gradient method (2020), §8; McCullagh
+& Nelder, Generalized linear models (1989), §2.3, for deviances.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_pytree_node
+
+from .._errors import InputError
+from ..arrays import maximum, where
+from .base import Expansion, scalar_dtype, wide
+
+# Curvature is kept at or above this share of the slope. A sample that is hopelessly wrong has a
+# slope and hardly any curvature; a residual ℓ′/√ℓ″ without bound would cost the others their digits
+FLOOR = 1e-6
+
+
+class Criterion:
+    """What outputs cost beside their targets: a base for `lmtorch.CrossEntropyLoss` and its like.
+
+    One of your own has `cost`, `slope` and `root`, and `least` if the usual value is not zero at
+    best. Their arguments are the outputs (s, k) of s samples and each target (s, ...), floats in
+    float64. Outputs may have more dimensions, (..., k): all but the last count samples. With
+    `elementwise = True` every output has a target of its own, of equal shape, and k = 1.
+
+    Example:
+        >>> import torch, lmtorch
+        >>> from lmtorch.losses import Criterion
+        >>> class Exponential(Criterion):
+        ...     '''Waiting times y of rate exp(f): ℓ = y exp(f) − f.'''
+        ...     elementwise = True
+        ...     def cost(self, outputs, y):
+        ...         t = outputs + y.log()
+        ...         return t.expm1() - t
+        ...     def least(self, k, y):
+        ...         return 1 + y.log()
+        ...     def slope(self, outputs, y):
+        ...         return y * outputs.exp() - 1
+        ...     def root(self, outputs, y):
+        ...         return (y * outputs.exp()).sqrt()
+        >>> y = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+        >>> rate = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        >>> opt = lmtorch.LevenbergMarquardt([rate])
+        >>> while not opt.status.final:
+        ...     loss = opt.step(lambda: Exponential()(rate.expand(3), y))
+        >>> round(rate.exp().item(), 9)  # one over the mean
+        0.666666667
+    """
+
+    elementwise: ClassVar[bool] = False
+
+    def __call__(self, outputs: Any, *targets: Any, **_: Any) -> "Targeted":
+        """Outputs (..., k) of a model with their targets, for the closure to return.
+
+        Raises:
+            InputError: shapes that do not go together.
+        """
+        self.check(outputs, *targets)
+        return Targeted(self, outputs[..., None] if self.elementwise else outputs, targets)
+
+    def check(self, outputs: Any, *targets: Any) -> None:
+        """See whether outputs and targets go together.
+
+        Raises:
+            InputError: they do not.
+        """
+        shape = tuple(outputs.shape)
+        lead = shape if self.elementwise else shape[:-1]
+        for target in targets:
+            found = tuple(target.shape)
+            if found[: len(lead)] != lead or (self.elementwise and found != lead):
+                raise InputError(mismatch(self, shape, found))
+
+    def prepare(self, shape: torch.Size, *targets: Any, **_: Any) -> tuple[Tensor, ...]:
+        """What the others are given: targets (*lead, ...) beside outputs of `shape` (*lead, k)."""
+        return tuple(t[..., None] for t in targets) if self.elementwise else targets
+
+    def cost(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
+        """The cost above the least, (s,) or (s, k), which are summed."""
+        raise NotImplementedError(f"{type(self).__name__} has no cost")
+
+    def least(self, k: int, *targets: Any, **_: Any) -> Tensor:
+        """The least that any k outputs could cost, of any shape, summed. Default: zero."""
+        first: Tensor = targets[0]
+        return first.new_zeros((), dtype=scalar_dtype(first.device))
+
+    def slope(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
+        """Derivative of the cost in the outputs, (s, k)."""
+        raise NotImplementedError(f"{type(self).__name__} has no slope")
+
+    def root(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
+        """R with RᵀR = ∂²ℓ/∂f², or something positive in its place: (s, k), diagonal; (s, k, k)."""
+        raise NotImplementedError(f"{type(self).__name__} has no root")
+
+    def residual(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor | None:
+        """R⁻ᵀℓ′, (s, k), where it has a closed form; None: it is solved for."""
+        return None
+
+    def curvature(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
+        """The exact ∂²ℓ/∂f², (s, k, k). Default: that of `cost`, by autograd."""
+
+        def of_one(point: Tensor, *target: Tensor) -> Tensor:
+            return self.cost(point[None], *(t[None] for t in target)).sum()
+
+        found: Tensor = torch.func.vmap(torch.func.hessian(of_one))(outputs, *targets)
+        return found
+
+    def __repr__(self) -> str:
+        """The class, which says most."""
+        return f"{type(self).__name__}()"
+
+
+def mismatch(criterion: Criterion, outputs: Sequence[int], target: Sequence[int]) -> str:
+    """The words for shapes that do not go together."""
+    return (
+        f"{type(criterion).__name__} was given outputs {tuple(outputs)} and a target "
+        f"{tuple(target)}, which do not go together: see its docstring for the shapes."
+    )
+
+
+def raised(curvature: Tensor, slope: Tensor) -> Tensor:
+    """Curvature that is nowhere less than a share of the slope."""
+    return maximum(curvature, FLOOR * slope.abs())
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """Outputs of a model with what belongs to them; times a number, it counts so much more.
+
+    Not a loss: `values` are what the step differentiates.
+    """
+
+    criterion: Criterion
+    values: Any  # (*lead, k)
+    targets: tuple[Any, ...]
+    factor: float = 1.0
+
+    def __mul__(self, factor: Any) -> "Targeted":
+        """The same, counting `factor` times."""
+        if isinstance(factor, Tensor) or not 0 < factor < float("inf"):
+            raise InputError(
+                f"a criterion may be multiplied by a positive number, and not by {factor!r}. "
+                "Weights of samples go into the criterion where it has them."
+            )
+        return replace(self, factor=self.factor * factor)
+
+    __rmul__ = __mul__
+
+    def bound(self) -> "Bound":
+        """The loss of these outputs, with targets that do not depend on the parameters.
+
+        Raises:
+            InputError: they do.
+        """
+        if any(isinstance(t, Tensor) and t.requires_grad for t in self.targets):
+            raise InputError(
+                f"a target of {type(self.criterion).__name__} requires a gradient, as what depends "
+                "on the parameters does. Targets are data: detach them."
+            )
+        *lead, k = self.values.shape
+        prepared = self.criterion.prepare(self.values.shape, *self.targets)
+        flat = (t.reshape(-1, *t.shape[len(lead) :]) for t in prepared)
+        targets = tuple(
+            wide(t) if t.is_floating_point() or self.criterion.elementwise else t for t in flat
+        )
+        return Bound(self.criterion, targets, k, self.factor)
+
+
+def _unflatten(values: list[Any], kept: Any) -> Targeted:
+    criterion, factor = kept
+    return Targeted(criterion, values[0], tuple(values[1:]), factor)
+
+
+# its tensors are found, and replaced, wherever those of a tuple would be
+register_pytree_node(
+    Targeted,
+    lambda t: ([t.values, *t.targets], (t.criterion, t.factor)),
+    lambda values, kept: _unflatten(list(values), kept),
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A criterion with the targets of some rows: a loss of the outputs (rows,) alone.
+
+    Args:
+        criterion: of k outputs and their targets.
+        targets: (s, ...) each.
+        together: k.
+        factor: how many times it counts.
+    """
+
+    criterion: Criterion
+    targets: tuple[Tensor, ...]
+    together: int
+    factor: float = 1.0
+
+    @property
+    def rows(self) -> int:
+        """How many outputs there are."""
+        return len(self.targets[0]) * self.together
+
+    def some(self, rows: slice) -> "Bound":
+        """The loss of some of the rows, which are of whole samples."""
+        if rows.start == 0 and rows.stop >= self.rows:
+            return self
+        chosen = slice(rows.start // self.together, rows.stop // self.together)
+        return replace(self, targets=tuple(t[chosen] for t in self.targets))
+
+    def of(self, samples: Tensor, per_sample: int) -> "Bound":
+        """The loss of some samples of `per_sample` rows each, by their numbers."""
+        each = per_sample // self.together
+        targets = tuple(t.unflatten(0, (-1, each))[samples].flatten(0, 1) for t in self.targets)
+        return replace(self, targets=targets)
+
+    def least(self) -> Tensor:
+        """What has to be added to the cost for the usual value."""
+        return self.factor * self.criterion.least(self.together, *self.targets).sum()
+
+    def cost(self, residual: Tensor) -> Tensor:
+        """The cost above the least, a scalar."""
+        return self.factor * self.criterion.cost(self._outputs(residual), *self.targets).sum()
+
+    def expand(self, residual: Tensor) -> Expansion:
+        """Cost, slope, root, and R⁻ᵀℓ′ where it has a closed form."""
+        outputs, of = self._outputs(residual), self.criterion
+        slope, root = of.slope(outputs, *self.targets), of.root(outputs, *self.targets)
+        solved = of.residual(outputs, *self.targets)
+        if root.ndim <= outputs.ndim:
+            solved = where(slope == 0, slope, slope / root)
+            root = root.flatten()
+        share = self.factor**0.5
+        return Expansion(
+            self.cost(residual),
+            self.factor * slope.flatten(),
+            share * root,
+            None if solved is None else share * solved.flatten(),
+        )
+
+    def curvature(self, residual: Tensor) -> Tensor:
+        """The exact second derivative, (s, k, k), or (rows,) if k is 1."""
+        found = self.factor * self.criterion.curvature(self._outputs(residual), *self.targets)
+        return found.flatten() if self.together == 1 else found
+
+    def take(self, places: Tensor) -> "Bound":
+        """The loss itself: there is one problem."""
+        return self
+
+    def _outputs(self, residual: Tensor) -> Tensor:
+        """Outputs (s, k) in the dtype in which costs are summed."""
+        return wide(residual).unflatten(-1, (-1, self.together))
+
+
+def joined(bounds: Sequence[Bound]) -> Bound:
+    """The loss of the rows of all of them, one after the other."""
+    columns = zip(*(bound.targets for bound in bounds), strict=True)
+    return replace(bounds[0], targets=tuple(torch.cat(column) for column in columns))
