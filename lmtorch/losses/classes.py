@@ -20,8 +20,12 @@ from .criterion import FLOOR, Criterion, Targeted, mismatch, raised
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + eˣ)."""
-    return torch.logaddexp(x, torch.zeros_like(x))
+    """log(1 + eˣ), which is zero where eˣ is nothing beside one.
+
+    So a run on separable data ends, as it does with log_softmax: costs without end in sight, of
+    1e-100 and less, are of no use.
+    """
+    return x.clamp(min=0) + (1 + (-x.abs()).exp()).log()
 
 
 def by_sum(reduction: str) -> None:
@@ -113,7 +117,7 @@ class CrossEntropyLoss(Criterion):
         share, whole = self._shares(outputs.shape[-1], target)
         log = torch.log_softmax(outputs, -1)
         found = torch.where(share == 0, 0.0, -share * log).sum(-1)
-        return found - self._entropy(share, whole)
+        return (found - self._entropy(share, whole)).clamp(min=0)
 
     def least(self, k: int, target: Tensor) -> Tensor:
         """A times the entropy of the target, (s,); zero of class numbers without smoothing."""
@@ -248,7 +252,7 @@ class BCEWithLogitsLoss(Criterion):
         """Above the entropy of the target."""
         wrong = torch.where(ones == 0, 0.0, ones * softplus(-outputs))
         found = wrong + torch.where(others == 0, 0.0, others * softplus(outputs))
-        return found - self.least(1, ones, others)
+        return (found - self.least(1, ones, others)).clamp(min=0)
 
     def least(self, k: int, ones: Tensor, others: Tensor) -> Tensor:
         """The entropy of the target, weighted; zero of targets 0 and 1."""

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node
 
 from .._errors import InputError
 from ..arrays import maximum, where
@@ -28,6 +27,7 @@ from .base import Expansion, scalar_dtype, wide
 # Curvature is kept at or above this share of the slope. A sample that is hopelessly wrong has a
 # slope and hardly any curvature; a residual ℓ′/√ℓ″ without bound would cost the others their digits
 FLOOR = 1e-6
+SLACK = 1e-8  # a sample's cost may be less than zero by so much, through round-off
 
 
 class Criterion:
@@ -181,19 +181,6 @@ class Targeted:
         return Bound(self.criterion, targets, k, self.factor)
 
 
-def _unflatten(values: list[Any], kept: Any) -> Targeted:
-    criterion, factor = kept
-    return Targeted(criterion, values[0], tuple(values[1:]), factor)
-
-
-# its tensors are found, and replaced, wherever those of a tuple would be
-register_pytree_node(
-    Targeted,
-    lambda t: ([t.values, *t.targets], (t.criterion, t.factor)),
-    lambda values, kept: _unflatten(list(values), kept),
-)
-
-
 @dataclass(frozen=True)
 class Bound:
     """A criterion with the targets of some rows: a loss of the outputs (rows,) alone.
@@ -233,8 +220,26 @@ class Bound:
         return self.factor * self.criterion.least(self.together, *self.targets).sum()
 
     def cost(self, residual: Tensor) -> Tensor:
-        """The cost above the least, a scalar."""
-        return self.factor * self.criterion.cost(self._outputs(residual), *self.targets).sum()
+        """The cost above the least, a scalar; NaN if it is less than zero, which it cannot be."""
+        found = self.criterion.cost(self._outputs(residual), *self.targets).sum()
+        # not zero, which would be a minimum
+        rounded = torch.where(found < -SLACK * len(self.targets[0]), torch.nan, -found)
+        return self.factor * torch.where(found < 0, rounded, found)
+
+    def check(self, residual: Tensor) -> None:
+        """See whether costs are counted from their least.
+
+        Raises:
+            InputError: they are not.
+        """
+        if bool(self.cost(residual).isnan() & residual.isfinite().all()):
+            found = self.criterion.cost(self._outputs(residual), *self.targets).sum()
+            if bool(found < 0):
+                raise InputError(
+                    f"{type(self.criterion).__name__} costs {float(found):.3g}, less than zero. "
+                    "Costs are counted from the least that is possible with the targets: subtract "
+                    "it in `cost`, and give it as `least`, so that it is added to what is reported."
+                )
 
     def expand(self, residual: Tensor) -> Expansion:
         """Cost, slope, root, and R⁻ᵀℓ′ where it has a closed form."""

@@ -119,7 +119,7 @@ class PoissonNLLLoss(Criterion):
         t = log - torch.where(target == 0, 1.0, target).log()
         mean = outputs.exp() if self.log_input else outputs + self.eps
         # log − log is zero, or no number where μ is negative
-        return torch.where(target == 0, mean + (log - log), target * (t.expm1() - t))
+        return torch.where(target == 0, mean + (log - log), target * (t.expm1() - t)).clamp(min=0)
 
     def least(self, k: int, target: Tensor) -> Tensor:
         """y − y log y, and log y! if it counts."""
@@ -207,7 +207,7 @@ class NegativeBinomialNLLLoss(Criterion):
         log = outputs if self.log_input else (outputs + self.eps).log()
         grown = torch.logaddexp(log, r.log()) - (r + y).log()
         of_y = torch.where(y == 0, 0.0, y * (log - torch.where(y == 0, 1.0, y).log()))
-        return (y + r) * grown - of_y
+        return ((y + r) * grown - of_y).clamp(min=0)
 
     def least(self, k: int, y: Tensor, r: Tensor) -> Tensor:
         """(y + r) log(r + y) − y log y, and what is of y and r alone if it counts."""

@@ -102,11 +102,11 @@ def _targeted(result: Any) -> bool:
     """Whether a closure returned outputs with targets, which it may.
 
     Raises:
-        InputError: a target depends on the parameters.
+        InputError: a target depends on the parameters, or a cost is below zero.
     """
     if not isinstance(result, Targeted):
         return False
-    result.bound()
+    result.bound().check(result.values.detach().reshape(-1))
     return True
 
 

@@ -75,7 +75,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more
             than 64 parameters with the default damping and `curvature` from all samples.
         loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
-            `cost` and `expand`.
+            `cost` and `expand`. It is for residuals: criteria have their own.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals.
             Default: 1.
         ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
@@ -217,9 +217,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
         Args:
             closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list
-                or dict of tensors. An explicit None takes no step, it prepares the state: so
-                `torch.distributed.checkpoint` calls it. A tuple is a term: a closure followed by
-                its batch.
+                or dict of tensors; or a criterion's outputs and targets,
+                `lmtorch.CrossEntropyLoss()(model(x), y)`. An explicit None takes no step, it
+                prepares the state: so `torch.distributed.checkpoint` calls it. A tuple is a term: a
+                closure followed by its batch.
             batch: the closure's arguments, with samples in the first dimension of every tensor. The
                 closure is then called with parts of the batch and must return a row of residuals
                 for each sample, which depends on that sample alone; rows stream, so that the whole
@@ -227,8 +228,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 `step((equation, inside), (condition, boundary))`.
 
         Returns:
-            The loss before the step, ½Σr² with robust loss and penalty, a float64 scalar on the
-            device. None if the closure is None.
+            The loss before the step, ½Σr² with robust loss and penalty, of a criterion its sum over
+            the samples, as a float64 scalar on the device. None if the closure is None.
 
         Raises:
             InputError: there is no closure; what it returned are no residuals, or they depend on no

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._autodiff import history, random_weights
 from .._errors import InputError
+from ..losses.criterion import Targeted
 from ..residuals.replay import Replay
 from .swap import Swap
 
@@ -111,17 +112,17 @@ def _gradients(
 ) -> tuple[list[Tensor], list[torch.Size]]:
     """Gradients of a sum of the results with random weights, and the shapes of the results."""
     with replay(), torch.enable_grad():
-        leaves = [
-            leaf for leaf in tree_leaves(call()) if isinstance(leaf, Tensor) and leaf.requires_grad
-        ]
+        result = call()
+        found = tree_leaves(result.values if isinstance(result, Targeted) else result)
+        leaves = [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.requires_grad]
         real = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves]
         if not real:
             return [torch.zeros_like(t) for t in inputs], []
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             real,
             inputs,
             [random_weights(leaf) for leaf in real],
             allow_unused=True,
             materialize_grads=True,
         )
-    return [g.to_dense() for g in found], [leaf.shape for leaf in leaves]
+    return [g.to_dense() for g in gradients], [leaf.shape for leaf in leaves]

@@ -8,6 +8,7 @@ arguments of a torch function.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map
 from .._modes import FunctionMode
 from .._modules import names_of
 from ..calculus.base import Carrier
+from ..losses.criterion import Targeted
 
 
 class Swap(Protocol):
@@ -109,6 +111,8 @@ class TensorSwap:
     def replaced(self, result: Any, twins: Sequence[Tensor]) -> Any:
         """The result with twins for tensors that a closure returns without a torch function."""
         twin_of = {id(t): twin for t, twin in zip(self.tensors, twins, strict=True)}
+        if isinstance(result, Targeted):
+            return replace(result, values=twin_of.get(id(result.values), result.values))
         return tree_map(lambda leaf: twin_of.get(id(leaf), leaf), result)
 
 

@@ -30,6 +30,7 @@ from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.layered import LayeredForm
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.losses.base import Loss
+from lmtorch.losses.criterion import Bound
 from lmtorch.losses.linear import Linear
 from lmtorch.losses.robust import (
     Barron,
@@ -158,6 +159,8 @@ ELSEWHERE: dict[type, str] = {
     DualNumbers: "tests/jacobians/test_dual_numbers.py",
     # What another source has given is remembered, of a pure function on a CPU.
     Latest: "tests/jacobians/test_latest.py",
+    # A criterion with its targets: of one problem, and of as many outputs as it has targets.
+    Bound: "tests/losses/test_criteria.py",
     # It is there to be traced: the fits that are written from it are held to those of the loop.
     ByColumns: "tests/compiling/test_compiled_fits.py",
 }

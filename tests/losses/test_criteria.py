@@ -216,11 +216,8 @@ def test_rows_and_residuals_have_torchs_gradient_and_hessian(name: str) -> None:
     torch.testing.assert_close(jacobian.mT @ found.slope, gradient)
     torch.testing.assert_close(rows.transposed_times(found.residual), gradient)
     hessian = torch.func.hessian(theirs)(where).reshape(len(gradient), -1)
-    exact = bound.curvature(values)
-    if exact.ndim == 1:
-        exact = exact.diag()
-    else:
-        exact = torch.block_diag(*exact)
+    curvature = bound.curvature(values)
+    exact = curvature.diag() if curvature.ndim == 1 else torch.block_diag(*curvature)
     torch.testing.assert_close(jacobian.mT @ exact @ jacobian, hessian)
     if name not in FISHER:
         torch.testing.assert_close(rows.dense().mT @ rows.dense(), hessian)
@@ -233,7 +230,10 @@ def test_where_the_hessian_is_not_used_it_is_the_fisher_matrix() -> None:
     scattered = torch.distributions.NegativeBinomial(r, logits=(mean / r).log())
     for criterion, density in (
         (lmtorch.PoissonNLLLoss(log_input=False, eps=0), poisson),
-        (lmtorch.NegativeBinomialNLLLoss(r, log_input=False, eps=0), scattered.log_prob(counts).exp()),
+        (
+            lmtorch.NegativeBinomialNLLLoss(r, log_input=False, eps=0),
+            scattered.log_prob(counts).exp(),
+        ),
     ):
         bound = criterion(mean.expand(400), counts).bound()
         expected = density @ bound.curvature(mean.expand(400))
@@ -286,7 +286,8 @@ def test_masked_logits_of_classes_that_are_not_asked_for_cost_nothing() -> None:
     bound = lmtorch.CrossEntropyLoss()(logits, torch.tensor([0])).bound()
     found = bound.expand(logits.flatten())
     assert found.value.item() == pytest.approx(math.log(1 + math.e))
-    assert found.residual.isfinite().all() and found.root is not None
+    assert found.residual.isfinite().all()
+    assert found.root is not None
     assert found.root.isfinite().all()
 
 
@@ -344,3 +345,30 @@ def test_one_of_your_own_needs_cost_slope_and_root() -> None:
     for method in ("cost", "slope", "root"):
         with pytest.raises(NotImplementedError, match=method):
             getattr(Criterion(), method)(LOGITS)
+
+
+def test_a_cost_below_zero_is_no_success() -> None:
+    class Plain(Criterion):
+        """Poisson's likelihood as it is in books."""
+
+        elementwise = True
+
+        def cost(self, outputs: Tensor, y: Tensor) -> Tensor:
+            return outputs.exp() - y * outputs
+
+        def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+            return outputs.exp() - y
+
+        def root(self, outputs: Tensor, y: Tensor) -> Tensor:
+            return (outputs / 2).exp()
+
+    theta = torch.zeros(3, dtype=F64, requires_grad=True)
+    y = torch.tensor([5.0, 20, 30], dtype=F64)
+    with pytest.raises(lmtorch.InputError, match="least"):
+        lmtorch.LevenbergMarquardt([theta]).step(lambda: Plain()(theta + 2, y))
+    opt = lmtorch.LevenbergMarquardt([theta])
+    for _ in range(50):  # it falls below zero on the way
+        opt.step(lambda: Plain()(theta, y))
+        if opt.status.final:
+            break
+    assert not opt.converged, opt.report
