@@ -106,25 +106,73 @@ def basis(params: Params, batch: int, columns: slice) -> Params:
     )
 
 
-def pushed(function: Function, params: Params, direction: Params) -> Tensor:
-    """J v, (..., m), by reverse mode twice: the derivative of Jᵀw in w along v, which no w changes.
+class Graph:
+    """An evaluation of residuals, through which J v and Jᵀw may be taken again and again.
 
-    It asks less of the operators than forward mode, whose formulas torch lacks for some.
+    Args:
+        function: the residuals (..., m).
+        params: where; the leading `batch` dimensions of each tensor are problems of a batch.
+        batch: their number.
     """
-    with torch.enable_grad():
-        twins = tuple(p.detach().requires_grad_() for p in params)
-        values = function(twins)
-        weights = torch.zeros_like(values, requires_grad=True)
-        if not values.requires_grad:
-            return torch.zeros_like(values)
-        gradients = torch.autograd.grad(
-            values, twins, weights, create_graph=True, allow_unused=True, materialize_grads=True
+
+    def __init__(self, function: Function, params: Params, batch: int) -> None:
+        with torch.enable_grad():
+            self.twins = tuple(p.detach().requires_grad_() for p in params)
+            self.values = function(self.twins)
+        self.batch = batch
+        self.backward: tuple[Tensor, list[Tensor | None]] | None = None
+
+    def pull(self, weights: Tensor) -> Tensor:
+        """Jᵀw, (..., n), by one backward pass."""
+        if not self.values.requires_grad:
+            return side_by_side([torch.zeros_like(t) for t in self.twins], self.batch).detach()
+        shares = torch.autograd.grad(
+            self.values,
+            self.twins,
+            weights.to(self.values.dtype),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
-        reached = [(g, v) for g, v in zip(gradients, direction, strict=True) if g.requires_grad]
+        return side_by_side([g.to_dense() if g.is_sparse else g for g in shares], self.batch)
+
+    def push(self, direction: Params) -> Tensor:
+        """J v, (..., m), by reverse mode twice: the derivative of Jᵀw in w along v.
+
+        No w changes it. It asks less of the operators than forward mode, whose formulas torch lacks
+        for some.
+        """
+        if not self.values.requires_grad:
+            return torch.zeros_like(self.values)
+        if self.backward is None:
+            self.backward = self._backward()
+        weights, gradients = self.backward
+        reached = [(g, v) for g, v in zip(gradients, direction, strict=True) if g is not None]
         if not reached:
-            return torch.zeros_like(values)
+            return torch.zeros_like(self.values)
         outputs, along = zip(*reached, strict=True)
-        return torch.autograd.grad(outputs, weights, along, materialize_grads=True)[0]
+        return torch.autograd.grad(
+            outputs, weights, along, retain_graph=True, materialize_grads=True
+        )[0]
+
+    def _backward(self) -> tuple[Tensor, list[Tensor | None]]:
+        """w, and Jᵀw with its graph, where it has one."""
+        with torch.enable_grad():
+            weights = torch.zeros_like(self.values, requires_grad=True)
+            gradients = torch.autograd.grad(
+                self.values,
+                self.twins,
+                weights,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return weights, [g if g.requires_grad else None for g in gradients]
+
+
+def pushed(function: Function, params: Params, direction: Params) -> Tensor:
+    """J v, (..., m), by reverse mode twice."""
+    return Graph(function, params, 0).push(direction)
 
 
 def pulled(
@@ -134,24 +182,10 @@ def pulled(
 
     The second is None where no derivative leads from the parameters to the residuals.
     """
-    with torch.enable_grad():
-        twins = tuple(p.detach().requires_grad_() for p in params)
-        values = function(twins)
-    if not values.requires_grad:
-        return values, None
-
-    def along(weights: Tensor) -> Tensor:
-        shares = torch.autograd.grad(
-            values,
-            twins,
-            weights.to(values.dtype),
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        return side_by_side([g.to_dense() if g.is_sparse else g for g in shares], batch)
-
-    return values.detach(), along
+    graph = Graph(function, params, batch)
+    if not graph.values.requires_grad:
+        return graph.values, None
+    return graph.values.detach(), graph.pull
 
 
 def fill_(rows: Tensor, parts: Sequence[Tensor], batch: int = 0) -> None:

@@ -14,6 +14,7 @@ from ..jacobians.forward import Forward
 from ..jacobians.given import GivenJacobian
 from ..jacobians.layerwise import LayerWise
 from ..jacobians.per_sample import PerSample
+from ..jacobians.products import Products
 from ..jacobians.reverse import Reverse
 from .facts import Facts
 from .members import DIFFERENCES
@@ -21,6 +22,7 @@ from .options import SMALL
 
 # rows of a column on a CPU where few parameters have many: several columns fit the cache of a core
 COLUMN = 16384
+GRAPHS = 4  # intermediate results of an evaluation that J v and Jᵀw together keep
 
 
 def black_box(jacobian: Any) -> bool:
@@ -95,6 +97,14 @@ def _reverse(facts: Facts, jacobian: Any) -> bool:
     if jacobian in ("auto", "per_sample"):
         return facts.parameters > k
     return jacobian == "reverse"
+
+
+def by_products(facts: Facts, limit: int | None) -> tuple[JacobianSource, str]:
+    """The source of products, which keeps the graph of an evaluation where that fits."""
+    touched = facts.activations * (facts.samples or 1)
+    keep = _memory.fits(GRAPHS * touched, facts.device, limit)
+    what = "kept" if keep else "made anew for each product"
+    return Products(keep), f"J v and J^T w: graphs of {GRAPHS * touched / 2**20:.3g} MiB are {what}"
 
 
 def sources(

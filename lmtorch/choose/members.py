@@ -18,12 +18,19 @@ from ..losses.base import Rho
 from ..losses.robust import Barron, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 from ..solvers.base import Solver
 from ..solvers.cholesky import Cholesky
+from ..solvers.conjugate_gradients import ConjugateGradients
 from ..solvers.dual import Dual
 from ..solvers.qr import QR
 from ..solvers.schur import Schur
 from ..solvers.svd import SVD
 
-SOLVERS: dict[str, Solver] = {"cholesky": Cholesky(), "qr": QR(), "svd": SVD(), "dual": Dual()}
+SOLVERS: dict[str, Solver] = {
+    "cholesky": Cholesky(),
+    "qr": QR(),
+    "svd": SVD(),
+    "dual": Dual(),
+    "cg": ConjugateGradients(),
+}
 DAMPINGS: dict[str, Damping] = {
     "trust_region": TrustRegion(),
     "nielsen": Nielsen(),

@@ -21,12 +21,15 @@ from ..damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from ..damping.trust_region import TrustRegion
 from ..jacobians.ladder import Ladder
 from ..jacobians.layerwise import LayerWise
+from ..linearizations.base import Form
+from ..linearizations.dense import DenseForm
 from ..linearizations.layered import LayeredForm
+from ..linearizations.products import ProductsForm
 from ..solvers.base import Solver
 from ..solvers.cholesky import Cholesky
 from ..solvers.dual import Dual
 from ..solvers.svd import SVD
-from .derivations import black_box, chunks, differences, slope_error, sources
+from .derivations import black_box, by_products, chunks, differences, slope_error, sources
 from .facts import Alternative, Derivation, Facts, Plan
 from .members import DAMPINGS, SCALINGS, SOLVERS
 from .options import SMALL, Options
@@ -78,10 +81,11 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         ("linear algebra", str(dtype).removeprefix("torch."), _why_dtype(facts, small, double)),
     ]
 
-    derivations, of_derivations = _derivations(terms, options, dtype)
-    solver, why = _solver(facts, options, small)
+    solver, why = _solver(facts, options, small, dtype)
+    products = _by_products(solver, options)
+    derivations, of_derivations = _derivations(terms, options, dtype, products)
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
-    damping, scaling, why_damping = _damping(options, small, share)
+    damping, scaling, why_damping = _damping(options, solver, small, share)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         solver, why = _by_layers(solver, scaling, derivations, why)
     reasons.append(("solver", repr(solver), why))
@@ -93,7 +97,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     reasons += of_derivations
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
     reasons.append(("curvature", rows_taken, why_share))
-    _check_memory(facts, options, solver, dtype)
+    _check_memory(facts, options, solver.form if products else _written(solver), dtype)
     # where samples stream, residuals are not kept but evaluated again: they grow with the samples
     streams = any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
@@ -114,15 +118,29 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
 _known = lru_cache(maxsize=64)(_decide)
 
 
+def _by_products(solver: Solver, options: Options) -> bool:
+    """Whether derivatives are products, and no rows are made."""
+    return isinstance(solver.form, ProductsForm) and options.jacobian == "auto"
+
+
+def _written(solver: Solver) -> Form:
+    """The form, or that of a matrix where rows that are written out are kept for products."""
+    return DenseForm() if isinstance(solver.form, ProductsForm) else solver.form
+
+
 def _derivations(
-    terms: Sequence[Facts], options: Options, dtype: torch.dtype
+    terms: Sequence[Facts], options: Options, dtype: torch.dtype, products: bool
 ) -> tuple[tuple[Derivation, ...], list[tuple[str, str, str]]]:
     """Where the rows of each term come from, and the reasons."""
     derivations, reasons = [], []
     for place, term in enumerate(terms, 1):
         of = f" {place}" if len(terms) > 1 else ""
         chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
-        rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
+        if products:
+            source, why = by_products(term, options.memory_limit)
+            rungs, why_chunk = (source,), why_chunk.split(";")[0]
+        else:
+            rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
         derivations.append(Derivation(rungs, chunk))
         reasons.append((f"jacobian{of}", repr(rungs[0]), why))
         if term.samples is not None:
@@ -264,7 +282,22 @@ def _why_dtype(facts: Facts, small: bool, double: bool) -> str:
     return f"n > {SMALL}" if not small else "the device has no float64"
 
 
-def _solver(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
+def _solver(
+    facts: Facts, options: Options, small: bool, dtype: torch.dtype
+) -> tuple[Solver, str]:
+    """The solver, and why; without a matrix where none fits."""
+    solver, why = _by_shape(facts, options, small)
+    free = SOLVERS["cg"]
+    if options.solver != "auto" or options.jacobian != "auto" or options.curvature == "sampled":
+        return solver, why
+    if _fits(facts, options, solver.form, dtype) or not _fits(facts, options, free.form, dtype):
+        return solver, why
+    size = solver.form.described(facts.parameters, facts.residuals)
+    return free, f"the {size} does not fit: by products alone"
+
+
+def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
+    """The solver by the shape of the problem, and why."""
     n, m = facts.parameters, facts.residuals
     if not isinstance(options.solver, str):
         return options.solver, "given"
@@ -312,14 +345,20 @@ def in_entries(method: Method, n: int) -> Method | None:
     return replace(method, solver=Cholesky(), careful=method.solver)
 
 
-def _damping(options: Options, small: bool, share: float | None) -> tuple[Damping, Scaling, str]:
+def _damping(
+    options: Options, solver: Solver, small: bool, share: float | None
+) -> tuple[Damping, Scaling, str]:
     why = f"n {'<=' if small else '>'} {SMALL}"
+    # a region is found by several solutions, and an acceleration takes one more: by products each
+    # costs as much as the step
+    products = isinstance(solver.form, ProductsForm)
     damping, scaling, accelerated = options.damping, options.scaling, options.acceleration
     # along a sampled JᵀJ a bend from all rows would cost more than the step
     if accelerated == "auto":
-        accelerated = damping == "auto" and not small and share is None
+        accelerated = damping == "auto" and not (small or products) and share is None
     if isinstance(damping, str):
-        damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if small else Nielsen()
+        region = small and not products
+        damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if region else Nielsen()
     if isinstance(scaling, str):
         scaling = SCALINGS[scaling] if scaling != "auto" else More() if small else Levenberg()
     if accelerated:
@@ -349,16 +388,23 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     )
 
 
-def _check_memory(facts: Facts, options: Options, solver: Solver, dtype: torch.dtype) -> None:
+def _fits(facts: Facts, options: Options, form: Form, dtype: torch.dtype) -> bool:
+    """Whether what the form keeps fits the memory."""
+    needed = form.entries(facts.parameters, facts.residuals) * dtype.itemsize
+    return _memory.fits(needed, facts.device, options.memory_limit)
+
+
+def _check_memory(facts: Facts, options: Options, form: Form, dtype: torch.dtype) -> None:
     n, m = facts.parameters, facts.residuals
-    needed = solver.form.entries(n, m) * dtype.itemsize
-    if not _memory.fits(needed, facts.device, options.memory_limit):
+    if not _fits(facts, options, form, dtype):
+        needed = form.entries(n, m) * dtype.itemsize
         there = _memory.budget(facts.device, options.memory_limit)
         raise InputError(
-            f"the {solver.form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
+            f"the {form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
             f"{there / 2**30:.3g} GiB may be used on {facts.device}. Smaller batches with m < n "
             "are solved in m x m (solver='dual'); many residuals of few parameters stream with "
-            "solver='cholesky' and step(closure, *batch); memory_limit raises the limit."
+            "solver='cholesky' and step(closure, *batch); solver='cg' holds no matrix where torch "
+            "takes the derivatives (jacobian='auto'); memory_limit raises the limit."
         )
 
 

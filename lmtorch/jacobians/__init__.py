@@ -11,4 +11,5 @@ from .forward import Forward as Forward
 from .given import GivenJacobian as GivenJacobian
 from .layerwise import LayerWise as LayerWise
 from .per_sample import PerSample as PerSample
+from .products import Products as Products
 from .reverse import Reverse as Reverse

@@ -13,3 +13,5 @@ from .layered import Layered as Layered
 from .layered import LayeredForm as LayeredForm
 from .normal import Normal as Normal
 from .normal import NormalForm as NormalForm
+from .products import ByProducts as ByProducts
+from .products import ProductsForm as ProductsForm

@@ -10,3 +10,4 @@ from .matrix import DenseRows as DenseRows
 from .outer import Outer as Outer
 from .outer import OuterRows as OuterRows
 from .own import OwnRows as OwnRows
+from .products import ProductRows as ProductRows

@@ -4,6 +4,7 @@ from .base import Factor as Factor
 from .base import Solver as Solver
 from .base import length_by_solving as length_by_solving
 from .cholesky import Cholesky as Cholesky
+from .conjugate_gradients import ConjugateGradients as ConjugateGradients
 from .dual import Dual as Dual
 from .qr import QR as QR
 from .svd import SVD as SVD

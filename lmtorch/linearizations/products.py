@@ -1,0 +1,153 @@
+"""The linear model by its products: no matrix is held, neither J nor JᵀJ nor JJᵀ.
+
+Rows are asked for J v and Jᵀw when a solver needs them. Of rows of which no more than products is
+known column norms are estimates, and with them what the loop asks about stopping: the cosines and
+lengths are then good to a factor of about two, where their tolerances are powers of ten.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from ..arrays import at_most, squared, where
+from ..rows.base import Rows
+from ..rows.matrix import DenseRows
+from ..rows.products import ProductRows, normal_times
+from . import by_columns
+from .base import Exact, Prior, Sums, Values
+from .dense import no_sample
+
+
+class ByProducts(NamedTuple):
+    """r and blocks of rows, which may be known by their products alone."""
+
+    blocks: tuple[Rows, ...]
+    prior: Prior | None
+    cost: Tensor  # (...,)
+    gradient: Tensor  # (..., n)
+    column_norms: Tensor  # (..., n)
+    free: Tensor | None = None  # (..., n) bool: the others are held; None: all are free
+    values: Values = None
+
+    @property
+    def normal(self) -> Tensor:
+        """JᵀJ with the prior's share, (..., n, n), by n products."""
+        units = torch.eye(self.gradient.shape[-1]).to(self.gradient).unbind()
+        columns = [self.normal_times(unit.expand_as(self.gradient)) for unit in units]
+        return torch.stack(columns, -1)
+
+    @property
+    def rows(self) -> None:
+        """They are not kept as one."""
+
+    def normal_times(self, v: Tensor) -> Tensor:
+        """(JᵀJ + W) v with the prior's W, (..., n)."""
+        v = self._freed(v)
+        found = added(normal_times(rows, v) for rows in self.blocks)
+        if self.prior is not None:
+            found = found + self.prior.root * self.prior.root * v
+        return self._freed(found)
+
+    def squared_length(self, step: Tensor) -> Tensor:
+        """‖J s‖², (...,)."""
+        step = self._freed(step)
+        length = added(squared(rows.times(step)) for rows in self.blocks)
+        return length if self.prior is None else length + squared(self.prior.root * step)
+
+    def freeze(self, free: Tensor) -> Self:
+        """Zero columns and gradient outside `free`."""
+        prior = self.prior and Prior(self.prior.root * free, self.prior.residual * free)
+        return self._replace(
+            prior=prior,
+            gradient=where(free, self.gradient, 0.0),
+            column_norms=where(free, self.column_norms, 0.0),
+            free=free if self.free is None else self.free & free,
+        )
+
+    def _freed(self, v: Tensor) -> Tensor:
+        return v if self.free is None else where(self.free, v, 0.0)
+
+    def optimality(self) -> Tensor:
+        """The largest cosine between the residuals and a column of J, (...,), 1 at most."""
+        return at_most(by_columns.optimality(self), 1.0)
+
+    def rounding(self, x: Tensor, eps: float) -> Tensor:
+        """How far round-off alone may move the cost, (...,)."""
+        return by_columns.rounding(self, x, eps)
+
+    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
+        """The largest entry of a step beside its parameter, (...,)."""
+        return by_columns.relative_length(self, x, step)
+
+    def longest_single_move(self, x: Tensor) -> Tensor:
+        """The relative length of the longest best move of one parameter alone, (...,)."""
+        return by_columns.longest_single_move(self, x)
+
+
+def added(shares: Iterable[Tensor]) -> Tensor:
+    """The sum of what blocks contribute, of which no more than one is there at a time."""
+    return reduce(add, shares)
+
+
+@dataclass(frozen=True)
+class ProductsForm:
+    """A few vectors of n numbers, whatever the number of residuals.
+
+    Rows that come written out, as a function of the user's for the Jacobian gives them, are kept.
+    """
+
+    sampled: ClassVar[bool] = False
+
+    def entries(self, n: int, m: int) -> int:
+        """Vectors of a solution by products, and the residuals."""
+        return 8 * n + m
+
+    def described(self, n: int, m: int) -> str:
+        """Vectors with their length."""
+        return f"vectors of a step by products (8 x {n}, {m} residuals)"
+
+    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "ProductsAccumulator":
+        """Blocks of rows, kept as they come."""
+        return ProductsAccumulator(shape, like)
+
+
+class ProductsAccumulator:
+    """Keeps residuals and rows."""
+
+    kinds = (ProductRows, DenseRows)
+    sums: Sums = ()  # nothing is summed over rows
+
+    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
+        self.shape, self.like = shape, like
+        self.residuals: list[Tensor] = []
+        self.blocks: list[Rows] = []
+
+    def workspace(self, rows: int) -> Tensor:
+        """A matrix of its own for rows that are written out."""
+        *batch, n = self.shape
+        return self.like.new_empty(*batch, rows, n)
+
+    def add(self, residual: Tensor, rows: Rows) -> None:
+        """Keep a block."""
+        self.residuals.append(residual.to(self.like.dtype))
+        self.blocks.append(rows)
+
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> ByProducts:
+        """Jᵀr and the column norms, once."""
+        if exact is not None:
+            raise no_sample()
+        pairs = list(zip(self.residuals, self.blocks, strict=True))
+        gradient = added(rows.transposed_times(residual) for residual, rows in pairs)
+        squares = added(rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
+        if prior is not None:
+            gradient = gradient + prior.root * prior.residual
+            squares = squares + prior.root.square()
+        blocks = tuple(self.blocks)
+        return ByProducts(blocks, prior, cost, gradient, squares.sqrt(), None, values)

@@ -1,0 +1,174 @@
+"""Conjugate gradients on JᵀJ + λD²: no matrix, two products an iteration, steps as good as needed.
+
+How far a step is solved for follows from how far the point is from a stationary one: far away a
+rough step is as good as an exact one, near the end the rate of convergence depends on it. D² is the
+preconditioner, so that at λ = 0 the step is the shortest in D, as for the other solvers.
+
+References: Hestenes & Stiefel, Methods of conjugate gradients for solving linear systems (1952);
+Dembo, Eisenstat & Steihaug, Inexact Newton methods (1982), for the forcing term; Nocedal & Wright
+(2006), §7.1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..arrays import inner
+from ..linearizations.products import ByProducts, ProductsForm
+from .base import length_by_solving
+
+LOOSEST = 0.1  # share of the right-hand side that may be left, far from a stationary point
+RENEWED = 2  # times that the remainder is computed anew, and the search begun again if it must be
+LOOK = 10  # iterations between looks at whether all is done, where to look waits for the device
+
+
+@dataclass(frozen=True)
+class ConjugateGradients:
+    """The damped equations by products, for what is too large for a matrix.
+
+    Args:
+        forcing: ‖remainder‖ over ‖right-hand side‖ at which an iteration ends, both in D⁻¹.
+            Default: the square root of the largest cosine between residuals and columns, 0.1 at
+            most.
+        iterations: of one solution at most. What has been found until then is the step, which
+            lowers the linear model as every iterate does.
+    """
+
+    forcing: float | None = None
+    iterations: int = 250
+    form: ProductsForm = ProductsForm()
+    exact_at_zero: ClassVar[bool] = False
+
+    def factor(self, linearization: ByProducts, scale: Tensor) -> "Iteration":
+        """Nothing is factored: only the forcing term belongs to the point."""
+        if self.forcing is None:
+            cosine = linearization.optimality().to(scale.dtype)
+            forcing = cosine.sqrt().clamp(torch.finfo(scale.dtype).eps, LOOSEST)
+        else:
+            forcing = torch.full_like(linearization.cost, self.forcing, dtype=scale.dtype)
+        return Iteration(linearization, scale, forcing, self.iterations)
+
+
+class Iteration:
+    """The equations at one point, and the step of the last λ, from which that of the next begins.
+
+    Args:
+        model: the linear model.
+        scale: D, (..., n).
+        forcing: (...,), see `ConjugateGradients`.
+        limit: iterations at most.
+    """
+
+    def __init__(self, model: ByProducts, scale: Tensor, forcing: Tensor, limit: int) -> None:
+        self.model, self.scale = model, scale
+        self.forcing, self.limit = forcing, limit
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def step(self, damping: Tensor) -> Tensor:
+        """p(λ), (..., n)."""
+        if self.last is None or self.last[0] is not damping:
+            start = None if self.last is None else self.last[1]
+            self.last = damping, self._solved(-self.model.gradient, damping, start)
+        return self.last[1]
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + λD²)⁻¹ rhs, to the same share."""
+        return self._solved(rhs, damping, None)
+
+    def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """‖D p‖ and its derivative, by one more solution."""
+        return length_by_solving(self, self.scale, damping)
+
+    def _solved(self, rhs: Tensor, damping: Tensor, start: Tensor | None) -> Tensor:
+        weight = self.scale.square()
+        added = damping[..., None].to(weight.dtype) * weight
+
+        def product(v: Tensor) -> Tensor:
+            return self.model.normal_times(v) + added * v
+
+        return solved(product, rhs, weight, self.forcing, self.limit, start)
+
+
+def solved(
+    product: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    weight: Tensor,
+    forcing: Tensor,
+    limit: int,
+    start: Tensor | None = None,
+) -> Tensor:
+    """x with A x ≈ rhs by preconditioned conjugate gradients, (..., n).
+
+    Args:
+        product: v ↦ A v of (..., n), A symmetric and positive semi-definite.
+        rhs: (..., n).
+        weight: the preconditioner, a diagonal (..., n), positive.
+        forcing: ‖remainder‖ over ‖rhs‖ that is small enough, (...,), in the norm of 1/weight.
+        limit: iterations at most.
+        start: where to begin, scaled to where A's energy is least along it. Default: zero.
+
+    Returns:
+        The last iterate. NaN for problems of a batch whose right-hand side or products are not
+        finite.
+    """
+    target = forcing.square() * inner(rhs, rhs / weight)
+    x, rest, left = torch.zeros_like(rhs), rhs, limit
+    if start is not None:
+        x, rest = _along(product, rhs, start)
+    for renewal in range(RENEWED + 1):
+        before = inner(rest, rest / weight)
+        correction, used = _iterated(product, rest, weight, target, left)
+        x, left = x + correction, left - used
+        if renewal == RENEWED or left <= 0 or used <= 1:
+            break
+        # what the recursion calls the remainder drifts away from it by round-off
+        rest = rhs - product(x)
+        size = inner(rest, rest / weight)
+        if not bool(((size > 2 * target) & (size < before / 4)).any()):
+            break
+    return torch.where(torch.isfinite(target)[..., None], x, torch.nan)
+
+
+def _along(
+    product: Callable[[Tensor], Tensor], rhs: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best multiple of a start, (..., n), and what remains of the right-hand side."""
+    image = product(start)
+    share = inner(rhs, start) / inner(start, image)
+    share = torch.where(torch.isfinite(share) & (share > 0), share, 0.0)[..., None]
+    useful = share > 0
+    return torch.where(useful, share * start, 0.0), torch.where(useful, rhs - share * image, rhs)
+
+
+def _iterated(
+    product: Callable[[Tensor], Tensor], rhs: Tensor, weight: Tensor, target: Tensor, limit: int
+) -> tuple[Tensor, int]:
+    """Conjugate gradients from zero: the last iterate, and the iterations that were made.
+
+    A problem whose curvature along a direction is not positive, which only round-off can make of
+    JᵀJ + λD², keeps what it has.
+    """
+    x, rest = torch.zeros_like(rhs), rhs
+    scaled = rest / weight
+    size, direction = inner(rest, scaled), scaled
+    active = size > target
+    for number in range(limit):
+        if (rhs.device.type == "cpu" or number % LOOK == 0) and not bool(active.any()):
+            return x, number
+        image = product(direction)
+        curvature = inner(direction, image)
+        broken = active & ~torch.isfinite(curvature)
+        active = active & (curvature > 0)
+        length = torch.where(active, size / curvature, 0.0)[..., None]
+        x = torch.where(broken[..., None], torch.nan, x + length * direction)
+        rest = torch.where(active[..., None], rest - length * image, rest)
+        scaled = rest / weight
+        before, size = size, inner(rest, scaled)
+        turn = torch.where(active, size / before, 0.0)[..., None]
+        direction = torch.where(active[..., None], scaled + turn * direction, 0.0)
+        active = active & (size > target)
+    return x, limit
+
