@@ -149,6 +149,7 @@ OPTIMIZER: dict[str, Callable[[], Run]] = {
     "solver qr": _numbers(solver="qr"),
     "solver cholesky": _numbers(solver="cholesky"),
     "solver dual": _numbers(solver="dual"),
+    "solver cg": _numbers(solver="cg"),
 }
 FITS: dict[str, Callable[[], Run]] = {
     "least_squares": _least_squares(),

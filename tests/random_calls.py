@@ -157,7 +157,7 @@ SOLVING = {
     "xtol": [1e-3, 1e-8, 1e-12, 0.0],
     "gtol": [1e-3, 1e-8, 1e-12, 0.0],
     "loss": [*LOSSES, *LOSSES],
-    "solver": ["auto", "svd", "qr", "cholesky", "dual"],
+    "solver": ["auto", "svd", "qr", "cholesky", "dual", "cg"],
     "damping": ["auto", "trust_region", "nielsen", "marquardt"],
     "acceleration": [True, False],
     "polish": [0, 1, 5, None],

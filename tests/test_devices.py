@@ -113,7 +113,7 @@ def test_x_may_be_an_array_or_whole_numbers(
         {"x_scale": [1.0, 2.0, 3.0]}, {"bounds": ([0, 0, 0], [5, 5, 5])},
         {"bounds": (torch.zeros(3), 5.0)},
         {"jac": "3-point"}, {"jac": "reverse"}, {"jac": "autograd"}, {"solver": "qr"},
-        {"solver": "dual"},
+        {"solver": "dual"}, {"solver": "cg"},
         {"damping": "nielsen"}, {"acceleration": True}, {"loss": "barron", "f_scale": 0.1},
         {"history": True},
         {"n_starts": 2, "sampler": lambda n, rng: rng.uniform(0, 2, (n, 3))}, {"acceptable": 1.0},

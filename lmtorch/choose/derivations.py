@@ -99,12 +99,13 @@ def _reverse(facts: Facts, jacobian: Any) -> bool:
     return jacobian == "reverse"
 
 
-def by_products(facts: Facts, limit: int | None) -> tuple[JacobianSource, str]:
+def by_products(facts: Facts, limit: int | None) -> tuple[tuple[JacobianSource, ...], str]:
     """The source of products, which keeps the graph of an evaluation where that fits."""
     touched = facts.activations * (facts.samples or 1)
     keep = _memory.fits(GRAPHS * touched, facts.device, limit)
     what = "kept" if keep else "made anew for each product"
-    return Products(keep), f"J v and J^T w: graphs of {GRAPHS * touched / 2**20:.3g} MiB are {what}"
+    graphs = f"graphs of {GRAPHS * touched / 2**20:.3g} MiB"
+    return (Products(keep),), f"J v and J^T w: {graphs} are {what}"
 
 
 def sources(

@@ -137,8 +137,8 @@ def _derivations(
         of = f" {place}" if len(terms) > 1 else ""
         chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
         if products:
-            source, why = by_products(term, options.memory_limit)
-            rungs, why_chunk = (source,), why_chunk.split(";")[0]
+            rungs, why = by_products(term, options.memory_limit)
+            why_chunk = why_chunk.split(";")[0]
         else:
             rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
         derivations.append(Derivation(rungs, chunk))
@@ -282,9 +282,7 @@ def _why_dtype(facts: Facts, small: bool, double: bool) -> str:
     return f"n > {SMALL}" if not small else "the device has no float64"
 
 
-def _solver(
-    facts: Facts, options: Options, small: bool, dtype: torch.dtype
-) -> tuple[Solver, str]:
+def _solver(facts: Facts, options: Options, small: bool, dtype: torch.dtype) -> tuple[Solver, str]:
     """The solver, and why; without a matrix where none fits."""
     solver, why = _by_shape(facts, options, small)
     free = SOLVERS["cg"]

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._autodiff import Graph, Params
 from ..residuals.base import Part
 from ..residuals.replay import Replay
+from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows
 from .base import Block, Workspace
 
@@ -31,12 +32,17 @@ class Products:
     """
 
     keep: bool = True
-    kinds: ClassVar[tuple[type, ...]] = (ProductRows,)
+    kinds: ClassVar[tuple[type, ...]] = (ProductRows, DenseRows)
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
-        """The residuals of a part and their rows, of which nothing is written out."""
-        rows = Differential(part, params, keep=self.keep)
-        yield Block(rows.values, ProductRows(rows))
+        """The residuals of a part and their rows, written out only where nothing else is taken."""
+        differential = Differential(part, params, keep=self.keep)
+        rows = ProductRows(differential)
+        if ProductRows in workspace.kinds:
+            yield Block(differential.values, rows)
+        else:
+            matrix = workspace(rows.shape[-2])
+            yield Block(differential.values, DenseRows(matrix.copy_(rows.dense())))
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The part's residuals."""

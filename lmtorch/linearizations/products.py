@@ -20,7 +20,6 @@ from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows, normal_times
 from . import by_columns
 from .base import Exact, Prior, Sums, Values
-from .dense import no_sample
 
 
 class ByProducts(NamedTuple):
@@ -33,6 +32,7 @@ class ByProducts(NamedTuple):
     column_norms: Tensor  # (..., n)
     free: Tensor | None = None  # (..., n) bool: the others are held; None: all are free
     values: Values = None
+    factor: float = 1.0  # rows in all over rows in `blocks`, where these are a sample
 
     @property
     def normal(self) -> Tensor:
@@ -48,7 +48,7 @@ class ByProducts(NamedTuple):
     def normal_times(self, v: Tensor) -> Tensor:
         """(JᵀJ + W) v with the prior's W, (..., n)."""
         v = self._freed(v)
-        found = added(normal_times(rows, v) for rows in self.blocks)
+        found = self.factor * added(normal_times(rows, v) for rows in self.blocks)
         if self.prior is not None:
             found = found + self.prior.root * self.prior.root * v
         return self._freed(found)
@@ -56,7 +56,7 @@ class ByProducts(NamedTuple):
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖², (...,)."""
         step = self._freed(step)
-        length = added(squared(rows.times(step)) for rows in self.blocks)
+        length = self.factor * added(squared(rows.times(step)) for rows in self.blocks)
         return length if self.prior is None else length + squared(self.prior.root * step)
 
     def freeze(self, free: Tensor) -> Self:
@@ -101,7 +101,7 @@ class ProductsForm:
     Rows that come written out, as a function of the user's for the Jacobian gives them, are kept.
     """
 
-    sampled: ClassVar[bool] = False
+    sampled: ClassVar[bool] = True
 
     def entries(self, n: int, m: int) -> int:
         """Vectors of a solution by products, and the residuals."""
@@ -141,13 +141,16 @@ class ProductsAccumulator:
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> ByProducts:
         """Jᵀr and the column norms, once."""
-        if exact is not None:
-            raise no_sample()
         pairs = list(zip(self.residuals, self.blocks, strict=True))
-        gradient = added(rows.transposed_times(residual) for residual, rows in pairs)
         squares = added(rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
+        factor = 1.0
+        if exact is None:
+            gradient = added(rows.transposed_times(residual) for residual, rows in pairs)
+        else:
+            gradient, factor = exact.gradient, exact.factor
+            squares = factor * squares
         if prior is not None:
             gradient = gradient + prior.root * prior.residual
             squares = squares + prior.root.square()
         blocks = tuple(self.blocks)
-        return ByProducts(blocks, prior, cost, gradient, squares.sqrt(), None, values)
+        return ByProducts(blocks, prior, cost, gradient, squares.sqrt(), None, values, factor)

@@ -13,7 +13,9 @@ from torch import Tensor
 from ..arrays import to_type
 from .base import Rows, scale_each
 
-PROBES = 8  # products from which column norms are estimated; what has fewer columns has them exactly
+PROBES = (
+    8  # products from which column norms are estimated; what has fewer columns has them exactly
+)
 
 
 class LinearMap(Protocol):

@@ -6,12 +6,13 @@ preconditioner, so that at λ = 0 the step is the shortest in D, as for the othe
 
 References: Hestenes & Stiefel, Methods of conjugate gradients for solving linear systems (1952);
 Dembo, Eisenstat & Steihaug, Inexact Newton methods (1982), for the forcing term; Nocedal & Wright
-(2006), §7.1.
+(2006), §7.1; Nash & Sofer, Assessing a search direction within a truncated-Newton method (1990),
+for the gain of an iteration beside the average.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ..linearizations.products import ByProducts, ProductsForm
 from .base import length_by_solving
 
 LOOSEST = 0.1  # share of the right-hand side that may be left, far from a stationary point
+DRIFT = 20  # iterations from which the remainder of the recursion is looked at anew
 RENEWED = 2  # times that the remainder is computed anew, and the search begun again if it must be
 LOOK = 10  # iterations between looks at whether all is done, where to look waits for the device
 
@@ -30,9 +32,9 @@ class ConjugateGradients:
     """The damped equations by products, for what is too large for a matrix.
 
     Args:
-        forcing: ‖remainder‖ over ‖right-hand side‖ at which an iteration ends, both in D⁻¹.
-            Default: the square root of the largest cosine between residuals and columns, 0.1 at
-            most.
+        forcing: η, the share of the right-hand side that may be left, in the norm of D⁻¹. An
+            iteration that gains less than 10 η² of the average one is the last as well. Default:
+            the square root of the largest cosine between residuals and columns, 0.1 at most.
         iterations: of one solution at most. What has been found until then is the step, which
             lowers the linear model as every iterate does.
     """
@@ -50,6 +52,13 @@ class ConjugateGradients:
         else:
             forcing = torch.full_like(linearization.cost, self.forcing, dtype=scale.dtype)
         return Iteration(linearization, scale, forcing, self.iterations)
+
+
+class Enough(NamedTuple):
+    """When to stop, (...,) each."""
+
+    size: Tensor  # ‖remainder‖² in the norm of 1/weight
+    share: Tensor  # gain of an iteration over the average of all so far
 
 
 class Iteration:
@@ -114,20 +123,22 @@ def solved(
         The last iterate. NaN for problems of a batch whose right-hand side or products are not
         finite.
     """
+    # the gain goes with the square of the remainder
     target = forcing.square() * inner(rhs, rhs / weight)
+    enough = Enough(target, forcing.square() / LOOSEST)
     x, rest, left = torch.zeros_like(rhs), rhs, limit
     if start is not None:
         x, rest = _along(product, rhs, start)
     for renewal in range(RENEWED + 1):
         before = inner(rest, rest / weight)
-        correction, used = _iterated(product, rest, weight, target, left)
+        correction, used, reached = _iterated(product, rest, weight, enough, left)
         x, left = x + correction, left - used
-        if renewal == RENEWED or left <= 0 or used <= 1:
+        if renewal == RENEWED or left <= 0 or used < DRIFT or not bool(reached.any()):
             break
         # what the recursion calls the remainder drifts away from it by round-off
         rest = rhs - product(x)
         size = inner(rest, rest / weight)
-        if not bool(((size > 2 * target) & (size < before / 4)).any()):
+        if not bool((reached & (size > 2 * target) & (size < before / 4)).any()):
             break
     return torch.where(torch.isfinite(target)[..., None], x, torch.nan)
 
@@ -144,9 +155,13 @@ def _along(
 
 
 def _iterated(
-    product: Callable[[Tensor], Tensor], rhs: Tensor, weight: Tensor, target: Tensor, limit: int
-) -> tuple[Tensor, int]:
-    """Conjugate gradients from zero: the last iterate, and the iterations that were made.
+    product: Callable[[Tensor], Tensor], rhs: Tensor, weight: Tensor, enough: Enough, limit: int
+) -> tuple[Tensor, int, Tensor]:
+    """Conjugate gradients from zero.
+
+    Returns:
+        The last iterate, the iterations that were made, and whether the remainder is small enough,
+        (...,) bool, as the recursion has it.
 
     A problem whose curvature along a direction is not positive, which only round-off can make of
     JᵀJ + λD², keeps what it has.
@@ -154,10 +169,12 @@ def _iterated(
     x, rest = torch.zeros_like(rhs), rhs
     scaled = rest / weight
     size, direction = inner(rest, scaled), scaled
-    active = size > target
+    made = 0
+    active, gained = size > enough.size, torch.zeros_like(size)
     for number in range(limit):
         if (rhs.device.type == "cpu" or number % LOOK == 0) and not bool(active.any()):
-            return x, number
+            break
+        made = number + 1
         image = product(direction)
         curvature = inner(direction, image)
         broken = active & ~torch.isfinite(curvature)
@@ -169,6 +186,8 @@ def _iterated(
         before, size = size, inner(rest, scaled)
         turn = torch.where(active, size / before, 0.0)[..., None]
         direction = torch.where(active[..., None], scaled + turn * direction, 0.0)
-        active = active & (size > target)
-    return x, limit
-
+        gain = torch.where(active, length[..., 0] * before, 0.0)
+        gained = gained + gain
+        slow = made * gain <= enough.share * gained
+        active = active & (size > enough.size) & ~slow
+    return x, made, size <= enough.size

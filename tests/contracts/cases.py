@@ -19,6 +19,7 @@ from lmtorch.rows.layers import LayerBlock, LayerRows, Plain, Weight
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.rows.own import OwnRows
+from lmtorch.rows.products import ProductRows
 from lmtorch.training.closure import ClosureResidual, SampleResidual
 from lmtorch.training.joint import TermsResidual
 from lmtorch.training.samples import Samples
@@ -295,6 +296,36 @@ def layer_rows(generator: torch.Generator, samples: int, k: int) -> LayerRows:
 def own_rows(generator: torch.Generator, samples: int, k: int) -> OwnRows:
     """One row for each of so many points, with three shared and two own variables."""
     return OwnRows(drawn(generator, samples, 3), drawn(generator, samples, 2))
+
+
+class MatrixMap:
+    """A matrix (..., m, n) that shows its products alone."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = self.like = matrix
+        self.shape = matrix.shape
+
+    def push(self, v: Tensor) -> Tensor:
+        return (self.matrix @ v[..., None])[..., 0]
+
+    def pull(self, w: Tensor) -> Tensor:
+        return (self.matrix.mT @ w[..., None])[..., 0]
+
+    def around(self, v: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.pull(weigh(self.push(v)))
+
+    def some(self, places: slice) -> "MatrixMap":
+        return MatrixMap(self.matrix[..., places, :])
+
+
+def product_rows(generator: torch.Generator, samples: int, k: int) -> ProductRows:
+    """Few enough columns that their norms are exact."""
+    return ProductRows(MatrixMap(drawn(generator, samples * k, 5)))
+
+
+def product_rows_of_a_batch(generator: torch.Generator, samples: int, k: int) -> ProductRows:
+    """Products of two problems."""
+    return ProductRows(MatrixMap(drawn(generator, 2, samples * k, 5)))
 
 
 def written(known: Outer) -> Tensor:

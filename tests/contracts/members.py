@@ -23,12 +23,14 @@ from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.latest import Latest
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
+from lmtorch.jacobians.products import Products
 from lmtorch.jacobians.reverse import Reverse
 from lmtorch.linearizations.base import Form
 from lmtorch.linearizations.blocks import BlocksForm
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.layered import LayeredForm
 from lmtorch.linearizations.normal import NormalForm
+from lmtorch.linearizations.products import ProductsForm
 from lmtorch.losses.base import Loss
 from lmtorch.losses.criterion import Bound
 from lmtorch.losses.linear import Linear
@@ -44,6 +46,7 @@ from lmtorch.losses.robust import (
 )
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky
+from lmtorch.solvers.conjugate_gradients import ConjugateGradients
 from lmtorch.solvers.dual import Dual
 from lmtorch.solvers.qr import QR
 from lmtorch.solvers.schur import Schur
@@ -58,7 +61,10 @@ SOLVERS: dict[str, Solver] = {
     "cholesky": Cholesky(),
     "dual": Dual(),
     "dual, of layers": Dual(LayeredForm()),
+    "cg": ConjugateGradients(),
 }
+# solvers that stop early, with what makes them go on to the digits that the laws ask for
+TO_DIGITS: dict[str, Solver] = SOLVERS | {"cg": ConjugateGradients(1e-15, 2000)}
 
 DAMPINGS: dict[str, Damping] = {
     "trust_region": TrustRegion(),
@@ -89,6 +95,8 @@ SOURCES: dict[str, Source] = {
     "layerwise": Source(
         lambda chunk, function: LayerWise(chunk), needs_samples=True, takes_batches=False
     ),
+    "products": Source(lambda chunk, function: Products()),
+    "products, each evaluated anew": Source(lambda chunk, function: Products(keep=False)),
     "2-point": Source(lambda chunk, function: FiniteDifference("2-point"), digits=1 / 2),
     "3-point": Source(lambda chunk, function: FiniteDifference("3-point"), digits=2 / 3),
     "a given matrix": Source(lambda chunk, function: GivenJacobian(cases.matrix_of(function))),
@@ -108,6 +116,8 @@ ROWS: dict[str, cases.MakeRows] = {
     "outer products": cases.outer_rows,
     "factors of layers": cases.layer_rows,
     "own columns": cases.own_rows,
+    "products": cases.product_rows,
+    "products of a batch": cases.product_rows_of_a_batch,
 }
 
 FORMS: dict[str, Form] = {
@@ -115,6 +125,7 @@ FORMS: dict[str, Form] = {
     "normal": NormalForm(),
     "blocks": BlocksForm(),
     "layered": LayeredForm(),
+    "products": ProductsForm(),
 }
 
 LOSSES: dict[str, Loss] = {

@@ -1,5 +1,6 @@
 """Every form of the linear model answers as the matrix does that its rows stand for."""
 
+import re
 from typing import Any
 
 import pytest
@@ -46,6 +47,8 @@ def some_of(rows: Any, chosen: slice) -> Any:
     fields = {}
     if hasattr(rows, "columns"):
         return type(rows)(tuple(c if c is None else c[..., places] for c in rows.columns))
+    if hasattr(rows, "map"):
+        return rows._replace(map=rows.map.some(places))
     if hasattr(rows, "blocks"):
         return rows._replace(blocks=tuple(some_of_blocks(rows.blocks, chosen)))
     for name, value in rows._asdict().items():
@@ -175,4 +178,4 @@ def test_a_sample_of_the_rows_estimates_or_is_refused(form: Form, kind: str) -> 
 @forms
 def test_it_says_what_it_keeps(form: Form) -> None:
     assert form.entries(3, 50) > 0
-    assert "3" in form.described(3, 50)
+    assert {"3", "50"} & set(re.findall(r"\d+", form.described(3, 50)))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lmtorch.solvers.base import Solver
 
-from .members import SOLVERS
+from .members import TO_DIGITS as SOLVERS
 from .on_numpy import on_both
 from .setting import EPS, System
 
