@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import put, take
+from ..arrays import places, put, take
 from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
@@ -251,24 +251,40 @@ def run(
     # of what is sure nobody asks what only a run in progress, or a doubt, needs
     state = put(_state(ended, x), ended.places, _spent(unsure)._replace(damping=None))
     left = ended.places[~_told(unsure, ended.told[ended.places])]
-    found = Compiled(state, ended.gradient, ended.cosine, left)
-    if not len(left):
-        return found
-    before = take(state, left)
-    near = (before.status > 0) | (before.status == int(Status.EVALUATIONS))
-    begin = Start(
-        torch.where(near[:, None], before.x, x[left]),
-        begun=before.begun if begun is None else take(begun, left),
-    )
-    after, _ = descend(problem.take(left), method.take(left), begin, trials=trials)
-    after = _longer(after, before.trials, before.linearizations)
-    return found._replace(state=put(state, left, after))
+    if len(left):
+        before = take(state, left)
+        near = (before.status > 0) | (before.status == int(Status.EVALUATIONS))
+        begin = Start(
+            torch.where(near[:, None], before.x, x[left]),
+            begun=before.begun if begun is None else take(begun, left),
+        )
+        after, _ = descend(problem.take(left), method.take(left), begin, trials=trials)
+        state = put(state, left, _longer(after, before.trials, before.linearizations))
+    over = state.trials > trials
+    if count := int(over.sum()):  # the program does not count what the last steps may still cost
+        some = places(over, count)
+        begin = Start(x[some], begun=None if begun is None else take(begun, some))
+        after, _ = descend(problem.take(some), method.take(some), begin, trials=trials)
+        state = put(state, some, after._replace(damping=None))
+        left = torch.cat([left, some]).unique()
+    return Compiled(state, ended.gradient, ended.cosine, left)
 
 
 def run_single(
     recipe: Recipe, program: Program, problem: Problem, method: Method, begin: Start, trials: int
 ) -> Compiled:
     """Where one fit from (n,) ends; with the loop where the program cannot say how."""
+    found = _run_single(recipe, program, problem, method, begin, trials)
+    if int(found.state.trials) <= trials:
+        return found
+    # the program does not count what the last steps may still cost
+    after, _ = descend(problem, method, begin, trials=trials)
+    return found._replace(state=after._replace(damping=None))
+
+
+def _run_single(
+    recipe: Recipe, program: Program, problem: Problem, method: Method, begin: Start, trials: int
+) -> Compiled:
     x, begun = begin.x, begin.begun
     given = [g.tensor.contiguous() for g in recipe.given]
     if begun is None and (end := program.single.run(x.contiguous(), given, trials)):

@@ -245,7 +245,9 @@ class Known:
             The solution; None: it has to be found as the first time.
         """
         end = self.program.single.run(call.x, [*call.tensors, self.numbers], self.trials)
-        if end is None or end.status <= 0 or not end.cost <= call.acceptable:
+        if end is None or end.status <= 0 or end.trials > self.trials:
+            return None
+        if not end.cost <= call.acceptable:
             return None
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, call.args, calls

@@ -214,7 +214,7 @@ def test_a_global_that_has_changed_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @compiler
-@pytest.mark.parametrize("evaluations", [1, 3, 4, 6])
+@pytest.mark.parametrize("evaluations", [1, 3, 4, 6, 7])
 def test_evaluations_are_as_many_as_the_loop_may_have(evaluations: int) -> None:
     """Of some fits they are enough, and of others not."""
     found = fit(50, max_nfev=evaluations)
