@@ -73,6 +73,27 @@ def _network(
     return run
 
 
+def _likelihood(criterion: Callable[..., Any], outputs: int, classes: bool) -> Callable[[], Run]:
+    """Steps of an optimizer of a network with a criterion."""
+
+    def run() -> Run:
+        torch.manual_seed(2)
+        model = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, outputs))
+        model = model.to(F64).to(stand_in.NAME)
+        t, y = data(stand_in.NAME)
+        target = (y > 1).long() if classes else y.abs()[:, None]
+        opt = LevenbergMarquardt(model)
+        return _steps(
+            opt, lambda: opt.step(lambda x, y: criterion(model(x), y), t[:, None], target)
+        )
+
+    return run
+
+
+def _gaussian(outputs: Tensor, y: Tensor) -> Any:
+    return lmtorch.GaussianNLLLoss()(outputs[:, :1], y, outputs[:, 1:].exp())
+
+
 def _steps(opt: LevenbergMarquardt, step: Callable[[], Any]) -> Run:
     """Count in steps after the first, which examines the closure; the report is read outside."""
     step()
@@ -139,6 +160,13 @@ OPTIMIZER: dict[str, Callable[[], Run]] = {
     "weight decay, two terms": _network(30, terms=True, weight_decay=1e-3),
     "bounds": _numbers(lower=0.0, upper=2.0),
     "a robust loss": _numbers(loss="huber", loss_scale=0.1),
+    "classes": _likelihood(lmtorch.CrossEntropyLoss(label_smoothing=0.1), 2, classes=True),
+    "zero or one": _likelihood(
+        lambda f, y: lmtorch.BCEWithLogitsLoss()(f, (y > 1).to(F64)), 1, classes=False
+    ),
+    "counts": _likelihood(lmtorch.PoissonNLLLoss(), 1, classes=False),
+    "scattered counts": _likelihood(lmtorch.NegativeBinomialNLLLoss(2.0), 1, classes=False),
+    "mean and variance": _likelihood(_gaussian, 2, classes=False),
     "a learning rate": _numbers(lr=0.9),
     "a learning rate in a tensor": _numbers(lr=torch.tensor(0.9)),
     "sampled curvature": _network(30, curvature="sampled"),

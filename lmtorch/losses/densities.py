@@ -199,8 +199,10 @@ class NegativeBinomialNLLLoss(Criterion):
     def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
         """The target and r, (*lead, 1) each."""
         y = wide(target)
-        r = torch.as_tensor(self.total_count, dtype=y.dtype, device=y.device)
-        return y[..., None], r.expand(y.shape)[..., None]
+        r = self.total_count
+        if not isinstance(r, Tensor):
+            return y[..., None], torch.full_like(y, r)[..., None]
+        return y[..., None], r.to(y).expand(y.shape)[..., None]
 
     def cost(self, outputs: Tensor, y: Tensor, r: Tensor) -> Tensor:
         """(y + r) log((r + μ)/(r + y)) − y log(μ/y)."""
