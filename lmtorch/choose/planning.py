@@ -37,6 +37,7 @@ from .options import SMALL, Options
 MANY = 32  # problems from which their number, not that of their rows, is what costs
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
+FREE = 4096  # parameters beyond which a step by products of samples is the better one
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
@@ -312,6 +313,10 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
         return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
+    if n > FREE and facts.samples is not None and options.jacobian == "auto":
+        return SOLVERS[
+            "cg"
+        ], f"n > {FREE} and samples: rough steps by products, many in the time of one"
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
 
 
@@ -370,7 +375,7 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     if options.curvature == "sampled" and not possible:
         raise InputError(
             "curvature='sampled' needs samples, step(closure, *batch), and the normal "
-            "equations, solver='cholesky'."
+            "equations, solver='cholesky', or their products, solver='cg'."
         )
     if options.curvature == "full" or not possible or facts.samples is None:
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"

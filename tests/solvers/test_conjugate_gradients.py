@@ -213,20 +213,36 @@ def test_what_no_matrix_fits_is_solved() -> None:
     torch.testing.assert_close(solution.x.view(-1, 2), expected, rtol=1e-3, atol=0)
 
 
-LARGE = choose.Facts(10_000, 100_000, 100_000, 2000, torch.float32, torch.device("cpu"))
+NETWORK = choose.Facts(10_000, 100_000, 100_000, 2000, torch.float32, torch.device("cpu"))
+FUNCTION = NETWORK._replace(samples=None, activations=2000 * 100_000)
+
+
+def chosen(facts: choose.Facts, **options: Any) -> choose.Plan:
+    return choose.plan([facts], choose.Options(**options))
 
 
 def test_products_are_chosen_where_no_matrix_fits() -> None:
-    def chosen(**options: Any) -> Any:
-        return choose.plan([LARGE], choose.Options(**options))
-
-    assert isinstance(chosen(memory_limit=2**30).method.solver, Cholesky)
-    plan = chosen(memory_limit=2**28)
+    assert isinstance(chosen(FUNCTION, memory_limit=2**30).method.solver, Cholesky)
+    plan = chosen(FUNCTION, memory_limit=2**28)
     assert isinstance(plan.method.solver, ConjugateGradients)
     assert plan.terms[0].rungs == (Products(keep=False),)
     assert "does not fit" in choose.explanation(plan)
-    assert chosen(solver="cg", memory_limit=2**40).terms[0].rungs == (Products(keep=True),)
+    asked = chosen(FUNCTION, solver="cg", memory_limit=2**40)
+    assert asked.terms[0].rungs == (Products(keep=True),)
     # rows that somebody else makes are a matrix, which has to fit
     for refused in ({"jacobian": "2-point"}, {"jacobian": "reverse", "solver": "cg"}):
         with pytest.raises(InputError, match="holds no matrix"):
-            chosen(memory_limit=2**28, **refused)
+            chosen(FUNCTION, memory_limit=2**28, **refused)
+
+
+def test_products_are_chosen_for_large_networks_of_many_samples() -> None:
+    room = {"memory_limit": 2**40}
+    plan = chosen(NETWORK, **room)
+    assert isinstance(plan.method.solver, ConjugateGradients)
+    assert plan.share == pytest.approx(0.15)
+    for other in (
+        chosen(NETWORK._replace(parameters=4096), **room),
+        chosen(NETWORK, jacobian="reverse", **room),
+        chosen(FUNCTION, **room),
+    ):
+        assert isinstance(other.method.solver, Cholesky)
