@@ -23,7 +23,7 @@ from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Begun, Start, State, blank, fresh
 from ..core.termination import RUNNING, Status
-from ..jacobians.base import JacobianSource
+from ..jacobians.ladder import Ladder
 from .building import NoCompilerError, build, folder
 from .given import Given
 from .grids import UnsupportedError
@@ -57,7 +57,7 @@ class Recipe(NamedTuple):
     given: Sequence[Given]
     method: Method
     depends: Any
-    source: JacobianSource
+    source: Ladder
     alone: bool = False
 
 
@@ -180,7 +180,9 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     some = [g if g.shared else Given(g.tensor[places], False) for g in recipe.given]
     *tensors, numbers = (g.tensor for g in some)
     problem, method, x = recipe.make(tensors), whole(recipe.method, numbers), x[places]
-    problem = replace(problem, source=recipe.source)  # by other means than those that were traced
+    # by other means than those that were traced, and on a ladder of its own: what does not fit here
+    # may do so in the fit itself
+    problem = replace(problem, source=Ladder(recipe.source.rungs))
     loop = start(problem, method, x)
     first = loop.linearization.cost
     for trials in (0, 1):

@@ -78,7 +78,8 @@ class Compiling:
             many = x if x.ndim > 1 else x[None]
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
-            recipe = descent.Recipe(*_parts(problem, quick), problem.source, x.ndim == 1)
+            ladder: Any = problem.source
+            recipe = descent.Recipe(*_parts(problem, quick), ladder, x.ndim == 1)
             name = repr(recipe.method)
             try:
                 program = self.known.get(name)

@@ -371,6 +371,18 @@ def test_of_exact_data_only_round_off_is_left_after_one_step() -> None:
 
 
 @compiler
+def test_to_check_a_program_refuses_no_source_of_derivatives(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is checked on a batch of one, in which what was found out of one fit has another shape."""
+    _, y = decays(1)
+    found = lmtorch.least_squares(decay, [2.0, 2.0], args=(T, y[0]), compile=True)
+    assert descent._RIGHT
+    found.explain()
+    assert "refused" not in capsys.readouterr().out
+
+
+@compiler
 def test_a_residual_of_zero_is_not_called_rejected() -> None:
     """The program, whose exponential may round otherwise, has found a cost there."""
     for rate in torch.linspace(0.3, 0.9, 30, dtype=F64):
