@@ -235,6 +235,19 @@ def test_evaluations_are_as_many_as_the_loop_may_have(evaluations: int) -> None:
 
 
 @compiler
+@pytest.mark.parametrize("budget", [2, 9, 25])
+def test_what_the_loop_goes_on_with_is_within_max_nfev(budget: int) -> None:
+    """Of data that are nothing but noise some ends cannot be judged by the program."""
+    drawn = torch.Generator().manual_seed(0)
+    x0 = 1.5 * torch.randn(100, 2, generator=drawn, dtype=F64)
+    y = torch.randn(100, len(T), generator=drawn, dtype=F64)
+    found = lmtorch.least_squares(
+        decay, x0, args=(T, y), in_dims=(0, None, 0), compile=True, max_nfev=budget
+    )
+    assert int(found.nfev.max()) <= budget
+
+
+@compiler
 @pytest.mark.parametrize("name", ["Misra1a"])
 def test_a_single_fit_has_the_certified_digits(name: str) -> None:
     assert digits(name, 1) > 9
