@@ -172,7 +172,7 @@ def _iterated(
     made = 0
     active, gained = size > enough.size, torch.zeros_like(size)
     for number in range(limit):
-        if (rhs.device.type == "cpu" or number % LOOK == 0) and not bool(active.any()):
+        if (rhs.device.type == "cpu" or number % LOOK == LOOK - 1) and not bool(active.any()):
             break
         made = number + 1
         image = product(direction)
