@@ -116,6 +116,7 @@ OPTIMIZER: dict[str, list[Any]] = {
     "max_trials": [None, 0, *COUNTS],
     "memory_limit": [0, *COUNTS],
     "seed": [None, *COUNTS],
+    "compile": ["x", 2, None, PAIR, THING],
 }
 GROUP = {name: OPTIMIZER[name] for name in ("lr", "weight_decay", "lower", "upper")}
 # torch takes a group without any

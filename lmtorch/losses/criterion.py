@@ -142,7 +142,7 @@ def raised(curvature: Tensor, slope: Tensor) -> Tensor:
 class Targeted:
     """Outputs of a model with what belongs to them; times a number, it counts so much more.
 
-    Not a loss: `values` are what the step differentiates.
+    Not a loss: `values` are what the step differentiates. `item()` gives the loss as a number.
     """
 
     criterion: Criterion
@@ -160,6 +160,15 @@ class Targeted:
         return replace(self, factor=self.factor * factor)
 
     __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        """The criterion and the shape; targets may be many."""
+        return f"{self.criterion!r} of outputs {tuple(self.values.shape)}"
+
+    def item(self) -> float:
+        """The loss, summed over all samples, as torch's namesake by reduction="sum"."""
+        loss = self.bound()
+        return float(loss.cost(self.values.detach().reshape(-1)) + loss.least())
 
     def bound(self) -> "Bound":
         """The loss of these outputs, with targets that do not depend on the parameters.

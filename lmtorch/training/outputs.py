@@ -5,6 +5,7 @@ has several terms). Complex residuals count as their real and imaginary parts, |
 Or outputs with their targets, from a criterion: then the outputs stand where residuals do.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,8 +70,14 @@ def leaves(result: Any) -> list[Tensor]:
                 f"the residuals are {leaf.dtype}, which has no derivatives. Convert the model's "
                 "output and the data to a floating-point dtype."
             )
-    if isinstance(result, Tensor) and result.ndim == 0:
-        raise InputError(_scalar(result))
+    if isinstance(result, Tensor):
+        if result.ndim == 0:
+            raise InputError(_scalar(result))
+        if use := _instead([result.grad_fn]):  # of each sample: reduction="none"
+            raise InputError(
+                "the closure returned losses of torch's, one for each sample. Levenberg–Marquardt "
+                f"needs what they are made of: return {use}."
+            )
     return [real(leaf) for leaf in found]
 
 
@@ -78,16 +85,22 @@ def _scalar(loss: Tensor) -> str:
     """What to return instead of a single number; of torch's own losses, by name."""
     nodes = [getattr(loss, "grad_fn", None)]
     for _ in range(DEPTH):
-        for node in nodes:
-            kind = type(node).__name__
-            use = next((use for name, use in LOSSES.items() if kind.startswith(name)), None)
-            if use is not None:
-                return (
-                    "the closure returned a single number, a loss of torch's. Levenberg–Marquardt "
-                    "needs what the loss is made of: return " + use + "."
-                )
+        if use := _instead(nodes):
+            return (
+                "the closure returned a single number, a loss of torch's. Levenberg–Marquardt "
+                f"needs what the loss is made of: return {use}."
+            )
         nodes = [after for node in nodes if node is not None for after, _ in node.next_functions]
     return SCALAR
+
+
+def _instead(nodes: Sequence[Any]) -> str | None:
+    """What to return in the place of one of torch's losses that these nodes of a graph are."""
+    for kind in (type(node).__name__ for node in nodes):
+        for name, use in LOSSES.items():
+            if kind.startswith(name):
+                return use
+    return None
 
 
 def flat(result: Any) -> Tensor:

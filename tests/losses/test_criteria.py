@@ -168,6 +168,15 @@ SMOOTH = 0.8 * F.one_hot(CLASSES, 4) + 0.2 / 4
 MEANS = COUNTS.clamp(min=1e-30)
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_can_be_read_as_a_number_and_says_what_it_is(case: Case) -> None:
+    ours, torchs, outputs = case
+    found = ours(outputs.clone().requires_grad_())
+    assert (2 * found).item() == pytest.approx(2 * torchs(outputs).item(), rel=1e-12)
+    assert type(found.criterion).__name__ in repr(found)
+    assert len(repr(found)) < 200  # without the numbers
+
+
 @pytest.mark.parametrize(
     ("criterion", "best", "target"),
     [

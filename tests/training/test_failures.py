@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from lmtorch import InputError, LevenbergMarquardt, Status
 
@@ -177,6 +178,16 @@ def test_a_trial_that_is_not_finite_is_refused_and_a_shorter_one_tried(device):
 
 RETURNS = {
     "scalar loss": (lambda t: t.square().sum(), "return the residuals, not their sum"),
+    "a loss of each sample, classes": (
+        lambda t: F.cross_entropy(
+            t.expand(3, 2), torch.zeros(3, device=t.device).long(), reduction="none"
+        ),
+        "one for each sample.*CrossEntropyLoss",
+    ),
+    "a loss of each sample, squares": (
+        lambda t: F.mse_loss(t, torch.zeros_like(t), reduction="none"),
+        "one for each sample",
+    ),
     "nothing": (lambda t: None, "None"),
     "an empty tuple": (lambda _: (), "None"),
     "a number": (lambda t: 3.0, "float"),
@@ -201,9 +212,9 @@ def test_results_that_are_no_residuals_are_refused_with_advice(result, says, dev
     assert opt.report.accepted
 
 
-LATER = {
-    name: RETURNS[name] for name in RETURNS if name not in ("an array", "no dependence", "detached")
-}
+# what only the first look at a closure sees
+AT_FIRST = ("an array", "no dependence", "detached", "a loss of each sample, squares")
+LATER = {name: RETURNS[name] for name in RETURNS if name not in AT_FIRST}
 
 
 @pytest.mark.parametrize(("result", "says"), LATER.values(), ids=LATER)
