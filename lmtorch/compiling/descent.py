@@ -233,6 +233,7 @@ def run(
     method: Method,
     begin: Start,
     trials: int,
+    allowed: int | None = None,
 ) -> Compiled:
     """Run fits (b, n), compiled, and with the loop where the program cannot say how they end.
 
@@ -242,7 +243,8 @@ def run(
         problem: of all fits, for the loop.
         method: the loop's.
         begin: the starts (b, n), and where the first of several runs began.
-        trials: of each fit at most.
+        trials: of each fit, after which no more steps are taken.
+        allowed: trials that the last steps, too, must not exceed. Default: the same.
 
     Returns:
         Where they end.
@@ -262,7 +264,7 @@ def run(
         )
         after, _ = descend(problem.take(left), method.take(left), begin, trials=trials)
         state = put(state, left, _longer(after, before.trials, before.linearizations))
-    over = state.trials > trials
+    over = state.trials > (trials if allowed is None else allowed)
     if count := int(over.sum()):  # the program does not count what the last steps may still cost
         some = places(over, count)
         begin = Start(x[some], begun=None if begun is None else take(begun, some))

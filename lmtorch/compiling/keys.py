@@ -247,6 +247,9 @@ class Reader:
                     entry = entry.fget
                 elif isinstance(entry, cached_property):
                     entry = entry.func
+                elif name == "__repr__" and "__dataclass_params__" in vars(base):
+                    # around it stands what asks for the number of the thread
+                    entry = getattr(entry, "__wrapped__", entry)
                 yield name
                 yield from self.parts(entry)
         if not known(type(kind)):

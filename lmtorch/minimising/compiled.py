@@ -55,9 +55,21 @@ class Compiling:
         self.known: dict[str, Program] = {}  # of this call, whose function does not change
 
     def descend(
-        self, problem: Problem, method: Method, begin: Start, trials: int
+        self,
+        problem: Problem,
+        method: Method,
+        begin: Start,
+        trials: int,
+        allowed: int | None = None,
     ) -> "Compiled | None":
         """Run the fits from (n,) or (b, n); warn once where that was asked for and is not to be.
+
+        Args:
+            problem: what is minimised.
+            method: how.
+            begin: where.
+            trials: after which no more steps are taken.
+            allowed: trials that the last steps, too, must not exceed. Default: the same.
 
         Returns:
             Where they end; None: the loop has to be run.
@@ -91,7 +103,7 @@ class Compiling:
                     return None
                 self.known[name] = program
                 if x.ndim > 1:
-                    return descent.run(recipe, program, problem, method, begin, trials)
+                    return descent.run(recipe, program, problem, method, begin, trials, allowed)
                 found = descent.run_single(recipe, program, problem, method, begin, trials)
                 self.program = None if len(found.left) else program
                 self.numbers = recipe.given[-1].tensor
@@ -99,9 +111,11 @@ class Compiling:
         self.refuse(reason)
         return None
 
-    def quick(self, problem: Problem, method: Method, begin: Start, trials: int) -> State | None:
+    def quick(
+        self, problem: Problem, method: Method, begin: Start, trials: int, allowed: int
+    ) -> State | None:
         """Where further runs of fits end, compiled; None: the loop has to be run."""
-        found = self.descend(problem, method, begin, trials)
+        found = self.descend(problem, method, begin, trials, allowed)
         return None if found is None else found.state
 
     def refuse(self, reason: str) -> None:

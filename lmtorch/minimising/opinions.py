@@ -51,8 +51,9 @@ class Opinion(NamedTuple):
         return self._replace(method=self.method.take(places))
 
 
-# runs problems (b,) of a method from a start, with so many trials at most; None: it cannot
-Quick = Callable[[Problem, Method, Start, int], State | None]
+# runs problems (b,) of a method from a start, until so many trials, and with no more than others are
+# allowed; None: it cannot
+Quick = Callable[[Problem, Method, Start, int, int], State | None]
 
 
 class BestRun(NamedTuple):
@@ -266,9 +267,10 @@ def _hear(
     quick: Quick | None = None,
 ) -> BestRun:
     """One opinion on the problems in doubt."""
-    hurried = enough is not None and enough < trials
+    allowed = trials
     if enough is not None:
         trials = min(trials, enough)
+    hurried = trials < allowed
     if x.ndim == 1:
         start = beginning(opinion, x, best.state, problem.bounds)
         other, _ = descend(problem, opinion.method, start, trials=trials, watch=watch)
@@ -282,7 +284,7 @@ def _hear(
 
     part, way = problem.take(chosen), opinion.take(chosen)
     start = beginning(way, x[chosen], before.state, part.bounds)
-    found = None if quick is None else quick(part, way.method, start, trials)
+    found = None if quick is None else quick(part, way.method, start, trials, allowed)
     if found is not None:
         other = found
     elif doubt.number <= ALONE and watch is None and separable(problem, x):

@@ -82,8 +82,10 @@ def opinions(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     heard: list[Asked] = []
     plain = asked.Compiling.quick
 
-    def quick(self: Any, problem: Any, method: Any, begin: Any, trials: int) -> State | None:
-        found = plain(self, problem, method, begin, trials)
+    def quick(
+        self: Any, problem: Any, method: Any, begin: Any, trials: int, allowed: int
+    ) -> State | None:
+        found = plain(self, problem, method, begin, trials, allowed)
         assert found is not None
         loop, _ = descend(problem, method, begin, trials=trials)
         heard.append(Asked(begin.begun is not None, found, loop))

@@ -4,6 +4,7 @@ import random
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -242,6 +243,21 @@ def test_constants_of_usual_kinds_have_a_key() -> None:
 
     for value in (pair(1.0), Named.ONE, SimpleNamespace(a=1.0), nn.Linear(1, 1), torch.sin):
         key_of(closure(value))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model with a constant of its own; Python writes the rest of the class."""
+
+    slope: float
+
+    def at(self, x: Tensor) -> Tensor:
+        return self.slope * x
+
+
+def test_a_method_of_a_dataclass_has_a_key_with_its_fields() -> None:
+    assert key_of(Line(2.0).at) == key_of(Line(2.0).at)
+    assert key_of(Line(2.0).at) != key_of(Line(3.0).at)
 
 
 def test_a_function_that_is_called_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
