@@ -51,7 +51,7 @@ class Opinion(NamedTuple):
         return self._replace(method=self.method.take(places))
 
 
-# runs problems (b,) of a method from a start, until so many trials, and with no more than others are
+# runs problems (b,) of a method from a start, until so many trials, and within so many that are
 # allowed; None: it cannot
 Quick = Callable[[Problem, Method, Start, int, int], State | None]
 
