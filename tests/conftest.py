@@ -1,5 +1,8 @@
 """What every test may ask for."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -41,3 +44,24 @@ def elsewhere(request: pytest.FixtureRequest) -> torch.device:
 def seeded() -> None:
     """Every test draws the same numbers, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs of a file of tests are kept."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def own_programs(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs of these tests alone, built quickly, and nothing that is remembered of others."""
+    from lmtorch.compiling import building
+
+    from .programs import forget
+
+    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
+    quickly = tuple("-O0" if flag == "-O3" else flag for flag in building.FLAGS)
+    monkeypatch.setattr(building, "FLAGS", quickly)
+    forget()
+    yield
+    forget()

@@ -13,6 +13,7 @@ References: Schraudolph, Fast curvature matrix-vector products for second-order 
 & Nelder, Generalized linear models (1989), §2.3, for deviances.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ FLOOR = 1e-6
 SLACK = 1e-8  # a sample's cost may be less than zero by so much, through round-off
 
 
-class Criterion:
+class Criterion(ABC):
     """What outputs cost beside their targets: a base for `lmtorch.CrossEntropyLoss` and its like.
 
     One of your own has `cost`, `slope` and `root`, and `least` if the usual value is not zero at
@@ -90,22 +91,22 @@ class Criterion:
         """What the others are given: targets (*lead, ...) beside outputs of `shape` (*lead, k)."""
         return tuple(t[..., None] for t in targets) if self.elementwise else targets
 
+    @abstractmethod
     def cost(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
         """The cost above the least, (s,) or (s, k), which are summed."""
-        raise NotImplementedError(f"{type(self).__name__} has no cost")
 
     def least(self, k: int, *targets: Any, **_: Any) -> Tensor:
         """The least that any k outputs could cost, of any shape, summed. Default: zero."""
         first: Tensor = targets[0]
         return first.new_zeros((), dtype=scalar_dtype(first.device))
 
+    @abstractmethod
     def slope(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
         """Derivative of the cost in the outputs, (s, k)."""
-        raise NotImplementedError(f"{type(self).__name__} has no slope")
 
+    @abstractmethod
     def root(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
         """R with RᵀR = ∂²ℓ/∂f², or something positive in its place: (s, k), diagonal; (s, k, k)."""
-        raise NotImplementedError(f"{type(self).__name__} has no root")
 
     def residual(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor | None:
         """R⁻ᵀℓ′, (s, k), where it has a closed form; None: it is solved for."""

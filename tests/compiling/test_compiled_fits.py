@@ -24,18 +24,11 @@ from lmtorch.minimising import remembered
 from lmtorch.minimising.watch import Watcher
 
 from ..nist import PROBLEMS, log_relative_error
+from ..programs import compiler, forget
 
 F64 = torch.float64
-compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
-)
 T = torch.linspace(0, 4, 20, dtype=F64)
 FACTOR = 1.0  # a global that a model reads
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(autouse=True)
@@ -44,14 +37,6 @@ def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LMTORCH_CACHE", str(disk))
     yield
     forget()
-
-
-def forget() -> None:
-    """What a process does not know when it begins."""
-    descent._PROGRAMS.clear()
-    descent._RIGHT.clear()
-    building.LOADED.clear()
-    asked.TOLD.clear()
 
 
 def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:

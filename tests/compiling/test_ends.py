@@ -1,7 +1,6 @@
 """How compiled fits end: what the program says of an end is what the loop says of it."""
 
 import ctypes
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,10 @@ from lmtorch.core.state import State
 from lmtorch.core.termination import Status
 from lmtorch.minimising import compiled as asked
 
+from ..programs import compiler
+
 F64 = torch.float64
-pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
-)
+pytestmark = compiler
 B = torch.tensor([0.0, 10, 20, 30, 50, 80, 120, 200, 300, 500, 800], dtype=F64)
 START = [1.0, 0.2, 0.02, 0.001]
 EIGEN = """
@@ -33,11 +32,6 @@ extern "C" void eigen(const double *lower, double *values, double *vectors) {
   std::memcpy(vectors, e.vectors, sizeof e.vectors);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(autouse=True)

@@ -232,6 +232,7 @@ def test_what_names_no_value_has_no_key() -> None:
 
 def test_an_attribute_with_the_name_of_a_module_is_not_that_module() -> None:
     held = Model(1.0)
+    # a model has no such attributes: the function is read, and never called
     key_of(lambda x: x * held.time * held.random)  # type: ignore[attr-defined]
 
 

@@ -34,6 +34,7 @@ def calls_helper(x: Any) -> Any:
 
 
 def reads_what_may_be_there(x: Any) -> Any:
+    # the name is not there until a test puts it there
     return x * (defined_later if LATER else 1.0)  # type: ignore[name-defined] # noqa: F821
 
 
@@ -117,6 +118,7 @@ class OtherModel(Model):
 def as_before() -> Iterator[None]:
     number, factor, dtype = Classy.number, Classy.factor, torch.get_default_dtype()
     yield
+    # what a test may have set in the place of a method is what is to be taken back
     Classy.number, Classy.factor = number, factor  # type: ignore[method-assign]
     torch.set_default_dtype(dtype)
 

@@ -1,8 +1,6 @@
 """What comes before and after a compiled fit is remembered: the third is told from no other."""
 
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,39 +9,17 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch.compiling import building, descent
 from lmtorch.fitting import fronts
 from lmtorch.fitting.covariance import inverse_normal, of_one
-from lmtorch.minimising import compiled as asked
 from lmtorch.minimising import remembered
+
+from ..programs import compiler
 
 T = np.linspace(1, 2, 12)
 Y = 3 * T + 0.1 * np.cos(9 * T)
 FACTOR = 1.0
 
-pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
-)
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs of these tests alone, and nothing that is remembered of others."""
-    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
-    quickly = tuple("-O0" if flag == "-O3" else flag for flag in building.FLAGS)
-    monkeypatch.setattr(building, "FLAGS", quickly)
-    remembered._KNOWN.clear()
-    fronts._FRONTS.clear()
-    yield
-    descent._PROGRAMS.clear()
-    descent._RIGHT.clear()
-    building.LOADED.clear()
-    asked.TOLD.clear()
+pytestmark = [compiler, pytest.mark.usefixtures("own_programs")]
 
 
 @pytest.fixture

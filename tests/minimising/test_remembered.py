@@ -4,10 +4,8 @@ The model is linear in its one parameter, so that every minimum is known in clos
 """
 
 import math
-import shutil
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,39 +14,24 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch.compiling import building, descent
-from lmtorch.minimising import compiled as asked
 from lmtorch.minimising import remembered
+
+from ..programs import compiler
 
 F64 = torch.float64
 T = torch.linspace(1, 2, 12, dtype=F64)
 Y = 3 * T + 0.1 * torch.cos(9 * T)
 FACTOR = 1.0
 
-pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
-)
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
+pytestmark = [compiler, pytest.mark.usefixtures("own_programs")]
 
 
 @pytest.fixture(autouse=True)
-def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs of these tests alone, and nothing that is remembered of others."""
-    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
-    quickly = tuple("-O0" if flag == "-O3" else flag for flag in building.FLAGS)
-    monkeypatch.setattr(building, "FLAGS", quickly)
-    remembered._KNOWN.clear()
+def same_dtype() -> Iterator[None]:
+    """The default dtype is afterwards what it was."""
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
-    descent._PROGRAMS.clear()
-    descent._RIGHT.clear()
-    building.LOADED.clear()
-    asked.TOLD.clear()
 
 
 def best(factor: float = 1.0, t: Tensor = T, y: Tensor = Y) -> float:
