@@ -89,6 +89,11 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     damping, scaling, why_damping = _damping(options, solver, small, share)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         solver, why = _by_layers(solver, scaling, derivations, why)
+    if isinstance(solver.form, LayeredForm) and not isinstance(scaling, Levenberg):
+        raise InputError(
+            "the factors of layers need a D that is one number in each parameter: with LayeredForm "
+            "choose scaling='levenberg', or another form."
+        )
     reasons.append(("solver", repr(solver), why))
     why = why_damping
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]

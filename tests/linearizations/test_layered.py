@@ -173,3 +173,10 @@ def test_it_is_chosen_for_fewer_residuals_than_parameters_of_layers() -> None:
 
 def test_it_is_not_chosen_where_the_scaling_differs_within_a_parameter() -> None:
     assert chosen(regression, scaling="more")[0] == Dual()
+
+
+@pytest.mark.parametrize("scaling", ["more", "marquardt"])
+def test_another_scaling_is_refused_where_the_form_is_asked_for(scaling: str) -> None:
+    opt, _, passed = optimizer(regression, LayeredForm(), scaling=scaling)
+    with pytest.raises(lmtorch.InputError, match="scaling='levenberg'"):
+        opt.step(*passed)
