@@ -36,6 +36,7 @@ class Last(NamedTuple):
     cost: Tensor  # (...,)
     norms: Tensor  # (..., n), ‖J e_j‖
     tried: Tried
+    step: Tensor | None = None  # (..., n), the last one that was kept then
 
 
 def begin(problem: Problem, method: Method, start: Start) -> tuple[State, LinearModel]:
@@ -51,7 +52,7 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     if begun is None:
         begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
     status = at_point(held, model.measures, method.tolerances, whole.column_norms)
-    return fresh(x, held.cost, status, scale, damping, begun), model
+    return fresh(x, held.cost, status, scale, damping, begun, start.step), model
 
 
 def linearize(
@@ -167,6 +168,7 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
     )
     return state._replace(
         x=select(refused, last.x, state.x),
+        step=select(refused, last.step, state.step),
         damping=select(refused, method.damping.update(damping, outcome), state.damping),
         trial=state.trial._replace(accepted=state.trial.accepted & ~refused),
     )

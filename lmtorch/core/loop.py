@@ -41,7 +41,7 @@ from .polish import fine, polish
 from .problem import Problem
 from .small import of_arrays, showing, small
 from .state import Start, State, Told, Trial, Tried
-from .step import Step, propose
+from .step import Step, made, propose
 from .termination import RUNNING, Status, gather, verdict
 from .working_set import WorkingSet
 
@@ -127,7 +127,8 @@ def _run(
         over = not told.running or (single and told.moved)
         if told.moved and not over:
             ahead, tried = tried.ahead, Tried(tried.damping, tried.outcome)
-            last = Last(before.x, before.cost, model.linearization.column_norms, tried)
+            norms = model.linearization.column_norms
+            last = Last(before.x, before.cost, norms, tried, before.step)
             if ahead is not None:  # where the trial was refused, that of x is known
                 ahead = select(state.trial.accepted, ahead, model.linearization)
             problem, method, state, (last, pace, ahead) = working.thin(
@@ -210,6 +211,7 @@ def attempt(
             damping=select(running, method.damping.update(damping, outcome), damping),
             trial=trial,
             trials=state.trials + (running | first),
+            step=None if state.step is None else select(kept, made(problem, step), state.step),
         ),
         Tried(damping, outcome, ahead),
     )

@@ -53,10 +53,12 @@ class Start(NamedTuple):
     scale: Tensor | None = None  # (..., n), D as the scaling left it, zero where unknown
     damping: Any = None  # the state of the damping strategy, a NamedTuple; None: none yet
     begun: Begun | None = None  # where the first of several runs began; None: this is the first
+    # (..., n), the last step that an earlier run has kept, zero: none yet; None: nobody asks for it
+    step: Tensor | None = None
 
 
 class State(NamedTuple):
-    """Where a minimisation stands: tensors alone, and all of them there."""
+    """Where a minimisation stands: tensors alone, all of them there but a step not asked for."""
 
     x: Tensor  # (..., n)
     cost: Tensor  # (...,), F(x)
@@ -69,6 +71,8 @@ class State(NamedTuple):
     stale: Tensor  # (...,) bool: x went back after the linear model was made elsewhere
     begun: Begun
     certificate: Certificate
+    # (..., n), the last step that was kept, as it would be at a rate of one; None: as in `Start`
+    step: Tensor | None = None
 
 
 class Told(NamedTuple):
@@ -82,7 +86,13 @@ class Told(NamedTuple):
 
 
 def fresh(
-    x: Tensor, cost: Tensor, status: Tensor, scale: Tensor, damping: Any, begun: Begun
+    x: Tensor,
+    cost: Tensor,
+    status: Tensor,
+    scale: Tensor,
+    damping: Any,
+    begun: Begun,
+    step: Tensor | None = None,
 ) -> State:
     """The state before the first trial: what has not happened yet is there, and neutral.
 
@@ -93,6 +103,7 @@ def fresh(
         scale: D, (..., n).
         damping: the strategy's.
         begun: where the first run began.
+        step: the last one of an earlier run, as in `Start`.
     """
     zero, none, nowhere = zeros(cost), zeros(status), never(cost)
     return State(
@@ -107,6 +118,7 @@ def fresh(
         stale=nowhere,
         begun=begun,
         certificate=blank(x),
+        step=step,
     )
 
 

@@ -33,3 +33,13 @@ def propose(
         return Step(step, solved, trial, taken, taken), damping
     part = problem.move(state.x, where(spread(solved), linear, 0.0))
     return Step(step, solved, trial, taken, to_type(part, problem.dtype) - state.x), damping
+
+
+def made(problem: Problem, step: Step) -> Tensor:
+    """The step that was taken, as it would have been at a rate of one, (..., n).
+
+    Zero where the rate is zero: nothing was taken there.
+    """
+    if problem.rate is None:
+        return step.taken
+    return where(problem.rate == 0, 0.0, step.taken / problem.rate)

@@ -1,4 +1,7 @@
-"""What an optimizer keeps between steps in `Optimizer.state`: λ for all, D for each parameter."""
+"""What an optimizer keeps between steps in `Optimizer.state`: λ for all, D and the last step.
+
+The step is the last one that was kept. What does not fit a parameter any more is forgotten.
+"""
 
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -12,6 +15,7 @@ from ..core.termination import Status
 from ..residuals.layout import Layout
 from .checkpoints import blank_damping, label, restored_damping
 
+BY_PARAMETER = ("scale", "last_step")  # what is kept for each entry of a parameter
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 
 
@@ -65,24 +69,32 @@ class Kept:
         damping = blank_damping(plan.method.damping, x.new_empty(0, dtype=plan.dtype))
         self.common.update(step=0, strategy=0, share=0.0, damping=damping._asdict())
         for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
-            self.state[tensor]["scale"] = torch.zeros_like(scale, dtype=plan.dtype)
+            for name in BY_PARAMETER:
+                self.state[tensor][name] = torch.zeros_like(scale, dtype=plan.dtype)
 
     def start(self, layout: Layout, plan: Plan, x: Tensor) -> Start:
-        """Where the loop starts: at the parameters, with λ and D of the last step."""
+        """Where the loop starts: at the parameters, with λ, D and the step of before."""
         common = self.common
+        nothing = torch.zeros_like(x, dtype=plan.dtype)
         if not self.steps:
-            return Start(x)
-        known = [self.state[t].get("scale") if t in self.state else None for t in layout.tensors]
-        scale = None
-        if any(part is not None for part in known):
-            filled = [0.0 if part is None else part for part in known]
-            scale = layout.vector(filled, 0.0, x.to(plan.dtype))
+            return Start(x, step=nothing)
+        scale, step = (self._by_parameter(name, layout, nothing) for name in BY_PARAMETER)
         damping = None
         if "damping" in common and common.get("strategy") == label(plan.method.damping):
             like = x.new_empty(0, dtype=plan.dtype)
             kind = type(blank_damping(plan.method.damping, like))
             damping = restored_damping(common["damping"], kind)
-        return Start(x, scale, damping)
+        return Start(x, scale, damping, step=nothing if step is None else step)
+
+    def _by_parameter(self, name: str, layout: Layout, like: Tensor) -> Tensor | None:
+        """What is kept for each parameter, zero where nothing fits; None: nothing is kept."""
+        known = []
+        for tensor, shape in zip(layout.tensors, layout.shapes, strict=True):
+            kept = self.state[tensor].get(name) if tensor in self.state else None
+            known.append(kept if kept is not None and kept.shape == shape else None)
+        if all(part is None for part in known):
+            return None
+        return layout.vector(known, 0.0, like)
 
     def keep(self, layout: Layout, plan: Plan, state: State, told: Told) -> None:
         """Remember what the next step needs."""
@@ -91,7 +103,9 @@ class Kept:
         common.setdefault("share", 0.0)  # none yet
         if told.ended == Status.NOT_FINITE:
             return  # it says nothing of the scale or damping of the next batch
-        for tensor, scale in zip(layout.tensors, layout.split(state.scale), strict=True):
-            self.state[tensor]["scale"] = scale.clone()
+        for name, kept in zip(BY_PARAMETER, (state.scale, state.step), strict=True):
+            assert kept is not None  # the start has asked for the step
+            for tensor, part in zip(layout.tensors, layout.split(kept), strict=True):
+                self.state[tensor][name] = part.clone()
         common["strategy"] = label(plan.method.damping)
         common["damping"] = state.damping._asdict()

@@ -32,9 +32,10 @@ def minimise(
     polish: int = 0,
     trials: int = 500,
     single: bool = False,
+    before: Tensor | None = None,
     **of_problem: Any,
 ) -> State:
-    """Descend from x (..., n) on fun: (..., n) -> (..., m)."""
+    """Descend from x (..., n) on fun: (..., n) -> (..., m); `before`: the last step, (..., n)."""
     solver = solver or SVD()
     problem = Problem(
         FunctionResidual(fun, x), Forward(), solver.form, Linear(), torch.float64, **of_problem
@@ -42,7 +43,7 @@ def minimise(
     method = Method(
         solver, damping or TrustRegion(), scaling or More(), tolerances or Tolerances(), polish
     )
-    return descend(problem, method, Start(x), trials=trials, single=single)[0]
+    return descend(problem, method, Start(x, step=before), trials=trials, single=single)[0]
 
 
 def rosenbrock(x: Tensor) -> Tensor:

@@ -124,6 +124,34 @@ def test_a_single_call_stops_at_the_first_step_that_is_taken() -> None:
     assert state.status == Status.RUNNING
 
 
+@pytest.mark.parametrize("many", [(), (3,)], ids=["one", "three"])
+def test_the_last_step_that_was_kept_is_known_where_it_is_asked_for(many: tuple[int, ...]) -> None:
+    x = torch.tensor([-1.2, 1.0], dtype=torch.float64).expand(*many, 2).clone()
+    ways = [minimise(rosenbrock, x, trials=trials, before=torch.zeros_like(x)) for trials in (1, 4)]
+    for state, trials in zip(ways, (1, 4), strict=True):
+        before = minimise(rosenbrock, x, trials=trials - 1) if trials > 1 else None
+        assert state.step is not None
+        if before is None:  # the first trial is refused
+            assert not state.trial.accepted.any()
+            assert not state.step.any()
+        else:
+            assert state.trial.accepted.all()
+            torch.testing.assert_close(state.step, state.x - before.x)
+    assert minimise(rosenbrock, x, trials=2).step is None
+
+
+def test_the_last_step_is_that_of_a_rate_of_one() -> None:
+    x = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    whole, reduced = (
+        minimise(decay, x, single=True, before=torch.zeros_like(x), rate=rate)
+        for rate in (None, torch.tensor([0.25, 0.0], dtype=torch.float64))
+    )
+    assert whole.step is not None
+    assert reduced.step is not None
+    torch.testing.assert_close(reduced.step[0], whole.step[0])
+    assert reduced.step[1] == 0 != whole.step[1]
+
+
 def test_a_problem_that_is_done_is_not_moved_by_those_that_are_not() -> None:
     x = torch.tensor([[1.0, 1.0], [-1.2, 1.0]], dtype=torch.float64)
     state = minimise(rosenbrock, x)
@@ -175,13 +203,16 @@ def test_a_withdrawn_trial_is_one_that_was_refused(damping: Damping) -> None:
     x = torch.tensor([[0.8, 0.9], [1.1, 1.2]], dtype=torch.float64)
     problem = Problem(FunctionResidual(decay, x), Forward(), SVD().form, Linear(), torch.float64)
     method = Method(SVD(), damping, More())
-    before, model = begin(problem, method, Start(x))
+    before, model = begin(problem, method, Start(x, step=torch.full_like(x, 7.0)))
     after, tried = attempt(problem, method, before, model)
     assert after.trial.accepted.all()
-    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=tried)
+    last: Any = SimpleNamespace(x=x, cost=before.cost, tried=tried, step=before.step)
     state = withdraw(method, after, last, torch.tensor([True, False]))
     assert state.trial.accepted.tolist() == [False, True]
     assert torch.equal(state.x, torch.stack([x[0], after.x[1]]))
+    assert state.step is not None
+    assert state.step[0].tolist() == [7.0, 7.0]
+    torch.testing.assert_close(state.step[1], after.x[1] - x[1])
     # the first has learnt that the step was too long, the second goes on as it was
     reach = lambda of: (
         of.damping.radius if hasattr(of.damping, "radius") else 1 / of.damping.damping
@@ -211,8 +242,9 @@ def test_a_dead_end_of_one_problem_costs_its_neighbours_no_linearization() -> No
 
 def test_a_state_is_tensors_and_nothing_is_missing() -> None:
     start = minimise(rosenbrock, torch.ones(2, dtype=torch.float64))  # which is the minimum
-    for state in (start, minimise(rosenbrock, starts()), minimise(rosenbrock, starts(3))):
-        leaves, _ = tree_flatten(state)
+    assert start.step is None  # nobody has asked for it
+    for x in (torch.ones(2, dtype=torch.float64), starts(), starts(3)):
+        leaves, _ = tree_flatten(minimise(rosenbrock, x, before=torch.zeros_like(x)))
         assert len(leaves) > 20
         assert all(isinstance(leaf, Tensor) for leaf in leaves)
     assert (start.trials, start.linearizations) == (0, 1)

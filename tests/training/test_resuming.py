@@ -158,6 +158,42 @@ def same(a, b):
     return a == b
 
 
+def test_the_last_step_that_was_kept_is_in_the_state_of_each_parameter(device):
+    training = Training(device, F64, max_trials=1)
+    before, kept = training.flat(), []
+    for k in range(6):
+        training.step(k)
+        after = training.flat()
+        kept.append(training.opt.report.accepted)
+        step = torch.cat(
+            [training.opt.state[p]["last_step"].flatten() for p in training.model.parameters()]
+        )
+        if kept[-1]:
+            torch.testing.assert_close(step, after - before)
+            last = step
+        elif any(kept):
+            assert torch.equal(step, last)
+        before = after
+    assert kept.count(True) >= 2
+
+
+def test_what_does_not_fit_a_parameter_any_more_is_forgotten():
+    x = torch.linspace(-1, 1, 20, dtype=F64)[:, None]
+    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).to(F64)
+    opt = LevenbergMarquardt(net)
+    for _ in range(3):
+        opt.step(lambda: net(x) - x.sin())
+    with torch.no_grad():  # the layer is made wider in its place
+        net[0].weight.data = torch.randn(6, 1, dtype=F64)
+        net[0].bias.data = torch.randn(6, dtype=F64)
+        net[2].weight.data = torch.randn(1, 6, dtype=F64)
+    before = net[2].bias.detach().clone()
+    opt.step(lambda: net(x) - x.sin())
+    assert opt.report.accepted
+    assert opt.state[net[0].weight]["last_step"].shape == (6, 1)
+    torch.testing.assert_close(opt.state[net[2].bias]["last_step"], net[2].bias - before)
+
+
 def test_the_state_dict_is_deterministic_and_survives_a_round_trip(device):
     one, two, fresh = (Training(device) for _ in range(3))
     one.run(0, 3)
