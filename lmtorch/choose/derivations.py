@@ -101,6 +101,8 @@ def _reverse(facts: Facts, jacobian: Any) -> bool:
 
 def by_products(facts: Facts, limit: int | None) -> tuple[tuple[JacobianSource, ...], str]:
     """The source of products, which keeps the graph of an evaluation where that fits."""
+    if facts.streams:
+        return (Products(True),), "J v and J^T w: each product is a pass over the loader"
     touched = facts.activations * (facts.samples or 1)
     keep = _memory.fits(GRAPHS * touched, facts.device, limit)
     what = "kept" if keep else "made anew for each product"

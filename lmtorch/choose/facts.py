@@ -22,6 +22,7 @@ class Facts(NamedTuple):
     precision: torch.dtype | None = None
     leading: int | None = None  # blocks of rows that may belong to independent samples
     problems: int = 1  # independent ones, each of these sizes, that are solved together
+    streams: bool = False  # samples are read anew in each pass, as from a loader
     functional: bool = False  # the residuals are called with the parameters, not set into a module
 
 

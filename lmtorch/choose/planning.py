@@ -86,7 +86,14 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     products = _by_products(solver, options)
     derivations, of_derivations = _derivations(terms, options, dtype, products)
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
-    damping, scaling, why_damping = _damping(options, solver, small, share)
+    if facts.streams and options.acceleration is True:
+        raise InputError(
+            "acceleration=True takes the bend of every residual along a step, which are as many as "
+            "there are samples, and nothing of a loader's batches is kept. Leave it out, or pass "
+            "the data as step(closure, *batch)."
+        )
+    bent = share is None and not facts.streams
+    damping, scaling, why_damping = _damping(options, solver, small, bent)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         solver, why = _by_layers(solver, scaling, derivations, why)
     if isinstance(solver.form, LayeredForm) and not isinstance(scaling, Levenberg):
@@ -103,9 +110,14 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     reasons += of_derivations
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
     reasons.append(("curvature", rows_taken, why_share))
-    _check_memory(facts, options, solver.form if products else _written(solver), dtype)
+    if facts.streams:
+        reasons.append(
+            ("passes over a loader", _passes(share, products), "nothing is kept of them")
+        )
+    kept = products or facts.streams
+    _check_memory(facts, options, solver.form if kept else _written(solver), dtype)
     # where samples stream, residuals are not kept but evaluated again: they grow with the samples
-    streams = any(
+    streams = facts.streams or any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
     )
     keep = getattr(damping, "bends", False) and (m < n or not streams)
@@ -179,10 +191,12 @@ def _method(
     careful = SVD() if _many(facts, options) else None
     undamped = careful is not None or getattr(solver, "exact_at_zero", False)
     small = facts.parameters <= SMALL
-    polish = options.polish if options.polish is not None else POLISH if small and undamped else 0
+    polish = options.polish
+    if polish is None:  # a step of it is a pass over a loader
+        polish = POLISH if small and undamped and not facts.streams else 0
     # a black box may be slow, and its user has said by the tolerances what is worth an evaluation
     frugal = black_box(options.jacobian) and not options.polish
-    certify = facts.parameters <= options.certified and share is None
+    certify = facts.parameters <= options.certified and share is None and not facts.streams
     return Method(
         solver,
         damping,
@@ -215,7 +229,7 @@ def _tolerances(facts: Facts, options: Options) -> Tolerances:
 def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str]:
     """Whether the end of a run is looked at, and how."""
     if not certify:
-        return "none", f"n > {options.certified}, or the curvature is sampled"
+        return "none", f"n > {options.certified}, a loader, or the curvature is sampled"
     what = "exact Hessian" if small else "J alone"
     return what, "what an undamped model still promises, saddles, parameters without influence"
 
@@ -266,6 +280,7 @@ def _together(terms: Sequence[Facts]) -> Facts:
         residuals=sum(term.residuals for term in terms),
         samples=None if None in counts else sum(count or 0 for count in counts),
         activations=max(term.activations for term in terms),
+        streams=any(term.streams for term in terms),
     )
 
 
@@ -318,7 +333,8 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
         return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
-    if n > FREE and facts.samples is not None and options.jacobian == "auto":
+    free = facts.samples is not None and not facts.streams and options.jacobian == "auto"
+    if n > FREE and free:
         return SOLVERS[
             "cg"
         ], f"n > {FREE} and samples: rough steps by products, many in the time of one"
@@ -354,8 +370,9 @@ def in_entries(method: Method, n: int) -> Method | None:
 
 
 def _damping(
-    options: Options, solver: Solver, small: bool, share: float | None
+    options: Options, solver: Solver, small: bool, bent: bool
 ) -> tuple[Damping, Scaling, str]:
+    """How far a step goes, in which units; `bent`: whether bends from all rows may correct it."""
     why = f"n {'<=' if small else '>'} {SMALL}"
     # a region is found by several solutions, and an acceleration takes one more: by products each
     # costs as much as the step
@@ -363,7 +380,7 @@ def _damping(
     damping, scaling, accelerated = options.damping, options.scaling, options.acceleration
     # along a sampled JᵀJ a bend from all rows would cost more than the step
     if accelerated == "auto":
-        accelerated = damping == "auto" and not (small or products) and share is None
+        accelerated = damping == "auto" and not (small or products) and bent
     if isinstance(damping, str):
         region = small and not products
         damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if region else Nielsen()
@@ -394,6 +411,12 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
         share,
         "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact",
     )
+
+
+def _passes(share: float | None, products: bool) -> str:
+    """How often a step reads all samples."""
+    model = "one for the linear model" if share is None else "two for the linear model"
+    return f"{model}, one a trial" + (", one a product" if products else "")
 
 
 def _fits(facts: Facts, options: Options, form: Form, dtype: torch.dtype) -> bool:

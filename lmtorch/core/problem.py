@@ -9,6 +9,7 @@ that of the linear algebra, costs float64.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -34,13 +35,14 @@ from ..arrays import (
 )
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior
-from ..losses.base import Loss, half_sum
+from ..losses.base import Expansion, Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
 from .bounds import Bounds
 from .clock import Clock, timed
 
 T = TypeVar("T")
+TOGETHER = 64  # shares of a sum that wait for each other
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Problem:
             return known
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
+            if getattr(rows, "streams", False) and hasattr(streamed.accumulator, "anew"):
+                streamed.accumulator.anew = partial(self._anew, rows, x)
             try:
                 with timed(self.clock, "linearize"), rows.replay():
                     for place, part in enumerate(rows.parts()):
@@ -202,10 +206,26 @@ class Problem:
         optimization methods for machine learning (2011), §2.
         """
         params = self.residual.params(x)
+        sums: list[tuple[Tensor, Tensor]] = []
+        kept: list[Tensor] = []
         with timed(self.clock, "linearize"), self.residual.replay():
-            shares = [self._share_of_gradient(part, params) for part in self.residual.parts()]
-        costs, gradients, values = zip(*shares, strict=True)
-        return total(costs), total(gradients), list(values)
+            for part in self.residual.parts():
+                cost, gradient, values = self._share_of_gradient(part, params)
+                sums.append((cost, gradient))
+                kept += [values] if self.keep else []
+                if len(sums) >= TOGETHER:
+                    sums = [total(sums)]
+        return *total(sums), kept
+
+    def _anew(self, rows: Residual, x: Tensor) -> Iterator[Rows]:
+        """The rows at x once more, block by block, as the loss scales them."""
+        params = rows.params(tensor_from(x))
+        with rows.replay():
+            for place, part in enumerate(rows.parts()):
+                streamed = Streamed(self, 0, x)
+                streamed.begin(place, self.loss_of(part))
+                for found in self.source.blocks(part, params, streamed.workspace):
+                    yield streamed.scaled(*as_block(found))[1]
 
     def _share_of_gradient(self, part: Part, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         """What one part adds to the cost and to Jᵀℓ′, and its r(x); its graph is left behind."""
@@ -322,14 +342,20 @@ class Streamed:
         """Take the next block of the part."""
         if self.on_numpy:
             values, rows = arrays_of(values), arrays_of(rows)
-        loss, place, begun = self.loss, self.place, self.taken
-        self.taken += values.shape[-1]
-        if hasattr(loss, "some"):
-            loss = loss.some(slice(begun, self.taken))
-        expansion = loss.expand(values)
+        place = self.place
+        expansion, rows = self.scaled(values, rows)
         self.costs.append(expansion.value)
-        self.accumulator.add(expansion.residual, expansion.rows(rows))
+        self.accumulator.add(expansion.residual, rows)
         if self.keep and place == len(self.values):
             self.values.append(values)
         elif self.keep:
             self.values[place] = torch.cat([self.values[place], values], -1)
+
+    def scaled(self, values: Tensor, rows: Rows) -> tuple[Expansion, Rows]:
+        """What the loss makes of the next block of the part, and its rows scaled."""
+        loss, begun = self.loss, self.taken
+        self.taken += values.shape[-1]
+        if hasattr(loss, "some"):
+            loss = loss.some(slice(begun, self.taken))
+        expansion = loss.expand(values)
+        return expansion, expansion.rows(rows)

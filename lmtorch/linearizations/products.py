@@ -5,7 +5,7 @@ known column norms are estimates, and with them what the loop asks about stoppin
 lengths are then good to a factor of about two, where their tolerances are powers of ten.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -25,7 +25,7 @@ from .base import Exact, Prior, Sums, Values
 class ByProducts(NamedTuple):
     """r and blocks of rows, which may be known by their products alone."""
 
-    blocks: tuple[Rows, ...]
+    blocks: Iterable[Rows]  # kept, or read anew
     prior: Prior | None
     cost: Tensor  # (...,)
     gradient: Tensor  # (..., n)
@@ -95,6 +95,21 @@ def added(shares: Iterable[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Anew:
+    """Blocks of rows that are made again, one after another, whenever they are looked at.
+
+    Args:
+        make: begins with the first block.
+    """
+
+    make: Callable[[], Iterator[Rows]]
+
+    def __iter__(self) -> Iterator[Rows]:
+        """The blocks, of which no more than one is there at a time."""
+        return self.make()
+
+
+@dataclass(frozen=True)
 class ProductsForm:
     """A few vectors of n numbers, whatever the number of residuals.
 
@@ -117,7 +132,11 @@ class ProductsForm:
 
 
 class ProductsAccumulator:
-    """Keeps residuals and rows."""
+    """Keeps residuals and rows; of rows that can be read anew, sums alone.
+
+    Attributes:
+        anew: makes the rows once more; None: they are kept.
+    """
 
     kinds = (ProductRows, DenseRows)
     sums: Sums = ()  # nothing is summed over rows
@@ -126,6 +145,8 @@ class ProductsAccumulator:
         self.shape, self.like = shape, like
         self.residuals: list[Tensor] = []
         self.blocks: list[Rows] = []
+        self.anew: Callable[[], Iterator[Rows]] | None = None
+        self.summed: tuple[Tensor, Tensor] | None = None  # Jᵀr and the squares of column norms
 
     def workspace(self, rows: int) -> Tensor:
         """A matrix of its own for rows that are written out."""
@@ -133,24 +154,39 @@ class ProductsAccumulator:
         return self.like.new_empty(*batch, rows, n)
 
     def add(self, residual: Tensor, rows: Rows) -> None:
-        """Keep a block."""
-        self.residuals.append(residual.to(self.like.dtype))
-        self.blocks.append(rows)
+        """Keep a block, or what it adds."""
+        residual = residual.to(self.like.dtype)
+        if self.anew is None:
+            self.residuals.append(residual)
+            self.blocks.append(rows)
+            return
+        squares = rows.column_norms.square().to(self.like.dtype)
+        share = rows.transposed_times(residual), squares
+        before = self.summed
+        self.summed = share if before is None else (before[0] + share[0], before[1] + share[1])
+
+    def _sums(self, exact: Exact | None) -> tuple[Tensor, Tensor]:
+        """Jᵀr, unless it is known of more rows, and the squares of column norms."""
+        pairs = list(zip(self.residuals, self.blocks, strict=True))
+        squares = added(rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
+        if exact is not None:
+            return exact.gradient, squares
+        return added(rows.transposed_times(residual) for residual, rows in pairs), squares
 
     def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> ByProducts:
         """Jᵀr and the column norms, once."""
-        pairs = list(zip(self.residuals, self.blocks, strict=True))
-        squares = added(rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
-        factor = 1.0
-        if exact is None:
-            gradient = added(rows.transposed_times(residual) for residual, rows in pairs)
+        blocks: Iterable[Rows]
+        if self.anew is not None and self.summed is not None:
+            blocks, (gradient, squares) = Anew(self.anew), self.summed
         else:
+            blocks, (gradient, squares) = tuple(self.blocks), self._sums(exact)
+        factor = 1.0
+        if exact is not None:
             gradient, factor = exact.gradient, exact.factor
             squares = factor * squares
         if prior is not None:
             gradient = gradient + prior.root * prior.residual
             squares = squares + prior.root.square()
-        blocks = tuple(self.blocks)
         return ByProducts(blocks, prior, cost, gradient, squares.sqrt(), None, values, factor)

@@ -3,9 +3,13 @@
 Dropout draws one mask for all trials of a step, and running statistics are left as they were.
 """
 
+import pickle
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,3 +93,82 @@ class Replay:
         torch.set_rng_state(states[0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(states[1], self.device)
+
+
+class Generators:
+    """All that code of the main process may draw from: torch's, Python's and NumPy's generators.
+
+    Args:
+        device: whose generator belongs to it, beside the CPU's.
+        own: objects that may hold generators of their own, in their attributes.
+    """
+
+    def __init__(self, device: torch.device, own: Sequence[Any] = ()) -> None:
+        self.device = device
+        self.own = list(_held(own))
+
+    def read(self) -> list[Any]:
+        """Their states."""
+        # NPY002: a user's data may be drawn from NumPy's global generator
+        states = [torch.get_rng_state(), random.getstate(), np.random.get_state()]  # noqa: NPY002
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states + [_state(generator) for generator in self.own]
+
+    def write(self, states: Sequence[Any]) -> None:
+        """Put states back."""
+        common, own = states[: len(states) - len(self.own)], states[len(states) - len(self.own) :]
+        torch.set_rng_state(common[0])
+        random.setstate(common[1])
+        np.random.set_state(common[2])  # noqa: NPY002  # as above
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(common[3], self.device)
+        for generator, state in zip(self.own, own, strict=True):
+            _set_state(generator, state)
+
+
+KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+DEPTH = 4  # attributes of attributes: the generator of a sampler of a batch sampler of a loader
+
+
+def _held(objects: Sequence[Any]) -> Iterator[Any]:
+    """The generators among objects and their attributes."""
+    known: set[int] = set()
+    nodes = list(objects)
+    for _ in range(DEPTH):
+        following: list[Any] = []
+        for node in nodes:
+            if id(node) in known or isinstance(node, Tensor | torch.nn.Module | type):
+                continue
+            known.add(id(node))
+            if isinstance(node, KINDS):
+                yield node
+            else:
+                following += getattr(node, "__dict__", {}).values()
+        nodes = following
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
+    return generator.bit_generator.state
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def same_state(one: Any, other: Any) -> bool:
+    """Whether nothing was drawn between two readings of a generator."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return pickle.dumps(one) == pickle.dumps(other)

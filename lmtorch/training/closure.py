@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
-from .._errors import InputError
 from ..losses.criterion import Bound, Targeted
 from ..residuals.base import Part
 from ..residuals.layout import Layout
@@ -18,19 +17,16 @@ from . import outputs
 from .compiled import Through
 from .samples import Samples
 from .swap import Swap
+from .targets import Read, RowsChangedError
 
 
-class RowsChangedError(InputError):
-    """An evaluation returned another number of residuals than the one before."""
-
-
-def _same_kind(result: Any, loss: Bound | None) -> Any:
+def _same_kind(result: Any, targeted: bool) -> Any:
     """A closure's result, which has targets if it had them before.
 
     Raises:
         RowsChangedError: it has, and had none, or the other way round.
     """
-    if isinstance(result, Targeted) != (loss is not None):
+    if isinstance(result, Targeted) != targeted:
         raise RowsChangedError(
             "the closure returned residuals in one evaluation and a criterion's outputs in another."
         )
@@ -124,7 +120,7 @@ class ClosureResidual:
         """All residuals (m,)."""
         with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
             result = self.swap(self.layout.twins(params), self.closure)
-            residual = outputs.flat(_same_kind(result, self.loss))
+            residual = outputs.flat(_same_kind(result, self.loss is not None))
         if residual.shape[0] != self.rows:
             raise RowsChangedError(
                 f"the closure returned {residual.shape[0]} residuals after {self.rows} at the "
@@ -148,6 +144,7 @@ class SampleResidual:
         replay: of the random numbers of a step, shared by all terms.
         through: calls its evaluations, in compiled form where there is one; None: they are plain.
         loss: of these rows, if they are outputs with targets.
+        reads: whether they are, and targets are read with each evaluation.
     """
 
     def __init__(
@@ -161,6 +158,8 @@ class SampleResidual:
         replay: Replay,
         through: Through | None = None,
         loss: Bound | None = None,
+        *,
+        reads: bool = False,
     ) -> None:
         self.layout = layout
         self.swap = swap
@@ -171,6 +170,7 @@ class SampleResidual:
         self.draws = replay
         self.through = through
         self.loss = loss
+        self.reads = reads
 
     @property
     def rows(self) -> int:
@@ -186,8 +186,9 @@ class SampleResidual:
         for chosen in ranges(self.samples.count, self.chunk):
             tensors, k = self.samples.take(chosen), self.per_sample
             rows = slice(chosen.start * k, chosen.stop * k)
+            read = Read(partial(self._read, tensors)) if self.reads else None
             yield Part(
-                partial(self._residuals, tensors=tensors),
+                partial(self._residuals, tensors=tensors, read=read),
                 partial(self._run, tensors=tensors),
                 sample=self._of_one,
                 samples=tensors,
@@ -195,7 +196,7 @@ class SampleResidual:
                 kept=self.draws.kept,
                 whole=self.chunk >= self.samples.count,
                 through=self.through and self.through.beside(tensors),
-                loss=self.loss and self.loss.some(rows),
+                loss=read or (self.loss and self.loss.some(rows)),
             )
 
     @property
@@ -239,19 +240,33 @@ class SampleResidual:
             loss,
         )
 
-    def _residuals(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+    def _residuals(
+        self, params: Params, tensors: Sequence[Tensor], read: Read | None = None
+    ) -> Tensor:
         """Residuals (s · k,) of s samples."""
         with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
             result = self.swap(
                 self.layout.twins(params), self.closure, *self.samples.arguments(tensors)
             )
-        rows = outputs.by_sample(_same_kind(result, self.loss), tensors[0].shape[0])
+        _same_kind(result, self.reads or self.loss is not None)
+        # within a transform of torch.func targets are not what they are outside of it
+        if read is not None and not torch._C._are_functorch_transforms_active():
+            read.note(result)
+        rows = outputs.by_sample(result, tensors[0].shape[0])
         if rows.shape[1] != self.per_sample:
             raise RowsChangedError(
                 f"the closure returned {rows.shape[1]} residuals for each sample after "
                 f"{self.per_sample} before. Each sample needs the same number in every evaluation."
             )
         return rows.reshape(-1)
+
+    def _read(self, tensors: Sequence[Tensor]) -> Any:
+        """What the closure returns at the parameters as they are, without a trace of the call."""
+        replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
+        with replay(), torch.enable_grad():
+            result = self._run(self.closure, self.layout.split(self.layout.flatten()), tensors)
+        replay.rewind()
+        return result
 
     def _of_one(self, params: Params, *sample: Tensor) -> Tensor:
         """Residuals (k,) of one sample."""

@@ -61,6 +61,8 @@ class Forms:
 
     def _of(self, variables: Variables, term: Term, probe: Probe) -> "Through | None":
         reason = _reason(probe, variables)
+        if term.stream is not None:
+            reason = "its batches come from a loader"
         if reason:
             self.refuse(reason)
             return None

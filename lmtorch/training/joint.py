@@ -7,17 +7,20 @@ to which term they belong, so that each term has the source of derivatives that 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._autodiff import Params
-from ..losses.criterion import Bound, Targeted, joined
+from ..losses.criterion import Targeted, joined
 from ..residuals.base import Part
 from ..residuals.replay import Replay
-from .closure import ClosureResidual, RowsChangedError, SampleResidual
+from .closure import ClosureResidual, SampleResidual
+from .streamed import Least, StreamResidual
+from .targets import RowsChangedError
 
-TermResidual = ClosureResidual | SampleResidual
+TermResidual = ClosureResidual | SampleResidual | StreamResidual
 
 
 class TermsResidual:
@@ -29,11 +32,16 @@ class TermsResidual:
 
     def __init__(self, terms: Sequence[TermResidual]) -> None:
         self.terms = tuple(terms)
-        self.rows = sum(term.rows for term in terms)
         self.draws = self.terms[0].draws
+        self.streams = any(isinstance(term, StreamResidual) for term in terms)
 
     @property
-    def losses(self) -> list[Bound]:
+    def rows(self) -> int:
+        """m, of all terms together."""
+        return sum(term.rows for term in self.terms)
+
+    @property
+    def losses(self) -> list[Least]:
         """Those of terms that are outputs with targets."""
         return [loss for term in self.terms for loss in term.losses]
 
@@ -61,8 +69,9 @@ def with_targets(
 ) -> list[TermResidual]:
     """The terms, those that are outputs of a criterion with their targets.
 
-    They are read once, for they do not depend on the parameters. Random numbers are drawn as in
-    every other evaluation of the step, and left as they were: a closure may choose data by them.
+    They are read once, for they do not depend on the parameters; those of a loader are read with
+    its batches. Random numbers are drawn as in every other evaluation of the step, and left as they
+    were: a closure may choose data by them.
 
     Raises:
         RowsChangedError: a term has no targets any more.
@@ -71,13 +80,25 @@ def with_targets(
     replay = Replay(draws.device, draws.random, draws.kept)
     pairs = list(zip(terms, targeted, strict=True))
     with replay(), torch.enable_grad():
-        results = [t.results(params) if has or draws.random else [] for t, has in pairs]
+        results = [_results(t, params) if has or draws.random else [] for t, has in pairs]
     replay.rewind()
     made: list[TermResidual] = []
     for (term, has), found in zip(pairs, results, strict=True):
+        if isinstance(term, StreamResidual):
+            made.append(term)
+            continue
         if has and not all(isinstance(result, Targeted) for result in found):
             raise RowsChangedError(
                 "the closure returned residuals, and a criterion's outputs before."
             )
         made.append(term.with_loss(joined([r.bound() for r in found])) if has else term)
     return made
+
+
+def _results(term: TermResidual, params: Params) -> list[Any]:
+    """What a term's closure returns; of a loader nothing, whose batches only draw their numbers."""
+    if isinstance(term, StreamResidual):
+        if term.draws.random:
+            term.evaluate(params)
+        return []
+    return term.results(params)

@@ -29,11 +29,12 @@ from ..losses.base import Loss
 from ..residuals.layout import real
 from ..solvers.base import Solver
 from .checkpoints import values_as_saved
-from .closure import RowsChangedError
 from .compiled import Forms
 from .groups import check_group, check_tensors, listed, named
 from .kept import Kept
+from .loaders import Loaders, RecountedError
 from .preparation import Preparation, Preparations
+from .targets import RowsChangedError
 from .task import Task, problem_of, residual_of, sample_of
 from .terms import Closure, Term, terms_of
 from .variables import variables_of
@@ -224,8 +225,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             batch: the closure's arguments, with samples in the first dimension of every tensor. The
                 closure is then called with parts of the batch and must return a row of residuals
                 for each sample, which depends on that sample alone; rows stream, so that the whole
-                Jacobian is never held. After a term, further terms, each with samples of its own:
-                `step((equation, inside), (condition, boundary))`.
+                Jacobian is never held. Or a loader of batches in its place, `step(closure,
+                loader)`: a `DataLoader`, a list of batches or any other object that can be read
+                again and again. A step then makes a pass over it for each evaluation, and keeps
+                nothing of its batches but sums. After a term, further terms, each with samples of
+                its own: `step((equation, inside), (condition, boundary))`.
 
         Returns:
             The loss before the step, ½Σr² with robust loss and penalty, of a criterion its sum over
@@ -233,7 +237,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
         Raises:
             InputError: there is no closure; what it returned are no residuals, or they depend on no
-                parameter; several terms with a function for their Jacobian.
+                parameter; several terms with a function for their Jacobian; a loader yields other
+                samples in one pass than in another, or can be read once only. Then, as after any
+                other exception, the parameters are those from before.
         """
         if closure is MISSING:
             raise InputError(
@@ -255,6 +261,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         task = self._task(terms)
         self._advise(task)
         ended: tuple[State, Told] | None = None
+        recounted = False
         clock = Clock()
         while ended is None:
             try:
@@ -269,14 +276,16 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 # nothing was written; what was found out may be wrong: an exception of the closure
                 # itself may have looked like a source of derivatives that fails
                 self._preparations.forget()
-                if not (task.remembered and isinstance(error, RowsChangedError)):
+                counted = isinstance(error, RecountedError) and not recounted
+                if not (counted or (task.remembered and isinstance(error, RowsChangedError))):
                     raise
+                recounted |= counted
                 task = self._task(terms)  # a closure of the same code on other data: look anew
         (state, told), parts = ended, clock.seconds()
         plan, layout = task.prepared.plan, task.variables.layout
         if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
             task.leave_traces()
-        task.residual.draws.finish()
+        task.finish()
         self._warned = any(ladder.warned for ladder in task.prepared.ladders)
         if not told.resting:  # a schedule at zero teaches nothing about the damping
             self._kept.keep(layout, plan, state, told)
@@ -296,6 +305,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """What a step on these terms minimises."""
         variables = variables_of(self.param_groups, self._module)
         x = variables.layout.flatten()
+        terms = tuple(term.opened(x.device, self._loaders) for term in terms)
         prepared, remembered = self._preparations.of(variables, terms, x)
         for ladder in prepared.ladders:
             ladder.warned = self._warned
@@ -324,7 +334,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if not self._advised and any(probe.differentiates for probe in task.prepared.probes):
             self._advised = True
             of_derivatives()
-        batches = [term.samples.tensors for term in task.terms if term.samples]
+        batches = [t.samples.tensors for t in task.terms if t.samples and t.stream is None]
         self._batches.look(batches, task.residual.rows, task.variables.layout.n)
 
     @property
@@ -361,6 +371,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._report = None
         self._batches = Batches()
         self._forms = Forms(self._compile)
+        self._loaders = Loaders()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which name closures of this process."""

@@ -111,6 +111,7 @@ class Preparations:
                 x.device,
                 leading=probe.leading,
                 functional=_takes_dual_numbers(variables, term, probe),
+                streams=term.stream is not None,
             )
             for probe, term in zip(probes, terms, strict=True)
         ]
@@ -135,4 +136,4 @@ def _takes_dual_numbers(variables: Variables, term: Term, probe: Probe) -> bool:
     """
     if term.samples is None or probe.in_place or probe.written or variables.swap.buffers:
         return False
-    return variables.layout.n * probe.rows * term.samples.count > choose.DENSE
+    return variables.layout.n * probe.rows * (term.sample_count or 0) > choose.DENSE

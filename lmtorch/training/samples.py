@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -16,12 +17,13 @@ class Samples:
     Args:
         batch: tensors, or lists, tuples and dicts of them; anything else (flags, numbers, 0-d
             tensors) is the same for every sample.
+        empty: whether there may be no samples.
 
     Raises:
         InputError: no tensor with samples, or tensors that disagree on how many there are.
     """
 
-    def __init__(self, batch: Sequence[Any]) -> None:
+    def __init__(self, batch: Sequence[Any], *, empty: bool = False) -> None:
         values, self.spec = _flatten(batch)
         for value in values:
             if not isinstance(value, Tensor) and hasattr(value, "__array__") and np.ndim(value):
@@ -47,7 +49,7 @@ class Samples:
                 "into the closure."
             )
         self.count = lengths[0]
-        if self.count == 0:
+        if self.count == 0 and not empty:
             raise InputError("the batch has no samples: first dimension 0.")
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -66,6 +68,18 @@ class Samples:
         """A batch of some of the samples."""
         return Samples(self.arguments(self.take(chosen)))
 
+    def on(self, device: torch.device) -> "Samples":
+        """The batch on a device; nothing waits for a copy from pinned memory."""
+        if all(t.device == device for t in self.tensors):
+            return self
+        return Samples(self.arguments([t.to(device, non_blocking=True) for t in self.tensors]))
+
+    def joins(self, other: "Samples") -> bool:
+        """Whether the samples of another batch of this structure may stand behind these."""
+        shapes = [[(t.shape[1:], t.dtype) for t in s.tensors] for s in (self, other)]
+        pairs = zip(self.constants, other.constants, strict=True)
+        return shapes[0] == shapes[1] and all(_same(a, b) for a, b in pairs)
+
 
 def _flatten(batch: Sequence[Any]) -> tuple[list[Any], TreeSpec]:
     return tree_flatten(tuple(batch))
@@ -73,3 +87,11 @@ def _flatten(batch: Sequence[Any]) -> tuple[list[Any], TreeSpec]:
 
 def _has_samples(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two constants of batches are known to be equal."""
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        both = isinstance(one, Tensor) and isinstance(other, Tensor)
+        return both and torch.equal(one, other)
+    return one is other or (type(one) is type(other) and bool(one == other))

@@ -17,6 +17,7 @@ from .compiled import Through
 from .in_place import InPlaceSwap
 from .joint import TermResidual, TermsResidual, with_targets
 from .preparation import Preparation
+from .streamed import StreamResidual
 from .terms import Term
 from .variables import Variables
 
@@ -50,7 +51,15 @@ class Task(NamedTuple):
             self.residual.draws.kept = buffers
             with self.residual.draws(leave=True), torch.enable_grad():
                 for term in self.terms:
-                    term.closure(*term.batch)
+                    for batch in term.batches():
+                        term.closure(*batch)
+
+    def finish(self) -> None:
+        """Leave the generators of random numbers as one evaluation would."""
+        self.residual.draws.finish()
+        for term in self.terms:
+            if term.stream is not None:
+                term.stream.finish(drawn=self.residual.draws.random)
 
 
 def residual_of(
@@ -77,16 +86,19 @@ def residual_of(
     random = any(probe.random for probe in prepared.probes)
     replay = Replay(layout.tensors[0].device, random, written)
     made: list[TermResidual] = []
-    for (closure, _, samples), probe, derivation, by in zip(
+    for term, probe, derivation, by in zip(
         terms, prepared.probes, prepared.plan.terms, through, strict=True
     ):
-        own, rows = (layout, swap, closure), probe.rows
-        if samples is None:
+        own, rows = (layout, swap, term.closure), probe.rows
+        if term.samples is None:
             made.append(ClosureResidual(*own, rows, replay, probe.leading, by))
+        elif term.stream is None:
+            made.append(SampleResidual(*own, term.samples, derivation.chunk, rows, replay, by))
         else:
-            made.append(SampleResidual(*own, samples, derivation.chunk, rows, replay, by))
+            passes = (*own, term.stream, derivation.chunk, rows, replay)
+            made.append(StreamResidual(*passes, targeted=probe.targeted))
     targeted = [probe.targeted for probe in prepared.probes]
-    if any(targeted):
+    if any(targeted):  # those of a loader are read with its batches
         made = with_targets(made, targeted, layout.split(x))
     return made[0] if len(made) == 1 else TermsResidual(made)
 
@@ -127,6 +139,9 @@ def sample_of(
     generator = torch.Generator().manual_seed(seed)
     chosen: list[TermResidual] = []
     for term in terms:
+        if isinstance(term, StreamResidual):
+            chosen.append(term.some(share, generator))
+            continue
         assert isinstance(term, SampleResidual)  # a plan with a share has samples
         count = term.samples.count
         order = torch.randperm(count, generator=generator, device="cpu")

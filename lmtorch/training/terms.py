@@ -1,10 +1,13 @@
 """What is passed to `step`: a closure with its batch, or several such terms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+import torch
 
 from .._autocast import users_own
 from .._errors import InputError
+from .loaders import Loaders, Stream, is_loader
 from .samples import Samples
 
 Closure = Callable[..., Any]
@@ -15,11 +18,15 @@ class Term(NamedTuple):
 
     closure: Closure
     batch: tuple[Any, ...]
-    samples: Samples | None  # None: a closure without a batch
+    samples: Samples | None  # None: a closure without a batch; of a loader, a few of them
+    loader: Any = None  # what yields the batches, if they are read anew in each pass
+    stream: Stream | None = None  # its passes in this step
 
     @property
     def sample_count(self) -> int | None:
         """How many samples there are; None: a closure without a batch."""
+        if self.stream is not None:
+            return self.stream.count
         return None if self.samples is None else self.samples.count
 
     @property
@@ -28,7 +35,25 @@ class Term(NamedTuple):
         tensors = () if self.samples is None else self.samples.tensors
         closure = users_own(self.closure)
         code = getattr(closure, "__code__", None) or id(closure)
-        return code, tuple((t.shape, t.dtype) for t in tensors), self.samples is None
+        shapes = tuple((t.shape, t.dtype) for t in tensors)
+        return code, shapes, self.samples is None, self.stream and self.stream.count
+
+    def opened(self, device: torch.device, loaders: Loaders) -> "Term":
+        """The term at the start of a step, with the passes over its loader, if it has one.
+
+        Raises:
+            InputError: the loader yields no samples.
+        """
+        if self.loader is None:
+            return self
+        stream = Stream(self.loader, device, loaders)
+        return self._replace(samples=stream.first, stream=stream)
+
+    def batches(self) -> Iterable[tuple[Any, ...]]:
+        """The arguments of the closure, batch after batch."""
+        if self.stream is None:
+            return (self.batch,)
+        return (samples.arguments(samples.tensors) for samples in self.stream.read())
 
 
 def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
@@ -61,5 +86,8 @@ def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
                 "several terms each is a tuple: opt.step((equation, inside), (condition, "
                 "boundary)), opt.step((first,), (second,))."
             )
+        if is_loader(tuple(rest)):
+            terms.append(Term(first, (), None, rest[0]))
+            continue
         terms.append(Term(first, tuple(rest), Samples(rest) if rest else None))
     return tuple(terms)
