@@ -4,6 +4,8 @@
 # make test-versions TORCH="2.11.0 2.15.0"   all tests on each of these versions of torch
 # make format  let ruff format and fix what it can
 # make random-calls    ten thousand random calls of every face; hours (CALLS=1000 for fewer)
+# make docs    the site, into docs/_build/html
+# make look    see every page of it in a Chromium that is installed: errors, links, pictures, narrow screens
 # make bench   the benchmarks beside their rivals
 # make clean   back to a fresh clone
 #
@@ -21,7 +23,8 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_RIVALS := $(VENV)/.installed-benchmarks
-CHECKS := format lint types tests slow
+INSTALLED_DOCS := $(VENV)/.installed-docs
+CHECKS := format lint types docs tests slow
 # One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
 PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
@@ -29,7 +32,7 @@ ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 # the oldest version that is supported and the newest
 TORCH ?= 2.11.0 2.15.0
 
-.PHONY: help demo test fuzz test-versions format random-calls bench clean $(CHECKS:%=check-%)
+.PHONY: help demo test fuzz test-versions format random-calls docs look bench clean $(CHECKS:%=check-%)
 
 help:
 	@sed -n '/^# make/s/^# /  /p' Makefile
@@ -89,11 +92,22 @@ random-calls: $(INSTALLED)
 	@OMP_NUM_THREADS=1 RANDOM_CALLS=$(CALLS) $(RUN) -m pytest tests/test_random_calls.py --numprocesses=$(WORKERS) \
 		--dist=worksteal --quiet
 
+# -W: a warning fails, after all of them are told
+docs: $(INSTALLED_DOCS)
+	@$(RUN) -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "The site is in docs/_build/html/index.html."
+
+check-docs: docs
+
+look: docs
+	@$(PIP) --editable '.[docs,look]'
+	@$(RUN) docs/look.py
+
 bench: $(INSTALLED_RIVALS)
 	@MPLBACKEND=Agg $(RUN) -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VENV)-torch build dist output .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-torch build dist output docs/_build docs/gallery docs/project docs/reference/members.md .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -112,4 +126,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_RIVALS): $(INSTALLED)
 	@echo "Installing the rivals for the benchmarks into $(VENV)."
 	@$(PIP) --editable '.[benchmarks]'
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	@echo "Installing what makes the site into $(VENV)."
+	@$(PIP) --editable '.[docs]'
 	@touch $@

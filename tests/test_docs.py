@@ -17,10 +17,13 @@ from lmtorch.choose import docstrings as _docstrings
 
 ROOT = Path(__file__).parents[1]
 LONG = {"benchmarks.md"}  # minutes, and results rather than lessons
+MADE = {"gallery", "project", "_build"}  # folders that the build of the site fills
 PAGES = [
     ROOT / "README.md",
     *sorted(page for page in ROOT.glob("docs/*.md") if page.name not in LONG),
 ]
+# whose blocks can each be copied alone
+LESSONS = sorted(page for page in ROOT.glob("docs/*/*.md") if page.parent.name not in MADE)
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 SPAN = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -38,7 +41,28 @@ def test_the_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.name)
+def blocks() -> list[Any]:
+    """Page, first line and code of each block that runs alone."""
+    found = []
+    for page in LESSONS:
+        text = page.read_text(encoding="utf-8")
+        for block in BLOCK.finditer(text):
+            line = text.count("\n", 0, block.start()) + 1
+            name = f"{page.parent.name}/{page.name}:{line}"
+            found.append(pytest.param(page, line, block[1], id=name))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line", "code"), blocks())
+def test_a_block_of_a_lesson_runs_alone(
+    page: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(compile("\n" * line + code, str(page), "exec"), {"__name__": page.stem})
+
+
+@pytest.mark.parametrize("page", [*PAGES, *LESSONS, CONTRIBUTING], ids=lambda page: page.name)
 def test_the_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
@@ -115,6 +139,25 @@ def test_every_command_that_contributors_are_told_finds_tests(command: str) -> N
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- the reference ------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_in_the_reference_once() -> None:
+    pages = [
+        path.read_text(encoding="utf-8")
+        for path in ROOT.glob("docs/reference/*.md")
+        if path.name != "members.md"  # which is made of what there is
+    ]
+    told = [name for page in pages for name in re.findall(r"^\.\. auto\w+:: (\S+)$", page, re.M)]
+    public = {
+        f"lmtorch.{name}"
+        for name, member in vars(lmtorch).items()
+        if not name.startswith("_") and not inspect.ismodule(member)
+    }
+    assert len(told) == len(set(told))
+    assert set(told) == public | {"lmtorch.losses.Criterion"}
 
 
 # ---- names in docstrings -------------------------------------------------------------------------
