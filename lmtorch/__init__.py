@@ -33,6 +33,7 @@ from .fitting.odr import OrthogonalFit as OrthogonalFit
 from .fitting.odr import odr as odr
 from .fitting.result import CurveFit as CurveFit
 from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
+from .losses import BinomialNLLLoss as BinomialNLLLoss
 from .losses import CrossEntropyLoss as CrossEntropyLoss
 from .losses import GaussianNLLLoss as GaussianNLLLoss
 from .losses import MSELoss as MSELoss

@@ -252,13 +252,11 @@ class BCEWithLogitsLoss(Criterion):
         """Above the entropy of the target."""
         wrong = torch.where(ones == 0, 0.0, ones * softplus(-outputs))
         found = wrong + torch.where(others == 0, 0.0, others * softplus(outputs))
-        return (found - self.least(1, ones, others)).clamp(min=0)
+        return (found - self._entropy(ones, others)).clamp(min=0)
 
     def least(self, k: int, ones: Tensor, others: Tensor) -> Tensor:
         """The entropy of the target, weighted; zero of targets 0 and 1."""
-        whole = ones + others
-        safe = torch.where(whole > 0, whole, 1)
-        return -torch.xlogy(ones, ones / safe) - torch.xlogy(others, others / safe)
+        return self._entropy(ones, others)
 
     def slope(self, outputs: Tensor, ones: Tensor, others: Tensor) -> Tensor:
         """(a + b) σ(f) − a, without cancellation."""
@@ -272,6 +270,11 @@ class BCEWithLogitsLoss(Criterion):
     def curvature(self, outputs: Tensor, ones: Tensor, others: Tensor) -> Tensor:
         """(a + b) σ(f) σ(−f), (s, 1, 1)."""
         return self._curvature(outputs, ones, others)[..., None]
+
+    def _entropy(self, ones: Tensor, others: Tensor) -> Tensor:
+        whole = ones + others
+        safe = torch.where(whole > 0, whole, 1)
+        return -torch.xlogy(ones, ones / safe) - torch.xlogy(others, others / safe)
 
     def _curvature(self, outputs: Tensor, ones: Tensor, others: Tensor) -> Tensor:
         return (ones + others) * torch.sigmoid(outputs) * torch.sigmoid(-outputs)

@@ -108,6 +108,14 @@ class Criterion(ABC):
     def root(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
         """R with RᵀR = ∂²ℓ/∂f², or something positive in its place: (s, k), diagonal; (s, k, k)."""
 
+    def fisher(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor:
+        """The expectation of ∂²ℓ/∂f² over targets that the outputs predict, (s, k) or (s, k, k).
+
+        Errors of parameters are made of it. Default: RᵀR.
+        """
+        root = self.root(outputs, *targets)
+        return root.square() if root.ndim <= outputs.ndim else root.mT @ root
+
     def residual(self, outputs: Tensor, *targets: Any, **_: Any) -> Tensor | None:
         """R⁻ᵀℓ′, (s, k), where it has a closed form; None: it is solved for."""
         return None
@@ -182,42 +190,45 @@ class Targeted:
                 f"a target of {type(self.criterion).__name__} requires a gradient, as what depends "
                 "on the parameters does. Targets are data: detach them."
             )
-        *lead, k = self.values.shape
+        return Bound(self.criterion, self.flat(), self.values.shape[-1], self.factor)
+
+    def flat(self) -> tuple[Tensor, ...]:
+        """What the criterion makes of the targets, (s, ...) each, one after the other."""
+        lead = self.values.ndim - 1
         prepared = self.criterion.prepare(self.values.shape, *self.targets)
-        flat = (t.reshape(-1, *t.shape[len(lead) :]) for t in prepared)
-        targets = tuple(
-            wide(t) if t.is_floating_point() or self.criterion.elementwise else t for t in flat
-        )
-        return Bound(self.criterion, targets, k, self.factor)
+        return tuple(t.reshape(-1, *t.shape[lead:]) for t in prepared)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A criterion with the targets of some rows: a loss of the outputs (rows,) alone.
+    """A criterion with the targets of some rows: a loss of the outputs (..., rows) alone.
 
     Args:
         criterion: of k outputs and their targets.
-        targets: (s, ...) each.
+        targets: (s, ...) each, or (b, s, ...) of the problems of a batch.
         together: k.
         factor: how many times it counts.
+        batched: whether there is a batch.
     """
 
     criterion: Criterion
     targets: tuple[Tensor, ...]
     together: int
     factor: float = 1.0
+    batched: bool = False
 
     @property
     def rows(self) -> int:
-        """How many outputs there are."""
-        return len(self.targets[0]) * self.together
+        """How many outputs there are, of each problem."""
+        return self.targets[0].shape[int(self.batched)] * self.together
 
     def some(self, rows: slice) -> "Bound":
         """The loss of some of the rows, which are of whole samples."""
         if rows.start == 0 and rows.stop >= self.rows:
             return self
         chosen = slice(rows.start // self.together, rows.stop // self.together)
-        return replace(self, targets=tuple(t[chosen] for t in self.targets))
+        every = (slice(None),) * self.batched
+        return replace(self, targets=tuple(t[(*every, chosen)] for t in self.targets))
 
     def of(self, samples: Tensor, per_sample: int) -> "Bound":
         """The loss of some samples of `per_sample` rows each, by their numbers."""
@@ -225,16 +236,36 @@ class Bound:
         targets = tuple(t.unflatten(0, (-1, each))[samples].flatten(0, 1) for t in self.targets)
         return replace(self, targets=targets)
 
+    def take(self, places: Any) -> "Bound":
+        """The loss of some problems of a batch, by their numbers, or of one, by its number."""
+        if not self.batched:
+            return self
+        targets = tuple(t[places] for t in self.targets)
+        return replace(self, targets=targets, batched=not isinstance(places, int))
+
     def least(self) -> Tensor:
-        """What has to be added to the cost for the usual value."""
-        return self.factor * self.criterion.least(self.together, *self.targets).sum()
+        """What has to be added to the cost for the usual value, (...,)."""
+        targets = self._given()
+        found = self.criterion.least(self.together, *targets)
+        if not self.batched:
+            return self.factor * found.sum()
+        b, s = self.targets[0].shape[:2]
+        found = found.expand(b * s) if found.ndim == 0 else found
+        return self.factor * found.reshape(b, -1).sum(-1)
 
     def cost(self, residual: Tensor) -> Tensor:
-        """The cost above the least, a scalar; NaN if it is less than zero, which it cannot be."""
-        found = self.criterion.cost(self._outputs(residual), *self.targets).sum()
+        """The cost above the least, (...,); NaN if it is less than zero, which it cannot be."""
+        found = self._summed(residual)
         # not zero, which would be a minimum
-        rounded = torch.where(found < -SLACK * len(self.targets[0]), torch.nan, -found)
+        samples = residual.shape[-1] // self.together
+        rounded = torch.where(found < -SLACK * samples, torch.nan, -found)
         return self.factor * torch.where(found < 0, rounded, found)
+
+    def each(self, residual: Tensor) -> Tensor:
+        """The cost above the least of every sample, (..., s)."""
+        found = self.criterion.cost(self._outputs(residual), *self._given())
+        found = self.factor * (found.sum(-1) if found.ndim > 1 else found)
+        return found.reshape(*residual.shape[:-1], -1)
 
     def check(self, residual: Tensor) -> None:
         """See whether costs are counted from their least.
@@ -242,43 +273,56 @@ class Bound:
         Raises:
             InputError: they are not.
         """
-        if bool(self.cost(residual).isnan() & residual.isfinite().all()):
-            found = self.criterion.cost(self._outputs(residual), *self.targets).sum()
-            if bool(found < 0):
+        if bool((self.cost(residual).isnan() & residual.isfinite().all(-1)).any()):
+            found = self._summed(residual)
+            if bool((found < 0).any()):
                 raise InputError(
-                    f"{type(self.criterion).__name__} costs {float(found):.3g}, less than zero. "
-                    "Costs are counted from the least that is possible with the targets: subtract "
-                    "it in `cost`, and give it as `least`, so that it is added to what is reported."
+                    f"{type(self.criterion).__name__} costs {float(found.min()):.3g}, less than "
+                    "zero. Costs are counted from the least that is possible with the targets: "
+                    "subtract it in `cost`, and give it as `least`, so that it is added to what is "
+                    "reported."
                 )
 
     def expand(self, residual: Tensor) -> Expansion:
         """Cost, slope, root, and R⁻ᵀℓ′ where it has a closed form."""
-        outputs, of = self._outputs(residual), self.criterion
-        slope, root = of.slope(outputs, *self.targets), of.root(outputs, *self.targets)
-        solved = of.residual(outputs, *self.targets)
+        outputs, targets, of = self._outputs(residual), self._given(), self.criterion
+        slope, root = of.slope(outputs, *targets), of.root(outputs, *targets)
+        solved = of.residual(outputs, *targets)
         if root.ndim <= outputs.ndim:
             solved = where(slope == 0, slope, slope / root)
-            root = root.flatten()
+            root = root.reshape(residual.shape)
+        else:
+            root = root.reshape(*residual.shape[:-1], -1, *root.shape[-2:])
         share = self.factor**0.5
         return Expansion(
             self.cost(residual),
-            self.factor * slope.flatten(),
+            self.factor * slope.reshape(residual.shape),
             share * root,
-            None if solved is None else share * solved.flatten(),
+            None if solved is None else share * solved.reshape(residual.shape),
         )
 
     def curvature(self, residual: Tensor) -> Tensor:
-        """The exact second derivative, (s, k, k), or (rows,) if k is 1."""
-        found = self.factor * self.criterion.curvature(self._outputs(residual), *self.targets)
-        return found.flatten() if self.together == 1 else found
-
-    def take(self, places: Tensor) -> "Bound":
-        """The loss itself: there is one problem."""
-        return self
+        """The exact second derivative, (..., s, k, k), or (..., rows) if k is 1."""
+        found = self.factor * self.criterion.curvature(self._outputs(residual), *self._given())
+        if self.together == 1:
+            return found.reshape(residual.shape)
+        return found.reshape(*residual.shape[:-1], -1, self.together, self.together)
 
     def _outputs(self, residual: Tensor) -> Tensor:
-        """Outputs (s, k) in the dtype in which costs are summed."""
-        return wide(residual).unflatten(-1, (-1, self.together))
+        """Outputs (s, k) in the dtype in which costs are summed; of all problems one by one."""
+        return wide(residual).reshape(-1, self.together)
+
+    def _given(self) -> tuple[Tensor, ...]:
+        """Targets (s, ...), as the criterion takes them; of all problems one after the other."""
+        flat = (t.flatten(0, 1) for t in self.targets) if self.batched else self.targets
+        return tuple(
+            wide(t) if t.is_floating_point() or self.criterion.elementwise else t for t in flat
+        )
+
+    def _summed(self, residual: Tensor) -> Tensor:
+        """What the criterion says that outputs cost, (...,)."""
+        found = self.criterion.cost(self._outputs(residual), *self._given())
+        return found.reshape(*residual.shape[:-1], -1).sum(-1)
 
 
 def joined(bounds: Sequence[Bound]) -> Bound:

@@ -1,21 +1,12 @@
-"""Densities of numbers: normal with known or with learnt variance, Poisson, negative binomial.
-
-Of counts y with mean μ = exp(f),
-
-    Poisson      ℓ = μ − y f,                   ℓ′ = μ − y,               ℓ″ = μ
-    neg. bin.    ℓ = (y + r) log(r + μ) − y f,  ℓ′ = r (μ − y)/(r + μ),   ℓ″ = r μ (y + r)/(r + μ)²
-
-of numbers y with mean m and variance v,
+"""Densities of numbers y: normal with known variance, or with a mean m and variance v both learnt.
 
     normal       ℓ = ½ (log v + (m − y)²/v)
 
-Where the outputs are a mean itself, or a mean and a variance, the Hessian may vanish or be
-indefinite; its expectation over the data that the model itself predicts, the Fisher matrix, is not:
-1/μ (Poisson), r/(μ (r + μ)) (negative binomial), diag(1/v, ½/v²) (normal). R is its root then.
+Its Hessian in m and v is indefinite far from a minimum; its expectation over the data that the
+model itself predicts, the Fisher matrix diag(1/v, ½/v²), is not. R is its root.
 
-References: McCullagh & Nelder, Generalized linear models (1989), §2.5 and ch. 6; Hilbe, Negative
-binomial regression (2011); Nix & Weigend, Estimating the mean and variance of the target
-probability distribution (1994).
+References: McCullagh & Nelder, Generalized linear models (1989), §2.5; Nix & Weigend, Estimating
+the mean and variance of the target probability distribution (1994).
 """
 
 import math
@@ -68,172 +59,6 @@ class MSELoss(Criterion):
     def root(self, outputs: Tensor, target: Tensor) -> Tensor:
         """√2."""
         return torch.full_like(outputs, math.sqrt(2))
-
-
-class PoissonNLLLoss(Criterion):
-    """−Σ log of a Poisson density of counts, as torch's namesake with reduction="sum".
-
-    Outputs are log μ, or μ itself, of any shape; targets, zero or more, of the same.
-
-    Args:
-        log_input: whether outputs are log μ. Otherwise μ + eps must stay positive, a trial at which
-            it does not is refused, and the curvature is that of the Fisher matrix. Default: True.
-        full: whether log y! counts, of y > 1 by Stirling's formula. Default: False.
-        eps: added to μ in its logarithm where `log_input` is False. Default: 1e-8.
-        reduction: "sum", the only one.
-
-    Raises:
-        InputError: another reduction; in the closure, a target of another shape.
-
-    Example:
-        >>> import torch, lmtorch
-        >>> x = torch.arange(5, dtype=torch.float64)[:, None]
-        >>> y = torch.tensor([[1.0], [3], [6], [16], [31]], dtype=torch.float64)
-        >>> model = torch.nn.Linear(1, 1, dtype=torch.float64)
-        >>> opt = lmtorch.LevenbergMarquardt(model)
-        >>> criterion = lmtorch.PoissonNLLLoss()
-        >>> while not opt.status.final:
-        ...     loss = opt.step(lambda x, y: criterion(model(x), y), x, y)
-        >>> round(model(x).exp().sum().item(), 6)  # of a model with a constant, that of the counts
-        57.0
-    """
-
-    elementwise = True
-
-    def __init__(
-        self,
-        log_input: bool = True,
-        full: bool = False,
-        *,
-        eps: float = 1e-8,
-        reduction: str = "sum",
-    ) -> None:
-        by_sum(reduction)
-        self.log_input = log_input
-        self.full = full
-        self.eps = eps
-
-    def cost(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """y (eᵗ − 1 − t) with t = log(μ/y), which is μ where y is zero."""
-        log = outputs if self.log_input else (outputs + self.eps).log()
-        t = log - torch.where(target == 0, 1.0, target).log()
-        mean = outputs.exp() if self.log_input else outputs + self.eps
-        # log − log is zero, or no number where μ is negative
-        return torch.where(target == 0, mean + (log - log), target * (t.expm1() - t)).clamp(min=0)
-
-    def least(self, k: int, target: Tensor) -> Tensor:
-        """y − y log y, and log y! if it counts."""
-        found = target - torch.xlogy(target, target)
-        if not self.log_input:
-            found = found - self.eps
-        if not self.full:
-            return found
-        safe = target.clamp(min=1)
-        stirling = safe * safe.log() - safe + 0.5 * (2 * math.pi * safe).log()
-        return found + torch.where(target > 1, stirling, 0.0)
-
-    def slope(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """μ − y, or 1 − y/μ."""
-        if self.log_input:
-            return outputs.exp() - target
-        return 1 - target / (outputs + self.eps)
-
-    def root(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """√μ, or that of the Fisher matrix, 1/√μ."""
-        found = outputs.exp() if self.log_input else 1 / (outputs + self.eps)
-        return raised(found, self.slope(outputs, target)).sqrt()
-
-
-class NegativeBinomialNLLLoss(Criterion):
-    """−Σ log of a negative binomial density of counts: Poisson's with more scatter, μ + μ²/r.
-
-    Outputs are log μ, or μ itself, of any shape; targets, zero or more, of the same. torch has no
-    namesake; `torch.distributions.NegativeBinomial(r, logits=log μ − log r)` is the density.
-
-    Args:
-        total_count: r > 0, a number or a tensor that broadcasts to the outputs; one over what
-            statisticians call the dispersion.
-        log_input: whether outputs are log μ. Otherwise μ + eps must stay positive, a trial at which
-            it does not is refused, and the curvature is that of the Fisher matrix. Default: True.
-        full: whether terms in y and r alone count, so that the value is that of the density.
-            Default: False.
-        eps: added to μ where `log_input` is False. Default: 1e-8.
-        reduction: "sum", the only one.
-
-    Raises:
-        InputError: a number r that is not positive, another reduction; in the closure, a target of
-            another shape.
-
-    Example:
-        >>> import torch, lmtorch
-        >>> x = torch.arange(5, dtype=torch.float64)[:, None]
-        >>> y = torch.tensor([[0.0], [5], [4], [25], [28]], dtype=torch.float64)
-        >>> model = torch.nn.Linear(1, 1, dtype=torch.float64)
-        >>> opt = lmtorch.LevenbergMarquardt(model)
-        >>> criterion = lmtorch.NegativeBinomialNLLLoss(total_count=4.0)
-        >>> while not opt.status.final:
-        ...     loss = opt.step(lambda x, y: criterion(model(x), y), x, y)
-        >>> opt.converged
-        True
-    """
-
-    elementwise = True
-
-    def __init__(
-        self,
-        total_count: float | Tensor,
-        log_input: bool = True,
-        full: bool = False,
-        *,
-        eps: float = 1e-8,
-        reduction: str = "sum",
-    ) -> None:
-        by_sum(reduction)
-        if not isinstance(total_count, Tensor) and not total_count > 0:
-            raise InputError(f"total_count={total_count} must be positive.")
-        self.total_count = total_count
-        self.log_input = log_input
-        self.full = full
-        self.eps = eps
-
-    def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
-        """The target and r, (*lead, 1) each."""
-        y = wide(target)
-        r = self.total_count
-        if not isinstance(r, Tensor):
-            return y[..., None], torch.full_like(y, r)[..., None]
-        return y[..., None], r.to(y).expand(y.shape)[..., None]
-
-    def cost(self, outputs: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        """(y + r) log((r + μ)/(r + y)) − y log(μ/y)."""
-        log = outputs if self.log_input else (outputs + self.eps).log()
-        grown = torch.logaddexp(log, r.log()) - (r + y).log()
-        of_y = torch.where(y == 0, 0.0, y * (log - torch.where(y == 0, 1.0, y).log()))
-        return ((y + r) * grown - of_y).clamp(min=0)
-
-    def least(self, k: int, y: Tensor, r: Tensor) -> Tensor:
-        """(y + r) log(r + y) − y log y, and what is of y and r alone if it counts."""
-        found = (y + r) * (r + y).log() - torch.xlogy(y, y)
-        if not self.full:
-            return found
-        return found - torch.lgamma(y + r) + torch.lgamma(r) + torch.lgamma(y + 1) - r * r.log()
-
-    def slope(self, outputs: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        """r (μ − y)/(r + μ), or that over μ."""
-        if self.log_input:
-            return r * torch.sigmoid(outputs - r.log()) - y * torch.sigmoid(r.log() - outputs)
-        mean = outputs + self.eps
-        return r * (mean - y) / (mean * (r + mean))
-
-    def root(self, outputs: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        """√(r μ (y + r))/(r + μ), or that of the Fisher matrix, √(r/(μ (r + μ)))."""
-        if self.log_input:
-            share = torch.sigmoid(outputs - r.log())  # μ/(r + μ)
-            found = (y + r) * share * torch.sigmoid(r.log() - outputs)
-        else:
-            mean = outputs + self.eps
-            found = r / (mean * (r + mean))
-        return raised(found, self.slope(outputs, y, r)).sqrt()
 
 
 class GaussianNLLLoss(Criterion):

@@ -21,6 +21,7 @@ from ..core.state import Start, State
 from ..damping.scaling import FixedScale
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
+from ..losses.criterion import Bound
 from .problems import ProblemsResidual
 from .user_function import Calls, UserFunction
 
@@ -185,6 +186,10 @@ def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, 
         *(Given(values[place].detach(), True) for place in shared),
         *(Given(side, side.ndim == 1) for side in sides),
     ]
+    loss, targets = problem.loss, list[Given]()
+    if isinstance(loss, Bound):  # its targets are data, as the arguments are
+        targets = [Given(target, not loss.batched) for target in loss.targets]
+        given += targets
     method, options = apart(method)
     given.append(Given(torch.tensor(options, dtype=torch.float64), True))
     numbers = [None if isinstance(value, Tensor) else value for value in values]
@@ -200,17 +205,24 @@ def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, 
         one = replace(
             residual, call=other.residual, shares=tuple(tensors[:count]), batched=True, box=None
         )
-        bounds = Bounds(*tensors[count + len(shared) :]) if sides else None
+        bounds, last = None, len(tensors) - len(targets)
+        if sides:
+            bounds = Bounds(*tensors[last - 2 : last])
+        own = loss
+        if isinstance(loss, Bound):
+            parts = tensors[last:] if loss.batched else [t[None] for t in tensors[last:]]
+            own = replace(loss, targets=tuple(parts), batched=True)
         return replace(
             problem, residual=one, source=ByColumns(), form=method.solver.form, bounds=bounds,
-            together=1, clock=None,
+            loss=own, together=1, clock=None,
         )  # fmt: skip
 
     unknowns = calling.unknowns
     depends = (
         calling.function, numbers, repr(tree), repr(calling.tree), calling.places, calling.unit,
         repr(unknowns.tree), unknowns.scalar, [tuple(s) for s in unknowns.layout.shapes],
-        [t.is_complex() for t in unknowns.layout.tensors], residual.rows, problem.loss,
+        [t.is_complex() for t in unknowns.layout.tensors], residual.rows,
+        (loss.criterion, loss.together, loss.factor) if isinstance(loss, Bound) else loss,
         problem.dtype, problem.precision, bool(sides),
     )  # fmt: skip
     return make, given, method, depends

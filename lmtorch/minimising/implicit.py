@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..losses.base import Loss
+from ..losses.criterion import Bound
 from .problems import ProblemsResidual
 
 
@@ -31,10 +32,9 @@ def attach(
     (part,) = residual.parts()
     with torch.enable_grad():
         point = x.detach().requires_grad_()
-        cost = loss.cost(part.function(residual.params(point))).sum()
-        if not cost.requires_grad:
+        gradient = _gradient(loss, part.function(residual.params(point)), point)
+        if gradient is None:
             return x
-        (gradient,) = torch.autograd.grad(cost, point, create_graph=True)
         rows = [
             torch.autograd.grad(
                 entry, point, retain_graph=True, allow_unused=True, materialize_grads=True
@@ -52,6 +52,19 @@ def attach(
         kept = values.abs() > x.shape[-1] * torch.finfo(x.dtype).eps * largest
         inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
         return _implicit(gradient, x.detach(), vectors, inverse)
+
+
+def _gradient(loss: Loss, values: Tensor, point: Tensor) -> Tensor | None:
+    """The gradient of the cost of residuals or outputs, with its graph; None: there is none."""
+    if not values.requires_grad:
+        return None
+    if isinstance(loss, Bound):
+        # by its slope: autograd would see the corners where a cost is kept from falling below zero
+        slope = loss.expand(values).slope.to(values.dtype)
+        (gradient,) = torch.autograd.grad(values, point, slope, create_graph=True)
+    else:
+        (gradient,) = torch.autograd.grad(loss.cost(values).sum(), point, create_graph=True)
+    return gradient
 
 
 class _Implicit(torch.autograd.Function):

@@ -96,7 +96,10 @@ def least_squares(
     Args:
         fun: r(x, *args, **kwargs): residuals (model − data) of any shape, or a tuple, list or dict
             of them. It gets x in the structure of x0, and tensors; or arrays, if it refuses
-            tensors.
+            tensors. Or criterion(outputs, targets), as `lmtorch.PoissonNLLLoss()(model(x, t), y)`:
+            then the criterion is minimised. `cost` is its value, as that of torch's namesake with
+            reduction="sum", `fun` are the outputs, and `jac` is such that JᵀJ is its generalised
+            Gauss–Newton matrix.
         x0: the start: a number, an array, a tensor of any shape, or a dict, list or tuple of
             tensors. Integers become float64; otherwise dtype and device are those of the fit.
             Without entries there is nothing to fit, and the result is the cost as it is.
@@ -258,7 +261,7 @@ def least_squares(
     others = opinions(run, second_opinion)
     results = Results(
         unknowns, run.lead, run.problem.bounds, options.loss_scale,
-        names, [other.name for other in others], run.calling.unit,
+        names, [other.name for other in others], run.calling.unit, run.least,
     )  # fmt: skip
     bar = bar_of(len(run.x) if run.batched else None) if progress else None
     table = verbose == 2

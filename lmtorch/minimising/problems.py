@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from .._autodiff import Function, Params
+from ..losses.criterion import Bound
 from ..residuals.base import Part
 from ..residuals.layout import Layout
 from .memory import Memory
@@ -41,6 +42,8 @@ class ProblemsResidual:
     refused: list[bool] = field(default_factory=list)  # see `Part`
     # the residuals of one problem in blocks of rows, where they follow its data; (): all at once
     blocks: tuple[Function, ...] = ()
+    places: tuple[slice, ...] = ()  # rows of each block
+    loss: Bound | None = None  # of outputs with targets, where they come in blocks
 
     def params(self, x: Tensor) -> Params:
         """x as the tensors that it is made of."""
@@ -54,9 +57,12 @@ class ProblemsResidual:
     def _blocks(self) -> tuple[Part, ...]:
         """A part for each block of rows."""
         return tuple(
-            replace(self._part, function=block, run=partial(_at, block), whole=False)
-            for block in self.blocks
-        )
+            replace(
+                self._part, function=block, run=partial(_at, block), whole=False,
+                loss=self.loss and self.loss.some(rows),
+            )
+            for block, rows in zip(self.blocks, self.places, strict=True)
+        )  # fmt: skip
 
     @cached_property
     def _part(self) -> Part:

@@ -363,7 +363,7 @@ def keep(
         trials: at most.
     """
     source: Any = run.problem.source
-    plain = run.box is None and run.starts == 1 and not run.estimate
+    plain = run.box is None and run.starts == 1 and not (run.estimate or run.calling.targeted)
     if not (plain and isinstance(source, Ladder) and source.verified):
         return
     if run.batched or run.calling.unit != 1 or run.calling.shares:

@@ -31,6 +31,7 @@ class Results:
         names: of the parameters, for messages.
         ways: of further runs, for messages.
         unit: by which the residuals were multiplied.
+        least: of a criterion, what is added to the loop's costs, one for each of `lead`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Results:
         names: Sequence[str],
         ways: Sequence[str] = (),
         unit: float = 1.0,
+        least: Tensor | None = None,
     ) -> None:
         self.unknowns = unknowns
         self.lead = lead
@@ -50,12 +52,16 @@ class Results:
         self.names = names
         self.ways = ways
         self.unit = unit
+        self.least = least
         self.begun = perf_counter()
         self.cost: Tensor | None = None  # of the iterate before
 
     def of_best(self, lead: tuple[int, ...], bounds: Bounds | None) -> "Results":
         """The conversion for one start of each problem, with dimensions `lead` in front."""
-        return Results(self.unknowns, lead, bounds, self.scale, self.names, self.ways, self.unit)
+        least = None if self.least is None else self.least.reshape(self.lead)[0]
+        return Results(
+            self.unknowns, lead, bounds, self.scale, self.names, self.ways, self.unit, least
+        )
 
     def solution(
         self,
@@ -82,7 +88,7 @@ class Results:
 
         return Solution(
             x=self._structure(self._shaped(x)),
-            cost=self._number(self._shaped(to_type(self._squared(cost), point.dtype))),
+            cost=self._number(self._shaped(to_type(self._value(cost), point.dtype))),
             fun=self._residuals(residual, again),
             jac=self._again(again) if again else self._jacobian(outcome),
             grad=self._array(self._shaped(to_type(gradient, point.dtype))),
@@ -112,6 +118,13 @@ class Results:
         """A number in units of squared residuals, as the user's residuals have them."""
         return self._ours(self._ours(value))
 
+    def _value(self, cost: Tensor) -> Tensor:
+        """A cost as the user has it."""
+        if self.least is None:
+            return self._squared(cost)
+        whole = cost.shape == self.least.shape or cost.numel() == self.least.numel()
+        return cost + self.least.reshape(cost.shape) if whole else cost
+
     def iterate(self, state: State, number: int) -> Iterate:
         """The state as a callback sees it."""
         trial = state.trial
@@ -121,7 +134,7 @@ class Results:
         reduction = (
             trial.cost if before is None or before.shape != state.cost.shape else before
         ) - state.cost
-        cost, reduction = self._squared(state.cost), self._squared(reduction)
+        cost, reduction = self._value(state.cost), self._squared(reduction)
         status = shaped(state.status)
         return Iterate(
             self._structure(shaped(state.x).clone()),  # a callback may write into what it is given

@@ -78,7 +78,7 @@ def row_blocks(
     Returns:
         Functions of the parameters.
     """
-    sliced = [calling.of_rows(rows, probe.rows) for rows in ranges(probe.rows, ROWS)]
+    sliced = [calling.of_rows(rows, probe.rows) for rows in rows_of_blocks(probe.rows)]
     blocks = [one.residual for one in sliced if one is not None]
     if len(blocks) < max(2, len(sliced)):
         return ()
@@ -95,6 +95,11 @@ def row_blocks(
     return tuple(blocks)
 
 
+def rows_of_blocks(count: int) -> tuple[slice, ...]:
+    """The rows of each block, of so many in all."""
+    return tuple(ranges(count, ROWS))
+
+
 def _same(
     calling: UserFunction, blocks: Sequence[Callable[[Params], Tensor]], params: Params
 ) -> bool:
@@ -102,7 +107,7 @@ def _same(
     with torch.no_grad():
         whole = calling.residual(params)
         room = _room(whole)
-        for block, rows in zip(blocks, ranges(len(whole), ROWS), strict=True):
+        for block, rows in zip(blocks, rows_of_blocks(len(whole)), strict=True):
             try:
                 found = block(params)
             except torch.OutOfMemoryError:

@@ -23,6 +23,7 @@ from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..jacobians.latest import ENTRIES, Latest
 from ..losses.base import Loss
+from ..losses.criterion import Bound
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..residuals.probe import Probe
@@ -34,9 +35,10 @@ from .minimise import block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .results import Results, pick
-from .row_blocks import row_blocks
+from .row_blocks import row_blocks, rows_of_blocks
 from .solution import Solution
 from .starts import Starts, best, sample
+from .targets import bound_of, check
 from .unknowns import Unknowns
 from .user_function import UserFunction
 
@@ -83,11 +85,22 @@ class Run(NamedTuple):
         source = self.problem.source
         return [source] if isinstance(source, Ladder) else []
 
+    @property
+    def least(self) -> Tensor | None:
+        """What has to be added to the loop's cost of each start, (...,), for that of a criterion.
+
+        None: there is nothing to add.
+        """
+        return self.problem.loss.least() if isinstance(self.problem.loss, Bound) else None
+
     def believed(self, acceptable: Tensor | None) -> Tensor | None:
         """The largest cost of each problem that is believed, (...,), in the loop's unit."""
         if acceptable is None:
             return None
-        return acceptable.reshape(self.x.shape[:-1]) * self.calling.unit * self.calling.unit
+        bar = acceptable.reshape(self.x.shape[:-1])
+        if (least := self.least) is not None:
+            bar = bar - least
+        return bar * self.calling.unit * self.calling.unit
 
 
 def set_up(
@@ -107,13 +120,14 @@ def set_up(
     Raises:
         InputError: the loss does not fit the residuals, or what is asked of it.
     """
-    if probe.finite:
+    if probe.finite and not calling.targeted:  # a likelihood has no unit
         calling = calling.in_unit(probe.size)
     options = _changed(
         options,
         loss_scale=_loss_scale(options, probe, calling.unit, estimate),
         jacobian=_source(source, calling, probe),
     )
+    _refuse_losses(calling, options, estimate)
     estimate = _estimated(choose.loss(options), estimate, gradients and _differentiable(calling))
     points, shares, bounds, options = _every_start(unknowns, calling, box, starts, options)
     x = points.flatten(0, -2) if points.ndim > 1 else points
@@ -130,6 +144,7 @@ def set_up(
         black_box=probe.black_box,
         box=bounds and (bounds.lower, bounds.upper),
     )
+    targets = _targets(calling, probe, x, shares)
     residual = remembering(residual, options, calling, probe, x)
     if isinstance(options.jacobian, FiniteDifference):
         probe, residual = looked_at(residual, options.jacobian, x, probe, options.scaling)
@@ -137,7 +152,8 @@ def set_up(
     plain = x.ndim == 1 and not (probe.black_box or estimate) and options.jacobian == "auto"
     if plain and probe.rows * n > choose.DENSE and n <= choose.SMALL:
         blocks = row_blocks(calling.detached(), probe, x, box)
-        residual = replace(residual, blocks=blocks)
+        places = rows_of_blocks(probe.rows) if blocks else ()
+        residual = replace(residual, blocks=blocks, places=places, loss=targets)
     activations = (probe.activations + 8 * probe.rows) * min(count, block)
     facts = Facts(
         n,
@@ -158,7 +174,7 @@ def set_up(
         if residual.blocks
         else _ladder(plan.terms[0].rungs, x, calling, probe),
         plan.method.solver.form,
-        choose.loss(options),
+        targets or choose.loss(options),
         plan.dtype,
         bounds=bounds and Bounds(*(side.to(plan.dtype) for side in bounds)),
         differences=plan.differences,
@@ -171,6 +187,36 @@ def set_up(
         unknowns, calling, probe, box, x, lead, starts.number, block, plan, problem,
         estimate, gradients, options.memory_limit,
     )  # fmt: skip
+
+
+def _refuse_losses(calling: UserFunction, options: Options, estimate: bool) -> None:
+    """See that no loss of residuals is asked for beside a criterion.
+
+    Raises:
+        InputError: one is.
+    """
+    plain = options.loss in ("linear", "auto") and options.loss_scale == 1.0
+    if calling.targeted and (estimate or not plain):
+        raise InputError(
+            "loss and f_scale are for residuals, and the function returns a criterion's outputs, "
+            "which have their own loss. Leave them out."
+        )
+
+
+def _targets(
+    calling: UserFunction, probe: Probe, x: Tensor, shares: tuple[Tensor, ...]
+) -> Bound | None:
+    """The loss of every start of every problem, where the function returns a criterion's outputs.
+
+    Raises:
+        InputError: it does not fit the arguments or the start.
+    """
+    if not calling.targeted:
+        return None
+    bound = bound_of(calling.detached(), x, shares, looped=probe.looped)
+    first = x[0] if x.ndim > 1 else x
+    check(calling.detached(), bound.take(0), first)
+    return bound
 
 
 def _changed(options: Options, **values: Any) -> Options:
@@ -350,6 +396,10 @@ def _with_graph(run: Run, ending: Ending) -> tuple[Tensor, Tensor, Tensor] | Non
     )
     loss = _loss_at(run, ending)
     with torch.enable_grad():
+        if run.calling.targeted:  # the data are in the targets, too
+            loss = bound_of(
+                run.calling, ending.state.x, run.calling.shares, looped=run.probe.looped
+            )
         x = attach(graph, loss, ending.state.x, ending.free)
         (part,) = graph.parts()
         residual = part.function(graph.params(x))

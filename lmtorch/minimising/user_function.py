@@ -22,6 +22,7 @@ from .._arrays import is_tensor, tensor_of, to_array
 from .._autodiff import Params
 from .._errors import InputError
 from ..calculus.duals import Dual
+from ..losses.criterion import Targeted
 from ..residuals.layout import real
 from .unknowns import Unknowns, batch_size, spread
 
@@ -55,6 +56,7 @@ class UserFunction:
 
     Attributes:
         rows: how many residuals there are, once that is known.
+        targeted: whether it returns outputs of a criterion with their targets, once that is known.
         unit: by which residuals and Jacobian are multiplied, so that their squares are numbers,
             too.
         shares: the arguments that differ between problems, (b, ...) each.
@@ -78,6 +80,7 @@ class UserFunction:
         self.unknowns = unknowns
         self.arrays = arrays
         self.rows: int | None = None
+        self.targeted: bool | None = None
         self.unit = 1.0
         device = unknowns.start.device
         # of leaves alone nothing need be rebuilt for a call
@@ -187,10 +190,19 @@ class UserFunction:
         return self.unknowns.restore(params), *rest
 
     def residual(self, params: Params, *shares: Tensor) -> Tensor:
-        """The residuals (m,) of one problem."""
-        self.calls.made += 1
-        result = self.function(*self.arguments(params, shares), **self.kwargs)
-        if self.unknowns.layout.n > 1 and _single(result):
+        """The residuals (m,) of one problem, or the outputs where they have targets."""
+        result = self.returned(params, *shares)
+        targeted = type(result) is Targeted
+        if self.targeted is None:
+            self.targeted = targeted
+        elif self.targeted != targeted:
+            raise InputError(
+                "the function returned residuals in one evaluation and a criterion's outputs in "
+                "another."
+            )
+        if targeted:
+            result = result.values
+        elif self.unknowns.layout.n > 1 and _single(result):
             raise InputError(
                 f"the function returned a single number for {self.unknowns.layout.n} parameters: "
                 f"is it the sum of squares? {RESIDUALS} A single residual is a vector of one."
@@ -203,6 +215,11 @@ class UserFunction:
                 "model is not defined."
             )
         return vector if self.unit == 1 else vector * self.unit
+
+    def returned(self, params: Params, *shares: Tensor) -> Any:
+        """What the user's function returns for one problem."""
+        self.calls.made += 1
+        return self.function(*self.arguments(params, shares), **self.kwargs)
 
     def jacobian(self, function: Callable[..., Any]) -> Callable[..., Tensor]:
         """The user's Jacobian (m, n) as a function of the parameters and shares of one problem."""
@@ -254,6 +271,11 @@ class UserFunction:
         if not leaves:
             raise InputError(f"the function returned nothing. {RESIDUALS}")
         for leaf in leaves:
+            if isinstance(leaf, Targeted):
+                raise InputError(
+                    "the function returned a criterion's outputs beside something else. Return one "
+                    "criterion(outputs, targets) alone; LevenbergMarquardt takes several terms."
+                )
             if not is_tensor(leaf):
                 raise InputError(f"the function returned {type(leaf).__name__}. {RESIDUALS}")
             if not (leaf.is_floating_point() or leaf.is_complex()):

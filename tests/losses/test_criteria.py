@@ -34,6 +34,13 @@ def negative_binomial(mean: Tensor) -> Tensor:
     return -density.log_prob(COUNTS).sum()
 
 
+TRIALS = COUNTS + torch.tensor([0.0, 3, 5, 1], dtype=F64)
+
+
+def binomial(share: Tensor) -> Tensor:
+    return -torch.distributions.Binomial(TRIALS, share).log_prob(COUNTS).sum()
+
+
 def gaussian(both: Tensor) -> Tensor:
     return F.gaussian_nll_loss(both[0], COUNTS, both[1], full=True, reduction="sum")
 
@@ -120,6 +127,16 @@ CASES: dict[str, Case] = {
         negative_binomial,
         POSITIVE,
     ),
+    "counts of trials": (
+        lambda f: lmtorch.BinomialNLLLoss(TRIALS, full=True)(f, COUNTS),
+        lambda f: binomial(f.sigmoid()),
+        LOGITS,
+    ),
+    "counts of trials and their probability": (
+        lambda f: lmtorch.BinomialNLLLoss(TRIALS, logits=False, full=True)(f / 2, COUNTS),
+        lambda f: binomial(f / 2),
+        PROBABILITIES,
+    ),
     "mean and variance": (
         lambda f: lmtorch.GaussianNLLLoss(full=True)(f[0], COUNTS, f[1]),
         gaussian,
@@ -140,6 +157,7 @@ CASES: dict[str, Case] = {
 FISHER = {
     "counts and their mean",
     "scattered counts and their mean",
+    "counts of trials and their probability",
     "mean and variance",
     "mean and a variance for each row",
 }
@@ -247,6 +265,8 @@ def test_where_the_hessian_is_not_used_it_is_the_fisher_matrix() -> None:
         bound = criterion(mean.expand(400), counts).bound()
         expected = density @ bound.curvature(mean.expand(400))
         torch.testing.assert_close(bound.expand(mean.expand(400)).root[0].square(), expected)
+        fisher = criterion.fisher(mean.expand(400, 1), *bound.targets)
+        torch.testing.assert_close(fisher[0, 0], expected)
     # of the normal density by Gauss and Hermite's rule, exact for these moments
     points, weights = map(torch.tensor, np_hermite())
     found = torch.tensor([0.4, 2.5], dtype=F64)
@@ -255,6 +275,62 @@ def test_where_the_hessian_is_not_used_it_is_the_fisher_matrix() -> None:
     values = found.repeat(len(y))
     exact = (weights[:, None, None] * bound.curvature(values)).sum(0) / weights.sum()
     torch.testing.assert_close(bound.expand(values).root[:2].square().diag(), exact)
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_information_is_the_expected_curvature(log: bool) -> None:
+    whole = torch.arange(13, dtype=F64)
+    share, mean = torch.tensor(0.3, dtype=F64), torch.tensor(1.7, dtype=F64)
+    many = torch.arange(300, dtype=F64)
+    cases: list[tuple[Any, Tensor, Tensor, Tensor]] = [
+        (
+            lmtorch.BinomialNLLLoss(12.0, logits=log),
+            torch.logit(share) if log else share,
+            whole,
+            torch.distributions.Binomial(12, share).log_prob(whole),
+        ),
+        (
+            lmtorch.PoissonNLLLoss(log, eps=0),
+            mean.log() if log else mean,
+            many,
+            torch.distributions.Poisson(mean).log_prob(many),
+        ),
+        (
+            lmtorch.NegativeBinomialNLLLoss(2.5, log, eps=0),
+            mean.log() if log else mean,
+            many,
+            torch.distributions.NegativeBinomial(2.5, logits=(mean / 2.5).log()).log_prob(many),
+        ),
+    ]
+    for criterion, output, targets, density in cases:
+        values = output.expand(len(targets))
+        bound = criterion(values, targets).bound()
+        expected = density.exp() @ bound.curvature(values)
+        found = criterion.fisher(values[:, None], *bound.targets)
+        torch.testing.assert_close(found[:, 0], expected.expand_as(found[:, 0]))
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lmtorch.PoissonNLLLoss(log_input=False, eps=0),
+        lmtorch.NegativeBinomialNLLLoss(2.0, log_input=False, eps=0),
+        lmtorch.BinomialNLLLoss(5.0, logits=False),
+    ],
+    ids=repr,
+)
+def test_a_mean_of_zero_where_nothing_was_counted_costs_nothing(criterion: Any) -> None:
+    outputs, counts = torch.tensor([0.0, 0.5], dtype=F64), torch.tensor([0.0, 2.0], dtype=F64)
+    bound = criterion(outputs, counts).bound()
+    assert bound.each(outputs)[0] == 0
+    found = bound.expand(outputs)
+    assert found.residual.isfinite().all()
+    rows = found.rows(DenseRows(torch.eye(2, dtype=F64)))
+    torch.testing.assert_close(rows.transposed_times(found.residual), found.slope)
+    assert found.slope[0] > 0
+    impossible = torch.tensor([0.5, 0.0], dtype=F64)  # something was counted
+    assert bound.cost(impossible) == math.inf
+    assert bound.cost(torch.tensor([-1e-9, 0.5], dtype=F64)).isnan()
 
 
 def np_hermite() -> tuple[Any, Any]:

@@ -319,11 +319,6 @@ def test_a_parameter_without_any_operator_is_replaced_as_well(module: bool) -> N
     torch.testing.assert_close(net.theta.detach(), y)
 
 
-def test_a_function_that_takes_residuals_takes_no_criterion_for_them() -> None:
-    with pytest.raises(lmtorch.InputError, match="Return the residuals"):
-        lmtorch.least_squares(lambda w: lmtorch.PoissonNLLLoss()(X @ w, COUNTS), [0.0, 0.0])
-
-
 @pytest.mark.slow
 def test_compiled_steps_are_the_same() -> None:
     ends = []
