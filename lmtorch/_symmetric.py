@@ -38,7 +38,13 @@ def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None
 
 
 def mirror_(normal: Tensor) -> None:
-    """Copy the lower triangle to the upper one."""
+    """Copy the lower triangle to the upper one, block by block, without another matrix."""
     if normal.ndim > 2:
         return  # the batched product is already whole
-    normal.copy_(normal.tril() + normal.tril(-1).mT)
+    n = normal.shape[-1]
+    width = max(BLOCK, -(-n // BLOCKS))
+    for start in range(0, n, width):
+        stop = min(start + width, n)
+        normal[:start, start:stop] = normal[start:stop, :start].mT
+        corner = normal[start:stop, start:stop]
+        corner.copy_(corner.tril() + corner.tril(-1).mT)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .._autodiff import Params, ranges
 from ..residuals.base import Part
-from ..rows.layers import LayerBlock, LayerRows, Plain, Weight
+from ..rows.factors import Factor, Plain, Weight
+from ..rows.layers import LayerBlock, LayerRows
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from .base import Block, Workspace
@@ -164,7 +165,8 @@ def _factors(
     layers = [
         (layer, g) for layer, g in zip(recording.layers, gradients, strict=True) if g is not None
     ]
-    weights, plain, with_weight = [], [], set[int]()
+    found: list[Factor] = []
+    with_weight = set[int]()
     for place, twin in enumerate(recording.twins):
         uses = [(layer, g) for layer, g in layers if layer.weight == place]
         if place in beside or twin.ndim < 2 or not uses:
@@ -175,15 +177,16 @@ def _factors(
         alone = len(uses) == 1 and left.shape[2] == 1 and bias >= 0
         if alone and sum(layer.bias == bias for layer, _ in layers) == 1:
             with_weight.add(bias)
-            weights.append(Weight(starts[place], left, right, starts[bias]))
+            found.append(Weight(starts[place], left, right, starts[bias]))
         else:
-            weights.append(Weight(starts[place], left, right))
+            found.append(Weight(starts[place], left, right))
     for place in range(len(recording.twins)):
         of_bias = [g for layer, g in layers if layer.bias == place]
         if place in beside:
-            plain.append(Plain(starts[place], beside[place].reshape(samples, residuals, -1)))
+            found.append(Plain(starts[place], beside[place].reshape(samples, residuals, -1)))
         elif of_bias and place not in with_weight:
-            plain.append(Plain(starts[place], bias_rows(of_bias)))
-    block = LayerBlock(samples, residuals, tuple(weights), tuple(plain))
+            found.append(Plain(starts[place], bias_rows(of_bias)))
+    block = LayerBlock(samples, residuals, tuple(found))
     # a layer may have seen a coarser dtype than the parameters have, under autocast or by itself
-    return LayerRows(starts[-1], (block.to(recording.twins[0].dtype),))
+    like = recording.twins[0].detach()
+    return LayerRows(starts[-1], (block.to(like.dtype),), like)

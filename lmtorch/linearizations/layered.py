@@ -134,7 +134,7 @@ class LayeredAccumulator:
             raise no_sample()
         residual = torch.cat([part for part, _ in self.layered])
         blocks = [block for _, rows in self.layered for block in rows.blocks]
-        rows = LayerRows(self.shape[-1], joined(blocks))
+        rows = LayerRows(self.shape[-1], joined(blocks), self.like)
         gradient, norms = rows.transposed_times(residual), rows.column_norms
         if prior is not None:
             gradient = gradient + prior.root * prior.residual

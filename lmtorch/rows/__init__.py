@@ -2,10 +2,12 @@
 
 from .base import Rows as Rows
 from .columns import Columns as Columns
+from .factors import Factor as Factor
+from .factors import Lookup as Lookup
+from .factors import Plain as Plain
+from .factors import Weight as Weight
 from .layers import LayerBlock as LayerBlock
 from .layers import LayerRows as LayerRows
-from .layers import Plain as Plain
-from .layers import Weight as Weight
 from .matrix import DenseRows as DenseRows
 from .outer import Outer as Outer
 from .outer import OuterRows as OuterRows

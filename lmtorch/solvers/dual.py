@@ -49,7 +49,7 @@ class DualFactor:
         self.prior = linearization.prior
         self.scale = scale  # (..., n)
         self.gram = None if self.prior is not None else self.rows.gram(scale.square())
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _weight(self, damping: Tensor) -> Tensor:
         """M with λ taken out where there is no prior: D² and not λD², so that λ = 0 is allowed."""
@@ -61,28 +61,38 @@ class DualFactor:
         # undamped, and parameters without a prior: no answer
         return torch.where(weight > 0, weight, torch.nan)
 
-    def _triangle(self, damping: Tensor) -> Tensor:
-        """L with LLᵀ = JM⁻¹Jᵀ + I, or J̃J̃ᵀ + λI without a prior."""
+    def _triangle(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """L with LLᵀ = JM⁻¹Jᵀ + I, or J̃J̃ᵀ + λI without a prior; and whether it is one."""
         if self.last is not None and self.last[0] is damping:
-            return self.last[1]
+            return self.last[1:]
         if self.gram is None:
-            damped = self.rows.gram(self._weight(damping))
-            damped.diagonal(dim1=-2, dim2=-1).add_(1)
+            matrix = self.rows.gram(self._weight(damping))
+            shift: Tensor | int = 1
         else:
-            damped = self.gram.clone()
-            damped.diagonal(dim1=-2, dim2=-1).add_(damping[..., None].to(damped.dtype))
-        triangle, info = torch.linalg.cholesky_ex(torch.nan_to_num(damped, nan=-1.0))
+            matrix = self.gram
+            shift = damping[..., None].to(matrix.dtype)
+        # the diagonal is changed for the factorization alone: of a large matrix each copy costs
+        # a tenth of it. An entry of a row that is not finite makes its square on the diagonal so,
+        # and a pivot below zero tells
+        diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+        kept = diagonal.clone()
+        diagonal.copy_(torch.where(kept.isfinite(), kept + shift, -1.0))
+        triangle, info = torch.linalg.cholesky_ex(matrix)
+        diagonal.copy_(kept)
         # a pivot of pure round-off, from m residuals of lower rank, would pass for a solution
         pivots = triangle.diagonal(dim1=-2, dim2=-1).square()
         rounding = 4 * pivots.shape[-1] ** 0.5 * torch.finfo(pivots.dtype).eps * pivots.amax(-1)
         regular = (info == 0) & (pivots.amin(-1) > rounding)
-        triangle = torch.where(regular[..., None, None], triangle, torch.nan)
-        self.last = damping, triangle
-        return triangle
+        self.last = damping, triangle, regular
+        return triangle, regular
 
     def _solved(self, rhs: Tensor, damping: Tensor) -> Tensor:
-        """The m × m solve."""
-        return torch.cholesky_solve(rhs[..., None], self._triangle(damping))[..., 0]
+        """The m × m solve; NaN where there is no triangle."""
+        triangle, regular = self._triangle(damping)
+        # not cholesky_solve, which copies the triangle
+        half = torch.linalg.solve_triangular(triangle, rhs[..., None], upper=False)
+        found = torch.linalg.solve_triangular(triangle.mT, half, upper=True)[..., 0]
+        return torch.where(regular[..., None], found, torch.nan)
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""

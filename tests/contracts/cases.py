@@ -15,7 +15,8 @@ from lmtorch.residuals.function import FunctionResidual
 from lmtorch.residuals.layout import Layout
 from lmtorch.residuals.replay import Replay
 from lmtorch.rows.columns import Columns
-from lmtorch.rows.layers import LayerBlock, LayerRows, Plain, Weight
+from lmtorch.rows.factors import Lookup, Plain, Weight
+from lmtorch.rows.layers import LayerBlock, LayerRows
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
 from lmtorch.rows.own import OwnRows
@@ -288,9 +289,12 @@ def layer_rows(generator: torch.Generator, samples: int, k: int) -> LayerRows:
         left, right = drawn(generator, count, k, uses, 4), drawn(generator, count, uses, 3)
         own, last = drawn(generator, count, k, 4), Plain(17, drawn(generator, count, k, 2))
         joint = Weight(1, left, right, 13 if uses == 1 else None)
-        plain = (last,) if uses == 1 else (Plain(13, own), last)
-        blocks.append(LayerBlock(count, k, (joint,), plain))
-    return LayerRows(20, tuple(blocks))
+        # a table of three rows of two, which a sample may look up at the same place again
+        places = torch.randint(3, (count, uses), generator=generator)
+        table = Lookup(20, drawn(generator, count, k, uses, 2), places, 3)
+        more = (last, table) if uses == 1 else (Plain(13, own), last, table)
+        blocks.append(LayerBlock(count, k, (joint, *more)))
+    return LayerRows(26, tuple(blocks), own)
 
 
 def own_rows(generator: torch.Generator, samples: int, k: int) -> OwnRows:

@@ -70,10 +70,16 @@ def some_of_blocks(blocks: Any, chosen: slice) -> Any:
             continue
         yield block._replace(
             samples=some.stop - some.start,
-            weights=tuple(
-                w._replace(left=w.left[some], right=w.right[some]) for w in block.weights
+            factors=tuple(
+                factor._replace(
+                    **{
+                        name: getattr(factor, name)[some]
+                        for name in ("left", "right", "places", "matrix")
+                        if hasattr(factor, name)
+                    }
+                )
+                for factor in block.factors
             ),
-            plain=tuple(p._replace(matrix=p.matrix[some]) for p in block.plain),
         )
 
 
