@@ -12,8 +12,10 @@ from .._arrays import tensor_of, to_array
 from .._errors import InputError
 from ..core.termination import Status
 from .inference import Inference
+from .likelihoods import Likelihood
 
 KINDS = ("residuals", "cases", "normal")
+OF_COUNTS = ("parametric", "cases")
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,14 @@ class Bootstrap:
         }
 
 
-def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
+def resample(fit: Inference, samples: int, kind: str | None, seed: int) -> Bootstrap:
     """Resample the data of one fit and refit them."""
-    if kind not in KINDS:
-        raise InputError(f"kind={kind!r} is not known: use one of {KINDS}.")
+    likelihood = fit.fitter.likelihood
+    kinds = KINDS if likelihood is None else OF_COUNTS
+    kind = kinds[0] if kind is None else kind
+    if kind not in kinds:
+        of = "" if likelihood is None else f" of a fit with likelihood={likelihood.name!r}"
+        raise InputError(f"kind={kind!r} is not known{of}: use one of {kinds}.")
     if samples < 2:
         raise InputError(f"samples={samples} must be at least 2.")
     fitter, data = fit.fitter, fit.fitter.data
@@ -78,10 +84,15 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
         counts[:, used] = rng.multinomial(
             len(used), np.full(len(used), 1 / len(used)), size=samples
         )
-        weights = tensor_of(np.sqrt(counts)).to(y) * (1.0 if data.weights is None else data.weights)
+        # weights multiply residuals; of a likelihood they multiply costs
+        roots = tensor_of(np.sqrt(counts) if likelihood is None else counts).to(y)
+        weights = roots * (1.0 if data.weights is None else data.weights)
         solution = fitter.solve(
             u.expand(samples, -1).clone(), weights=weights, verbose=0, callback=None
         )
+    elif likelihood is not None:
+        drawn = tensor_of(_drawn(fit, likelihood, rng, samples)).to(y)
+        solution = fitter.solve(u.expand(samples, -1).clone(), y=drawn, verbose=0, callback=None)
     else:
         size = float(fit.variance) ** 0.5
         if kind == "normal":
@@ -103,3 +114,14 @@ def resample(fit: Inference, samples: int, kind: str, seed: int) -> Bootstrap:
     good = (status > 0) | (status == Status.STALLED.value)
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))
     return Bootstrap(fit.names, p[good], int((~good).sum()))
+
+
+def _drawn(
+    fit: Inference, likelihood: Likelihood, rng: np.random.Generator, samples: int
+) -> np.ndarray:
+    """Counts (samples, m) of the fit; those of points that are left out are zero."""
+    curve = torch.where(fit.curve.isfinite(), fit.curve, 0.0)
+    total = fit.fitter.data.total
+    return likelihood.drawn(
+        rng, to_array(curve), None if total is None else to_array(total), samples
+    )

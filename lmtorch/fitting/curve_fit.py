@@ -14,17 +14,21 @@ from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
 from ..choose import Options
 from ..choose import loss as loss_of
+from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..minimising.arguments import real_number, unbounded
 from ..minimising.least_squares import least_squares
-from .data import Data, gather
+from ..minimising.solution import Solution
+from .data import gather
 from .fitter import Fitter
 from .inference import Inference
+from .likelihoods import check, likelihood_of, with_total
 from .models import model_of, started
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
+    acceptable_counts,
     bounds_from,
     box_of,
     check_count,
@@ -76,9 +80,11 @@ def curve_fit(
     transforms: Mapping[str, Transform] | None = None,
     shared: Sequence[str] | None = None,
     each_x: bool | None = None,
+    likelihood: str | Criterion = "gaussian",
+    total_count: Any = None,
     **options: Any,
 ) -> CurveFit:
-    """Fit a curve f(x, a, b, ...) to data, by least squares of (f(x) − y)/σ.
+    """Fit a curve f(x, a, b, ...) to data, by least squares of (f(x) − y)/σ or by a likelihood.
 
     To come from `scipy.optimize.curve_fit`, change the import; docs/curve_fit.md lists what
     differs. Write f in torch operations and derivatives are exact; NumPy code is fitted by finite
@@ -122,6 +128,13 @@ def curve_fit(
             set has its own copy of the others, called `name[0]`, `name[1]`, ...
         each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of
             ydata, and that is no column.
+        likelihood: "poisson", "binomial" or "negative_binomial" for counts, fitted by maximum
+            likelihood with errors from the Fisher information; then f is the mean count, or for
+            "binomial" the probability. Or a criterion of one output for each point, such as
+            `lmtorch.PoissonNLLLoss()`; then f is its output, here log μ. Without sigma and loss.
+            Default: "gaussian", least squares.
+        total_count: of "binomial" the trials at each point, of which ydata are the successes; of
+            "negative_binomial" r of the variance μ + μ²/r. A number, (m,) or (..., m).
         options: options of `least_squares`: loss, f_scale, max_nfev, ftol, solver, n_starts,
             callback, verbose, progress, ...
 
@@ -151,7 +164,10 @@ def curve_fit(
         CurveFit(v_max=213(7), k=0.064(8))
     """
     call = None
-    others = (sigma, check_finite, method, jac, nan_policy, mask, ties, transforms, shared, each_x)
+    others = (
+        sigma, check_finite, method, jac, nan_policy, mask, ties, transforms, shared, each_x,
+        total_count, None if type(likelihood) is str and likelihood == "gaussian" else likelihood,
+    )  # fmt: skip
     plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
     if plain and options.get("compile") is True and unbounded(bounds):
         from . import fronts  # the parts that compile are imported where they are needed
@@ -179,11 +195,15 @@ def curve_fit(
     check_finite = (
         nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
     )
+    likely = likelihood_of(likelihood, total_count, options, sigma)
     data = gather(
         xdata, ydata, sigma, mask,
         check_finite=check_finite, nan_policy=nan_policy, joint=shared is not None,
         each_x=None if each_x is None else flag(each_x, "each_x"),
     )  # fmt: skip
+    if likely is not None:
+        data = with_total(data, total_count)
+        check(likely, data)
     p0 = started(p0)
     check_order(data, p0)
     model = model_of(f, p0, shared, len(data.sizes))
@@ -195,21 +215,21 @@ def curve_fit(
     if method is not None:
         options["method"] = method
     robust = _robust(options)
-    fitter = Fitter(model, parameters, data, start, box, jac, options)
+    fitter = Fitter(model, parameters, data, start, box, jac, options, likely)
     check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
     with understood(data, xdata):
         rows = u.reshape(-1, n) if data.lead else u
-        asked = fitter.minimisation(rows, **_doubts(parameters, data, robust, p0, options))
+        asked = fitter.minimisation(rows, **_doubts(fitter, robust, p0))
         solution = minimised(**asked)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     if quiet.keys() != options.keys():
         fitter = replace(fitter, options=quiet)
-    inference = Inference(fitter, solution, absolute_sigma, robust)
+    inference = _inference(fitter, solution, absolute_sigma, robust)
     if why := failure(solution, data):
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
-    warn_of(solution, data)
+    warn_of(solution, data, inference.edge)
     if not data.lead:
         inference.warn()
     if call:
@@ -219,10 +239,20 @@ def curve_fit(
     return CurveFit(inference, full_output=full_output)
 
 
-def _doubts(
-    parameters: Parameters, data: Data, robust: Robust | None, p0: Any, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _inference(
+    fitter: Fitter, solution: Solution, absolute: bool, robust: Robust | None
+) -> Inference:
+    """What follows from a fit by squares, or by a likelihood."""
+    if fitter.likelihood is not None:
+        from .counting import CountedInference  # is imported where it is needed
+
+        return CountedInference(fitter, solution)
+    return Inference(fitter, solution, absolute, robust)
+
+
+def _doubts(fitter: Fitter, robust: Robust | None, p0: Any) -> dict[str, Any]:
     """Options of `least_squares` that say what is doubtful and how it is tried again."""
+    parameters, data, options = fitter.parameters, fitter.data, fitter.options
     found: dict[str, Any] = {"names": parameters.variables}
     if p0 is None and not parameters.transforms:
         found["second_opinion"] = STARTS
@@ -234,8 +264,12 @@ def _doubts(
         and not data.sizes
         and options.get("f_scale") != "mad"
     ):
-        bar = acceptable(data, Linear() if robust is None else robust)
-        found["acceptable"] = bar.reshape(-1) if data.lead else bar
+        if fitter.likelihood is not None:
+            bar = acceptable_counts(data, fitter.likelihood)
+        else:
+            bar = acceptable(data, Linear() if robust is None else robust)
+        if bar is not None:
+            found["acceptable"] = bar.reshape(-1) if data.lead else bar
     return {key: value for key, value in found.items() if key not in options}
 
 

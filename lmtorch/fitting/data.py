@@ -26,6 +26,8 @@ class Data:
         numpy: whether results are returned as NumPy arrays.
         each_x: whether every fit has an x of its own, with the leading dimensions of y.
         sizes: how many points each of several joined data sets has.
+        total: of a likelihood, the trials or the like of each point, (..., m) or (m,); None: it has
+            none.
     """
 
     x: Any
@@ -36,6 +38,7 @@ class Data:
     numpy: bool
     each_x: bool
     sizes: tuple[int, ...]
+    total: Tensor | None = None
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -78,6 +81,7 @@ class Data:
             weights=part(self.weights, 1),
             root=part(self.root, 2),
             count=self.count.flatten()[chosen],
+            total=part(self.total, 1),
         )
 
     def at(self, index: tuple[int, ...]) -> "Data":
@@ -93,6 +97,7 @@ class Data:
             weights=one(self.weights, 1),
             root=one(self.root, 2),
             count=self.count[index],
+            total=one(self.total, 1),
         )
 
 
@@ -285,12 +290,12 @@ def _kept(y: Tensor, **shown: Tensor | None) -> Tensor | None:
     kept = None
     for name, one in shown.items():
         if one is not None:
-            points = _as_points(one.to(y.device), y, name)
+            points = as_points(one.to(y.device), y, name)
             kept = points if kept is None else kept & points
     return kept
 
 
-def _as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
+def as_points(values: Tensor, y: Tensor, name: str, hint: str = "") -> Tensor:
     """Expand values to the shape of y, one for each point; a column (..., m, 1) is flattened.
 
     Raises:
@@ -398,7 +403,7 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
     m = y.shape[-1]
     if _is_matrix(s, y):
         return None, _whitening(s, kept)
-    deviations = _as_points(
+    deviations = as_points(
         s, y, "sigma", f": give one deviation, one for each point, or a covariance ({m}, {m})"
     )
     bad = ~(deviations > 0) if kept is None else ~(deviations > 0) & kept

@@ -17,6 +17,7 @@ from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from .curves import curve_of
 from .data import Data
+from .likelihoods import Likelihood
 from .models import Model, OfNumbers
 from .parameters import Parameters
 from .reading import numbers_of
@@ -39,6 +40,7 @@ class Fitter:
         bounds: of u, (n,) each.
         jac: the user's Jacobian of f in p, or a name of `least_squares`.
         options: of `least_squares`.
+        likelihood: of the data; None: squares.
     """
 
     model: Model
@@ -48,6 +50,7 @@ class Fitter:
     bounds: tuple[Tensor, Tensor]
     jac: Any = None
     options: dict[str, Any] = field(default_factory=dict)
+    likelihood: Likelihood | None = None
 
     @cached_property
     def bounded(self) -> bool:
@@ -63,7 +66,7 @@ class Fitter:
     @property
     def compiled_by(self) -> tuple[Any, ...]:
         """What a compiled residual depends on; data are its arguments."""
-        return self.model, self.parameters, bool(self.data.lead)
+        return self.model, self.parameters, bool(self.data.lead), self.likelihood
 
     @property
     def computes(self) -> tuple[Any, Any] | None:
@@ -72,7 +75,8 @@ class Fitter:
         None where that is more than names.
         """
         model = self.model
-        if type(model) is not OfNumbers or not self.parameters.free or self.data.lead:
+        plain = self.likelihood is None and not self.data.lead
+        if type(model) is not OfNumbers or not self.parameters.free or not plain:
             return None
         return model.function, (model.arguments.open_ended, *model.names)
 
@@ -106,10 +110,11 @@ class Fitter:
         weights = data.weights if weights is None else weights
         weights = None if weights is None else flattened(weights, 1)
         root = None if data.root is None else flattened(data.root, 2)
+        total = None if data.total is None else flattened(data.total, 1)
         start = flattened(self.start, 1)
         x = flattened(data.x, data.x.ndim - lead) if data.each_x and lead else data.x
         batched = u.ndim > 1 or any(
-            t is not None and t.ndim > k for t, k in ((y, 1), (weights, 1), (root, 2))
+            t is not None and t.ndim > k for t, k in ((y, 1), (weights, 1), (root, 2), (total, 1))
         )
         dims = None
         if batched:
@@ -118,7 +123,7 @@ class Fitter:
                 0 if data.each_x and lead else None,
                 *(
                     None if t is None or t.ndim == k else 0
-                    for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1))
+                    for t, k in ((y, 1), (weights, 1), (root, 2), (start, 1), (total, 1))
                 ),
             )
         jac = self._jacobian if callable(self.jac) else self.jac
@@ -130,7 +135,7 @@ class Fitter:
             "x0": given,
             "jac": jac,
             "bounds": bounds,
-            "args": (x, y, weights, root, start),
+            "args": (x, y, weights, root, start, total),
             "in_dims": dims,
             **self.options,
             **options,
@@ -190,13 +195,20 @@ class Fitter:
             values = torch.where(weights > 0, weights * values, 0.0)
         return values if root is None else tensor_of(root) @ values
 
-    def residual(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
-        """The residuals (f(x) − y)/σ of one problem."""
+    def residual(
+        self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any, total: Any = None
+    ) -> Any:
+        """The residuals (f(x) − y)/σ of one problem, or its curve with the counts."""
         y, p = tensor_of(y), self.parameters_at(u, start)
         curve = self.curve(self.model(x, in_kind(p, u)), p, y.shape[-1])
+        if self.likelihood is not None:
+            weights, total = (None if t is None else tensor_of(t) for t in (weights, total))
+            return self.likelihood.of(curve, y, weights, total)
         return in_kind(self.whiten(curve - y, weights, root), u)
 
-    def _jacobian(self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any) -> Any:
+    def _jacobian(
+        self, u: Any, x: Any, y: Any, weights: Any, root: Any, start: Any, total: Any = None
+    ) -> Any:
         """The user's ∂f/∂p, whitened, times ∂p/∂u."""
         p = self.parameters_at(u, start)
         given = self.jac(x, *(in_kind(p, u)[i] for i in range(p.shape[-1])))
@@ -211,6 +223,8 @@ class Fitter:
             )
         with forward_mode():
             inner = torch.func.jacfwd(lambda v: self.parameters_at(v, start))(tensor_of(u))
+        if self.likelihood is not None and weights is not None:  # they do not scale outputs
+            weights = (tensor_of(weights) > 0).to(inner)
         return in_kind(self.whiten(rows.to(inner) @ inner, weights, root), u)
 
 

@@ -129,7 +129,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     )
     vars(fitter).update(bounded=False, varying=before.varying)
     tensors = [asked.x.contiguous(), asked.y.contiguous(), fitter.start]
-    args = [asked.x, asked.y, None, None, fitter.start]
+    args = [asked.x, asked.y, None, None, fitter.start, None]
     bar = float(acceptable(data, Linear()))
     call = Call(front.kind, f, start, args, tensors, bar)
     solution = remembered.solved(fitter.residual, call, Calls())

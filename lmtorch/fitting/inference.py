@@ -7,7 +7,7 @@ the model. `CurveFit` shows these numbers to the user.
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from .bands import Band, about, variance
 from .covariance import Covariance, combinations, inverse_normal, of_one, sandwich
 from .curves import points_of
 from .fitter import Fitter
+from .goodness import exceeded, normal_likelihood
 
 # smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero
 CLEAR = 1e-8
@@ -87,6 +88,35 @@ class Inference:
         if self.solution.waits("fun") and (parts := self._parts()):
             return torch.cat([part.chisqr for part in parts]).reshape(self.lead)
         return self.residual.double().square().sum(-1)
+
+    @property
+    def deviance(self) -> Tensor:
+        """Of squares χ², (...,)."""
+        return self.chisqr
+
+    @property
+    def deviance_residual(self) -> Tensor:
+        """Of squares the residuals, (..., m)."""
+        return self.residual
+
+    @property
+    def twice_cost(self) -> Tensor:
+        """Twice what the loop has minimised, (...,)."""
+        return self.chisqr
+
+    @property
+    def loglikelihood(self) -> Tensor:
+        """Of normal data, with the variance that makes it largest unless errors are absolute."""
+        if self.loss is not None:  # which is no likelihood
+            return torch.full_like(self.chisqr, torch.nan)
+        return normal_likelihood(self.fitter.data, self.chisqr, self.absolute)
+
+    @cached_property
+    def pvalue(self) -> Tensor:
+        """The probability of a larger χ² for data of this model, (...,); NaN without errors."""
+        if not self.absolute or self.loss is not None:
+            return torch.full_like(self.chisqr, torch.nan)
+        return exceeded(self.chisqr, self.freedom)
 
     @cached_property
     def variance(self) -> Tensor:
@@ -294,10 +324,16 @@ class Inference:
         curve, slopes = self.fitter.sensitivity(self.u.detach(), points, count, dataset)
         spread = variance(slopes, self.covariance, self.factor)
         if sigma is not None:
-            deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
-            scatter = self.variance if self.loss is None else self.spread()
-            spread = spread + deviation.square() * scatter[..., None]
+            spread = spread + self.scatter(curve, sigma)
         return about(curve, spread, self.quantile(probability))
+
+    def scatter(self, curve: Tensor, sigma: Any) -> Tensor:
+        """The variance of new measurements where the curve is so high, (..., k)."""
+        deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
+        scatter = self.variance if self.loss is None else self.spread()
+        return deviation.square() * scatter[..., None]
+
+    edge = ""  # of a single fit: why it has no minimum inside of where the model is defined
 
     def notes(self) -> list[str]:
         """What a reader of the errors of a single fit should know."""
@@ -352,7 +388,7 @@ class Inference:
             return False
         return float(self.freedom) <= 0
 
-    def at(self, index: tuple[int, ...]) -> "Inference":
+    def at(self, index: tuple[int, ...]) -> Self:
         """One fit of a batch.
 
         Raises:
@@ -373,27 +409,27 @@ class Inference:
         parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
         start = self.fitter.start[index] if self.fitter.start.ndim > 1 else self.fitter.start
         fitter = replace(self.fitter, data=self.fitter.data.at(index), start=start)
-        return Inference(
+        return type(self)(
             fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss
         )
 
-    def _parts(self) -> list["Inference"]:
+    def _parts(self) -> list[Self]:
         """The fits in blocks whose Jacobians are small; none where one block holds all."""
         total, data = math.prod(self.lead), self.fitter.data
         each = 2 * data.m * self.u.shape[-1] * torch.float64.itemsize
         block = _memory.stream_rows(each, self.u.device, cache=_memory.CACHE_ROWS)
-        if total <= block or type(self) is not Inference:
+        if total <= block:
             return []
         return [self._some(chosen, total) for chosen in ranges(total, block)]
 
-    def _some(self, chosen: slice, total: int) -> "Inference":
+    def _some(self, chosen: slice, total: int) -> Self:
         """Some fits of a batch, whose leading dimensions are flattened."""
-        names = ("x", "fun", "jac", "active_mask", "f_scale")
+        names = ("x", "cost", "fun", "jac", "active_mask", "f_scale")
         solution = Solution({name: self._part(name, chosen, total) for name in names})
         start = self.fitter.start
         start = start if start.ndim == 1 else start.flatten(0, -2)[chosen]
         fitter = replace(self.fitter, data=self.fitter.data.some(chosen), start=start)
-        return Inference(fitter, solution, self.absolute, self.loss)
+        return type(self)(fitter, solution, self.absolute, self.loss)
 
     def _part(self, name: str, chosen: slice, total: int, *, one: bool = False) -> Any:
         """What the solution has of some fits, or of `one`; what is the same for all stays."""

@@ -85,6 +85,11 @@ class OrthogonalInference(Inference):
         """R² is NaN: with errors in x there is no variance of y to compare with."""
         return torch.full_like(self.chisqr, math.nan)
 
+    @property
+    def loglikelihood(self) -> Tensor:
+        """NaN: with errors in x it is another one for each way to treat where points are."""
+        return torch.full_like(self.chisqr, math.nan)
+
 
 class OrthogonalFit(CurveFit):
     """The result of `odr`: a `CurveFit` that knows where the points have moved to.
@@ -132,7 +137,7 @@ class OrthogonalFit(CurveFit):
         """
         raise InputError("profiles of fits with errors in x are not available.")
 
-    def bootstrap(self, samples: int = 1000, kind: str = "residuals", seed: int = 0) -> Any:
+    def bootstrap(self, samples: int = 1000, kind: str | None = None, seed: int = 0) -> Any:
         """Not available.
 
         Args:

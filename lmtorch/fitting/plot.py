@@ -13,11 +13,12 @@ GRID = 400  # how many points a curve is drawn with
 
 
 def draw(fit: Inference, level: float, dataset: int | None) -> Any:
-    """Draw data, curve and band, with the residuals below."""
+    """Draw data, curve and band, with the residuals below, of a likelihood those of deviance."""
     plt = _pyplot()
     data = fit.fitter.data
     sets = places_of(data.sizes) if data.sizes else [slice(None)]
     chosen = list(range(len(sets))) if dataset is None else [dataset]
+    likelihood = fit.fitter.likelihood
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(7, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
@@ -35,7 +36,11 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
         x = x.reshape(-1)
         weights = None if data.weights is None else to_array(data.weights)[rows]
         shown = np.ones(len(y), dtype=bool) if weights is None else weights > 0
-        error = None if weights is None or np.all(weights[shown] == 1) else 1 / weights[shown]
+        error = None
+        if weights is not None and likelihood is None and not np.all(weights[shown] == 1):
+            error = 1 / weights[shown]
+        if likelihood is not None and likelihood.name == "binomial" and data.total is not None:
+            y = y / np.maximum(to_array(data.total)[rows], 1)  # the curve is a probability
         across = None if fit.x_error is None else to_array(fit.x_error)[shown, 0]
         above.errorbar(
             x[shown],
@@ -57,17 +62,15 @@ def draw(fit: Inference, level: float, dataset: int | None) -> Any:
             grid, lower, upper, color=line, alpha=0.25, lw=0, label=f"{level:.0%} band"
         )
         above.plot(grid, curve, color=line, lw=1.5, label=fit.fitter.model.label)
-        left = to_array(fit.residual)[rows]
+        left = to_array(fit.deviance_residual)[rows]
         below.plot(x[shown], left[shown], "o", ms=3, mfc="none", color=colour)
     below.axhline(0, color="0.5", lw=1)
     handles, labels = above.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     above.legend(unique.values(), unique.keys(), frameon=False)
-    below.set(
-        ylabel="(fit − data)/σ"
-        if data.weights is not None or data.root is not None
-        else "fit − data"
-    )
+    scaled = data.weights is not None or data.root is not None
+    words = "(fit − data)/σ" if scaled else "fit − data"
+    below.set(ylabel=words if likelihood is None else "deviance residuals")
     return figure
 
 

@@ -18,6 +18,7 @@ from ..losses.linear import Linear
 from ..minimising.arguments import as_pair, as_pairs, check_pairs, unbounded
 from ..minimising.solution import Solution
 from .data import Data
+from .likelihoods import Likelihood
 from .models import Model, OfNumbers
 from .parameters import Parameters
 
@@ -239,8 +240,8 @@ def failure(solution: Solution, data: Data) -> str:
     return f"no optimal parameters were found: {solution.message}. {advice[status]}"
 
 
-def warn_of(solution: Solution, data: Data) -> None:
-    """Warn if a single fit returns parameters that should not be trusted."""
+def warn_of(solution: Solution, data: Data, hint: str = "") -> None:
+    """Warn if a single fit returns parameters that should not be trusted; the hint says why."""
     if data.lead or bool(solution.success) or int(solution.status) == Status.STOPPED:
         return
     advice = {
@@ -252,7 +253,24 @@ def warn_of(solution: Solution, data: Data) -> None:
         Status(int(solution.status)),
         "Start nearer, or see whether the data determine all parameters.",
     )
-    warn_of_fit(f"the fit is not to be trusted: {solution.message}. {helps}")
+    warn_of_fit(f"the fit is not to be trusted: {solution.message}. {hint or helps}")
+
+
+def acceptable_counts(data: Data, likelihood: Likelihood) -> Tensor | None:
+    """The largest cost (...,) of a fit of counts that is not doubtful: that of the best constant.
+
+    None where that is not known.
+    """
+    level = likelihood.level(data)
+    if level is None:
+        return None
+    y = data.y.detach()
+    constant = level.expand(y.shape)
+    loss = likelihood.of(constant, y, data.weights, data.total).bound()
+    cost = loss.each(constant.reshape(-1)).reshape(y.shape).sum(-1)
+    least = loss.criterion.least(1, *loss.targets).reshape(y.shape).sum(-1)
+    bar = cost + least + SLIGHTLY * cost + ROUNDINGS * torch.finfo(y.dtype).eps * least.abs()
+    return bar.nan_to_num(torch.inf, torch.inf)
 
 
 def _moments(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     limit = float(fit.quantile(level))
     center = fit.u.detach().double()
     covariance, variance = fit.ucov, float(fit.variance)
-    least = float(fit.chisqr)
+    least = float(fit.twice_cost)
     low, high = (side.double() for side in fitter.bounds)
     seen: dict[str, dict[float, float]] = {
         name: {float(center[variables.index(name)]): 0.0} for name in names

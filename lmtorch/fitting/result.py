@@ -146,8 +146,19 @@ class CurveFit:
 
     @cached_property
     def residual(self) -> Any:
-        """The residuals (f(x) − y)/σ, (..., m)."""
+        """The residuals (f(x) − y)/σ, (..., m).
+
+        Of a likelihood Pearson's: (μ − y)/√V(μ) with the variance of counts of mean μ.
+        """
         return self._out(self._inference.residual)
+
+    @cached_property
+    def deviance_residual(self) -> Any:
+        """Of a likelihood ±√d with the share d of each point in the deviance, (..., m).
+
+        They are nearer to normal numbers than Pearson's. Of squares they are `residual`.
+        """
+        return self._out(self._inference.deviance_residual)
 
     @property
     def best_fit(self) -> Any:
@@ -171,8 +182,32 @@ class CurveFit:
 
     @property
     def chisqr(self) -> Any:
-        """χ² = Σ ((f(x) − y)/σ)², (...,)."""
+        """χ² = Σ ((f(x) − y)/σ)², (...,); of a likelihood Pearson's, Σ (y − μ)²/V(μ)."""
         return self._number(self._inference.chisqr)
+
+    @property
+    def deviance(self) -> Any:
+        """2 log (L of a curve through all points / L of the fit), (...,); of squares χ²."""
+        return self._number(self._inference.deviance)
+
+    @property
+    def loglikelihood(self) -> Any:
+        """The logarithm of the likelihood, (...,).
+
+        Of squares that of normal data, with the σ̂² that makes it largest unless `absolute_sigma`;
+        NaN with a robust loss, which is no likelihood, and of `odr`. Of a criterion of your own
+        without the constants that it leaves out.
+        """
+        return self._number(self._inference.loglikelihood)
+
+    @property
+    def pvalue(self) -> Any:
+        """The probability that data of this model have a larger χ², (...,).
+
+        It tells something where the scatter is known: of a likelihood (of means of about one and
+        more), or with `absolute_sigma`. Otherwise NaN.
+        """
+        return self._number(self._inference.pvalue)
 
     @property
     def redchi(self) -> Any:
@@ -181,12 +216,12 @@ class CurveFit:
 
     @property
     def rsquared(self) -> Any:
-        """R², 1 − χ² over the χ² of the weighted mean, (...,)."""
+        """R², 1 − χ² over the χ² of the weighted mean, (...,); of a likelihood by deviances."""
         return self._number(self._inference.rsquared)
 
     @property
     def aic(self) -> Any:
-        """Akaike's criterion, m ln(χ²/m) + 2n, (...,)."""
+        """Akaike's criterion, m ln(χ²/m) + 2n, (...,); of a likelihood 2n − 2 log L."""
         return self._number(self._inference.aic)
 
     @property
@@ -236,12 +271,18 @@ class CurveFit:
                 were. Default: 1, as for data without sigma.
             dataset: for a global fit, the number of the data set.
 
+        Of counts the variance of a Poisson or negative binomial count of that mean is taken, and
+        its distribution for normal: of small means the band is rough.
+
         Returns:
             `Band`: curve, lower, upper, (..., k) each.
 
         Raises:
-            InputError: the level is no probability.
+            InputError: the level is no probability; of a likelihood, sigma, or a scatter that is
+                not known.
         """
+        if sigma is not None and self._inference.fitter.likelihood is not None:
+            raise InputError("sigma does not go with a likelihood, whose scatter is known.")
         return self._band(self._inference.band(x, level, dataset, 1.0 if sigma is None else sigma))
 
     def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Profile:
@@ -271,21 +312,23 @@ class CurveFit:
             )
         return trace(self._inference, names, level, points)
 
-    def bootstrap(self, samples: int = 1000, kind: str = "residuals", seed: int = 0) -> Bootstrap:
+    def bootstrap(self, samples: int = 1000, kind: str | None = None, seed: int = 0) -> Bootstrap:
         """Refit resampled data, as one batch.
 
         Args:
             samples: how many refits. Default: 1000.
             kind: "residuals" adds residuals drawn with replacement to the curve, "cases" draws
                 points with replacement, "normal" adds normal noise with the standard deviations of
-                the fit. Default: "residuals".
+                the fit, and "parametric" draws counts from the likelihood of the fit. Default:
+                "residuals", of counts "parametric".
             seed: the seed of the random generator. Default: 0.
 
         Returns:
             `Bootstrap`: samples of the parameters, standard errors, intervals.
 
         Raises:
-            InputError: the kind is not known, or the fit is a batch.
+            InputError: the kind is not known or does not go with the likelihood, or the fit is a
+                batch.
 
         Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
         """

@@ -9,6 +9,11 @@ import torch
 from .._arrays import tensor_of, to_array
 from ..core.termination import Status
 from .inference import Inference
+from .likelihoods import Likelihood
+
+STATISTICS = (
+    "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
+)  # fmt: skip
 
 
 def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
@@ -54,9 +59,8 @@ def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
         "ndata": _plain(fitter.data.count.to(torch.int64)),
         "nvarys": fit.n,
         "nfree": _plain(fit.freedom.to(torch.int64)),
-        **{
-            key: _plain(getattr(fit, key)) for key in ("chisqr", "redchi", "rsquared", "aic", "bic")
-        },
+        **{key: _plain(getattr(fit, key)) for key in STATISTICS},
+        "likelihood": "gaussian" if fit.fitter.likelihood is None else fit.fitter.likelihood.name,
         **{key: _plain(_lead(fit, fit.solution[key])) for key in ("nfev", "success", "status")},
         "message": fit.solution.message,
         "notes": list(notes),
@@ -65,11 +69,13 @@ def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
 
 def _head(fit: Inference) -> list[str]:
     solution = fit.solution
+    likelihood = fit.fitter.likelihood
     rows = [
         ("fitting method", "Levenberg-Marquardt"),
         ("function evals", solution.nfev),
         ("data points", int(fit.fitter.data.count)),
         ("variables", fit.n),
+        *(() if likelihood is None else _of_likelihood(fit, likelihood)),
         ("chi-square", f"{float(fit.chisqr):.8g}"),
         ("reduced chi-square", f"{float(fit.redchi):.8g}" if float(fit.freedom) > 0 else "none"),
         ("Akaike info crit", f"{float(fit.aic):.8g}"),
@@ -85,6 +91,14 @@ def _head(fit: Inference) -> list[str]:
         "[[Fit Statistics]]",
         f"    # {Status(int(solution.status)).message}",
         *(f"    {name:<18} = {value}" for name, value in rows),
+    ]
+
+
+def _of_likelihood(fit: Inference, likelihood: Likelihood) -> list[tuple[str, str]]:
+    return [
+        ("likelihood", likelihood.name),
+        ("log-likelihood", f"{float(fit.loglikelihood):.8g}"),
+        ("deviance", f"{float(fit.deviance):.8g}"),
     ]
 
 

@@ -27,6 +27,7 @@ from .base import wide
 from .classes import BCEWithLogitsLoss, by_sum
 from .criterion import Criterion, raised
 
+NOTHING = 1e-150  # a mean up to which even the square of its inverse may be no number
 LEAST = 1e-5  # mean from which on a count of zero has the curvature of the Fisher matrix
 
 
@@ -52,8 +53,8 @@ def positive(mean: Tensor) -> Tensor:
 
 
 def inverse(mean: Tensor) -> Tensor:
-    """One over the mean; zero where it has come to zero, and with it all that it depends on."""
-    return torch.where(mean > 0, 1 / mean, 0.0)
+    """One over the mean; zero where it has come to zero, and with it its derivatives."""
+    return torch.where(mean > NOTHING, 1 / mean, 0.0)
 
 
 class PoissonNLLLoss(Criterion):

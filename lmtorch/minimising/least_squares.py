@@ -258,10 +258,10 @@ def least_squares(
         options, source, unknowns, calling, probed, box, starts,
         estimate=estimate, gradients=torch.is_grad_enabled(),
     )  # fmt: skip
-    others = opinions(run, second_opinion)
+    others, least = opinions(run, second_opinion), run.least
     results = Results(
         unknowns, run.lead, run.problem.bounds, options.loss_scale,
-        names, [other.name for other in others], run.calling.unit, run.least,
+        names, [other.name for other in others], run.calling.unit, least,
     )  # fmt: skip
     bar = bar_of(len(run.x) if run.batched else None) if progress else None
     table = verbose == 2
@@ -282,7 +282,7 @@ def least_squares(
             # a black box is evaluated n times for each Jacobian, and may be slow: its runs share
             # the default
             in_all=trials if max_nfev is not None or probed.black_box else None,
-            acceptable=run.believed(acceptable),
+            acceptable=run.believed(acceptable, least),
             watcher=watcher,
             limit=memory_limit,
             compiling=compiling,

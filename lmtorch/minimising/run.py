@@ -93,12 +93,12 @@ class Run(NamedTuple):
         """
         return self.problem.loss.least() if isinstance(self.problem.loss, Bound) else None
 
-    def believed(self, acceptable: Tensor | None) -> Tensor | None:
-        """The largest cost of each problem that is believed, (...,), in the loop's unit."""
+    def believed(self, acceptable: Tensor | None, least: Tensor | None) -> Tensor | None:
+        """The largest cost of each problem that is believed, (...,), in the loop's terms."""
         if acceptable is None:
             return None
         bar = acceptable.reshape(self.x.shape[:-1])
-        if (least := self.least) is not None:
+        if least is not None:
             bar = bar - least
         return bar * self.calling.unit * self.calling.unit
 
