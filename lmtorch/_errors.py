@@ -61,6 +61,43 @@ class NotConvergedError(RuntimeError):
         return type(self), (self.args[0], self.fit)
 
 
+class RankError(RuntimeError):
+    """Another process of the group, or this one, has failed: the step has ended on all of them.
+
+    The parameters are those from before the step. Where this process itself has failed, what it
+    met is the `__cause__`. After a process has ended (`lost`) the group cannot be used any more;
+    otherwise the next step may be taken.
+
+    Attributes:
+        rank: of the process that failed, in the world; None where nobody could tell.
+        reason: what it met, in its own words.
+        lost: whether it has ended, or did not answer in the time that the group allows.
+        rows_changed: whether it only had other data than before.
+
+    Example:
+        >>> from lmtorch import RankError
+        >>> error = RankError(1, "residuals", "ZeroDivisionError: division by zero")
+        >>> print(error)
+        rank 1 has failed (residuals): ZeroDivisionError: division by zero
+    """
+
+    def __init__(
+        self,
+        rank: int | None,
+        doing: str,
+        reason: str,
+        *,
+        lost: bool = False,
+        rows_changed: bool = False,
+    ) -> None:
+        who = "a rank" if rank is None else f"rank {rank}"
+        what = "has ended or does not answer" if lost else "has failed"
+        where = f" ({doing})" if doing else ""
+        super().__init__(f"{who} {what}{where}: {reason}")
+        self.rank, self.doing, self.reason = rank, doing, reason
+        self.lost, self.rows_changed = lost, rows_changed
+
+
 class FallbackWarning(UserWarning):
     """The way to the Jacobian that was chosen does not work for this model; another one is used.
 

@@ -29,7 +29,7 @@ LAYERS = (
         "_triangles",
         "arrays",
     ),
-    ("_advice", "_checks", "rows"),
+    ("_advice", "_checks", "distributed", "rows"),
     ("_autodiff", "calculus"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),

@@ -24,6 +24,7 @@ class Facts(NamedTuple):
     problems: int = 1  # independent ones, each of these sizes, that are solved together
     streams: bool = False  # samples are read anew in each pass, as from a loader
     functional: bool = False  # the residuals are called with the parameters, not set into a module
+    processes: int = 1  # that share the rows: all numbers here are of all of them together
 
 
 class Derivation(NamedTuple):

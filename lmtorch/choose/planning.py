@@ -25,6 +25,7 @@ from ..linearizations.base import Form
 from ..linearizations.dense import DenseForm
 from ..linearizations.layered import LayeredForm
 from ..linearizations.products import ProductsForm
+from ..linearizations.scattered import ScatteredForm
 from ..solvers.base import Solver
 from ..solvers.cholesky import Cholesky
 from ..solvers.dual import Dual
@@ -95,6 +96,8 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     bent = share is None and not facts.streams
     damping, scaling, why_damping = _damping(options, solver, small, bent)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
+        if facts.processes > 1:
+            solver, why = Dual(ScatteredForm()), f"{why}, rows where they are made"
         solver, why = _by_layers(solver, scaling, derivations, why)
     if isinstance(solver.form, LayeredForm) and not isinstance(scaling, Levenberg):
         raise InputError(
@@ -114,6 +117,8 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         reasons.append(
             ("passes over a loader", _passes(share, products), "nothing is kept of them")
         )
+    if facts.processes > 1:
+        reasons.append(("processes", str(facts.processes), _sent(solver.form, n, m)))
     kept = products or facts.streams
     _check_memory(facts, options, solver.form if kept else _written(solver), dtype)
     # where samples stream, residuals are not kept but evaluated again: they grow with the samples
@@ -339,6 +344,19 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
             "cg"
         ], f"n > {FREE} and samples: rough steps by products, many in the time of one"
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
+
+
+def _sent(form: Form, n: int, m: int) -> str:
+    """What the processes send each other at each point, in words."""
+    if isinstance(form, ProductsForm):
+        return f"each product with J is added over all: {n} numbers"
+    if isinstance(form, LayeredForm):
+        return f"the factors of all {m} rows go to all, and each makes the {m} x {m} matrix"
+    if isinstance(form, ScatteredForm):
+        return f"each makes its share of the {m} x {m} matrix: all rows pass by, none stay"
+    if isinstance(form, DenseForm):
+        return "rows, or where they are many their triangular factor, go to all"
+    return f"one triangle of the {n} x {n} matrix is added over all"
 
 
 def _many(facts: Facts, options: Options) -> bool:

@@ -28,6 +28,17 @@ def second_order(
     known: Linearization | None = None,  # at x: its residuals and rows are not asked for again
 ) -> Tensor:
     """Jᵀ W r_vv, (..., n)."""
+    if problem.across is None:
+        return _second_order(problem, x, direction, known)
+    # the rows that the linear model knows, if any, are those of all processes
+    (found,) = problem.summed("bend", lambda: (_second_order(problem, x, direction, None),))
+    return found
+
+
+def _second_order(
+    problem: Problem, x: Tensor, direction: Tensor, known: Linearization | None
+) -> Tensor:
+    """Jᵀ W r_vv of the rows of this process."""
     along = direction.to(x.dtype)
     bends = None if problem.differences else _by_forward_mode(problem, x, along)
     if bends is None:
@@ -37,7 +48,8 @@ def second_order(
     params = problem.residual.params(x)
     with problem.residual.replay():
         pairs = zip(problem.residual.parts(), bends, strict=True)
-        return total([_pulled_back(problem, part, params, bend) for part, bend in pairs])
+        shares = [_pulled_back(problem, part, params, bend) for part, bend in pairs]
+    return total(shares) if shares else torch.zeros_like(direction)
 
 
 def _pulled_back(problem: Problem, part: Part, params: Params, bend: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ..arrays import (
     joined,
     norm,
     on_numpy,
+    sqrt,
     tensor_from,
     to_type,
     transposed,
@@ -47,6 +48,23 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
         ]
         known = [one for one in found if one is not None]
         return join(known) if len(known) == len(found) else None
+    if problem.across is None:
+        return _with_prior(problem, x, _own_hessian(problem, x))
+
+    def own() -> Curved | None:
+        return _own_hessian(problem, x)
+
+    def known(mine: Curved | None) -> list[float]:
+        return [float(mine is not None)]
+
+    found, there = problem.across.telling("Hessian", own, known, 1)
+    if found is None or not bool(there.all()):
+        return None
+    return _with_prior(problem, x, Curved(*problem.across.added(found)))
+
+
+def _own_hessian(problem: Problem, x: Tensor) -> Curved | None:
+    """What the rows of this process add to the Hessian and the gradient."""
     params, shares = problem.residual.params(tensor_from(x)), []
     try:
         with problem.residual.replay(), heard(problem.noises):
@@ -62,13 +80,21 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
         raise
     except RuntimeError:  # torch's word for a derivative that is not implemented
         return None
+    if not shares:  # another process has them
+        gradient = to_type(zeros(x), problem.dtype)
+        return Curved(diagonal_matrix(gradient), gradient)
     matrices, gradients = zip(*shares, strict=True)
-    matrix, gradient = (
-        to_type(with_type_of(total(shares), x), problem.dtype) for shares in (matrices, gradients)
+    return Curved(
+        *(to_type(with_type_of(total(found), x), problem.dtype) for found in (matrices, gradients))
     )
+
+
+def _with_prior(problem: Problem, x: Tensor, found: Curved | None) -> Curved | None:
+    """The Hessian and the gradient with the prior's share."""
     prior = problem.prior(x)
-    if prior is None:
-        return Curved(matrix, gradient)
+    if prior is None or found is None:
+        return found
+    matrix, gradient = found
     return Curved(matrix + diagonal_matrix(prior.root**2), gradient + prior.root * prior.residual)
 
 
@@ -114,14 +140,20 @@ def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | No
 
     Reference: Nocedal & Wright (2006), §8.1, eq. 8.21.
     """
-    n = x.shape[-1]
     step = problem.eps(x) ** 0.25 * size
     if problem.bounds is not None:
         lower, upper = problem.bounds
         if bool(((x - step < lower) | (x + step > upper)).any()):
             return None
-    moves = diagonal_matrix(step)
+    (found,) = problem.summed(
+        "curvature of the residuals", lambda: (_second_differences(problem, x, step),)
+    )
+    return found
 
+
+def _second_differences(problem: Problem, x: Tensor, step: Tensor) -> Tensor:
+    """The same of the rows of this process, by steps (..., n)."""
+    n, moves = x.shape[-1], diagonal_matrix(step)
     values = problem.values(x)
     middle = to_type(joined(values, -1), problem.dtype)
     ahead = [_residuals(problem, x + moves[..., i, :]) for i in range(n)]
@@ -147,9 +179,18 @@ def trembling(problem: Problem, x: Tensor) -> Tensor:
     moved = x * (1 + FEW * problem.eps(x))
     if problem.bounds is not None:
         moved = to_type(problem.bounds.project(to_type(moved, problem.dtype)), x.dtype)
-    here, there = _residuals(problem, x), _residuals(problem, moved)
-    apart = there - here
-    return norm(where(finite(apart), apart, 0.0))
+    if problem.across is None:
+        return norm(_apart(problem, x, moved))
+    (squares,) = problem.summed(
+        "round-off of the residuals", lambda: (norm(_apart(problem, x, moved)) ** 2,)
+    )
+    return sqrt(squares)
+
+
+def _apart(problem: Problem, x: Tensor, moved: Tensor) -> Tensor:
+    """Differences of the residuals, where they are finite."""
+    apart = _residuals(problem, moved) - _residuals(problem, x)
+    return where(finite(apart), apart, 0.0)
 
 
 def _residuals(problem: Problem, x: Tensor) -> Tensor:

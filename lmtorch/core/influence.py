@@ -133,7 +133,7 @@ def _dependent(problem: Problem, state: State, looked: Looked, clear: Tensor) ->
     were fewer such combinations at the start, and that one of the parameters has run far away.
     """
     null = looked.values <= looked.floor
-    least, rows = ROUNDINGS * state.x.shape[-1] * problem.eps(state.x), problem.residual.rows
+    least, rows = ROUNDINGS * state.x.shape[-1] * problem.eps(state.x), problem.rows
     before, now = (_deficiency(problem.model(x), least, rows) for x in (state.begun.x, state.x))
     more = clear & (now > before)
     share = total(where(null[..., None, :], looked.vectors**2, 0.0))

@@ -49,6 +49,7 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     damping, begun = start.damping, start.begun
     if damping is None:
         damping = method.damping.start(held, model.scale, to_type(x, problem.dtype))
+        damping = problem.agreed(damping)
     if begun is None:
         begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
     status = at_point(held, model.measures, method.tolerances, whole.column_norms)

@@ -186,13 +186,15 @@ def attempt(
 ) -> tuple[State, Tried]:
     """One trial from the linear model: make a step, look at its cost, keep it if that gained."""
     running = (state.status == RUNNING) & ~state.stale  # a stale model is not that of x
-    step, damping = propose(problem, method.damping, state, model, running)
+    step, damping = problem.agreed(propose(problem, method.damping, state, model, running))
     ahead = problem.model(step.trial) if problem.fused(state.trial.accepted) else None
     cost = problem.cost(step.trial) if ahead is None else ahead.cost
     outcome = judge(model, step, state.cost, cost)
     evidence = gather(
         problem, method.tolerances, state, model, step, outcome, certified=method.certify
     )
+    ending = verdict(method.tolerances, evidence)
+    outcome, ending = problem.agreed((outcome, ending))
     kept = outcome.accepted
     trial = Trial(
         kept,
@@ -207,7 +209,7 @@ def attempt(
         state._replace(
             x=select(kept, step.trial, state.x),
             cost=where(kept, cost, state.cost),
-            status=where(running, verdict(method.tolerances, evidence), state.status),
+            status=where(running, ending, state.status),
             damping=select(running, method.damping.update(damping, outcome), damping),
             trial=trial,
             trials=state.trials + (running | first),

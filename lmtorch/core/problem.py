@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
+from .._errors import InputError
 from ..arrays import (
     always,
     arrays_of,
@@ -32,9 +33,11 @@ from ..arrays import (
     to_type,
     with_shape_of,
     with_type_of,
+    zeros,
 )
+from ..distributed.processes import Processes
 from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
-from ..linearizations.base import Exact, Form, Linearization, Prior
+from ..linearizations.base import Exact, Form, Linearization, Prior, Sharing
 from ..losses.base import Expansion, Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
@@ -67,6 +70,14 @@ class Problem:
     together: int | None = None
     # what NumPy says in the user's function, where the loop runs on its arrays; None: it does not
     noises: dict[str, Any] | None = None
+    # the processes over which all that is summed over rows is added; None: there is but this one
+    across: Processes | None = None
+    counts: tuple[int, int] | None = None  # of all rows, and of those sampled, on all processes
+
+    @property
+    def rows(self) -> int:
+        """m, of all parts on all processes."""
+        return self.residual.rows if self.counts is None else self.counts[0]
 
     def fused(self, kept: Tensor) -> bool:
         """Whether the linear model of a trial is made at once, with its cost.
@@ -88,13 +99,20 @@ class Problem:
         """F(x), (...,)."""
         if self.apart(x):
             return self.of_some(x, Problem.cost)
+        if self.across is None:
+            return self.with_penalty(self._cost(x), x)
+        _, costs = self.across.telling("residuals", lambda: self._cost(x), _number, 1)
+        return self.with_penalty(_sum_of(costs, x), x)
+
+    def _cost(self, x: Tensor) -> Tensor:
+        """What the rows of this process cost."""
         params, costs = self.residual.params(tensor_from(x)), []
         with timed(self.clock, "trial"), self.residual.replay():
             for part in self.residual.parts():
                 with heard(self.noises):
                     values = self.source.evaluate(part, params)
                 costs.append(self.loss_of(part).cost(with_type_of(values, x)))
-        return self.with_penalty(total(costs), x)
+        return total(costs) if costs else nothing(x)
 
     def loss_of(self, part: Part) -> Loss:
         """What the rows of a part cost: their own loss, of outputs with targets, or the common."""
@@ -130,10 +148,64 @@ class Problem:
         if self.apart(x):
             return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
-        params, streamed = rows.params(tensor_from(x)), None
+        params = rows.params(tensor_from(x))
         known = self._at_once(params, x)
         if known is not None:
             return known
+        if self.across is not None:
+            return self._model_of_all(self.across, rows, params, x)
+        streamed = self._streamed(rows, params, x)
+        accumulator = streamed.accumulator
+        accumulator.sums = total([accumulator.sums])
+        cost, values, exact = total(streamed.costs), streamed.values, None
+        if self.sample is not None:
+            cost, gradient, values = self._value_and_gradient(x)
+            exact = Exact(gradient, self.residual.rows / self.sample.rows)
+        whole = self.with_penalty(cost, x)
+        kept = tuple(values) if self.keep else None
+        return accumulator.finish(whole, self.prior(x), exact, kept)
+
+    def _model_of_all(
+        self, across: Processes, rows: Residual, params: Params, x: Tensor
+    ) -> Linearization:
+        """The linear model of the rows of all processes.
+
+        Where the curvature is that of a sample, its sums are on their way while cost and gradient
+        of all rows are found.
+        """
+        streamed, costs = across.telling(
+            "linear model",
+            lambda: self._streamed(rows, params, x),
+            lambda found: _number(found.cost(x)),
+            1,
+        )
+        accumulator = streamed.accumulator
+        if not isinstance(accumulator, Sharing):
+            raise InputError(
+                f"{type(self.form).__name__} cannot be shared by several processes: its "
+                "accumulator has no share(processes). Choose solver='cholesky', or leave "
+                "process_group out."
+            )
+        arrived = accumulator.share(across)
+        cost, exact = _sum_of(costs, x), None
+        if self.sample is not None:
+            (_, gradient, _), costs = across.telling(
+                "gradient", lambda: self._value_and_gradient(x), lambda found: _number(found[0]), 1
+            )
+            cost, factor = _sum_of(costs, x), self.rows / self.counts[1] if self.counts else 1.0
+            exact = Exact(across.added([gradient])[0], factor)
+        arrived()
+        # r(x) of one process goes with no rows that all of them share: it is not kept
+        return accumulator.finish(self.with_penalty(cost, x), self.prior(x), exact)
+
+    def finite(self, x: Tensor) -> bool:
+        """Whether the rows of this process and their derivatives are finite."""
+        cost, gradient, _ = self._value_and_gradient(x)
+        return bool(cost.isfinite() & gradient.isfinite().all())
+
+    def _streamed(self, rows: Residual, params: Params, x: Tensor) -> "Streamed":
+        """The rows of this process, block by block."""
+        streamed = None
         while streamed is None:
             streamed = Streamed(self, rows.rows, x)
             if getattr(rows, "streams", False) and hasattr(streamed.accumulator, "anew"):
@@ -152,15 +224,7 @@ class Problem:
                 if isinstance(error.__cause__, StopIteration):
                     raise error.__cause__ from None
                 raise
-        accumulator = streamed.accumulator
-        accumulator.sums = total([accumulator.sums])
-        cost, values, exact = total(streamed.costs), streamed.values, None
-        if self.sample is not None:
-            cost, gradient, values = self._value_and_gradient(x)
-            exact = Exact(gradient, self.residual.rows / self.sample.rows)
-        whole = self.with_penalty(cost, x)
-        kept = tuple(values) if self.keep else None
-        return accumulator.finish(whole, self.prior(x), exact, kept)
+        return streamed
 
     def _at_once(self, params: Params, x: Tensor) -> Linearization | None:
         """The linear model from one block of columns, where one small problem is sure to have it.
@@ -215,6 +279,8 @@ class Problem:
                 kept += [values] if self.keep else []
                 if len(sums) >= TOGETHER:
                     sums = [total(sums)]
+        if not sums:  # another process has them
+            return nothing(x), to_type(zeros(x), self.dtype), []
         return *total(sums), kept
 
     def _anew(self, rows: Residual, x: Tensor) -> Iterator[Rows]:
@@ -250,6 +316,21 @@ class Problem:
         """x + rate · step, inside the box and rounded to the dtype of the parameters."""
         moved = to_type(x, self.dtype) + (step if self.rate is None else self.rate * step)
         return to_type(moved if self.bounds is None else self.bounds.project(moved), x.dtype)
+
+    # ---- what belongs to all processes -------------------------------------------------------
+
+    def summed(self, name: str, work: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+        """What `work` makes of the rows of this process, added over all processes.
+
+        Args:
+            name: of the work, for messages.
+            work: tensors of the same shapes on all processes; it must not itself add anything.
+        """
+        return work() if self.across is None else self.across.summed(name, work)
+
+    def agreed(self, decided: T) -> T:
+        """What the first process has decided, a tree of tensors, for all to go on with."""
+        return decided if self.across is None else self.across.first(decided)
 
     # ---- what belongs to it ------------------------------------------------------------------
 
@@ -298,6 +379,21 @@ class Problem:
         return cost + half_sum(self.penalty * to_type(x, self.dtype) ** 2)
 
 
+def nothing(x: Tensor) -> Tensor:
+    """What no rows cost, (...,), for a process that has none."""
+    return torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device)
+
+
+def _number(cost: Tensor) -> list[float]:
+    """The cost of one problem, as it is told to other processes."""
+    return [float(cost)]
+
+
+def _sum_of(costs: Tensor, x: Tensor) -> Tensor:
+    """The sum of what all processes have told, the same on each of them."""
+    return costs.sum().to(x.device, x.dtype if x.device.type == "mps" else torch.float64)
+
+
 def total(shares: Sequence[T]) -> T:
     """Sum what rows contribute, tensors or tuples of them: all sums over rows end here."""
     first, several = shares[0], len(shares) > 1
@@ -327,6 +423,10 @@ class Streamed:
         self.keep = problem.keep
         self.costs: list[Tensor] = []
         self.values: list[Tensor] = []  # r(x) of each part, if it is to be kept
+
+    def cost(self, x: Tensor) -> Tensor:
+        """What the rows cost, (...,)."""
+        return total(self.costs) if self.costs else nothing(x)
 
     def _room(self, rows: int) -> Tensor:
         """Where the next block of dense rows is to be written, always a tensor."""

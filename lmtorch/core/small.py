@@ -37,6 +37,7 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
         and x.dtype in DTYPES
         and problem.dtype is torch.float64
         and problem.sample is None
+        and problem.across is None
         and not getattr(problem.residual, "losses", ())  # targets are tensors
         and len(x) <= PARAMETERS
         and len(x) * problem.residual.rows <= ENTRIES

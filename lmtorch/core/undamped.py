@@ -126,7 +126,7 @@ def examine(
     )
     unclear = sqrt(apply(transposed(vectors * vectors), unclear * unclear))
     along = where(abs(along) > unclear, along, 0.0)
-    floor = underflow(units, problem.residual.rows)
+    floor = underflow(units, problem.rows)
     finite = finite & gathered(floor < 1)  # else all of the curvature may be error
     floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
     # a curvature within round-off has no sign
@@ -152,7 +152,7 @@ def examine(
         free,
         remains,
     )
-    return Undamped(
+    seen = Undamped(
         cost=model.cost,
         gradient=model.gradient,
         norms=whole.column_norms,
@@ -169,6 +169,7 @@ def examine(
         hidden=hidden / model.cost,
         looked=looked,
     )
+    return problem.agreed(seen)
 
 
 def carried(model: Linearization, x: Tensor) -> Tensor:
@@ -198,7 +199,7 @@ def _curvature(
     normal = model.normal
     n = x.shape[-1]
     found = (
-        exact_hessian(problem, x) if n <= EXACT and n * problem.residual.rows <= ENTRIES else None
+        exact_hessian(problem, x) if n <= EXACT and n * problem.rows <= ENTRIES else None
     )
     if found is None:
         second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None

@@ -6,11 +6,13 @@ block by block, of a kind that the form takes; its accumulator hands out the wor
 dense rows are written, so that a matrix is filled in place, and adds them up.
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ..arrays import all_finite, inner
+from ..distributed.processes import Processes
 from ..rows.base import Rows
 
 
@@ -106,6 +108,17 @@ class Accumulator(Protocol):
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> Linearization:
         """The linearization of all that was added; with `exact`, of what it is a sample of."""
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """An accumulator to which many processes add, each rows of its own; not all are."""
+
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """Begin to take what the others have added; what is returned waits until it is there.
+
+        All processes call it at the same point, and one may have added nothing.
+        """
 
 
 class Form(Protocol):

@@ -1,8 +1,10 @@
 """J held whole: for small, ill-conditioned problems (SVD, QR) and for m < n (dual)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from .._errors import InputError
@@ -22,6 +24,7 @@ from ..arrays import (
     transposed,
     where,
 )
+from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
@@ -176,6 +179,23 @@ class DenseAccumulator:
         elif (matrix := rows.dense()) is not self.handed:
             self.workspace(count)[...] = matrix
         self.filled += count
+
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """Take the rows of all processes, of those with many their triangular factor instead.
+
+        J = Q R and Qᵀr say all that a step needs of J and r, whatever was done to Q: stacked they
+        are as good as the rows.
+
+        Reference: Demmel, Grigori, Hoemmen & Langou, Communication-optimal parallel and sequential
+        QR and LU factorizations (2012).
+        """
+        both = torch.cat([self.jacobian, self.residual[:, None]], -1)
+        if len(both) > both.shape[-1]:
+            both = torch.linalg.qr(both, "r").R
+        _, counts = processes.telling("rows", lambda: None, lambda _: [len(both)], 1)
+        both = processes.rows(both, [int(count) for count in counts])
+        self.jacobian, self.residual = both[:, :-1], both[:, -1].contiguous()
+        return lambda: None
 
     def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None

@@ -4,12 +4,15 @@ Rows come as `LayerRows` where a source knows them so, and J is never written ou
 kind, and variables that are held at a bound, make it a matrix, `Dense`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
+from ..distributed.processes import Processes
 from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
 from . import by_columns
@@ -123,6 +126,20 @@ class LayeredAccumulator:
                 self.whole.add(residual, DenseRows(rows.dense()))
             self.layered.clear()
         return self.whole
+
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """Take the factors of all processes, which are small; or rows, where one has no factors."""
+        written = processes.gathered("kind of rows", lambda: self.whole is not None)
+        if any(written):
+            return self._written().share(processes)
+
+        def own() -> list[tuple[Tensor, LayerRows]]:
+            return tree_map_only(Tensor, lambda t: t.cpu(), self.layered)
+
+        found = processes.gathered("factors", own)
+        every = [pair for pairs in found for pair in pairs]
+        self.layered = tree_map_only(Tensor, lambda t: t.to(self.like.device), every)
+        return lambda: None
 
     def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None

@@ -3,7 +3,7 @@
 JᵀJ is symmetric: only its lower triangle is summed, and mirrored once at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._symmetric import add_gram_, mirror_
+from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
@@ -141,13 +142,30 @@ class NormalAccumulator:
                 self.kronecker[columns.start].add(columns)
         add_gram_(self.normal, jacobian, known)
 
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """Add JᵀJ, one triangle of it, and Jᵀr over all processes."""
+        self._unfold()
+        triangle = processes.add_triangle_(self.normal)
+        gradient = processes.adding([self.gradient])
+
+        def arrived() -> None:
+            triangle()
+            (self.gradient,) = gradient()
+
+        return arrived
+
+    def _unfold(self) -> None:
+        """Put what is summed as Kronecker products into JᵀJ, where the others add to it."""
+        for start, products in self.kronecker.items():
+            block = slice(start, start + products.p * products.q)
+            self.normal[block, block] += products.whole()
+        self.kronecker.clear()
+
     def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> Normal:
         """The sums, with the prior's on the diagonal."""
-        for start, products in self.kronecker.items():
-            block = slice(start, start + products.p * products.q)
-            self.normal[block, block] += products.whole()
+        self._unfold()
         mirror_(self.normal)
         if exact is not None:
             self.normal *= exact.factor

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import at_most, squared, where
+from ..distributed.processes import Processes
 from ..rows.base import Rows
 from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows, normal_times
@@ -33,6 +34,7 @@ class ByProducts(NamedTuple):
     free: Tensor | None = None  # (..., n) bool: the others are held; None: all are free
     values: Values = None
     factor: float = 1.0  # rows in all over rows in `blocks`, where these are a sample
+    across: Processes | None = None  # which have further blocks; None: this one has all
 
     @property
     def normal(self) -> Tensor:
@@ -48,7 +50,7 @@ class ByProducts(NamedTuple):
     def normal_times(self, v: Tensor) -> Tensor:
         """(JᵀJ + W) v with the prior's W, (..., n)."""
         v = self._freed(v)
-        found = self.factor * added(normal_times(rows, v) for rows in self.blocks)
+        found = self.factor * self._added(lambda: _normal_times(self.blocks, v))
         if self.prior is not None:
             found = found + self.prior.root * self.prior.root * v
         return self._freed(found)
@@ -56,8 +58,12 @@ class ByProducts(NamedTuple):
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖², (...,)."""
         step = self._freed(step)
-        length = self.factor * added(squared(rows.times(step)) for rows in self.blocks)
+        length = self.factor * self._added(lambda: _length(self.blocks, step))
         return length if self.prior is None else length + squared(self.prior.root * step)
+
+    def _added(self, work: Callable[[], Tensor]) -> Tensor:
+        """What the blocks of all processes give."""
+        return work() if self.across is None else self.across.summed("product", lambda: [work()])[0]
 
     def freeze(self, free: Tensor) -> Self:
         """Zero columns and gradient outside `free`."""
@@ -89,9 +95,17 @@ class ByProducts(NamedTuple):
         return by_columns.longest_single_move(self, x)
 
 
-def added(shares: Iterable[Tensor]) -> Tensor:
+def added(shares: Iterable[Tensor], nothing: Tensor) -> Tensor:
     """The sum of what blocks contribute, of which no more than one is there at a time."""
-    return reduce(add, shares)
+    return reduce(add, shares, nothing)
+
+
+def _normal_times(blocks: Iterable[Rows], v: Tensor) -> Tensor:
+    return added((normal_times(rows, v) for rows in blocks), torch.zeros_like(v))
+
+
+def _length(blocks: Iterable[Rows], step: Tensor) -> Tensor:
+    return added((squared(rows.times(step)) for rows in blocks), step.new_zeros(step.shape[:-1]))
 
 
 @dataclass(frozen=True)
@@ -147,6 +161,7 @@ class ProductsAccumulator:
         self.blocks: list[Rows] = []
         self.anew: Callable[[], Iterator[Rows]] | None = None
         self.summed: tuple[Tensor, Tensor] | None = None  # Jᵀr and the squares of column norms
+        self.across: Processes | None = None
 
     def workspace(self, rows: int) -> Tensor:
         """A matrix of its own for rows that are written out."""
@@ -165,23 +180,32 @@ class ProductsAccumulator:
         before = self.summed
         self.summed = share if before is None else (before[0] + share[0], before[1] + share[1])
 
-    def _sums(self, exact: Exact | None) -> tuple[Tensor, Tensor]:
+    def _sums(self, whole: bool) -> tuple[Tensor, Tensor]:
         """Jᵀr, unless it is known of more rows, and the squares of column norms."""
+        nothing = self.like.new_zeros(self.shape)
+        if self.anew is not None:
+            return (nothing, nothing) if self.summed is None else self.summed
         pairs = list(zip(self.residuals, self.blocks, strict=True))
-        squares = added(rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
-        if exact is not None:
-            return exact.gradient, squares
-        return added(rows.transposed_times(residual) for residual, rows in pairs), squares
+        norms = (rows.column_norms.square().to(self.like.dtype) for _, rows in pairs)
+        slopes = (rows.transposed_times(residual) for residual, rows in pairs if whole)
+        return added(slopes, nothing), added(norms, nothing)
+
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """From now on what the products of all processes give is added; no rows are sent."""
+        self.across = processes
+        return lambda: None
 
     def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> ByProducts:
         """Jᵀr and the column norms, once."""
-        blocks: Iterable[Rows]
-        if self.anew is not None and self.summed is not None:
-            blocks, (gradient, squares) = Anew(self.anew), self.summed
-        else:
-            blocks, (gradient, squares) = tuple(self.blocks), self._sums(exact)
+
+        def own() -> tuple[Tensor, Tensor]:
+            return self._sums(exact is None)
+
+        across = self.across
+        gradient, squares = own() if across is None else across.summed("columns", own)
+        blocks = tuple(self.blocks) if self.anew is None else Anew(self.anew)
         factor = 1.0
         if exact is not None:
             gradient, factor = exact.gradient, exact.factor
@@ -189,4 +213,5 @@ class ProductsAccumulator:
         if prior is not None:
             gradient = gradient + prior.root * prior.residual
             squares = squares + prior.root.square()
-        return ByProducts(blocks, prior, cost, gradient, squares.sqrt(), None, values, factor)
+        norms = squares.sqrt()
+        return ByProducts(blocks, prior, cost, gradient, norms, None, values, factor, across)

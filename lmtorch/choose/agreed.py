@@ -1,0 +1,104 @@
+"""Planning for several processes: the same facts and the same memory, so that all plan the same."""
+
+import re
+import socket
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from .. import _memory
+from .._errors import InputError
+from ..distributed.processes import Processes
+from .facts import Facts, Plan
+from .options import Options
+
+T = TypeVar("T")
+
+
+def of_all(processes: Processes, every: Sequence[Sequence[Facts]]) -> list[Facts]:
+    """The facts of each term, of all processes together.
+
+    Args:
+        processes: that share the rows.
+        every: of each process, for each term; of one without rows its own number of rows is 0.
+
+    Raises:
+        InputError: they do not fit each other.
+    """
+    if len({len(facts) for facts in every}) > 1:
+        raise InputError(
+            "the processes pass different numbers of terms: "
+            f"{[len(facts) for facts in every]}. Each passes all terms, those of which it has no "
+            "samples with tensors of length 0."
+        )
+    return [_together(processes, term) for term in zip(*every, strict=True)]
+
+
+def _together(processes: Processes, each: Sequence[Facts]) -> Facts:
+    """One term's facts."""
+    mine = each[processes.rank]
+    for what in ("parameters", "dtype"):
+        values = [getattr(facts, what) for facts in each]
+        if len(set(values)) > 1:
+            raise InputError(
+                f"the processes have different {what}: {values}. All need the same model."
+            )
+    if len({facts.device.type for facts in each}) > 1:
+        raise InputError("the processes have parameters on different kinds of devices.")
+    if len({facts.samples is None for facts in each}) > 1:
+        raise InputError(
+            "some processes pass a batch with the closure, and some do not: "
+            "step(closure, *batch) on all of them, with tensors of length 0 where there are none."
+        )
+    there = [facts for facts in each if facts.residuals > 0]
+    if not there:
+        raise InputError("no process has residuals: m = 0. There is nothing to fit.")
+    counted = [facts.samples or 0 for facts in each]
+    rows = {facts.residuals // (facts.samples or 1) for facts in there}
+    if mine.samples is not None and len(rows) > 1:
+        raise InputError(
+            f"the closure returns {sorted(rows)} residuals for each sample on different processes."
+        )
+    leading = [facts.leading for facts in there]
+    return mine._replace(
+        residuals=sum(facts.residuals for facts in there),
+        samples=None if mine.samples is None else sum(counted),
+        activations=max(facts.activations for facts in there),
+        precision=there[0].precision,
+        leading=None if None in leading else sum(length or 0 for length in leading),
+        functional=all(facts.functional for facts in there),
+        processes=processes.size,
+    )
+
+
+def with_memory(processes: Processes, options: Options, device: torch.device) -> Options:
+    """The options with the least memory of all processes; those of one machine share what is free."""
+
+    def own() -> tuple[str, int]:
+        return socket.gethostname(), _memory.budget(device, options.memory_limit)
+
+    every = processes.gathered("memory", own)
+    hosts = [host for host, _ in every]
+    shared = device.type == "cpu" and options.memory_limit is None
+    each = [budget // (hosts.count(host) if shared else 1) for host, budget in every]
+    return replace(options, memory_limit=min(each))
+
+
+def check_same(processes: Processes, plan: Plan) -> None:
+    """Check that all processes have planned the same.
+
+    Raises:
+        InputError: options differ.
+    """
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(plan.reasons))
+    _, each = processes.telling(
+        "plan", lambda: None, lambda _: [float(zlib.crc32(text.encode()))], 1
+    )
+    if len(set(each[:, 0].tolist())) > 1:
+        raise InputError(
+            "the processes plan different steps: give LevenbergMarquardt, or least_squares, the "
+            "same options on all of them. explain() of one process alone shows what it chooses."
+        )
