@@ -97,6 +97,16 @@ class RankError(RuntimeError):
         self.rank, self.doing, self.reason = rank, doing, reason
         self.lost, self.rows_changed = lost, rows_changed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the error with all that it says."""
+        return _rank_error, (self.rank, self.doing, self.reason, self.lost, self.rows_changed)
+
+
+def _rank_error(
+    rank: int | None, doing: str, reason: str, lost: bool, rows_changed: bool
+) -> RankError:
+    return RankError(rank, doing, reason, lost=lost, rows_changed=rows_changed)
+
 
 class FallbackWarning(UserWarning):
     """The way to the Jacobian that was chosen does not work for this model; another one is used.

@@ -75,7 +75,7 @@ def _together(processes: Processes, each: Sequence[Facts]) -> Facts:
 
 
 def with_memory(processes: Processes, options: Options, device: torch.device) -> Options:
-    """The options with the least memory of all processes; those of one machine share what is free."""
+    """The options with the least memory of all; processes of one machine share what is free."""
 
     def own() -> tuple[str, int]:
         return socket.gethostname(), _memory.budget(device, options.memory_limit)

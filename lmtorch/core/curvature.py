@@ -54,13 +54,13 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     def own() -> Curved | None:
         return _own_hessian(problem, x)
 
-    def known(mine: Curved | None) -> list[float]:
+    def has(mine: Curved | None) -> list[float]:
         return [float(mine is not None)]
 
-    found, there = problem.across.telling("Hessian", own, known, 1)
-    if found is None or not bool(there.all()):
+    mine, there = problem.across.telling("Hessian", own, has, 1)
+    if mine is None or not bool(there.all()):
         return None
-    return _with_prior(problem, x, Curved(*problem.across.added(found)))
+    return _with_prior(problem, x, Curved(*problem.across.added(mine)))
 
 
 def _own_hessian(problem: Problem, x: Tensor) -> Curved | None:

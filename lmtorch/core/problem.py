@@ -172,6 +172,9 @@ class Problem:
 
         Where the curvature is that of a sample, its sums are on their way while cost and gradient
         of all rows are found.
+
+        Raises:
+            InputError: the form of the linear model is for one process alone.
         """
         streamed, costs = across.telling(
             "linear model",

@@ -198,9 +198,7 @@ def _curvature(
     """
     normal = model.normal
     n = x.shape[-1]
-    found = (
-        exact_hessian(problem, x) if n <= EXACT and n * problem.rows <= ENTRIES else None
-    )
+    found = exact_hessian(problem, x) if n <= EXACT and n * problem.rows <= ENTRIES else None
     if found is None:
         second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None
         if second is not None:

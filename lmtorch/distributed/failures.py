@@ -19,13 +19,16 @@ TAG = 7041  # of what is sent to see whether a connection is open
 
 
 def culprits(group: Any, rank: int, names: Sequence[int], number: int) -> int | None:
-    """The rank in the world of the process that has ended or hangs; None: nobody can tell.
+    """Find out which process has ended or hangs.
 
     Args:
         group: what has failed.
         rank: of this process in it.
         names: ranks of all its members in the world.
         number: of the exchange that has failed.
+
+    Returns:
+        Its rank in the world; None: nobody can tell.
     """
     closed = _closed(group, rank, names)
     store = _store_of(group)

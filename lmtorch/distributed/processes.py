@@ -1,6 +1,6 @@
 """A group of processes: what they do each by itself, what they add up, and how they fail together.
 
-Every process runs the same loop on the same numbers, and only what is summed over rows is exchanged.
+Every process runs the same loop on the same numbers, and only what is summed over rows is sent.
 Two rules keep them from waiting for each other for ever. Before anything is sent, all say in one
 small exchange where they are and whether they got there: so that an exception on one of them ends
 the step on all. And what decides how the loop goes on is taken from the first process, as the same
@@ -63,8 +63,7 @@ class Processes:
         if "nccl" in dist.get_backend(group):
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.exchanges = 0
-        # processes whose part of the last linear model was not finite, by their rank
-        self.not_finite: list[int] = []
+        self.told: BaseException | None = None  # of which the others know
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the group of all processes, which every process knows; no other can be."""
@@ -75,7 +74,14 @@ class Processes:
     # ---- what each does by itself ------------------------------------------------------------
 
     def alone(self, name: str, work: Callable[[], T]) -> T:
-        """What `work` returns, which is of this process alone and sends nothing.
+        """Do what is of this process alone, and see whether all have done theirs.
+
+        Args:
+            name: what is done, for messages; it is the same on all processes.
+            work: sends nothing.
+
+        Returns:
+            What `work` returns.
 
         Raises:
             RankError: it has failed on another process. What fails here is raised as it is if it
@@ -111,18 +117,19 @@ class Processes:
     def _fail(self, name: str, error: BaseException, count: int) -> None:
         """Tell the others that this process has failed, and raise what is to be raised for it."""
         code = CHANGED if getattr(error, "rows_changed", False) else FAILED
+        self.told = error
         said = self._say(name, code, [0.0] * count)
-        text = f"{type(error).__name__}: {error}"
-        self._exchanged(text)
-        if isinstance(error, InputError) or not isinstance(error, Exception):
+        texts = self._exchanged(f"{type(error).__name__}: {error}")
+        alike = said.changed or code == FAILED  # all go on in the same way, or none does
+        if (isinstance(error, InputError) and alike) or not isinstance(error, Exception):
             return
         raise RankError(
-            self.names[said.failed[0]], name, text, rows_changed=said.changed
+            self.names[said.failed[0]], name, texts[said.failed[0]], rows_changed=said.changed
         ) from error
 
     def failed(self, error: BaseException) -> None:
         """Tell the others, who wait at their next exchange, that this process goes no further."""
-        if isinstance(error, RankError):
+        if error is self.told or isinstance(error, RankError):
             return  # all know it
         self._fail("", error, 0)
 
@@ -196,9 +203,13 @@ class Processes:
         return wait
 
     def add_triangle_(self, matrix: Tensor) -> Callable[[], None]:
-        """Begin to add the lower triangle of a matrix (n, n) in place, some rows at a time.
+        """Begin to add the lower triangle of a matrix in place, some rows at a time.
 
-        Above the diagonal are numbers without a meaning. What is returned waits for the end.
+        Args:
+            matrix: (n, n); above the diagonal are numbers without a meaning.
+
+        Returns:
+            What waits for the end.
         """
         n, begun, pending = len(matrix), 0, []
         while begun < n:
@@ -254,7 +265,16 @@ class Processes:
         return torch.cat(parts).to(block.device)
 
     def shown(self, block: Tensor, place: int, count: int) -> Tensor:
-        """The block of the process at a place, (count, ...), which all get to see."""
+        """Show all processes the block of one.
+
+        Args:
+            block: of this process.
+            place: of the one whose block is shown.
+            count: of its rows.
+
+        Returns:
+            Its block, (count, ...).
+        """
         if place == self.rank:
             sent = block.contiguous().to(self.device)
         else:
@@ -273,6 +293,12 @@ class Processes:
 
     def _sent(self, call: Callable[[], T]) -> T:
         """Send, or say who has not answered.
+
+        Args:
+            call: sends.
+
+        Returns:
+            What it returns.
 
         Raises:
             RankError: a process has ended, or has not come in the time that the group allows.

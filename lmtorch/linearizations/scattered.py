@@ -77,9 +77,7 @@ def _makes(i: int, j: int, size: int) -> bool:
     return 2 * apart < size or (2 * apart == size and i > j)
 
 
-def _blocks(
-    matrix: Tensor, counts: tuple[int, ...]
-) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+def _blocks(matrix: Tensor, counts: tuple[int, ...]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """The blocks below the diagonal with those above it, in whose place they stand."""
     lines = matrix.split(counts)
     table = [line.split(counts, -1) for line in lines]
@@ -155,7 +153,9 @@ class ScatteredForm:
         """JJᵀ with its shape."""
         return f"matrix of the residuals ({m} x {m})"
 
-    def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "ScatteredAccumulator":
+    def accumulator(
+        self, shape: tuple[int, ...], rows: int, like: Tensor
+    ) -> "ScatteredAccumulator":
         """One matrix for the rows of this process, filled block by block."""
         n = shape[-1]
         return ScatteredAccumulator(like.new_empty(rows, n), like.new_empty(rows))

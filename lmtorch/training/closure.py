@@ -72,7 +72,9 @@ class ClosureResidual:
         return self.layout.split(x)
 
     def parts(self) -> Iterable[Part]:
-        """All rows in one part."""
+        """All rows in one part; none where other processes have them all."""
+        if self.rows == 0:
+            return
         yield Part(
             self._residuals,
             self._run,

@@ -31,9 +31,20 @@ STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch
 
 
 def probe_closure(
-    layout: Layout, swap: Swap, closure: Callable[..., Any], differentiable: bool
+    layout: Layout,
+    swap: Swap,
+    closure: Callable[..., Any],
+    differentiable: bool,
+    empty: bool = False,
 ) -> Probe:
     """Evaluate an opaque closure once.
+
+    Args:
+        layout: how x is made of the parameters.
+        swap: calls the closure at other values of them.
+        closure: returns residuals.
+        differentiable: whether a gradient has to lead to them from the parameters.
+        empty: whether there may be none, as other processes have them.
 
     Raises:
         InputError: it does not return residuals, or they are on another device.
@@ -44,6 +55,9 @@ def probe_closure(
     targeted = _targeted(result)
     with torch.enable_grad():
         residual = outputs.flat(result)
+    if empty and residual.numel() == 0:
+        replay.rewind()
+        return Probe(0, 0, targeted=targeted)
     _check(residual, layout, twins if differentiable else None)
     _warn_of_columns(residual, operators)
     written = _written(operators)

@@ -84,7 +84,8 @@ def with_targets(
     replay.rewind()
     made: list[TermResidual] = []
     for (term, has), found in zip(pairs, results, strict=True):
-        if isinstance(term, StreamResidual):
+        # a loader's targets are read with it, and of an empty term other processes have them
+        if isinstance(term, StreamResidual) or (has and term.rows == 0):
             made.append(term)
             continue
         if has and not all(isinstance(result, Targeted) for result in found):

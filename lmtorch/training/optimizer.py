@@ -12,7 +12,7 @@ from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._autocast import apart_from_autocast
 from .._checks import count, to_compile
-from .._errors import InputError
+from .._errors import InputError, RankError
 from .._faces import face
 from .._printing import say
 from ..choose import Facts, Options
@@ -24,6 +24,7 @@ from ..core.state import State, Told
 from ..core.termination import Status
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
+from ..distributed.processes import Processes
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..residuals.layout import real
@@ -31,9 +32,11 @@ from ..solvers.base import Solver
 from .checkpoints import values_as_saved
 from .compiled import Forms
 from .groups import check_group, check_tensors, listed, named
+from .joint import TermResidual, TermsResidual
 from .kept import Kept
 from .loaders import Loaders, RecountedError
 from .preparation import Preparation, Preparations
+from .ranks import met, plain, refuse_sharded, spread_buffers, spread_first, unwrapped
 from .targets import RowsChangedError
 from .task import Task, problem_of, residual_of, sample_of
 from .terms import Closure, Term, terms_of
@@ -41,6 +44,7 @@ from .variables import variables_of
 
 OPTIONS = ("lr", "weight_decay", "lower", "upper")  # of a param group
 MISSING: Any = object()  # no closure was passed, not even None
+APART = 2**32  # between the seeds of processes, which draw from samples of their own
 
 
 @with_names
@@ -94,6 +98,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             code or modes change it is compiled anew. "auto" does so once an evaluation has taken a
             minute of the run. What cannot be compiled runs as without, with one
             `FallbackWarning`. Default: False.
+        process_group: processes that share the data, `torch.distributed.group.WORLD` or another
+            group: each passes samples of its own to `step`, and the step is that of all of them.
+            All get the parameters and buffers of the first. Default: this process alone.
 
     Raises:
         InputError: a parameter list, bound or option that cannot be used. It is also a
@@ -120,6 +127,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     _advised = False  # about derivatives that the closure takes by itself
     _warned = False  # of a Jacobian that fell back: once for each optimizer
     _compile: bool | str = False
+    _processes: Processes | None = None
+    _around: tuple[nn.Module, ...] = ()  # DistributedDataParallel
 
     def __init__(
         self,
@@ -145,7 +154,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         memory_limit: int | None = None,
         seed: int = 0,
         compile: bool | str = False,
+        process_group: Any = None,
     ) -> None:
+        params, self._around = unwrapped(params)
+        self._processes = None if process_group is None else Processes(process_group)
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
             solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,
@@ -158,6 +170,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
         super().__init__(listed(params), defaults)
+        if self._processes is not None:
+            spread_first(self._processes, self.param_groups, self._module)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, between steps if need be; the damping is kept.
@@ -175,6 +189,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             param_group = named(param_group, len(self.param_groups))
         super().add_param_group(param_group)
         try:
+            added = self.param_groups[-1]["params"]
+            refuse_sharded((f"parameter {place}", p) for place, p in enumerate(added))
             check_group(self.param_groups[-1])
         except InputError:
             self.param_groups.pop()
@@ -251,9 +267,16 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if closure is None:
             self._prepare_state()
             return None
-        terms = terms_of(closure, batch)
-        with apart_from_autocast() as under:
-            return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
+        with apart_from_autocast() as under, plain(self._around):
+            if self._processes is None:
+                terms = terms_of(closure, batch)
+                return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
+            try:
+                terms = terms_of(closure, batch, empty=True)
+                return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
+            except BaseException as error:
+                self._processes.failed(error)
+                raise
 
     def _step(self, terms: tuple[Term, ...]) -> Tensor:
         """A step on these terms; the loss before it."""
@@ -276,15 +299,21 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 # nothing was written; what was found out may be wrong: an exception of the closure
                 # itself may have looked like a source of derivatives that fails
                 self._preparations.forget()
-                counted = isinstance(error, RecountedError) and not recounted
-                if not (counted or (task.remembered and isinstance(error, RowsChangedError))):
+                counted = not recounted and _recounted(error, self._processes)
+                if not (counted or (task.remembered and _changed(error))):
                     raise
                 recounted |= counted
                 task = self._task(terms)  # a closure of the same code on other data: look anew
         (state, told), parts = ended, clock.seconds()
         plan, layout = task.prepared.plan, task.variables.layout
+        if self._processes is not None:
+            self._together(self._processes, task, told)
         if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
-            task.leave_traces()
+            if self._processes is None:
+                task.leave_traces()
+            else:
+                self._processes.alone("buffers", task.leave_traces)
+                spread_buffers(self._processes, task.variables.swap.buffers)
         task.finish()
         self._warned = any(ladder.warned for ladder in task.prepared.ladders)
         if not told.resting:  # a schedule at zero teaches nothing about the damping
@@ -305,19 +334,36 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """What a step on these terms minimises."""
         variables = variables_of(self.param_groups, self._module)
         x = variables.layout.flatten()
-        terms = tuple(term.opened(x.device, self._loaders) for term in terms)
-        prepared, remembered = self._preparations.of(variables, terms, x)
+        across, others = self._processes, tuple[int, ...]()
+        if across is None:
+            terms = tuple(term.opened(x.device, self._loaders) for term in terms)
+        else:
+            asked = terms
+
+            def opened() -> tuple[Term, ...]:
+                self._preparations.check(asked)
+                return tuple(term.opened(x.device, self._loaders) for term in asked)
+
+            terms = across.alone("terms", opened)
+            others = met(across, variables, terms, x, self._kept)
+        prepared, remembered = self._preparations.of(variables, terms, x, others)
         for ladder in prepared.ladders:
             ladder.warned = self._warned
         through = self._forms.of(variables, terms, prepared.probes)
+
+        def made() -> TermResidual | TermsResidual:
+            return residual_of(variables, terms, prepared, through, x)
+
         try:
-            residual = residual_of(variables, terms, prepared, through, x)
-        except RowsChangedError:
-            if not remembered:
+            residual = made() if across is None else across.alone("targets", made)
+        except (RowsChangedError, RankError) as error:
+            if not (remembered and _changed(error)):
                 raise
             self._preparations.forget()
             return self._task(terms)
         share, seed = self._kept.share(prepared.plan), self._seed + self._kept.steps
+        if across is not None:
+            seed += APART * across.rank
         problem = problem_of(
             variables,
             prepared,
@@ -325,9 +371,28 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             x,
             choose.loss(self._options),
             sample_of(residual, share, seed),
+            across,
         )
         start = self._kept.start(variables.layout, prepared.plan, x)
         return Task(variables, terms, prepared, remembered, residual, problem, start)
+
+    def _together(self, processes: Processes, task: Task, told: Told) -> None:
+        """See that all processes have come to the same end, and that their data are numbers.
+
+        Raises:
+            RankError: NaN or infinity among the residuals of one, or their derivatives.
+        """
+        if told.ended != Status.NOT_FINITE:
+            return
+        self._preparations.forget()
+        _, fine = processes.telling(
+            "finite", lambda: task.problem.finite(task.start.x), lambda own: [float(own)], 1
+        )
+        odd = [processes.names[place] for place, one in enumerate(fine[:, 0].tolist()) if not one]
+        if odd:
+            others = f", as on ranks {odd[1:]}" if odd[1:] else ""
+            reason = f"NaN or infinity among them or their derivatives{others}"
+            raise RankError(odd[0], "residuals", reason)
 
     def _advise(self, task: Task) -> None:
         """Warn of habits of first-order training that cost dearly here."""
@@ -335,7 +400,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self._advised = True
             of_derivatives()
         batches = [t.samples.tensors for t in task.terms if t.samples and t.stream is None]
-        self._batches.look(batches, task.residual.rows, task.variables.layout.n)
+        self._batches.look(batches, task.problem.rows, task.variables.layout.n)
 
     @property
     def _kept(self) -> Kept:
@@ -366,7 +431,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         """Begin with nothing found out, nothing done and no batch seen."""
-        self._preparations = Preparations(self._options, self._module)
+        self._preparations = Preparations(self._options, self._module, self._processes)
         self._last = None
         self._report = None
         self._batches = Batches()
@@ -377,7 +442,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """Everything but the plans, which name closures of this process."""
         own = {
             name: self.__dict__[name]
-            for name in ("_module", "_options", "_max_trials", "_seed", "_compile")
+            for name in (
+                "_module",
+                "_options",
+                "_max_trials",
+                "_seed",
+                "_compile",
+                "_processes",
+                "_around",
+            )
         }
         return {**super().__getstate__(), **own}
 
@@ -388,3 +461,13 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             for option in OPTIONS:
                 group.setdefault(option, self.defaults[option])
         self._forget()
+
+
+def _changed(error: BaseException) -> bool:
+    """Whether rows have changed, here or, as all processes know, elsewhere."""
+    return isinstance(error, RowsChangedError) or getattr(error, "rows_changed", False)
+
+
+def _recounted(error: BaseException, processes: Processes | None) -> bool:
+    """Whether a loader had another number of samples, which all processes know in the same way."""
+    return isinstance(error, RecountedError) if processes is None else _changed(error)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from .. import choose
 from .._errors import InputError
 from ..choose import Facts, Options, Plan
+from ..choose.agreed import check_same, of_all, with_memory
+from ..distributed.processes import Processes
 from ..jacobians.base import JacobianSource
 from ..jacobians.by_term import ByTerm
 from ..jacobians.ladder import Ladder
@@ -43,24 +45,35 @@ class Preparations:
     Args:
         options: what the optimizer's user asked for.
         module: the model, if the optimizer knows it.
+        processes: those that share the rows; None: there is but this one.
     """
 
-    def __init__(self, options: Options, module: nn.Module | None) -> None:
+    def __init__(
+        self, options: Options, module: nn.Module | None, processes: Processes | None = None
+    ) -> None:
         self.options = options
         self.module = module
+        self.processes = processes
         self.known: dict[Any, Preparation] = {}
 
     def of(
-        self, variables: Variables, terms: Sequence[Term], x: Tensor
+        self, variables: Variables, terms: Sequence[Term], x: Tensor, others: tuple[int, ...] = ()
     ) -> tuple[Preparation, bool]:
         """The preparation for these terms, and whether it is remembered from an earlier step.
+
+        Args:
+            variables: the parameters.
+            terms: the closures.
+            x: the parameters as one vector.
+            others: what distinguishes the terms of all processes, the same on each of them.
 
         Raises:
             InputError: the terms do not fit each other, or the options; a closure returns no
                 residuals.
         """
-        self._check(terms)
-        key = (variables.layout.n, x.dtype, x.device, tuple(term.shape for term in terms))
+        if self.processes is None:  # otherwise they have been checked, with what all have passed
+            self.check(terms)
+        key = (*key_of(variables, terms, x), others)
         remembered = key in self.known
         if not remembered:
             made = self._made(variables, terms, x)
@@ -73,7 +86,7 @@ class Preparations:
         """Find out anew from now on."""
         self.known.clear()
 
-    def _check(self, terms: Sequence[Term]) -> None:
+    def check(self, terms: Sequence[Term]) -> None:
         """See what can be said before a closure is called.
 
         Raises:
@@ -93,6 +106,28 @@ class Preparations:
 
     def _made(self, variables: Variables, terms: Sequence[Term], x: Tensor) -> Preparation:
         """Look at every closure, and plan."""
+        if self.processes is not None:
+            return self._of_all(self.processes, variables, terms, x)
+        probes, facts = self._looked_at(variables, terms, x)
+        plan = choose.plan(facts, self.options)
+        return Preparation(plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms))
+
+    def _of_all(
+        self, processes: Processes, variables: Variables, terms: Sequence[Term], x: Tensor
+    ) -> Preparation:
+        """The same for the rows of all processes, which all plan the same."""
+        own, facts = processes.alone("closure", lambda: self._looked_at(variables, terms, x))
+        every = processes.gathered("facts", lambda: (facts, [(p.rows, p.targeted) for p in own]))
+        together = of_all(processes, [facts for facts, _ in every])
+        probes = [_beside(probe, [seen[i] for _, seen in every]) for i, probe in enumerate(own)]
+        plan = choose.plan(together, with_memory(processes, self.options, x.device))
+        check_same(processes, plan)
+        return Preparation(plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms))
+
+    def _looked_at(
+        self, variables: Variables, terms: Sequence[Term], x: Tensor
+    ) -> tuple[list[Probe], list[Facts]]:
+        """What an evaluation of each closure shows."""
         layout = variables.layout
         # no generator, which would make another exception of the closure's StopIteration
         probes = [self._probe(variables, term) for term in terms]
@@ -104,7 +139,7 @@ class Preparations:
         facts = [
             Facts(
                 layout.n,
-                probe.rows * (term.sample_count or 1),
+                probe.rows * (1 if term.sample_count is None else term.sample_count),
                 term.sample_count,
                 probe.activations,
                 x.dtype,
@@ -115,8 +150,7 @@ class Preparations:
             )
             for probe, term in zip(probes, terms, strict=True)
         ]
-        plan = choose.plan(facts, self.options)
-        return Preparation(plan, tuple(probes), tuple(Ladder(term.rungs) for term in plan.terms))
+        return probes, facts
 
     def _probe(self, variables: Variables, term: Term) -> Probe:
         """Evaluate a closure once or twice."""
@@ -124,8 +158,32 @@ class Preparations:
         exact = not callable(given) and given not in ("2-point", "3-point")
         layout, swap = variables.layout, variables.swap
         if term.samples is None:
-            return probe_closure(layout, swap, term.closure, exact)
+            empty = self.processes is not None
+            return probe_closure(layout, swap, term.closure, exact, empty)
+        if term.samples.count == 0:
+            return Probe(0, 0)
         return probe_samples(layout, swap, term.closure, term.samples, exact)
+
+
+def key_of(variables: Variables, terms: Sequence[Term], x: Tensor) -> tuple[Any, ...]:
+    """What distinguishes terms that look different to the plan."""
+    return variables.layout.n, x.dtype, x.device, tuple(term.shape for term in terms)
+
+
+def _beside(own: Probe, every: Sequence[tuple[int, bool]]) -> Probe:
+    """What is known of a term, where other processes may have seen more of it.
+
+    Args:
+        own: of this process.
+        every: residuals of a sample, and whether they are a criterion's outputs, of each process.
+
+    Raises:
+        InputError: a criterion on one process and residuals on another.
+    """
+    there = [seen for seen in every if seen[0] > 0]
+    if len({targeted for _, targeted in there}) > 1:
+        raise InputError("the closure returns a criterion on some processes, residuals on others.")
+    return own if own.rows or not there else own._replace(targeted=there[0][1])
 
 
 def _takes_dual_numbers(variables: Variables, term: Term, probe: Probe) -> bool:

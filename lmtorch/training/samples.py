@@ -17,7 +17,7 @@ class Samples:
     Args:
         batch: tensors, or lists, tuples and dicts of them; anything else (flags, numbers, 0-d
             tensors) is the same for every sample.
-        empty: whether there may be no samples.
+        empty: whether there may be no samples, as other processes have them.
 
     Raises:
         InputError: no tensor with samples, or tensors that disagree on how many there are.
@@ -49,6 +49,7 @@ class Samples:
                 "into the closure."
             )
         self.count = lengths[0]
+        self.empty = empty
         if self.count == 0 and not empty:
             raise InputError("the batch has no samples: first dimension 0.")
 
@@ -66,7 +67,7 @@ class Samples:
 
     def subset(self, chosen: Tensor) -> "Samples":
         """A batch of some of the samples."""
-        return Samples(self.arguments(self.take(chosen)))
+        return Samples(self.arguments(self.take(chosen)), empty=self.empty)
 
     def on(self, device: torch.device) -> "Samples":
         """The batch on a device; nothing waits for a copy from pinned memory."""

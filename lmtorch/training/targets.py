@@ -13,6 +13,8 @@ from ..losses.criterion import Bound, Targeted
 class RowsChangedError(InputError):
     """An evaluation returned another number of residuals than the one before."""
 
+    rows_changed = True
+
 
 class Read:
     """The loss of some rows, whose targets are those of the last evaluation.

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start
+from ..distributed.processes import Processes
 from ..losses.base import Loss
 from ..residuals.replay import Replay
 from .closure import ClosureResidual, SampleResidual
@@ -41,8 +42,14 @@ class Task(NamedTuple):
     @property
     def least(self) -> Tensor | None:
         """What criteria add to the loop's cost, which begins at zero; None: there are none."""
-        losses = self.residual.losses
-        return torch.stack([loss.least() for loss in losses]).sum() if losses else None
+        losses, across = self.residual.losses, self.problem.across
+        own = torch.stack([loss.least() for loss in losses]).sum() if losses else None
+        if across is None or not any(probe.targeted for probe in self.prepared.probes):
+            return own
+        nothing = torch.zeros(
+            (), dtype=torch.float64, device=self.variables.layout.tensors[0].device
+        )
+        return across.added([nothing if own is None else own.to(nothing.dtype)])[0]
 
     def leave_traces(self) -> None:
         """Evaluate once more, and let closures write to buffers: one forward pass for a step."""
@@ -51,6 +58,8 @@ class Task(NamedTuple):
             self.residual.draws.kept = buffers
             with self.residual.draws(leave=True), torch.enable_grad():
                 for term in self.terms:
+                    if term.sample_count == 0:  # other processes have them
+                        continue
                     for batch in term.batches():
                         term.closure(*batch)
 
@@ -110,8 +119,25 @@ def problem_of(
     x: Tensor,
     loss: Loss,
     sample: TermResidual | TermsResidual | None = None,
+    processes: Processes | None = None,
 ) -> Problem:
-    """The loop's problem; `sample` is the part of the residual that JᵀJ is made of, None: all."""
+    """The loop's problem.
+
+    Args:
+        variables: the parameters.
+        prepared: what is known and decided.
+        residual: the terms.
+        x: where the step begins.
+        loss: of residuals.
+        sample: the part of the residual that JᵀJ is made of, None: all.
+        processes: those that share the rows; None: there is but this one.
+    """
+    counts = None
+    if processes is not None:
+        own = [residual.rows, 0 if sample is None else sample.rows]
+        _, each = processes.telling("counts", lambda: None, lambda _: own, 2)
+        whole, some = each.sum(0).tolist()
+        counts = int(whole), int(some)
     plan = prepared.plan
     like = x.new_empty(0, dtype=plan.dtype)
     return Problem(
@@ -126,6 +152,8 @@ def problem_of(
         sample=sample,
         differences=plan.differences,
         keep=plan.keep,
+        across=processes,
+        counts=counts,
     )
 
 

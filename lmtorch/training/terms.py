@@ -56,8 +56,13 @@ class Term(NamedTuple):
         return (samples.arguments(samples.tensors) for samples in self.stream.read())
 
 
-def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
+def terms_of(closure: Any, batch: tuple[Any, ...], empty: bool = False) -> tuple[Term, ...]:
     """What was passed to `step` as terms.
+
+    Args:
+        closure: as passed.
+        batch: as passed.
+        empty: whether a term may be without samples, as other processes have them.
 
     Raises:
         InputError: something that is no closure, or a mixture of a closure and terms.
@@ -89,5 +94,5 @@ def terms_of(closure: Any, batch: tuple[Any, ...]) -> tuple[Term, ...]:
         if is_loader(tuple(rest)):
             terms.append(Term(first, (), None, rest[0]))
             continue
-        terms.append(Term(first, tuple(rest), Samples(rest) if rest else None))
+        terms.append(Term(first, tuple(rest), Samples(rest, empty=empty) if rest else None))
     return tuple(terms)

@@ -1,0 +1,233 @@
+"""Steps in which something goes wrong on one process."""
+
+import copy
+import os
+import pickle
+import signal
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import lmtorch
+
+from .fits import data, group, net, parameters, share
+
+
+def _begun(rank: int, size: int, **options: Any) -> tuple[nn.Module, Any, Tensor, Tensor]:
+    """A network and an optimizer after a step."""
+    model = net(20)
+    x, y = (share(t, rank, size) for t in data())
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size), **options)
+    opt.step(lambda a, b: model(a) - b, x, y)
+    return model, opt, x, y
+
+
+def outcome(call: Any) -> tuple[str, Any, str]:
+    """The class of what a call raises, the rank that it names, and its text."""
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__, getattr(error, "rank", None), str(error)
+    return "", None, ""
+
+
+def raises(rank: int, size: int, at: int, options: dict[str, Any]) -> dict[str, Any]:
+    """The closure of the last process raises in its so many-th call of a step."""
+    model, opt, x, y = _begun(rank, size, **options)
+    before, steps = parameters(model), opt._kept.steps
+    calls = 0
+
+    def residuals(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if rank == size - 1 and calls >= at:
+            raise ZeroDivisionError("no more")
+        return model(a) - b
+
+    error, named, text = outcome(lambda: opt.step(residuals, x, y))
+    untouched = torch.equal(before, parameters(model))
+    again = opt.step(lambda a, b: model(a) - b, x, y)
+    return {
+        "error": error,
+        "rank": named,
+        "text": text,
+        "untouched": untouched,
+        "again": float(again),
+        "calls": calls,
+        "steps": opt._kept.steps - steps,
+        "parameters": parameters(model),
+    }
+
+
+def interrupted(rank: int, size: int) -> tuple[str, Any]:
+    """Ctrl-C on the last process."""
+    model, opt, x, y = _begun(rank, size)
+
+    def residuals(a: Tensor, b: Tensor) -> Tensor:
+        if rank == size - 1:
+            raise KeyboardInterrupt
+        return model(a) - b
+
+    try:
+        opt.step(residuals, x, y)
+    except BaseException as error:
+        return type(error).__name__, getattr(error, "rank", None)
+    return "", None
+
+
+def not_finite(rank: int, size: int, value: float) -> dict[str, Any]:
+    """NaN among the data of the last process."""
+    model, opt, x, y = _begun(rank, size)
+    before = parameters(model)
+    spoiled = y.clone()
+    if rank == size - 1:
+        spoiled[0] = value
+    error, named, text = outcome(lambda: opt.step(lambda a, b: model(a) - b, x, spoiled))
+    untouched = torch.equal(before, parameters(model))
+    again = opt.step(lambda a, b: model(a) - b, x, y)
+    return {
+        "error": error,
+        "rank": named,
+        "text": text,
+        "untouched": untouched,
+        "again": float(again),
+        "parameters": parameters(model),
+    }
+
+
+def falls_back(rank: int, size: int) -> dict[str, Any]:
+    """The closure of one process is not for the source that the others use."""
+    model = net(20)
+    x, y = (share(t, rank, size) for t in data(300))
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size))
+
+    def residuals(a: Tensor, b: Tensor) -> Tensor:
+        moved = model(a)
+        if rank == size - 1:  # a weight acts outside of its layer
+            moved = moved + 0 * model[0].weight.sum()
+        return moved - b
+
+    losses = [float(opt.step(residuals, x, y)) for _ in range(3)]
+    return {"jacobian": opt.report.jacobian, "losses": losses, "parameters": parameters(model)}
+
+
+def little_memory(rank: int, size: int) -> tuple[str, str]:
+    """One process may use less memory than the others: all choose what fits there."""
+    model = net(60)
+    limit = 2**20 if rank == 0 else 2**30
+    x, y = (share(t, rank, size) for t in data(3000))
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size), memory_limit=limit)
+    loss = opt.step(lambda a, b: model(a) - b, x, y)
+    return opt._last.plan.reasons[2][1], str(float(loss))
+
+
+def differs(rank: int, size: int, what: str) -> tuple[str, Any, str]:
+    """Processes that have come apart between two steps, or were never together."""
+    model, opt, x, y = _begun(rank, size)
+    odd = rank == size - 1
+    if what == "parameters" and odd:
+        with torch.no_grad():
+            model[0].weight[0, 0] += 1e-9
+    elif what == "steps" and odd:
+        opt._kept.common["step"] = 7
+    elif what == "options":
+        opt = lmtorch.LevenbergMarquardt(
+            model, process_group=group(size), damping="nielsen" if odd else "trust_region"
+        )
+    elif what == "terms":
+        terms = ((lambda a, b: model(a) - b, x, y),) * (2 if odd else 1)
+        return outcome(lambda: opt.step(*terms))
+    elif what == "batch" and odd:
+        return outcome(lambda: opt.step(lambda: model(x) - y))
+    elif what == "model":
+        other = net(20 + odd)
+        return outcome(lambda: lmtorch.LevenbergMarquardt(other, process_group=group(size)))
+    elif what == "nothing":
+        return outcome(lambda: opt.step(lambda a, b: model(a) - b, x[:0], y[:0]))
+    elif what == "residuals" and odd:
+        return outcome(lambda: opt.step(lambda a, b: (model(a) - b).sum(), x, y))
+    elif what == "closure" and odd:
+        return outcome(lambda: opt.step(y))
+    return outcome(lambda: opt.step(lambda a, b: model(a) - b, x, y))
+
+
+def refused(rank: int, size: int) -> list[tuple[str, Any, str]]:
+    """What is refused before anything is sent."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    mesh = init_device_mesh("cpu", (size,))
+    sharded = net(20)
+    fully_shard(sharded, mesh=mesh)
+    wrapped = FullyShardedDataParallel(net(20), device_id=torch.device("cpu"))
+    model = net(3)
+    return [
+        outcome(lambda: lmtorch.LevenbergMarquardt(sharded, process_group=group(size))),
+        outcome(lambda: lmtorch.LevenbergMarquardt(sharded.parameters())),
+        outcome(lambda: lmtorch.LevenbergMarquardt(wrapped, process_group=group(size))),
+        outcome(lambda: lmtorch.LevenbergMarquardt(wrapped.parameters())),
+        outcome(lambda: lmtorch.LevenbergMarquardt(model, process_group="world")),
+    ]
+
+
+def killed(rank: int, size: int, how: str) -> dict[str, Any]:
+    """The last process ends, or hangs, in the middle of a step."""
+    model, opt, x, y = _begun(rank, size)
+    before, begun, calls = parameters(model), time.monotonic(), 0
+
+    def residuals(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if rank == size - 1 and calls == 2:
+            os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        return model(a) - b
+
+    error, named, text = outcome(lambda: opt.step(residuals, x, y))
+    return {
+        "error": error,
+        "rank": named,
+        "text": text,
+        "seconds": time.monotonic() - begun,
+        "untouched": torch.equal(before, parameters(model)),
+    }
+
+
+def saved(rank: int, size: int) -> tuple[bytes, list[Tensor]]:
+    """A checkpoint after two steps, and what comes of it in two more."""
+    model = net(20)
+    x, y = (share(t, rank, size, "uneven") for t in data())
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size), solver="cholesky")
+    for _ in range(2):
+        opt.step(lambda a, b: model(a) - b, x, y)
+    kept = pickle.dumps({"model": model.state_dict(), "opt": copy.deepcopy(opt.state_dict())})
+    return kept, _two_more(model, opt, x, y)
+
+
+def restored(rank: int, size: int, checkpoint: bytes) -> list[Tensor]:
+    """Two more steps from a checkpoint."""
+    kept = pickle.loads(checkpoint)
+    model = net(20)
+    x, y = (share(t, rank, size, "uneven") for t in data())
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size), solver="cholesky")
+    model.load_state_dict(kept["model"])
+    opt.load_state_dict(kept["opt"])
+    return _two_more(model, opt, x, y)
+
+
+def _two_more(model: nn.Module, opt: Any, x: Tensor, y: Tensor) -> list[Tensor]:
+    losses = [opt.step(lambda a, b: model(a) - b, x, y) for _ in range(2)]
+    return [parameters(model), torch.stack(losses)]
+
+
+def pickled(rank: int, size: int) -> tuple[bool, str]:
+    """An optimizer that was pickled or copied takes the same steps; of another group it cannot."""
+    model, opt, x, y = _begun(rank, size)
+    again_model, again = pickle.loads(pickle.dumps((model, opt)))
+    for one, of in ((model, opt), (again_model, again)):
+        of.step(lambda a, b, one=one: one(a) - b, x, y)
+    same = torch.equal(parameters(model), parameters(again_model))
+    other = lmtorch.LevenbergMarquardt(net(3), process_group=dist.new_group(list(range(size))))
+    return same, outcome(lambda: pickle.dumps(other))[0]
