@@ -14,8 +14,11 @@ from .._errors import InputError
 from .._modules import call_with
 from ..calculus.adjoints import Adjoints, Node
 from ..calculus.base import NoRuleError
-from ..jacobians.linear_layers import (
+from ..jacobians.layers import (
+    BESIDE,
+    FEW,
     Layer,
+    NotLayerwiseError,
     Recorder,
     Recording,
     check,
@@ -209,6 +212,8 @@ def _by_layers(outputs: _Outputs, tensors: Params, samples: tuple[Tensor, ...]) 
     count = samples[0].shape[0]
     with torch.enable_grad(), Recorder(tensors) as recorder:
         recording = recorder.recording(outputs(recorder.twins, *samples), count, search=False)
+    if recording.beside > FEW:
+        raise NotLayerwiseError(BESIDE)
     gradients, beside = output_gradients(recording), columns_beside(recording)
     blocks = [rows_in(place, recording, gradients, beside) for place in range(len(tensors))]
     first = [

@@ -36,8 +36,8 @@ from .base import (
     push,
 )
 from .dual_numbers import DualNumbers
+from .layers import NotLayerwiseError
 from .layerwise import LayerWise
-from .linear_layers import NotLayerwiseError
 from .per_sample import PerSample
 
 _NOTHING = nullcontext()

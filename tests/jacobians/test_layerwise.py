@@ -15,6 +15,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
 import lmtorch
+from lmtorch.jacobians import layerwise
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.jacobians.per_sample import PerSample
 from lmtorch.training.terms import terms_of
@@ -229,7 +230,7 @@ def test_more_than_sixteen_are_refused_without_a_warning(size: int) -> None:
     c = torch.linspace(0.5, 1, size, dtype=F64, requires_grad=True)
     found, ladder = of_step(model, lambda x: model(x) * c.square().sum(), (x,), (c,))
     assert isinstance(ladder.current, PerSample)
-    assert "parameters beside the linear layers" in ladder.refusals[0]
+    assert "parameters beside the layers" in ladder.refusals[0]
     same(found, reference(model, lambda u, c, x: u(x)[None] * c[0].square().sum(), (x,), (c,)))
 
 
@@ -280,39 +281,31 @@ class Keyword(nn.Module):
         return inside + torch.cat([self.net[0].bias, self.net[2].bias]).sum()
 
 
-class Convolution(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv1d(1, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x[:, None])
-
-
+@pytest.mark.parametrize("few", [True, False], ids=["few", "many"])
 @pytest.mark.parametrize(
-    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword,
-        lambda: network(nn.LayerNorm(7))],
-    ids=["tied", "decay", "slight decay", "keyword", "norm"],
+    "make", [Tied, lambda: Small(1.0), lambda: Small(1e-4), Keyword],
+    ids=["tied", "decay", "slight decay", "keyword"],
 )  # fmt: skip
 @pytest.mark.parametrize("chunk", [None, 7])
-def test_a_weight_that_acts_elsewhere_too_is_refused_quietly(
-    make: Callable[[], nn.Module], chunk: int | None
+def test_a_weight_that_acts_elsewhere_too_has_columns_of_its_own_or_is_refused_quietly(
+    make: Callable[[], nn.Module], chunk: int | None, few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(2)
+    if not few:  # of the numbers that may have columns of their own
+        monkeypatch.setattr(layerwise, "FEW", 3)
     model, x = make().double(), samples()
     found, ladder = of_step(model, lambda x: model(x) - 1, (x,), chunk=chunk)
     same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
-    norm = isinstance(model, nn.Sequential)  # whose fourteen numbers have columns of their own
-    assert isinstance(ladder.current, LayerWise if norm else PerSample)
+    assert isinstance(ladder.current, LayerWise if few and make is not Keyword else PerSample)
 
 
-def test_decay_among_the_residuals_of_a_sample_is_refused_quietly() -> None:
+def test_decay_among_the_residuals_of_a_sample_has_its_columns() -> None:
     model, x = network(), samples()
     closure = lambda x: torch.cat(
         [model(x), 1e-3 * model[0].weight.reshape(1, -1).expand(len(x), -1)], 1
     )
     found, ladder = of_step(model, closure, (x,))
-    assert isinstance(ladder.current, PerSample)
+    assert isinstance(ladder.current, LayerWise)
     by_sample = found.view(len(x), 15, -1)
     same(by_sample[:, 0], reference(model, lambda u, c, x: u(x)[None], (x,)))
     assert torch.equal(
@@ -330,20 +323,6 @@ def test_looking_at_a_weight_is_not_using_it() -> None:
 
     _, ladder = of_step(model, closure, (x,))
     assert isinstance(ladder.current, LayerWise)
-
-
-def test_convolutions_are_served_by_vmap() -> None:
-    torch.manual_seed(2)
-    model, x = Convolution().double(), samples()
-    found, ladder = of_step(model, lambda x: model(x) - 1, (x,))
-    # nine numbers beside the linear layer have columns of their own; more are refused
-    assert isinstance(ladder.current, LayerWise)
-    same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
-    model.net[0] = nn.Conv1d(1, 9, 2).double()
-    model.net[3] = nn.Linear(9, 1).double()
-    found, ladder = of_step(model, lambda x: model(x) - 1, (x,))
-    assert isinstance(ladder.current, PerSample)
-    same(found, reference(model, lambda u, c, x: u(x)[None], (x,)))
 
 
 class OldTanh(torch.autograd.Function):

@@ -1,54 +1,57 @@
-"""Rows of J in the weights of linear layers: outer products of output gradients and inputs.
+"""Rows of J in the parameters of layers, from their inputs and the gradients of their outputs.
 
-Where every parameter is the weight or bias of a linear layer z = W a + b and samples are
-independent, one ordinary backward pass of Σ r gives each sample's own gradients g in the layers'
-outputs, and
+Where a parameter is the weight or bias of layers and samples are independent, one ordinary backward
+pass of Σ r gives each sample's own gradients g in the layers' outputs, and with those its rows, for
+z = W a + b
 
     ∂r/∂W = g aᵀ,   ∂r/∂b = g,
 
-for each output r of a sample: no vmap, no copies. A layer may be applied several times, at several
-places of a sample or to the derivatives of its input (`lmtorch.derivatives` does): the outer
-products of all its uses add up.
+for each output r of a sample: no vmap, no copies. `layer_kinds` has other layers. A layer may be
+applied several times, at several places of a sample or to the derivatives of its input
+(`lmtorch.derivatives` does), and a weight may be that of several layers: the rows of all its uses
+add up.
 
 A few numbers beside the layers, an unknown coefficient of an equation, say, have columns by two
-reverse passes: Jᵀw is linear in w, and its derivative in w is the column. Whatever does not fit
-(other layers, weights that other functions take too) is refused.
+reverse passes: Jᵀw is linear in w, and its derivative in w is the column. Of more, the caller may
+take the columns in another way.
 
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights
 from .._modes import FunctionMode
 from ..rows.base import Rows
 from .base import disagrees
+from .layer_kinds import CoupledError, Kind, Linear, call_of
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
-ELSEWHERE = "a parameter acts elsewhere than in a linear layer"
+BESIDE = "parameters beside the layers"
 
 
 class NotLayerwiseError(Exception):
-    """Some parameter is more than the weight or bias of linear layers."""
+    """Some parameter is more than the weight or bias of layers."""
 
 
 class Layer(NamedTuple):
-    """One use of a linear layer."""
+    """One use of a layer."""
 
     weight: int  # place among the parameters; −1: not one of them
     bias: int
-    input: Tensor  # (s, ..., in)
-    output: Tensor  # (s, ..., out), with its graph
+    input: Tensor  # (s, ...), what the kind makes rows of
+    output: Any  # (s, ...), what stands for it in autograd's graph
+    kind: Kind = Linear()
 
 
 class Recorder(FunctionMode):
-    """Keeps inputs and outputs of linear layers with parameters, and what acts elsewhere.
+    """Keeps inputs and outputs of layers with parameters, and what acts elsewhere.
 
     An evaluation at its `twins` in the place of the parameters, with gradients enabled, is seen.
     """
@@ -59,7 +62,9 @@ class Recorder(FunctionMode):
         self.places = {id(twin): place for place, twin in enumerate(self.twins)}
         self.layers: list[Layer] = []
         self.elsewhere: set[int] = set()  # places of parameters that other functions took
-        self.first: Tensor | None = None  # input of the first linear layer of all
+        self.begun = False
+        self.first: Tensor | None = None  # input of the first layer of all, if it is linear
+        self.coupled = ""  # why samples depend on each other, if a layer says so
 
     def __torch_function__(
         self,
@@ -69,19 +74,12 @@ class Recorder(FunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is linear and self.first is None:
-            self.first = args[0].detach()
-        if func is linear and not kwargs and args[1].ndim == 2:
-            weight, bias = (
-                self.places.get(id(a), -1) for a in (args[1], args[2] if len(args) > 2 else None)
-            )
-            if weight >= 0 or bias >= 0:
-                self.layers.append(Layer(weight, bias, args[0].detach(), result))
-            args = args[:1]
         given: Sequence[Any] = [*args, *kwargs.values()] if kwargs else args
         if any(isinstance(a, list | tuple | dict) for a in given):
             given = tree_leaves(given)
         taken = [place for a in given if (place := self.places.get(id(a))) is not None]
+        own = self._own(func, args, kwargs or {}, result)
+        taken = [place for place in taken if place not in own or taken.count(place) > 1]
         # a shape, a dtype or a detached result leads no derivative on
         if taken and any(
             isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(result)
@@ -89,7 +87,30 @@ class Recorder(FunctionMode):
             self.elsewhere.update(taken)
         return result
 
-    def recording(self, outputs: Tensor, count: int, *, search: bool) -> "Recording":
+    def _own(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> set[int]:
+        """Note a call of a layer; the places of parameters that are its weight or bias."""
+        try:
+            call = call_of(func, args, kwargs)
+        except CoupledError as error:
+            self.coupled = str(error)
+            return set()
+        if call is None:
+            return set()
+        if not self.begun and isinstance(call.kind, Linear):
+            self.first = call.input
+        self.begun = True
+        weight, bias = (self.places.get(id(a), -1) for a in (call.weight, call.bias))
+        if result.requires_grad and (weight >= 0 or bias >= 0):
+            # not the tensor: a following function may write over it
+            edge = get_gradient_edge(result)
+            self.layers.append(Layer(weight, bias, call.input, edge, call.kind))
+        return {weight, bias} - {-1}
+
+    def recording(
+        self, outputs: Tensor, count: int, *, search: bool, lost: Collection[int] = ()
+    ) -> "Recording":
         """What is needed for the rows, from the outputs of the evaluation that was seen.
 
         Args:
@@ -97,34 +118,50 @@ class Recorder(FunctionMode):
             count: samples.
             search: whether to look through the graph for uses of a parameter that no torch function
                 shows; without, `check` is what finds them.
+            lost: places of parameters that a search has found to have such uses.
 
         Raises:
-            NotLayerwiseError: the function or one of its parameters does not fit.
+            NotLayerwiseError: the function does not fit.
         """
+        if self.coupled:
+            raise NotLayerwiseError(self.coupled)
         outputs = outputs.reshape(count, -1)
-        if not self.layers:
-            raise NotLayerwiseError("no linear layer")
-        if any(layer.input.ndim < 2 or layer.input.shape[0] != count for layer in self.layers):
-            raise NotLayerwiseError("a linear layer without the samples in its first dimension")
-        used = {place for layer in self.layers for place in (layer.weight, layer.bias)}
-        if used & self.elsewhere:
-            raise NotLayerwiseError(ELSEWHERE)
-        if search and not _only_in_layers(outputs, self.layers, self.twins):
-            raise NotLayerwiseError(ELSEWHERE)
+        apart = self.elsewhere | set(lost)
+        for layer in self.layers:
+            if layer.input.ndim < 1 or layer.input.shape[0] != count:
+                apart |= {layer.weight, layer.bias}
+        if search:
+            lost = _seen_nowhere(outputs, self.layers, self.twins)
+            apart |= set(lost)
+        layers = [
+            layer._replace(
+                weight=-1 if layer.weight in apart else layer.weight,
+                bias=-1 if layer.bias in apart else layer.bias,
+            )
+            for layer in self.layers
+        ]
+        layers = [layer for layer in layers if layer.weight >= 0 or layer.bias >= 0]
+        if not layers:
+            raise NotLayerwiseError("no layer whose parameters act nowhere else")
+        used = {place for layer in layers for place in (layer.weight, layer.bias)}
         others = tuple(place for place in range(len(self.twins)) if place not in used)
-        if sum(self.twins[place].numel() for place in others) > FEW:
-            raise NotLayerwiseError("parameters beside the linear layers")
-        return Recording(self.twins, outputs, self.layers, self.first, others)
+        return Recording(self.twins, outputs, layers, self.first, others, tuple(lost))
 
 
 class Recording(NamedTuple):
-    """An evaluation whose parameters are those of linear layers, and a few numbers beside them."""
+    """An evaluation whose parameters are those of layers, and others beside them."""
 
     twins: Params  # what stood for the parameters
     outputs: Tensor  # (s, k), k of each sample, with their graph
     layers: list[Layer]
-    first: Tensor | None  # input of the first linear layer of all
+    first: Tensor | None  # input of the first layer of all, if it is linear
     others: tuple[int, ...]  # places of the parameters beside the layers
+    lost: tuple[int, ...] = ()  # those of them that a search of the graph has found
+
+    @property
+    def beside(self) -> int:
+        """Entries of the parameters beside the layers."""
+        return sum(self.twins[place].numel() for place in self.others)
 
 
 def output_gradients(recording: Recording) -> list[Tensor | None]:
@@ -173,9 +210,7 @@ def columns_beside(recording: Recording) -> dict[int, Tensor]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise NotLayerwiseError(
-            "parameters beside the linear layers, and no second derivatives"
-        ) from error
+        raise NotLayerwiseError(f"{BESIDE}, and no second derivatives") from error
     parts = columns.split([p.numel() for p in chosen], -1)
     return {
         place: part.reshape(*outputs.shape, *p.shape)
@@ -192,31 +227,81 @@ def rows_in(
     out: Tensor | None = None,
 ) -> Tensor:
     """Rows of the chosen samples in one parameter, (s, k, *param.shape), in `out` if given."""
-    uses = [
-        (g[chosen], layer.input[chosen])
-        for layer, g in zip(recording.layers, gradients, strict=True)
-        if g is not None and place in (layer.weight, layer.bias)
-    ]
     twin = recording.twins[place]
+    uses = uses_of(place, recording, gradients, chosen)
     if place in beside:
         rows = beside[place][chosen]
     elif not uses:
         rows = twin.new_zeros(*recording.outputs[chosen].shape, *twin.shape)
-    elif twin.ndim == 1:
-        rows = bias_rows([g for g, _ in uses])
-    elif len(uses) == 1 and uses[0][1].ndim == 2:
-        g, a = uses[0]
+    elif len(uses) == 1 and isinstance(uses[0].kind, Linear) and uses[0].outer:
+        g, a = uses[0].gradient, uses[0].input
         return torch.mul(g[..., None], a[:, None, None, :], out=out)
     else:
-        g, a = factors_of(uses)
-        rows = g.mT @ a[:, None]  # Σ_t g aᵀ
+        rows = summed_rows(uses, twin)
     return rows if out is None else out.copy_(rows)
 
 
-def factors_of(uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Output gradients (s, k, t, out) and inputs (s, t, in) of all uses of a weight together."""
-    left = [_places(g, 2) for g, _ in uses]
-    right = [_places(a, 1) for _, a in uses]
+class Use(NamedTuple):
+    """A use of a parameter, with what its rows are made of."""
+
+    kind: Any
+    gradient: Tensor  # (s, k, ...)
+    input: Tensor  # (s, ...)
+    weight: bool  # as a weight, not as a bias
+
+    @property
+    def outer(self) -> bool:
+        """Whether the row of each residual is one outer product."""
+        return self.weight and self.input.ndim == 2
+
+
+def uses_of(
+    place: int,
+    recording: Recording,
+    gradients: Sequence[Tensor | None],
+    chosen: slice = slice(None),
+) -> list[Use]:
+    """The uses of a parameter at the chosen samples."""
+    return [
+        Use(layer.kind, g[chosen], layer.input[chosen], as_weight)
+        for layer, g in zip(recording.layers, gradients, strict=True)
+        if g is not None
+        for as_weight, own in ((True, layer.weight), (False, layer.bias))
+        if own == place
+    ]
+
+
+def summed_rows(uses: Sequence[Use], twin: Tensor) -> Tensor:
+    """The rows of all uses together, (s, k, *param.shape)."""
+    if len(uses) > 1 and all(isinstance(use.kind, Linear) for use in uses):
+        found = factors_of(uses)
+    else:  # patches of all samples and convolutions at once would take much memory
+        found = None
+    if found is not None:
+        left, right = found
+        return (left.mT @ right[:, None]).unflatten(-1, twin.shape[1:])  # Σ_t g aᵀ
+    rows = None
+    for use in uses:
+        if use.weight:
+            own = use.kind.weight_rows(use.gradient, use.input, twin.shape)
+        else:
+            own = use.kind.bias_rows(use.gradient)
+        rows = own if rows is None else rows + own
+    assert rows is not None
+    return rows
+
+
+def factors_of(uses: Sequence[Use]) -> tuple[Tensor, Tensor] | None:
+    """Output gradients (s, k, t, out) and inputs (s, t, in) of all uses of a weight together.
+
+    None where they are not all linear layers, or convolutions of one group.
+    """
+    if not all(
+        use.weight and (isinstance(use.kind, Linear) or getattr(use.kind, "groups", None) == 1)
+        for use in uses
+    ):
+        return None
+    left, right = zip(*(use.kind.factors(use.gradient, use.input) for use in uses), strict=True)
     if len(uses) == 1:
         return left[0], right[0]
     return torch.cat(left, 2), torch.cat(right, 1)
@@ -239,9 +324,9 @@ def check(rows: Rows, recording: Recording) -> None:
         allow_unused=True,
         materialize_grads=True,
     )
-    expected = torch.cat([g.reshape(-1) for g in gradients])
+    expected = torch.cat([(g.to_dense() if g.is_sparse else g).reshape(-1) for g in gradients])
     if disagrees(rows, weights, expected, torch.finfo(outputs.dtype).eps):
-        raise NotLayerwiseError(ELSEWHERE)
+        raise NotLayerwiseError("a parameter acts elsewhere than in a layer")
 
 
 def depends(recording: Recording, gradients: Sequence[Tensor | None]) -> Tensor | None:
@@ -277,21 +362,8 @@ def _side_by_side(of_outputs: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack([torch.zeros_like(like) if g is None else g for g in of_outputs], 1)
 
 
-def bias_rows(gradients: Sequence[Tensor]) -> Tensor:
-    """The sum of output gradients (s, k, ..., out) over all uses and places, (s, k, out)."""
-    total, *more = [g if g.ndim == 3 else g.flatten(2, -2).sum(2) for g in gradients]
-    for g in more:
-        total = total + g
-    return total
-
-
-def _places(part: Tensor, lead: int) -> Tensor:
-    """The places t where a layer is applied, (*lead, t, features); one if to the whole sample."""
-    return part.unsqueeze(lead) if part.ndim == lead + 1 else part.flatten(lead, -2)
-
-
-def _only_in_layers(outputs: Tensor, layers: list[Layer], twins: Params) -> bool:
-    """Whether no path leads from the outputs to a parameter but through the layers that were seen.
+def _seen_nowhere(outputs: Tensor, layers: Sequence[Layer], twins: Params) -> tuple[int, ...]:
+    """Places of parameters to which paths lead from the outputs past the layers that were seen.
 
     An `autograd.Function` takes a weight past every torch function, and a derivative that the
     closure takes by itself leads back through the layers' backward passes.
@@ -307,4 +379,4 @@ def _only_in_layers(outputs: Tensor, layers: list[Layer], twins: Params) -> bool
             leaf = places.get(id(getattr(following, "variable", None)))
             if leaf is not None:
                 paths[leaf] = paths.get(leaf, 0) + 1
-    return all(paths.get(place, 0) <= count for place, count in uses.items())
+    return tuple(place for place, count in uses.items() if paths.get(place, 0) > count)
