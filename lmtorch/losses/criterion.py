@@ -24,6 +24,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..arrays import maximum, where
 from .base import Expansion, scalar_dtype, wide
+from .checking import check_own
 
 # Curvature is kept at or above this share of the slope. A sample that is hopelessly wrong has a
 # slope and hardly any curvature; a residual ℓ′/√ℓ″ without bound would cost the others their digits
@@ -268,10 +269,10 @@ class Bound:
         return found.reshape(*residual.shape[:-1], -1)
 
     def check(self, residual: Tensor) -> None:
-        """See whether costs are counted from their least.
+        """See whether costs are counted from their least, and one of the user's is right.
 
         Raises:
-            InputError: they are not.
+            InputError: they are not, or it is not.
         """
         if bool((self.cost(residual).isnan() & residual.isfinite().all(-1)).any()):
             found = self._summed(residual)
@@ -282,6 +283,7 @@ class Bound:
                     "subtract it in `cost`, and give it as `least`, so that it is added to what is "
                     "reported."
                 )
+        check_own(self.criterion, self._outputs(residual), self._given())
 
     def expand(self, residual: Tensor) -> Expansion:
         """Cost, slope, root, and R⁻ᵀℓ′ where it has a closed form."""

@@ -458,3 +458,62 @@ def test_a_cost_below_zero_is_no_success() -> None:
         if opt.status.final:
             break
     assert not opt.converged, opt.report
+
+
+class Students(Criterion):
+    """Student's t of three degrees of freedom and scale one, of residuals f − y."""
+
+    elementwise = True
+
+    def cost(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return 2 * torch.log1p((outputs - y).square() / 3)
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        apart = outputs - y
+        return 4 * apart / (3 + apart.square())
+
+    def root(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.full_like(outputs, math.sqrt(2 / 3))  # of its expectation
+
+
+class Absolute(Students):
+    """|f − y| with a corner, where no derivative is."""
+
+    def cost(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs - y).abs()
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.where(outputs < y, -1.0, 1.0)
+
+    def root(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.ones_like(outputs)
+
+
+WRONG: list[tuple[str, Callable[..., Tensor], str]] = [
+    ("slope", lambda self, f, y: -Students.slope(self, f, y), "not the derivative"),
+    ("slope", lambda self, f, y: 1.01 * Students.slope(self, f, y), "not the derivative"),
+    ("slope", lambda self, f, y: Students.slope(self, f, y).sum(-1), "derivative of the cost"),
+    ("root", lambda self, f, y: torch.zeros_like(f), "lost"),
+    ("root", lambda self, f, y: Students.curvature(self, f, y)[..., 0], "square root"),
+    ("root", lambda self, f, y: torch.ones(len(f), 3, 3, dtype=F64), "diagonal root"),
+]
+
+
+def test_one_of_your_own_that_is_right_is_taken() -> None:
+    for criterion in (Students(), Absolute()):
+        for outputs in (LOGITS, COUNTS, COUNTS + 1e-6):  # at the corner, and beside it
+            bound = criterion(outputs, COUNTS).bound()
+            bound.check(outputs.flatten())
+
+
+@pytest.mark.parametrize(("method", "wrong", "word"), WRONG)
+def test_one_of_your_own_is_held_to_its_cost(
+    method: str, wrong: Callable[..., Tensor], word: str
+) -> None:
+    criterion: Any = type("Wrong", (Students,), {method: wrong})()
+    near = COUNTS + 0.3 * LOGITS.tanh()  # where the curvature is positive
+    theta = near.clone().requires_grad_()
+    with pytest.raises(lmtorch.InputError, match=word):
+        lmtorch.LevenbergMarquardt([theta]).step(lambda: criterion(theta, COUNTS))
+    with pytest.raises(lmtorch.InputError, match=word):
+        lmtorch.least_squares(lambda x: criterion(x, COUNTS), near)
