@@ -7,6 +7,7 @@ from pathlib import Path
 from . import (
     calls,
     derivatives,
+    digits,
     fits,
     gram,
     honesty,
@@ -53,6 +54,7 @@ def main() -> None:
         "honesty": honesty.run,
         "derivatives": derivatives.run,
         "physics": physics.run,
+        "digits": digits.run,
         "loss": lambda: time_to_loss.run(DOCS / "images"),
     }
     parser = argparse.ArgumentParser(description=__doc__)

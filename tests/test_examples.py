@@ -16,6 +16,7 @@ from examples import (
     burgers,
     curve_fit_nist,
     demo,
+    digits,
     enzyme_kinetics,
     fit_layer,
     global_fit,
@@ -55,6 +56,10 @@ def test_the_table_is_predicted_better_than_by_a_line(tmp_path: Path) -> None:
         left.square().mean().sqrt()
     )
     assert (tmp_path / "regression_table.png").stat().st_size > 10_000
+
+
+def test_digits_are_recognised() -> None:
+    assert digits.main() >= 0.98
 
 
 def test_an_own_damping_reaches_the_minimum() -> None:

@@ -5,7 +5,7 @@ has several terms). Complex residuals count as their real and imaginary parts, |
 Or outputs with their targets, from a criterion: then the outputs stand where residuals do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,14 @@ LOSSES = {
     "HuberLoss": "model(x) - y and loss='huber'",
     "SmoothL1Loss": "model(x) - y and loss='huber'",
 }
+# operators of which torch makes losses that it has no operator for: of a single number they tell
+FORMULAS = {
+    "LogSoftmax": "lmtorch.CrossEntropyLoss()(logits, y), where y may be probabilities",
+    "LogSigmoid": "lmtorch.BCEWithLogitsLoss()(logits, y)",
+    "SoftMarginLoss": "lmtorch.BCEWithLogitsLoss()(logits, (y + 1) / 2), of y = 0 and 1",
+}
+POISSON = "lmtorch.PoissonNLLLoss()(log_rate, y), or with log_input=False of the rate"
+GAUSSIAN = "lmtorch.GaussianNLLLoss()(mean, y, variance)"
 DEPTH = 8  # operators that may follow a loss: a mean, a weight, a sum with another
 
 SCALAR = (
@@ -85,7 +93,7 @@ def _scalar(loss: Tensor) -> str:
     """What to return instead of a single number; of torch's own losses, by name."""
     nodes = [getattr(loss, "grad_fn", None)]
     for _ in range(DEPTH):
-        if use := _instead(nodes):
+        if use := _instead(nodes) or _instead(nodes, FORMULAS) or _composed(nodes):
             return (
                 "the closure returned a single number, a loss of torch's. Levenberg–Marquardt "
                 f"needs what the loss is made of: return {use}."
@@ -94,13 +102,37 @@ def _scalar(loss: Tensor) -> str:
     return SCALAR
 
 
-def _instead(nodes: Sequence[Any]) -> str | None:
+def _instead(nodes: Sequence[Any], losses: Mapping[str, str] = LOSSES) -> str | None:
     """What to return in the place of one of torch's losses that these nodes of a graph are."""
     for kind in (type(node).__name__ for node in nodes):
-        for name, use in LOSSES.items():
+        for name, use in losses.items():
             if kind.startswith(name):
                 return use
     return None
+
+
+def _composed(nodes: Sequence[Any]) -> str | None:
+    """What to return in the place of exp f − y f, of μ − y log μ, or of log v + (m − y)²/v."""
+    for node in nodes:
+        kind, operands = type(node).__name__, _operands(node)
+        if len(operands) != 2:
+            continue
+        first, second = (type(operand).__name__ for operand in operands)
+        if kind.startswith("SubBackward") and second.startswith("MulBackward"):
+            factors = [type(factor).__name__ for factor in _operands(operands[1])]
+            logarithm = any(factor.startswith("LogBackward") for factor in factors)
+            if first.startswith("ExpBackward") or logarithm:
+                return POISSON
+        if kind.startswith("AddBackward") and first.startswith("LogBackward"):
+            over = [type(operand).__name__ for operand in _operands(operands[1])]
+            if second.startswith("DivBackward") and over and over[0].startswith("PowBackward"):
+                return GAUSSIAN
+    return None
+
+
+def _operands(node: Any) -> list[Any]:
+    """The nodes before one that have a graph."""
+    return [before for before, _ in getattr(node, "next_functions", ()) if before is not None]
 
 
 def flat(result: Any) -> Tensor:

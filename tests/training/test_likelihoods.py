@@ -344,8 +344,34 @@ def test_compiled_steps_are_the_same() -> None:
         (lambda f: F.binary_cross_entropy(f[:, 0].sigmoid(), ONES), "BCEWithLogitsLoss"),
         (lambda f: F.mse_loss(f[:, 0], NOISY), "MSELoss"),
         (lambda f: F.huber_loss(f[:, 0], NOISY), "huber"),
-        (lambda f: F.poisson_nll_loss(f[:, 0], COUNTS), "PoissonNLLLoss"),
-        (lambda f: torchs_gaussian(f, NOISY), "GaussianNLLLoss"),
+        (lambda f: F.poisson_nll_loss(f[:, 0], COUNTS), r"loss of torch's.*PoissonNLLLoss"),
+        (
+            lambda f: F.poisson_nll_loss(f[:, 0].exp(), COUNTS, log_input=False, full=True) / 3,
+            r"loss of torch's.*PoissonNLLLoss",
+        ),
+        (lambda f: torchs_gaussian(f, NOISY), r"loss of torch's.*GaussianNLLLoss"),
+        (
+            lambda f: F.gaussian_nll_loss(f[:, 0], NOISY, f[:, 1].exp(), full=True),
+            r"loss of torch's.*GaussianNLLLoss",
+        ),
+        (lambda f: F.cross_entropy(f, f.detach().softmax(1)), r"loss of torch's.*CrossEntropyLoss"),
+        (lambda f: F.nll_loss(f.log_softmax(1), Y), r"loss of torch's.*CrossEntropyLoss"),
+        (
+            lambda f: F.kl_div(f.log_softmax(1), f.detach().softmax(1), reduction="batchmean"),
+            r"loss of torch's.*CrossEntropyLoss",
+        ),
+        (
+            lambda f: F.multilabel_soft_margin_loss(f, F.one_hot(Y, 3).double()),
+            r"loss of torch's.*BCEWithLogitsLoss",
+        ),
+        (lambda f: F.soft_margin_loss(f[:, 0], 2 * ONES - 1), r"loss of torch's.*BCEWithLogits"),
+        (
+            lambda f: F.cross_entropy(f[None].movedim(-1, 1)[..., None], Y[None, :, None]),
+            r"loss of torch's.*CrossEntropyLoss",
+        ),
+        # nobody's likelihood
+        (lambda f: (f[:, 0] - NOISY).square().mean(), "not their sum"),
+        (lambda f: (f[:, 0].exp() - NOISY).square().sum(), "not their sum"),
     ],
 )
 def test_a_loss_of_torchs_is_told_which_to_use(loss: Callable[[Tensor], Tensor], name: str) -> None:
