@@ -30,7 +30,7 @@ LAYERS = (
         "arrays",
     ),
     ("_advice", "_checks", "distributed", "rows"),
-    ("_autodiff", "calculus"),
+    ("_autodiff", "calculus", "recording"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),
     ("damping",),

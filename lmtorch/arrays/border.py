@@ -12,14 +12,17 @@ T = TypeVar("T")
 
 _NOTHING = nullcontext()
 NUMPY = frozenset({np.ndarray, np.float64, np.float32, np.bool_, np.int64})
+# types of numbers that write down what is done with them, see `recording`; they are of one problem
+RECORDED: set[type] = set()
 # the types of numbers, for which `astype` is quickest, of dtypes of both
 OF: dict[Any, Any] = {torch.float64: np.dtype("float64"), torch.float32: np.dtype("float32")}
 OF |= {dtype: dtype for dtype in tuple(OF.values())}
 
 
 def on_numpy(value: Any) -> bool:
-    """Whether a value is NumPy's."""
-    return type(value) in NUMPY
+    """Whether a value is NumPy's, or stands for one that is while a record is made."""
+    kind = type(value)
+    return kind in NUMPY or kind in RECORDED
 
 
 def quiet() -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .border import NUMPY
+from .border import NUMPY, RECORDED
 
 T = TypeVar("T")
 # fits from which a look that may save an operation on all of them is worth a wait for the device
@@ -60,7 +60,7 @@ def _remade(like: tuple[Any, ...], parts: Iterable[Any]) -> Any:
 def select(mask: Tensor, new: T, old: T) -> T:
     """`new` for problems where `mask` (...,) holds, else `old`, through NamedTuples."""
     kind: Any = type(mask)
-    if kind is _bool:
+    if kind is _bool or kind in RECORDED:
         return new if mask else old
     if isinstance(new, tuple):
         made: Any = new  # a NamedTuple, which has no type of its own to name
@@ -139,21 +139,21 @@ def put(whole: T, places: Tensor, part: T) -> T:
 
 def settled(mask: Tensor) -> bool:
     """Whether the mask is known to hold everywhere, read only where that is cheap."""
-    if type(mask) in NUMPY:
+    if type(mask) in NUMPY or type(mask) in RECORDED:
         return bool(mask)
     return _readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
     """Whether the mask is known to hold somewhere, read only where that is cheap."""
-    if type(mask) in NUMPY:
+    if type(mask) in NUMPY or type(mask) in RECORDED:
         return bool(mask)
     return _readable(mask) and bool(mask.any())
 
 
 def nowhere(mask: Tensor) -> bool:
     """Whether the mask is known to hold nowhere, read only on a CPU, where nobody waits for it."""
-    if type(mask) in NUMPY:
+    if type(mask) in NUMPY or type(mask) in RECORDED:
         return not mask
     return mask.device.type == "cpu" and _readable(mask) and not mask.any()
 

@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .sums import dot
+
 _ndarray: Any = np.ndarray
 
 
 # matrices at once on a GPU: cuSOLVER fails for some more (CUDA 13: 10⁵, not 10⁴)
 TOGETHER = 2**14
+SMALL = 9  # entries of a matrix whose products are summed one by one, see `sums`
 USED = ("dgeqrf", "dgesdd", "dsyevd")  # of LAPACK
 
 
@@ -60,7 +63,13 @@ def _ones(m: int) -> Any:
 def apply(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrix times vector, (..., a, b) and (..., b)."""
     if type(matrix) is _ndarray:
-        found: Any = matrix.dot(vector)
+        array: Any = matrix
+        found: Any
+        if array.size > SMALL or array.dtype.char != "d":
+            found = array.dot(vector)
+            return found
+        entries = vector.tolist()
+        found = np.array([dot(row, entries) for row in array.tolist()])
         return found
     return (matrix @ vector[..., None])[..., 0]
 

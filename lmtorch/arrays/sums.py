@@ -1,10 +1,13 @@
 """Sums, extremes and decisions over the entries of a vector: the last dimension, (..., n) → (...,).
 
 NumPy's own reductions of a few numbers cost a microsecond, most of it in Python; products and
-counts do the same for a tenth of that.
+counts do the same for a tenth of that. Sums of a few products are made one after the other, by
+Python's own numbers, as `recording` makes them: to the last bit they do not depend on which does.
 """
 
+from collections.abc import Sequence
 from functools import reduce
+from math import sqrt
 from operator import and_, or_
 from typing import Any
 
@@ -13,10 +16,25 @@ import torch
 from torch import Tensor
 
 _ndarray: Any = np.ndarray
+_float64 = np.float64
+SHORT = 8  # entries of a vector in double precision up to which they are summed one by one
 _NO, _YES = b"\0", b"\1"  # entries of a mask: to look for one among them is quickest
 FEW = 16  # entries of a vector up to which whole vectors over the problems are combined
 _TRUE: Any = np.bool_(True)
 _FALSE: Any = np.bool_(False)
+
+
+def _short(x: Any) -> bool:
+    """Whether a vector is of a few numbers in double precision."""
+    return len(x) <= SHORT and x.dtype.char == "d"
+
+
+def dot(x: Sequence[float], y: Sequence[float]) -> Any:
+    """Σ xᵢ yᵢ, from the first to the last, as a number of NumPy."""
+    found = None
+    for one, other in zip(x, y, strict=True):
+        found = one * other if found is None else found + one * other
+    return _float64(0.0 if found is None else found)
 
 
 def total(x: Tensor) -> Tensor:
@@ -29,18 +47,21 @@ def total(x: Tensor) -> Tensor:
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
     """Σ xᵢ yᵢ."""
-    return x.dot(y) if type(x) is _ndarray else (x * y).sum(-1)
+    if type(x) is _ndarray:
+        found: Any = dot(x.tolist(), y.tolist()) if _short(x) else x.dot(y)
+        return found
+    return (x * y).sum(-1)
 
 
 def squared(x: Tensor) -> Tensor:
     """Σ xᵢ²."""
-    return x.dot(x) if type(x) is _ndarray else x.square().sum(-1)
+    return inner(x, x) if type(x) is _ndarray else x.square().sum(-1)
 
 
 def norm(x: Tensor) -> Tensor:
     """√Σ xᵢ²."""
     if type(x) is _ndarray:
-        found: Any = x.dot(x) ** 0.5
+        found: Any = _float64(sqrt(inner(x, x))) if _short(x) else x.dot(x) ** 0.5
         return found
     if x.ndim > 1 and x.stride(-1) != 1:  # the kernel runs along the dimension, one by one
         return x.square().sum(-1).sqrt()

@@ -8,7 +8,7 @@ Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from ..arrays import (
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..linearizations.base import Linearization, predicted_decrease
+from ..recording.steps import functions
 from .certificate import NEWTON, certify, certify_clear
 from .glance import glance, quick
 from .influence import FINE_ENOUGH
@@ -49,6 +50,8 @@ WINDOW = 32  # trials after which the gain is looked at
 FASTER = 1.2  # a run is not given up whose gain exceeds the one before by more than this factor
 SUFFICIENT = 1e-4  # smallest gain ratio of a trial that is kept, MINPACK's; not to rise is no gain
 SLOW, EVALUATIONS = int(Status.SLOW), int(Status.EVALUATIONS)
+# what the two functions of an iteration are given beside problem and method
+STARTED, TRIED = ("state", "model"), ("state", "last", "known")
 
 Watch = Callable[[State], bool]  # is shown every state; True: stop
 
@@ -104,6 +107,7 @@ def _run(
     """The run itself, on tensors or arrays."""
     whole = problem, method
     state, model = begin(problem, method, start)
+    step, follow = _functions(problem, method, state.x)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
     early = None if single else ahead_of_end(problem, method, state, trials)
     beside = 0  # trials, at most, that a problem has made on the way beside those of the loop
@@ -112,7 +116,7 @@ def _run(
         if not single and settled(state.status != RUNNING):  # the points need no further step
             break
         before = state
-        state, tried = attempt(problem, method, state, model)
+        state, tried = step(problem, method, state, model)
         if method.patience and not single and number % WINDOW == WINDOW - 1:
             state, pace = give_up(problem, method, state, pace, trials)
             beside += min(NEWTON, method.polish)
@@ -139,7 +143,7 @@ def _run(
                 told.running,
                 Beside(last, pace, ahead),
             )
-            state, model = linearize(problem, method, state, last, ahead)
+            state, model = follow(problem, method, state, last, ahead)
             # on a GPU `seen` does not look: there the next trial is refused, as the model is not
             # that of x, and `tell` counts it as moved, so that a new model is made above
             if seen(state.stale):
@@ -162,6 +166,18 @@ def _run(
     if early is not None and early.clear:
         return state, told
     return look(problem, method, state, told.ended, trials), told
+
+
+def _functions(
+    problem: Problem, method: Method, x: Tensor
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`attempt` and `linearize`; of one small problem recorded, see `recording`."""
+    if not on_numpy(x):
+        return attempt, linearize
+    found: tuple[Callable[..., Any], Callable[..., Any]] = functions(
+        problem, method, x, ((attempt, STARTED), (linearize, TRIED))
+    )
+    return found
 
 
 def out_of(trials: int, state: State) -> State:

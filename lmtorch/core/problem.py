@@ -9,7 +9,7 @@ that of the linear algebra, costs float64.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -145,13 +145,14 @@ class Problem:
 
     def model(self, x: Tensor) -> Linearization:
         """r ≈ r + J s at x, whatever may move."""
+        if self._once is not None:
+            known = self._once(x)
+            if known is not None:
+                return known
         if self.apart(x):
             return self.of_some(x, Problem.model)
         rows = self.residual if self.sample is None else self.sample
         params = rows.params(tensor_from(x))
-        known = self._at_once(params, x)
-        if known is not None:
-            return known
         if self.across is not None:
             return self._model_of_all(self.across, rows, params, x)
         streamed = self._streamed(rows, params, x)
@@ -229,39 +230,45 @@ class Problem:
                 raise
         return streamed
 
-    def _at_once(self, params: Params, x: Tensor) -> Linearization | None:
-        """The linear model from one block of columns, where one small problem is sure to have it.
+    @cached_property
+    def _once(self) -> "Callable[[Tensor], Linearization | None] | None":
+        """How the linear model of one small problem is made from one block of columns.
 
-        Of few rows of few parameters, to stream them costs as much as to make them.
+        Of few rows of few parameters, to stream them costs as much as to make them, and so does to
+        ask at every point what is the same at all of them. None where it is not to be had so.
         """
-        if self.noises is None:
-            return None
         ask, make = getattr(self.source, "at_once", None), getattr(self.form, "whole", None)
-        if ask is None or make is None:
+        if self.noises is None or self.sample is not None or ask is None or make is None:
             return None
         (part, *others) = self.residual.parts()
         if others or getattr(self.loss, "together", 1) > 1:
             return None
-        try:
-            with timed(self.clock, "linearize"), self.residual.replay(), heard(self.noises):
-                block = ask(part, params)
-        except DescendedError:  # the source that stands in its place gives its rows in its own way
-            return None
-        if block is None:
-            return None
-        both = arrays_of(block.rows.above(block.residual))
-        values = both[-1]
-        expansion = self.loss.expand(values)
-        if expansion.root is not None:
-            both = both * expansion.root
-            both[-1] = expansion.residual
-        found: Linearization = make(
-            to_type(both, self.dtype),
-            self.with_penalty(expansion.value, x),
-            self.prior(x),
-            (values,) if self.keep else None,
-        )
-        return found
+        params_of, replay, noises = self.residual.params, self.residual.replay, self.noises
+        expand, clock, dtype, keep = self.loss.expand, self.clock, self.dtype, self.keep
+
+        def once(x: Tensor) -> Linearization | None:
+            try:
+                with timed(clock, "linearize"), replay(), heard(noises):
+                    block = ask(part, params_of(tensor_from(x)))
+            except DescendedError:  # the source in its place gives its rows in its own way
+                return None
+            if block is None:
+                return None
+            both = arrays_of(block.rows.above(block.residual))
+            values = both[-1]
+            expansion = expand(values)
+            if expansion.root is not None:
+                both = both * expansion.root
+                both[-1] = expansion.residual
+            cost, prior = expansion.value, None
+            if self.penalty is not None:
+                cost, prior = self.with_penalty(cost, x), self.prior(x)
+            found: Linearization = make(
+                to_type(both, dtype), cost, prior, (values,) if keep else None
+            )
+            return found
+
+        return once
 
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The cost and Jᵀℓ′ of all rows, without the prior's, and r(x) of each part.

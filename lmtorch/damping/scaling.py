@@ -26,6 +26,7 @@ class More:
 
     remembers: ClassVar[bool] = True  # D is the largest column norm of all points so far
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The larger of the last D and the column norms, entry by entry."""
@@ -37,6 +38,7 @@ class Levenberg:
     """The identity: parameters are of like size; for networks."""
 
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """Ones, whatever the column norms."""
@@ -48,6 +50,7 @@ class CurrentNorms:
     """The current column norms: as `More`, but forgets."""
 
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     def update(self, scale: Tensor | None, column_norms: Tensor) -> Tensor:
         """The column norms at this point."""

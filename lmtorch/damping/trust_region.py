@@ -65,6 +65,7 @@ class TrustRegion:
     initial: float = 1.0
     iterations: int = NEWTON
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     data: ClassVar[tuple[str, ...]] = ("initial",)  # what a compiled program is given as numbers
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> TrustRegionState:

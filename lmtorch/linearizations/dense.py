@@ -15,6 +15,7 @@ from ..arrays import (
     diagonal_matrix,
     gram,
     joined,
+    on_numpy,
     put_beside,
     reduced,
     reduced_of,
@@ -42,6 +43,11 @@ class Dense(NamedTuple):
     column_norms: Tensor  # (..., n)
     values: Values = None
     both: Any = None  # Jᵀ, and below it r, (n + 1, m), if they lie so in memory
+
+    @staticmethod
+    def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `recording` notes: attributes, and methods that are called, which go by rows."""
+        return ("prior", "cost", "gradient", "column_norms"), ("squared_length",)
 
     @property
     def normal(self) -> Tensor:
@@ -203,6 +209,9 @@ class DenseAccumulator:
         """Jᵀr and the column norms, once."""
         if exact is not None:
             raise no_sample()
+        if on_numpy(self.residual):  # one small problem, which is the same by whichever way
+            both = joined([transposed(self.jacobian), self.residual[None]], 0)
+            return DenseForm().whole(both, cost, prior, values)
         gradient = apply(transposed(self.jacobian), self.residual)
         norms = column_norms(self.jacobian)
         return _dense(self.residual, self.jacobian, cost, gradient, norms, prior, values)

@@ -18,6 +18,7 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
+from . import remembered, repeated
 from .arguments import (
     believed,
     bounds_of,
@@ -197,14 +198,12 @@ def least_squares(
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     calls, kind = Calls(), None
     silent = history is progress is False and type(verbose) is int and verbose == 0
-    if compiled is True and silent and (kwargs is None or kwargs == {}):
-        from . import remembered  # the parts that compile are imported where they are needed
-
+    if type(compiled) is bool and silent and (kwargs is None or kwargs == {}):
         kind = remembered.call_of(
             fun, x0, args,
             (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
              in_dims, solver, damping, acceleration, polish, second_opinion, n_starts, seed,
-             memory_limit, tuple(names) if type(names) is list else names),
+             memory_limit, tuple(names) if type(names) is list else names, compiled),
             (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable,
         )  # fmt: skip
         if kind and (found := remembered.solved(fun, kind, calls)):
@@ -293,10 +292,10 @@ def least_squares(
     solution.history = watcher.history
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
     if kind and compiling and compiling.program and ending.runs == 1 and solution.success:
-        from . import remembered
-
         assert compiling.numbers is not None
         remembered.keep(kind, fun, run, compiling.program, compiling.numbers, results, trials)
+    elif kind and not (compiling or run.batched) and ending.runs == 1 and solution.success:
+        repeated.keep(kind, run, results, trials)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,10 +31,7 @@ from .. import choose
 from .._arrays import to_array
 from ..arrays import resolution
 from ..choose import Plan
-from ..compiling.descent import doubt
 from ..compiling.keys import NoKeyError
-from ..compiling.programs import Program
-from ..compiling.single import End
 from ..compiling.unchanged import Unchanged, place_of
 from ..core.problem import Problem
 from ..jacobians.base import JacobianSource
@@ -46,6 +43,10 @@ from .run import Run
 from .solution import Solution
 from .user_function import LARGEST, SMALLEST, Calls, UserFunction, to_tensor
 
+if TYPE_CHECKING:  # a process that compiles nothing does not import what compiles
+    from ..compiling.programs import Program
+    from ..compiling.single import End
+
 KEPT = 64  # kinds of fits that a process remembers
 ALIKE = 4  # of them with the same code, options and shapes, but other constants
 AGREE = 0.45  # power of round-off by which the costs at the end may differ
@@ -54,7 +55,7 @@ NUMBERS = frozenset({int, float, np.float64})
 KINDS = frozenset({np.dtype(np.float64), np.dtype(np.float32)})
 FLOATS = (torch.float64, torch.float32)
 
-_KNOWN: OrderedDict[Any, list["Known"]] = OrderedDict()
+_KNOWN: OrderedDict[Any, list["Kind"]] = OrderedDict()
 _LOCK = threading.Lock()
 
 
@@ -205,6 +206,17 @@ def _finite(few: Any) -> bool:
     return all(map(math.isfinite, few.tolist()))
 
 
+class Kind(Protocol):
+    """A kind of fit that is remembered."""
+
+    @property
+    def unchanged(self) -> Unchanged:
+        """Tells whether the function is as it was."""
+
+    def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
+        """Solve another fit of the kind; None: it has to be found as the first time."""
+
+
 @dataclass(frozen=True)
 class Known:
     """A kind of fit that is remembered.
@@ -223,7 +235,7 @@ class Known:
     """
 
     unchanged: Unchanged
-    program: Program
+    program: "Program"
     calling: UserFunction
     problem: Problem
     plan: Plan
@@ -259,6 +271,8 @@ class Known:
         residual = residual.detach()
         values = to_array(residual)
         if residual.dtype not in FLOATS or not self._agrees(values, end):
+            from ..compiling.descent import doubt
+
             doubt(self.program)
             return None
         again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], end)
@@ -272,7 +286,7 @@ class Known:
         solution.remembered(end.normal, call.place)
         return solution
 
-    def _agrees(self, values: Any, end: End) -> bool:
+    def _agrees(self, values: Any, end: "End") -> bool:
         """Whether the function's own residuals have the cost that the program has found."""
         square = float(values.dot(values))
         if not (square == 0 or len(values) * SMALLEST**2 <= square <= LARGEST**2):
@@ -290,7 +304,7 @@ class Known:
         source.verified = True
         return source
 
-    def _jacobians(self, fun: Callable[..., Any], args: list[Any], end: End) -> Jacobians:
+    def _jacobians(self, fun: Callable[..., Any], args: list[Any], end: "End") -> Jacobians:
         """What makes J at the end."""
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, args, Calls()
@@ -309,7 +323,7 @@ def _copied(arg: Any) -> Any:
     return arg.clone() if isinstance(arg, Tensor) else arg
 
 
-def _ending(end: End, residual: Tensor) -> Ending:
+def _ending(end: "End", residual: Tensor) -> Ending:
     """What a solution is made of, in NumPy's numbers."""
     shape: Any = end.x.shape
     # annotations say Tensor for both: see `arrays`
@@ -346,7 +360,7 @@ def keep(
     call: Call,
     fun: Callable[..., Any],
     run: Run,
-    program: Program,
+    program: "Program",
     numbers: Tensor,
     results: Results,
     trials: int,
@@ -380,10 +394,11 @@ def keep(
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
         run.plan, results, trials, numbers, run.unknowns.layout.shapes[0], tuple(source.rungs),
     )  # fmt: skip
-    _put(call.place, known)
+    put(call.place, known)
 
 
-def _put(place: Any, known: Known) -> None:
+def put(place: Any, known: Kind) -> None:
+    """Keep a kind of fit, and forget the oldest of too many."""
     with _LOCK:
         alike = _KNOWN.pop(place, [])
         _KNOWN[place] = [known, *alike][:ALIKE]

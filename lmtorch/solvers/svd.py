@@ -38,6 +38,7 @@ class SVD:
     form: DenseForm = DenseForm()
     exact_at_zero: ClassVar[bool] = True
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
@@ -59,6 +60,8 @@ class SVD:
 class SVDFactor:
     """Singular values, Vᵀ and Uᵀr."""
 
+    last: tuple[Tensor, Tensor, Tensor] | None = None  # a λ, with what follows from it
+
     def __init__(
         self,
         singular: Tensor,  # (..., k)
@@ -74,7 +77,11 @@ class SVDFactor:
         self.squares = singular * singular
         self.undamped = where(kept, self.squares, torch.inf)  # where nothing can be said
         self.moved = singular * projected
-        self.last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @staticmethod
+    def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `recording` notes: attributes, and methods that are called."""
+        return ("vh", "scale", "used", "squares", "undamped", "moved"), ()
 
     def _terms(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """S Uᵀr / (S² + λ), of which steps and their lengths are made, and S² + λ."""

@@ -1,0 +1,145 @@
+"""What is remembered of a fit without a program, so that another of its kind begins at once.
+
+To look at a function, to plan how it is solved and to hold its derivatives to a backward pass costs
+a small fit as much as a dozen iterations. A second fit of the kind finds the same: where the
+function reaches what it reached then (`compiling.unchanged`), these are taken from the first one.
+The loop and the look at the end are made in full, and what does not end at a certified minimum runs
+as the first time.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from .. import choose
+from ..choose import Plan
+from ..compiling.keys import NoKeyError
+from ..compiling.unchanged import Unchanged
+from ..core.loop import descend
+from ..core.problem import Problem
+from ..core.small import small
+from ..core.state import Start
+from ..jacobians.base import JacobianSource
+from ..jacobians.dual_numbers import DualNumbers
+from ..jacobians.ladder import Ladder
+from ..jacobians.latest import Latest
+from . import remembered
+from .ending import look_at_end
+from .opinions import unasked
+from .remembered import Call
+from .results import Results
+from .run import Run
+from .solution import Solution
+from .user_function import LARGEST, SMALLEST, Calls, UserFunction
+
+NEW = 3  # times that a function of a kind has changed after which nothing more is kept of it
+_CHANGED: dict[Any, int] = {}
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A kind of fit that is remembered.
+
+    Attributes:
+        unchanged: tells whether the function is as it was.
+        calling: the function, without its arguments.
+        problem: likewise, with no source of derivatives.
+        plan: how it is solved.
+        results: makes the solution.
+        trials: at most.
+        shape: of x0.
+        rungs: sources of derivatives, the one in use first.
+        limit: bytes that one allocation may take.
+    """
+
+    unchanged: Unchanged
+    calling: UserFunction
+    problem: Problem
+    plan: Plan
+    results: Results
+    trials: int
+    shape: torch.Size
+    rungs: tuple[JacobianSource, ...]
+    limit: int | None
+
+    def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
+        """Solve a fit of this kind.
+
+        Args:
+            fun: the user's function.
+            call: the start and the arguments.
+            calls: counts calls of the function.
+
+        Returns:
+            The solution; None: it has to be found as the first time.
+        """
+        calling = copy(self.calling)
+        calling.function, calling.leaves, calling.calls = fun, call.args, calls
+        residual: Any = self.problem.residual
+        source = Latest(self.rungs)
+        source.verified, source.count = True, len(call.x)
+        problem = replace(
+            self.problem, residual=replace(residual, call=calling.residual), source=source
+        )
+        method = self.plan.method
+        with torch.no_grad():
+            state, _ = descend(problem, method, Start(call.x), trials=self.trials)
+            cost, first = float(state.cost), float(state.begun.cost)
+            if int(state.status) <= 0 or bool(state.certificate.blind):
+                return None
+            if not (cost <= call.acceptable and _squared(first, residual.rows)):
+                return None
+            best = unasked(state._replace(damping=None))
+            ending = look_at_end(problem, method, best, False, self.limit, True)
+        if source.rungs[0] is not self.rungs[0]:  # another function than that of the first fit
+            return None
+        solution = self.results.solution(ending)
+        solution.starts = None
+        solution.calls = calls.made
+        solution.history = None
+        solution.explained(partial(choose.explanation, self.plan, [source]))
+        return solution
+
+
+def _squared(cost: float, rows: int) -> bool:
+    """Whether residuals of this cost at the start are of a size that needs no unit of its own."""
+    return rows * SMALLEST**2 <= 2 * cost <= LARGEST**2
+
+
+def keep(call: Call, run: Run, results: Results, trials: int) -> None:
+    """Remember a fit that has ended at a minimum, unless what it reaches cannot be compared.
+
+    Args:
+        call: of the fit.
+        run: how it was run.
+        results: makes the solution.
+        trials: at most.
+    """
+    source: Any = run.problem.source
+    if type(source) is not Latest or type(source.current) is not DualNumbers:
+        return
+    if not source.verified or run.box is not None or run.starts > 1 or run.estimate:
+        return
+    if run.batched or run.calling.unit != 1 or not small(run.problem, run.plan.method, run.x):
+        return
+    changed = _CHANGED[call.place] = _CHANGED.get(call.place, -1) + 1
+    if changed > NEW:
+        return
+    try:
+        unchanged = Unchanged(call.function)
+    except NoKeyError:
+        _CHANGED[call.place] = NEW
+        return
+    calling = copy(run.calling)
+    calling.leaves, calling.calls = [], Calls()
+    residual: Any = run.problem.residual
+    known = Repeated(
+        unchanged, calling,
+        replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
+        run.plan, results, trials, run.unknowns.layout.shapes[0], tuple(source.rungs), run.limit,
+    )  # fmt: skip
+    remembered.put(call.place, known)

@@ -1,0 +1,239 @@
+"""Functions of the loop that run recorded: what they are given, and when a record is used."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from inspect import isfunction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays.border import RECORDED
+from .numbers import Number, Read, UnrecordableError, Vector
+from .trees import MISSING, Tree, function_of
+from .values import SCOPE, Entry, Given, Raw, Scribe, root
+
+LARGEST = 8  # parameters up to which every entry is written out
+KEPT = 64  # methods of which functions are kept
+FITS = 8  # runs of a kind before its arithmetic is recorded, which takes as long as some of them
+OFTEN = 2  # times that a way is gone before it is compiled
+ARITHMETIC = (ZeroDivisionError, ValueError, OverflowError)
+
+
+class Member(Raw):
+    """The stand-in of an object whose class says by `recorded` what of it is noted.
+
+    That names attributes, and methods that are called as they are; the others run on the stand-in.
+    """
+
+    def __init__(self, scribe: Scribe, value: Any, path: str) -> None:
+        super().__init__(value, path)
+        self._scribe = scribe
+        kind: Any = type(value)
+        self._noted, self._outside = kind.recorded()
+
+    def __getattr__(self, name: str) -> Any:
+        value, path = self.value, self.recorded_at
+        kind: Any = type(value)
+        if name in self._noted:
+            made = self._scribe.given(getattr(value, name), f"{path}.{name}")
+            setattr(self, name, made)
+            return made
+        found = getattr(kind, name)
+        if name in self._outside:
+            return partial(self._asked, name)
+        return partial(found, self) if isfunction(found) else found
+
+    def _asked(self, name: str, vector: Vector) -> Any:
+        text, uses, value = self._scribe.array(vector)
+        path = self.recorded_at
+        return self._scribe.asked(
+            f"{path}.{name}({text})", (root(path), *uses), getattr(self.value, name)(value)
+        )  # fmt: skip
+
+
+RECORDED.update((Number, Given, Entry, Vector))
+
+
+class _Solver:
+    """The stand-in of a solver, which works outside."""
+
+    def __init__(self, scribe: Scribe, solver: Any) -> None:
+        self._scribe, self._solver = scribe, solver
+
+    def factor(self, linearization: Any, scale: Vector) -> Any:
+        text, uses, value = self._scribe.array(scale)
+        path = linearization.recorded_at
+        return self._scribe.asked(
+            f"solver.factor({path}, {text})", (root(path), *uses),
+            self._solver.factor(linearization.value, value),
+        )  # fmt: skip
+
+
+class _Problem:
+    """The stand-in of a problem, whose function is evaluated outside."""
+
+    def __init__(self, scribe: Scribe, problem: Any) -> None:
+        self._scribe, self._problem = scribe, problem
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._problem, name)
+
+    def model(self, x: Vector) -> Any:
+        text, uses, value = self._scribe.array(x)
+        return self._scribe.asked(f"problem.model({text})", uses, self._problem.model(value))
+
+    def cost(self, x: Vector) -> Any:
+        text, uses, value = self._scribe.array(x)
+        return self._scribe.asked(f"problem.cost({text})", uses, self._problem.cost(value))
+
+
+class Function:
+    """A function of the loop, recorded way by way.
+
+    Args:
+        plain: the function itself, of (problem, method, *arguments).
+        names: of the arguments.
+    """
+
+    def __init__(self, plain: Callable[..., Any], names: Sequence[str]) -> None:
+        self.plain, self.names = plain, tuple(names)
+        self.run: Any = None
+        self.refused = False
+        self._tree = Tree()
+        self._scope: dict[str, Any] = dict(SCOPE)
+        self._gone: dict[tuple[bool, ...], int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, problem: Any, method: Any, *arguments: Any) -> Any:
+        """What the function returns."""
+        run = self.run
+        if run is not None:
+            try:
+                found = run(problem, method.solver, *arguments)
+            except ARITHMETIC as error:
+                if _from_outside(error):
+                    raise
+                found = MISSING
+            if found is not MISSING:
+                return found
+        return self._recorded(problem, method, arguments)
+
+    def _recorded(self, problem: Any, method: Any, arguments: tuple[Any, ...]) -> Any:
+        if self.refused:
+            return self.plain(problem, method, *arguments)
+        scribe = Scribe(len(arguments[0].x), Member)
+        given = [scribe.given(a, n) for a, n in zip(arguments, self.names, strict=True)]
+        stand_in: Any = _Problem(scribe, problem)
+        solver: Any = _Solver(scribe, method.solver)
+        try:
+            result = _plain_model(
+                self.plain(stand_in, replace(method, solver=solver), *given)
+            )  # fmt: skip
+            text, uses = scribe.written(result)
+        except UnrecordableError:
+            return self.plain(problem, method, *arguments)
+        entries = scribe.record.entries
+        way = tuple(entry.found for entry in entries if isinstance(entry, Read))
+        with self._lock:
+            self._gone[way] = self._gone.get(way, 0) + 1
+            if self._gone[way] == OFTEN:
+                self._scope.update(scribe.scope)
+                self._tree.add(entries, text, uses)
+                names = ("problem", "solver", *self.names)
+                self.run = function_of(self._tree, self.plain.__name__, names, self._scope)
+        return _real(result)
+
+
+def _from_outside(error: BaseException) -> bool:
+    """Whether an error was raised by what a recorded function has called."""
+    frame = error.__traceback__
+    frame = frame and frame.tb_next
+    return frame is not None and frame.tb_next is not None
+
+
+def _plain_model(result: Any) -> Any:
+    """The result without the function of a linear model that only acceleration asks for."""
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        made: Any = result
+        if "second_order" in made._fields:
+            made = made._replace(second_order=None)
+        return made
+    if isinstance(result, tuple):
+        return Pair._make(map(_plain_model, result))
+    return result
+
+
+class Pair(NamedTuple):
+    """What a function returns."""
+
+    first: Any
+    second: Any
+
+
+def _real(value: Any) -> Any:
+    """The values that stand-ins stand for."""
+    if isinstance(value, Number):
+        plain = value.value
+        kind: Any = {bool: np.bool_, int: np.int64, float: np.float64}[type(plain)]
+        return kind(plain)
+    if isinstance(value, Vector):
+        return np.array([entry.value for entry in value.entries])
+    if isinstance(value, tuple):
+        made: Any = value
+        parts = [_real(part) for part in value]
+        return made._make(parts) if hasattr(made, "_make") else tuple(parts)
+    return getattr(value, "value", value) if hasattr(value, "recorded_at") else value
+
+
+_KNOWN: OrderedDict[Any, list[Any]] = OrderedDict()  # with the number of runs
+_LOCK = threading.Lock()
+
+
+def recordable(problem: Any, method: Any, n: int) -> bool:
+    """Whether the arithmetic of a problem on NumPy's arrays is recorded."""
+    # members say by an attribute of their own class that they compute with operators and the
+    # functions of `arrays` alone, and hold nothing but plain numbers
+    return (
+        n <= LARGEST
+        and problem.bounds is None
+        and problem.rate is None
+        and all(
+            vars(type(member)).get("recordable", False)
+            for member in (method.solver, method.damping, method.scaling)
+        )
+    )
+
+
+def functions(
+    problem: Any, method: Any, x: Any, plain: Sequence[tuple[Callable[..., Any], Any]]
+) -> Any:
+    """The loop's functions for a problem, recorded where they can be.
+
+    Args:
+        problem: on NumPy's arrays.
+        method: how it is minimised.
+        x: the start, an array.
+        plain: the functions, with the names of what they are given after problem and method.
+
+    Returns:
+        As many.
+    """
+    if x.dtype != np.float64 or not recordable(problem, method, len(x)):
+        return [function for function, _ in plain]
+    none: Any = np.False_
+    key = (
+        len(x), method, problem.eps(x), problem.fused(none), problem.penalty is None,
+        problem.keep, tuple(function for function, _ in plain),
+    )  # fmt: skip
+    with _LOCK:
+        found = _KNOWN.get(key)
+        if found is None:
+            found = _KNOWN[key] = [0, *(Function(one, names) for one, names in plain)]
+        _KNOWN.move_to_end(key)
+        while len(_KNOWN) > KEPT:
+            _KNOWN.popitem(last=False)
+        found[0] += 1
+    return found[1:] if found[0] > FITS else [function for function, _ in plain]

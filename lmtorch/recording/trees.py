@@ -1,0 +1,89 @@
+"""Records of the same function that part where a mask is read, as one function in Python."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .numbers import Line, Read
+
+MISSING = object()  # what the function returns where no record has gone this way
+
+
+class Tree:
+    """What is computed until a mask is read, and what follows either answer."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.read = ""  # the mask
+        self.after: dict[bool, Tree] = {}
+        self.result = ""  # where no mask is read any more
+        self.uses: tuple[str, ...] = ()  # names in the result
+
+    def add(self, entries: Sequence[Line | Read], result: str, uses: tuple[str, ...]) -> None:
+        """Add a record: names are given in order, so that what is common has the same."""
+        tree: Tree = self
+        lines: list[Line] = []
+        for entry in entries:
+            if isinstance(entry, Line):
+                lines.append(entry)
+                continue
+            tree.lines, tree.read = lines, entry.name
+            tree = tree.after.setdefault(entry.found, Tree())
+            lines = []
+        tree.lines, tree.result, tree.uses = lines, result, uses
+
+    def source(self, name: str, arguments: Sequence[str]) -> str:
+        """The function."""
+        body: list[str] = []
+        self._write(body, "    ")
+        return f"def {name}({', '.join(arguments)}):\n" + "\n".join(body)
+
+    def _needed(self) -> set[str]:
+        """The names that something needs which follows from here."""
+        found = set(self.uses)
+        for tree in self.after.values():
+            found |= tree._needed()
+        if self.read:
+            found.add(self.read)
+        for line in reversed(self.lines):
+            if line.asked or not found.isdisjoint(line.targets):
+                found.update(line.uses)
+        return found
+
+    def _write(self, body: list[str], indent: str) -> None:
+        needed = self._needed()  # of this way: on another the same name may be something else
+        for line in self.lines:
+            if line.asked or not needed.isdisjoint(line.targets):
+                targets = ", ".join(line.targets)
+                body.append(f"{indent}{targets} = {line.text}")
+        if not self.read:
+            body.append(f"{indent}return {self.result}")
+            return
+        deeper = indent + " "
+        first, second = self.after.get(True), self.after.get(False)
+        body.append(f"{indent}if {self.read}:")
+        if first is None:
+            body.append(f"{deeper}return MISSING")
+        else:
+            first._write(body, deeper)
+        if second is None:
+            body.append(f"{indent}return MISSING")
+        else:
+            second._write(body, indent)
+
+
+def function_of(tree: Tree, name: str, arguments: Sequence[str], known: dict[str, Any]) -> Any:
+    """The function of a tree, compiled.
+
+    Args:
+        tree: what it computes.
+        name: of the function.
+        arguments: their names.
+        known: what stands in lines beside names of the record.
+
+    Returns:
+        The function, which returns `MISSING` where no record has gone.
+    """
+    scope = {**known, "MISSING": MISSING}
+    # its lines are made of the patterns in `numbers`, and of numbers
+    exec(compile(tree.source(name, arguments), f"<recorded {name}>", "exec"), scope)
+    return scope[name]

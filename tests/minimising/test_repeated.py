@@ -1,0 +1,135 @@
+"""A second fit of a kind begins at once, and is the first one to the last bit."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lmtorch
+from lmtorch.minimising import remembered, repeated
+from tests.nist import PROBLEMS
+
+T = torch.linspace(0, 2, 15, dtype=torch.float64)
+Y = 2 * torch.exp(-1.5 * T) + 0.01 * torch.cos(9 * T)
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch):
+    """Nothing is remembered of the fits of other tests."""
+    monkeypatch.setattr(remembered, "_KNOWN", type(remembered._KNOWN)())
+    monkeypatch.setattr(repeated, "_CHANGED", {})
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """Which fits were solved as one before."""
+    found = []
+    plain = repeated.Repeated.solve
+
+    def solve(self, *args):
+        solution = plain(self, *args)
+        found.append(solution is not None)
+        return solution
+
+    monkeypatch.setattr(repeated.Repeated, "solve", solve)
+    return found
+
+
+def decay(b, t, y):
+    return b[0] * torch.exp(-b[1] * t) - y
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Thurber", "Gauss1", "Lanczos3", "Rat43"])
+def test_the_second_fit_is_the_first(name, solved):
+    problem = PROBLEMS[name]
+    first, second = (lmtorch.least_squares(problem.residual, problem.starts[0]) for _ in range(2))
+    assert solved == [True]
+    assert list(first) == list(second)
+    for key in ("x", "fun", "jac", "grad", "active_mask"):
+        assert np.array_equal(first[key], second[key]), key
+        assert type(first[key]) is type(second[key])
+    for key in ("cost", "optimality", "nfev", "njev", "status", "message", "success", "promise"):
+        assert first[key] == second[key], key
+        assert type(first[key]) is type(second[key])
+    assert second.calls <= first.calls
+
+
+def test_data_in_arguments_may_be_others(solved):
+    for factor in (1.0, 3.0, 0.2):
+        repeated_fit = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, factor * Y))
+        alone = lmtorch.least_squares(
+            lambda b, f=factor: decay(b, T, f * Y), torch.tensor([1.0, 1.0], dtype=torch.float64)
+        )
+        assert np.allclose(repeated_fit.x, alone.x.numpy(), rtol=1e-9)
+    assert solved.count(True) >= 2
+
+
+def test_another_function_of_the_same_code_is_looked_at_anew(solved):
+    # the code is the same, what it calls is not: the second breaks the graph to its parameter
+    def made(through):
+        def residual(b):
+            return b[0] * torch.exp(-through(b[1]) * T) - Y
+
+        return residual
+
+    lmtorch.least_squares(made(torch.abs), [1.0, 1.0])
+    with pytest.warns(lmtorch.FallbackWarning, match="cannot be differentiated"):
+        solution = lmtorch.least_squares(made(lambda b: abs(float(b))), [1.0, 1.0])
+    assert True not in solved
+    assert np.allclose(solution.x, [2.0, 1.5], atol=0.02)
+
+
+def test_options_and_shapes_tell_kinds_apart(solved):
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y))
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), gtol=1e-3)
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T[:9], Y[:9]))
+    lmtorch.least_squares(decay, torch.tensor([1.0, 1.0]), args=(T.float(), Y.float()))
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=(0, 10))
+    assert not solved
+
+
+def test_what_finds_no_minimum_runs_as_the_first_time(solved):
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y))
+    fresh = lmtorch.least_squares(lambda b: decay(b, T, 0 * Y), [1.0, 1.0])
+    again = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, 0 * Y))
+    assert solved in ([], [False], [True])
+    assert again.status == fresh.status
+    with pytest.raises(lmtorch.InputError, match="not finite at the start"):
+        lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y * math.nan))
+
+
+def test_residuals_of_extreme_size_get_their_unit(solved):
+    def scaled(b, c):
+        return c * decay(b, T, Y)
+
+    for size in (1.0, 1e-170):
+        c = torch.tensor(size, dtype=torch.float64)
+        solution = lmtorch.least_squares(scaled, [1.0, 1.0], args=(c,))
+        assert np.allclose(solution.x, [2.0, 1.5], atol=0.02)
+    assert True not in solved  # the squares of the second are zero
+
+
+def test_cost_that_is_not_believed_is_asked_about(solved):
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), acceptable=1.0)
+    poor = lmtorch.least_squares(
+        decay, [1.0, 1.0], args=(T, Y + 2 * torch.sin(40 * T)), acceptable=1e-3
+    )
+    assert True not in solved
+    assert not poor.success
+
+
+def test_a_function_that_changes_each_time_is_kept_only_a_few_times(monkeypatch):
+    made = []
+    plain = repeated.Unchanged
+    monkeypatch.setattr(repeated, "Unchanged", lambda f: made.append(f) or plain(f))
+    for factor in range(1, 12):
+        y = factor * Y
+        lmtorch.least_squares(lambda b, y=y: decay(b, T, y), [1.0, 1.0])
+    assert len(made) <= 1 + repeated.NEW
+
+
+def test_the_table_of_choices_is_that_of_the_first(solved):
+    first, second = (lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y)) for _ in range(2))
+    assert solved == [True]
+    assert str(first.explain()) == str(second.explain())

@@ -1,0 +1,122 @@
+"""Recorded arithmetic is that of the loop on NumPy's arrays, to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+
+import lmtorch
+from lmtorch.recording import steps
+from tests.nist import PROBLEMS
+
+TURNS = 4  # the first record a way, the next compile it, the last run what is compiled
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Runs are recorded from the first one on, and nothing is known of any."""
+    monkeypatch.setattr(steps, "FITS", 0)
+    monkeypatch.setattr(steps, "_KNOWN", type(steps._KNOWN)())
+
+
+def both(monkeypatch, fit):
+    """A fit as it is without records, and several with them."""
+    with monkeypatch.context() as apart:
+        apart.setattr(steps, "LARGEST", 0)
+        plain = fit()
+    return plain, [fit() for _ in range(TURNS)]
+
+
+def same(plain, other):
+    """Whether two solutions are the same to the last bit."""
+    return (
+        np.array_equal(plain.x, other.x)
+        and plain.cost == other.cost
+        and (plain.nfev, plain.njev, plain.status) == (other.nfev, other.njev, other.status)
+    )
+
+
+def compiled():
+    """How many functions were compiled from records."""
+    return sum(one.run is not None for _, *found in steps._KNOWN.values() for one in found)
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Lanczos3", "MGH09", "Kirby2", "Thurber", "Gauss1"])
+@pytest.mark.parametrize("loss", ["linear", "soft_l1"])
+def test_digits_and_effort_are_those_of_the_loop_itself(name, loss, recorded, monkeypatch):
+    problem = PROBLEMS[name]
+    for start in problem.starts:
+        plain, others = both(
+            monkeypatch,
+            lambda start=start: lmtorch.least_squares(problem.residual, start, loss=loss),
+        )
+        assert all(same(plain, other) for other in others)
+    assert compiled() >= 2
+
+
+def test_what_divides_by_zero_runs_as_ever(recorded, monkeypatch):
+    # data that are met exactly: costs and steps of zero
+    t = torch.arange(4.0, dtype=torch.float64)
+
+    def residual(b):
+        return b[0] * t + b[1] - (2 * t + 1)
+
+    plain, others = both(
+        monkeypatch, lambda: lmtorch.least_squares(residual, [0.0, 0.0], second_opinion=False)
+    )
+    assert plain.success
+    assert all(same(plain, other) for other in others)
+
+
+@pytest.mark.parametrize("scale", ["jac", "marquardt", "levenberg"])
+def test_scalings_are_recorded(scale, recorded, monkeypatch):
+    problem = PROBLEMS["Misra1a"]
+    plain, others = both(
+        monkeypatch,
+        lambda: lmtorch.least_squares(problem.residual, problem.starts[1], x_scale=scale),
+    )
+    assert all(same(plain, other) for other in others)
+    assert compiled() >= 2
+
+
+def test_bounds_and_many_parameters_are_not_recorded(recorded):
+    problem = PROBLEMS["Misra1a"]
+    for _ in range(TURNS):
+        lmtorch.least_squares(problem.residual, problem.starts[1], bounds=(0, 1e4))
+        lmtorch.least_squares(PROBLEMS["ENSO"].residual, PROBLEMS["ENSO"].starts[1])
+    assert not compiled()
+
+
+def test_an_error_of_the_function_is_heard_once(recorded):
+    t = torch.arange(6.0, dtype=torch.float64)
+    seen = []
+
+    def residual(b):
+        if fail and float(b[0]) != 1.0:
+            seen.append(b)
+            raise ValueError("out of range")
+        return torch.exp(-b[0] * t) - b[1]
+
+    fail = False
+    for _ in range(TURNS):
+        lmtorch.least_squares(residual, [1.0, 1.0])
+    assert compiled()
+    fail = True
+    with pytest.raises(ValueError, match="out of range"):
+        lmtorch.least_squares(residual, [1.0, 1.0])
+
+
+def test_steps_of_an_optimizer_are_the_same_to_the_last_bit(recorded, monkeypatch):
+    t = torch.linspace(0, 2, 12, dtype=torch.float64)
+
+    def run():
+        b = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
+        optimizer = lmtorch.LevenbergMarquardt([b])
+        for _ in range(8):
+            optimizer.step(lambda: b[0] * torch.exp(-b[1] * t) - torch.cos(t))
+        return b.detach().numpy()
+
+    with monkeypatch.context() as apart:
+        apart.setattr(steps, "LARGEST", 0)
+        plain = run()
+    assert np.array_equal(plain, run())
+    assert np.array_equal(plain, run())
