@@ -107,7 +107,7 @@ def _run(
     """The run itself, on tensors or arrays."""
     whole = problem, method
     state, model = begin(problem, method, start)
-    step, follow = _functions(problem, method, state.x)
+    step, follow = _functions(problem, method, state)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
     early = None if single else ahead_of_end(problem, method, state, trials)
     beside = 0  # trials, at most, that a problem has made on the way beside those of the loop
@@ -169,13 +169,13 @@ def _run(
 
 
 def _functions(
-    problem: Problem, method: Method, x: Tensor
+    problem: Problem, method: Method, state: State
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`attempt` and `linearize`; of one small problem recorded, see `recording`."""
-    if not on_numpy(x):
+    if not on_numpy(state.x):
         return attempt, linearize
     found: tuple[Callable[..., Any], Callable[..., Any]] = functions(
-        problem, method, x, ((attempt, STARTED), (linearize, TRIED))
+        problem, method, state, ((attempt, STARTED), (linearize, TRIED))
     )
     return found
 

@@ -135,6 +135,10 @@ class Function:
             text, uses = scribe.written(result)
         except UnrecordableError:
             return self.plain(problem, method, *arguments)
+        except (AttributeError, TypeError):  # a stand-in that cannot do what is asked of it
+            found = self.plain(problem, method, *arguments)
+            self.refused = True
+            return found
         entries = scribe.record.entries
         way = tuple(entry.found for entry in entries if isinstance(entry, Read))
         with self._lock:
@@ -197,7 +201,7 @@ def recordable(problem: Any, method: Any, n: int) -> bool:
     # members say by an attribute of their own class that they compute with operators and the
     # functions of `arrays` alone, and hold nothing but plain numbers
     return (
-        n <= LARGEST
+        n <= min(LARGEST, problem.residual.rows)
         and problem.bounds is None
         and problem.rate is None
         and all(
@@ -208,25 +212,27 @@ def recordable(problem: Any, method: Any, n: int) -> bool:
 
 
 def functions(
-    problem: Any, method: Any, x: Any, plain: Sequence[tuple[Callable[..., Any], Any]]
+    problem: Any, method: Any, state: Any, plain: Sequence[tuple[Callable[..., Any], Any]]
 ) -> Any:
     """The loop's functions for a problem, recorded where they can be.
 
     Args:
         problem: on NumPy's arrays.
         method: how it is minimised.
-        x: the start, an array.
+        state: at the start, a NamedTuple of arrays with x among them; what is None stays so.
         plain: the functions, with the names of what they are given after problem and method.
 
     Returns:
         As many.
     """
+    x = state.x
     if x.dtype != np.float64 or not recordable(problem, method, len(x)):
         return [function for function, _ in plain]
     none: Any = np.False_
     key = (
         len(x), method, problem.eps(x), problem.fused(none), problem.penalty is None,
-        problem.keep, tuple(function for function, _ in plain),
+        problem.keep, tuple(part is None for part in state),
+        tuple(function for function, _ in plain),
     )  # fmt: skip
     with _LOCK:
         found = _KNOWN.get(key)

@@ -359,8 +359,8 @@ def test_few_kinds_are_remembered() -> None:
     (alike,) = remembered._KNOWN.values()
     assert len(alike) == 2
     for number in range(2 * remembered.KEPT):
-        remembered._put(number // 8, alike[0])
+        remembered.put(number // 8, alike[0])
     assert set(map(len, remembered._KNOWN.values())) == {2, remembered.ALIKE}
     for number in range(remembered.KEPT):
-        remembered._put(number, alike[0])
+        remembered.put(number, alike[0])
     assert len(remembered._KNOWN) == remembered.KEPT

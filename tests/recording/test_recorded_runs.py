@@ -105,6 +105,17 @@ def test_an_error_of_the_function_is_heard_once(recorded):
         lmtorch.least_squares(residual, [1.0, 1.0])
 
 
+def test_what_a_run_is_not_asked_for_tells_its_kind(recorded):
+    # the last step is kept only where the run begins with one
+    from tests.core.test_loop import minimise, rosenbrock
+
+    x = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    for _ in range(TURNS):
+        assert minimise(rosenbrock, x, trials=4).step is None
+    assert compiled()
+    assert minimise(rosenbrock, x, trials=4, before=torch.zeros_like(x)).step is not None
+
+
 def test_steps_of_an_optimizer_are_the_same_to_the_last_bit(recorded, monkeypatch):
     t = torch.linspace(0, 2, 12, dtype=torch.float64)
 
