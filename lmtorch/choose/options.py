@@ -20,6 +20,7 @@ SMALL = 64
 # scale of a loss: beyond it every residual is small, and its square must be a number
 LARGEST = 1e100
 CURVATURES = ("auto", "full", "sampled")
+PRECISIONS = ("auto", "single", "mixed", "double")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Options:
     gtol: float | None = None
     polish: int | None = None
     memory_limit: int | None = None
+    precision: str = "auto"
     certified: int = SMALL  # parameters up to which the end of a run is looked at
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Options:
             if (value := getattr(self, name)) is not type(self).__dict__[name]:
                 member(value, name, ("auto", *known), verb, function=function)
         choice(self.curvature, "curvature", CURVATURES)
+        choice(self.precision, "precision", PRECISIONS)
         accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
         if not isinstance(accelerated, bool) and not (
             isinstance(accelerated, str) and accelerated == "auto"

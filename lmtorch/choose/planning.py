@@ -34,6 +34,7 @@ from .derivations import black_box, by_products, chunks, differences, slope_erro
 from .facts import Alternative, Derivation, Facts, Plan
 from .members import DAMPINGS, SCALINGS, SOLVERS
 from .options import SMALL, Options
+from .precision import arithmetic, mixed
 
 MANY = 32  # problems from which their number, not that of their rows, is what costs
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
@@ -76,14 +77,15 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     facts = _together(terms)
     n, m = facts.parameters, facts.residuals
     small = n <= SMALL
-    double = facts.device.type != "mps" and (facts.dtype == torch.float64 or small)
-    dtype = torch.float64 if double else torch.float32
+    dtype, why = arithmetic(facts, options)
     reasons = [
         ("problem", f"n = {n}, m = {m}", _size(facts)),
-        ("linear algebra", str(dtype).removeprefix("torch."), _why_dtype(facts, small, double)),
+        ("linear algebra", str(dtype).removeprefix("torch."), why),
     ]
 
     solver, why = _solver(facts, options, small, dtype)
+    if options.precision == "mixed":
+        solver = mixed(solver)
     products = _by_products(solver, options)
     derivations, of_derivations = _derivations(terms, options, dtype, products)
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
@@ -295,17 +297,6 @@ def _size(facts: Facts) -> str:
     )
     each = "in an evaluation" if facts.samples is None else "by each"
     return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {each}"
-
-
-def _why_dtype(facts: Facts, small: bool, double: bool) -> str:
-    if facts.dtype == torch.float64:
-        return "as the parameters"
-    if double:
-        return (
-            f"n <= {SMALL}: products of {str(facts.dtype).removeprefix('torch.')} numbers are "
-            "exact in it, and cheap"
-        )
-    return f"n > {SMALL}" if not small else "the device has no float64"
 
 
 def _solver(facts: Facts, options: Options, small: bool, dtype: torch.dtype) -> tuple[Solver, str]:

@@ -19,6 +19,7 @@ from . import by_columns
 from .base import Accumulator, Exact, Prior, Sums, Values
 from .kronecker import KroneckerSum, worth_it
 
+TOGETHER = 8192  # rows whose products are summed in their own dtype, before these sums are added up
 FEW = 16  # parameters up to which the sums of a batch of problems are made all at once
 
 
@@ -79,13 +80,19 @@ def _norms(normal: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NormalForm:
-    """Only the sums JᵀJ (n, n) and Jᵀr (n); rows stream."""
+    """Only the sums JᵀJ (n, n) and Jᵀr (n); rows stream.
 
+    Args:
+        products: the dtype in which products of a few thousand rows are summed, where it is another
+            than that of the equations. Default: none, products are of their dtype.
+    """
+
+    products: torch.dtype | None = None
     sampled: ClassVar[bool] = True
 
     def entries(self, n: int, m: int) -> int:
         """The normal matrix's, whatever the number of residuals."""
-        return n * n
+        return n * n if self.products is None else 2 * n * n
 
     def described(self, n: int, m: int) -> str:
         """The normal matrix with its shape."""
@@ -96,7 +103,8 @@ class NormalForm:
         *batch, n = shape
         if len(batch) == 1 and n <= FEW:
             return ManyAccumulator(batch[0], n, like)
-        return NormalAccumulator(like.new_zeros(*batch, n, n), like.new_zeros(*batch, n))
+        whole = NormalAccumulator(like.new_zeros(*batch, n, n), like.new_zeros(*batch, n))
+        return whole if self.products in (None, like.dtype) else Pieces(whole, self.products)
 
 
 class NormalAccumulator:
@@ -174,6 +182,72 @@ class NormalAccumulator:
             self.normal.diagonal(dim1=-2, dim2=-1).add_(prior.root.square())
             self.gradient = self.gradient + prior.root * prior.residual
         return Normal(self.normal, cost, self.gradient, values)
+
+
+class Pieces:
+    """Sums over some thousand rows in one dtype, which are added up in another.
+
+    Round-off of products in float32 is independent from piece to piece: of B of them the relative
+    error of the sum is that of one over √B, where a sum in float32 itself has √B times as much.
+
+    Args:
+        whole: adds up the pieces.
+        dtype: of the products.
+    """
+
+    kinds = NormalAccumulator.kinds
+
+    def __init__(self, whole: NormalAccumulator, dtype: torch.dtype) -> None:
+        self.whole = whole
+        self.piece = NormalAccumulator(*(t.to(dtype) for t in (whole.normal, whole.gradient)))
+        self.count = 0  # rows of the piece
+
+    @property
+    def sums(self) -> Sums:
+        """Those of all rows, as `NormalAccumulator` has them."""
+        self._flush()
+        return self.whole.sums
+
+    @sums.setter
+    def sums(self, sums: Sums) -> None:
+        self.whole.sums = sums
+
+    def workspace(self, rows: int) -> Tensor:
+        """A block's rows, overwritten by the next block."""
+        return self.piece.workspace(rows)
+
+    def add(self, residual: Tensor, rows: DenseRows | OuterRows | Columns) -> None:
+        """Sum up JᵀJ and Jᵀr of the block."""
+        self.piece.add(residual, rows)
+        self.count += residual.shape[-1]
+        if self.count >= TOGETHER:
+            self._flush()
+
+    def share(self, processes: Processes) -> Callable[[], None]:
+        """Add JᵀJ and Jᵀr over all processes."""
+        self._flush()
+        return self.whole.share(processes)
+
+    def finish(
+        self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
+    ) -> Normal:
+        """The sums, with the prior's on the diagonal."""
+        self._flush()
+        return self.whole.finish(cost, prior, exact, values)
+
+    def _flush(self) -> None:
+        """Add the piece, and begin with nothing."""
+        whole, piece = self.whole, self.piece
+        for start, products in piece.kronecker.items():
+            if start not in whole.kronecker:
+                whole.kronecker[start] = KroneckerSum(products.p, products.q, whole.normal)
+            whole.kronecker[start].packed += products.packed
+            products.packed.zero_()
+        whole.normal += piece.normal
+        whole.gradient += piece.gradient
+        piece.normal.zero_()
+        piece.gradient.zero_()
+        self.count = 0
 
 
 class ManyAccumulator:

@@ -5,8 +5,12 @@ therefore summed and factored in float64 (the products of two float32 numbers ar
 which makes the normal equations as good as a QR in float32. Cholesky does not mind the scaling of
 rows and columns, so D need not be divided out.
 
+Equations in float64 may also be factored in float32, at the cost of that, and solved by iterative
+refinement, whose remainders are of float64: up to a condition of 10⁷ or so a few rounds give the
+digits of float64. Where they do not converge, the factors are those of float64 after all.
+
 Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accuracy and
-Stability (2002), §10.1.
+Stability (2002), §10.1, and chapter 12 for refinement.
 """
 
 from dataclasses import dataclass
@@ -20,18 +24,29 @@ from ..arrays import take
 from ..linearizations.normal import Normal, NormalForm
 from .base import length_by_solving
 
+ROUNDS = 20  # of refinement at most
+SLOWEST = 0.3  # share of the remainder that a round may leave
+
 
 @dataclass(frozen=True)
 class Cholesky:
-    """Factor the damped normal matrix, n³/3 for each λ."""
+    """Factor the damped normal matrix, n³/3 for each λ.
+
+    Args:
+        form: how the normal matrix is summed.
+        refined: whether one in float64 is factored in float32, and solutions are refined.
+    """
 
     form: NormalForm = NormalForm()
+    refined: bool = False
     exact_at_zero: ClassVar[bool] = False
 
     def factor(self, linearization: Normal, scale: Tensor) -> "CholeskyFactor | UnrolledFactor":
         """Nothing yet: the factorisation belongs to a λ."""
         if scale.ndim == 2 and scale.shape[-1] <= LARGEST:
             return UnrolledFactor(linearization.normal, linearization.gradient, scale)
+        if self.refined and scale.ndim == 1 and scale.dtype == torch.float64:
+            return RefinedFactor(linearization.normal, linearization.gradient, scale)
         return CholeskyFactor(linearization.normal, linearization.gradient, scale)
 
 
@@ -46,17 +61,18 @@ class CholeskyFactor:
 
     def _triangle(self, damping: Tensor) -> Tensor:
         """L with LLᵀ = JᵀJ + λD², NaN where there is none."""
-        if self.last is not None and self.last[0] is damping:
-            return self.last[1]
+        if self.last is None or self.last[0] is not damping:
+            self.last = damping, lower_triangle(self._damped(damping))
+        return self.last[1]
+
+    def _damped(self, damping: Tensor) -> Tensor:
+        """JᵀJ + λD², a new matrix."""
         damped = self.normal.clone()
         diagonal = damped.diagonal(dim1=-2, dim2=-1)
         # a parameter without influence (unused, or held at a bound) has an empty row, and stays
         empty = diagonal == 0
         diagonal += damping[..., None].to(damped.dtype) * self.scale.square() + empty
-        triangle, info = torch.linalg.cholesky_ex(damped)
-        triangle = torch.where((info == 0)[..., None, None], triangle, torch.nan)
-        self.last = damping, triangle
-        return triangle
+        return damped
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
@@ -69,6 +85,55 @@ class CholeskyFactor:
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""
         return length_by_solving(self, self.scale, damping)
+
+
+class RefinedFactor(CholeskyFactor):
+    """JᵀJ in float64, and the triangle of the last λ in float32 where that is enough."""
+
+    rough: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # λ, E, E A E, its triangle
+
+    def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + λD²)⁻¹ rhs, to the digits of float64."""
+        if self.last is not None and self.last[0] is damping:
+            return super().solve(rhs, damping)
+        if self.rough is None or self.rough[0] is not damping:
+            damped = self._damped(damping)
+            # a diagonal of ones: the condition is then nearly the least, and nothing overflows
+            root = damped.diagonal().rsqrt()
+            damped *= root * root[:, None]
+            self.rough = damping, root, damped, lower_triangle(damped.float())
+        _, root, scaled, triangle = self.rough
+        found = refined(scaled, triangle, root * rhs)
+        return super().solve(rhs, damping) if found is None else root * found
+
+
+def refined(matrix: Tensor, triangle: Tensor, rhs: Tensor) -> Tensor | None:
+    """The solution x (n,) of A x = rhs from factors in a coarser dtype; None if it diverges.
+
+    Args:
+        matrix: A, (n, n).
+        triangle: of A, in the coarser dtype.
+        rhs: (n,).
+    """
+    x, remainder = torch.zeros_like(rhs), rhs
+    first = size = float(torch.linalg.vector_norm(rhs))
+    for _ in range(ROUNDS):
+        rough = torch.cholesky_solve(remainder.to(triangle.dtype)[:, None], triangle)[:, 0]
+        better = x + rough.to(rhs.dtype)
+        remainder = rhs - matrix @ better
+        left = float(torch.linalg.vector_norm(remainder))
+        if not left < SLOWEST * size:  # also of NaN, where there are no factors
+            break
+        x, size = better, left
+    rounding = torch.finfo(rhs.dtype).eps * len(rhs) ** 0.5
+    norms = torch.linalg.vector_norm(matrix) * torch.linalg.vector_norm(x)
+    return x if size <= rounding * (first + float(norms)) else None
+
+
+def lower_triangle(damped: Tensor) -> Tensor:
+    """L with LLᵀ = A (..., n, n), NaN where there is none."""
+    triangle, info = torch.linalg.cholesky_ex(damped)
+    return torch.where((info == 0)[..., None, None], triangle, torch.nan)
 
 
 class UnrolledFactor:

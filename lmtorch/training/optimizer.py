@@ -92,6 +92,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         max_trials: trials of one step at most. Default: 20.
         memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
             free.
+        precision: of sums over rows and of factors, where parameters are float32 or less: "single",
+            float32; "mixed", products in float32 that are added up and factored in float64;
+            "double", all of it in float64. Residuals and derivatives are always of the parameters'
+            dtype. Default: "auto", double up to 64 parameters, otherwise single
+            (docs/numerics.md#precision has what each buys).
         seed: of the random choice of samples for `curvature`. Default: 0.
         compile: True compiles what a step evaluates, the closure and its derivatives, by torch's
             inductor; tensors that the closure holds may change between steps, and where numbers,
@@ -152,6 +157,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         polish: int | None = None,
         max_trials: int = 20,
         memory_limit: int | None = None,
+        precision: str = "auto",
         seed: int = 0,
         compile: bool | str = False,
         process_group: Any = None,
@@ -161,7 +167,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
             solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,
-            ftol, xtol, gtol, polish, memory_limit,
+            ftol, xtol, gtol, polish, memory_limit, precision,
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)

@@ -59,6 +59,7 @@ SOLVERS: dict[str, Solver] = {
     "svd": SVD(),
     "qr": QR(),
     "cholesky": Cholesky(),
+    "cholesky, refined": Cholesky(refined=True),
     "dual": Dual(),
     "dual, of layers": Dual(LayeredForm()),
     "cg": ConjugateGradients(),

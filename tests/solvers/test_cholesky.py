@@ -1,6 +1,8 @@
 """Cholesky: where a matrix is not definite."""
 
+import pytest
 import torch
+from torch import Tensor
 
 from lmtorch.linearizations.normal import Normal
 from lmtorch.solvers.cholesky import Cholesky
@@ -28,3 +30,36 @@ def test_cholesky_of_an_indefinite_or_singular_matrix_gives_nan_and_a_neighbour_
     damped = factor.step(torch.full_like(zero, 2.0))
     matrices = normal + 2 * torch.eye(2, dtype=torch.float64)
     torch.testing.assert_close((matrices @ damped[..., None])[..., 0], -gradient)
+
+
+def equations(condition: float, size: int = 60) -> tuple[Tensor, Tensor]:
+    """A matrix of this condition, with columns of very different length, and a right-hand side."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randn(size, size, dtype=torch.float64, generator=generator)
+    q = torch.linalg.qr(drawn).Q
+    decay = condition ** -torch.linspace(0, 1, size, dtype=torch.float64)
+    units = 10.0 ** torch.linspace(-25, 25, size, dtype=torch.float64)
+    matrix = units * ((q * decay) @ q.mT) * units[:, None]
+    return (matrix + matrix.mT) / 2, units * torch.randn(size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("condition", "rough"), [(1e4, True), (1e10, False)])
+def test_a_refined_solution_has_the_digits_of_float64(condition: float, rough: bool) -> None:
+    normal, gradient = equations(condition)
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones_like(gradient)
+    model = Normal(normal, zero + 1, gradient)
+    plain = Cholesky().factor(model, one)
+    factor = Cholesky(refined=True).factor(model, one)
+    torch.testing.assert_close(factor.step(zero), plain.step(zero), rtol=1e-14 * condition, atol=0)
+    # where float32 does not lead there, the factors are those of float64
+    assert (factor.last is None) is rough
+
+
+def test_a_refined_solution_of_a_singular_matrix_is_nan() -> None:
+    model = Normal(
+        torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64),
+        torch.ones((), dtype=torch.float64),
+        torch.tensor([1.0, 0.0], dtype=torch.float64),
+    )
+    factor = Cholesky(refined=True).factor(model, torch.ones(2, dtype=torch.float64))
+    assert factor.step(torch.zeros((), dtype=torch.float64)).isnan().all()

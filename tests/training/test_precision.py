@@ -1,0 +1,119 @@
+"""Float32 data with sums and factors in float64: what is gained, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmtorch import InputError, LevenbergMarquardt
+from lmtorch.core.problem import total
+from lmtorch.linearizations import normal as normals
+from lmtorch.linearizations.normal import NormalForm
+from lmtorch.rows.matrix import DenseRows
+from lmtorch.rows.outer import Outer, OuterRows
+
+N = 80  # more than are small
+
+
+def rows(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of two nearly equal halves of columns, and residuals."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(count, N // 2, generator=generator)
+    other = half + 3e-3 * torch.randn(count, N // 2, generator=generator)
+    return torch.cat([half, other], 1), torch.randn(count, generator=generator)
+
+
+def summed(form: NormalForm, dtype: torch.dtype, block: int = 100) -> tuple[Tensor, Tensor]:
+    x, r = rows(4000)
+    sums = form.accumulator((N,), len(r), torch.empty(0, dtype=dtype))
+    for some, residual in zip(x.split(block), r.split(block), strict=True):
+        place = sums.workspace(len(residual))
+        sums.add(residual, DenseRows(place.copy_(some)))
+    sums.sums = total([sums.sums])
+    found = sums.finish(r.new_ones((), dtype=torch.float64), None)
+    return found.normal.double(), found.gradient.double()
+
+
+@pytest.mark.parametrize("what", [0, 1])
+def test_each_precision_is_nearer_to_the_exact_sums(
+    what: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normals, "TOGETHER", 100)
+    x, r = (t.double() for t in rows(4000))
+    exact = (x.mT @ x, x.mT @ r)[what]
+    forms = (
+        summed(NormalForm(), torch.float32),
+        summed(NormalForm(torch.float32), torch.float64),
+        summed(NormalForm(), torch.float64),
+    )
+    single, mixed, double = (float((found[what] - exact).norm()) for found in forms)
+    assert mixed < single / (2, 1)[what]
+    assert double < 1e-6 * mixed
+
+
+def test_pieces_of_outer_products_add_up_to_those_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(normals, "TOGETHER", 12)
+    form, p, q = NormalForm(torch.float32), 16, 16
+    like = torch.empty(0, dtype=torch.float64)
+    sums = form.accumulator((p * q,), 40, like)
+    written = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        # whole numbers, of which products and sums are exact in float32
+        left = torch.randint(-9, 9, (5, 1, p), generator=generator).float()
+        right = torch.randint(-9, 9, (5, q), generator=generator).float()
+        matrix = (left[:, 0, :, None] * right[:, None, :]).flatten(1)
+        sums.add(torch.ones(5), OuterRows(matrix, (Outer(0, left, right),)))
+        written.append(matrix.double())
+    found = sums.finish(like.new_ones(()), None)
+    J = torch.cat(written)
+    assert torch.equal(found.normal, J.mT @ J)
+    assert torch.equal(found.gradient, J.sum(0))
+
+
+def fitted(precision: str, steps: int = 12) -> float:
+    """How far the loss of a linear fit in float32 stays above the least, relative to it."""
+    x, r = rows(2000)
+    r = x @ torch.linspace(-1, 1, N) + 0.01 * r
+    w = torch.zeros(N, requires_grad=True)
+    opt = LevenbergMarquardt(
+        [w], precision=precision, curvature="full", acceleration=False, ftol=0, xtol=0, gtol=0
+    )
+    for _ in range(steps):
+        opt.step(lambda x, r: (x @ w - r)[:, None], x, r)
+    assert opt.report is not None
+    best = torch.linalg.lstsq(x.double(), r.double()[:, None]).solution[:, 0]
+    least = float((x.double() @ best - r.double()).square().sum() / 2)
+    return float(opt.report.loss_after) / least - 1
+
+
+def test_a_fit_in_float32_comes_nearer_to_its_minimum_by_double_sums() -> None:
+    single, double = fitted("single"), fitted("double")
+    assert double < 1e-3
+    assert double < single / 10
+
+
+def test_float32_is_solved_in_float32_unless_asked() -> None:
+    single = fitted("single", 3)
+    assert fitted("auto", 3) == pytest.approx(single, rel=1e-10)  # of the least itself
+    assert fitted("mixed", 3) != pytest.approx(single, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "words"),
+    [
+        ({"precision": "half"}, torch.float32, "precision"),
+        ({"precision": "single"}, torch.float64, "float64"),
+        ({"precision": "mixed"}, torch.float64, "float64"),
+        ({"precision": "mixed", "solver": "svd"}, torch.float32, "solver='cholesky'"),
+        ({"precision": "mixed", "solver": "cg"}, torch.float32, "precision='double'"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: Any, dtype: torch.dtype, words: str) -> None:
+    model = nn.Linear(3, 1).to(dtype)
+    x = torch.randn(9, 3, dtype=dtype)
+    with pytest.raises(InputError, match=words):
+        LevenbergMarquardt(model, **options).step(model, x)
