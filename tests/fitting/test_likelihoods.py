@@ -354,6 +354,54 @@ def test_the_bootstrap_draws_counts() -> None:
         np.testing.assert_allclose(drawn.stderr, fit.stderr, rtol=0.2)
 
 
+def test_sparse_histograms_have_the_errors_of_their_counts() -> None:
+    y = np.zeros(200_000)
+    y[[5, 77, 1234, 150_000]] = 1  # 2e-5 a bin
+    for scale in (1.0, 10.0, 1000.0):  # of the expected rate
+        fit = curve_fit(
+            lambda x, a: a * 1e-5 + 0 * x, np.arange(200_000.0), y, scale, likelihood="poisson"
+        )
+        assert fit["a"] == pytest.approx(2, rel=1e-6)
+        assert fit.stderr[0] == pytest.approx(1, rel=1e-6)  # 2/√4
+    y[77:] = 0  # and of 5e-6, where nothing is expected to be counted
+    one = curve_fit(
+        lambda x, a: a * 1e-5 + 0 * x, np.arange(200_000.0), y, 1.0, likelihood="poisson"
+    )
+    assert one["a"] == pytest.approx(0.5, rel=1e-6)
+    assert one.stderr[0] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_lines_leave_the_edge_at_which_nothing_is_expected() -> None:
+    x = np.linspace(0, 5, 60)
+    y = np.random.default_rng(0).poisson(0.3 * x, (200, 60))
+    fits = curve_fit(
+        lambda x, a, b: a + b * x, x, y, [1, 1], likelihood="poisson", bounds=(0, np.inf)
+    )
+    assert fits.success.all()
+    at_zero = fits.popt[:, 0] == 0
+    assert 0.2 < at_zero.mean() < 0.8
+    np.testing.assert_allclose(fits.popt[at_zero, 1], y[at_zero].sum(1) / x.sum(), rtol=1e-5)
+    # elsewhere the constant's gradient vanishes: Σ (1 − y/μ) = 0
+    rest = fits.popt[~at_zero]
+    mean = rest[:, :1] + rest[:, 1:] * x
+    np.testing.assert_allclose((1 - y[~at_zero] / mean).sum(1), 0, atol=1e-2)
+
+
+def test_cases_count_as_often_as_they_were_drawn() -> None:
+    y = COUNTS[0]
+    fit = curve_fit(lambda t, a: a + 0 * t, T, y, 3.0, likelihood="poisson")
+    drawn = fit.bootstrap(3000, "cases")
+    # the mean of a resample: the error of an error from 3,000 is 1.3 %
+    assert drawn.stderr[0] == pytest.approx(y.std() / math.sqrt(60), rel=0.05)
+    given = curve_fit(
+        lambda t, a: a + 0 * t, T, y, 3.0, likelihood="poisson",
+        jac=lambda t, a: torch.ones(len(t), 1, dtype=torch.float64),
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        given.bootstrap(50, "cases").samples, fit.bootstrap(50, "cases").samples, rtol=1e-6
+    )
+
+
 def test_solutions_carry_gradients_to_the_counts() -> None:
     t, y = torch.as_tensor(T), torch.as_tensor(COUNTS[0]).requires_grad_()
     fit = curve_fit(decay, t, y, P0, likelihood="poisson")
