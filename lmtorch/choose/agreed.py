@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from .. import _memory
 from .._errors import InputError
@@ -16,6 +17,9 @@ from .facts import Facts, Plan
 from .options import Options
 
 T = TypeVar("T")
+EXACT = 2**52  # integers below it are exact in float64
+PRIME = EXACT - 47
+CHUNK = 2**18  # numbers of which bits are summed together
 
 
 def of_all(processes: Processes, every: Sequence[Sequence[Facts]]) -> list[Facts]:
@@ -102,3 +106,14 @@ def check_same(processes: Processes, plan: Plan) -> None:
             "the processes plan different steps: give LevenbergMarquardt, or least_squares, the "
             "same options on all of them. explain() of one process alone shows what it chooses."
         )
+
+
+def bits(tensor: Tensor) -> float:
+    """A number that a tensor with other values, or with the same in another order, hardly has."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = tensor.detach().contiguous().view(whole[tensor.element_size()]).reshape(-1)
+    weights = 2 * torch.arange(CHUNK, device=flat.device) + 1
+    found = 0
+    for some in flat.split(CHUNK):
+        found = (found * 31 + int((some.to(torch.int64) * weights[: len(some)]).sum())) % PRIME
+    return float(found)

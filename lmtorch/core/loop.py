@@ -153,7 +153,7 @@ def _run(
         if 0 < told.running <= leave:
             left = Status.RUNNING
             break
-        if watch is not None and watch(working.all(state)):
+        if _stopped(problem, watch, working, state, single):
             left = Status.STOPPED
             break
         if over:
@@ -178,6 +178,20 @@ def _functions(
         problem, method, state, ((attempt, STARTED), (linearize, TRIED))
     )
     return found
+
+
+def _stopped(
+    problem: Problem, watch: Watch | None, working: WorkingSet, state: State, single: bool
+) -> bool:
+    """Whether somebody who is shown the state wants the run to end, on any process."""
+
+    def asked() -> bool:
+        return watch is not None and watch(working.all(state))
+
+    if problem.across is None or single:
+        return asked()
+    _, told = problem.across.telling("callback", asked, lambda stop: [float(stop)], 1)
+    return bool(told.any())
 
 
 def out_of(trials: int, state: State) -> State:

@@ -158,7 +158,7 @@ class Problem:
         streamed = self._streamed(rows, params, x)
         accumulator = streamed.accumulator
         accumulator.sums = total([accumulator.sums])
-        cost, values, exact = total(streamed.costs), streamed.values, None
+        cost, values, exact = streamed.cost(x), streamed.values, None
         if self.sample is not None:
             cost, gradient, values = self._value_and_gradient(x)
             exact = Exact(gradient, self.residual.rows / self.sample.rows)

@@ -15,6 +15,7 @@ from ..core.problem import Problem
 from ..core.small import of_arrays, small
 from ..core.state import Begun, State, fresh
 from ..core.termination import Status
+from ..linearizations.base import Values
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import BestRun
@@ -137,12 +138,10 @@ def _seen(
     form = DenseForm() if fits and jacobian else problem.form
     many = problem.together is not None  # of these, too, an evaluation is what costs
     model = replace(problem, form=form, keep=many or problem.keep).model(x)
-    residual = joined(model.values or problem.values(x), -1)
+    residual, rejected = _residuals(problem, x, model.values)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
-    # says nothing; a residual of zero is not rejected, though a compiled program may have rounded
-    # otherwise, and found a cost
-    rejected = every(problem.loss.expand(residual).slope == 0) & ~every(residual == 0)
+    # says nothing
     flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
     flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
     cosine = model.freeze(free).optimality()
@@ -151,6 +150,32 @@ def _seen(
     status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))
     kept = model.jacobian if jacobian and isinstance(model, Dense) else None
     return _Seen(status, residual, model.gradient, cosine, free, kept)
+
+
+def _residuals(problem: Problem, x: Tensor, known: Values) -> tuple[Tensor, Tensor]:
+    """Look at the residuals at the end.
+
+    Returns:
+        r(x) of this process, (..., m), and whether the loss rejects all residuals, (...,) bool. A
+        residual of zero is not rejected, though a compiled program may have rounded otherwise, and
+        found a cost.
+    """
+
+    def own() -> Tensor:
+        values = known or problem.values(x)
+        return joined(values, -1) if values else x.new_zeros(0)
+
+    def silent(residual: Tensor) -> tuple[Tensor, Tensor]:
+        return every(problem.loss.expand(residual).slope == 0), every(residual == 0)
+
+    across = problem.across
+    if across is None:
+        residual = own()
+        slopes, zeros = silent(residual)
+        return residual, slopes & ~zeros
+    residual, told = across.telling("end", own, lambda r: [float(one) for one in silent(r)], 2)
+    slopes, zeros = told.bool().all(0).to(x.device)
+    return residual, slopes & ~zeros
 
 
 def without_unknowns(problem: Problem, x: Tensor, estimate: bool) -> Ending:

@@ -34,6 +34,7 @@ from .arguments import (
 from .compiled import Compiling
 from .minimise import minimise
 from .probing import probe
+from .ranks import ending_together, probe_together, refuse_batches
 from .results import Results
 from .run import finish, opinions, set_up
 from .solution import Solution
@@ -49,6 +50,7 @@ CERTIFIED = 512
 @face
 @without_autocast
 @with_names
+@ending_together
 def least_squares(
     fun: Callable[..., Any],
     x0: Any,
@@ -87,6 +89,7 @@ def least_squares(
     progress: bool = False,
     memory_limit: int | None = None,
     compile: bool | str = False,
+    process_group: Any = None,
 ) -> Solution:
     """Minimise ½ Σ C² ρ((r(x)/C)²) within a box, by Levenberg–Marquardt.
 
@@ -169,6 +172,10 @@ def least_squares(
             fits of the kind, at the price of seconds; "auto": where a batch is large enough.
             Needs a C++ compiler; what cannot be compiled runs as ever, after a warning, see
             docs/least_squares.md. Default: False.
+        process_group: processes that share the rows, `torch.distributed.group.WORLD` or another
+            group: fun returns the residuals of its own data on each, and all come to the same
+            solution, whose `fun` and `jac` have the rows of this process alone. Default: this
+            process alone.
 
     Returns:
         A `Solution`. Its x carries gradients to tensors in `args` and `kwargs` that require them,
@@ -198,7 +205,8 @@ def least_squares(
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     calls, kind = Calls(), None
     silent = history is progress is False and type(verbose) is int and verbose == 0
-    if type(compiled) is bool and silent and (kwargs is None or kwargs == {}):
+    alone = silent and process_group is None
+    if type(compiled) is bool and alone and (kwargs is None or kwargs == {}):
         kind = remembered.call_of(
             fun, x0, args,
             (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
@@ -242,11 +250,14 @@ def least_squares(
     )
     trials = limits(max_nfev)
 
-    calling, probed = probe(
-        lambda arrays: UserFunction(fun, unknowns, args, kwargs or {}, dims[1:], arrays, calls),
-        exact,
-        box,
-    )
+    def make(arrays: bool) -> UserFunction:
+        return UserFunction(fun, unknowns, args, kwargs or {}, dims[1:], arrays, calls)
+
+    if process_group is None:
+        calling, probed = probe(make, exact, box)
+    else:
+        refuse_batches(in_dims, starts.number, compiled, exact, f_scale)
+        calling, probed = probe_together(process_group, make, exact, box)
     if not probed.finite and not unknowns.batched and starts.number == 1:
         raise InputError(
             "the residuals are not finite at the start: NaN or infinity among them. Start "
@@ -255,7 +266,8 @@ def least_squares(
         )
     run = set_up(
         options, source, unknowns, calling, probed, box, starts,
-        estimate=estimate, gradients=torch.is_grad_enabled(),
+        estimate=estimate, gradients=torch.is_grad_enabled() and process_group is None,
+        processes=process_group,
     )  # fmt: skip
     others, least = opinions(run, second_opinion), run.least
     results = Results(

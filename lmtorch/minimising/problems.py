@@ -51,6 +51,8 @@ class ProblemsResidual:
 
     def parts(self) -> Iterable[Part]:
         """All rows of all problems at once, or those of one problem in blocks."""
+        if self.rows == 0:  # other processes have them
+            return ()
         return self._blocks if self.blocks else (self._part,)
 
     @cached_property

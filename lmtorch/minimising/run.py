@@ -13,10 +13,12 @@ from .. import choose
 from .._arrays import tensor_of
 from .._errors import InputError
 from ..choose import Facts, Options, Plan
+from ..choose.agreed import check_same
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
 from ..damping.scaling import FixedScale
+from ..distributed.processes import Processes
 from ..jacobians.base import JacobianSource
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.given import GivenJacobian
@@ -34,6 +36,7 @@ from .implicit import attach
 from .minimise import block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
+from .ranks import facts_together
 from .results import Results, pick
 from .row_blocks import row_blocks, rows_of_blocks
 from .solution import Solution
@@ -77,6 +80,8 @@ class Run(NamedTuple):
         residual = self.problem.residual
         if isinstance(residual, ProblemsResidual) and residual.blocks:
             return False
+        if self.problem.across is not None:  # of the rows of this process it is made again
+            return False
         return not self.batched or self.starts > 1 or self.probe.black_box
 
     @property
@@ -114,6 +119,7 @@ def set_up(
     *,
     estimate: bool,  # C of the loss
     gradients: bool,  # the solution is to carry them
+    processes: Processes | None = None,  # those that share the rows
 ) -> Run:
     """Make the loop's problem, and plan how to solve it.
 
@@ -166,7 +172,13 @@ def set_up(
         problems=count,
         functional=bool(residual.blocks) or probe.rows * n <= choose.DENSE,
     )
+    counts = None
+    if processes is not None:
+        facts, options = facts_together(processes, facts, options, x)
+        counts = facts.residuals, 0
     plan = choose.plan([facts], options)
+    if processes is not None:
+        check_same(processes, plan)
     problem = Problem(
         residual,
         # what is known of all rows is not what a block of them asks for
@@ -181,6 +193,8 @@ def set_up(
         keep=plan.keep,
         precision=probe.precision,
         together=together(probe.rows, x) if plan.method.careful is not None else None,
+        across=processes,
+        counts=counts,
     )
     lead = tuple(points.shape[:-1])
     return Run(
@@ -365,11 +379,14 @@ def _jacobians(run: Run, ending: Ending) -> Jacobians:
     """What makes J at the end of every problem again."""
     leaves = [*run.calling.leaves, *tree_leaves(run.calling.kwargs), *run.calling.shares]
     written = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
-    problem = replace(run.problem, loss=_loss_at(run, ending))
+    problem = replace(run.problem, loss=_loss_at(run, ending), across=None, counts=None)
     state, unit, limit = ending.state, run.calling.unit, run.limit
     # the solution shows x itself, and the cost where it is of that dtype
     shown = state.cost.dtype == state.x.dtype
-    ends = state.x.clone(), state.cost.clone() if shown else state.cost
+    cost = state.cost.clone() if shown else state.cost
+    if run.problem.across is not None and ending.residual is not None:
+        cost = problem.loss.cost(ending.residual)  # of the rows of this process
+    ends = state.x.clone(), cost
     return Jacobians(problem, *ends, unit, run.block, limit, written)
 
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..choose.agreed import EXACT, bits
 from ..distributed.processes import Processes
 from ..residuals.layout import real
 from .kept import Kept
 from .preparation import key_of
 from .terms import Term
 from .variables import Variables
-
-EXACT = 2**52  # integers below it are exact in float64
 
 
 def unwrapped(params: Any) -> tuple[Any, tuple[nn.Module, ...]]:
@@ -129,7 +128,7 @@ def met(
         InputError: parameters or the optimizer's state differ.
     """
     own = [
-        _bits(x),
+        bits(x),
         _state_bits(kept.common),
         float(kept.steps),
         float(hash(key_of(variables, terms, x)) % EXACT),
@@ -148,14 +147,7 @@ def met(
     return tuple(int(number) for number in each[:, 3])
 
 
-def _bits(tensor: Tensor) -> float:
-    """A number that another tensor hardly has."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().view(whole[tensor.element_size()]).to(torch.int64)
-    return float(int(bits.sum()) % EXACT)
-
-
 def _state_bits(common: Mapping[str, Any]) -> float:
     """The same of λ and what belongs to it."""
     damping = common.get("damping") or {}
-    return sum(_bits(value) for value in damping.values() if isinstance(value, Tensor)) % EXACT
+    return sum(bits(value) for value in damping.values() if isinstance(value, Tensor)) % EXACT

@@ -73,6 +73,7 @@ def _trained(
     criterion: bool = False,
     wrapped: bool = False,
     growing: bool = False,
+    loader: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[list[Tensor], lmtorch.LevenbergMarquardt]:
     model: nn.Module = net(hidden, 2 if criterion else 1).to(dtype)
@@ -97,6 +98,9 @@ def _trained(
 
         if terms:
             losses.append(opt.step((residuals, x, y), (at_origin, origin)))
+        elif loader:
+            table = torch.utils.data.TensorDataset(x, y)
+            losses.append(opt.step(residuals, torch.utils.data.DataLoader(table, batch_size=16)))
         elif batch:
             losses.append(opt.step(residuals, x, y))
         else:

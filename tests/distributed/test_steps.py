@@ -128,6 +128,12 @@ def test_sampled_curvature_is_the_same_step_on_all(two: Ranks, solver: Any) -> N
     assert losses[-1] < 0.2 * losses[0]
 
 
+@pytest.mark.parametrize("solver", ["auto", "cholesky", ConjugateGradients(forcing=1e-13)], ids=str)
+def test_a_loader_on_each_process(two: Ranks, solver: Any) -> None:
+    hidden = 1 if isinstance(solver, ConjugateGradients) else 6
+    compared(two, hidden=hidden, kind="uneven", loader=True, options={"solver": solver})
+
+
 def test_a_module_under_distributed_data_parallel(two: Ranks) -> None:
     plain, wrapped = (
         two.run(fits.train, {"hidden": 20, "kind": "uneven", "wrapped": w}) for w in (False, True)
