@@ -34,9 +34,19 @@ from .compiled import Forms
 from .groups import check_group, check_tensors, listed, named
 from .joint import TermResidual, TermsResidual
 from .kept import Kept
-from .loaders import Loaders, RecountedError
+from .loaders import Loaders
 from .preparation import Preparation, Preparations
-from .ranks import met, plain, refuse_sharded, spread_buffers, spread_first, unwrapped
+from .ranks import (
+    changed,
+    counted_anew,
+    met,
+    name_not_finite,
+    plain,
+    refuse_sharded,
+    spread_buffers,
+    spread_first,
+    unwrapped,
+)
 from .targets import RowsChangedError
 from .task import Task, problem_of, residual_of, sample_of
 from .terms import Closure, Term, terms_of
@@ -305,15 +315,16 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 # nothing was written; what was found out may be wrong: an exception of the closure
                 # itself may have looked like a source of derivatives that fails
                 self._preparations.forget()
-                counted = not recounted and _recounted(error, self._processes)
-                if not (counted or (task.remembered and _changed(error))):
+                counted = not recounted and counted_anew(error, self._processes)
+                if not (counted or (task.remembered and changed(error))):
                     raise
                 recounted |= counted
                 task = self._task(terms)  # a closure of the same code on other data: look anew
         (state, told), parts = ended, clock.seconds()
         plan, layout = task.prepared.plan, task.variables.layout
-        if self._processes is not None:
-            self._together(self._processes, task, told)
+        if self._processes is not None and told.ended == Status.NOT_FINITE:
+            self._preparations.forget()
+            name_not_finite(self._processes, task.problem, task.start.x)
         if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
             if self._processes is None:
                 task.leave_traces()
@@ -363,7 +374,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         try:
             residual = made() if across is None else across.alone("targets", made)
         except (RowsChangedError, RankError) as error:
-            if not (remembered and _changed(error)):
+            if not (remembered and changed(error)):
                 raise
             self._preparations.forget()
             return self._task(terms)
@@ -381,24 +392,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )
         start = self._kept.start(variables.layout, prepared.plan, x)
         return Task(variables, terms, prepared, remembered, residual, problem, start)
-
-    def _together(self, processes: Processes, task: Task, told: Told) -> None:
-        """See that all processes have come to the same end, and that their data are numbers.
-
-        Raises:
-            RankError: NaN or infinity among the residuals of one, or their derivatives.
-        """
-        if told.ended != Status.NOT_FINITE:
-            return
-        self._preparations.forget()
-        _, fine = processes.telling(
-            "finite", lambda: task.problem.finite(task.start.x), lambda own: [float(own)], 1
-        )
-        odd = [processes.names[place] for place, one in enumerate(fine[:, 0].tolist()) if not one]
-        if odd:
-            others = f", as on ranks {odd[1:]}" if odd[1:] else ""
-            reason = f"NaN or infinity among them or their derivatives{others}"
-            raise RankError(odd[0], "residuals", reason)
 
     def _advise(self, task: Task) -> None:
         """Warn of habits of first-order training that cost dearly here."""
@@ -467,13 +460,3 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             for option in OPTIONS:
                 group.setdefault(option, self.defaults[option])
         self._forget()
-
-
-def _changed(error: BaseException) -> bool:
-    """Whether rows have changed, here or, as all processes know, elsewhere."""
-    return isinstance(error, RowsChangedError) or getattr(error, "rows_changed", False)
-
-
-def _recounted(error: BaseException, processes: Processes | None) -> bool:
-    """Whether a loader had another number of samples, which all processes know in the same way."""
-    return isinstance(error, RecountedError) if processes is None else _changed(error)

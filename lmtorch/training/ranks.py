@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import InputError, RankError
 from ..choose.agreed import EXACT, bits
+from ..core.problem import Problem
 from ..distributed.processes import Processes
 from ..residuals.layout import real
 from .kept import Kept
+from .loaders import RecountedError
 from .preparation import key_of
+from .targets import RowsChangedError
 from .terms import Term
 from .variables import Variables
 
@@ -151,3 +154,27 @@ def _state_bits(common: Mapping[str, Any]) -> float:
     """The same of λ and what belongs to it."""
     damping = common.get("damping") or {}
     return sum(bits(value) for value in damping.values() if isinstance(value, Tensor)) % EXACT
+
+
+def name_not_finite(processes: Processes, problem: Problem, x: Tensor) -> None:
+    """Say whose data are not finite at x, where a step has ended for that.
+
+    Raises:
+        RankError: NaN or infinity among the residuals of a process, or their derivatives.
+    """
+    _, fine = processes.telling("finite", lambda: problem.finite(x), lambda own: [float(own)], 1)
+    odd = [name for name, one in zip(processes.names, fine[:, 0].tolist(), strict=True) if not one]
+    if odd:
+        others = f", as on ranks {odd[1:]}" if odd[1:] else ""
+        reason = f"NaN or infinity among them or their derivatives{others}"
+        raise RankError(odd[0], "residuals", reason)
+
+
+def changed(error: BaseException) -> bool:
+    """Whether rows have changed, here or, as all processes know, elsewhere."""
+    return isinstance(error, RowsChangedError) or getattr(error, "rows_changed", False)
+
+
+def counted_anew(error: BaseException, processes: Processes | None) -> bool:
+    """Whether a loader had another number of samples, which all processes know in the same way."""
+    return isinstance(error, RecountedError) if processes is None else changed(error)
