@@ -107,6 +107,8 @@ def by_products(facts: Facts, limit: int | None) -> tuple[tuple[JacobianSource, 
     keep = _memory.fits(GRAPHS * touched, facts.device, limit)
     what = "kept" if keep else "made anew for each product"
     graphs = f"graphs of {GRAPHS * touched / 2**20:.3g} MiB"
+    if keep and facts.samples is not None:
+        return (LayerWise(), Products(keep)), f"J v and J^T w: factors of layers, or {graphs} are {what}"
     return (Products(keep),), f"J v and J^T w: {graphs} are {what}"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..arrays import at_most, squared, where
 from ..distributed.processes import Processes
 from ..rows.base import Rows
+from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows, normal_times
 from . import by_columns
@@ -108,6 +109,13 @@ def _length(blocks: Iterable[Rows], step: Tensor) -> Tensor:
     return added((squared(rows.times(step)) for rows in blocks), step.new_zeros(step.shape[:-1]))
 
 
+def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
+    """Factors of layers in the dtype of the linear algebra; others convert what they give."""
+    if not isinstance(rows, LayerRows):
+        return rows
+    return rows._replace(blocks=tuple(block.to(dtype) for block in rows.blocks))
+
+
 @dataclass(frozen=True)
 class Anew:
     """Blocks of rows that are made again, one after another, whenever they are looked at.
@@ -152,7 +160,7 @@ class ProductsAccumulator:
         anew: makes the rows once more; None: they are kept.
     """
 
-    kinds = (ProductRows, DenseRows)
+    kinds = (LayerRows, ProductRows, DenseRows)
     sums: Sums = ()  # nothing is summed over rows
 
     def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
@@ -171,7 +179,13 @@ class ProductsAccumulator:
     def add(self, residual: Tensor, rows: Rows) -> None:
         """Keep a block, or what it adds."""
         residual = residual.to(self.like.dtype)
+        rows = in_dtype(rows, self.like.dtype)
         if self.anew is None:
+            last = self.blocks[-1] if self.blocks else None
+            if isinstance(rows, LayerRows) and isinstance(last, LayerRows):
+                self.blocks.pop()
+                rows = rows._replace(blocks=joined((*last.blocks, *rows.blocks)))
+                residual = torch.cat([self.residuals.pop(), residual], -1)
             self.residuals.append(residual)
             self.blocks.append(rows)
             return
@@ -205,7 +219,10 @@ class ProductsAccumulator:
 
         across = self.across
         gradient, squares = own() if across is None else across.summed("columns", own)
-        blocks = tuple(self.blocks) if self.anew is None else Anew(self.anew)
+        blocks: Iterable[Rows] = tuple(self.blocks)
+        if self.anew is not None:
+            again, dtype = self.anew, self.like.dtype
+            blocks = Anew(lambda: (in_dtype(rows, dtype) for rows in again()))
         factor = 1.0
         if exact is not None:
             gradient, factor = exact.gradient, exact.factor

@@ -50,6 +50,8 @@ class Operators(DispatchMode):
                 self._made.add(place)
                 self.written.append((tensor.detach(), tensor.detach().clone()))
         result = func(*args, **kwargs)
+        # what is a view of an argument takes nothing: the transposed weight of a linear layer
+        there = {_storage(leaf) for leaf in args if isinstance(leaf, Tensor)}
         if func in DIFFERENCES and _column_and_vector(args):
             self.spread.add(result.numel())
         for leaf in tree_leaves(result):
@@ -59,9 +61,9 @@ class Operators(DispatchMode):
                 self.precision is None or _eps(leaf.dtype) > _eps(self.precision)
             ):
                 self.precision = leaf.dtype
-            if leaf._base is None:
-                self.bytes += leaf.numel() * leaf.element_size()
             place = _storage(leaf)
+            if place is None or place not in there:
+                self.bytes += leaf.numel() * leaf.element_size()
             if place is not None:
                 self._made.add(place)
         return result

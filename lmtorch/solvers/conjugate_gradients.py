@@ -17,13 +17,17 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import inner
+from ..arrays import inner, where
 from ..linearizations.products import ByProducts, ProductsForm
 from .base import length_by_solving
+from .preconditioners import Divide, Preconditioner, Prepared, Scales
+from .row_sample import RowSample, known
 
 LOOSEST = 0.1  # share of the right-hand side that may be left, far from a stationary point
 DRIFT = 20  # iterations from which the remainder of the recursion is looked at anew
 RENEWED = 2  # times that the remainder is computed anew, and the search begun again if it must be
+PATIENCE = 10  # iterations after which a better preconditioner is asked for
+WINDOW = 10  # part of the iterations, the last ones, whose gain is held against the average
 LOOK = 10  # iterations between looks at whether all is done, where to look waits for the device
 
 
@@ -37,10 +41,13 @@ class ConjugateGradients:
             the square root of the largest cosine between residuals and columns, 0.1 at most.
         iterations: of one solution at most. What has been found until then is the step, which
             lowers the linear model as every iterate does.
+        preconditioner: what is divided by, see `preconditioners` and `row_sample`. Default: some of
+            the rows, where rows or their factors are known, otherwise D².
     """
 
     forcing: float | None = None
     iterations: int = 250
+    preconditioner: Preconditioner | None = None
     form: ProductsForm = ProductsForm()
     exact_at_zero: ClassVar[bool] = False
 
@@ -51,7 +58,11 @@ class ConjugateGradients:
             forcing = cosine.sqrt().clamp(torch.finfo(scale.dtype).eps, LOOSEST)
         else:
             forcing = torch.full_like(linearization.cost, self.forcing, dtype=scale.dtype)
-        return Iteration(linearization, scale, forcing, self.iterations)
+        chosen = self.preconditioner
+        if chosen is None:
+            chosen = RowSample() if known(linearization) else Scales()
+        prepared = chosen.prepare(linearization, scale)
+        return Iteration(linearization, scale, prepared, forcing, self.iterations)
 
 
 class Enough(NamedTuple):
@@ -71,8 +82,10 @@ class Iteration:
         limit: iterations at most.
     """
 
-    def __init__(self, model: ByProducts, scale: Tensor, forcing: Tensor, limit: int) -> None:
-        self.model, self.scale = model, scale
+    def __init__(
+        self, model: ByProducts, scale: Tensor, prepared: Prepared, forcing: Tensor, limit: int
+    ) -> None:
+        self.model, self.scale, self.prepared = model, scale, prepared
         self.forcing, self.limit = forcing, limit
         self.last: tuple[Tensor, Tensor] | None = None
 
@@ -98,48 +111,71 @@ class Iteration:
         def product(v: Tensor) -> Tensor:
             return self.model.normal_times(v) + added * v
 
-        return solved(product, rhs, weight, self.forcing, self.limit, start)
+        def divide_at(prepared: Prepared) -> Divide:
+            by = prepared.at(damping)
+            # without damping the step is to be the shortest in D, whatever else is divided by
+            return lambda w: where(damping[..., None] > 0, by(w), w / weight)
+
+        def better(iterations: int) -> Divide | None:
+            grown = getattr(self.prepared, "grown", None)
+            larger = None if grown is None else grown(iterations)
+            if larger is None:
+                return None
+            self.prepared = larger
+            return divide_at(larger)
+
+        divide = divide_at(self.prepared)
+        return solved(product, rhs, divide, self.forcing, self.limit, start, better)
 
 
 def solved(
     product: Callable[[Tensor], Tensor],
     rhs: Tensor,
-    weight: Tensor,
+    divide: Divide,
     forcing: Tensor,
     limit: int,
     start: Tensor | None = None,
+    better: Callable[[int], Divide | None] = lambda iterations: None,
 ) -> Tensor:
     """x with A x ≈ rhs by preconditioned conjugate gradients, (..., n).
 
     Args:
         product: v ↦ A v of (..., n), A symmetric and positive semi-definite.
         rhs: (..., n).
-        weight: the preconditioner, a diagonal (..., n), positive.
-        forcing: ‖remainder‖ over ‖rhs‖ that is small enough, (...,), in the norm of 1/weight.
+        divide: w ↦ M⁻¹ w of the preconditioner.
+        forcing: ‖remainder‖ over ‖rhs‖ that is small enough, (...,), in the norm of M⁻¹.
         limit: iterations at most.
         start: where to begin, scaled to where A's energy is least along it. Default: zero.
+        better: another preconditioner that is worth making after so many iterations, or None.
 
     Returns:
         The last iterate. NaN for problems of a batch whose right-hand side or products are not
         finite.
     """
-    # the gain goes with the square of the remainder
-    target = forcing.square() * inner(rhs, rhs / weight)
-    enough = Enough(target, forcing.square() / LOOSEST)
-    x, rest, left = torch.zeros_like(rhs), rhs, limit
+    x, rest, left, renewals = torch.zeros_like(rhs), rhs, limit, RENEWED
     if start is not None:
         x, rest = _along(product, rhs, start)
-    for renewal in range(RENEWED + 1):
-        before = inner(rest, rest / weight)
-        correction, used, reached = _iterated(product, rest, weight, enough, left)
-        x, left = x + correction, left - used
-        if renewal == RENEWED or left <= 0 or used < DRIFT or not bool(reached.any()):
+    before = target = inner(rhs, divide(rhs))
+    while left > 0:
+        # the gain goes with the square of the remainder
+        enough = Enough(forcing.square() * target, forcing.square() / LOOSEST)
+        found = _iterated(
+            product, rest, divide, enough, left, lambda made: better(limit - left + made)
+        )
+        x, left = x + found.step, left - found.made
+        if found.another is not None:
+            divide, rest = found.another, found.rest
+            before = target = inner(rhs, divide(rhs))
+            continue
+        if renewals == 0 or found.made < DRIFT or not bool(found.reached.any()):
             break
         # what the recursion calls the remainder drifts away from it by round-off
+        renewals -= 1
         rest = rhs - product(x)
-        size = inner(rest, rest / weight)
-        if not bool((reached & (size > 2 * target) & (size < before / 4)).any()):
+        size = inner(rest, divide(rest))
+        if not bool((found.reached & (size > 2 * enough.size) & (size < before / 4)).any()):
             break
+        before = size
     return torch.where(torch.isfinite(target)[..., None], x, torch.nan)
 
 
@@ -154,25 +190,39 @@ def _along(
     return torch.where(useful, share * start, 0.0), torch.where(useful, rhs - share * image, rhs)
 
 
-def _iterated(
-    product: Callable[[Tensor], Tensor], rhs: Tensor, weight: Tensor, enough: Enough, limit: int
-) -> tuple[Tensor, int, Tensor]:
-    """Conjugate gradients from zero.
+class Iterated(NamedTuple):
+    """How conjugate gradients have ended."""
 
-    Returns:
-        The last iterate, the iterations that were made, and whether the remainder is small enough,
-        (...,) bool, as the recursion has it.
+    step: Tensor  # (..., n)
+    rest: Tensor  # (..., n), the remainder, as the recursion has it
+    made: int  # iterations
+    reached: Tensor  # (...,) bool, whether the remainder is small enough
+    another: Divide | None  # a better preconditioner, for what remains
+
+
+def _iterated(
+    product: Callable[[Tensor], Tensor],
+    rhs: Tensor,
+    divide: Divide,
+    enough: Enough,
+    limit: int,
+    better: Callable[[int], Divide | None],
+) -> Iterated:
+    """Conjugate gradients from zero.
 
     A problem whose curvature along a direction is not positive, which only round-off can make of
     JᵀJ + λD², keeps what it has.
     """
     x, rest = torch.zeros_like(rhs), rhs
-    scaled = rest / weight
+    scaled = divide(rest)
     size, direction = inner(rest, scaled), scaled
-    made = 0
+    made, another = 0, None
     active, gained = size > enough.size, torch.zeros_like(size)
+    gains: list[Tensor] = []
     for number in range(limit):
         if (rhs.device.type == "cpu" or number % LOOK == LOOK - 1) and not bool(active.any()):
+            break
+        if made and made % PATIENCE == 0 and (another := better(made)) is not None:
             break
         made = number + 1
         image = product(direction)
@@ -182,12 +232,13 @@ def _iterated(
         length = torch.where(active, size / curvature, 0.0)[..., None]
         x = torch.where(broken[..., None], torch.nan, x + length * direction)
         rest = torch.where(active[..., None], rest - length * image, rest)
-        scaled = rest / weight
+        scaled = divide(rest)
         before, size = size, inner(rest, scaled)
         turn = torch.where(active, size / before, 0.0)[..., None]
         direction = torch.where(active[..., None], scaled + turn * direction, 0.0)
-        gain = torch.where(active, length[..., 0] * before, 0.0)
-        gained = gained + gain
-        slow = made * gain <= enough.share * gained
+        gains.append(torch.where(active, length[..., 0] * before, 0.0))
+        gained = gained + gains[-1]
+        window = gains[-1 - made // WINDOW :]  # a single iteration may gain little among others
+        slow = made * sum(window) <= len(window) * enough.share * gained
         active = active & (size > enough.size) & ~slow
-    return x, made, size <= enough.size
+    return Iterated(x, rest, made, size <= enough.size, another)

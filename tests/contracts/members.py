@@ -48,7 +48,9 @@ from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky
 from lmtorch.solvers.conjugate_gradients import ConjugateGradients
 from lmtorch.solvers.dual import Dual
+from lmtorch.solvers.preconditioners import Jacobi, Nystrom, Preconditioner, Scales
 from lmtorch.solvers.qr import QR
+from lmtorch.solvers.row_sample import RowSample
 from lmtorch.solvers.schur import Schur
 from lmtorch.solvers.svd import SVD
 
@@ -64,8 +66,21 @@ SOLVERS: dict[str, Solver] = {
     "dual, of layers": Dual(LayeredForm()),
     "cg": ConjugateGradients(),
 }
+PRECONDITIONERS: dict[str, Preconditioner] = {
+    "scales": Scales(),
+    "jacobi": Jacobi(),
+    "nystrom": Nystrom(3),
+    "rows": RowSample(3),
+    "all rows": RowSample(10**6),
+}
 # solvers that stop early, with what makes them go on to the digits that the laws ask for
-TO_DIGITS: dict[str, Solver] = SOLVERS | {"cg": ConjugateGradients(1e-15, 2000)}
+TO_DIGITS: dict[str, Solver] = SOLVERS | {
+    "cg": ConjugateGradients(1e-15, 2000),
+    **{
+        f"cg, {name}": ConjugateGradients(1e-15, 2000, preconditioner)
+        for name, preconditioner in PRECONDITIONERS.items()
+    },
+}
 
 DAMPINGS: dict[str, Damping] = {
     "trust_region": TrustRegion(),

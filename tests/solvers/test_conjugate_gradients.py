@@ -129,14 +129,14 @@ def test_a_matrix_that_is_not_definite_ends_with_what_there_is() -> None:
     A = torch.diag(torch.tensor([1.0, 2.0, -1e-9, 0.0], dtype=F64))
     ones = torch.ones(4, dtype=F64)
     for rhs in (ones, ones[2:].new_tensor([0, 0, 1, 0])):
-        x = solved(lambda v: v @ A, rhs, ones, torch.tensor(1e-12, dtype=F64), 50)
+        x = solved(lambda v: v @ A, rhs, lambda w: w, torch.tensor(1e-12, dtype=F64), 50)
         assert x.isfinite().all()
 
 
 def test_what_is_not_finite_gives_no_step() -> None:
     ones, tight = torch.ones(3, dtype=F64), torch.tensor(1e-12, dtype=F64)
-    assert solved(lambda v: v * torch.nan, ones, ones, tight, 50).isnan().any()
-    assert solved(lambda v: v, ones * torch.inf, ones, tight, 50).isnan().all()
+    assert solved(lambda v: v * torch.nan, ones, lambda w: w, tight, 50).isnan().any()
+    assert solved(lambda v: v, ones * torch.inf, lambda w: w, tight, 50).isnan().all()
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["graphs kept", "evaluated anew"])

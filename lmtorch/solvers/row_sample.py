@@ -1,0 +1,192 @@
+"""Some rows of J as a preconditioner: their JₛᵀJₛ, inverted in s × s by Woodbury's identity.
+
+Of many samples a few hundred know most of the directions that all of them bend in. With as many
+rows as there are the step is exact in one iteration, that of the dual equations.
+
+Reference: Roosta-Khorasani & Mahoney, Sub-sampled Newton methods (2019); Woodbury (1950); Xu,
+Roosta-Khorasani & Mahoney, Newton-type methods for non-convex optimization under inexact Hessian
+information (2020).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..arrays import where
+from ..linearizations.products import ByProducts
+from ..rows.base import Rows
+from ..rows.layers import LayerBlock, LayerRows
+from ..rows.matrix import DenseRows
+from .preconditioners import Divide
+
+WORTH = 2  # iterations whose products the equations of the rows may cost
+FEWEST = 64  # rows that are worth the calls
+SAFE = 10  # units of round-off of the largest row, below which λ is not seen
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """A random part of the rows, where rows or their factors are known.
+
+    Args:
+        rows: how many. Default: as many as cost about as much as two iterations; where a step takes
+            many iterations, more of them.
+        seed: of the choice.
+    """
+
+    rows: int | None = None
+    seed: int = 0
+
+    def prepare(self, model: ByProducts, scale: Tensor) -> "Woodbury":
+        """The rows, and their products with each other.
+
+        Raises:
+            InputError: rows are known by products alone.
+        """
+        if not known(model):
+            raise InputError(
+                "RowSample needs rows, or their factors from linear layers on samples, "
+                "step(closure, *batch): here only products are known. Leave preconditioner out, or "
+                "choose Nystrom()."
+            )
+        m = sum(rows.shape[-2] for rows in model.blocks)
+        count = self.rows or worth(WORTH, m, scale.shape[-1])
+        return Woodbury(model, scale, self, min(count, m))
+
+
+def known(model: ByProducts) -> bool:
+    """Whether all rows are there, as numbers or as factors."""
+    return all(isinstance(rows, LayerRows | DenseRows) for rows in model.blocks)
+
+
+def worth(iterations: float, m: int, n: int) -> int:
+    """Rows s whose equations, 4 s²√n + s³/3, cost as much as so many iterations, of 4 m n each."""
+    target = 4.0 * iterations * m * n
+    low, high = FEWEST, m
+    while low < high:
+        middle = (low + high + 1) // 2
+        if 4 * middle**2 * math.sqrt(n) + middle**3 / 3 <= target:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class Woodbury:
+    """M = JₛᵀJₛ, scaled to all rows, with the prior's share."""
+
+    def __init__(self, model: ByProducts, scale: Tensor, choice: RowSample, count: int) -> None:
+        self.model, self.scale, self.choice, self.count = model, scale, choice, count
+        self.total = sum(rows.shape[-2] for rows in model.blocks)
+        generator = torch.Generator().manual_seed(choice.seed)
+        share = count / self.total
+        self.rows = [_some(rows, share, model.factor, generator) for rows in model.blocks]
+        self.gram: Tensor | None = None  # Jₛ D⁻² Jₛᵀ, where D² is all that λ is added to
+
+    def grown(self, iterations: int) -> "Woodbury | None":
+        """More rows, as many as the iterations that were made have cost."""
+        if self.choice.rows is not None or self.count == self.total:
+            return None
+        count = min(self.total, worth(WORTH + iterations, self.total, self.scale.shape[-1]))
+        if count < 1.5 * self.count:
+            return None
+        return Woodbury(self.model, self.scale, self.choice, count)
+
+    def at(self, damping: Tensor) -> Divide:
+        """w ↦ B⁻¹(w − Jₛᵀ(I + Jₛ B⁻¹ Jₛᵀ)⁻¹ Jₛ B⁻¹ w) for B = λD² + W, with the prior's W."""
+        squares = self._level(self.scale.square())
+        wide = damping[..., None].to(squares.dtype)
+        if self.gram is None:
+            self.gram = self._products(squares)
+        largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+        # what λ is below is round-off
+        least = SAFE * torch.finfo(squares.dtype).eps * largest
+        wide = torch.maximum(wide, least)
+        if self.model.prior is None:
+            divisor, matrix = wide * squares, self.gram / wide[..., None]
+        else:
+            divisor = self._level(wide * squares + self.model.prior.root.square())
+            matrix = self._products(divisor)
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1)
+        triangle, _ = torch.linalg.cholesky_ex(matrix)
+        free = self.model.free
+
+        def divide(w: Tensor) -> Tensor:
+            w = w / divisor
+            moved = torch.cat([rows.times(w) for rows in self.rows], -1)
+            moved = torch.cholesky_solve(moved[..., None], triangle)[..., 0]
+            shares = moved.split([rows.shape[-2] for rows in self.rows], -1)
+            for rows, share in zip(self.rows, shares, strict=True):
+                w = w - rows.transposed_times(share) / divisor
+            return w if free is None else where(free, w, 0.0)
+
+        return divide
+
+    def _products(self, squares: Tensor) -> Tensor:
+        """Jₛ diag(squares)⁻¹ Jₛᵀ."""
+        if len(self.rows) == 1 and isinstance(self.rows[0], LayerRows | DenseRows):
+            return self.rows[0].gram(squares)
+        scaled = torch.cat([rows.dense() for rows in self.rows], -2) / squares.sqrt()[..., None, :]
+        return scaled @ scaled.mT
+
+    def _level(self, squares: Tensor) -> Tensor:
+        """D² with one number in each parameter that rows know by factors, as these need it."""
+        segments = {
+            segment for rows in self.rows if isinstance(rows, LayerRows)
+            for block in rows.blocks for segment in _segments(block)
+        }  # fmt: skip
+        if not segments:
+            return squares
+        found = squares.clone()
+        for start, stop in segments:
+            found[start:stop] = squares[start:stop].mean()
+        return found
+
+
+def _segments(block: LayerBlock) -> list[tuple[int, int]]:
+    """Columns of the parameters that a block knows by factors or by their numbers."""
+    found = [(p.start, p.start + p.matrix.shape[-1]) for p in block.plain]
+    for weight in block.weights:
+        found.append((weight.start, weight.start + weight.size))
+        if weight.bias is not None:
+            found.append((weight.bias, weight.bias + weight.left.shape[-1]))
+    return found
+
+
+def _some(rows: Rows, share: float, factor: float, generator: torch.Generator) -> Rows:
+    """A share of the rows, scaled so that their JᵀJ stands for that of all."""
+    if isinstance(rows, DenseRows):
+        chosen, root = _chosen(rows.shape[-2], share, factor, generator)
+        return DenseRows(root * rows.matrix[..., chosen.to(rows.matrix.device), :])
+    assert isinstance(rows, LayerRows)
+    return rows._replace(
+        blocks=tuple(_some_of_block(block, share, factor, generator) for block in rows.blocks)
+    )
+
+
+def _some_of_block(
+    block: LayerBlock, share: float, factor: float, generator: torch.Generator
+) -> LayerBlock:
+    """A share of the samples of a block, with all residuals of each."""
+    chosen, root = _chosen(block.samples, share, factor, generator)
+    tensors = [w.left for w in block.weights] + [p.matrix for p in block.plain]
+    chosen = chosen.to(tensors[0].device)
+    return block._replace(
+        samples=len(chosen),
+        weights=tuple(
+            w._replace(left=root * w.left[chosen], right=w.right[chosen]) for w in block.weights
+        ),
+        plain=tuple(p._replace(matrix=root * p.matrix[chosen]) for p in block.plain),
+    )
+
+
+def _chosen(
+    count: int, share: float, factor: float, generator: torch.Generator
+) -> tuple[Tensor, float]:
+    """Which of so many, at least one, and the root of what each stands for."""
+    some = max(1, math.ceil(share * count))
+    chosen = torch.randperm(count, generator=generator, device="cpu")[:some].sort().values
+    return chosen, math.sqrt(factor * count / some)
