@@ -1,5 +1,6 @@
 """How the derivatives of a term are taken: from which sources, and how many samples at a time."""
 
+import math
 from typing import Any
 
 import torch
@@ -99,17 +100,28 @@ def _reverse(facts: Facts, jacobian: Any) -> bool:
     return jacobian == "reverse"
 
 
-def by_products(facts: Facts, limit: int | None) -> tuple[tuple[JacobianSource, ...], str]:
-    """The source of products, which keeps the graph of an evaluation where that fits."""
+def by_products(
+    facts: Facts, limit: int | None, share: float | None
+) -> tuple[tuple[JacobianSource, ...], str]:
+    """The source of products: of the factors of layers, or of the graph of an evaluation.
+
+    Either is kept where it fits; otherwise every product evaluates the residuals again.
+
+    Args:
+        facts: of a term.
+        limit: bytes that one allocation may take.
+        share: of the samples that the products are of; None: all.
+    """
     if facts.streams:
         return (Products(True),), "J v and J^T w: each product is a pass over the loader"
-    touched = facts.activations * (facts.samples or 1)
-    keep = _memory.fits(GRAPHS * touched, facts.device, limit)
+    count = math.ceil((facts.samples or 1) * (share or 1.0))
+    touched = GRAPHS * facts.activations * count
+    keep = _memory.fits(touched, facts.device, limit)
     what = "kept" if keep else "made anew for each product"
-    graphs = f"graphs of {GRAPHS * touched / 2**20:.3g} MiB"
+    why = f"J v and J^T w: graphs of {touched / 2**20:.3g} MiB are {what}"
     if keep and facts.samples is not None:
-        return (LayerWise(), Products(keep)), f"J v and J^T w: factors of layers, or {graphs} are {what}"
-    return (Products(keep),), f"J v and J^T w: {graphs} are {what}"
+        return (LayerWise(), Products(keep)), f"{why}, or the factors of linear layers"
+    return (Products(keep),), why
 
 
 def sources(

@@ -23,6 +23,8 @@ class Facts(NamedTuple):
     leading: int | None = None  # blocks of rows that may belong to independent samples
     problems: int = 1  # independent ones, each of these sizes, that are solved together
     streams: bool = False  # samples are read anew in each pass, as from a loader
+    # all parameters are weights and biases of linear layers, as far as the module shows
+    layers: bool = False
     functional: bool = False  # the residuals are called with the parameters, not set into a module
     processes: int = 1  # that share the rows: all numbers here are of all of them together
 

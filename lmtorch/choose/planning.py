@@ -44,6 +44,7 @@ POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converg
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
+SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 
@@ -87,8 +88,8 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     if options.precision == "mixed":
         solver = mixed(solver)
     products = _by_products(solver, options)
-    derivations, of_derivations = _derivations(terms, options, dtype, products)
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
+    derivations, of_derivations = _derivations(terms, options, dtype, products, share)
     if facts.streams and options.acceleration is True:
         raise InputError(
             "acceleration=True takes the bend of every residual along a step, which are as many as "
@@ -154,7 +155,11 @@ def _written(solver: Solver) -> Form:
 
 
 def _derivations(
-    terms: Sequence[Facts], options: Options, dtype: torch.dtype, products: bool
+    terms: Sequence[Facts],
+    options: Options,
+    dtype: torch.dtype,
+    products: bool,
+    share: float | None,
 ) -> tuple[tuple[Derivation, ...], list[tuple[str, str, str]]]:
     """Where the rows of each term come from, and the reasons."""
     derivations, reasons = [], []
@@ -162,7 +167,7 @@ def _derivations(
         of = f" {place}" if len(terms) > 1 else ""
         chunk, rows, why_chunk = chunks(term, options.jacobian, options.memory_limit, dtype)
         if products:
-            rungs, why = by_products(term, options.memory_limit)
+            rungs, why = by_products(term, options.memory_limit, share)
             why_chunk = why_chunk.split(";")[0]
         else:
             rungs, why = sources(term, options.jacobian, options.memory_limit, chunk, rows)
@@ -288,6 +293,7 @@ def _together(terms: Sequence[Facts]) -> Facts:
         samples=None if None in counts else sum(count or 0 for count in counts),
         activations=max(term.activations for term in terms),
         streams=any(term.streams for term in terms),
+        layers=len(terms) == 1 and terms[0].layers,
     )
 
 
@@ -327,13 +333,18 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
         )
     if small and m * n <= DENSE:
         return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
+    free = facts.samples is not None and not facts.streams and options.jacobian == "auto"
+    if free and (n > FREE if facts.processes > 1 else min(n, m) > FREE):
+        return SOLVERS["cg"], (
+            f"n, m > {FREE} and samples: rough steps by products, many in the time of one"
+        )
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
-    free = facts.samples is not None and not facts.streams and options.jacobian == "auto"
-    if n > FREE and free:
-        return SOLVERS[
-            "cg"
-        ], f"n > {FREE} and samples: rough steps by products, many in the time of one"
+    alone = free and facts.processes == 1 and options.curvature == "auto"
+    if alone and facts.layers and m >= SAMPLED_ROWS * n:
+        return SOLVERS["cg"], (
+            f"layers, and m >= {SAMPLED_ROWS} n: rough steps by the factors of a sample of rows"
+        )
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
 
 
@@ -410,12 +421,16 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
         )
     if options.curvature == "full" or not possible or facts.samples is None:
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
-    if options.curvature == "auto" and (small or m < SAMPLED_ROWS * n):
+    # steps by products need no rank: damping stands for what the sample does not see
+    products = isinstance(solver.form, ProductsForm)
+    few = m < SAMPLED_ROWS * (min(n, SAMPLED_ENOUGH) if products else n)
+    if options.curvature == "auto" and (small or few):
         return (
             None,
             f"n <= {SMALL}, several terms, or fewer than {SAMPLED_ROWS} rows for each parameter",
         )
-    share = min(1.0, max(SAMPLED_SHARE, SAMPLED_LEAST * n / m))
+    least = SAMPLED_ENOUGH if products else SAMPLED_LEAST * n
+    share = min(1.0, max(SAMPLED_SHARE, least / m))
     return (
         share,
         "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact",

@@ -8,7 +8,7 @@
 Residual o of sample s has g_so, and all residuals of a sample share a and i.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -247,14 +247,20 @@ class Plain(NamedTuple):
 
 def together(factors: Sequence[Factor]) -> Factor:
     """Factors that are alike as one, of the samples of all of them."""
-    first = factors[0]
-    changes = {
-        name: torch.cat([getattr(factor, name) for factor in factors])
-        for name in ("left", "right", "places", "matrix")
-        if hasattr(first, name)
-    }
-    both: Factor = first._replace(**changes)  # type: ignore[attr-defined]  # all are named tuples
-    return both
+    return _changed(factors[0], lambda name: torch.cat([getattr(f, name) for f in factors]))
+
+
+def taken(factor: Factor, samples: Tensor) -> Factor:
+    """The factor of some samples, by their numbers (s,)."""
+    return _changed(factor, lambda name: getattr(factor, name)[samples])
+
+
+def _changed(factor: Factor, change: Callable[[str], Tensor]) -> Factor:
+    """The factor with other tensors of samples, by their names."""
+    names = [name for name in ("left", "right", "places", "matrix") if hasattr(factor, name)]
+    changes = {name: change(name) for name in names}
+    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # all are named tuples
+    return found
 
 
 def pieces(columns: int, line: int, rows: int, most: int = 0) -> list[slice]:

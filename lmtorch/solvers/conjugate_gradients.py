@@ -159,9 +159,7 @@ def solved(
     while left > 0:
         # the gain goes with the square of the remainder
         enough = Enough(forcing.square() * target, forcing.square() / LOOSEST)
-        found = _iterated(
-            product, rest, divide, enough, left, lambda made: better(limit - left + made)
-        )
+        found = _iterated(product, rest, divide, enough, left, better)
         x, left = x + found.step, left - found.made
         if found.another is not None:
             divide, rest = found.another, found.rest

@@ -19,7 +19,8 @@ from torch import Tensor
 from .._errors import InputError
 from ..arrays import where
 from ..linearizations.products import ByProducts
-from ..rows.layers import LayerRows, Weight
+from ..rows.factors import Weight
+from ..rows.layers import LayerRows
 
 Divide = Callable[[Tensor], Tensor]  # w (..., n) -> (M + λD²)⁻¹ w, up to a factor
 
@@ -94,7 +95,7 @@ class Nystrom:
 
     def prepare(self, model: ByProducts, scale: Tensor) -> "LowRank":
         """Eigenvectors and eigenvalues, with the shift that makes them stable taken off again."""
-        *batch, n = scale.shape
+        n = scale.shape[-1]
         rank = min(self.rank, n)
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn((n, rank), generator=generator, device="cpu").to(scale)
@@ -151,19 +152,21 @@ class KroneckerFactors:
         Raises:
             InputError: rows are not known by factors.
         """
+        here = isinstance(model.blocks, tuple) and model.across is None
         blocks = []
-        for rows in model.blocks:
+        for rows in model.blocks if here else (None,):
             if not isinstance(rows, LayerRows):
                 raise InputError(
                     "KroneckerFactors needs a model of linear layers on samples, "
-                    "step(closure, *batch), whose rows are known by their factors. Leave "
-                    "preconditioner out, or choose Nystrom()."
+                    "step(closure, *batch), in one process, whose rows are known by their factors. "
+                    "Leave preconditioner out, or choose Nystrom()."
                 )
             blocks += list(rows.blocks)
         found: dict[int, list[Weight]] = {}
         for block in blocks:
-            for weight in block.weights:
-                found.setdefault(weight.start, []).append(weight)
+            for factor in block.factors:
+                if isinstance(factor, Weight):
+                    found.setdefault(factor.start, []).append(factor)
         layers = tuple(_layer(weights, model.factor) for weights in found.values())
         return Kronecker(layers, model.column_norms.square(), scale.square())
 

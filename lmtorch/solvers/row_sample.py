@@ -18,13 +18,14 @@ from .._errors import InputError
 from ..arrays import where
 from ..linearizations.products import ByProducts
 from ..rows.base import Rows
+from ..rows.factors import Weight, taken
 from ..rows.layers import LayerBlock, LayerRows
 from ..rows.matrix import DenseRows
 from .preconditioners import Divide
 
 WORTH = 2  # iterations whose products the equations of the rows may cost
 FEWEST = 64  # rows that are worth the calls
-SAFE = 10  # units of round-off of the largest row, below which λ is not seen
+SAFE = 10  # units of round-off of the longest row, below which λ is not seen
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class RowSample:
 
 
 def known(model: ByProducts) -> bool:
-    """Whether all rows are there, as numbers or as factors."""
-    return all(isinstance(rows, LayerRows | DenseRows) for rows in model.blocks)
+    """Whether all rows are kept in this process, as numbers or as factors."""
+    here = isinstance(model.blocks, tuple) and model.across is None
+    return here and all(isinstance(rows, LayerRows | DenseRows) for rows in model.blocks)
 
 
 def worth(iterations: float, m: int, n: int) -> int:
@@ -102,9 +104,7 @@ class Woodbury:
         if self.gram is None:
             self.gram = self._products(squares)
         largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
-        # what λ is below is round-off
-        least = SAFE * torch.finfo(squares.dtype).eps * largest
-        wide = torch.maximum(wide, least)
+        wide = torch.maximum(wide, SAFE * torch.finfo(squares.dtype).eps * largest)
         if self.model.prior is None:
             divisor, matrix = wide * squares, self.gram / wide[..., None]
         else:
@@ -148,11 +148,11 @@ class Woodbury:
 
 def _segments(block: LayerBlock) -> list[tuple[int, int]]:
     """Columns of the parameters that a block knows by factors or by their numbers."""
-    found = [(p.start, p.start + p.matrix.shape[-1]) for p in block.plain]
-    for weight in block.weights:
-        found.append((weight.start, weight.start + weight.size))
-        if weight.bias is not None:
-            found.append((weight.bias, weight.bias + weight.left.shape[-1]))
+    found = []
+    for factor in block.factors:
+        found.append((factor.start, factor.start + factor.columns))
+        if isinstance(factor, Weight) and factor.bias is not None:
+            found.append((factor.bias, factor.bias + factor.left.shape[-1]))
     return found
 
 
@@ -163,24 +163,22 @@ def _some(rows: Rows, share: float, factor: float, generator: torch.Generator) -
         return DenseRows(root * rows.matrix[..., chosen.to(rows.matrix.device), :])
     assert isinstance(rows, LayerRows)
     return rows._replace(
-        blocks=tuple(_some_of_block(block, share, factor, generator) for block in rows.blocks)
+        blocks=tuple(
+            _some_of_block(block, rows.like, share, factor, generator) for block in rows.blocks
+        )
     )
 
 
 def _some_of_block(
-    block: LayerBlock, share: float, factor: float, generator: torch.Generator
+    block: LayerBlock, like: Tensor, share: float, factor: float, generator: torch.Generator
 ) -> LayerBlock:
     """A share of the samples of a block, with all residuals of each."""
     chosen, root = _chosen(block.samples, share, factor, generator)
-    tensors = [w.left for w in block.weights] + [p.matrix for p in block.plain]
-    chosen = chosen.to(tensors[0].device)
-    return block._replace(
-        samples=len(chosen),
-        weights=tuple(
-            w._replace(left=root * w.left[chosen], right=w.right[chosen]) for w in block.weights
-        ),
-        plain=tuple(p._replace(matrix=root * p.matrix[chosen]) for p in block.plain),
+    chosen = chosen.to(like.device)
+    some = block._replace(
+        samples=len(chosen), factors=tuple(taken(factor, chosen) for factor in block.factors)
     )
+    return some.scaled(like.new_full((some.rows,), root))
 
 
 def _chosen(

@@ -145,6 +145,7 @@ class Preparations:
                 x.dtype,
                 x.device,
                 leading=probe.leading,
+                layers=self.module is not None and of_layers(self.module),
                 functional=_takes_dual_numbers(variables, term, probe),
                 streams=term.stream is not None,
             )
@@ -184,6 +185,12 @@ def _beside(own: Probe, every: Sequence[tuple[int, bool]]) -> Probe:
     if len({targeted for _, targeted in there}) > 1:
         raise InputError("the closure returns a criterion on some processes, residuals on others.")
     return own if own.rows or not there else own._replace(targeted=there[0][1])
+
+
+def of_layers(module: nn.Module) -> bool:
+    """Whether all parameters are weights and biases of linear layers."""
+    apart = (m for m in module.modules() if type(m) is not nn.Linear)
+    return all(not list(m.parameters(recurse=False)) for m in apart)
 
 
 def _takes_dual_numbers(variables: Variables, term: Term, probe: Probe) -> bool:

@@ -19,6 +19,7 @@ from lmtorch.rows.products import ProductRows
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky
 from lmtorch.solvers.conjugate_gradients import ConjugateGradients, solved
+from lmtorch.solvers.dual import Dual
 
 from ..contracts.cases import Failing, MatrixMap, samples_with_dropout
 from ..contracts.setting import System
@@ -239,10 +240,21 @@ def test_products_are_chosen_for_large_networks_of_many_samples() -> None:
     room = {"memory_limit": 2**40}
     plan = chosen(NETWORK, **room)
     assert isinstance(plan.method.solver, ConjugateGradients)
-    assert plan.share == pytest.approx(0.15)
+    assert plan.share == pytest.approx(0.1)
+    assert plan.terms[0].rungs[1:] == (Products(keep=True),)
+    assert repr(plan.terms[0].rungs[0]) == "LayerWise(chunk=None)"
     for other in (
         chosen(NETWORK._replace(parameters=4096), **room),
         chosen(NETWORK, jacobian="reverse", **room),
         chosen(FUNCTION, **room),
+        chosen(NETWORK._replace(parameters=1000, residuals=7000, layers=True), **room),
     ):
         assert isinstance(other.method.solver, Cholesky)
+    layers = chosen(NETWORK._replace(parameters=1000, layers=True), **room)
+    assert isinstance(layers.method.solver, ConjugateGradients)
+    # as many equations as there are residuals, as long as these are few
+    wide = NETWORK._replace(parameters=10**6, residuals=9568, samples=9568)
+    assert isinstance(chosen(wide, **room).method.solver, ConjugateGradients)
+    assert chosen(wide, **room).share == pytest.approx(1000 / 9568)
+    few = wide._replace(residuals=1000, samples=1000)
+    assert isinstance(chosen(few, **room).method.solver, Dual)
