@@ -4,6 +4,7 @@ from .facts import Facts as Facts
 from .facts import Plan as Plan
 from .members import DAMPINGS as DAMPINGS
 from .members import ELIMINATION as ELIMINATION
+from .members import PRECONDITIONERS as PRECONDITIONERS
 from .members import RHOS as RHOS
 from .members import SCALINGS as SCALINGS
 from .members import SOLVERS as SOLVERS

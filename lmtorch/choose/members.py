@@ -20,7 +20,9 @@ from ..solvers.base import Solver
 from ..solvers.cholesky import Cholesky
 from ..solvers.conjugate_gradients import ConjugateGradients
 from ..solvers.dual import Dual
+from ..solvers.preconditioners import Jacobi, KroneckerFactors, Nystrom, Preconditioner, Scales
 from ..solvers.qr import QR
+from ..solvers.row_sample import RowSample
 from ..solvers.schur import Schur
 from ..solvers.svd import SVD
 
@@ -30,6 +32,14 @@ SOLVERS: dict[str, Solver] = {
     "svd": SVD(),
     "dual": Dual(),
     "cg": ConjugateGradients(),
+}
+# of conjugate gradients: ConjugateGradients(preconditioner=PRECONDITIONERS["nystrom"])
+PRECONDITIONERS: dict[str, Preconditioner] = {
+    "scales": Scales(),
+    "jacobi": Jacobi(),
+    "nystrom": Nystrom(),
+    "layers": KroneckerFactors(),
+    "rows": RowSample(),
 }
 DAMPINGS: dict[str, Damping] = {
     "trust_region": TrustRegion(),
