@@ -16,6 +16,7 @@ from . import (
     machine,
     memory,
     physics,
+    precision,
     small_and_many,
     step_time,
     time_to_loss,
@@ -56,6 +57,7 @@ def main() -> None:
         "honesty": honesty.run,
         "derivatives": derivatives.run,
         "physics": physics.run,
+        "precision": precision.run,
         "digits": digits.run,
         "loss": lambda: time_to_loss.run(DOCS / "images"),
     }

@@ -15,6 +15,7 @@ import lmtorch
 from examples import (
     burgers,
     curve_fit_nist,
+    data_loader,
     demo,
     digits,
     enzyme_kinetics,
@@ -56,6 +57,13 @@ def test_the_table_is_predicted_better_than_by_a_line(tmp_path: Path) -> None:
         left.square().mean().sqrt()
     )
     assert (tmp_path / "regression_table.png").stat().st_size > 10_000
+
+
+def test_a_table_from_its_file_is_fitted_as_well_as_one_in_memory() -> None:
+    (x, y), _, unit = regression_table.data()
+    columns = torch.cat([x, torch.ones(len(x), 1)], 1)
+    left = y - columns @ torch.linalg.lstsq(columns, y).solution
+    assert data_loader.main(steps=8, workers=0) < 0.6 * unit * float(left.square().mean().sqrt())
 
 
 def test_digits_are_recognised() -> None:
