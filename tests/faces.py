@@ -145,6 +145,18 @@ def _curve_fit(**options: Any) -> Callable[[], Run]:
     return run
 
 
+def _counts(many: bool, **options: Any) -> Callable[[], Run]:
+    """Fits of counts, by the likelihood that is named."""
+
+    def run() -> Run:
+        t, y = data(stand_in.NAME)
+        counts = (10 * y).abs().round()
+        counts = torch.stack([counts, 2 * counts]) if many else counts
+        return _counted(lambda: lmtorch.curve_fit(curve, t, counts, p0=[20.0, 1.0, 5.0], **options))
+
+    return run
+
+
 def _odr() -> Run:
     t, y = data(stand_in.NAME)
     return _counted(lambda: lmtorch.odr(curve, t, y, p0=[1.0, 1.0, 1.0], sx=0.1, sy=0.05))
@@ -192,5 +204,9 @@ FITS: dict[str, Callable[[], Run]] = {
     "curve_fit": _curve_fit(),
     "curve_fit, bounds": _curve_fit(bounds=(0.0, 4.0)),
     'curve_fit, f_scale="mad"': _curve_fit(loss="huber", f_scale="mad"),
+    "curve_fit, counts": _counts(False, likelihood="poisson"),
+    "curve_fit, scattered counts": _counts(
+        True, likelihood="negative_binomial", total_count=5.0, bounds=(0.0, 90.0)
+    ),
     "odr": _odr,
 }
