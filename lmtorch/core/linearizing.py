@@ -20,6 +20,7 @@ from ..arrays import (
     zeros,
 )
 from ..damping.base import LinearModel
+from ..damping.momentum import with_momentum
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization, measures, predicted_decrease
 from .bend import second_order
@@ -46,6 +47,8 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     held = hold(problem, x, whole)
     scale = method.scaling.update(start.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)
+    if method.momentum and start.step is not None:
+        model = with_momentum(model, method.solver, method.momentum * start.step)
     damping, begun = start.damping, start.begun
     if damping is None:
         damping = method.damping.start(held, model.scale, to_type(x, problem.dtype))

@@ -30,6 +30,7 @@ from ..arrays import (
     where,
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
+from ..damping.momentum import corrected, without_momentum
 from ..linearizations.base import Linearization, predicted_decrease
 from ..recording.steps import functions
 from .certificate import NEWTON, certify, certify_clear
@@ -128,6 +129,7 @@ def _run(
         if not single:
             state = ended_with_another(state)
         told = tell(problem, state)  # the one host read of an iteration
+        model = without_momentum(model)  # which is tried once
         over = not told.running or (single and told.moved)
         if told.moved and not over:
             ahead, tried = tried.ahead, Tried(tried.damping, tried.outcome)
@@ -255,7 +257,7 @@ def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outco
     actual = before - cost
     predicted = to_type(predicted_decrease(linearization, step.linear), cost.dtype)
     ratio = where(step.solved, gain_ratio(actual, predicted), -1.0)
-    length = to_type(norm(model.scale * step.proposed), cost.dtype)
+    length = to_type(corrected(model, step.proposed), cost.dtype)
     return Outcome(
         ratio,
         ratio >= SUFFICIENT,

@@ -31,6 +31,8 @@ class Method:
             certified is not polished.
         careful: solves where `solver`, which is quick, has too few digits: what is not at a minimum
             beyond doubt after a glance, see `core/glance.py`, is polished with it. None: no glance.
+        momentum: μ, the share of the last step that the first one of a run begins with, see
+            `damping/momentum.py`; it is for data that change between runs.
     """
 
     solver: Solver
@@ -44,6 +46,7 @@ class Method:
     slopes: float = 0.0
     frugal: bool = False
     careful: Solver | None = None
+    momentum: float = 0.0
 
     def take(self, places: Any) -> "Method":
         """The method of some problems of a batch (b,), by their numbers (k,).

@@ -76,7 +76,7 @@ class TrustRegion:
 
     def propose(self, model: LinearModel, state: TrustRegionState) -> Proposal:
         """The solution of the trust-region subproblem."""
-        gradient = to_type(norm(model.linearization.gradient / model.scale), state.radius.dtype)
+        gradient = to_type(norm(model.equations.gradient / model.scale), state.radius.dtype)
         damping = multiplier(model.factor, gradient, state.radius, state.damping, self.iterations)
         after = TrustRegionState(damping, state.radius, state.fresh)
         return Proposal(model.factor.step(damping), after)

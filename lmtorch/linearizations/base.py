@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ..arrays import all_finite, inner
+from ..arrays import all_finite, inner, to_type
 from ..distributed.processes import Processes
 from ..rows.base import Rows
 
@@ -66,6 +66,9 @@ class Linearization(Protocol):
 
     def freeze(self, free: Tensor) -> "Linearization":
         """The model with zero columns and gradient for parameters outside `free` (..., n)."""
+
+    def shifted(self, shift: Tensor) -> "Linearization":
+        """The same model with the step counted from `shift` (..., n) on: r + J shift, and J."""
 
     def optimality(self) -> Tensor:
         """How far from stationary, (...,) in [0, 1]: the cosine of r and the best column of J.
@@ -156,3 +159,27 @@ def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:
     """What the linear model promises of a step: −gᵀs − ½‖J s‖², (...,)."""
     slope = inner(linearization.gradient, step)
     return -slope - linearization.squared_length(step) / 2
+
+
+def cost_beyond(linearization: Linearization, shift: Tensor) -> Tensor:
+    """What the linear model has the cost be after a step (..., n), (...,)."""
+    return linearization.cost - to_type(
+        predicted_decrease(linearization, shift), linearization.cost.dtype
+    )
+
+
+def shifted_rows(model: Any, shift: Tensor) -> Any:
+    """`shifted` of a model that is a NamedTuple with `residual`, `rows`, `prior` and `gradient`."""
+    image, prior = model.rows.times(shift), model.prior
+    gradient = model.gradient + model.rows.transposed_times(image)
+    if prior is not None:
+        moved = prior.root * shift
+        gradient = gradient + prior.root * moved
+        prior = Prior(prior.root, prior.residual + moved)
+    return model._replace(
+        residual=model.residual + image,
+        prior=prior,
+        cost=cost_beyond(model, shift),
+        gradient=gradient,
+        values=None,
+    )

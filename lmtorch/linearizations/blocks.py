@@ -19,7 +19,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..rows.own import OwnRows
 from . import by_columns
-from .base import Exact, Prior, Sums, Values
+from .base import Exact, Prior, Sums, Values, cost_beyond
 from .dense import Dense
 
 
@@ -61,6 +61,15 @@ class Blocks(NamedTuple):
                 torch.where(of_own, self.rows.own, 0.0),
             ),
             prior=Prior(self.prior.root * free, self.prior.residual * free),
+        )
+
+    def shifted(self, shift: Tensor) -> Self:
+        """Residuals where the linear model comes to by `shift` (n + m·k,)."""
+        return self._replace(
+            residual=self.residual + self.rows.times(shift),
+            prior=Prior(self.prior.root, self.prior.residual + self.prior.root * shift),
+            cost=cost_beyond(self, shift),
+            values=None,
         )
 
     def optimality(self) -> Tensor:

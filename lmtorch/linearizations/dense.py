@@ -29,7 +29,7 @@ from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
-from .base import Exact, Prior, Sums, Values
+from .base import Exact, Prior, Sums, Values, shifted_rows
 
 
 class Dense(NamedTuple):
@@ -70,6 +70,11 @@ class Dense(NamedTuple):
             column_norms=where(free, self.column_norms, 0.0),
             both=None,
         )
+
+    def shifted(self, shift: Tensor) -> Self:
+        """Residuals and gradient where the linear model comes to by `shift` (..., n)."""
+        shifted: Self = shifted_rows(self, shift)
+        return shifted._replace(both=None)
 
     @property
     def rows(self) -> DenseRows:

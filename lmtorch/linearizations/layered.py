@@ -6,7 +6,7 @@ kind, and variables that are held at a bound, make it a matrix, `Dense`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..distributed.processes import Processes
 from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
 from . import by_columns
-from .base import Exact, Prior, Sums, Values
+from .base import Exact, Prior, Sums, Values, shifted_rows
 from .dense import Dense, DenseAccumulator, no_sample
 
 
@@ -44,6 +44,11 @@ class Layered(NamedTuple):
     def freeze(self, free: Tensor) -> Dense:
         """Zero columns and gradient outside `free`."""
         return self.dense().freeze(free)
+
+    def shifted(self, shift: Tensor) -> Self:
+        """Residuals and gradient where the linear model comes to by `shift` (n,)."""
+        shifted: Self = shifted_rows(self, shift)
+        return shifted
 
     def dense(self) -> Dense:
         """The same with J written out."""

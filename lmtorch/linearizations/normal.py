@@ -16,7 +16,7 @@ from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
 from . import by_columns
-from .base import Accumulator, Exact, Prior, Sums, Values
+from .base import Accumulator, Exact, Prior, Sums, Values, cost_beyond
 from .kronecker import KroneckerSum, worth_it
 
 TOGETHER = 8192  # rows whose products are summed in their own dtype, before these sums are added up
@@ -52,6 +52,12 @@ class Normal(NamedTuple):
         both = free[..., :, None] & free[..., None, :]
         norms = None if self.norms is None else self.norms * free
         return self._replace(normal=self.normal * both, gradient=self.gradient * free, norms=norms)
+
+    def shifted(self, shift: Tensor) -> Self:
+        """The gradient where the linear model comes to by `shift` (..., n)."""
+        moved = (self.normal @ shift[..., None])[..., 0]
+        cost = cost_beyond(self, shift)
+        return self._replace(cost=cost, gradient=self.gradient + moved, values=None)
 
     @property
     def rows(self) -> None:

@@ -21,7 +21,7 @@ from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows, normal_times
 from . import by_columns
-from .base import Exact, Prior, Sums, Values
+from .base import Exact, Prior, Sums, Values, cost_beyond
 
 
 class ByProducts(NamedTuple):
@@ -75,6 +75,15 @@ class ByProducts(NamedTuple):
             column_norms=where(free, self.column_norms, 0.0),
             free=free if self.free is None else self.free & free,
         )
+
+    def shifted(self, shift: Tensor) -> Self:
+        """The gradient where the linear model comes to by `shift` (..., n)."""
+        prior = self.prior and Prior(
+            self.prior.root, self.prior.residual + self.prior.root * shift
+        )
+        moved = self.normal_times(shift)
+        cost = cost_beyond(self, shift)
+        return self._replace(prior=prior, cost=cost, gradient=self.gradient + moved, values=None)
 
     def _freed(self, v: Tensor) -> Tensor:
         return v if self.free is None else where(self.free, v, 0.0)

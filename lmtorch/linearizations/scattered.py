@@ -16,7 +16,7 @@ from ..arrays import where
 from ..distributed.processes import Processes
 from ..rows.base import scale
 from . import by_columns
-from .base import Exact, Prior, Values
+from .base import Exact, Prior, Values, shifted_rows
 from .dense import DenseAccumulator, no_sample
 
 
@@ -121,6 +121,11 @@ class Scattered(NamedTuple):
             gradient=where(free, self.gradient, 0.0),
             column_norms=where(free, self.column_norms, 0.0),
         )
+
+    def shifted(self, shift: Tensor) -> Self:
+        """Residuals and gradient where the linear model comes to by `shift` (n,)."""
+        shifted: Self = shifted_rows(self, shift)
+        return shifted
 
     def optimality(self) -> Tensor:
         """The largest cosine between the residuals and a column of J, ()."""

@@ -13,6 +13,7 @@ Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accu
 Stability (2002), §10.1, and chapter 12 for refinement.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +59,12 @@ class CholeskyFactor:
         self.gradient = gradient  # (..., n)
         self.scale = scale  # (..., n)
         self.last: tuple[Tensor, Tensor] | None = None
+
+    def seen_from(self, linearization: Normal) -> "CholeskyFactor":
+        """The equations with another right-hand side, and the triangle that is known."""
+        other = copy(self)
+        other.gradient = linearization.gradient
+        return other
 
     def _triangle(self, damping: Tensor) -> Tensor:
         """L with LLᵀ = JᵀJ + λD², NaN where there is none."""

@@ -10,6 +10,7 @@ the part of its own gradient, by Woodbury's identity (JᵀJ + M)⁻¹ = M⁻¹ �
 Reference: Golub & Van Loan, Matrix Computations (2013), §2.1.4; Nocedal & Wright (2006), §10.3.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,12 @@ class DualFactor:
         self.scale = scale  # (..., n)
         self.gram = None if self.prior is not None else self.rows.gram(scale.square())
         self.last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def seen_from(self, linearization: Dense | Layered) -> "DualFactor":
+        """The equations with another right-hand side; JM⁻¹Jᵀ is not made anew."""
+        other = copy(self)
+        other.residual, other.prior = linearization.residual, linearization.prior
+        return other
 
     def _weight(self, damping: Tensor) -> Tensor:
         """M with λ taken out where there is no prior: D² and not λD², so that λ = 0 is allowed."""
