@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from .._checks import choice, count, member, positive, tolerance
+from .._checks import choice, count, member, number, positive, tolerance
 from .._errors import InputError
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
@@ -41,6 +41,7 @@ class Options:
     polish: int | None = None
     memory_limit: int | None = None
     precision: str = "auto"
+    momentum: float | str | None = None  # None: of one run there is none
     certified: int = SMALL  # parameters up to which the end of a run is looked at
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Options:
             isinstance(accelerated, str) and accelerated == "auto"
         ):
             raise InputError(f"acceleration={accelerated!r} must be True, False or 'auto'.")
+        self._keep("momentum", _share_of_a_step(self.momentum))
         self._keep("loss_scale", positive(self.loss_scale, "loss_scale"))
         for name in ("ftol", "xtol", "gtol"):
             self._keep(name, tolerance(getattr(self, name), name))
@@ -75,6 +77,23 @@ class Options:
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _share_of_a_step(momentum: Any) -> float | str | None:
+    """Check the momentum that was asked for.
+
+    Raises:
+        InputError: it is no share.
+    """
+    if momentum is None or (isinstance(momentum, str) and momentum == "auto"):
+        return momentum
+    found = number(momentum, "momentum", "must be 'auto' or a number from 0 to below 1")
+    if not 0 <= found < 1:
+        raise InputError(
+            f"momentum={momentum!r} must be 'auto' or a number from 0 to below 1: it is the share "
+            "of the last step that the next one begins with."
+        )
+    return found
 
 
 def loss(options: Options) -> Loss:

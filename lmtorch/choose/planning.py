@@ -40,6 +40,7 @@ MANY = 32  # problems from which their number, not that of their rows, is what c
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 FREE = 4096  # parameters beyond which a step by products of samples is the better one
+MOMENTUM = 0.7  # of the last step, where data that change leave directions open
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
@@ -111,6 +112,10 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     why = why_damping
     reasons += [("damping", repr(damping), why), ("scaling", repr(scaling), why)]
     method = _method(facts, options, solver, damping, scaling, share)
+    if options.momentum is not None:
+        momentum, steady, why = _momentum(facts, options)
+        method = replace(method, momentum=momentum, steady=steady)
+        reasons.append(("momentum", f"{momentum:g} of the last step" if momentum else "none", why))
     certify = method.certify
     reasons.append(("certificate", *_why_certify(options, certify, small)))
     reasons += of_derivations
@@ -409,6 +414,16 @@ def _damping(
     if accelerated:
         damping = Geodesic(damping)
     return damping, scaling, why if "auto" in (options.damping, options.scaling) else "given"
+
+
+def _momentum(facts: Facts, options: Options) -> tuple[float, bool, str]:
+    """The share of the last step that one begins with, whether also on the same data, and why."""
+    n, m = facts.parameters, facts.residuals
+    if options.momentum != "auto":
+        return float(options.momentum or 0.0), True, "given"
+    if m >= n:
+        return 0.0, False, f"m >= n: {m} residuals determine a step"
+    return MOMENTUM, False, "m < n: where the loss shows that the data are not those of before"
 
 
 def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:

@@ -15,6 +15,7 @@ from ..arrays import (
     select,
     settled,
     some,
+    spread,
     to_type,
     where,
     zeros,
@@ -47,8 +48,8 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     held = hold(problem, x, whole)
     scale = method.scaling.update(start.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)
-    if method.momentum and start.step is not None:
-        model = with_momentum(model, method.solver, method.momentum * start.step)
+    changed = None if start.cost is None else _changed(problem, x, start.cost, model)
+    model = _carried_on(method, start.step, changed, model)
     damping, begun = start.damping, start.begun
     if damping is None:
         damping = method.damping.start(held, model.scale, to_type(x, problem.dtype))
@@ -56,7 +57,31 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     if begun is None:
         begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
     status = at_point(held, model.measures, method.tolerances, whole.column_norms)
-    return fresh(x, held.cost, status, scale, damping, begun, start.step), model
+    return fresh(x, held.cost, status, scale, damping, begun, start.step, changed), model
+
+
+def _changed(problem: Problem, x: Tensor, before: Tensor, model: LinearModel) -> Tensor:
+    """Whether the cost at x is another than the one an earlier run has ended with, (...,) bool.
+
+    That is seen of any data, however they are passed, and of what multiplies them as well.
+    """
+    cost = model.linearization.cost
+    unclear = problem.eps(x) ** 0.5 * maximum(cost, before) + model.measures.noise
+    return abs(cost - before) > unclear
+
+
+def _carried_on(
+    method: Method, last: Tensor | None, changed: Tensor | None, model: LinearModel
+) -> LinearModel:
+    """The model with momentum of the last step, where there is to be any."""
+    if not method.momentum or last is None:
+        return model
+    shift = method.momentum * last
+    if not method.steady:
+        if changed is None or nowhere(changed):
+            return model
+        shift = where(spread(changed), shift, 0.0)
+    return with_momentum(model, method.solver, shift)
 
 
 def linearize(

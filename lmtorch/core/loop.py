@@ -33,7 +33,7 @@ from ..damping.base import LinearModel, Outcome, gain_ratio
 from ..damping.momentum import corrected, without_momentum
 from ..linearizations.base import Linearization, predicted_decrease
 from ..recording.steps import functions
-from .certificate import NEWTON, certify, certify_clear
+from .certificate import JUDGED, NEWTON, certify, certify_clear
 from .glance import glance, quick
 from .influence import FINE_ENOUGH
 from .linearizing import Last, begin, largest_norms, linearize
@@ -50,6 +50,8 @@ from .working_set import WorkingSet
 WINDOW = 32  # trials after which the gain is looked at
 FASTER = 1.2  # a run is not given up whose gain exceeds the one before by more than this factor
 SUFFICIENT = 1e-4  # smallest gain ratio of a trial that is kept, MINPACK's; not to rise is no gain
+# ends that say no more than that one set of data has nothing left to give
+OF_ITS_DATA = frozenset({*JUDGED, Status.ZERO} - {Status.FLAT})
 SLOW, EVALUATIONS = int(Status.SLOW), int(Status.EVALUATIONS)
 # what the two functions of an iteration are given beside problem and method
 STARTED, TRIED = ("state", "model"), ("state", "last", "known")
@@ -205,10 +207,14 @@ def out_of(trials: int, state: State) -> State:
 def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[State, Told]:
     """The end of a run: what still runs is called `left`, and the largest norms are noted."""
     norms = largest_norms(method, state.scale, state.begun.norms)
+    status = state.status
+    if state.changed is not None and told.ended in OF_ITS_DATA and bool(state.changed):
+        # what is a minimum for one draw of the points is none of the function that they are of
+        status, told = statuses(state.cost, RUNNING), told._replace(ended=RUNNING)
     if told.ended == Status.RUNNING:
         told = told._replace(ended=int(left))
     return state._replace(
-        status=where(state.status == RUNNING, int(left), state.status),
+        status=where(status == RUNNING, int(left), status),
         begun=state.begun._replace(norms=norms),
     ), told
 

@@ -31,8 +31,9 @@ class Method:
             certified is not polished.
         careful: solves where `solver`, which is quick, has too few digits: what is not at a minimum
             beyond doubt after a glance, see `core/glance.py`, is polished with it. None: no glance.
-        momentum: μ, the share of the last step that the first one of a run begins with, see
-            `damping/momentum.py`; it is for data that change between runs.
+        momentum: μ, the share of the last step that the first one of a run begins with where the
+            data have changed since, see `damping/momentum.py`.
+        steady: also where they have not.
     """
 
     solver: Solver
@@ -47,6 +48,7 @@ class Method:
     frugal: bool = False
     careful: Solver | None = None
     momentum: float = 0.0
+    steady: bool = False
 
     def take(self, places: Any) -> "Method":
         """The method of some problems of a batch (b,), by their numbers (k,).

@@ -55,6 +55,8 @@ class Start(NamedTuple):
     begun: Begun | None = None  # where the first of several runs began; None: this is the first
     # (..., n), the last step that an earlier run has kept, zero: none yet; None: nobody asks for it
     step: Tensor | None = None
+    # (...,), F where an earlier run has ended, on its data; None: nobody asks whether they changed
+    cost: Tensor | None = None
 
 
 class State(NamedTuple):
@@ -73,6 +75,8 @@ class State(NamedTuple):
     certificate: Certificate
     # (..., n), the last step that was kept, as it would be at a rate of one; None: as in `Start`
     step: Tensor | None = None
+    # (...,) bool: the data are not those of the run before; None: as in `Start`
+    changed: Tensor | None = None
 
 
 class Told(NamedTuple):
@@ -93,6 +97,7 @@ def fresh(
     damping: Any,
     begun: Begun,
     step: Tensor | None = None,
+    changed: Tensor | None = None,
 ) -> State:
     """The state before the first trial: what has not happened yet is there, and neutral.
 
@@ -104,6 +109,7 @@ def fresh(
         damping: the strategy's.
         begun: where the first run began.
         step: the last one of an earlier run, as in `Start`.
+        changed: whether the data are not those of that run.
     """
     zero, none, nowhere = zeros(cost), zeros(status), never(cost)
     return State(
@@ -119,6 +125,7 @@ def fresh(
         begun=begun,
         certificate=blank(x),
         step=step,
+        changed=changed,
     )
 
 

@@ -15,7 +15,7 @@ from ..linearizations.dense import DenseForm
 from ..residuals.layout import real
 from ..rows.matrix import DenseRows
 
-NAMES = {"step", "strategy", "damping", "share", "scale", "last_step"}
+NAMES = {"step", "strategy", "damping", "share", "scale", "last_step", "loss"}
 # what param groups of torch's own optimizers have, and ours have not
 OTHERS = {"betas", "maximize", "foreach", "line_search_fn", "history_size"}
 

@@ -67,7 +67,10 @@ class Kept:
         """Before the first step, fill in blanks of the shapes that the state will have."""
         x = layout.flatten()
         damping = blank_damping(plan.method.damping, x.new_empty(0, dtype=plan.dtype))
-        self.common.update(step=0, strategy=0, share=0.0, damping=damping._asdict())
+        nothing = torch.full((), torch.nan, dtype=torch.float64, device=x.device)
+        self.common.update(
+            step=0, strategy=0, share=0.0, damping=damping._asdict(), loss=nothing
+        )
         for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
             for name in BY_PARAMETER:
                 self.state[tensor][name] = torch.zeros_like(scale, dtype=plan.dtype)
@@ -84,7 +87,8 @@ class Kept:
             like = x.new_empty(0, dtype=plan.dtype)
             kind = type(blank_damping(plan.method.damping, like))
             damping = restored_damping(common["damping"], kind)
-        return Start(x, scale, damping, step=nothing if step is None else step)
+        step = nothing if step is None else step
+        return Start(x, scale, damping, step=step, cost=common.get("loss"))
 
     def _by_parameter(self, name: str, layout: Layout, like: Tensor) -> Tensor | None:
         """What is kept for each parameter, zero where nothing fits; None: nothing is kept."""
@@ -109,3 +113,4 @@ class Kept:
                 self.state[tensor][name] = part.clone()
         common["strategy"] = label(plan.method.damping)
         common["damping"] = state.damping._asdict()
+        common["loss"] = state.cost.clone()

@@ -89,6 +89,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             from all. Default: "auto", sampled for networks with many more samples than parameters.
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more
             than 64 parameters with the default damping and `curvature` from all samples.
+        momentum: μ, the share of the last step that a step begins with, from 0 to below 1: of all
+            steps that solve the rows as well, the one nearest to μ times the last is taken. It is
+            tried once in a step, and a trial that does not lower the loss is repeated without.
+            Default: "auto", 0.7 for fewer residuals than parameters where the loss at the start
+            shows that the data are not those of the last step, and otherwise none.
         loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
             `cost` and `expand`. It is for residuals: criteria have their own.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals.
@@ -159,6 +164,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         jacobian: str | JacobianSource | Callable[..., Any] = "auto",
         curvature: str = "auto",
         acceleration: bool | str = "auto",
+        momentum: float | str = "auto",
         loss: str | Loss | Callable[..., Any] = "linear",
         loss_scale: float = 1.0,
         ftol: float | None = None,
@@ -177,7 +183,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
             solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,
-            ftol, xtol, gtol, polish, memory_limit, precision,
+            ftol, xtol, gtol, polish, memory_limit, precision, momentum,
         )  # fmt: skip
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
