@@ -1,9 +1,7 @@
 """One warning each, with the remedy, for habits of first-order training that cost dearly here."""
 
+import math
 import warnings
-import weakref
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +11,10 @@ from ._errors import level
 # below it a learning rate is probably meant for a first-order optimizer; it is looked at where the
 # optimizer is made, so that a schedule may go below later
 SMALL_RATE = 0.05
+WINDOW = 40  # steps on changing data that are looked at together
+MUCH = math.log(1.5)  # what such a step gains on its own batch if it fits the batch above all
+LITTLE = 0.01  # what the loss of new batches falls by in such a step if it is of any use
+MOST = 0.9  # share of the steps whose data are others than those of the step before
 
 
 def of_rate(lr: float | Tensor) -> None:
@@ -35,24 +37,43 @@ def of_derivatives() -> None:
 
 
 class Batches:
-    """Remembers the batch of the last step, to tell mini-batches from one set of data."""
+    """Watches whether steps on data that change do any good to the data that come next."""
 
     def __init__(self) -> None:
-        self.last: Any = None
+        self.losses: list[Tensor] = []  # before and after, and whether the data have changed
         self.told = False
 
-    def look(self, batches: Sequence[Sequence[Tensor]], rows: int, parameters: int) -> None:
-        """Warn if the samples change from step to step and are fewer rows than parameters."""
-        now = [_place(tensors[0]) for tensors in batches if tensors]
-        before, self.last = self.last, now
-        if self.told or before is None or rows >= parameters or not now or _same(before, now):
+    def look(self, before: Tensor, after: Tensor, changed: Tensor, rows: int, n: int) -> None:
+        """Warn if steps lower the loss of their own batch by much, and that of new ones not at all.
+
+        Args:
+            before: the loss at the start of a step, ().
+            after: at its end, on the same data.
+            changed: whether they are other data than those of the last step, () bool.
+            rows: how many residuals there are.
+            n: how many parameters.
+        """
+        if self.told:
+            return
+        self.losses.append(torch.stack([before, after, changed.to(before.dtype)]))
+        if len(self.losses) < WINDOW:
+            return
+        first, last, other = torch.stack(self.losses).unbind(1)
+        self.losses.clear()
+        half = WINDOW // 2
+        claimed = (first / last).log().mean()
+        fallen = (first[:half].log().mean() - first[half:].log().mean()) / half
+        # one read in so many steps; of losses that are zero or no numbers nothing is said
+        own, new, share = torch.stack([claimed, fallen, other.mean()]).tolist()
+        if not (MUCH <= own < math.inf and new < LITTLE and share >= MOST):
             return
         self.told = True
         _say(
-            f"{rows} residuals of other samples at each step cannot determine {parameters} "
-            "parameters: a step fits its batch and forgets the one before. Pass all samples, whose "
-            "rows stream, or batches of at least as many residuals as parameters; with less, add "
-            "weight_decay or use a first-order optimizer."
+            f"each of the last {WINDOW} steps lowered the loss of its own batch, by a factor of "
+            f"{math.exp(own):.2g}, and the loss of the batches that followed has not fallen: a "
+            f"batch of {rows} residuals is too small to say where {n} parameters should go. Pass "
+            "larger batches, or all samples, whose rows stream; with less, add weight_decay, or "
+            "let lr fall by a schedule."
         )
 
 
@@ -67,21 +88,6 @@ def of_inputs(values: Tensor) -> None:
             "and many such trainings end at a bad minimum. Scale them: x = (x - x.mean(0)) / "
             "x.std(0), and the targets likewise."
         )
-
-
-def _place(tensor: Tensor) -> tuple[Any, int, torch.Size]:
-    """What tells one batch from another: the tensor that owns its memory, the offset, the shape."""
-    owner = tensor if tensor._base is None else tensor._base
-    return weakref.ref(owner), int(tensor.storage_offset()), tensor.shape
-
-
-def _same(
-    before: Sequence[tuple[Any, int, torch.Size]], now: Sequence[tuple[Any, int, torch.Size]]
-) -> bool:
-    return len(before) == len(now) and all(
-        a[0]() is not None and a[0]() is b[0]() and a[1:] == b[1:]
-        for a, b in zip(before, now, strict=True)
-    )
 
 
 def _say(text: str) -> None:

@@ -41,6 +41,7 @@ PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other way
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 FREE = 4096  # parameters beyond which a step by products of samples is the better one
 MOMENTUM = 0.7  # of the last step, where data that change leave directions open
+OPEN = 4  # rows per parameter from which there is none
 POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
@@ -421,9 +422,10 @@ def _momentum(facts: Facts, options: Options) -> tuple[float, bool, str]:
     n, m = facts.parameters, facts.residuals
     if options.momentum != "auto":
         return float(options.momentum or 0.0), True, "given"
-    if m >= n:
-        return 0.0, False, f"m >= n: {m} residuals determine a step"
-    return MOMENTUM, False, "m < n: where the loss shows that the data are not those of before"
+    if m >= OPEN * n:
+        return 0.0, False, f"m >= {OPEN} n: the residuals determine a step well"
+    why = f"m < {OPEN} n: where the loss shows that the data are not those of the last step"
+    return MOMENTUM, False, why
 
 
 def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:

@@ -1,4 +1,4 @@
-"""Momentum: the step nearest to a share of the last one, in the damped metric, that solves the rows.
+"""Momentum: of the steps that solve the rows, the one nearest to a share of the last step.
 
 With p the last step that was kept and v = μp,
 
@@ -8,8 +8,8 @@ Where points are drawn anew for each step, the rows of one draw leave most direc
 with much noise; there the step keeps what the draws before have found. One shift of the linear
 model by v gives δ with any solver.
 
-Reference: Goldshlager, Abrahamsen & Lin, A Kaczmarz-inspired approach to accelerate the optimization
-of neural network wavefunctions (2024), eq. 18: SPRING.
+Reference: Goldshlager, Abrahamsen & Lin, A Kaczmarz-inspired approach to accelerate the
+optimization of neural network wavefunctions (2024), §3: SPRING.
 """
 
 from typing import Any, NamedTuple

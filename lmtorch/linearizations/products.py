@@ -78,9 +78,7 @@ class ByProducts(NamedTuple):
 
     def shifted(self, shift: Tensor) -> Self:
         """The gradient where the linear model comes to by `shift` (..., n)."""
-        prior = self.prior and Prior(
-            self.prior.root, self.prior.residual + self.prior.root * shift
-        )
+        prior = self.prior and Prior(self.prior.root, self.prior.residual + self.prior.root * shift)
         moved = self.normal_times(shift)
         cost = cost_beyond(self, shift)
         return self._replace(prior=prior, cost=cost, gradient=self.gradient + moved, values=None)

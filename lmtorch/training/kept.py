@@ -68,9 +68,7 @@ class Kept:
         x = layout.flatten()
         damping = blank_damping(plan.method.damping, x.new_empty(0, dtype=plan.dtype))
         nothing = torch.full((), torch.nan, dtype=torch.float64, device=x.device)
-        self.common.update(
-            step=0, strategy=0, share=0.0, damping=damping._asdict(), loss=nothing
-        )
+        self.common.update(step=0, strategy=0, share=0.0, damping=damping._asdict(), loss=nothing)
         for tensor, scale in zip(layout.tensors, layout.split(x), strict=True):
             for name in BY_PARAMETER:
                 self.state[tensor][name] = torch.zeros_like(scale, dtype=plan.dtype)

@@ -92,8 +92,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         momentum: μ, the share of the last step that a step begins with, from 0 to below 1: of all
             steps that solve the rows as well, the one nearest to μ times the last is taken. It is
             tried once in a step, and a trial that does not lower the loss is repeated without.
-            Default: "auto", 0.7 for fewer residuals than parameters where the loss at the start
-            shows that the data are not those of the last step, and otherwise none.
+            Default: "auto", 0.7 for fewer than four residuals by parameter where the loss at the
+            start shows that the data are not those of the last step, and otherwise none.
         loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
             `cost` and `expand`. It is for residuals: criteria have their own.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals.
@@ -350,6 +350,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         least = task.least
         self._report = Report(state, seconds, task.prepared.sources, least)
         self._kept.judge_share(plan, told)
+        if state.changed is not None:
+            rows, n = task.problem.rows, layout.n
+            self._batches.look(state.trial.cost, state.cost, state.changed, rows, n)
         self._forms.tell()
         return state.trial.cost if least is None else state.trial.cost + least
 
@@ -404,8 +407,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if not self._advised and any(probe.differentiates for probe in task.prepared.probes):
             self._advised = True
             of_derivatives()
-        batches = [t.samples.tensors for t in task.terms if t.samples and t.stream is None]
-        self._batches.look(batches, task.problem.rows, task.variables.layout.n)
 
     @property
     def _kept(self) -> Kept:

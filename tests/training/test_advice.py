@@ -43,28 +43,6 @@ def test_other_learning_rates_are_left_alone(lr):
     assert told(lambda: LevenbergMarquardt(network(), lr=lr)) == []
 
 
-def test_batches_smaller_than_the_model_are_told_once_for_an_optimizer():
-    model, (x, y) = network(), data()
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=10)
-    opt = LevenbergMarquardt(model)
-    messages = told(lambda: [opt.step(lambda x, y: model(x) - y, a, b) for a, b in loader])
-    assert len(messages) == 1
-    assert (
-        "10 residuals of other samples at each step cannot determine 33 parameters" in messages[0]
-    )
-
-
-def test_the_same_batch_again_and_one_of_many_rows_are_left_alone():
-    model, (x, y) = network(), data(400)
-    opt = LevenbergMarquardt(model)
-    for chosen in ([slice(0, 20)] * 3, [slice(100 * k, 100 * k + 100) for k in range(3)]):
-        batches = [(x[rows], y[rows]) for rows in chosen]
-        assert (
-            told(lambda b=batches: [opt.step(lambda x, y: model(x) - y, *batch) for batch in b])
-            == []
-        )
-
-
 @pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
 @pytest.mark.parametrize(
     ("change", "advised"),

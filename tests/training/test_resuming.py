@@ -23,7 +23,6 @@ from lmtorch.damping.trust_region import TrustRegion
 from .. import stand_in
 
 F64 = torch.float64
-pytestmark = pytest.mark.filterwarnings("ignore:[0-9]+ residuals of other samples")
 
 
 class Training:

@@ -21,7 +21,6 @@ from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
 
 F64 = torch.float64
-pytestmark = pytest.mark.filterwarnings("ignore:[0-9]+ residuals of other samples")
 WIDE, NARROW = 10, 3  # networks of more than 64 parameters and of fewer
 
 
