@@ -176,7 +176,7 @@ def _functions(
     problem: Problem, method: Method, state: State
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`attempt` and `linearize`; of one small problem recorded, see `recording`."""
-    if not on_numpy(state.x):
+    if not on_numpy(state.x) or method.momentum:  # which makes another model of the first trial
         return attempt, linearize
     found: tuple[Callable[..., Any], Callable[..., Any]] = functions(
         problem, method, state, ((attempt, STARTED), (linearize, TRIED))
