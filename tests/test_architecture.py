@@ -43,7 +43,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOLDERS = ("rows", "residuals", "losses", "linearizations", "jacobians", "solvers", "damping")
 # one small file holds the protocol, its rules, and what the loop needs of D
-BEYOND_BASE = {"damping/momentum", "damping/scaling"}
+BEYOND_BASE = {"damping/scaling"}
 # what the mathematics may not know of
 FORBIDDEN = ("torch.nn", "numpy", "scipy")
 PURE = ("core", "rows", "solvers", "damping", "linearizations", "losses")

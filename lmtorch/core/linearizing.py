@@ -21,11 +21,11 @@ from ..arrays import (
     zeros,
 )
 from ..damping.base import LinearModel
-from ..damping.momentum import with_momentum
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization, measures, predicted_decrease
 from .bend import second_order
 from .method import Method
+from .momentum import with_momentum
 from .problem import Problem
 from .state import Begun, Start, State, Tried, fresh
 from .termination import COST, RUNNING, at_point, not_worth_a_trial

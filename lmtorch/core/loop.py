@@ -30,7 +30,6 @@ from ..arrays import (
     where,
 )
 from ..damping.base import LinearModel, Outcome, gain_ratio
-from ..damping.momentum import corrected, without_momentum
 from ..linearizations.base import Linearization, predicted_decrease
 from ..recording.steps import functions
 from .certificate import JUDGED, NEWTON, certify, certify_clear
@@ -38,6 +37,7 @@ from .glance import glance, quick
 from .influence import FINE_ENOUGH
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
+from .momentum import corrected, without_momentum
 from .newton import ahead as ahead_of_end
 from .polish import fine, polish
 from .problem import Problem

@@ -32,7 +32,7 @@ class Method:
         careful: solves where `solver`, which is quick, has too few digits: what is not at a minimum
             beyond doubt after a glance, see `core/glance.py`, is polished with it. None: no glance.
         momentum: μ, the share of the last step that the first one of a run begins with where the
-            data have changed since, see `damping/momentum.py`.
+            data have changed since, see `core/momentum.py`.
         steady: also where they have not.
     """
 

@@ -19,7 +19,7 @@ class LinearModel(NamedTuple):
     # v (..., n) -> Jᵀ W r_vv (..., n), for geodesic acceleration; W is the curvature of the loss
     second_order: Callable[[Tensor], Tensor]
     measures: Any = None  # of the linearization, see `linearizations/base.py`
-    onward: Any = None  # the `Onward` of the factor, see `damping/momentum.py`; None: no momentum
+    onward: Any = None  # the `Onward` of the factor, see `core/momentum.py`; None: no momentum
 
     @property
     def equations(self) -> Linearization:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmtorch.core.momentum import corrected, with_momentum, without_momentum
 from lmtorch.damping.base import LinearModel
-from lmtorch.damping.momentum import corrected, with_momentum, without_momentum
 from lmtorch.solvers.base import Solver
 
 from ..contracts.members import TO_DIGITS

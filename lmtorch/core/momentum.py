@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..arrays import norm, where
+from ..damping.base import LinearModel
 from ..linearizations.base import Linearization
 from ..solvers.base import Factor, Solver
-from .base import LinearModel
 
 
 class Onward(NamedTuple):
