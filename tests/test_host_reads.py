@@ -29,11 +29,12 @@ AROUND = {"least_squares": 24, "many problems": 24, "curve_fit": 38, "odr": 34}
 def test_a_step_reads_once_a_trial(face: str) -> None:
     counter, trials, steps = OPTIMIZER[face]()
     reads, _ = stand_in.waits(counter)
-    # and once more where a step has come to rest and the certificate looks at its end; and in each
+    # and once more where a step has come to rest and the certificate looks at its end, and whether
+    # its data are those of the step before; and in each
     # step of a closure without a batch that is served layer by layer: whether its rows are
     # independent is looked at whenever it is used; and once in ten iterations by products, of which
     # so few parameters need no more
-    allowed = {"(_judge)": steps, "jacobians/layerwise.py": steps}
+    allowed = {"(_judge)": steps, "(_closed)": steps, "jacobians/layerwise.py": steps}
     for of, most in (allowed | {"solvers/conjugate_gradients.py": trials}).items():
         looked = sum(number for key, number in counter.items() if of in key)
         assert looked <= most

@@ -85,6 +85,8 @@ class Kept:
             like = x.new_empty(0, dtype=plan.dtype)
             kind = type(blank_damping(plan.method.damping, like))
             damping = restored_damping(common["damping"], kind)
+        if damping is None:  # under another strategy all begins afresh
+            return Start(x, scale, step=nothing)
         step = nothing if step is None else step
         return Start(x, scale, damping, step=step, cost=common.get("loss"))
 
