@@ -13,7 +13,7 @@ import lmtorch
 
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 PLAIN = re.compile(r"(?<!\\)([*|])")
-PAGE = re.compile(r"\bdocs/(\w+)\.md\b")
+PAGE = re.compile(r"\bdocs/(\w+)\.md\b(?:#[\w-]+)?")
 
 
 def marked(line: str) -> str:

@@ -31,6 +31,7 @@ from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.layered import LayeredForm
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.linearizations.products import ProductsForm
+from lmtorch.linearizations.scattered import ScatteredForm, ScatteredRows
 from lmtorch.losses.base import Loss
 from lmtorch.losses.criterion import Bound
 from lmtorch.losses.linear import Linear
@@ -53,6 +54,8 @@ from lmtorch.solvers.qr import QR
 from lmtorch.solvers.row_sample import RowSample
 from lmtorch.solvers.schur import Schur
 from lmtorch.solvers.svd import SVD
+from lmtorch.training.streamed import StreamResidual
+from lmtorch.training.targets import Read
 
 from . import cases
 from .cases import MakeCase, Source
@@ -190,4 +193,10 @@ ELSEWHERE: dict[type, str] = {
     Bound: "tests/losses/test_criteria.py",
     # It is there to be traced: the fits that are written from it are held to those of the loop.
     ByColumns: "tests/compiling/test_compiled_fits.py",
+    # Rows that lie with several processes, and products that all of these make together.
+    ScatteredRows: "tests/distributed/test_steps.py",
+    ScatteredForm: "tests/distributed/test_steps.py",
+    # Samples of a loader, and the targets that are read with them.
+    StreamResidual: "tests/training/test_loaders.py",
+    Read: "tests/training/test_loaders.py",
 }

@@ -72,7 +72,8 @@ def runs(problem: Problem, method: Method, x: Tensor, trials: int) -> tuple[Stat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "small", lambda *_: False)
         expected, other = loop.descend(problem, method, Start(x), trials=trials)
-    assert [type(number) for number in told] == [type(number) for number in other]
+    # how a run ended is not read where its last linear model ended it
+    assert all(type(a) is type(b) or None in (a, b) for a, b in zip(told, other, strict=True))
     return found, expected
 
 
@@ -104,6 +105,9 @@ def test_the_first_trials_are_the_same_to_round_off(
     )  # fmt: skip
     found, expected = runs(problem, Method(SVD(), damping, scaling), x, trials)
     ours, theirs = tree_leaves(found), tree_leaves(expected)
+    absent = [place for place, leaf in enumerate(theirs) if leaf is None]
+    assert [place for place, leaf in enumerate(ours) if leaf is None] == absent
+    ours, theirs = ([leaf for leaf in leaves if leaf is not None] for leaves in (ours, theirs))
     assert [(t.dtype, t.shape) for t in ours] == [(t.dtype, t.shape) for t in theirs]
     digits = 1e-4 if dtype == torch.float32 else 1e-7
     for mine, other in zip(ours, theirs, strict=True):
@@ -192,7 +196,8 @@ def test_a_watch_sees_tensors_and_may_stop() -> None:
 
     loop.descend(plain(X), METHOD, Start(X), trials=100, watch=watch)
     assert len(seen) == 3
-    assert all(isinstance(leaf, Tensor) for state in seen for leaf in tree_leaves(state))
+    leaves = [leaf for state in seen for leaf in tree_leaves(state._replace(step=X))]
+    assert all(isinstance(leaf, Tensor) for leaf in leaves)
 
 
 def test_the_users_function_sees_tensors_whose_numbers_stay() -> None:
