@@ -4,6 +4,13 @@ Near a minimum the cost is flat: differences of costs drown in round-off when th
 half their digits. The gradient still has the others. So once the cost test has nothing left to say,
 steps are judged by ‖D⁻¹Jᵀr‖ alone, and kept as long as it falls and the cost does not rise by more
 than its own rounding error.
+
+Where columns of J are nearly dependent, round-off in the gradient is worth several digits of the
+parameters, and whether it falls there is chance. A step from singular values of J has these digits:
+so there a trial is kept, too, if the step that would follow it is much shorter.
+
+Reference: Deuflhard, Newton Methods for Nonlinear Problems (2004), §4.3, on the natural
+monotonicity of Gauss–Newton steps.
 """
 
 from dataclasses import replace
@@ -14,16 +21,19 @@ from torch import Tensor
 from ..arrays import all_finite, norm, select, spread, to_type, where, zeros
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization
+from .influence import ROUNDINGS
 from .method import Method
 from .problem import Problem
 from .state import State
 from .termination import Status, at_rest
+from .undamped import carried
 from .working_set import WorkingSet
 
 POLISHED = (Status.GRADIENT, Status.COST, Status.STEP, Status.STALLED)
 FEW = 3  # Gauss–Newton steps that cost no more than a Newton step and the curvature for it
 FINE = 1e-24  # share of the cost below which a decrement is worth no Newton step, in float64
 MARGIN = 100  # by so much a gradient is above what Newton's steps, or round-off, leave
+CONTRACTED = 0.1  # a step this much shorter than the last one says that the last came nearer
 SLACK = 4  # the cost may seem to rise by so many of its rounding errors: it is a difference of two
 
 
@@ -33,6 +43,7 @@ class Rest(NamedTuple):
     eligible: Tensor  # (...,) bool, for another step
     linearization: Linearization
     measure: Tensor  # (...,), ‖D⁻¹Jᵀr‖
+    step: Tensor  # (..., n), the undamped step from there
 
 
 def polish(
@@ -67,7 +78,7 @@ def polish(
         problem, method, state, eligible, count, eligible
     )
     model = problem.linearize(state.x)
-    rest = Rest(eligible, model, _measure(model, positive(state.scale)))
+    rest = _rest(method, state, eligible, model)
     for _ in range(method.polish):
         state, ahead = _step(problem, method, state, rest, eps)
         going = ahead.eligible & ~_slow(rest, ahead, eps) if hurried else ahead.eligible
@@ -85,15 +96,16 @@ def _step(
     problem: Problem, method: Method, state: State, rest: Rest, eps: float
 ) -> tuple[State, Rest]:
     """The state after a Gauss–Newton step where it was better, and what is known of its end."""
-    eligible, linearization, before = rest
-    scale = positive(state.scale)
-    step = method.solver.factor(linearization, scale).step(zeros(linearization.cost))
+    eligible, linearization, before, step = rest
     finite = all_finite(step) & eligible
     trial = problem.move(state.x, where(spread(finite), step, 0.0))
     ahead = problem.linearize(trial)
     noise = SLACK * linearization.rounding(to_type(state.x, problem.dtype), eps)
-    after = _measure(ahead, scale)
-    better = finite & (after < before)
+    after = _rest(method, state, eligible, ahead)
+    unclear = ROUNDINGS * eps * carried(ahead, to_type(trial, problem.dtype))
+    scale = positive(state.scale)
+    nearer = norm(after.step * scale) < CONTRACTED * norm(step * scale)
+    better = finite & ((after.measure < before) | (nearer & (after.measure <= unclear)))
     better = better & (ahead.cost <= linearization.cost + noise)
     return (
         state._replace(
@@ -102,7 +114,7 @@ def _step(
             trials=state.trials + eligible,
             linearizations=state.linearizations + eligible,
         ),
-        Rest(better, ahead, after),
+        after._replace(eligible=better),
     )
 
 
@@ -122,6 +134,8 @@ def fine(eps: float) -> float:
     return max(FINE, eps**2)
 
 
-def _measure(linearization: Linearization, scale: Tensor) -> Tensor:
-    """‖D⁻¹Jᵀr‖, (...,)."""
-    return norm(linearization.gradient / scale)
+def _rest(method: Method, state: State, eligible: Tensor, linearization: Linearization) -> Rest:
+    """What is known at a point with this linear model."""
+    scale = positive(state.scale)
+    step = method.solver.factor(linearization, scale).step(zeros(linearization.cost))
+    return Rest(eligible, linearization, norm(linearization.gradient / scale), step)
