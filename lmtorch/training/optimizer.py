@@ -265,9 +265,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 for each sample, which depends on that sample alone; rows stream, so that the whole
                 Jacobian is never held. Or a loader of batches in its place,
                 `step(closure, loader)`: a `DataLoader`, a list of batches or any other object that
-                can be read again and again. A step then makes a pass over it for each evaluation, and keeps
-                nothing of its batches but sums. After a term, further terms, each with samples of
-                its own: `step((equation, inside), (condition, boundary))`.
+                can be read again and again. A step then makes a pass over it for each evaluation,
+                and keeps nothing of its batches but sums. After a term, further terms, each with
+                samples of its own: `step((equation, inside), (condition, boundary))`.
 
         Returns:
             The loss before the step, ½Σr² with robust loss and penalty, of a criterion its sum over
