@@ -20,49 +20,46 @@ LONG = {"benchmarks.md"}  # minutes, and results rather than lessons
 MADE = {"gallery", "project", "_build"}  # folders that the build of the site fills
 PAGES = [
     ROOT / "README.md",
-    *sorted(page for page in ROOT.glob("docs/*.md") if page.name not in LONG),
+    *sorted(
+        page
+        for page in ROOT.glob("docs/**/*.md")
+        if page.name not in LONG and not MADE & {*page.relative_to(ROOT).parts}
+    ),
 ]
-# whose blocks can each be copied alone
-LESSONS = sorted(page for page in ROOT.glob("docs/*/*.md") if page.parent.name not in MADE)
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 SPAN = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # what a snippet saves goes there
-    torch.manual_seed(0)
-    text = page.read_text(encoding="utf-8")
-    names = {"__name__": page.stem}
-    for block in BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start()) + 1
-        # lines as in the page, so that a traceback leads there
-        exec(compile("\n" * line + block[1], str(page), "exec"), names)
-
-
 def blocks() -> list[Any]:
-    """Page, first line and code of each block that runs alone."""
+    """Page, first line and code of every block."""
     found = []
-    for page in LESSONS:
+    for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for block in BLOCK.finditer(text):
             line = text.count("\n", 0, block.start()) + 1
-            name = f"{page.parent.name}/{page.name}:{line}"
+            name = f"{page.relative_to(ROOT)}:{line}"
             found.append(pytest.param(page, line, block[1], id=name))
     return found
 
 
+def test_there_are_blocks() -> None:
+    assert len(blocks()) > 50
+
+
 @pytest.mark.parametrize(("page", "line", "code"), blocks())
-def test_a_block_of_a_lesson_runs_alone(
+def test_a_block_runs_alone(
     page: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # what a block saves goes there
     torch.manual_seed(0)
+    # lines as in the page, so that a traceback leads there
     exec(compile("\n" * line + code, str(page), "exec"), {"__name__": page.stem})
 
 
-@pytest.mark.parametrize("page", [*PAGES, *LESSONS, CONTRIBUTING], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, CONTRIBUTING], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
