@@ -3,9 +3,9 @@
 import re
 import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ def _together(processes: Processes, each: Sequence[Facts]) -> Facts:
             )
     if len({facts.device.type for facts in each}) > 1:
         raise InputError("the processes have parameters on different kinds of devices.")
+    if len({facts.streams for facts in each}) > 1:
+        raise InputError(
+            "some processes pass a loader, and some tensors, which are planned for in other ways. "
+            "Pass a loader on all of them; a list of one batch is one: step(closure, [(x, y)])."
+        )
     if len({facts.samples is None for facts in each}) > 1:
         raise InputError(
             "some processes pass a batch with the closure, and some do not: "
@@ -106,6 +111,50 @@ def check_same(processes: Processes, plan: Plan) -> None:
             "the processes plan different steps: give LevenbergMarquardt, or least_squares, the "
             "same options on all of them. explain() of one process alone shows what it chooses."
         )
+
+
+def numbers_of(options: Mapping[str, Any]) -> dict[str, float]:
+    """A number for each option of a run, the same on processes that were given the same.
+
+    Of an object it is that of its class, and memory may differ: the least of all counts.
+    """
+    return {name: _number(value) for name, value in options.items() if name != "memory_limit"}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor):
+        return bits(value)
+    if isinstance(value, tuple | list):
+        text = repr([_number(entry) for entry in value])
+    elif isinstance(value, int | float):
+        text = repr(float(value))
+    elif value is None or isinstance(value, str):
+        text = repr(value)
+    else:
+        text = type(value).__qualname__
+    return float(zlib.crc32(text.encode()))
+
+
+def check_numbers(processes: Processes, names: Sequence[str], each: Tensor) -> None:
+    """Check that all processes were given the same options.
+
+    Args:
+        processes: those that share the rows.
+        names: of the options.
+        each: (processes, names), what `numbers_of` gives of each.
+
+    Raises:
+        InputError: they were not.
+    """
+    for name, numbers in zip(names, each.unbind(1), strict=True):
+        others = (numbers != numbers[0]).nonzero()
+        if len(others):
+            raise InputError(
+                f"{name} of rank {processes.names[int(others[0])]} is not that of rank "
+                f"{processes.names[0]}: all processes take the same steps, and need the same "
+                "options. Where a schedule or a validation sets it, take what it looks at from "
+                "all of them, as by torch.distributed.all_reduce."
+            )
 
 
 def bits(tensor: Tensor) -> float:

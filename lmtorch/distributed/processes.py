@@ -69,7 +69,11 @@ class Processes:
         """Pickle the group of all processes, which every process knows; no other can be."""
         if self.group is not dist.group.WORLD:
             raise TypeError("a process group other than WORLD cannot be pickled.")
-        return _of_world, ()
+        return _of_world, (self.exchanges,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Processes":
+        """The same group, which a copied optimizer shares as well."""
+        return _of(self.group, self.exchanges)
 
     # ---- what each does by itself ------------------------------------------------------------
 
@@ -317,5 +321,12 @@ def _sizes(shares: Sequence[Tensor], kind: torch.dtype) -> list[int]:
     return [share.numel() for share in shares if share.dtype == kind]
 
 
-def _of_world() -> Processes:
-    return Processes(dist.group.WORLD)
+def _of_world(exchanges: int) -> Processes:
+    return _of(dist.group.WORLD, exchanges)
+
+
+def _of(group: Any, exchanges: int) -> Processes:
+    """A group in which so many exchanges were made: one process alone may have made a copy."""
+    processes = Processes(group)
+    processes.exchanges = exchanges
+    return processes

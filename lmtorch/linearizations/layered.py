@@ -114,8 +114,7 @@ class LayeredAccumulator:
         """Keep a block."""
         if isinstance(rows, LayerRows) and self.whole is None:
             dtype = self.like.dtype
-            blocks = tuple(block.to(dtype) for block in rows.blocks)
-            self.layered.append((residual.to(dtype), rows._replace(blocks=blocks)))
+            self.layered.append((residual.to(dtype), rows.to(dtype)))
         else:
             matrix = rows if isinstance(rows, DenseRows) else DenseRows(rows.dense())
             self._written().add(residual, matrix)

@@ -118,9 +118,7 @@ def _length(blocks: Iterable[Rows], step: Tensor) -> Tensor:
 
 def in_dtype(rows: Rows, dtype: torch.dtype) -> Rows:
     """Factors of layers in the dtype of the linear algebra; others convert what they give."""
-    if not isinstance(rows, LayerRows):
-        return rows
-    return rows._replace(blocks=tuple(block.to(dtype) for block in rows.blocks))
+    return rows.to(dtype) if isinstance(rows, LayerRows) else rows
 
 
 @dataclass(frozen=True)

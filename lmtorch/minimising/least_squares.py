@@ -257,7 +257,8 @@ def least_squares(
         calling, probed = probe(make, exact, box)
     else:
         refuse_batches(in_dims, starts.number, compiled, exact, f_scale)
-        calling, probed = probe_together(process_group, make, exact, box)
+        asked = {**vars(options), "max_nfev": max_nfev, "second_opinion": second_opinion}
+        calling, probed = probe_together(process_group, make, exact, box, asked)
     if not probed.finite and not unknowns.batched and starts.number == 1:
         raise InputError(
             "the residuals are not finite at the start: NaN or infinity among them. Start "

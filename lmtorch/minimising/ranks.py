@@ -1,14 +1,14 @@
 """`least_squares` by several processes: what they check together before they begin."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ..choose.agreed import bits, of_all, with_memory
+from ..choose.agreed import bits, check_numbers, numbers_of, of_all, with_memory
 from ..choose.facts import Facts
 from ..choose.options import Options
 from ..core.bounds import Bounds
@@ -75,14 +75,22 @@ def probe_together(
     make: Callable[[bool], UserFunction],
     exact: bool | None,
     box: Bounds | None,
+    options: Mapping[str, Any],
 ) -> tuple[UserFunction, Probe]:
     """Look at the function of this process, which may have no rows, and at that of the others.
+
+    Args:
+        processes: those that share the rows.
+        make: makes the function.
+        exact: whether derivatives are to be torch's, None: as can be.
+        box: bounds.
+        options: what the fit is asked for, by name.
 
     Returns:
         The function and the facts about it, with the size and the finiteness of all residuals.
 
     Raises:
-        InputError: it cannot be minimised, or the starts differ.
+        InputError: it cannot be minimised, or the starts or options differ.
     """
 
     def own() -> tuple[UserFunction, Probe]:
@@ -110,11 +118,13 @@ def probe_together(
         return calling, found
 
     def tell(found: tuple[UserFunction, Probe]) -> list[float]:
-        return [found[1].size, bits(found[0].unknowns.start)]
+        return [found[1].size, bits(found[0].unknowns.start), *numbers.values()]
 
-    (calling, found), said = processes.telling("function", own, tell, 2)
+    numbers = numbers_of({**options, "bounds": None if box is None else list(box)})
+    (calling, found), said = processes.telling("function", own, tell, 2 + len(numbers))
     if bool((said[:, 1] != said[0, 1]).any()):
         raise InputError("the processes have different x0: give all of them the same.")
+    check_numbers(processes, list(numbers), said[:, 2:])
     if torch.is_grad_enabled() and calling.differentiable():
         raise InputError(
             "a solution by several processes carries no gradients to the arguments, some of which "

@@ -80,6 +80,11 @@ class LayerRows(NamedTuple):
         pairs = zip(self.blocks, root.split(each), strict=True)
         return self._replace(blocks=tuple(block.scaled(share) for block, share in pairs))
 
+    def to(self, dtype: torch.dtype) -> Self:
+        """The rows, and all that is made of them, in another dtype."""
+        blocks = tuple(block.to(dtype) for block in self.blocks)
+        return self._replace(blocks=blocks, like=self.like.to(dtype))
+
     def times(self, v: Tensor) -> Tensor:
         """J v, (rows,)."""
         found = []

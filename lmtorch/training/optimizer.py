@@ -34,7 +34,7 @@ from .compiled import Forms
 from .groups import check_group, check_tensors, listed, named
 from .joint import TermResidual, TermsResidual
 from .kept import Kept
-from .loaders import Loaders
+from .loaders import Loaders, RecountedError
 from .preparation import Preparation, Preparations
 from .ranks import (
     changed,
@@ -280,12 +280,15 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 other exception, the parameters are those from before.
         """
         if closure is MISSING:
-            raise InputError(
+            missing = InputError(
                 "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - "
                 "y), or opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not "
                 "help Levenberg–Marquardt: leave out loss.backward(), zero_grad() and GradScaler, "
                 "and call opt.step(closure) itself."
             )
+            if self._processes is not None:
+                self._processes.failed(missing)
+            raise missing
         if closure is None:
             self._prepare_state()
             return None
@@ -321,6 +324,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 # nothing was written; what was found out may be wrong: an exception of the closure
                 # itself may have looked like a source of derivatives that fails
                 self._preparations.forget()
+                if not isinstance(error, RecountedError):
+                    self._loaders.known.clear()
                 counted = not recounted and counted_anew(error, self._processes)
                 if not (counted or (task.remembered and changed(error))):
                     raise
@@ -371,7 +376,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 return tuple(term.opened(x.device, self._loaders) for term in asked)
 
             terms = across.alone("terms", opened)
-            others = met(across, variables, terms, x, self._kept)
+            others = met(across, variables, terms, x, self._kept, self._asked(), self._preparations)
         prepared, remembered = self._preparations.of(variables, terms, x, others)
         for ladder in prepared.ladders:
             ladder.warned = self._warned
@@ -401,6 +406,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         )
         start = self._kept.start(variables.layout, prepared.plan, x)
         return Task(variables, terms, prepared, remembered, residual, problem, start)
+
+    def _asked(self) -> dict[str, Any]:
+        """What steps are asked for, by name; of param groups what each of them has."""
+        groups = {name: [group[name] for group in self.param_groups] for name in OPTIONS}
+        return {**groups, **vars(self._options), "max_trials": self._max_trials}
 
     def _advise(self, task: Task) -> None:
         """Warn of habits of first-order training that cost dearly here."""

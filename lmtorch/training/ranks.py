@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, RankError
-from ..choose.agreed import EXACT, bits
+from ..choose.agreed import EXACT, bits, check_numbers, numbers_of
 from ..core.problem import Problem
 from ..distributed.processes import Processes
 from ..residuals.layout import real
 from .kept import Kept
 from .loaders import RecountedError
-from .preparation import key_of
+from .preparation import Preparations, key_of
 from .targets import RowsChangedError
 from .terms import Term
 from .variables import Variables
@@ -120,21 +120,39 @@ def spread_buffers(processes: Processes, buffers: Sequence[Tensor]) -> None:
 
 
 def met(
-    processes: Processes, variables: Variables, terms: Sequence[Term], x: Tensor, kept: Kept
+    processes: Processes,
+    variables: Variables,
+    terms: Sequence[Term],
+    x: Tensor,
+    kept: Kept,
+    options: Mapping[str, Any],
+    preparations: Preparations,
 ) -> tuple[int, ...]:
     """Check that all processes begin a step at the same point, and tell their terms apart.
+
+    Args:
+        processes: those that share the rows.
+        variables: the parameters.
+        terms: of this process.
+        x: the parameters as one vector.
+        kept: the optimizer's state.
+        options: what the step is asked for, by name.
+        preparations: forgotten by all where one has forgotten them, as when it is unpickled.
 
     Returns:
         A number for the terms of each process: where all are as before, so is what was planned.
 
     Raises:
-        InputError: parameters or the optimizer's state differ.
+        InputError: parameters, options or the optimizer's state differ.
     """
+    numbers = numbers_of(options)
     own = [
         bits(x),
         _state_bits(kept.common),
         float(kept.steps),
         float(hash(key_of(variables, terms, x)) % EXACT),
+        float(len(preparations.known)),
+        *numbers.values(),
     ]
     _, each = processes.telling("begin", lambda: None, lambda _: own, len(own))
     for place, what in ((0, "parameters"), (2, "number of steps"), (1, "damping")):
@@ -142,11 +160,14 @@ def met(
         if bool((values != values[0]).any()):
             odd = processes.names[int((values != values[0]).nonzero()[0])]
             raise InputError(
-                f"the {what} of rank {odd} is not that of rank {processes.names[0]}: something has "
+                f"the {what} of rank {odd} differ from rank {processes.names[0]}'s: something has "
                 "changed it on one process alone, such as a checkpoint that only one has loaded. "
                 "Load and change it on all of them, or make the optimizer anew, which gives all "
                 "the parameters of the first."
             )
+    check_numbers(processes, list(numbers), each[:, 5:])
+    if bool((each[:, 4] != each[0, 4]).any()):
+        preparations.forget()
     return tuple(int(number) for number in each[:, 3])
 
 

@@ -133,6 +133,13 @@ def differs(rank: int, size: int, what: str) -> tuple[str, Any, str]:
             model[0].weight[0, 0] += 1e-9
     elif what == "steps" and odd:
         opt._kept.common["step"] = 7
+    elif what in ("lr", "weight_decay", "upper"):  # by a schedule of one process alone
+        opt.param_groups[0][what] = 0.5 + odd
+    elif what in ("loss_scale", "max_trials", "xtol"):
+        value = {what: 1 + odd}
+        opt = lmtorch.LevenbergMarquardt(model, process_group=group(size), loss="huber", **value)
+    elif what == "loader" and odd:
+        return outcome(lambda: opt.step(lambda a, b: model(a) - b, [(x, y)]))
     elif what == "options":
         opt = lmtorch.LevenbergMarquardt(
             model, process_group=group(size), damping="nielsen" if odd else "trust_region"
@@ -152,6 +159,20 @@ def differs(rank: int, size: int, what: str) -> tuple[str, Any, str]:
     elif what == "closure" and odd:
         return outcome(lambda: opt.step(y))
     return outcome(lambda: opt.step(lambda a, b: model(a) - b, x, y))
+
+
+def gone_on(rank: int, size: int, what: str) -> list[Tensor]:
+    """Steps after something that one process alone has done, and that changes no number."""
+    model, opt, x, y = _begun(rank, size)
+    if rank == size - 1:
+        if what == "loaded":
+            opt.load_state_dict(opt.state_dict())
+        elif what == "pickled":
+            model, opt = pickle.loads(pickle.dumps((model, opt)))
+    if what == "refused":
+        closure = () if rank == size - 1 else (lambda a, b: model(a) - b, x, y)
+        assert outcome(lambda: opt.step(*closure))[0] in ("RankError", "InputError")
+    return _two_more(model, opt, x, y)
 
 
 def refused(rank: int, size: int) -> list[tuple[str, Any, str]]:
@@ -230,4 +251,7 @@ def pickled(rank: int, size: int) -> tuple[bool, str]:
         of.step(lambda a, b, one=one: one(a) - b, x, y)
     same = torch.equal(parameters(model), parameters(again_model))
     other = lmtorch.LevenbergMarquardt(net(3), process_group=dist.new_group(list(range(size))))
+    copied = copy.deepcopy(other)
+    assert copied._processes is not None
+    same &= copied._processes.group is other._processes.group
     return same, outcome(lambda: pickle.dumps(other))[0]

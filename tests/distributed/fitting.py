@@ -114,4 +114,12 @@ def refused(rank: int, size: int) -> list[tuple[str, Any, str]]:
         fit(args=(t.detach(), spoiled)),
         fit(fun=raising, args=(t.detach(), y)),
         fit(args=(t[:0].detach(), y[:0])),
+        *(
+            fit(args=(t.detach(), y), **options)
+            for options in (
+                {"max_nfev": 5 + odd},
+                {"loss": "cauchy" if odd else "linear"},
+                {"bounds": (-1.0 - odd, 9.0)},
+            )
+        ),
     ]

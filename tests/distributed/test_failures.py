@@ -89,7 +89,14 @@ def test_the_least_memory_decides_for_all(two: Ranks) -> None:
     [
         ("parameters", ("InputError", "InputError"), "parameters of rank 1"),
         ("steps", ("InputError", "InputError"), "number of steps of rank 1"),
-        ("options", ("InputError", "InputError"), "same options"),
+        ("lr", ("InputError", "InputError"), "lr of rank 1"),
+        ("weight_decay", ("InputError", "InputError"), "weight_decay of rank 1"),
+        ("upper", ("InputError", "InputError"), "upper of rank 1"),
+        ("loss_scale", ("InputError", "InputError"), "loss_scale of rank 1"),
+        ("max_trials", ("InputError", "InputError"), "max_trials of rank 1"),
+        ("xtol", ("InputError", "InputError"), "xtol of rank 1"),
+        ("loader", ("InputError", "InputError"), "a list of one batch"),
+        ("options", ("InputError", "InputError"), "damping of rank 1"),
         ("terms", ("InputError", "InputError"), "numbers of terms"),
         ("batch", ("InputError", "InputError"), "some processes pass a batch"),
         ("model", ("InputError", "InputError"), "different models"),
@@ -104,6 +111,14 @@ def test_processes_that_differ(two: Ranks, what: str, errors: tuple[str, str], s
     for error, rank, text in found:
         assert says in text
         assert rank == (1 if error == "RankError" else None)
+
+
+@pytest.mark.parametrize("what", ["loaded", "pickled", "refused"])
+def test_what_one_process_has_forgotten_all_find_out_anew(two: Ranks, what: str) -> None:
+    many = two.run(failing.gone_on, what)
+    expected = failing.gone_on(0, 1, "nothing")
+    for found in many:
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_sharded_parameters(two: Ranks) -> None:

@@ -79,4 +79,8 @@ def test_what_does_not_go_with_a_group(two: Ranks) -> None:
     assert [first[8][:2], second[8][:2]] == [("RankError", 1)] * 2
     assert first[9][0] == second[9][0] == "InputError"
     assert "no process has residuals" in first[9][2]
+    for found in (first, second):
+        for (error, _, text), name in zip(found[10:], ("max_nfev", "loss", "bounds"), strict=True):
+            assert error == "InputError"
+            assert f"{name} of rank 1" in text
     assert fits.group(1) is None

@@ -532,6 +532,29 @@ def test_the_length_may_change_between_steps(options: Any) -> None:
         assert float(opt.step(closure, loader)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_structure_may_change_between_steps() -> None:
+    model = network(width=20)
+    opt = LevenbergMarquardt(model)
+    x, y = data()
+
+    class Reshaped:
+        columns, extra = 1, ()
+
+        def __iter__(self) -> Any:
+            return iter([(x, y.expand(-1, self.columns), *self.extra)])
+
+    loader = Reshaped()
+    closure = lambda x, y, *_: model(x).expand(-1, y.shape[1]) - y
+    for columns in (1, 2, 1):
+        loader.columns = columns
+        expected = columns * float((model(x) - y).detach().square().sum() / 2)
+        assert float(opt.step(closure, loader)) == pytest.approx(expected, rel=1e-12)
+    loader.extra = (y,)
+    with pytest.raises(InputError, match="another structure"):
+        opt.step(closure, loader)
+    opt.step(closure, loader)  # which looks anew
+
+
 def test_the_length_may_not_be_what_it_is_said_to_be() -> None:
     class Lying(Pairs):
         def __len__(self) -> int:

@@ -12,6 +12,9 @@ from lmtorch.linearizations import normal as normals
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
+from lmtorch.solvers.conjugate_gradients import ConjugateGradients
+from lmtorch.solvers.preconditioners import Jacobi, KroneckerFactors, Nystrom, Scales
+from lmtorch.solvers.row_sample import RowSample
 
 N = 80  # more than are small
 
@@ -100,6 +103,32 @@ def test_float32_is_solved_in_float32_unless_asked() -> None:
     single = fitted("single", 3)
     assert fitted("auto", 3) == pytest.approx(single, rel=1e-10)  # of the least itself
     assert fitted("mixed", 3) != pytest.approx(single, rel=1e-10)
+
+
+PRECONDITIONERS = (Scales(), Jacobi(), Nystrom(), KroneckerFactors(), RowSample())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "solver", ["dual", *(ConjugateGradients(1e-10, 400, kind) for kind in PRECONDITIONERS)]
+)
+def test_steps_by_layers_in_double_are_those_of_the_matrix(solver: Any, momentum: float) -> None:
+    def stepped(solver: Any, hidden: int) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        x = torch.randn(150, 2)
+        y = x[:, :1].sin() * x[:, 1:]
+        opt = LevenbergMarquardt(
+            model, solver=solver, precision="double", scaling="levenberg", damping="nielsen",
+            momentum=momentum, curvature="full", acceleration=False,
+        )  # fmt: skip
+        for some in (slice(100), slice(50, 150)):
+            opt.step(lambda x, y: model(x) - y, x[some], y[some])
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    for hidden in (8, 40):  # fewer parameters than residuals, and more
+        found, expected = stepped(solver, hidden), stepped("cholesky", hidden)
+        assert torch.allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
