@@ -16,7 +16,8 @@ from ..jacobians.base import Bending, pull
 from ..linearizations.base import Linearization
 from ..residuals.base import Part
 from ..rows.base import scale_each
-from .problem import Problem, total
+from .problem import Problem
+from .sums import total
 
 SHORTEST = 0.1  # a difference is taken over this share of the step at least
 

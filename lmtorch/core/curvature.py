@@ -27,7 +27,8 @@ from ..jacobians.base import Bends, Curving
 from ..losses.base import Loss
 from ..residuals.base import Part
 from ..rows.base import scale
-from .problem import Problem, total
+from .problem import Problem
+from .sums import total
 
 FEW = 4  # units of the last digit by which parameters are moved to see how far round-off moves r
 

@@ -36,13 +36,14 @@ from ..arrays import (
     zeros,
 )
 from ..distributed.processes import Processes
-from ..jacobians.base import DescendedError, JacobianSource, Workspace, as_block, pull
+from ..jacobians.base import DescendedError, JacobianSource, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior, Sharing
-from ..losses.base import Expansion, Loss, half_sum
+from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
 from .bounds import Bounds
 from .clock import Clock, timed
+from .sums import Streamed, nothing, total
 
 T = TypeVar("T")
 TOGETHER = 64  # shares of a sum that wait for each other
@@ -207,11 +208,17 @@ class Problem:
         cost, gradient, _ = self._value_and_gradient(x)
         return bool(cost.isfinite() & gradient.isfinite().all())
 
-    def _streamed(self, rows: Residual, params: Params, x: Tensor) -> "Streamed":
+    def _room_for(self, rows: int, x: Tensor) -> Streamed:
+        """Sums over so many rows, of which none is there yet."""
+        like = to_type(room(x, 0), self.dtype)
+        accumulator = self.form.accumulator(tuple(x.shape), rows, like)
+        return Streamed(accumulator, self.keep, on_numpy(x))
+
+    def _streamed(self, rows: Residual, params: Params, x: Tensor) -> Streamed:
         """The rows of this process, block by block."""
         streamed = None
         while streamed is None:
-            streamed = Streamed(self, rows.rows, x)
+            streamed = self._room_for(rows.rows, x)
             if getattr(rows, "streams", False) and hasattr(streamed.accumulator, "anew"):
                 streamed.accumulator.anew = partial(self._anew, rows, x)
             try:
@@ -298,7 +305,7 @@ class Problem:
         params = rows.params(tensor_from(x))
         with rows.replay():
             for place, part in enumerate(rows.parts()):
-                streamed = Streamed(self, 0, x)
+                streamed = self._room_for(0, x)
                 streamed.begin(place, self.loss_of(part))
                 for found in self.source.blocks(part, params, streamed.workspace):
                     yield streamed.scaled(*as_block(found))[1]
@@ -389,11 +396,6 @@ class Problem:
         return cost + half_sum(self.penalty * to_type(x, self.dtype) ** 2)
 
 
-def nothing(x: Tensor) -> Tensor:
-    """What no rows cost, (...,), for a process that has none."""
-    return torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device)
-
-
 def _number(cost: Tensor) -> list[float]:
     """The cost of one problem, as it is told to other processes."""
     return [float(cost)]
@@ -402,70 +404,3 @@ def _number(cost: Tensor) -> list[float]:
 def _sum_of(costs: Tensor, x: Tensor) -> Tensor:
     """The sum of what all processes have told, the same on each of them."""
     return costs.sum().to(x.device, x.dtype if x.device.type == "mps" else torch.float64)
-
-
-def total(shares: Sequence[T]) -> T:
-    """Sum what rows contribute, tensors or tuples of them: all sums over rows end here."""
-    first, several = shares[0], len(shares) > 1
-    found: Any = first
-    if several and isinstance(first, tuple):
-        columns: Any = shares
-        found = tuple(total(column) for column in zip(*columns, strict=True))
-    elif several:
-        tensors: Any = list(shares)
-        found = sum(tensors[1:], tensors[0]) if on_numpy(first) else torch.stack(tensors).sum(0)
-    return found
-
-
-class Streamed:
-    """What the blocks of rows have been summed up to.
-
-    Args:
-        problem: whose rows they are.
-        rows: how many there will be.
-        x: where.
-    """
-
-    def __init__(self, problem: Problem, rows: int, x: Tensor) -> None:
-        like = to_type(room(x, 0), problem.dtype)
-        self.accumulator = problem.form.accumulator(tuple(x.shape), rows, like)
-        self.on_numpy = on_numpy(x)
-        self.keep = problem.keep
-        self.costs: list[Tensor] = []
-        self.values: list[Tensor] = []  # r(x) of each part, if it is to be kept
-
-    def cost(self, x: Tensor) -> Tensor:
-        """What the rows cost, (...,)."""
-        return total(self.costs) if self.costs else nothing(x)
-
-    def _room(self, rows: int) -> Tensor:
-        """Where the next block of dense rows is to be written, always a tensor."""
-        return tensor_from(self.accumulator.workspace(rows))
-
-    def begin(self, place: int, loss: Loss) -> None:
-        """Blocks of the part that stands at this place follow, with its loss."""
-        self.place, self.loss, self.taken = place, loss, 0
-        together = getattr(loss, "together", 1)
-        self.workspace = Workspace(self._room, self.accumulator.kinds, together)
-
-    def add(self, values: Tensor, rows: Rows) -> None:
-        """Take the next block of the part."""
-        if self.on_numpy:
-            values, rows = arrays_of(values), arrays_of(rows)
-        place = self.place
-        expansion, rows = self.scaled(values, rows)
-        self.costs.append(expansion.value)
-        self.accumulator.add(expansion.residual, rows)
-        if self.keep and place == len(self.values):
-            self.values.append(values)
-        elif self.keep:
-            self.values[place] = torch.cat([self.values[place], values], -1)
-
-    def scaled(self, values: Tensor, rows: Rows) -> tuple[Expansion, Rows]:
-        """What the loss makes of the next block of the part, and its rows scaled."""
-        loss, begun = self.loss, self.taken
-        self.taken += values.shape[-1]
-        if hasattr(loss, "some"):
-            loss = loss.some(slice(begun, self.taken))
-        expansion = loss.expand(values)
-        return expansion, expansion.rows(rows)

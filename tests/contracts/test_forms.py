@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmtorch._errors import InputError
-from lmtorch.core.problem import total
+from lmtorch.core.sums import total
 from lmtorch.linearizations.base import Exact, Form, Prior
 from lmtorch.rows.base import Rows
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lmtorch
-from lmtorch.core.problem import total
+from lmtorch.core.sums import total
 from lmtorch.jacobians.layerwise import LayerWise
 from lmtorch.linearizations import kronecker
 from lmtorch.linearizations.kronecker import KroneckerSum, worth_it

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lmtorch import InputError, LevenbergMarquardt
-from lmtorch.core.problem import total
+from lmtorch.core.sums import total
 from lmtorch.linearizations import normal as normals
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.rows.matrix import DenseRows
