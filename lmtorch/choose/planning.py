@@ -117,8 +117,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         momentum, steady, why = _momentum(facts, options)
         method = replace(method, momentum=momentum, steady=steady)
         reasons.append(("momentum", f"{momentum:g} of the last step" if momentum else "none", why))
-    certify = method.certify
-    reasons.append(("certificate", *_why_certify(options, certify, small)))
+    reasons.append(("certificate", *_why_certify(options, method, small)))
     reasons += of_derivations
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
     reasons.append(("curvature", rows_taken, why_share))
@@ -222,6 +221,7 @@ def _method(
         _tolerances(facts, options),
         polish,
         certify,
+        not certify and facts.samples is None and isinstance(solver.form, ProductsForm),
         PATIENCE if certify else 0.0,
         slopes=slope_error(options.jacobian, facts.precision or facts.dtype),
         frugal=frugal and undamped,
@@ -244,9 +244,14 @@ def _tolerances(facts: Facts, options: Options) -> Tolerances:
     return Tolerances(*(default if given is None else given for given, default in pairs))
 
 
-def _why_certify(options: Options, certify: bool, small: bool) -> tuple[str, str]:
+def _why_certify(options: Options, method: Method, small: bool) -> tuple[str, str]:
     """Whether the end of a run is looked at, and how."""
-    if not certify:
+    if method.asks:
+        return "a step without damping", (
+            f"n > {options.certified}: what conjugate gradients still find; not whether the cost "
+            "curves downward, nor which parameters have an influence"
+        )
+    if not method.certify:
         return "none", f"n > {options.certified}, a loader, or the curvature is sampled"
     what = "exact Hessian" if small else "J alone"
     return what, "what an undamped model still promises, saddles, parameters without influence"
@@ -344,6 +349,11 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
         return SOLVERS["cg"], (
             f"n, m > {FREE} and samples: rough steps by products, many in the time of one"
         )
+    if _called(facts, options) and min(n, m) > FREE:
+        return SOLVERS["cg"], (
+            f"n, m > {FREE}: products alone, in the time of one evaluation each; 'cholesky' takes "
+            f"exact steps by {n} x {n} equations"
+        )
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
     alone = free and facts.processes == 1 and options.curvature == "auto"
@@ -352,6 +362,12 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
             f"layers, and m >= {SAMPLED_ROWS} n: rough steps by the factors of a sample of rows"
         )
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
+
+
+def _called(facts: Facts, options: Options) -> bool:
+    """Whether one function of all parameters is minimised, whose derivatives torch takes."""
+    alone = facts.problems == 1 and facts.samples is None
+    return facts.functional and alone and options.jacobian == "auto"
 
 
 def _sent(form: Form, n: int, m: int) -> str:

@@ -35,6 +35,7 @@ from ..recording.steps import functions
 from .certificate import JUDGED, NEWTON, certify, certify_clear
 from .glance import glance, quick
 from .influence import FINE_ENOUGH
+from .last_step import asked
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .momentum import corrected, without_momentum
@@ -311,7 +312,9 @@ def look(
         trials: at most, with those of the run; None: any.
     """
     if not method.certify:
-        return polish(problem, method, state, ended, trials=trials) if method.polish else state
+        if method.polish:
+            state = polish(problem, method, state, ended, trials=trials)
+        return asked(problem, method, state, ended) if method.asks else state
     if quick(method, state):
         state, sure, _ = glance(problem, method, state, trials)
         doubted = state._replace(status=torch.where(sure, EVALUATIONS, state.status))

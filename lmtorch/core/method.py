@@ -24,6 +24,8 @@ class Method:
         polish: Gauss–Newton and Newton steps at most after convergence, see `core/polish.py` and
             `core/certificate.py`.
         certify: whether the end of a run is looked at, see `core/certificate.py`.
+        asks: whether what claims to have converged is asked for a step without damping, see
+            `core/last_step.py`.
         patience: share of the cost that 32 trials together must gain; 0: any.
         windows: after so many times 32 trials in a row that gained less, the run is given up.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
@@ -42,6 +44,7 @@ class Method:
     tolerances: Tolerances = Tolerances()
     polish: int = 0
     certify: bool = False
+    asks: bool = False
     patience: float = 0.0
     windows: int = 3
     slopes: float = 0.0

@@ -15,6 +15,7 @@ from ..core.bounds import Bounds
 from ..damping.scaling import FixedScale, Scaling
 from ..jacobians.base import JacobianSource
 from ..jacobians.finite_difference import FiniteDifference
+from ..solvers.base import Solver
 from .unknowns import Unknowns
 
 METHODS = ("auto", "trf", "dogbox", "lm")
@@ -50,17 +51,34 @@ def check_scipys(
             f"tr_options={tr_options!r} is no dict; it chooses nothing here: leave it out."
         )
     for name, value in (
-        ("tr_solver", None if tr_solver == "exact" else tr_solver),
         ("tr_options", tr_options or None),
         ("jac_sparsity", jac_sparsity),
         ("workers", workers),
     ):
         if value is not None:
-            warnings.warn(
-                f"{name} is ignored: the Jacobian is held dense and exact. The result is the same.",
-                UserWarning,
-                stacklevel=level(),
-            )
+            _ignored(name)
+
+
+def _ignored(name: str) -> None:
+    warnings.warn(
+        f"{name} is ignored: the Jacobian is held dense and exact. The result is the same.",
+        UserWarning,
+        stacklevel=level(),
+    )
+
+
+def solver_of(solver: str | Solver, tr_solver: str | None, n: int) -> str | Solver:
+    """The solver for n parameters: conjugate gradients where scipy's "lsmr" is asked for.
+
+    Few parameters are solved for exactly in less time, and so are those for which a solver is
+    given: there "lsmr" is ignored, with a warning.
+    """
+    if tr_solver != "lsmr":
+        return solver
+    if n > choose.SMALL and isinstance(solver, str) and solver == "auto":
+        return "cg"
+    _ignored("tr_solver")
+    return solver
 
 
 def check_functions(fun: Any, callback: Any, sampler: Any, kwargs: Any) -> None:

@@ -28,6 +28,7 @@ from .arguments import (
     limits,
     real_number,
     scaling_of,
+    solver_of,
     source_of,
     tolerances,
 )
@@ -130,8 +131,8 @@ def least_squares(
             Default: 1.
         diff_step: step of finite differences relative to the size of the parameter, one number or
             one for each. The size is |x|, but no less than a part of the start.
-        tr_solver: ignored, as the three that follow it in scipy (`tr_options`, `jac_sparsity`,
-            `workers`).
+        tr_solver: "lsmr" means solver="cg" for more than 64 parameters, unless `solver` is given;
+            otherwise it is ignored, as `tr_options`, `jac_sparsity` and `workers` are.
         tr_options: ignored.
         jac_sparsity: ignored.
         max_nfev: evaluations of the residuals at most, of all runs together and with the steps
@@ -234,7 +235,7 @@ def least_squares(
     estimate = isinstance(f_scale, str) and f_scale == "mad"
     ftol, xtol, gtol = tolerances(ftol=ftol, xtol=xtol, gtol=gtol)
     options = Options(
-        solver=solver,
+        solver=solver_of(solver, tr_solver, unknowns.layout.n),
         damping=damping,
         scaling=scaling_of(x_scale, unknowns),
         jacobian="auto" if exact is None else source,

@@ -24,6 +24,7 @@ from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..jacobians.latest import ENTRIES, Latest
+from ..linearizations.products import ProductsForm
 from ..losses.base import Loss
 from ..losses.criterion import Bound
 from ..losses.linear import Linear
@@ -82,6 +83,8 @@ class Run(NamedTuple):
             return False
         if self.problem.across is not None:  # of the rows of this process it is made again
             return False
+        if not self.batched and isinstance(self.problem.form, ProductsForm):
+            return False  # nothing m × n was made on the way, nor is it for the end
         return not self.batched or self.starts > 1 or self.probe.black_box
 
     @property
@@ -170,7 +173,7 @@ def set_up(
         x.device,
         probe.precision,
         problems=count,
-        functional=bool(residual.blocks) or probe.rows * n <= choose.DENSE,
+        functional=bool(residual.blocks) or probe.rows * n <= choose.DENSE or n > choose.SMALL,
     )
     counts = None
     if processes is not None:

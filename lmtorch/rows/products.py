@@ -54,9 +54,10 @@ class ProductRows(NamedTuple):
     def column_norms(self) -> Tensor:
         """‖R J e_j‖, (..., n), estimated for more than `PROBES` columns.
 
-        For random signs z the expectation of (Jᵀz)² is Σᵢ J²ᵢⱼ; of eight of them the root is off by
-        a quarter. A column of zeros has the norm zero exactly, and only that. The signs are always
-        the same.
+        For random z of mean square one the expectation of (Jᵀz)² is Σᵢ J²ᵢⱼ; of eight of them the
+        root is off by a quarter. Signs alone would do, but for entries that are alike and may
+        cancel in all eight: with sizes a column of zeros has the norm zero exactly, and only that.
+        The numbers are always the same.
         """
         *batch, rows, n = self.shape
         if n <= PROBES:
@@ -65,7 +66,9 @@ class ProductRows(NamedTuple):
         squares = self.map.like.new_zeros(*batch, n)
         for _ in range(PROBES):
             signs = torch.randint(2, (*batch, rows), generator=generator, device="cpu")
-            squares += self.transposed_times(2 * signs.to(squares) - 1).square()
+            sizes = (2 * torch.rand((*batch, rows), generator=generator, device="cpu")).sqrt_()
+            drawn = (2 * signs - 1) * sizes
+            squares += self.transposed_times(drawn.to(squares)).square()
         return (squares / PROBES).sqrt_()
 
     def scaled(self, root: Tensor) -> Self:

@@ -164,6 +164,14 @@ def test_products_draw_the_numbers_of_the_evaluation(keep: bool) -> None:
         torch.testing.assert_close(back, J.mT @ w)
 
 
+def test_entries_that_are_alike_do_not_cancel_in_all_products() -> None:
+    n = 3000  # of which signs alone take a dozen for columns of zeros
+    J = torch.eye(n, dtype=F64) - torch.eye(n, dtype=F64).roll(1, 0)
+    norms = ProductRows(MatrixMap(J)).column_norms
+    assert bool((norms > 0.1 * 2**0.5).all())
+    assert bool((norms < 2 * 2**0.5).all())
+
+
 def test_column_norms_are_estimated_to_a_factor_and_zeros_are_zeros() -> None:
     J = drawn(50, 200) * torch.logspace(-3, 3, 200, dtype=F64)
     J[:, 7] = 0
@@ -234,6 +242,21 @@ def test_products_are_chosen_where_no_matrix_fits() -> None:
     for refused in ({"jacobian": "2-point"}, {"jacobian": "reverse", "solver": "cg"}):
         with pytest.raises(InputError, match="holds no matrix"):
             chosen(FUNCTION, memory_limit=2**28, **refused)
+
+
+def test_products_are_chosen_for_a_function_of_many_parameters() -> None:
+    called, room = FUNCTION._replace(functional=True), {"memory_limit": 2**40}
+    plan = chosen(called, **room)
+    assert isinstance(plan.method.solver, ConjugateGradients)
+    assert plan.method.asks
+    for other in (
+        chosen(called._replace(parameters=4096), **room),
+        chosen(called._replace(residuals=10_000, problems=2), **room),
+        chosen(called, jacobian="reverse", **room),
+    ):
+        assert isinstance(other.method.solver, Cholesky)
+        assert not other.method.asks
+    assert isinstance(chosen(called._replace(residuals=4096), **room).method.solver, Dual)
 
 
 def test_products_are_chosen_for_large_networks_of_many_samples() -> None:

@@ -1,0 +1,66 @@
+"""The end of a run that holds no matrix: what one step without damping still promises.
+
+A step by products is as good as its last iteration, and a trial may promise little because λ is
+large or the iterations were few. So a run that calls itself converged is asked for a step without
+damping, in units of the column norms. What the linear model promises of it is a lower bound of
+what it promises at all: where that is more than the tolerances allow, the end is no minimum. How
+the cost curves beyond the linear model, and which parameters have an influence, nobody looks at.
+"""
+
+import torch
+from torch import Tensor
+
+from ..arrays import where
+from ..damping.scaling import positive
+from ..linearizations.base import predicted_decrease
+from .certificate import VALLEY, allowance
+from .influence import ROUNDINGS
+from .method import Method
+from .problem import Problem
+from .state import State, blank
+from .termination import SINGLE_MOVE_SLACK, Status, at_rest
+
+CLAIMS = (Status.GRADIENT, Status.COST, Status.STEP)
+
+
+def asked(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
+    """The state in which what claims to have converged has been asked for one more step.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: where the run has ended.
+        ended: the status of a single problem, if the host knows it.
+    """
+    claimed, count = at_rest(state.status, CLAIMS, ended)
+    if count == 0:
+        return state
+    promised, far, noise, cost = _promised(problem, method, state.x)
+    share = where(promised > 0, promised / cost, 0.0)
+    enough = allowance(method.tolerances, problem.precision or state.x.dtype)
+    more = claimed & (share > enough) & (promised > ROUNDINGS * noise)
+    # where the data are met a step promises all of the cost, however short it is
+    more = more & (far > SINGLE_MOVE_SLACK * max(method.tolerances.step, problem.eps(state.x)))
+    seen = blank(state.x)
+    return state._replace(
+        status=where(more, VALLEY, state.status),
+        certificate=seen._replace(promise=where(claimed, share, seen.promise)),
+    )
+
+
+def _promised(problem: Problem, method: Method, x: Tensor) -> tuple[Tensor, ...]:
+    """A step without damping.
+
+    Returns:
+        What the linear model promises of it, its relative length, round-off, and the cost, (...,).
+    """
+    model = problem.model(x)
+    if problem.bounds is not None:
+        model = model.freeze(problem.free(x, model.gradient))
+    factor = method.solver.factor(model, positive(model.column_norms))
+    step = factor.step(torch.zeros_like(model.cost))
+    promised = predicted_decrease(model, step).to(model.cost.dtype)
+    wide = x.to(problem.dtype)
+    noise = model.rounding(wide, problem.eps(x))
+    far = model.relative_length(wide, step)
+    return where(torch.isfinite(promised), promised, 0.0), far, noise, model.cost
