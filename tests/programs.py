@@ -7,7 +7,7 @@ import pytest
 from lmtorch.compiling import building, descent
 from lmtorch.fitting import fronts
 from lmtorch.minimising import compiled as asked
-from lmtorch.minimising import remembered
+from lmtorch.minimising import remembered, repeated
 
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
@@ -21,4 +21,5 @@ def forget() -> None:
     building.LOADED.clear()
     asked.TOLD.clear()
     remembered._KNOWN.clear()
+    repeated._CHANGED.clear()
     fronts._FRONTS.clear()

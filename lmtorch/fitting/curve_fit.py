@@ -20,6 +20,7 @@ from ..losses.robust import Robust
 from ..minimising.arguments import real_number, unbounded
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
+from . import fronts
 from .data import gather
 from .fitter import Fitter
 from .inference import Inference
@@ -169,9 +170,7 @@ def curve_fit(
         total_count, None if type(likelihood) is str and likelihood == "gaussian" else likelihood,
     )  # fmt: skip
     plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
-    if plain and options.get("compile") is True and unbounded(bounds):
-        from . import fronts  # the parts that compile are imported where they are needed
-
+    if plain and type(options.get("compile", False)) is bool and unbounded(bounds):
         given = {**options, "absolute": absolute_sigma, "full": full_output}
         call = fronts.asked_of(f, xdata, ydata, p0, given)
         if call and (fit := fronts.fitted(f, call)) is not None:
@@ -233,8 +232,6 @@ def curve_fit(
     if not data.lead:
         inference.warn()
     if call:
-        from . import fronts
-
         fronts.remember(call, fitter, solution, absolute_sigma, full_output)
     return CurveFit(inference, full_output=full_output)
 

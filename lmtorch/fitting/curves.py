@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .._arrays import is_tensor
 from .._errors import InputError, InputTypeError
+from ..calculus.duals import Dual
 from .data import Data
 from .reading import as_x, is_table, merged, numbers_of
 
@@ -39,16 +40,23 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
     raise InputError("new points must be arrays or tensors in the layout of xdata.")
 
 
-def curve_of(values: Any, like: Tensor, count: int, hint: str = "") -> Tensor:
+def curve_of(values: Any, like: Any, count: int, hint: str = "") -> Tensor:
     """The curve (count,) from what f returned; a single number is taken for all points.
 
     Returns:
-        It, on the device of `like`.
+        It, on the device of the tensor `like`.
 
     Raises:
         InputError: f returned another number of values, or complex ones.
         InputTypeError: f returned nothing, or no numbers.
     """
+    # of dual numbers, whose own attributes take longer, the value is looked at
+    value = values.value if type(values) is Dual else values
+    if type(value) is Tensor and value.shape == (count,) and not value.is_complex():
+        there = like.value if type(like) is Dual else like
+        if value.device == there.device:
+            plain: Any = values
+            return plain
     if values is None:
         raise InputTypeError(
             "f returned nothing. It must return the curve, a number for each point."

@@ -1,4 +1,4 @@
-"""What comes before and after a compiled fit of a curve, remembered with the fit.
+"""What comes before and after a fit of a curve that is remembered, remembered with the fit.
 
 Names, parameters, bounds and options are the same for every fit of a kind (`minimising.remembered`
 tells what a kind is). Where they are remembered, only the numbers are new.
@@ -133,7 +133,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     bar = float(acceptable(data, Linear()))
     call = Call(front.kind, f, start, args, tensors, bar)
     solution = remembered.solved(fitter.residual, call, Calls())
-    if solution is None:
+    if solution is None or not solution.success:
         return None
     inference = Inference(fitter, solution, front.absolute, None)
     inference.warn()

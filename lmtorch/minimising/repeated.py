@@ -102,6 +102,7 @@ class Repeated:
         solution.calls = calls.made
         solution.history = None
         solution.explained(partial(choose.explanation, self.plan, [source]))
+        solution.remembered(None, call.place)
         return solution
 
 

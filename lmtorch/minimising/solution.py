@@ -209,7 +209,7 @@ class Solution(dict[str, Any]):
         """Keep what is known of a fit of a kind that is remembered, beside the entries.
 
         Args:
-            normal: JᵀJ (n, n), as J itself is made later.
+            normal: JᵀJ (n, n), where J itself is made later; else None.
             kind: where the kind is remembered.
         """
         self.__dict__.update(_normal=normal, _kind=kind)
