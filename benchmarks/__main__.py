@@ -1,7 +1,6 @@
 """Run every benchmark and write docs/benchmarks.md with its figures."""
 
 import argparse
-import textwrap
 from pathlib import Path
 
 from . import (
@@ -30,17 +29,6 @@ down does so for all. What has been run on a GPU says so. PyPose's LM takes part
 differentiates the whole batch at once, and for 10,000 rows its Jacobian asked for more than
 12 GiB.
 """
-COLUMNS = 100  # at which lines of prose end
-
-
-def filled(text: str) -> str:
-    """Break long lines of prose; tables and headings stay as they are."""
-    return "\n".join(
-        line
-        if len(line) <= COLUMNS or line.startswith(("|", "#", "!"))
-        else textwrap.fill(line, COLUMNS, break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
-    )
 
 
 def main() -> None:
@@ -69,7 +57,7 @@ def main() -> None:
         f"Machine: {machine.description()}.",
         *(parts[name]() for name in chosen),
     ]
-    text = filled("\n\n".join(section.strip() for section in sections) + "\n")
+    text = machine.filled("\n\n".join(section.strip() for section in sections) + "\n")
     print(text)
     if chosen == list(parts):
         (DOCS / "benchmarks.md").write_text(text)

@@ -2,6 +2,7 @@
 
 import datetime
 import platform
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import lmtorch
 
 PACKAGES = ("torch", "numpy", "scipy", "torch-levenberg-marquardt", "pypose")
+COLUMNS = 100  # at which lines of prose end
 
 
 def description() -> str:
@@ -36,3 +38,16 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def filled(text: str) -> str:
+    """Break long lines of prose; tables and headings stay as they are."""
+    return "\n".join(
+        line
+        if len(line) <= COLUMNS or line.startswith(("|", "#", "!"))
+        else textwrap.fill(
+            line, COLUMNS, break_long_words=False, break_on_hyphens=False,
+            subsequent_indent="  " if line.startswith("* ") else "",
+        )
+        for line in text.split("\n")
+    )  # fmt: skip

@@ -99,9 +99,9 @@ def loss(terms: Sequence[tuple[Any, ...]]) -> Tensor:
 Step = Callable[[float], None]
 
 
-def levenberg_marquardt(net: nn.Module, terms: Sequence[tuple[Any, ...]]) -> Step:
-    """lmtorch at its defaults."""
-    opt = lmtorch.LevenbergMarquardt(net)
+def levenberg_marquardt(net: nn.Module, terms: Sequence[tuple[Any, ...]], **options: Any) -> Step:
+    """lmtorch at its defaults, unless there are options."""
+    opt = lmtorch.LevenbergMarquardt(net, **options)
     return lambda share: _drop(opt.step(*terms))
 
 
