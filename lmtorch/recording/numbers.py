@@ -73,6 +73,10 @@ class Record:
             known = self._known[text] = Number(self, value, self.line(text, uses))
         return known
 
+    def way(self) -> tuple[bool, ...]:
+        """What was found by all that was read."""
+        return tuple(entry.found for entry in self.entries if isinstance(entry, Read))
+
     def read(self, number: "Number") -> bool:
         """The value of a mask, on which the code that runs decides something."""
         if number.constant:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays.border import RECORDED
-from .numbers import Number, Read, UnrecordableError, Vector
+from .numbers import Number, UnrecordableError, Vector
 from .trees import MISSING, Tree, function_of
 from .values import SCOPE, Entry, Given, Raw, Scribe, root
 
@@ -81,6 +81,11 @@ class _Problem:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._problem, name)
 
+    def fused(self, kept: Given) -> bool:
+        found: bool = self._problem.fused(kept)  # until another source of derivatives is in use
+        self._scribe.decided(f"problem.fused({kept.path})", kept.path, found)
+        return found
+
     def model(self, x: Vector) -> Any:
         text, uses, value = self._scribe.array(x)
         return self._scribe.asked(f"problem.model({text})", uses, self._problem.model(value))
@@ -104,6 +109,7 @@ class Function:
         self.refused = False
         self._tree = Tree()
         self._scope: dict[str, Any] = dict(SCOPE)
+        self._kinds: dict[Any, type] = {}
         self._gone: dict[tuple[bool, ...], int] = {}
         self._lock = threading.Lock()
 
@@ -124,11 +130,11 @@ class Function:
     def _recorded(self, problem: Any, method: Any, arguments: tuple[Any, ...]) -> Any:
         if self.refused:
             return self.plain(problem, method, *arguments)
-        scribe = Scribe(len(arguments[0].x), Member)
-        given = [scribe.given(a, n) for a, n in zip(arguments, self.names, strict=True)]
+        scribe = Scribe(len(arguments[0].x), Member, self._kinds, self._scope)
         stand_in: Any = _Problem(scribe, problem)
         solver: Any = _Solver(scribe, method.solver)
         try:
+            given = [scribe.given(a, n) for a, n in zip(arguments, self.names, strict=True)]
             result = _plain_model(
                 self.plain(stand_in, replace(method, solver=solver), *given)
             )  # fmt: skip
@@ -139,8 +145,7 @@ class Function:
             found = self.plain(problem, method, *arguments)
             self.refused = True
             return found
-        entries = scribe.record.entries
-        way = tuple(entry.found for entry in entries if isinstance(entry, Read))
+        entries, way = scribe.record.entries, scribe.record.way()
         with self._lock:
             self._gone[way] = self._gone.get(way, 0) + 1
             if self._gone[way] == OFTEN:

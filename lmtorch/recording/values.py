@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.matrices import SMALL
-from .numbers import Matrix, Number, Record, UnrecordableError, Vector, text_of
+from .numbers import Matrix, Number, Read, Record, UnrecordableError, Vector, text_of
 
 KINDS: dict[type, tuple[type, str]] = {
     np.float64: (float, "float"),
@@ -78,12 +78,20 @@ class Scribe:
     Args:
         n: numbers in a vector.
         member: makes the stand-in of an object whose class names what is `recorded` of it.
+        kinds: of what earlier records have found, by the way they had gone and the path.
+        scope: what stands in the lines of earlier records.
     """
 
-    def __init__(self, n: int, member: Callable[["Scribe", Any, str], Any]) -> None:
-        self.n, self.member = n, member
+    def __init__(
+        self,
+        n: int,
+        member: Callable[["Scribe", Any, str], Any],
+        kinds: dict[Any, type],
+        scope: dict[str, Any],
+    ) -> None:
+        self.n, self.member, self.kinds = n, member, kinds
         self.record = Record()
-        self.scope: dict[str, Any] = {}
+        self.scope = dict(scope)
         self._tuples: dict[int, tuple[Any, str]] = {}  # by number: those that are given, and where
 
     def given(self, value: Any, path: str) -> Any:
@@ -99,16 +107,36 @@ class Scribe:
                 Array(self.record, row, f"{path}[{i}]").entries for i, row in enumerate(value)
             ]  # fmt: skip
             return Matrix(rows, self._product(value, path) if value.size > SMALL else None)
-        if hasattr(kind, "recorded"):
-            return self.member(self, value, path)
+        if value is None or hasattr(kind, "recorded"):
+            self._same_kind(kind, path)
+            return value if value is None else self.member(self, value, path)
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             fields: Any = kind._fields
-            made = kind._make(
-                self.given(part, f"{path}.{name}") for name, part in zip(fields, value, strict=True)
+            made = kind._make(  # which parts there are is known of the problem
+                None if part is None else self.given(part, f"{path}.{name}")
+                for name, part in zip(fields, value, strict=True)
             )
             self._tuples[id(made)] = made, path
             return made
-        return value if value is None else Raw(value, path)
+        return Raw(value, path)
+
+    def _same_kind(self, kind: type, path: str) -> None:
+        """Note that what is found under a path is of a kind, as what is recorded of it depends.
+
+        Where a source of derivatives gives way to another the linear model is of another kind.
+
+        Raises:
+            UnrecordableError: an earlier record of this way has found another kind.
+        """
+        way = self.record.way()
+        if self.kinds.setdefault((way, path), kind) is not kind:
+            raise UnrecordableError(f"a {kind.__name__} where there was another kind")
+        self.decided(f"type({path}) is {self.known(kind)}", path, True)
+
+    def decided(self, text: str, path: str, found: bool) -> None:
+        """Note something that the code that runs has decided by what is under a path."""
+        name = self.record.line(text, (root(path),))
+        self.record.entries.append(Read(name, found))
 
     def _product(self, matrix: Any, path: str) -> Callable[[Vector, bool], Vector]:
         """How a matrix that is not written out is multiplied with a vector."""

@@ -131,3 +131,27 @@ def test_steps_of_an_optimizer_are_the_same_to_the_last_bit(recorded, monkeypatc
         plain = run()
     assert np.array_equal(plain, run())
     assert np.array_equal(plain, run())
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_a_source_of_derivatives_that_gives_way_in_a_run_is_no_error(at, recorded):
+    # from then on residuals come first, and linear models are of another kind
+    t = torch.linspace(0, 1, 12, dtype=torch.float64)
+    y = 3 * torch.exp(-2 * t) + 0.01 * torch.cos(40 * t)
+    calls = {"number": 0, "fails": 0}
+
+    def residual(b):
+        calls["number"] += 1
+        if calls["number"] == calls["fails"]:
+            raise RuntimeError("this once")
+        return b[0] * torch.exp(-b[1] * t) - y
+
+    plain = lmtorch.least_squares(residual, [1.0, 1.0])
+    for fails in (at,) * TURNS + (0,) * TURNS + (at,) * TURNS:
+        calls.update(number=0, fails=fails)
+        try:
+            found = lmtorch.least_squares(residual, [1.0, 1.0])
+        except RuntimeError as error:
+            assert str(error) == "this once"  # noqa: PT017  # it may be heard
+        else:
+            np.testing.assert_allclose(found.x, plain.x, rtol=1e-8)
