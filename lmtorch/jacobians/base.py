@@ -61,7 +61,11 @@ def disagrees(rows: Rows, weights: Tensor, expected: Tensor, eps: float) -> bool
         eps: round-off of the residuals, relative.
     """
     size = rows.column_norms
-    found = rows.transposed_times(weights.to(size.dtype))
+    return far_apart(rows.transposed_times(weights.to(size.dtype)), expected, size, eps)
+
+
+def far_apart(found: Tensor, expected: Tensor, size: Tensor, eps: float) -> bool:
+    """Whether one Jᵀw is far from another, beside the column norms `size`, where all is finite."""
     allowed = GROSS * size + eps**NOISE * size.amax(-1, keepdim=True)
     far = (found - expected.to(found.dtype)).abs() > allowed
     return bool(found.isfinite().all() & far.any())

@@ -161,6 +161,7 @@ class Call(NamedTuple):
     weight: Tensor | None
     bias: Tensor | None
     input: Tensor  # detached
+    moves: bool = False  # whether the input depends on parameters
 
 
 class CoupledError(Exception):
@@ -185,7 +186,8 @@ def call_of(
     if not isinstance(a, Tensor) or torch._C._functorch.is_functorch_wrapped_tensor(a):
         return None
     with torch.no_grad():
-        return read(given, a.detach())
+        call = read(given, a.detach())
+    return call and call._replace(moves=a.requires_grad)
 
 
 def _linear(given: Mapping[str, Any], a: Tensor) -> Call | None:

@@ -18,7 +18,7 @@ take the columns in another way.
 Reference: Goodfellow, Efficient per-example gradient computations (2015).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 from .._autodiff import Params, history, random_weights
 from .._modes import FunctionMode
 from ..rows.base import Rows
-from .base import disagrees
+from .base import far_apart
 from .layer_kinds import CoupledError, Kind, Linear, call_of
 
 FEW = 16  # entries of parameters beside the layers at most; each costs a reverse pass
@@ -48,6 +48,7 @@ class Layer(NamedTuple):
     input: Tensor  # (s, ...), what the kind makes rows of
     output: Any  # (s, ...), what stands for it in autograd's graph
     kind: Kind = Linear()
+    moves: bool = False  # whether its input depends on parameters
 
 
 class Recorder(FunctionMode):
@@ -105,7 +106,7 @@ class Recorder(FunctionMode):
         if result.requires_grad and (weight >= 0 or bias >= 0):
             # not the tensor: a following function may write over it
             edge = get_gradient_edge(result)
-            self.layers.append(Layer(weight, bias, call.input, edge, call.kind))
+            self.layers.append(Layer(weight, bias, call.input, edge, call.kind, call.moves))
         return {weight, bias} - {-1}
 
     def recording(
@@ -307,26 +308,53 @@ def factors_of(uses: Sequence[Use]) -> tuple[Tensor, Tensor] | None:
     return torch.cat(left, 2), torch.cat(right, 1)
 
 
-def check(rows: Rows, recording: Recording) -> None:
-    """Compare the first rows with autograd, which knows their sum; the graph ends here.
+def check(
+    parts: Iterable[tuple[slice, Rows]], recording: Recording, looked: slice = slice(None)
+) -> None:
+    """Compare the rows with autograd, which knows their sum; the graph ends here.
+
+    A layer may see samples in another order, or something else of which there are as many.
+
+    Args:
+        parts: all samples that are looked at, some at a time, with their rows.
+        recording: of the evaluation.
+        looked: those samples.
 
     Raises:
         NotLayerwiseError: the sum is another.
     """
     outputs = recording.outputs
-    weights = random_weights(outputs.detach().view(-1)[: rows.shape[0]])
-    direction = torch.zeros_like(outputs)
-    direction.view(-1)[: rows.shape[0]] = weights
+    weights = torch.zeros_like(outputs)
+    weights[looked] = random_weights(outputs.detach()[looked])
     gradients = torch.autograd.grad(
         outputs,
         recording.twins,
-        direction,
+        weights,
         allow_unused=True,
         materialize_grads=True,
     )
     expected = torch.cat([(g.to_dense() if g.is_sparse else g).reshape(-1) for g in gradients])
-    if disagrees(rows, weights, expected, torch.finfo(outputs.dtype).eps):
+    found, squares = torch.zeros_like(expected), torch.zeros_like(expected)
+    for chosen, rows in parts:
+        norms = rows.column_norms
+        found += rows.transposed_times(weights[chosen].reshape(-1).to(norms.dtype))
+        squares += norms.square()
+    if far_apart(found, expected, squares.sqrt(), torch.finfo(outputs.dtype).eps):
         raise NotLayerwiseError("a parameter acts elsewhere than in a layer")
+
+
+def telling(recording: Recording, gradients: Sequence[Tensor | None]) -> bool:
+    """Whether a check has seen the samples of each use of a layer: zeros stand in any order.
+
+    Where the last layer begins at zero, nothing is seen of those before it yet.
+    """
+    found = []
+    for layer, g in zip(recording.layers, gradients, strict=True):
+        if g is not None:
+            found.append(g.any())
+            if layer.bias < 0 and layer.moves:
+                found.append(layer.input.any())
+    return not found or bool(torch.stack(found).all())
 
 
 def depends(recording: Recording, gradients: Sequence[Tensor | None]) -> Tensor | None:

@@ -3,8 +3,9 @@
 `layers` has the mathematics. Here its rows are written straight into the workspace of the loop, a
 chunk of samples at a time that stays in cache, or their factors are handed on where these are all
 that is wanted; then many parameters may act elsewhere, whose rows `PerSample` gives. The first
-block is checked against autograd's own sum of the rows. Whatever does not fit is refused, and
-`PerSample` takes its place.
+evaluation is checked against autograd's own sum of the rows, and so are those that follow until no
+layer has gradients of zero, which say nothing of the samples that they are of. Whatever does not
+fit is refused, and `PerSample` takes its place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ from .layers import (
     output_gradients,
     rows_in,
     summed_rows,
+    telling,
     uses_of,
 )
 from .per_sample import PerSample
@@ -65,6 +67,7 @@ class LayerWise:
 
     def __init__(self, chunk: int | None = None) -> None:
         self.chunk = chunk
+        self.begun = False
         self.checked = False
         self.lost: tuple[int, ...] = ()  # places of parameters that act where nobody sees it
         self.inputs: Tensor | None = None  # (s, in), of the first layer
@@ -92,8 +95,9 @@ class LayerWise:
             self.lost = recording.lost
             first = recording.first
             # one of several parts may not be like the others: data may be sorted
-            telling = first is not None and first.ndim == 2 and count >= FEWEST and part.whole
-            self.inputs = first if telling else None
+            shown = first is not None and first.ndim == 2 and count >= FEWEST and part.whole
+            self.inputs = first if shown and not self.begun else None
+            self.begun = True
         if apart is not None and bool(apart):
             raise NotLayerwiseError("the residuals of a row depend on other rows")
         residuals = recording.outputs.detach()  # (s, k)
@@ -101,21 +105,23 @@ class LayerWise:
         if LayerRows in workspace.kinds:
             factors = _factors(recording, gradients, beside, sizes)
             if not self.checked:
-                check(factors, recording)
-                self.checked = True
+                check([(slice(None), factors)], recording)
+                self.checked = telling(recording, gradients)
             yield Block(residuals.reshape(-1), factors)
             return
         each = residuals.shape[1]
-        for chosen in ranges(count, workspace.whole((self.chunk or count) * each) // each):
+        chunks = list(ranges(count, workspace.whole((self.chunk or count) * each) // each))
+        if not self.checked:
+            parts = ((some, _factors(recording, gradients, beside, sizes, some)) for some in chunks)
+            check(parts, recording)
+            self.checked = telling(recording, gradients)
+        for chosen in chunks:
             values = residuals[chosen].reshape(-1)
             rows = workspace(values.shape[0])
             views = rows.unflatten(0, (-1, residuals.shape[1])).split(sizes, 2)
             for place, (view, p) in enumerate(zip(views, params, strict=True)):
                 out = view.unflatten(2, p.shape) if p.ndim else view[..., 0]
                 rows_in(place, recording, gradients, beside, chosen, out)
-            if not self.checked:
-                check(DenseRows(rows), recording)
-                self.checked = True
             if OuterRows in workspace.kinds:
                 outer = _outer(recording, gradients, sizes, chosen)
                 yield Block(values, OuterRows(rows, outer))
@@ -219,16 +225,18 @@ def _factors(
     gradients: Sequence[Tensor | None],
     beside: dict[int, Tensor],
     sizes: Sequence[int],
+    chosen: slice = slice(None),
 ) -> LayerRows:
-    """All rows by what the layers have seen, without a matrix."""
+    """The rows of the chosen samples by what the layers have seen, without a matrix."""
     starts = [0, *accumulate(sizes)]
-    samples, residuals = recording.outputs.shape
+    samples, residuals = recording.outputs[chosen].shape
     found: list[Factor] = []
     joint = _joint_biases(recording, gradients)
     for place, twin in enumerate(recording.twins):
-        uses = uses_of(place, recording, gradients)
+        uses = uses_of(place, recording, gradients, chosen)
         if place in beside:
-            found.append(Plain(starts[place], beside[place].reshape(samples, residuals, -1)))
+            columns = beside[place][chosen].reshape(samples, residuals, -1)
+            found.append(Plain(starts[place], columns))
         elif uses and place not in joint.values():
             bias = joint.get(place)
             of_bias = None if bias is None else starts[bias]

@@ -123,7 +123,7 @@ def _add_inner_(gram: Tensor, a: Factor, b: Factor, squares: Tensor) -> None:
         count = some.stop - begin
         products = outputs.view(count, k, t, last.stop, residuals, u)
         products *= inputs.view(count, 1, t, last.stop, 1, u)
-        if t > 1 or u > 1:
+        if t != 1 or u != 1:
             products = products.sum((2, 5))
         gram[begin * k : some.stop * k, : last.stop * residuals] += products.reshape(
             count * k, last.stop * residuals

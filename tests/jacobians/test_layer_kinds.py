@@ -421,3 +421,16 @@ def test_a_convolutional_network_goes_by_layers_by_default() -> None:
     assert losses[2] < losses[0]
     for p, q in zip(model.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
+
+
+def test_a_table_of_which_nothing_is_looked_up_has_no_share() -> None:
+    class Summed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.out = nn.Embedding(20, 4, dtype=F64), nn.Linear(4, 1, dtype=F64)
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.out(self.table(words).sum(1))
+
+    agree(Summed(), torch.zeros(6, 0, dtype=torch.int64))

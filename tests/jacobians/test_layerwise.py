@@ -385,3 +385,62 @@ def test_a_number_inside_a_function_without_second_derivatives_is_served_by_plai
     assert opt.report is not None
     assert "Autograd" in opt.report.jacobian
     assert opt.report.loss_after < opt.report.loss
+
+
+class TimeFirst(nn.Module):
+    """A layer that sees as many times as samples, times first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.outer = nn.Linear(3, 8, dtype=F64), nn.Linear(8, 1, dtype=F64)
+        self.head = nn.Linear(6, 2, dtype=F64)
+        self.sizes = nn.Parameter(torch.zeros(1, dtype=F64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.tanh(self.inner(x.transpose(0, 1))).transpose(0, 1)
+        return self.head(self.outer(seen)[..., 0])
+
+
+class Beside(TimeFirst):
+    """What has no influence at first is a sum over other points, as many as there are samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        net = nn.Sequential(self.inner, nn.Tanh(), self.outer)
+        grid = torch.linspace(-1, 1, 6, dtype=F64)[:, None].expand(6, 3)
+        return net(x[:, 0]) + self.sizes * net(grid).mean()
+
+
+class Sorted(TimeFirst):
+    """The last samples are turned round on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, 0]
+        order = torch.arange(len(x))
+        if len(x) > 1:
+            order[-3:] = order[-3:].flip(0)
+        return self.outer(torch.tanh(self.inner(x[order])))[order.argsort()]
+
+
+@pytest.mark.parametrize("kind", [TimeFirst, Beside, Sorted])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_what_a_first_point_does_not_show_is_found_later(
+    kind: type[TimeFirst], chunk: int | None
+) -> None:
+    model = kind()
+    with torch.no_grad():
+        model.head.weight.zero_()  # of the layers before it, all gradients are zero
+    x = torch.randn(6, 6, 3, generator=torch.Generator().manual_seed(5), dtype=F64)
+    opt = lmtorch.LevenbergMarquardt(model, solver="qr")
+    names = [name for name, _ in model.named_parameters()]
+    with torch.no_grad():
+        task = opt._task(terms_of(model, (x,)))
+        (ladder,) = task.prepared.ladders
+        ladder.rungs[0] = LayerWise(chunk)
+        task.problem.linearize(task.start.x)
+        there = task.start.x + 0.3
+        found = task.problem.linearize(there).jacobian
+        params = dict(zip(names, task.problem.residual.params(there), strict=True))
+    blocks = jacrev(lambda p: functional_call(model, p, (x,)).flatten())(params)
+    same(found, torch.cat([block.flatten(1) for block in blocks.values()], 1))
+    assert "elsewhere" in ladder.refusals[0]
