@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import lmtorch
+from lmtorch.core.curvature import exact_hessian
+from lmtorch.training.terms import terms_of
 
 Data = tuple[Tensor, Tensor]
 
@@ -151,3 +153,15 @@ def explained(rank: int, size: int) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         opt.explain()
     return text.getvalue()
+
+
+def curved(rank: int, size: int, kind: str) -> list[Tensor]:
+    """The exact Hessian at the start of a training, and the gradient."""
+    model = net(3)
+    x, y = (share(t, rank, size, kind) for t in data())
+    opt = lmtorch.LevenbergMarquardt(model, weight_decay=0.3, process_group=group(size))
+    with torch.no_grad():
+        task = opt._task(terms_of(lambda a, b: model(a) - b, (x, y), empty=True))
+        found = exact_hessian(task.problem, task.start.x)
+    assert found is not None
+    return list(found)

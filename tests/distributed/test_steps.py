@@ -106,6 +106,24 @@ def test_to_the_minimum_with_its_certificate(two: Ranks) -> None:
     assert found[-1][-1] > 0
 
 
+@pytest.mark.parametrize("kind", ["uneven", "empty"])
+def test_the_exact_hessian_is_that_of_all_rows(two: Ranks, kind: str) -> None:
+    model, (x, y) = fits.net(3), fits.data()
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+
+    def loss(theta: Tensor) -> Tensor:
+        parts = theta.split([shape.numel() for shape in shapes.values()])
+        named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts)}
+        r = torch.func.functional_call(model, named, (x,)) - y
+        return r.square().sum() / 2 + 0.3 * theta.square().sum() / 2
+
+    theta = fits.parameters(model)
+    expected = torch.func.hessian(loss)(theta), torch.func.grad(loss)(theta)
+    for found in two.run(fits.curved, kind):
+        for one, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_several_terms_of_which_one_is_with_one_process(two: Ranks) -> None:
     compared(two, kind="uneven", hidden=20, terms=True)
 
