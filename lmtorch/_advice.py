@@ -36,6 +36,24 @@ def of_derivatives() -> None:
     )
 
 
+def of_each_alone() -> None:
+    """Warn of a wrapped module whose processes would each take steps of their own."""
+    _say(
+        "the module is under DistributedDataParallel, whose gradients are not used here, and no "
+        "process_group was given: each process takes steps on its own data alone, and the models "
+        "come apart. Pass process_group=torch.distributed.group.WORLD."
+    )
+
+
+def of_repeated(count: int) -> None:
+    """Warn of samples that a sampler repeats so that all processes have as many."""
+    _say(
+        f"the DistributedSampler repeats {count} samples to give all processes as many, and these "
+        "count twice in the sum that a step minimises. Give it drop_last=True, or each process a "
+        "shard of its own without it: shards may differ in length."
+    )
+
+
 class Batches:
     """Watches whether steps on data that change do any good to the data that come next."""
 

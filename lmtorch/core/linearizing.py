@@ -49,6 +49,8 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     scale = method.scaling.update(start.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)
     changed = None if start.cost is None else _changed(problem, x, start.cost, model)
+    status = at_point(held, model.measures, method.tolerances, whole.column_norms)
+    status, changed = problem.agreed((status, changed))
     model = _carried_on(method, start.step, changed, model)
     damping, begun = start.damping, start.begun
     if damping is None:
@@ -56,7 +58,6 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
         damping = problem.agreed(damping)
     if begun is None:
         begun = Begun(x, held.cost, largest_norms(method, scale, held.column_norms))
-    status = at_point(held, model.measures, method.tolerances, whole.column_norms)
     return fresh(x, held.cost, status, scale, damping, begun, start.step, changed), model
 
 
@@ -111,7 +112,7 @@ def linearize(
     model = factored(problem, method, x, held, scale)
     status = at_point(held, model.measures, method.tolerances, whole.column_norms)
     if last is None:
-        status = where(running, status, state.status)
+        status = where(running, problem.agreed(status), state.status)
         return state._replace(
             cost=held.cost, status=status, scale=scale, stale=never(running)
         ), model
@@ -119,6 +120,7 @@ def linearize(
         status = where((status == RUNNING) & _converged_ahead(method, model), COST, status)
     finite = model.measures.finite if whole is held else None
     refused = dead_end(problem, x, whole, last, finite) & running
+    status, refused = problem.agreed((status, refused))
     counted = (state.trial.accepted | refused) & running
     if not settled(~refused):
         state = withdraw(method, state, last, refused)

@@ -13,8 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import SUPPORTED_NODES
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+)
 
+from .._advice import of_repeated
 from .._errors import InputError
 from ..residuals.replay import Generators, same_state
 from .fingerprints import Fingerprint
@@ -278,6 +285,8 @@ class Stream:
                 "it may have run out: each `for` over it must begin anew."
             )
         known = Known(first, *(told or (count, batches)))
+        if (repeated := _repeated(self.loader)) > 0:
+            of_repeated(repeated)
         self.end = None  # a look may have ended early
         self.loaders.put(self.loader, known)
         return known
@@ -342,6 +351,14 @@ def sizes(loader: Any) -> tuple[int, int] | None:
     if loader.drop_last:
         count -= count % loader.batch_size
     return (count, len(loader)) if count else None
+
+
+def _repeated(loader: Any) -> int:
+    """How many samples are yielded twice so that all processes have as many."""
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return 0
+    return sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]  # it has a length
 
 
 def pieces(batches: Iterable[Samples], most: int) -> Iterator[Samples]:

@@ -46,6 +46,7 @@ from .ranks import (
     spread_buffers,
     spread_first,
     unwrapped,
+    warn_if_alone,
 )
 from .targets import RowsChangedError
 from .task import Task, problem_of, residual_of, sample_of
@@ -180,6 +181,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     ) -> None:
         params, self._around = unwrapped(params)
         self._processes = None if process_group is None else Processes(process_group)
+        if self._processes is None:
+            warn_if_alone(self._around)
         self._module = params if isinstance(params, nn.Module) else None
         self._options = Options(
             solver, damping, scaling, jacobian, curvature, acceleration, loss, loss_scale,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._advice import of_each_alone
 from .._errors import InputError, RankError
 from ..choose.agreed import EXACT, bits, check_numbers, numbers_of
 from ..core.problem import Problem
@@ -43,6 +44,13 @@ def unwrapped(params: Any) -> tuple[Any, tuple[nn.Module, ...]]:
             raise InputError(_sharded("the module is under FullyShardedDataParallel"))
         around = (*around, *(m for m in params.modules() if _parallel(m)))
     return params, around
+
+
+def warn_if_alone(around: Sequence[nn.Module]) -> None:
+    """Say so where a module is shared by processes, and the optimizer is not."""
+    groups = (getattr(wrapper, "process_group", None) for wrapper in around)
+    if any(group is not None and group.size() > 1 for group in groups):
+        of_each_alone()
 
 
 def _parallel(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -173,6 +174,59 @@ def gone_on(rank: int, size: int, what: str) -> list[Tensor]:
         closure = () if rank == size - 1 else (lambda a, b: model(a) - b, x, y)
         assert outcome(lambda: opt.step(*closure))[0] in ("RankError", "InputError")
     return _two_more(model, opt, x, y)
+
+
+def rounds_otherwise(rank: int, size: int, solver: str) -> Tensor:
+    """Steps in which round-off has one process believe that the data have not changed."""
+    from lmtorch.core import linearizing
+
+    model, opt, x, y = _begun(rank, size, solver=solver, momentum="auto")
+    own = linearizing._changed
+    if rank == size - 1:
+        linearizing._changed = lambda *args: ~own(*args)
+    try:
+        for count in (20, 25):
+            opt.step(lambda a, b: model(a) - b, x[:count], y[:count])
+    finally:
+        linearizing._changed = own
+    return parameters(model)
+
+
+def ends_otherwise(rank: int, size: int) -> tuple[Tensor, int]:
+    """A fit at whose points round-off has one process believe that it has come to its end."""
+    from lmtorch.core import linearizing
+
+    t = torch.linspace(0, 3, 40, dtype=torch.float64)
+    mine = share(t, rank, size)
+    own = linearizing.at_point
+    if rank == size - 1:
+        linearizing.at_point = lambda *args: own(*args) + 1
+    try:
+        found = lmtorch.least_squares(
+            lambda x, t: x[0] * torch.exp(-x[1] * t) - 2 * torch.exp(-1.5 * t) - 0.1 * t,
+            [1.0, 1.0], args=(mine,), process_group=group(size),
+        )  # fmt: skip
+    finally:
+        linearizing.at_point = own
+    return torch.as_tensor(found.x), int(found.nfev)
+
+
+def warned(rank: int, size: int) -> list[list[str]]:
+    """What is said of a wrapped module without a group, and of samples that are repeated."""
+    x, y = data(61)
+    table = torch.utils.data.TensorDataset(x, y)
+    said = []
+    for shared, drop_last in ((False, True), (True, False), (True, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = nn.parallel.DistributedDataParallel(net(5))
+            opt = lmtorch.LevenbergMarquardt(model, process_group=group(size) if shared else None)
+            sampler = torch.utils.data.DistributedSampler(table, drop_last=drop_last)
+            loader = torch.utils.data.DataLoader(table, batch_size=20, sampler=sampler)
+            for _ in range(2 * shared):
+                opt.step(lambda a, b, model=model: model(a) - b, loader)
+        said.append([str(one.message) for one in caught if one.category is UserWarning])
+    return said
 
 
 def refused(rank: int, size: int) -> list[tuple[str, Any, str]]:

@@ -121,6 +121,26 @@ def test_what_one_process_has_forgotten_all_find_out_anew(two: Ranks, what: str)
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("solver", ["cg", "dual"])
+def test_the_first_decides_whether_data_have_changed(two: Ranks, solver: str) -> None:
+    first, second = two.run(failing.rounds_otherwise, solver)
+    assert torch.equal(first, second)
+
+
+def test_the_first_decides_whether_a_fit_has_ended(two: Ranks) -> None:
+    (x, evaluations), (other, others) = two.run(failing.ends_otherwise)
+    assert torch.equal(x, other)
+    assert evaluations == others > 3
+
+
+def test_data_that_are_not_shared_or_repeated_are_warned_of(two: Ranks) -> None:
+    for alone, repeated, right in two.run(failing.warned):
+        assert len(alone) == len(repeated) == 1
+        assert "process_group=" in alone[0]
+        assert "drop_last=True" in repeated[0]
+        assert right == []
+
+
 def test_sharded_parameters(two: Ranks) -> None:
     for found in two.run(failing.refused):
         assert [error for error, _, _ in found] == ["InputError"] * 5

@@ -113,7 +113,10 @@ def test_the_exact_hessian_is_that_of_all_rows(two: Ranks, kind: str) -> None:
 
     def loss(theta: Tensor) -> Tensor:
         parts = theta.split([shape.numel() for shape in shapes.values()])
-        named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts)}
+        named = {
+            name: part.view(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
         r = torch.func.functional_call(model, named, (x,)) - y
         return r.square().sum() / 2 + 0.3 * theta.square().sum() / 2
 
