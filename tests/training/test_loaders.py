@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lmtorch
 from lmtorch import FallbackWarning, InputError, LevenbergMarquardt
+from lmtorch.choose import planning
 from lmtorch.solvers import ConjugateGradients
 
 F64 = torch.float64
@@ -464,7 +465,10 @@ def test_what_is_not_the_same_is_refused(name: str, options: Any) -> None:
     assert not any(opt.state.values())
 
 
-def test_another_order_is_refused_where_samples_have_random_numbers() -> None:
+def test_another_order_is_refused_where_samples_have_random_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planning, "SAMPLED_ENOUGH", ROWS // 2)  # so that some are left out
     loader = Own(lambda: np.random.default_rng().permutation(ROWS))
     with pytest.raises(InputError, match="another order"):
         trained(loader, nn.Dropout(0.1))
