@@ -148,6 +148,7 @@ def _run(
                 told.running,
                 Beside(last, pace, ahead),
             )
+            del model  # its rows or graph need not be there beside those of the next
             state, model = follow(problem, method, state, last, ahead)
             # on a GPU `seen` does not look: there the next trial is refused, as the model is not
             # that of x, and `tell` counts it as moved, so that a new model is made above

@@ -164,6 +164,14 @@ def test_all_rows_are_the_exact_step_in_one_iteration() -> None:
         assert gained(known, residual, RowSample(10**6), 1, LAMBDA) > 1 - 1e-6
 
 
+def test_some_rows_stand_for_all_of_their_kind() -> None:
+    J = drawn(1, 12).expand(200, -1).contiguous()
+    model, ones = model_of(DenseRows(J), drawn(200, seed=1)), torch.ones(12, dtype=F64)
+    divide = RowSample(rows=20).prepare(model, ones).at(LAMBDA)
+    expected = torch.linalg.solve(J.mT @ J + LAMBDA * torch.eye(12), model.gradient)
+    torch.testing.assert_close(divide(model.gradient), expected)
+
+
 def test_rows_that_are_taken_cost_as_much_as_was_said() -> None:
     for m, n in ((1000, 1000), (10**5, 10**4), (10**4, 10**6)):
         s = worth(2, m, n)
