@@ -91,6 +91,7 @@ LEAST_SQUARES: dict[str, list[Any]] = {
     "history": FLAGS,
     "progress": FLAGS,
     "memory_limit": [0, *COUNTS],
+    "process_group": ["x", 3, PAIR, THING],
 }
 # anything goes: it is for the function to judge, or ignored
 LATER = {"args", "jac_sparsity", "workers"}
@@ -117,6 +118,9 @@ OPTIMIZER: dict[str, list[Any]] = {
     "memory_limit": [0, *COUNTS],
     "seed": [None, *COUNTS],
     "compile": ["x", 2, None, PAIR, THING],
+    "precision": NAMES,
+    "momentum": ["x", True, -0.1, 1.0, NAN, 1j, PAIR, THING],
+    "process_group": ["x", 3, PAIR, THING],
 }
 GROUP = {name: OPTIMIZER[name] for name in ("lr", "weight_decay", "lower", "upper")}
 # torch takes a group without any
@@ -154,6 +158,8 @@ CURVE_FIT: dict[str, list[Any]] = {
     "mask": ["x", 3, [True, False], 1j, THING, ["x"] * 12],
     "shared": ["x", 3, ["x"], THING],
     "each_x": ["x", 2, THING],
+    "likelihood": ["x", 3, PAIR, THING],
+    "total_count": ["x", 3, 0, -1, NAN, THING],  # without likelihood="binomial", any
     **SHARED,
     **{name: LEAST_SQUARES[name] for name in LEAST_SQUARES if name not in (
         "fun", "x0", "jac", "bounds", "method", "kwargs", "in_dims"

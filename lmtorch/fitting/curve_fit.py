@@ -181,6 +181,11 @@ def curve_fit(
     for name in ("args", "kwargs", "in_dims", "x0", "fun"):
         if name in options:
             raise InputError(f"{name} is not an option of curve_fit: put constants into f itself.")
+    if options.get("process_group") is not None:
+        raise InputError(
+            "curve_fit runs in one process: process_group is for least_squares, whose function "
+            "returns the residuals of the points that a process has."
+        )
     if "weights" in options:
         raise InputTypeError(
             "weights is not an option of curve_fit, as it has two meanings. Of weights that "

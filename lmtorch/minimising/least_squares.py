@@ -207,7 +207,11 @@ def least_squares(
     calls, kind = Calls(), None
     silent = history is progress is False and type(verbose) is int and verbose == 0
     alone = silent and process_group is None
-    if type(compiled) is bool and alone and (kwargs is None or kwargs == {}):
+    if (
+        type(compiled) is bool
+        and alone
+        and (kwargs is None or (type(kwargs) is dict and not kwargs))
+    ):
         kind = remembered.call_of(
             fun, x0, args,
             (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,

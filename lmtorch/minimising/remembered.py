@@ -147,7 +147,7 @@ def _plain(value: Any) -> bool:
 def _number(acceptable: Any) -> float | None:
     """One cost; None: it is something else."""
     if type(acceptable) in NUMBERS or (type(acceptable) is Tensor and acceptable.ndim == 0):
-        cost = float(acceptable)
+        cost = float(acceptable.detach() if type(acceptable) is Tensor else acceptable)
         return None if math.isnan(cost) else cost
     return None
 
