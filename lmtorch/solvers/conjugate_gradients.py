@@ -1,8 +1,8 @@
 """Conjugate gradients on JᵀJ + λD²: no matrix, two products an iteration, steps as good as needed.
 
 How far a step is solved for follows from how far the point is from a stationary one: far away a
-rough step is as good as an exact one, near the end the rate of convergence depends on it. D² is the
-preconditioner, so that at λ = 0 the step is the shortest in D, as for the other solvers.
+rough step is as good as an exact one, near the end the rate of convergence depends on it. With D²
+as the preconditioner the step at λ = 0 is the shortest in D, as for the other solvers.
 
 References: Hestenes & Stiefel, Methods of conjugate gradients for solving linear systems (1952);
 Dembo, Eisenstat & Steihaug, Inexact Newton methods (1982), for the forcing term; Nocedal & Wright
@@ -12,11 +12,12 @@ for the gain of an iteration beside the average.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._errors import InputError
 from ..arrays import inner, where
 from ..linearizations.products import ByProducts, ProductsForm
 from .base import length_by_solving
@@ -43,6 +44,9 @@ class ConjugateGradients:
             lowers the linear model as every iterate does.
         preconditioner: what is divided by, see `preconditioners` and `row_sample`. Default: some of
             the rows, where rows or their factors are known, otherwise D².
+
+    Raises:
+        InputError: a preconditioner that is none.
     """
 
     forcing: float | None = None
@@ -50,6 +54,14 @@ class ConjugateGradients:
     preconditioner: Preconditioner | None = None
     form: ProductsForm = ProductsForm()
     exact_at_zero: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        given: Any = self.preconditioner
+        if isinstance(given, type) or not (given is None or hasattr(given, "prepare")):
+            raise InputError(
+                f"preconditioner={given!r} is none: pass an object with `prepare`, "
+                "such as Jacobi(), Nystrom(), RowSample() or KroneckerFactors() of lmtorch.solvers."
+            )
 
     def factor(self, linearization: ByProducts, scale: Tensor) -> "Iteration":
         """Nothing is factored: only the forcing term belongs to the point."""

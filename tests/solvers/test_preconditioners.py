@@ -215,3 +215,9 @@ def test_a_step_of_the_optimizer_is_that_of_the_matrix(
             assert "LayerWise" in opt.report.jacobian  # the column norms are exact
         found.append(torch.cat([p.detach().reshape(-1) for p in net.parameters()]))
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("wrong", ["jacobi", 3, Jacobi])
+def test_what_is_no_preconditioner_is_refused_by_name(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"preconditioner=.*Nystrom"):
+        ConjugateGradients(preconditioner=wrong)
