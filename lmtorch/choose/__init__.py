@@ -1,5 +1,6 @@
 """From "auto" and names to objects, and the reasons."""
 
+from .explaining import explanation as explanation
 from .facts import Facts as Facts
 from .facts import Plan as Plan
 from .members import DAMPINGS as DAMPINGS
@@ -10,11 +11,10 @@ from .members import SCALINGS as SCALINGS
 from .members import SOLVERS as SOLVERS
 from .members import SOURCES as SOURCES
 from .options import LARGEST as LARGEST
+from .options import POLISH as POLISH
 from .options import SMALL as SMALL
 from .options import Options as Options
 from .options import loss as loss
-from .planning import DENSE as DENSE
-from .planning import POLISH as POLISH
-from .planning import explanation as explanation
-from .planning import in_entries as in_entries
 from .planning import plan as plan
+from .solving import DENSE as DENSE
+from .solving import in_entries as in_entries

@@ -17,6 +17,7 @@ from .members import DAMPINGS, RHOS, SCALINGS, SOLVERS, SOURCES
 
 # up to so many parameters a problem is taken for a curve fit: trust region, Moré's D, float64
 SMALL = 64
+POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
 # scale of a loss: beyond it every residual is small, and its square must be a number
 LARGEST = 1e100
 CURVATURES = ("auto", "full", "sampled")

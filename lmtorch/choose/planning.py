@@ -11,39 +11,39 @@ import torch
 
 from .. import _memory
 from .._errors import InputError
-from .._triangles import LARGEST
 from ..core.method import Method
 from ..core.termination import Tolerances
 from ..damping.base import Damping
 from ..damping.geodesic import Geodesic
 from ..damping.nielsen import Nielsen
-from ..damping.scaling import CurrentNorms, Levenberg, More, Scaling
+from ..damping.scaling import Levenberg, More, Scaling
 from ..damping.trust_region import TrustRegion
-from ..jacobians.ladder import Ladder
-from ..jacobians.layerwise import LayerWise
-from ..linearizations.base import Form
-from ..linearizations.dense import DenseForm
 from ..linearizations.layered import LayeredForm
 from ..linearizations.products import ProductsForm
 from ..linearizations.scattered import ScatteredForm
 from ..solvers.base import Solver
-from ..solvers.cholesky import Cholesky
 from ..solvers.dual import Dual
 from ..solvers.svd import SVD
+from .alternatives import alternatives
 from .derivations import black_box, by_products, chunks, differences, slope_error, sources
-from .facts import Alternative, Derivation, Facts, Plan
-from .members import DAMPINGS, SCALINGS, SOLVERS
-from .options import SMALL, Options
+from .facts import Derivation, Facts, Plan
+from .members import DAMPINGS, SCALINGS
+from .options import POLISH, SMALL, Options
 from .precision import arithmetic, mixed
+from .solving import (
+    SAMPLED_ROWS,
+    check_memory,
+    many,
+    of_layers,
+    sent,
+    solver_of,
+    takes_products,
+    written,
+)
 
-MANY = 32  # problems from which their number, not that of their rows, is what costs
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
-DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
-FREE = 4096  # parameters beyond which a step by products of samples is the better one
 MOMENTUM = 0.7  # of the last step, where data that change leave directions open
 OPEN = 4  # rows per parameter from which there is none
-POLISH = 60  # Gauss–Newton steps at most; a large residual makes them converge linearly
-SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
 SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
@@ -86,10 +86,10 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         ("linear algebra", str(dtype).removeprefix("torch."), why),
     ]
 
-    solver, why = _solver(facts, options, small, dtype)
+    solver, why = solver_of(facts, options, small, dtype)
     if options.precision == "mixed":
         solver = mixed(solver)
-    products = _by_products(solver, options)
+    products = takes_products(solver, options)
     share, why_share = _share(facts, options, solver, small or len(terms) > 1)
     derivations, of_derivations = _derivations(terms, options, dtype, products, share)
     if facts.streams and options.acceleration is True:
@@ -103,7 +103,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         if facts.processes > 1:
             solver, why = Dual(ScatteredForm()), f"{why}, rows where they are made"
-        solver, why = _by_layers(solver, scaling, derivations, why)
+        solver, why = of_layers(solver, scaling, derivations, why)
     if isinstance(solver.form, LayeredForm) and not isinstance(scaling, Levenberg):
         raise InputError(
             "the factors of layers need a D that is one number in each parameter: with LayeredForm "
@@ -126,9 +126,9 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
             ("passes over a loader", _passes(share, products), "nothing is kept of them")
         )
     if facts.processes > 1:
-        reasons.append(("processes", str(facts.processes), _sent(solver.form, n, m)))
+        reasons.append(("processes", str(facts.processes), sent(solver.form, n, m)))
     kept = products or facts.streams
-    _check_memory(facts, options, solver.form if kept else _written(solver), dtype)
+    check_memory(facts, options, solver.form if kept else written(solver), dtype)
     # where samples stream, residuals are not kept but evaluated again: they grow with the samples
     streams = facts.streams or any(
         t.samples and d.chunk < t.samples for t, d in zip(terms, derivations, strict=True)
@@ -136,7 +136,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     keep = getattr(damping, "bends", False) and (m < n or not streams)
     return Plan(
         method,
-        _alternatives(method, options, small),
+        alternatives(method, options, small),
         derivations,
         dtype,
         share,
@@ -147,16 +147,6 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
 
 
 _known = lru_cache(maxsize=64)(_decide)
-
-
-def _by_products(solver: Solver, options: Options) -> bool:
-    """Whether derivatives are products, and no rows are made."""
-    return isinstance(solver.form, ProductsForm) and options.jacobian == "auto"
-
-
-def _written(solver: Solver) -> Form:
-    """The form, or that of a matrix where rows that are written out are kept for products."""
-    return DenseForm() if isinstance(solver.form, ProductsForm) else solver.form
 
 
 def _derivations(
@@ -183,19 +173,6 @@ def _derivations(
     return tuple(derivations), reasons
 
 
-def _by_layers(
-    solver: Dual, scaling: Scaling, derivations: Sequence[Derivation], why: str
-) -> tuple[Dual, str]:
-    """The solver, on the factors of layers where all rows may come from layers.
-
-    With Levenberg's scaling D is the same everywhere, as the factors need it in each parameter.
-    """
-    layers = all(isinstance(derivation.rungs[0], LayerWise) for derivation in derivations)
-    if not (layers and isinstance(scaling, Levenberg)):
-        return solver, why
-    return Dual(LayeredForm()), f"{why}, of the factors of layers"
-
-
 def _method(
     facts: Facts,
     options: Options,
@@ -205,7 +182,7 @@ def _method(
     share: float | None,
 ) -> Method:
     """The combination of choices, with the tolerances, and with how its end is looked at."""
-    careful = SVD() if _many(facts, options) else None
+    careful = SVD() if many(facts, options) else None
     undamped = careful is not None or getattr(solver, "exact_at_zero", False)
     small = facts.parameters <= SMALL
     polish = options.polish
@@ -257,45 +234,6 @@ def _why_certify(options: Options, method: Method, small: bool) -> tuple[str, st
     return what, "what an undamped model still promises, saddles, parameters without influence"
 
 
-def _alternatives(method: Method, options: Options, small: bool) -> tuple[Alternative, ...]:
-    """What is tried if a run ends at no certified minimum; nothing if the strategy was chosen."""
-    # no single strategy finds every minimum, and each fails elsewhere: benchmarks/honesty.py
-    asked = (options.damping, options.solver)
-    if (
-        not (small and method.certify)
-        or any(choice != "auto" for choice in asked)
-        or options.acceleration is True
-    ):
-        return ()
-    ways = []
-    if method.careful is not None:
-        ways += [("singular values", method.damping, method.scaling, False)]
-        method = replace(method, solver=method.careful, careful=None)
-    ways += [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
-    if options.scaling == "auto":
-        ways += [
-            ("Nielsen's damping and current column norms", Nielsen(), CurrentNorms(), False),
-            ("a first radius ten times as long", TrustRegion(10.0), More(), False),
-            ("Nielsen's damping and Levenberg's scaling", Nielsen(), Levenberg(), False),
-        ]
-    else:
-        ways += [("Nielsen's damping", Nielsen(), method.scaling, False)]
-    others = [
-        Alternative(
-            name,
-            replace(method, damping=damping, scaling=scaling, windows=1 if restart else 2),
-            restart,
-        )
-        for name, damping, scaling, restart in ways
-    ]
-    return (
-        *others,
-        Alternative(
-            "more patience, from where the best had ended", replace(method, patience=0.0), True
-        ),
-    )
-
-
 def _together(terms: Sequence[Facts]) -> Facts:
     """The facts of all terms as those of one."""
     counts = [term.samples for term in terms]
@@ -314,101 +252,6 @@ def _size(facts: Facts) -> str:
     )
     each = "in an evaluation" if facts.samples is None else "by each"
     return f"{kind}; {facts.activations / 2**10:.3g} KiB touched {each}"
-
-
-def _solver(facts: Facts, options: Options, small: bool, dtype: torch.dtype) -> tuple[Solver, str]:
-    """The solver, and why; without a matrix where none fits."""
-    solver, why = _by_shape(facts, options, small)
-    free = SOLVERS["cg"]
-    if options.solver != "auto" or options.jacobian != "auto" or options.curvature == "sampled":
-        return solver, why
-    if _fits(facts, options, solver.form, dtype) or not _fits(facts, options, free.form, dtype):
-        return solver, why
-    size = solver.form.described(facts.parameters, facts.residuals)
-    return free, f"the {size} does not fit: by products alone"
-
-
-def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]:
-    """The solver by the shape of the problem, and why."""
-    n, m = facts.parameters, facts.residuals
-    if not isinstance(options.solver, str):
-        return options.solver, "given"
-    if options.solver != "auto":
-        return SOLVERS[options.solver], "given"
-    if options.curvature == "sampled" and facts.samples is not None:
-        return Cholesky(), "a sample of the rows estimates the normal equations"
-    if _many(facts, options):
-        return Cholesky(), (
-            f"{facts.problems} problems of n <= {LARGEST}: whole vectors over the problems; by "
-            "singular values only where digits are in doubt"
-        )
-    if small and m * n <= DENSE:
-        return SVD(), f"n <= {SMALL} and m n <= {DENSE}: the most accurate, and cheap"
-    free = facts.samples is not None and not facts.streams and options.jacobian == "auto"
-    if free and (n > FREE if facts.processes > 1 else min(n, m) > FREE):
-        return SOLVERS["cg"], (
-            f"n, m > {FREE} and samples: rough steps by products, many in the time of one"
-        )
-    if _called(facts, options) and min(n, m) > FREE:
-        return SOLVERS["cg"], (
-            f"n, m > {FREE}: products alone, in the time of one evaluation each; 'cholesky' takes "
-            f"exact steps by {n} x {n} equations"
-        )
-    if m < n:
-        return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
-    alone = free and facts.processes == 1 and options.curvature == "auto"
-    if alone and facts.layers and m >= SAMPLED_ROWS * n:
-        return SOLVERS["cg"], (
-            f"layers, and m >= {SAMPLED_ROWS} n: rough steps by the factors of a sample of rows"
-        )
-    return Cholesky(), "many residuals: rows stream, and only n x n is kept"
-
-
-def _called(facts: Facts, options: Options) -> bool:
-    """Whether one function of all parameters is minimised, whose derivatives torch takes."""
-    alone = facts.problems == 1 and facts.samples is None
-    return facts.functional and alone and options.jacobian == "auto"
-
-
-def _sent(form: Form, n: int, m: int) -> str:
-    """What the processes send each other at each point, in words."""
-    if isinstance(form, ProductsForm):
-        return f"each product with J is added over all: {n} numbers"
-    if isinstance(form, LayeredForm):
-        return f"the factors of all {m} rows go to all, and each makes the {m} x {m} matrix"
-    if isinstance(form, ScatteredForm):
-        return f"each makes its share of the {m} x {m} matrix: all rows pass by, none stay"
-    if isinstance(form, DenseForm):
-        return "rows, or where they are many their triangular factor, go to all"
-    return f"one triangle of the {n} x {n} matrix is added over all"
-
-
-def _many(facts: Facts, options: Options) -> bool:
-    """Whether there are so many small problems that calls cost more than digits do."""
-    return (
-        facts.problems >= MANY
-        and facts.parameters <= min(LARGEST, options.certified)
-        and facts.residuals * facts.parameters <= DENSE
-        and options.solver == "auto"
-        and options.polish is None
-        and not options.acceleration
-        and not black_box(options.jacobian)
-    )
-
-
-def in_entries(method: Method, n: int) -> Method | None:
-    """The method of many small problems in the place of one of the same kind, for n parameters.
-
-    None where what was asked for is of another kind.
-    """
-    if not (method.certify and 0 < n <= LARGEST) or method.frugal or method.slopes:
-        return None
-    if method.careful is not None:
-        return method
-    bends = getattr(method.damping, "bends", False)
-    if not isinstance(method.solver, SVD) or method.polish != POLISH or bends:
-        return None
-    return replace(method, solver=Cholesky(), careful=method.solver)
 
 
 def _damping(
@@ -474,50 +317,3 @@ def _passes(share: float | None, products: bool) -> str:
     """How often a step reads all samples."""
     model = "one for the linear model" if share is None else "two for the linear model"
     return f"{model}, one a trial" + (", one a product" if products else "")
-
-
-def _fits(facts: Facts, options: Options, form: Form, dtype: torch.dtype) -> bool:
-    """Whether what the form keeps fits the memory."""
-    needed = form.entries(facts.parameters, facts.residuals) * dtype.itemsize
-    return _memory.fits(needed, facts.device, options.memory_limit)
-
-
-def _check_memory(facts: Facts, options: Options, form: Form, dtype: torch.dtype) -> None:
-    n, m = facts.parameters, facts.residuals
-    if not _fits(facts, options, form, dtype):
-        needed = form.entries(n, m) * dtype.itemsize
-        there = _memory.budget(facts.device, options.memory_limit)
-        raise InputError(
-            f"the {form.described(n, m)} takes {needed / 2**30:.3g} GiB, and "
-            f"{there / 2**30:.3g} GiB may be used on {facts.device}. Smaller batches with m < n "
-            "are solved in m x m (solver='dual'); many residuals of few parameters stream with "
-            "solver='cholesky' and step(closure, *batch); solver='cg' holds no matrix where torch "
-            "takes the derivatives (jacobian='auto'); memory_limit raises the limit."
-        )
-
-
-def explanation(plan: Plan, ladders: Sequence[Ladder] = ()) -> str:
-    """The choices as a table, with the numbers behind them, and what was refused before.
-
-    Args:
-        plan: what was decided.
-        ladders: the sources of each term, as they stand now; none where one was given.
-
-    Returns:
-        A line for each choice: what, which, why.
-    """
-    remaining = iter(ladders)
-    rows: list[tuple[str, ...]] = []
-    for what, chosen, why in plan.reasons:
-        ladder = next(remaining, None) if what.startswith("jacobian") else None
-        if ladder is None or not ladder.refusals:
-            rows.append((what, chosen, why))
-            continue
-        rows.append(
-            (what, repr(ladder.current), f"in the place of {chosen}, which would be chosen: {why}")
-        )
-        rows += [("refused", *refusal.split(": ", 1)) for refusal in ladder.refusals]
-    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    return "\n".join(
-        f"{what:<{widths[0]}}  {chosen:<{widths[1]}}  {why}" for what, chosen, why in rows
-    )
