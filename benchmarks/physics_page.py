@@ -153,12 +153,15 @@ def beside(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 
 def with_options(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
-    """Runs with options beside those without, in the seconds that both have had."""
+    """Runs with options beside those without, of the same seeds, in the seconds both have had."""
     lines = []
     for (name, method), several in found.items():
         if "," not in method or (name, "lm") not in found:
             continue
-        plain = found[name, "lm"]
+        seeds = {run["seed"] for run in several}
+        plain = [run for run in found[name, "lm"] if run["seed"] in seeds]
+        if not plain:
+            continue
         seconds = min(run["curve"][-1][SECONDS] for run in [*several, *plain])
         ends = [median(at(run, seconds)[ERROR] for run in of) for of in (several, plain)]
         option = method.partition(", ")[2]
