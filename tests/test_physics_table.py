@@ -87,10 +87,10 @@ def test_points_are_drawn_anew_when_they_should_be(redrawn: int) -> None:
     assert same == {0: [True] * 3, 1: [False] * 3, 2: [True, False, True]}[redrawn]
 
 
-def run(*errors: float, machine: str = "a machine") -> dict[str, Any]:
+def run(*errors: float, machine: str = "a machine", seed: int = 0) -> dict[str, Any]:
     """A step a second."""
     curve = [[float(s), 2.0 * s, s, error] for s, error in enumerate(errors)]
-    return {"curve": curve, "machine": machine}
+    return {"curve": curve, "machine": machine, "seed": seed}
 
 
 def test_times_are_those_of_the_first_look_below() -> None:
@@ -115,9 +115,9 @@ def test_the_page_says_where_we_are_ahead_and_where_behind() -> None:
     assert line[-3] == "**1.0e-06**"
 
 
-def test_runs_with_options_are_compared_in_the_same_seconds() -> None:
+def test_runs_with_options_are_compared_in_the_same_seconds_with_those_of_the_same_seeds() -> None:
     found = {
-        ("poisson-2d", "lm"): [run(1.0, 0.1, 0.02, 0.003)],
+        ("poisson-2d", "lm"): [run(1.0, 0.1, 0.02, 0.003), run(1.0, 1.0, 1.0, seed=1)],
         ("poisson-2d", "lm, momentum=0.7"): [run(1.0, 0.2, 0.05)],
     }
     assert "| `momentum=0.7` | 2 | 5.0e-02 | 2.0e-02 |" in physics_page.with_options(found)
