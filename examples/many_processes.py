@@ -30,7 +30,10 @@ def main(samples: int = 4_000, steps: int = 20) -> float:
     x, y = data(rank, size, samples)
     torch.manual_seed(rank)  # all get the parameters of the first process
     model = nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 1)).double()
-    opt = lmtorch.LevenbergMarquardt(model, process_group=group)
+    # all samples in every step: any number of processes then takes the same steps
+    opt = lmtorch.LevenbergMarquardt(
+        model, solver="cholesky", curvature="full", process_group=group
+    )
     for _ in range(steps):
         opt.step(lambda x, y: model(x) - y, x, y)
     assert opt.report is not None

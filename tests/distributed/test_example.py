@@ -21,4 +21,5 @@ def test_torchrun() -> None:
     assert run.returncode == 0, run.stderr
     found = re.search(r"2 processes, 4000 samples: root mean square ([\d.]+)", run.stdout)
     assert found is not None, run.stdout
-    assert abs(float(found[1]) - many_processes.main()) < 2e-3  # other samples for the curvature
+    # the same steps but for the order of sums, whose round-off twenty steps may amplify
+    assert abs(float(found[1]) - many_processes.main()) < 1e-5
