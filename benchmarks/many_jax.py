@@ -18,9 +18,9 @@ if DEVICE == "cpu":  # one thread against one thread
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-# JAX reads these settings while it is imported, and counts the cores that it may use
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
+# JAX reads the settings above while it is imported, and counts the cores that it may use
+import jax  # noqa: E402  # not at the top: it would read no settings there
+import jax.numpy as jnp  # noqa: E402  # likewise
 
 if DTYPE == "float64":
     jax.config.update("jax_enable_x64", True)

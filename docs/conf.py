@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS.parent), str(DOCS / "_extensions")]
+import lmtorch
 
-import lmtorch  # noqa: E402 - found by the line above
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "lmtorch"
 author = "lmtorch developers"

@@ -19,8 +19,7 @@ class FunctionMode(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_function__")
-        # torch annotates no types on the modes that we extend (2.13), and mypy is strict
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch 2.13 annotates no types on it
         return self
 
 
@@ -37,8 +36,7 @@ class DispatchMode(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         leave_alone(type(self), "__torch_dispatch__")
-        # torch annotates no types on the modes that we extend (2.13), and mypy is strict
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch 2.13 annotates no types on it
         return self
 
 

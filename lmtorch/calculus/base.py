@@ -136,6 +136,6 @@ def slopes_by_vjp(call: Callable[[Tensor], Tensor], z: Tensor, curved: bool) -> 
     if not curved:
         first, value = slope(z)
         return Slopes(value, first, None)
-    # torch declares the result as a pair, and with has_aux it is three
-    first, pullback, value = torch.func.vjp(slope, z, has_aux=True)  # type: ignore[misc]
+    with_value: Any = torch.func.vjp(slope, z, has_aux=True)  # three, and torch declares two
+    first, pullback, value = with_value
     return Slopes(value, first, lambda: pullback(torch.ones_like(first))[0])

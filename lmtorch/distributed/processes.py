@@ -330,3 +330,8 @@ def _of(group: Any, exchanges: int) -> Processes:
     processes = Processes(group)
     processes.exchanges = exchanges
     return processes
+
+
+def alone(processes: Processes | None, name: str, work: Callable[[], T]) -> T:
+    """Do what is of this process alone; where there are others, what fails ends it on all."""
+    return work() if processes is None else processes.alone(name, work)

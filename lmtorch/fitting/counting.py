@@ -132,7 +132,7 @@ class CountedInference(Inference):
         return inverse_normal(torch.where(ratio > 0, ratio, 0.0)[..., None] * jacobian, self.held)
 
     @property
-    def edge(self) -> str:  # type: ignore[override]  # of squares it is a constant
+    def edge(self) -> str:
         """Of a single fit: whether it has come to where a rate is zero."""
         kept = self.curve[self.curve.isfinite()]
         if self.likelihood.given is not None or not bool(kept.min() <= NOTHING * kept.mean()):

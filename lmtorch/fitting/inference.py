@@ -333,7 +333,10 @@ class Inference:
         scatter = self.variance if self.loss is None else self.spread()
         return deviation.square() * scatter[..., None]
 
-    edge = ""  # of a single fit: why it has no minimum inside of where the model is defined
+    @property
+    def edge(self) -> str:
+        """Of a single fit: why it has no minimum inside of where the model is defined."""
+        return ""  # squares are defined wherever the model is
 
     def notes(self) -> list[str]:
         """What a reader of the errors of a single fit should know."""

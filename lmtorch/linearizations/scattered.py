@@ -15,8 +15,10 @@ from .._symmetric import mirror_
 from ..arrays import where
 from ..distributed.processes import Processes
 from ..rows.base import scale
+from ..rows.columns import Columns
+from ..rows.matrix import DenseRows
 from . import by_columns
-from .base import Exact, Prior, Values, shifted_rows
+from .base import Exact, Prior, Sums, Values, shifted_rows
 from .dense import DenseAccumulator, no_sample
 
 
@@ -166,20 +168,33 @@ class ScatteredForm:
         return ScatteredAccumulator(like.new_empty(rows, n), like.new_empty(rows))
 
 
-class ScatteredAccumulator(DenseAccumulator):
+class ScatteredAccumulator:
     """Blocks are written where they will stay, and stay with the process that made them."""
+
+    kinds = DenseAccumulator.kinds
+    sums: Sums = ()  # nothing is summed over rows
+
+    def __init__(self, jacobian: Tensor, residual: Tensor) -> None:
+        self.own = DenseAccumulator(jacobian, residual)
+
+    def workspace(self, rows: int) -> Tensor:
+        """The next rows of this process."""
+        return self.own.workspace(rows)
+
+    def add(self, residual: Tensor, rows: Columns | DenseRows) -> None:
+        """Take a block of this process."""
+        self.own.add(residual, rows)
 
     def share(self, processes: Processes) -> Callable[[], None]:
         """Take the residuals of all processes; the rows stay where they are."""
-        own = len(self.residual)
-        _, counts = processes.telling("rows", lambda: None, lambda _: [own], 1)
+        own = self.own
+        _, counts = processes.telling("rows", lambda: None, lambda _: [len(own.residual)], 1)
         each = tuple(int(count) for count in counts)
-        self.scattered = ScatteredRows(self.jacobian, each, processes)
-        self.residual = processes.rows(self.residual, each)
+        self.scattered = ScatteredRows(own.jacobian, each, processes)
+        self.residual = processes.rows(own.residual, each)
         return lambda: None
 
-    # of another kind than that of a matrix in one place, as the form is
-    def finish(  # type: ignore[override]
+    def finish(
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> Scattered:
         """Jᵀr and the column norms, once."""

@@ -12,13 +12,9 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-Plain = float | int | bool
-AND, OR = "{0} & {1}", "{0} | {1}"
+from .operators import AND, LARGER, OR, SMALLER, Plain, Recorded, UnrecordableError, greater, less
+
 NAMES = {math.inf: "inf", -math.inf: "(-inf)"}
-
-
-class UnrecordableError(Exception):
-    """Something that cannot be written down, or that Python's floats refuse to compute."""
 
 
 class Line:
@@ -132,138 +128,6 @@ def calculated(
     if not uses:
         return Number(record, result, text_of(result)[0], constant=True)
     return record.made(pattern.format(*texts), tuple(uses), result)
-
-
-def _greater(a: Any, b: Any) -> Any:
-    return a if a > b or math.isnan(a) else b
-
-
-def _less(a: Any, b: Any) -> Any:
-    return a if a < b or math.isnan(a) else b
-
-
-def _finite(a: Any) -> bool:
-    return bool(a - a == 0)
-
-
-class Recorded:
-    """A number or a vector of the record; its operators are those of both.
-
-    Each is given as a pattern for the line, and a function for the value.
-    """
-
-    __slots__ = ()
-    dtype: ClassVar[torch.dtype] = torch.float64
-    __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave operators to us
-
-    def through(self, pattern: str, compute: Callable[..., Plain], *others: Any) -> Any:
-        """An operator on every entry."""
-        raise NotImplementedError
-
-    def __add__(self, other: Any) -> Any:
-        return self.through("{0} + {1}", lambda a, b: a + b, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self.through("{1} + {0}", lambda a, b: b + a, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return self.through("{0} - {1}", lambda a, b: a - b, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self.through("{1} - {0}", lambda a, b: b - a, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return self.through("{0} * {1}", lambda a, b: a * b, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self.through("{1} * {0}", lambda a, b: b * a, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self.through("{0} / {1}", lambda a, b: a / b, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self.through("{1} / {0}", lambda a, b: b / a, other)
-
-    def __neg__(self) -> Any:
-        return self.through("-{0}", lambda a: -a)
-
-    def __abs__(self) -> Any:
-        return self.through("abs({0})", abs)
-
-    def __lt__(self, other: Any) -> Any:
-        return self.through("{0} < {1}", lambda a, b: a < b, other)
-
-    def __le__(self, other: Any) -> Any:
-        return self.through("{0} <= {1}", lambda a, b: a <= b, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self.through("{0} > {1}", lambda a, b: a > b, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self.through("{0} >= {1}", lambda a, b: a >= b, other)
-
-    def __eq__(self, other: object) -> Any:
-        return self.through("{0} == {1}", lambda a, b: a == b, other)
-
-    def __ne__(self, other: object) -> Any:
-        return self.through("{0} != {1}", lambda a, b: a != b, other)
-
-    __hash__ = object.__hash__
-
-    def __and__(self, other: Any) -> Any:
-        return self.through(AND, lambda a, b: a & b, other)
-
-    __rand__ = __and__
-
-    def __or__(self, other: Any) -> Any:
-        return self.through(OR, lambda a, b: a | b, other)
-
-    __ror__ = __or__
-
-    def __invert__(self) -> Any:
-        return self.through("not {0}", lambda a: not a)
-
-    # ---- what `arrays` asks of tensors -----------------------------------------------------------
-
-    def sqrt(self) -> Any:
-        """√x."""
-        return self.through("sqrt({0})", math.sqrt)
-
-    def isfinite(self) -> Any:
-        """Whether each entry is a finite number."""
-        return self.through("{0} - {0} == 0", _finite)
-
-    def isnan(self) -> Any:
-        """Whether each entry is no number."""
-        return self.through("{0} != {0}", math.isnan)
-
-    def clamp(self, min: Any = None, max: Any = None) -> Any:
-        """No entry below one number, or above the other."""
-        found = self if min is None else self.through(LARGER, _greater, min)
-        return found if max is None else found.through(SMALLER, _less, max)
-
-    def square(self) -> Any:
-        """x²."""
-        return self * self
-
-    def to(self, dtype: torch.dtype) -> Self:
-        """Itself: all are in double precision."""
-        if dtype is not torch.float64:
-            raise UnrecordableError(f"numbers in {dtype}")
-        return self
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = FUNCTIONS.get(func)
-        if found is None:
-            raise UnrecordableError(f"the function {func}")
-        return found(*args, **(kwargs or {}))
-
-
-LARGER = "({0} if {0} > {1} or {0} != {0} else {1})"
-SMALLER = "({0} if {0} < {1} or {0} != {0} else {1})"
 
 
 class Number(Recorded):
@@ -391,7 +255,7 @@ class Matrix:
         self.rows, self.product, self.transposed = rows, product, transposed
 
     @property
-    def mT(self) -> "Matrix":  # noqa: N802  # as torch calls it
+    def mT(self) -> "Matrix":  # noqa: N802  # the name that it has in torch and NumPy
         """Rows and columns exchanged."""
         rows = list(zip(*self.rows, strict=True))
         return Matrix(rows, self.product, transposed=not self.transposed)
@@ -454,11 +318,13 @@ def _first(a: Any, b: Any, pattern: str, compute: Callable[..., Plain]) -> Any:
     raise UnrecordableError("a number before a recorded one")
 
 
-FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    torch.where: _where,
-    torch.full_like: _full,
-    torch.zeros_like: _zeros,
-    torch.linalg.vector_norm: _norm,
-    torch.maximum: lambda a, b: _first(a, b, LARGER, _greater),
-    torch.minimum: lambda a, b: _first(a, b, SMALLER, _less),
-}
+Recorded.functions.update(
+    {
+        torch.where: _where,
+        torch.full_like: _full,
+        torch.zeros_like: _zeros,
+        torch.linalg.vector_norm: _norm,
+        torch.maximum: lambda a, b: _first(a, b, LARGER, greater),
+        torch.minimum: lambda a, b: _first(a, b, SMALLER, less),
+    }
+)

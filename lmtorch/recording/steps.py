@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays.border import RECORDED
-from .numbers import Number, UnrecordableError, Vector
+from .numbers import Number, Vector
+from .operators import UnrecordableError
 from .trees import MISSING, Tree, function_of
 from .values import SCOPE, Entry, Given, Raw, Scribe, root
 

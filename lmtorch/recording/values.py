@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays.matrices import SMALL
-from .numbers import Matrix, Number, Read, Record, UnrecordableError, Vector, text_of
+from .numbers import Matrix, Number, Read, Record, Vector, text_of
+from .operators import UnrecordableError
 
 KINDS: dict[type, tuple[type, str]] = {
     np.float64: (float, "float"),
@@ -32,7 +33,7 @@ class Given(Number):
         self.path, self._name = path, name or f"{kind}({path})"
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # a slot of the class that this extends
+    def name(self) -> str:  # type: ignore[override]  # a Number has it from the beginning
         """Its name, from a line of its own."""
         if self._name.endswith(")"):
             self._name = self.record.line(self._name, (root(self.path),))
@@ -49,7 +50,7 @@ class Entry(Number):
         self.array, self.place = array, place
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # a slot of the class that this extends
+    def name(self) -> str:  # type: ignore[override]  # a Number has it from the beginning
         """Its name, from a line for all entries."""
         return self.array.names()[self.place]
 

@@ -109,8 +109,9 @@ class Generators:
 
     def read(self) -> list[Any]:
         """Their states."""
-        # NPY002: a user's data may be drawn from NumPy's global generator
-        states = [torch.get_rng_state(), random.getstate(), np.random.get_state()]  # noqa: NPY002
+        # of NumPy the global generator, which ruff forbids: users draw their data from it
+        of_numpy = np.random.get_state()  # noqa: NPY002  # it is the user's, not ours
+        states = [torch.get_rng_state(), random.getstate(), of_numpy]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
         return states + [_state(generator) for generator in self.own]
@@ -120,7 +121,7 @@ class Generators:
         common, own = states[: len(states) - len(self.own)], states[len(states) - len(self.own) :]
         torch.set_rng_state(common[0])
         random.setstate(common[1])
-        np.random.set_state(common[2])  # noqa: NPY002  # as above
+        np.random.set_state(common[2])  # noqa: NPY002  # it is the user's, not ours
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(common[3], self.device)
         for generator, state in zip(self.own, own, strict=True):

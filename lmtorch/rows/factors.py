@@ -256,10 +256,13 @@ def taken(factor: Factor, samples: Tensor) -> Factor:
 
 
 def _changed(factor: Factor, change: Callable[[str], Tensor]) -> Factor:
-    """The factor with other tensors of samples, by their names."""
+    """The factor with other tensors of samples, by their names.
+
+    Every factor is a NamedTuple, which its protocol cannot say.
+    """
     names = [name for name in ("left", "right", "places", "matrix") if hasattr(factor, name)]
     changes = {name: change(name) for name in names}
-    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # all are named tuples
+    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # of NamedTuple
     return found
 
 

@@ -38,8 +38,8 @@ class InPlaceSwap:
             spec.append(tree)
             return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
-        # torch annotates no types on `autograd.Function.apply` (2.13), and mypy is strict
-        outputs = iter(_Through.apply(self, run, *twins))  # type: ignore[no-untyped-call]
+        apply: Any = _Through.apply  # torch annotates no types on it (2.13)
+        outputs = iter(apply(self, run, *twins))
         return tree_unflatten(
             [next(outputs) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec[0]
         )

@@ -6,8 +6,8 @@ every pass is held to the first one by a fingerprint.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -345,7 +345,7 @@ def sizes(loader: Any) -> tuple[int, int] | None:
     if type(loader.batch_sampler) is not BatchSampler or loader.batch_size is None:
         return None
     try:
-        count = len(loader.sampler)  # type: ignore[arg-type]  # a sampler may have no length
+        count = len(cast(Sized, loader.sampler))  # some have no length: that is a TypeError
     except TypeError:
         return None
     if loader.drop_last:
@@ -358,7 +358,8 @@ def _repeated(loader: Any) -> int:
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler):
         return 0
-    return sampler.total_size - len(sampler.dataset)  # type: ignore[arg-type]  # it has a length
+    # its length is there: the sampler has made its total size from it
+    return sampler.total_size - len(cast(Sized, sampler.dataset))
 
 
 def pieces(batches: Iterable[Samples], most: int) -> Iterator[Samples]:

@@ -24,7 +24,7 @@ from ..core.state import State, Told
 from ..core.termination import Status
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
-from ..distributed.processes import Processes
+from ..distributed.processes import Processes, alone
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..residuals.layout import real
@@ -340,11 +340,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self._preparations.forget()
             name_not_finite(self._processes, task.problem, task.start.x)
         if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
-            if self._processes is None:
-                task.leave_traces()
-            else:
-                self._processes.alone("buffers", task.leave_traces)
-                spread_buffers(self._processes, task.variables.swap.buffers)
+            alone(self._processes, "buffers", task.leave_traces)
+            spread_buffers(self._processes, task.variables.swap.buffers)
         task.finish()
         self._warned = any(ladder.warned for ladder in task.prepared.ladders)
         if not told.resting:  # a schedule at zero teaches nothing about the damping
@@ -368,17 +365,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         """What a step on these terms minimises."""
         variables = variables_of(self.param_groups, self._module)
         x = variables.layout.flatten()
-        across, others = self._processes, tuple[int, ...]()
-        if across is None:
-            terms = tuple(term.opened(x.device, self._loaders) for term in terms)
-        else:
-            asked = terms
+        across, asked, others = self._processes, terms, tuple[int, ...]()
 
-            def opened() -> tuple[Term, ...]:
-                self._preparations.check(asked)
-                return tuple(term.opened(x.device, self._loaders) for term in asked)
+        def opened() -> tuple[Term, ...]:
+            self._preparations.check(asked)
+            return tuple(term.opened(x.device, self._loaders) for term in asked)
 
-            terms = across.alone("terms", opened)
+        terms = alone(across, "terms", opened)
+        if across is not None:
             others = met(across, variables, terms, x, self._kept, self._asked(), self._preparations)
         prepared, remembered = self._preparations.of(variables, terms, x, others)
         for ladder in prepared.ladders:
@@ -389,7 +383,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             return residual_of(variables, terms, prepared, through, x)
 
         try:
-            residual = made() if across is None else across.alone("targets", made)
+            residual = alone(across, "targets", made)
         except (RowsChangedError, RankError) as error:
             if not (remembered and changed(error)):
                 raise

@@ -63,16 +63,13 @@ class Preparations:
 
         Args:
             variables: the parameters.
-            terms: the closures.
+            terms: the closures, which `check` has seen.
             x: the parameters as one vector.
             others: what distinguishes the terms of all processes, the same on each of them.
 
         Raises:
-            InputError: the terms do not fit each other, or the options; a closure returns no
-                residuals.
+            InputError: the options do not fit the terms; a closure returns no residuals.
         """
-        if self.processes is None:  # otherwise they have been checked, with what all have passed
-            self.check(terms)
         key = (*key_of(variables, terms, x), others)
         remembered = key in self.known
         if not remembered:

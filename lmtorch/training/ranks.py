@@ -120,8 +120,10 @@ def spread_first(processes: Processes, params: Any, module: nn.Module | None) ->
             real(tensor.detach()).copy_(value)
 
 
-def spread_buffers(processes: Processes, buffers: Sequence[Tensor]) -> None:
-    """Give all processes the buffers of the first: each has seen its own data."""
+def spread_buffers(processes: Processes | None, buffers: Sequence[Tensor]) -> None:
+    """Give all processes, if there are others, the buffers of the first: each saw its own data."""
+    if processes is None:
+        return
     with torch.no_grad():
         for buffer, value in zip(buffers, processes.first(list(buffers)), strict=True):
             buffer.copy_(value)

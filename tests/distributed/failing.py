@@ -35,20 +35,10 @@ def outcome(call: Any) -> tuple[str, Any, str]:
     return "", None, ""
 
 
-def raises(rank: int, size: int, at: int, options: dict[str, Any]) -> dict[str, Any]:
-    """The closure of the last process raises in its so many-th call of a step."""
-    model, opt, x, y = _begun(rank, size, **options)
-    before, steps = parameters(model), opt._kept.steps
-    calls = 0
-
-    def residuals(a: Tensor, b: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if rank == size - 1 and calls >= at:
-            raise ZeroDivisionError("no more")
-        return model(a) - b
-
-    error, named, text = outcome(lambda: opt.step(residuals, x, y))
+def _failed(call: Any, model: nn.Module, opt: Any, x: Tensor, y: Tensor) -> dict[str, Any]:
+    """What a step that fails leaves behind, and the loss of a good one after it."""
+    before = parameters(model)
+    error, named, text = outcome(call)
     untouched = torch.equal(before, parameters(model))
     again = opt.step(lambda a, b: model(a) - b, x, y)
     return {
@@ -57,10 +47,24 @@ def raises(rank: int, size: int, at: int, options: dict[str, Any]) -> dict[str, 
         "text": text,
         "untouched": untouched,
         "again": float(again),
-        "calls": calls,
-        "steps": opt._kept.steps - steps,
         "parameters": parameters(model),
     }
+
+
+def raises(rank: int, size: int, at: int, options: dict[str, Any]) -> dict[str, Any]:
+    """The closure of the last process raises in its so many-th call of a step."""
+    model, opt, x, y = _begun(rank, size, **options)
+    calls, steps = 0, opt._kept.steps
+
+    def residuals(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if rank == size - 1 and calls >= at:
+            raise ZeroDivisionError("no more")
+        return model(a) - b
+
+    found = _failed(lambda: opt.step(residuals, x, y), model, opt, x, y)
+    return {**found, "calls": calls, "steps": opt._kept.steps - steps}
 
 
 def interrupted(rank: int, size: int) -> tuple[str, Any]:
@@ -82,21 +86,10 @@ def interrupted(rank: int, size: int) -> tuple[str, Any]:
 def not_finite(rank: int, size: int, value: float) -> dict[str, Any]:
     """NaN among the data of the last process."""
     model, opt, x, y = _begun(rank, size)
-    before = parameters(model)
     spoiled = y.clone()
     if rank == size - 1:
         spoiled[0] = value
-    error, named, text = outcome(lambda: opt.step(lambda a, b: model(a) - b, x, spoiled))
-    untouched = torch.equal(before, parameters(model))
-    again = opt.step(lambda a, b: model(a) - b, x, y)
-    return {
-        "error": error,
-        "rank": named,
-        "text": text,
-        "untouched": untouched,
-        "again": float(again),
-        "parameters": parameters(model),
-    }
+    return _failed(lambda: opt.step(lambda a, b: model(a) - b, x, spoiled), model, opt, x, y)
 
 
 def falls_back(rank: int, size: int) -> dict[str, Any]:

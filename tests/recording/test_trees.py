@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lmtorch.recording.numbers import Number, Record, UnrecordableError, Vector
+from lmtorch.recording.numbers import Number, Record, Vector
+from lmtorch.recording.operators import UnrecordableError
 from lmtorch.recording.trees import MISSING, Tree, function_of
 
 SCOPE = {"sqrt": math.sqrt, "inf": math.inf, "nan": math.nan}
