@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lmtorch
+from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.minimising import remembered, repeated
 from tests.nist import PROBLEMS
 
@@ -97,6 +98,31 @@ def test_what_finds_no_minimum_runs_as_the_first_time(solved):
     assert again.status == fresh.status
     with pytest.raises(lmtorch.InputError, match="not finite at the start"):
         lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y * math.nan))
+
+
+def test_an_end_that_is_not_sure_is_found_as_the_first_time(solved):
+    lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), max_nfev=11)
+    again = lmtorch.least_squares(decay, [1.0, 60.0], args=(T, Y), max_nfev=11)
+    alone = lmtorch.least_squares(
+        lambda b, t, y: 1.0 * decay(b, t, y), [1.0, 60.0], args=(T, Y), max_nfev=11
+    )
+    assert solved == [False]
+    assert not again.success
+    assert (again.status, again.message, again.nfev) == (alone.status, alone.message, alone.nfev)
+
+
+def test_a_source_that_gives_way_is_replaced_by_one_that_is_held_to_a_backward_pass(
+    solved, monkeypatch
+):
+    first = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y))
+
+    def fails(*_):
+        raise RuntimeError("no rule")
+
+    monkeypatch.setattr(DualNumbers, "block", fails)
+    again = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y))
+    assert solved == [False]
+    assert np.allclose(again.x, first.x, rtol=1e-9)
 
 
 def test_residuals_of_extreme_size_get_their_unit(solved):
