@@ -155,6 +155,18 @@ def test_a_minimum_of_one_batch_is_not_called_one(shape, device):
     assert opt.converged
 
 
+def test_to_begin_at_the_minimum_of_new_data_is_no_end(device):
+    of = Linear(20, 3, device, draws=2)
+    opt = LevenbergMarquardt([of.theta])
+    of.step(opt, 0)
+    with torch.no_grad():
+        of.theta.copy_((torch.linalg.pinv(of.A[1]) @ of.b[1][:, None])[:, 0])
+    of.step(opt, 1)
+    assert opt.status is Status.RUNNING
+    of.step(opt, 1)
+    assert opt.converged
+
+
 def test_a_minimum_of_every_batch_is_called_one(device):
     of = Linear(3, 5, device, draws=200)
     of.b = of.A @ torch.ones(5, dtype=F64, device=device)
