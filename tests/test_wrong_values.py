@@ -120,6 +120,7 @@ OPTIMIZER: dict[str, list[Any]] = {
     "compile": ["x", 2, None, PAIR, THING],
     "precision": NAMES,
     "momentum": ["x", True, -0.1, 1.0, NAN, 1j, PAIR, THING],
+    "progress": FLAGS,
     "process_group": ["x", 3, PAIR, THING],
 }
 GROUP = {name: OPTIMIZER[name] for name in ("lr", "weight_decay", "lower", "upper")}

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._arrays import tensor_of
-from .._errors import InputError
+from .._bars import bars
 from .._printing import say
 from ..core.state import State
 from ..core.termination import Status
@@ -164,14 +164,10 @@ def bar_of(total: int | None) -> Any:
     Raises:
         InputError: tqdm is not installed.
     """
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise InputError("progress=True needs tqdm: pip install tqdm.") from error
     if total is None:
-        return tqdm(unit="it")
+        return bars()(unit="it")
     # blocks end at once, and the last fits are slow: of all so far, the rate is steady
-    return tqdm(total=total, unit="fit", unit_scale=total >= THOUSANDS, smoothing=0)
+    return bars()(total=total, unit="fit", unit_scale=total >= THOUSANDS, smoothing=0)
 
 
 def _caller(callback: Callable[..., Any]) -> Callable[[Iterate], Any]:

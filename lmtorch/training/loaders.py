@@ -24,6 +24,7 @@ from torch.utils.data import (
 from .._advice import of_repeated
 from .._errors import InputError
 from ..residuals.replay import Generators, same_state
+from .bar import Bar
 from .fingerprints import Fingerprint
 from .samples import Samples
 from .targets import RowsChangedError
@@ -96,10 +97,15 @@ def _has_tensors(value: Any) -> bool:
 
 
 class Loaders:
-    """What is known of the loaders that an optimizer was given, as long as they live."""
+    """What is known of the loaders that an optimizer was given, as long as they live.
 
-    def __init__(self) -> None:
+    Args:
+        shown: whether passes are shown by a bar.
+    """
+
+    def __init__(self, shown: bool = False) -> None:
         self.known: dict[int, Known] = {}
+        self.bar = Bar(shown)
 
     def get(self, loader: Any) -> Known | None:
         """What is known of a loader."""
@@ -140,6 +146,7 @@ class Stream:
         self.seen: Fingerprint | None = None  # of the first whole pass
         self.spec: Any = None
         self.number = 0  # of the batch that is read
+        self.batches = 0  # not known before the first look
         known = loaders.get(loader) or self._look()
         self.first, self.count, self.batches = known
         self.spec = self.first.spec
@@ -208,6 +215,7 @@ class Stream:
         """
         inside = self.begin
         self.number = 0
+        self.loaders.bar.begin(self.batches)
         iterator: Any = None
         while True:
             outside = self.generators.read()
@@ -229,6 +237,7 @@ class Stream:
                 self.generators.write(outside)
             yield value
             self.number += 1
+            self.loaders.bar.advance()
         if self.end is None:
             self.end = inside
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import choose
 from .._advice import Batches, of_derivatives, of_rate
 from .._autocast import apart_from_autocast
-from .._checks import count, to_compile
+from .._checks import count, flag, to_compile
 from .._errors import InputError, RankError
 from .._faces import face
 from .._printing import say
@@ -122,6 +122,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         process_group: processes that share the data, `torch.distributed.group.WORLD` or another
             group: each passes samples of its own to `step`, and the step is that of all of them.
             All get the parameters and buffers of the first. Default: this process alone.
+        progress: show by a bar (needs tqdm) which pass over a loader a step makes, and how far it
+            has come: the linear model takes a pass, or two, and every trial one. Of several
+            processes the first shows those of its own loader; a step on tensors, which makes no
+            passes, shows none. Default: False.
 
     Raises:
         InputError: a parameter list, bound or option that cannot be used. It is also a
@@ -178,6 +182,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seed: int = 0,
         compile: bool | str = False,
         process_group: Any = None,
+        progress: bool = False,
     ) -> None:
         params, self._around = unwrapped(params)
         self._processes = None if process_group is None else Processes(process_group)
@@ -191,6 +196,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._max_trials = count(max_trials, "max_trials", 1)
         self._seed = count(seed, "seed", 0)
         self._compile = to_compile(compile)
+        self._progress = flag(progress, "progress")
         self._forget()
         of_rate(lr)
         defaults = {"lr": lr, "weight_decay": weight_decay, "lower": lower, "upper": upper}
@@ -295,7 +301,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if closure is None:
             self._prepare_state()
             return None
-        with apart_from_autocast() as under, plain(self._around):
+        with apart_from_autocast() as under, plain(self._around), self._loaders.bar:
             if self._processes is None:
                 terms = terms_of(closure, batch)
                 return self._step(tuple(t._replace(closure=under(t.closure)) for t in terms))
@@ -449,7 +455,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self._report = None
         self._batches = Batches()
         self._forms = Forms(self._compile)
-        self._loaders = Loaders()
+        first = self._processes is None or self._processes.rank == 0
+        self._loaders = Loaders(self._progress and first)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which name closures of this process."""
@@ -463,6 +470,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 "_compile",
                 "_processes",
                 "_around",
+                "_progress",
             )
         }
         return {**super().__getstate__(), **own}
