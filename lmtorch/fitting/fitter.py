@@ -147,6 +147,8 @@ class Fitter:
         x: Any,
         count: int,
         place: int | None = None,
+        *,
+        start: Tensor | None = None,  # (..., P) of these problems; None: of all
     ) -> tuple[Tensor, Tensor]:
         """The curve at x, (..., count), and its derivatives in u, (..., count, n).
 
@@ -160,7 +162,7 @@ class Fitter:
 
         x_arrays = tree_map(to_array, x)
         lead = u.shape[:-1]
-        start = flattened(self.start, 1)
+        start = flattened(self.start if start is None else start, 1)
         many = u.reshape(-1, u.shape[-1])  # at least one: in a batch values need not be finite
         given = to_array(many) if self.data.numpy else many
         names = self.jac if isinstance(self.jac, str) else None

@@ -320,7 +320,7 @@ class Inference:
         """
         if not 0 < probability < 1:
             raise InputError(f"level={probability} must be a probability between 0 and 1.")
-        points, count = self._points(x, dataset)
+        points, count = self.points(x, dataset)
         curve, slopes = self.fitter.sensitivity(self.u.detach(), points, count, dataset)
         spread = variance(slopes, self.covariance, self.factor)
         if sigma is not None:
@@ -443,7 +443,7 @@ class Inference:
         part = self.solution.part(name, chosen)
         return part[0] if one else part
 
-    def _points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
+    def points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
         """Convert new points to what f takes, and count them."""
         if self.fitter.data.sizes and dataset is None:
             raise InputError(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lmtorch import InputError, curve_fit
 
-from .setting import T, decay, line, noise, noisy
+from .setting import DIFFERENCED, T, decay, line, noise, noisy
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def test_a_picture_is_a_figure_with_residuals_below() -> None:
     figure = curve_fit(decay, T, noisy()).plot()
     assert isinstance(figure, Figure)
     assert len(figure.axes) == 2
-    assert figure.axes[1].get_ylabel() == "fit − data"
+    assert figure.axes[1].get_ylabel() == "data − fit"
 
 
 def test_the_curve_is_drawn_over_all_the_data() -> None:
@@ -47,8 +47,8 @@ def test_the_band_is_drawn() -> None:
 def test_residuals_are_drawn_in_units_of_their_errors() -> None:
     fit = curve_fit(decay, T, noisy(), sigma=0.05 + 0.01 * T)
     below = fit.plot().axes[1]
-    assert below.get_ylabel() == "(fit − data)/σ"
-    np.testing.assert_allclose(below.lines[0].get_ydata(), fit.residual, rtol=1e-14)
+    assert below.get_ylabel() == "(data − fit)/σ"
+    np.testing.assert_allclose(below.lines[0].get_ydata(), -fit.residual, rtol=1e-14)
 
 
 def test_error_bars_are_those_of_sigma() -> None:
@@ -98,6 +98,80 @@ def test_one_data_set_of_a_global_fit_may_be_drawn() -> None:
     above, below = fit.plot(dataset=1).axes
     assert len(above.collections) == 1
     np.testing.assert_array_equal(below.lines[0].get_xdata(), T[:9])
+
+
+def test_the_legend_tells_data_sets_apart() -> None:
+    fit = curve_fit(line, [T, T[:9]], [T + noise(40), 3 + T[:9] + noise(9)], shared=["slope"])
+    told = [text.get_text() for text in fit.plot().axes[0].get_legend().get_texts()]
+    assert {"data set 0", "data set 1", "95% band"} < {*told}
+    assert len(told) == 4
+    alone = [text.get_text() for text in fit.plot(dataset=1).axes[0].get_legend().get_texts()]
+    assert "data" in alone
+    with pytest.raises(InputError, match="dataset=2 does not name one of 2 data sets"):
+        fit.plot(dataset=2)
+
+
+def test_a_point_above_the_curve_is_above_zero() -> None:
+    y = noisy()
+    y[7] += 1
+    for options in ({}, {"sigma": 0.1}):
+        left = curve_fit(decay, T, y, **options).plot().axes[1].lines[0].get_ydata()
+        assert np.asarray(left).argmax() == 7
+    counts = np.random.default_rng(0).poisson(np.polyval((3, 20), T))
+    counts[7] += 30
+    fit = curve_fit(line, T, counts, likelihood="poisson", p0=(1, 10))
+    assert np.asarray(fit.plot().axes[1].lines[0].get_ydata()).argmax() == 7
+
+
+def test_axes_may_be_given_with_words() -> None:
+    fit = curve_fit(decay, T, noisy())
+    figure, (one, other) = pyplot.subplots(1, 2)
+    assert fit.plot(ax=one, xlabel="t / s", ylabel="signal", title="decay") is figure
+    assert (one.get_xlabel(), one.get_ylabel(), one.get_title()) == ("t / s", "signal", "decay")
+    assert not other.lines
+    fit.plot(ax=(one, other), xlabel="t / s")
+    assert (other.get_xlabel(), other.get_ylabel()) == ("t / s", "data − fit")
+    for wrong in (3, "x", [one, other, one]):
+        with pytest.raises(InputError, match="must be matplotlib's axes"):
+            fit.plot(ax=wrong)
+
+
+def test_log_axes_leave_out_what_they_cannot_show() -> None:
+    fit = curve_fit(decay, T, noisy(truth=(2.5, 1.3, 0.0)))  # x is zero, and the band negative
+    figure = fit.plot(xscale="log", yscale="log")
+    figure.canvas.draw()
+    above, below = figure.axes
+    assert (above.get_xscale(), above.get_yscale()) == ("log", "log")
+    assert (below.get_xscale(), below.get_yscale()) == ("log", "linear")
+    grid = np.asarray(above.lines[-1].get_xdata(), dtype=float)
+    assert grid.min() == T[1]
+    np.testing.assert_allclose(np.diff(np.log(grid)), np.diff(np.log(grid))[0], rtol=1e-6)
+    given, axes = pyplot.subplots()
+    axes.set_xscale("log")
+    fit.plot(ax=axes)
+    given.canvas.draw()
+    assert np.asarray(axes.lines[-1].get_xdata(), dtype=float).min() == T[1]
+    with pytest.raises(InputError, match="xscale='log' needs an x that is positive"):
+        curve_fit(line, -T, T + noise(40)).plot(xscale="log")
+
+
+def test_a_curve_over_decades_is_smooth_at_both_ends() -> None:
+    x = np.geomspace(1e-3, 1e3, 40)
+    fit = curve_fit(lambda x, a, k: a * x / (k + x), x, x / (1 + x) + noise(40, 0.01))
+    grid = np.asarray(fit.plot().axes[0].lines[-1].get_xdata(), dtype=float)
+    assert (grid.min(), grid.max()) == (x.min(), x.max())
+    assert np.diff(np.log10(grid)).max() < 0.02
+    assert np.diff(grid).max() < 3
+
+
+@DIFFERENCED
+def test_dates_are_drawn() -> None:
+    days = np.datetime64("2026-01-01") + np.arange(40) * np.timedelta64(1, "D")
+    fit = curve_fit(lambda x, a, b: a * ((x - days[0]) / np.timedelta64(1, "D")) + b, days, T)
+    figure = fit.plot()
+    figure.canvas.draw()
+    curve = figure.axes[0].lines[-1]
+    assert (curve.get_xdata()[0], curve.get_xdata()[-1]) == (days[0], days[-1])
 
 
 def test_two_predictors_cannot_be_drawn() -> None:

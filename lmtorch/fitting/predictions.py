@@ -1,0 +1,125 @@
+"""What a fit says beyond its data: curves at new points, bands, profiles, refits of new data."""
+
+from typing import Any
+
+from .._errors import InputError
+from .bands import Band
+from .bootstrap import Bootstrap, resample
+from .evaluating import curve_at
+from .fitted import Fitted
+from .profile import Profile, trace
+
+
+class Predictions(Fitted):
+    """Curves and bands at new points, and intervals by refits."""
+
+    def __call__(self, x: Any, dataset: int | None = None) -> Any:
+        """The fitted curve at x, as `predict` gives it."""
+        return self.predict(x, dataset)
+
+    def predict(self, x: Any, dataset: int | None = None) -> Any:
+        """The fitted curve at new points.
+
+        Args:
+            x: new points (k,), in the layout of xdata, the same for all fits.
+            dataset: for a global fit, the number of the data set.
+
+        Returns:
+            The curve, (..., k).
+
+        Raises:
+            InputError: there is no such data set, or the points are not in the layout of xdata.
+        """
+        return self._out(curve_at(self._inference, x, dataset))
+
+    def confidence_band(self, x: Any, level: float = 0.95, dataset: int | None = None) -> Band:
+        """The band in which the true curve lies at each point with this probability (delta method).
+
+        Args:
+            x: points (k,), in the layout of xdata, the same for all fits.
+            level: the probability. Default: 0.95.
+            dataset: for a global fit, the number of the data set.
+
+        Returns:
+            `Band`: curve, lower, upper, (..., k) each.
+
+        Raises:
+            InputError: the level is no probability.
+        """
+        return self._band(self._inference.band(x, level, dataset, None))
+
+    def prediction_band(
+        self, x: Any, level: float = 0.95, sigma: Any = None, dataset: int | None = None
+    ) -> Band:
+        """The band in which a new measurement lies at each point with this probability.
+
+        Args:
+            x: points (k,), in the layout of xdata, the same for all fits.
+            level: the probability. Default: 0.95.
+            sigma: standard deviations of the new measurements, relative ones if those of the data
+                were. Default: 1, as for data without sigma.
+            dataset: for a global fit, the number of the data set.
+
+        Of counts the variance of a Poisson or negative binomial count of that mean is taken, and
+        its distribution for normal: of small means the band is rough.
+
+        Returns:
+            `Band`: curve, lower, upper, (..., k) each.
+
+        Raises:
+            InputError: the level is no probability; of a likelihood, sigma, or a scatter that is
+                not known.
+        """
+        if sigma is not None and self._inference.fitter.likelihood is not None:
+            raise InputError("sigma does not go with a likelihood, whose scatter is known.")
+        return self._band(self._inference.band(x, level, dataset, 1.0 if sigma is None else sigma))
+
+    def profile(self, names: Any = None, level: float = 0.95, points: int = 15) -> Profile:
+        """Likelihood profiles: how a fit worsens as one parameter is moved, the others refitted.
+
+        All points of all parameters are fitted as one batch. The intervals assume no linear model,
+        so that they may be lopsided, or open to one side.
+
+        Args:
+            names: the parameters. Default: all that vary.
+            level: the probability of the intervals. Default: 0.95.
+            points: how many points on each side. Default: 15.
+
+        Returns:
+            `Profile`, with `intervals` and `plot()`.
+
+        Raises:
+            InputError: a parameter does not vary, the loss is robust, the fit is a batch, or there
+                are no degrees of freedom.
+
+        Reference: Bates & Watts, Nonlinear regression analysis (1988), §6.1.
+        """
+        self._one("profile")
+        if self._inference.loss is not None:
+            raise InputError(
+                "a profile needs a likelihood, which a robust loss is not: use bootstrap()."
+            )
+        return trace(self._inference, names, level, points)
+
+    def bootstrap(self, samples: int = 1000, kind: str | None = None, seed: int = 0) -> Bootstrap:
+        """Refit resampled data, as one batch.
+
+        Args:
+            samples: how many refits. Default: 1000.
+            kind: "residuals" adds residuals drawn with replacement to the curve, "cases" draws
+                points with replacement, "normal" adds normal noise with the standard deviations of
+                the fit, and "parametric" draws counts from the likelihood of the fit. Default:
+                "residuals", of counts "parametric".
+            seed: the seed of the random generator. Default: 0.
+
+        Returns:
+            `Bootstrap`: samples of the parameters, standard errors, intervals.
+
+        Raises:
+            InputError: the kind is not known or does not go with the likelihood, or the fit is a
+                batch.
+
+        Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
+        """
+        self._one("bootstrap")
+        return resample(self._inference, samples, kind, seed)

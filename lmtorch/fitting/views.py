@@ -1,0 +1,109 @@
+"""A fit as text, table, picture and plain numbers."""
+
+import json
+from functools import cached_property
+from typing import Any
+
+from .._arrays import tensor_of
+from . import table
+from .fitted import Fitted
+
+
+class Views(Fitted):
+    """Reports, tables and pictures of a fit, or of a batch of fits."""
+
+    names: list[str]
+    solution: Any
+    _failed: bool
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader of the errors should know: what is undetermined, what ended at a bound."""
+        return [] if self._inference.lead or self._failed else self._inference.notes()
+
+    def report(self, min_correl: float = 0.1) -> str:
+        """The fit in words and numbers, in the style of lmfit's report.
+
+        Args:
+            min_correl: smaller correlations are left out. Default: 0.1.
+
+        Returns:
+            The text; for a batch a summary.
+        """
+        return table.report(self._inference, min_correl, self.notes)
+
+    def __repr__(self) -> str:
+        """The values with their errors; for a batch its size."""
+        inference = self._inference
+        if inference.lead:
+            good = int(tensor_of(self.solution.success).sum())
+            return (
+                f"CurveFit({inference.fitter.model.label}, {inference.lead} fits, {good} converged)"
+            )
+        numbers = zip(inference.p.tolist(), inference.stderr.tolist(), strict=True)
+        values = zip(self.names, (table.with_error(*pair) for pair in numbers), strict=True)
+        return f"CurveFit({', '.join(f'{name}={value}' for name, value in values)})"
+
+    def plot(
+        self,
+        level: float = 0.95,
+        dataset: int | None = None,
+        *,
+        ax: Any = None,
+        xlabel: str | None = None,
+        ylabel: str | None = None,
+        title: str | None = None,
+        xscale: str | None = None,
+        yscale: str | None = None,
+    ) -> Any:
+        """Draw data, curve and confidence band, with the residuals below (needs matplotlib).
+
+        Residuals are drawn as data − fit, so that a point above the curve is above zero; of counts
+        they are those of deviance.
+
+        Args:
+            level: the probability of the band. Default: 0.95.
+            dataset: for a global fit, the data set to draw. Default: all, a colour each.
+            ax: matplotlib's axes for data and curve, or a pair of axes, the second for the
+                residuals. Default: a new figure with both.
+            xlabel: of the lower axes. Default: none.
+            ylabel: of the axes with the curve. Default: none.
+            title: of the axes with the curve. Default: none.
+            xscale: "linear", "log" or another of matplotlib's. Default: that of the axes.
+            yscale: of the axes with the curve, as xscale. Default: that of the axes.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            InputError: matplotlib is not installed, x is not one number for each point, the fit is
+                a batch, or the axes are none.
+        """
+        from .plot import draw
+
+        self._one("plot")
+        words = {
+            "xlabel": xlabel, "ylabel": ylabel, "title": title, "xscale": xscale, "yscale": yscale,
+        }  # fmt: skip
+        given = {key: value for key, value in words.items() if value is not None}
+        return draw(self._inference, level, dataset, ax, given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the data, in plain numbers, ready for JSON.
+
+        Returns:
+            A dict of the model, the parameters (values, errors, starts, bounds and roles), the
+            covariance, the statistics and the message.
+        """
+        return table.as_dict(self._inference, self.notes)
+
+    def to_json(self, **options: Any) -> str:
+        """`to_dict` as text; infinities and NaN become null.
+
+        Args:
+            options: options of `json.dumps`.
+
+        Returns:
+            The text.
+        """
+        return json.dumps(self.to_dict(), allow_nan=False, **options)
