@@ -41,6 +41,7 @@ from .losses import MSELoss as MSELoss
 from .losses import NegativeBinomialNLLLoss as NegativeBinomialNLLLoss
 from .losses import PoissonNLLLoss as PoissonNLLLoss
 from .minimising.least_squares import least_squares as least_squares
+from .minimising.leastsq import leastsq as leastsq
 from .minimising.solution import Solution as Solution
 from .minimising.watch import Iterate as Iterate
 from .training.optimizer import LevenbergMarquardt as LevenbergMarquardt

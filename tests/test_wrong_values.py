@@ -96,6 +96,21 @@ LEAST_SQUARES: dict[str, list[Any]] = {
 # anything goes: it is for the function to judge, or ignored
 LATER = {"args", "jac_sparsity", "workers"}
 
+LEASTSQ: dict[str, list[Any]] = {
+    "func": [None, 3, "x", PAIR, THING],
+    "x0": LEAST_SQUARES["x0"],
+    "Dfun": [3, "x", PAIR, THING],
+    "full_output": FLAGS,
+    "col_deriv": FLAGS,
+    "ftol": TOLERANCES,
+    "xtol": TOLERANCES,
+    "gtol": TOLERANCES,
+    "maxfev": [None, *COUNTS],
+    "epsfcn": ["x", -1.0, NAN, INF, 1j, PAIR, THING, True],
+    "factor": [None, "x", 0.0, -1.0, NAN, INF, 1j, PAIR, THING, True],
+    "diag": ["x", 0.0, -1.0, NAN, INF, 1j, [1.0, 1.0, 1.0], [1.0, "x"], {"a": 1.0}, THING],
+}
+
 OPTIMIZER: dict[str, list[Any]] = {
     "params": [None, 3, [], [1.0], ["x"], {}, [{}], [{"lr": 1.0}], THING],
     "lr": [None, "x", -1.0, NAN, INF, 1j, [1.0, 1.0, 1.0], {}, THING],
@@ -232,6 +247,7 @@ TABLE: dict[str, dict[str, list[Any]]] = {
     "LevenbergMarquardt": OPTIMIZER,
     "add_param_group": GROUP,
     "least_squares": LEAST_SQUARES,
+    "leastsq": LEASTSQ,
     "curve_fit": CURVE_FIT,
     "odr": ODR,
     **{face: derivative_table(face) for face in OPERATORS},
@@ -241,6 +257,7 @@ WORDS = {
     "bounds": "bound",
     "f": r"\bf\b|function|model",
     "fun": r"\bfun\b",
+    "diag": "diag|x_scale",
     "params": "param",
     "ties": r"\bties?\b",
     "transforms": r"\btransforms?\b",
@@ -307,6 +324,8 @@ def call(face: str, option: str, value: Any, watched: Watched) -> Any:
             assert len(opt.param_groups) == before
     if face == "least_squares":
         return lmtorch.least_squares(**{"fun": watched.fun, "x0": [1.0, 1.0], **changed})
+    if face == "leastsq":
+        return lmtorch.leastsq(**{"func": watched.fun, "x0": [1.0, 1.0], **changed})
     if face == "curve_fit":
         given = {"f": watched.curve, "xdata": T.numpy(), "ydata": Y.numpy(), **changed}
         return lmtorch.curve_fit(**given)
