@@ -3,6 +3,7 @@
 `LevenbergMarquardt` is a `torch.optim.Optimizer` whose closure returns residuals instead of a loss.
 """
 
+from . import models as models
 from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
 from ._errors import NotConvergedError as NotConvergedError

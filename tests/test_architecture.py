@@ -36,7 +36,7 @@ LAYERS = (
     ("damping",),
     ("core",),
     ("choose", "compiling"),
-    ("training", "minimising", "derivatives"),
+    ("training", "minimising", "derivatives", "models"),
     ("fitting",),
     ("__init__",),
 )

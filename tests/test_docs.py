@@ -153,6 +153,11 @@ def test_every_public_name_is_in_the_reference_once() -> None:
         for name, member in vars(lmtorch).items()
         if not name.startswith("_") and not inspect.ismodule(member)
     }
+    public |= {
+        f"lmtorch.models.{name}"
+        for name, member in vars(lmtorch.models).items()
+        if not name.startswith("_") and not inspect.ismodule(member)
+    }
     assert len(told) == len(set(told))
     assert set(told) == public | {"lmtorch.losses.Criterion"}
 

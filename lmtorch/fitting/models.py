@@ -4,12 +4,9 @@ A model knows the names of its parameters and how to be called with all of them 
 p.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from numbers import Real
-from types import FunctionType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .._modules import call_with
+from ..models.signatures import is_number, label_of, signature_of
 
 
 class Model(Protocol):
@@ -41,58 +39,6 @@ class Model(Protocol):
         """The curve at x, flat, for p (P,), a tensor or array; `place`: of one data set alone."""
 
 
-class Arguments(NamedTuple):
-    """What a function takes after x."""
-
-    names: list[str]  # of all that can be passed by position
-    defaults: dict[str, Any]  # of those that have one
-    open_ended: bool  # there is *p
-
-    @property
-    def numbers(self) -> list[str]:
-        """Names of the parameters: an argument whose default is no number is an option."""
-        return [
-            name
-            for name in self.names
-            if name not in self.defaults or is_number(self.defaults[name])
-        ]
-
-    def first(self, count: int) -> list[str]:
-        """Names of the first arguments, which a start of so many numbers fills as in scipy.
-
-        Raises:
-            InputError: an option is among them.
-            InputTypeError: f has fewer arguments, or needs more.
-        """
-        if self.open_ended:
-            return [*self.names[:count], *(f"p{i}" for i in range(len(self.names), count))]
-        needed = [name for name in self.names[count:] if name not in self.defaults]
-        if count > len(self.names) or needed:
-            raise InputTypeError(
-                f"p0 has {count} entries, and f has {len(self.names)} parameters after x: "
-                f"{self.names}."
-            )
-        for name in self.names[:count]:
-            if isinstance(self.defaults.get(name), bool | np.bool_ | str):
-                raise InputError(
-                    f"p0 has {count} entries, one of them for {name}={self.defaults[name]!r}, "
-                    "which is no number: name those that are fitted, "
-                    f"p0={{'{self.numbers[0]}': 1.0, ...}}."
-                )
-        return self.names[:count]
-
-    def passed(
-        self, names: Sequence[str], values: Sequence[Any]
-    ) -> tuple[Sequence[Any], dict[str, Any]]:
-        """The values to pass by position, and by name those after an argument that is left out."""
-        count = 0
-        while count < len(names) and (
-            count >= len(self.names) or names[count] == self.names[count]
-        ):
-            count += 1
-        return values[:count], dict(zip(names[count:], values[count:], strict=True))
-
-
 class OfNumbers:
     """A function f(x, a, b, ...), scipy's kind of model.
 
@@ -107,7 +53,7 @@ class OfNumbers:
 
     def __init__(self, function: Callable[..., Any], p0: Any) -> None:
         self.function = function
-        self.arguments = _signature(function)
+        self.arguments = signature_of(function)
         names = self.arguments.numbers
         if isinstance(p0, Mapping):
             unknown = [name for name in p0 if name not in self.arguments.names]
@@ -131,7 +77,7 @@ class OfNumbers:
     @cached_property
     def label(self) -> str:
         """The function as its author wrote it, f(x, a, b)."""
-        return _label(self.function)
+        return label_of(self.function)
 
     def start(self, p0: Any) -> Any:
         """The start: p0, else the default values of f's arguments, else ones."""
@@ -219,8 +165,8 @@ class Joint:
                 "each."
             )
         self.functions = list(functions)
-        self.label = ", ".join(dict.fromkeys(_label(f) for f in self.functions))
-        self.arguments = [_signature(f) for f in self.functions]
+        self.label = ", ".join(dict.fromkeys(label_of(f) for f in self.functions))
+        self.arguments = [signature_of(f) for f in self.functions]
         own = self.own = [arguments.numbers for arguments in self.arguments]
         self.bare = list(dict.fromkeys(name for names in own for name in names))
         unknown = [name for name in shared if name not in self.bare]
@@ -323,13 +269,13 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module."
         )
     if isinstance(p0, Mapping):
-        arguments = _signature(f)
+        arguments = signature_of(f)
         if (
             not set(p0) <= set(arguments.names)
             and len(arguments.numbers) == 1
             and not arguments.open_ended
         ):
-            return OfTensors(f, p0, _label(f))
+            return OfTensors(f, p0, label_of(f))
     return OfNumbers(f, p0)
 
 
@@ -354,60 +300,6 @@ def entries(key: str, shape: tuple[int, ...]) -> list[str]:
         if not shape
         else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
     )
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a real number, and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-
-
-def _signature(function: Callable[..., Any]) -> Arguments:
-    """What the function takes after x.
-
-    Raises:
-        InputError: nothing, not even x.
-    """
-    if plain := _plain_signature(function):
-        return plain
-    try:
-        given = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return Arguments([], {}, True)
-    positional = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not given or (not positional and not any(p.kind == p.VAR_POSITIONAL for p in given)):
-        raise InputError("f takes no arguments: it must be f(x, a, b, ...).")
-    defaults = {p.name: p.default for p in positional[1:] if p.default is not p.empty}
-    return Arguments(
-        [p.name for p in positional[1:]], defaults, any(p.kind == p.VAR_POSITIONAL for p in given)
-    )
-
-
-def _plain_signature(function: Callable[..., Any]) -> Arguments | None:
-    """What a plain function with named arguments takes after x, read from its code; else None.
-
-    `inspect` gives the same, and takes as long as some evaluations of the function.
-    """
-    dressed = ("__wrapped__", "__signature__", "__text_signature__")
-    if type(function) is not FunctionType or any(name in vars(function) for name in dressed):
-        return None
-    code, defaults = function.__code__, function.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount]
-    if not names:
-        return None
-    known = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-    known.pop(names[0], None)
-    return Arguments(list(names[1:]), known, bool(code.co_flags & inspect.CO_VARARGS))
-
-
-def _label(function: Callable[..., Any]) -> str:
-    """The label of a function, "f(x, a, b)", without annotations."""
-    name = getattr(function, "__name__", type(function).__name__)
-    try:
-        given = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return str(name)
-    bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in given])
-    return f"{'f' if name == '<lambda>' else name}{bare}"
 
 
 def _array(value: Any) -> Any:

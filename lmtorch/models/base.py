@@ -1,0 +1,435 @@
+"""`Model`: a formula whose parameters have names, with what is known of them before a fit.
+
+A shape of the library says its parameters, its formula and how it guesses them; all else is here:
+prefixes, calls by name, bounds, fixed values, ties. A model is never changed: what sets a rule
+returns another model, so that one may stand in several sums.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arrays import is_tensor, tensor_of, to_array
+from .._errors import InputError, InputTypeError
+from .adding import Arithmetic
+from .calls import column, filled, stand_in
+from .guessing import Points, as_given
+from .rules import Rules, Tie
+
+Pair = tuple[float, float]
+
+
+class Model(Arithmetic):
+    """A function f(x, parameters) with named parameters, which can guess them from data.
+
+    A model of one's own is a subclass with `parameters`, `formula` and `start`, and whichever of
+    the others it needs; or a plain function, see `lmtorch.models.from_function`.
+
+    Args:
+        prefix: is set before all names, "g" for `g_amplitude`, `g_center`, ...; so that a model may
+            stand in a sum twice. "g_" is the same. Default: none.
+        options: what a subclass takes beside the prefix and keeps, as the degree of a polynomial:
+            plain values, as they are saved with the model.
+
+    Attributes:
+        parameters: the names of the parameters, without prefix, in the order of `formula`.
+        limits: bounds that belong to the formula, by name without prefix, such as σ ≥ 0.
+        linear: names without prefix of the parameters in which the formula is linear (it is a sum
+            of a term for each of them, and is zero where all are zero); a guess solves for them.
+        background: whether the model is what other terms of a sum stand on, so that it is guessed
+            before them.
+        prefix: as given, without a final underscore.
+        options: as given.
+
+    Raises:
+        InputError: the prefix makes no names.
+
+    Example:
+        >>> import torch
+        >>> from lmtorch import models
+        >>> class Saturation(models.Model):
+        ...     parameters = ("height", "scale")
+        ...     limits = {"scale": (0.0, float("inf"))}
+        ...
+        ...     @staticmethod
+        ...     def formula(x, height, scale):
+        ...         return height * x / (scale + x)
+        ...
+        ...     @staticmethod
+        ...     def start(x, y):
+        ...         return {"height": y.amax(-1), "scale": x.mean(-1)}
+        >>> Saturation("s")(torch.tensor([1.0, 3.0]), s_height=2.0, s_scale=1.0)
+        tensor([1.0000, 1.5000])
+    """
+
+    parameters: Sequence[str] = ()
+    limits: ClassVar[Mapping[str, Pair]] = {}
+    linear: Sequence[str] = ()
+    background: bool = False
+
+    def __init__(self, prefix: str = "", **options: Any) -> None:
+        self.prefix = _checked(prefix)
+        self.options = options
+        self._rules = Rules()
+
+    @staticmethod
+    def formula(x: Any, *values: Any) -> Any:
+        """The curve at x, of torch operations.
+
+        Args:
+            x: points (m,), or (k, m) of k coordinates; a tensor.
+            values: a number of each parameter, in the order of `parameters`; a tensor each, (), or
+                (..., 1) for many curves.
+
+        Returns:
+            The curve, (m,) or (..., m). What does not depend on x may be a number for all points.
+        """
+        raise NotImplementedError("a Model needs a formula")
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Guess the parameters from data.
+
+        Args:
+            x: points (m,), ascending, or (..., m) if each curve has its own; or (k, m).
+            y: curves (..., m), without NaN, in the dtype and on the device of x.
+
+        Returns:
+            A number for each curve, (...,), by name without prefix. What is missing starts at 1.
+        """
+        return {}
+
+    # ---- names ----------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the parameters with their prefix, in the order of a call."""
+        return [self._full(name) for name in self.parameters]
+
+    @property
+    def label(self) -> str:
+        """What the model is called as a term of a sum: its prefix, else its class."""
+        return self.prefix or type(self).__name__
+
+    def _full(self, name: str) -> str:
+        return f"{self.prefix}_{name}" if self.prefix else name
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The arguments of a call by position: x and the parameters."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        x = "x" if "x" not in self.names else "x_"  # no parameter of a function is hidden by it
+        first = inspect.Parameter(x, inspect.Parameter.POSITIONAL_ONLY)
+        return inspect.Signature([first, *(inspect.Parameter(name, kind) for name in self.names)])
+
+    # ---- values ---------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, /, *values: Any, **named: Any) -> Any:
+        """The curve at x.
+
+        Args:
+            x: points (m,), or (k, m) of k coordinates.
+            values: the parameters in the order of `names`, numbers, or (...,) for many curves.
+            named: or by name. Those that are left out are fixed, tied or have a start
+                (`with_start`), which they take.
+
+        Returns:
+            The curve (m,), or (..., m): a NumPy array if neither x nor a parameter is a tensor,
+            otherwise a tensor.
+
+        Raises:
+            InputTypeError: a parameter is missing, or given twice.
+            InputError: a name is not known.
+        """
+        if named or len(values) != len(self.names):
+            values = self._ordered(values, named)
+        if any(np.ndim(value) for value in values if not stand_in(value)):
+            values = tuple(map(column, values))
+        if is_tensor(x) or isinstance(x, np.ndarray):
+            return self._curve(x, values)
+        return self._curve(np.asarray(x, dtype=np.float64), values)
+
+    def _ordered(self, values: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values in the order of the names, with those that are known without being given."""
+        names = self.names
+        if len(values) > len(names):
+            raise InputTypeError(f"{len(values)} values for the parameters {names}.")
+        given = dict(zip(names, values, strict=False))
+        if twice := [name for name in named if name in given]:
+            raise InputTypeError(f"{twice} are given by position and by name.")
+        if unknown := [name for name in named if name not in names]:
+            raise InputError(f"there are no parameters {unknown}: they are {names}.")
+        known = self._rules.completed({**given, **named})
+        if missing := [name for name in names if name not in known]:
+            raise InputTypeError(f"values are missing for {missing}: give them by name.")
+        return tuple(known[name] for name in names)
+
+    def _curve(self, x: Any, values: Sequence[Any]) -> Any:
+        """The formula, in tensors; an array where x and all values are none."""
+        if any(map(is_tensor, (x, *values))):
+            return filled(x, self.formula(tensor_of(x), *values))
+        tensors = [torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in values]
+        x = torch.as_tensor(x, dtype=torch.float64, device="cpu")
+        return to_array(filled(x, self.formula(x, *tensors)))
+
+    # ---- guesses --------------------------------------------------------------------------------
+
+    def guess(self, x: Any, y: Any) -> dict[str, Any]:
+        """Values to start a fit from, found in the data and in keeping with all rules.
+
+        Args:
+            x: points (m,), in any order; (k, m) of k coordinates; (..., m) if each curve has its
+                own.
+            y: a curve (m,), or many (..., m). Points that are NaN are left out.
+
+        Returns:
+            The parameters by name, a number for each curve, (...,): NumPy's if y was no tensor,
+            otherwise tensors like y.
+
+        Raises:
+            InputError: x and y do not belong together, or no point is left.
+        """
+        points = Points.of(x, y)
+        return as_given(self.guessed(points), y)
+
+    def guessed(self, points: Points) -> dict[str, Tensor]:
+        """What `guess` finds at points that are ready for it: by name, (...,) like their y."""
+        found = self._found(points, self._all_rules)
+        like = points.y[..., 0]
+        full = {name: found.get(name, torch.ones_like(like)).to(like) for name in self.names}
+        return self._all_rules.within(full, like)
+
+    def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
+        """What `start` finds, by full name; rules tell only where it looks."""
+        points = self._near(points, rules)
+        found = self.start(points.x, points.y)
+        return {self._full(name): value.expand(points.lead) for name, value in found.items()}
+
+    def _near(self, points: Points, rules: Rules) -> Points:
+        """The points where rules say that the center of a peak is, if there are enough."""
+        name = self._full("center")
+        if "center" not in self.parameters or name not in rules.bounds:
+            return points
+        return points.between(*rules.bounds[name])
+
+    @property
+    def _blind(self) -> bool:
+        """Whether it has parameters, and knows nothing of where they start."""
+        return bool(self.names) and type(self).start is Model.start
+
+    def _linear(self) -> list[str]:
+        """The full names of the parameters in which the curve is linear."""
+        return [self._full(name) for name in self.linear]
+
+    # ---- rules ----------------------------------------------------------------------------------
+
+    @property
+    def bounds(self) -> dict[str, Pair]:
+        """(lower, upper) by name, of those parameters that have bounds."""
+        return {**self._limits(), **self._rules.bounds}
+
+    @property
+    def fixed(self) -> dict[str, float | None]:
+        """The fixed parameters with their values; None: it is held where the fit starts."""
+        return dict(self._rules.fixed)
+
+    @property
+    def ties(self) -> dict[str, Tie]:
+        """By name, what computes a parameter from the others."""
+        return dict(self._rules.ties)
+
+    @property
+    def starts(self) -> dict[str, float]:
+        """Start values that were set, by name; the others are guessed."""
+        return dict(self._rules.starts)
+
+    @property
+    def _all_rules(self) -> Rules:
+        """The rules, with the bounds that belong to the formula."""
+        return replace(self._rules, bounds=self.bounds)
+
+    def _limits(self) -> dict[str, Pair]:
+        """The bounds that belong to the formula, by full name."""
+        return {self._full(name): pair for name, pair in self.limits.items()}
+
+    def with_bounds(self, /, **pairs: Pair) -> Self:
+        """Another model with bounds, which hold in place of those of the formula.
+
+        Args:
+            pairs: (lower, upper) by name; None for an end that is open.
+
+        Returns:
+            The model; this one stays as it is.
+
+        Raises:
+            InputError: a name is not known or is tied, or it is no pair, or a fixed value is
+                outside.
+
+        Example:
+            >>> from lmtorch import models
+            >>> models.Gaussian("g").with_bounds(g_center=(0, 5)).bounds
+            {'g_sigma': (0.0, inf), 'g_center': (0.0, 5.0)}
+        """
+        return self._ruled(self._rules.bounded(pairs))
+
+    def with_fixed(self, /, *held: str, **values: float) -> Self:
+        """Another model, some of whose parameters are not fitted.
+
+        Args:
+            held: names of parameters that stay where the fit starts.
+            values: values to hold parameters at, by name.
+
+        Returns:
+            The model; this one stays as it is.
+
+        Raises:
+            InputError: a name is not known, or a value is no number or outside its bounds.
+
+        Example:
+            >>> from lmtorch import models
+            >>> models.Gaussian("g").with_fixed(g_sigma=0.5).fixed
+            {'g_sigma': 0.5}
+        """
+        return self._ruled(self._rules.held({**dict.fromkeys(held), **values}))
+
+    def with_ties(self, /, *equations: str, **ties: Tie | str) -> Self:
+        """Another model, some of whose parameters follow from others.
+
+        Args:
+            equations: such as "v_center = g_center + 2.3". On the right stand numbers, names of
+                parameters, + − * / **, brackets, and functions such as sqrt, exp, log, abs, min,
+                max; it is read, not run as code.
+            ties: right-hand sides by name, or functions of a dict of the other values.
+
+        Returns:
+            The model; this one stays as it is.
+
+        Raises:
+            InputError: an equation cannot be read, names a parameter that is not there, or goes in
+                a circle.
+
+        Example:
+            >>> from lmtorch import models
+            >>> two = models.Gaussian("a") + models.Gaussian("b")
+            >>> two.with_ties("b_sigma = 2 * a_sigma", b_center="a_center + 1").ties
+            {'b_sigma': 2 * a_sigma, 'b_center': a_center + 1}
+        """
+        return self._ruled(self._rules.tied(equations, ties, self.names))
+
+    def with_start(self, /, **values: float) -> Self:
+        """Another model, some of whose parameters start from given values and not from a guess.
+
+        Args:
+            values: numbers by name.
+
+        Returns:
+            The model; this one stays as it is.
+
+        Raises:
+            InputError: a name is not known, or a value is no number.
+        """
+        return self._ruled(self._rules.started(values))
+
+    def with_free(self, *names: str) -> Self:
+        """Another model, some of whose parameters have no rules but the limits of the formula.
+
+        Args:
+            names: of the parameters.
+
+        Returns:
+            The model; this one stays as it is.
+
+        Raises:
+            InputError: a name is not known.
+        """
+        self._rules.known(names, self.names, "with_free")
+        return self._ruled(self._rules.without(names))
+
+    def _ruled(self, rules: Rules) -> Self:
+        """This model with other rules, if they hold together."""
+        rules.check(self.names, self._limits())
+        other = copy(self)
+        other._rules = rules
+        return other
+
+    # ---- terms ----------------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> dict[str, "Model"]:
+        """The terms of a sum by their labels; of any other model it alone."""
+        return {self.label: self}
+
+    def components(self, x: Any, /, *values: Any, **named: Any) -> dict[str, Any]:
+        """The curve of each term of a sum at x; together they make the whole.
+
+        Args:
+            x: points, as in a call.
+            values: the parameters of the whole model, as in a call.
+            named: or by name.
+
+        Returns:
+            Curves by label: the prefix of a term, or its class or function. What is subtracted
+            is negative.
+
+        Raises:
+            InputTypeError: a parameter is missing, or given twice.
+            InputError: a name is not known.
+        """
+        known = dict(zip(self.names, self._ordered(values, named), strict=True))
+        return {
+            label: term(x, *(known[name] for name in term.names))
+            for label, term in self.terms.items()
+        }
+
+    # ---- as code and as text --------------------------------------------------------------------
+
+    @property
+    def compiled_by(self) -> tuple[Any, ...]:
+        """What tells whether compiled code of this model may be used again."""
+        return type(self), self.prefix, self.options
+
+    def to_spec(self) -> dict[str, Any]:
+        """The model in plain values, ready for JSON: its class, prefix, options and rules.
+
+        Returns:
+            A dict, of which `lmtorch.models.from_spec` makes the model again.
+
+        Raises:
+            InputError: it has code that cannot be found by an import, as a lambda.
+        """
+        from .specs import spec_of
+
+        return spec_of(self)
+
+    def __repr__(self) -> str:
+        """The model as it is written."""
+        options = [f"{name}={value!r}" for name, value in self.options.items()]
+        prefix = [repr(self.prefix)] if self.prefix else []
+        return f"{type(self).__name__}({', '.join([*prefix, *options])})"
+
+
+def _checked(prefix: str) -> str:
+    """A prefix without its final underscore.
+
+    Returns:
+        It.
+
+    Raises:
+        InputTypeError: it is no text.
+        InputError: names cannot begin with it.
+    """
+    if not isinstance(prefix, str):
+        raise InputTypeError(f"prefix={prefix!r} must be a string, as 'g' for g_center.")
+    bare = prefix.removesuffix("_")
+    if prefix and not bare.isidentifier():
+        raise InputError(
+            f"prefix={prefix!r} makes no names of parameters: letters, digits and underscores "
+            "do, with a letter first."
+        )
+    return bare

@@ -1,0 +1,29 @@
+"""What goes into the formula of a model, and what comes out of it."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .._arrays import is_tensor
+
+
+def stand_in(value: Any) -> bool:
+    """Whether a value stands for the number of one curve, as in a fit."""
+    return is_tensor(value) and (type(value) is not Tensor or not value.ndim)
+
+
+def column(value: Any) -> Any:
+    """A number of each curve (...,) as (..., 1), which goes with all points of the curve."""
+    if stand_in(value) or not np.ndim(value):
+        return value
+    return value[..., None] if is_tensor(value) else np.asarray(value)[..., None]
+
+
+def filled(x: Any, curve: Any) -> Any:
+    """A curve with a value for each point of x where it is the same for all of them."""
+    if type(curve) is not Tensor or type(x) is not Tensor or not x.ndim:
+        return curve
+    if curve.ndim and curve.shape[-1] == x.shape[-1]:
+        return curve
+    return curve.expand(*curve.shape[:-1], x.shape[-1])

@@ -1,0 +1,143 @@
+"""Functions of one's own as models: their signature tells the parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arrays import is_tensor, tensor_of
+from .._errors import InputError, InputTypeError
+from .base import Model
+from .calls import filled
+from .guessing import Points
+from .rules import Rules
+from .signatures import Arguments, label_of, signature_of
+
+Guess = Callable[[Any, Any], dict[str, Any]]
+
+
+class Function(Model):
+    """A function f(x, a, b, ...) as a model; see `from_function`.
+
+    Args:
+        function: of torch operations, or of NumPy's.
+        prefix: before the names of its arguments.
+        guess: the user's function for start values.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], prefix: str = "", guess: Guess | None = None
+    ) -> None:
+        super().__init__(prefix)
+        given: Any = function
+        if not callable(given) or isinstance(given, Model):
+            raise InputTypeError(
+                f"from_function needs a function f(x, a, b, ...), not {function!r}."
+            )
+        self.function, self.own_guess = function, guess
+        arguments: Arguments = signature_of(function)
+        if arguments.open_ended:
+            raise InputError(
+                "the parameters of f(x, *p) have no names: write f(x, a, b, ...), or fit it "
+                "without other models, with p0."
+            )
+        self.parameters = tuple(arguments.numbers)
+        # an option that stands before a parameter is passed by, as in curve_fit
+        self._positional = self.parameters == tuple(arguments.names[: len(self.parameters)])
+        self.starting = {
+            name: float(value)
+            for name, value in arguments.defaults.items()
+            if name in self.parameters
+        }
+
+    @property
+    def label(self) -> str:
+        """The prefix, else the function's name."""
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return self.prefix or ("f" if name == "<lambda>" else name)
+
+    def __repr__(self) -> str:
+        """The function with its arguments."""
+        return (
+            f"{self.prefix}: {label_of(self.function)}" if self.prefix else label_of(self.function)
+        )
+
+    @property
+    def _blind(self) -> bool:
+        """Whether it has parameters, and knows nothing of where they start."""
+        return self.own_guess is None and not set(self.parameters) <= set(self.starting)
+
+    @property
+    def compiled_by(self) -> tuple[Any, ...]:
+        """What tells whether compiled code of this model may be used again."""
+        return type(self), self.function, self.parameters
+
+    def _curve(self, x: Any, values: Sequence[Any]) -> Any:
+        """The function's value; of arrays first as arrays, as it may be written for them."""
+        if isinstance(x, np.ndarray) and not any(map(is_tensor, values)):
+            try:
+                return self._called(x, values)
+            except TypeError:  # torch's functions take no arrays
+                x, *values = (torch.as_tensor(v, dtype=torch.float64) for v in (x, *values))
+                return tensor_of(self._called(x, values)).numpy()
+        return filled(x, self._called(tensor_of(x), values))
+
+    def _called(self, x: Any, values: Sequence[Any]) -> Any:
+        if self._positional:
+            return self.function(x, *values)
+        return self.function(x, **dict(zip(self.parameters, values, strict=True)))
+
+    def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
+        """What the user's guess says, else the defaults of the arguments, else ones."""
+        given: dict[str, Any] = dict(self.starting)
+        if self.own_guess is not None:
+            found = self.own_guess(points.x, points.y)
+            if unknown := [name for name in found if name not in self.parameters]:
+                raise InputError(
+                    f"the guess of {self!r} names {unknown}: its parameters are "
+                    f"{list(self.parameters)}."
+                )
+            given.update(found)
+        like = points.y[..., 0]
+        return {
+            self._full(name): torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(
+                like.shape
+            )
+            for name, value in given.items()
+        }
+
+
+def from_function(
+    function: Callable[..., Any], prefix: str = "", guess: Guess | None = None
+) -> Model:
+    """A model of a function f(x, a, b, ...), whose arguments are the parameters.
+
+    A function that is added to a model becomes one by itself, `models.Gaussian("g") + f`; this
+    gives it a prefix and a guess.
+
+    Args:
+        function: of x and numbers, in torch operations. Arguments whose default is no number are
+            options, and keep it.
+        prefix: is set before the names of its parameters. Default: none.
+        guess: guess(x, y) → values by name without prefix, for x (m,) and y (..., m), tensors, as
+            `Model.start`. Default: the default values of the arguments, else 1.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputTypeError: it is no function.
+        InputError: its parameters have no names.
+
+    Example:
+        >>> import torch
+        >>> from lmtorch import models
+        >>> def background(x, level=0.5, slope=0.0):
+        ...     return level + slope * x
+        >>> model = models.Gaussian("g") + models.from_function(background, prefix="b")
+        >>> model.names
+        ['g_amplitude', 'g_center', 'g_sigma', 'b_level', 'b_slope']
+    """
+    return Function(function, prefix, guess)
