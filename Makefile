@@ -7,6 +7,7 @@
 # make docs    the site, into docs/_build/html
 # make look    see every page of it in a Chromium that is installed: errors, links, pictures, narrow screens
 # make bench   the benchmarks beside their rivals
+# make package sdist and wheel into dist/, each installed into an empty environment and tried there
 # make clean   back to a fresh clone
 #
 # PYTHON=python3.12 names the Python that makes the environment. To install the CPU build of torch on Linux see the
@@ -20,11 +21,13 @@ CALLS ?= 10000
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+INSTALL := -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(RUN) $(INSTALL)
+EMPTY := $(VENV)-empty
 INSTALLED := $(VENV)/.installed
 INSTALLED_RIVALS := $(VENV)/.installed-benchmarks
 INSTALLED_DOCS := $(VENV)/.installed-docs
-CHECKS := format lint types docs tests slow
+CHECKS := format lint types docs package tests slow
 # One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
 PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
@@ -32,7 +35,7 @@ ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 # the oldest version that is supported and the newest
 TORCH ?= 2.11.0 2.15.0
 
-.PHONY: help demo test fuzz test-versions format random-calls docs look bench clean $(CHECKS:%=check-%)
+.PHONY: help demo test fuzz test-versions format random-calls docs look bench package clean $(CHECKS:%=check-%)
 
 help:
 	@sed -n '/^# make/s/^# /  /p' Makefile
@@ -106,8 +109,23 @@ look: docs
 bench: $(INSTALLED_RIVALS)
 	@MPLBACKEND=Agg $(RUN) -m benchmarks
 
+# The wheel is built from the sdist, so that what the sdist lacks is missed. Away from the sources `import lmtorch` finds
+# what was installed. -W error: what warns here warns users.
+package: $(INSTALLED)
+	@rm -rf dist $(EMPTY)
+	@$(RUN) -m build --outdir dist . >/dev/null
+	@$(PYTHON) -m venv $(EMPTY)
+	@$(EMPTY)/bin/python $(INSTALL) dist/*.whl
+	@cd $(EMPTY) && $(ALONE) bin/python -W error $(CURDIR)/packaging/smoke.py
+	@$(EMPTY)/bin/python $(INSTALL) --force-reinstall --no-deps dist/*.tar.gz
+	@cd $(EMPTY) && $(ALONE) bin/python -W error $(CURDIR)/packaging/smoke.py
+	@rm -rf $(EMPTY)
+	@ls dist/*
+
+check-package: package
+
 clean:
-	rm -rf $(VENV) $(VENV)-torch build dist output docs/_build docs/gallery docs/project docs/reference/members.md .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-torch $(EMPTY) build dist output docs/_build docs/gallery docs/project docs/reference/members.md .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -3,7 +3,10 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import yaml
 
 import lmtorch
 
@@ -23,6 +26,8 @@ def from_name(name):
     return found(name)
 
 Distribution.from_name = from_name
+
+import yaml
 
 import lmtorch
 print(lmtorch.__version__)
@@ -74,3 +79,19 @@ def test_the_first_use_says_nothing_of_torch_s_own_warnings() -> None:
     # FutureWarning, which it shows
     use = "lmtorch.batch_jacobian(torch.sin, torch.ones(2, 3), mode='forward')"
     assert run(f"import torch, lmtorch; {use}", "-W", "error:`torch.jit") == ""
+
+
+def test_those_who_cite_and_those_who_build_are_told_the_same_as_pip() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    recipe = yaml.safe_load((ROOT / "packaging/conda/recipe.yaml").read_text("utf-8"))
+    release = lmtorch.__version__.split(".dev")[0]
+    assert citation["version"] == recipe["context"]["version"] == release
+    assert citation["license"] == recipe["about"]["license"] == project["license"]
+    assert recipe["package"]["name"] == project["name"]
+    assert recipe["about"]["summary"] == project["description"]
+    needs = {f"python{project['requires-python']}", *project["dependencies"]}
+    run = {
+        line.replace(" ", "").replace("pytorch", "torch") for line in recipe["requirements"]["run"]
+    }
+    assert run == needs
