@@ -24,6 +24,7 @@ MISSING = object()  # in the place of a name that there is not
 BARE = (Tensor, np.ndarray, list, dict, set, frozenset, tuple, partial, MethodType, FunctionType,
         ModuleType, CodeType)  # fmt: skip
 PLAIN = (bool, int, float, complex, str, bytes)
+SPEAKING = frozenset(["print", "input", "breakpoint"])
 
 Look = Callable[[], tuple[Any, ...]]  # what something holds now
 
@@ -36,6 +37,9 @@ class Unchanged:
             for it, as one that is defined anew in each turn of a loop.
         values: further ones.
 
+    Attributes:
+        speaks: whether a function prints, or asks, so that to call it does more than to compute.
+
     Raises:
         NoKeyError: something cannot be compared.
     """
@@ -47,6 +51,7 @@ class Unchanged:
         self.function = function
         self.looks = [(look, look()) for look in noting.looks]
         self.arrays = noting.arrays
+        self.speaks = noting.speaks
         self.own: tuple[Any, ...] | None = None
         if type(function) is FunctionType:
             # the function itself is looked at as the one that is given
@@ -126,6 +131,7 @@ class _Noting(Reader):
         self.looks: list[Look] = []
         self.arrays: list[_Array] = []
         self.bytes = 0
+        self.speaks = False
 
     def _of(self, value: Any) -> Iterator[str | bytes]:
         if isinstance(value, Tensor | np.ndarray):
@@ -159,7 +165,8 @@ class _Noting(Reader):
             self.looks.append(lambda: tuple(getattr(value, name, None) for name in slots))
 
     def _function(self, function: FunctionType) -> Iterator[str | bytes]:
-        names = names_in(function.__code__).all
+        names, _, loaded = names_in(function.__code__)
+        self.speaks = self.speaks or not SPEAKING.isdisjoint(loaded)
         self.looks.append(partial(_of_function, function, names))
         yield from super()._function(function)
 

@@ -123,7 +123,8 @@ def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     weights = to_type(loss.expand(residual).slope, residual.dtype)
     matrix = transposed(dense) @ scale(dense, loss.curvature(residual))
     if on_numpy(residual):  # all of them in one product
-        entries = list(apply(arrays_of(torch.stack(curved)), weights)) if curved else []
+        bends_as_rows = [bend[None] for bend in arrays_of(tuple(curved))]
+        entries = list(apply(joined(bends_as_rows, 0), weights)) if curved else []
     else:
         entries = [torch.linalg.vecdot(weights, bend) for bend in curved]
     for (i, j), entry in zip(second, entries, strict=True):

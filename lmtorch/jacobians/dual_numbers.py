@@ -73,6 +73,18 @@ def derivatives(part: Part, params: Params) -> tuple[Tensor, tuple[Tensor | None
     return value, _columns(value, first, _count(part, params))
 
 
+def vectors(part: Part, params: Params) -> list[Tensor | None]:
+    """Derivatives of a part in each parameter, and below them its residuals, (m,) each."""
+    residual, columns = derivatives(part, params)
+    return [*columns, residual]
+
+
+def bent_vectors(part: Part, params: Params) -> list[Tensor | None]:
+    """The same, and below them the second derivatives that are not zero."""
+    residual, first, second = _taken(part, params, curved=True)
+    return [*_columns(residual, first, _count(part, params)), residual, *second.values()]
+
+
 def seeded(params: Params, *, curved: bool = False) -> Any:
     """The parameters as dual numbers, numbered in their order."""
     if len(params) == 1:

@@ -5,11 +5,15 @@ a small fit as much as a dozen iterations. A second fit of the kind finds the sa
 function reaches what it reached then (`compiling.unchanged`), these are taken from the first one.
 The loop and the look at the end are made in full, and what does not end at a certified minimum runs
 as the first time.
+
+After a few fits its evaluations are recorded, too, and replayed without the function
+(`jacobians.learned`). Then the function itself is called once at the end, and if it gives other
+residuals there, all that is remembered is of no use, and the fit is made as the first time.
 """
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +29,11 @@ from ..core.small import small
 from ..core.state import Start
 from ..jacobians.base import JacobianSource
 from ..jacobians.dual_numbers import DualNumbers
-from ..jacobians.ladder import Ladder
+from ..jacobians.ladder import Ladder, same_values
 from ..jacobians.latest import Latest
+from ..jacobians.learned import Evaluations, OfFit
 from . import remembered
-from .ending import look_at_end
+from .ending import Ending, look_at_end
 from .opinions import unasked
 from .remembered import Call
 from .results import Results
@@ -37,6 +42,7 @@ from .solution import Solution
 from .user_function import LARGEST, SMALLEST, Calls, UserFunction
 
 NEW = 3  # times that a function of a kind has changed after which nothing more is kept of it
+LEARNING = 4  # fits of a kind before its evaluations are recorded
 _CHANGED: dict[Any, int] = {}
 
 
@@ -54,6 +60,8 @@ class Repeated:
         shape: of x0.
         rungs: sources of derivatives, the one in use first.
         limit: bytes that one allocation may take.
+        evaluations: what is known of those of earlier fits.
+        fits: for each that was made so, an entry.
     """
 
     unchanged: Unchanged
@@ -65,6 +73,8 @@ class Repeated:
     shape: torch.Size
     rungs: tuple[JacobianSource, ...]
     limit: int | None
+    evaluations: Evaluations = field(default_factory=Evaluations)
+    fits: list[None] = field(default_factory=list)
 
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
         """Solve a fit of this kind.
@@ -79,9 +89,21 @@ class Repeated:
         """
         calling = copy(self.calling)
         calling.function, calling.leaves, calling.calls = fun, call.args, calls
+        learned = None
+        if len(self.fits) < LEARNING:
+            self.fits.append(None)
+        elif not self.unchanged.speaks:
+            learned = self.evaluations.of_fit(call.args)
+        try:
+            return self._solved(call, calling, learned)
+        finally:
+            if learned is not None:
+                learned.close()
+
+    def _solved(self, call: Call, calling: UserFunction, learned: OfFit | None) -> Solution | None:
         residual: Any = self.problem.residual
         source = Latest(self.rungs)
-        source.verified, source.count = True, len(call.x)
+        source.verified, source.count, source.learned = True, len(call.x), learned
         problem = replace(
             self.problem, residual=replace(residual, call=calling.residual), source=source
         )
@@ -95,15 +117,31 @@ class Repeated:
                 return None
             best = unasked(state._replace(damping=None))
             ending = look_at_end(problem, method, best, False, self.limit, True)
+            if learned is not None and learned.replayed and not self._confirmed(calling, ending):
+                self.evaluations.refuse()
+                return None
         if source.rungs[0] is not self.rungs[0]:  # another function than that of the first fit
             return None
         solution = self.results.solution(ending)
         solution.starts = None
-        solution.calls = calls.made
+        solution.calls = calling.calls.made
         solution.history = None
         solution.explained(partial(choose.explanation, self.plan, [source]))
         solution.remembered(None, call.place)
         return solution
+
+    def _confirmed(self, calling: UserFunction, ending: Ending) -> bool:
+        """Whether the function gives the residuals at the end that were replayed."""
+        point = ending.state.x.clone().view(self.shape)
+        try:
+            found = calling.residual((point,)).detach()
+            if ending.residual is None or found.dtype != ending.residual.dtype:
+                return False
+            if not torch.equal(found, ending.residual):
+                same_values(found, ending.residual)
+        except Exception:  # whatever it is: the way that is taken the first time knows what to say
+            return False
+        return True
 
 
 def _squared(cost: float, rows: int) -> bool:

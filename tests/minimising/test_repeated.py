@@ -1,6 +1,7 @@
 """A second fit of a kind begins at once, and is the first one to the last bit."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import lmtorch
 from lmtorch.jacobians.dual_numbers import DualNumbers
+from lmtorch.jacobians.learned import AGREED, OfFit
 from lmtorch.minimising import remembered, repeated
 from tests.nist import PROBLEMS
 
@@ -159,3 +161,170 @@ def test_the_table_of_choices_is_that_of_the_first(solved):
     first, second = (lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y)) for _ in range(2))
     assert solved == [True]
     assert str(first.explain()) == str(second.explain())
+
+
+# ---- evaluations that are replayed ---------------------------------------------------------------
+
+FITS = repeated.LEARNING + AGREED + 4  # after which evaluations are replayed
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """The fits in which evaluations were replayed, of all that have looked for records."""
+    found = []
+    plain = OfFit.close
+
+    def close(self):
+        plain(self)
+        found.append(self.replayed)
+
+    monkeypatch.setattr(OfFit, "close", close)
+    return found
+
+
+def same(one, other):
+    """Whether two solutions are the same to the last bit."""
+    numbers = all(np.array_equal(one[key], other[key]) for key in ("x", "fun", "jac", "grad"))
+    return numbers and all(
+        one[key] == other[key] for key in ("cost", "nfev", "njev", "status", "message", "promise")
+    )
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Thurber", "Gauss1", "Lanczos3", "Rat43", "MGH17"])
+@pytest.mark.parametrize("loss", ["linear", "soft_l1"])
+def test_replayed_fits_are_the_first_to_the_last_bit(name, loss, replayed):
+    problem = PROBLEMS[name]
+
+    def fit():
+        return lmtorch.least_squares(problem.residual, problem.starts[1], loss=loss)
+
+    first, *others = (fit() for _ in range(FITS))
+    assert replayed[-1]
+    assert all(same(first, other) for other in others)
+    assert others[-1].calls == 1  # at the end
+
+
+def test_replayed_fits_take_their_own_data_and_start(replayed):
+    for factor in (*np.linspace(1, 2, FITS), 0.2, 30.0):
+        found = lmtorch.least_squares(decay, [factor, 1.0], args=(T, factor * Y))
+        alone = lmtorch.least_squares(
+            lambda b, f=factor: decay(b, T, f * Y), torch.tensor([factor, 1.0]).double()
+        )
+        assert np.array_equal(found.x, alone.x.numpy())
+    assert replayed[-2:] == [True, True]
+
+
+def test_fits_of_curves_are_replayed(replayed):
+    x, y = T.numpy(), Y.numpy()
+
+    def curve(t, a, b):
+        return a * torch.exp(-b * t)
+
+    fits = [lmtorch.curve_fit(curve, x, y, [1.0, 1.0]) for _ in range(FITS)]
+    assert replayed[-1]
+    assert all(np.array_equal(fits[0].pcov, fit.pcov) for fit in fits)
+    other = lmtorch.curve_fit(curve, x, 2 * y, [1.0, 1.0])
+    assert replayed[-1]
+    assert np.allclose(other.popt, fits[0].popt * [2, 1], rtol=1e-9)
+
+
+class Held:
+    """A constant that a function reaches through an object."""
+
+    def __init__(self):
+        self.factor = 1.0
+        self.data = Y.clone()
+
+
+def test_what_has_changed_is_not_replayed(replayed):
+    held, shift = Held(), torch.zeros(15, dtype=torch.float64)
+
+    def residual(b):
+        return held.factor * b[0] * torch.exp(-b[1] * T) + shift - held.data
+
+    for _ in range(FITS):
+        lmtorch.least_squares(residual, [1.0, 1.0])
+    assert replayed[-1]
+
+    def change_factor():
+        held.factor = 0.5
+
+    def change_data():
+        held.data = 3 * Y
+
+    for change in (change_factor, change_data, lambda: shift.fill_(0.25)):
+        change()
+        fresh = lmtorch.least_squares(lambda b: 1.0 * residual(b), [1.0, 1.0])
+        found = lmtorch.least_squares(residual, [1.0, 1.0])
+        assert np.allclose(found.x, fresh.x, rtol=1e-8)
+        assert np.allclose(found.fun, residual(torch.from_numpy(found.x)).numpy())
+
+
+def test_a_change_that_nobody_sees_is_found_at_the_end(replayed, monkeypatch):
+    monkeypatch.setattr(repeated.Unchanged, "holds", lambda *_: True)
+    held = Held()
+
+    def residual(b):
+        return held.factor * b[0] * torch.exp(-b[1] * T) - Y
+
+    for _ in range(FITS):
+        lmtorch.least_squares(residual, [1.0, 1.0])
+    held.factor, before = 0.5, len(replayed)
+    for _ in range(2):
+        found = lmtorch.least_squares(residual, [1.0, 1.0])
+        assert np.allclose(found.fun, residual(torch.from_numpy(found.x)).numpy())
+        assert np.allclose(found.x[0], 4, atol=0.1)
+    assert replayed[before:] == [True]  # after which what was kept of the fit is another
+
+
+def test_a_function_that_prints_is_called(replayed, capsys):
+    def residual(b):
+        print("called")
+        return decay(b, T, Y)
+
+    for _ in range(FITS):
+        solution = lmtorch.least_squares(residual, [1.0, 1.0])
+        assert capsys.readouterr().out.count("called") == solution.calls > 1
+    assert not replayed
+
+
+def branches(b, t, y):
+    return b[0] * torch.exp(-b[1] * t) - y if b[0] > 0 else b[0] * t - y
+
+
+def branches_on_data(b, t, y):
+    return b[0] * torch.exp(-b[1] * t) - (y if float(y[0]) < 2.5 else y / 2)
+
+
+@pytest.mark.parametrize("function", [branches, branches_on_data])
+def test_a_function_that_may_go_another_way_is_called(function, replayed):
+    for factor in (*[1.0] * FITS, 2.0):
+        found = lmtorch.least_squares(function, [1.0, 1.0], args=(T, factor * Y))
+        with torch.no_grad():
+            expected = function(torch.from_numpy(found.x), T, factor * Y)
+        assert np.array_equal(found.fun, expected.numpy())
+    assert True not in replayed
+
+
+def test_threads_do_not_share_the_memory_of_a_replay(replayed):
+    def fit(factor):
+        return lmtorch.least_squares(decay, [1.0, 1.0], args=(T, factor * Y))
+
+    factors = np.linspace(0.5, 3, 6)
+    expected = [fit(factor).x for factor in factors]
+    for _ in range(FITS):
+        fit(1.0)
+    found, begin = {}, threading.Barrier(len(factors))
+
+    def work(place):
+        begin.wait()
+        found[place] = [fit(factors[place]).x for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(factors))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replayed[-1]
+    for place, x in enumerate(expected):
+        assert all(np.allclose(other, x, rtol=1e-12) for other in found[place])
