@@ -34,6 +34,11 @@ def description() -> str:
     )
 
 
+def of_use(machine: str) -> str:
+    """What is said of it, without packages that are not there and took no part."""
+    return ", ".join(part for part in machine.split(", ") if not part.endswith("not installed"))
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]

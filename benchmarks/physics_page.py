@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from .machine import filled, table
+from .machine import filled, of_use, table
 from .physics_table import RESULTS, ROWS, Row
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -104,11 +104,6 @@ def _shown(number: float) -> str:
     if math.isinf(number):
         return "–"
     return f"{number:.1f}" if number < 10 else f"{number:,.0f}"
-
-
-def _of_use(machine: str) -> list[str]:
-    """What is said of it, without packages that are not there and take no part."""
-    return [part for part in machine.split(", ") if not part.endswith("not installed")]
 
 
 def network(row: Row) -> str:
@@ -238,7 +233,7 @@ def page() -> str:
         "last error", "after s, steps", "seeds",
     ]  # fmt: skip
     machines = {run["machine"] for of in found.values() for run in of}
-    where = "; ".join(sorted(", ".join(_of_use(machine)) for machine in machines))
+    where = "; ".join(sorted(of_use(machine) for machine in machines))
     parts = [
         INTRODUCTION,
         "## What came of it",
