@@ -31,6 +31,7 @@ from .derivatives import second_directional_derivative as second_directional_der
 from .derivatives import value_jacobian_hessian as value_jacobian_hessian
 from .derivatives import vjp as vjp
 from .fitting.curve_fit import curve_fit as curve_fit
+from .fitting.loading import load as load
 from .fitting.odr import OrthogonalFit as OrthogonalFit
 from .fitting.odr import odr as odr
 from .fitting.result import CurveFit as CurveFit

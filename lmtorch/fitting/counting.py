@@ -177,7 +177,7 @@ class CountedInference(Inference):
 
     def _of_parts(self, name: str, make: Any) -> Tensor:
         """A number of each fit, made of blocks of fits where the whole is not at hand."""
-        if self.solution.waits("fun") and (parts := self._parts()):
+        if self.solution.waits("fun") and (parts := self.parts()):
             return torch.cat([getattr(part, name) for part in parts]).reshape(self.lead)
         found: Tensor = make()
         return found

@@ -12,12 +12,10 @@ from .._autocast import without_autocast
 from .._checks import flag
 from .._errors import InputError, InputTypeError, NotConvergedError
 from .._faces import face
-from ..choose import Options
-from ..choose import loss as loss_of
 from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust
-from ..minimising.arguments import real_number, unbounded
+from ..minimising.arguments import unbounded
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts
@@ -41,6 +39,7 @@ from .preparing import (
     warn_of,
 )
 from .result import CurveFit
+from .rho import robust_of
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -218,7 +217,7 @@ def curve_fit(
     box = box_of(lower, upper, parameters, start, bounds)
     if method is not None:
         options["method"] = method
-    robust = _robust(options)
+    robust = robust_of(options)
     fitter = Fitter(model, parameters, data, start, box, jac, options, likely)
     check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
@@ -273,21 +272,3 @@ def _doubts(fitter: Fitter, robust: Robust | None, p0: Any) -> dict[str, Any]:
         if bar is not None:
             found["acceptable"] = bar.reshape(-1) if data.lead else bar
     return {key: value for key, value in found.items() if key not in options}
-
-
-def _robust(options: Mapping[str, Any]) -> Robust | None:
-    """The robust loss, or None for plain least squares."""
-    if not {"loss", "f_scale"} & options.keys():
-        return None
-    scale = options.get("f_scale", 1.0)
-    scale = 1.0 if isinstance(scale, str) else scale
-    loss = loss_of(
-        Options(loss=options.get("loss", "linear"), loss_scale=real_number(scale, "f_scale"))
-    )
-    if isinstance(loss, Linear):
-        return None
-    if not isinstance(loss, Robust):
-        raise InputError(
-            "the errors of the parameters need ρ itself: give the loss by name or as a function."
-        )
-    return loss

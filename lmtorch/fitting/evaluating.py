@@ -23,7 +23,8 @@ def curve_at(fit: Inference, x: Any, dataset: int | None) -> Tensor:
         The curves, detached.
     """
     points, count = fit.points(x, dataset)
-    u, start, fitter = fit.u.detach(), fit.fitter.start, fit.fitter
+    fitter, u = fit.evaluated
+    start = fitter.start
     if not fit.lead:
         return fitter.sensitivity(u, points, count, dataset)[0]
     total = math.prod(fit.lead)

@@ -7,18 +7,15 @@ the model. `CurveFit` shows these numbers to the user.
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _memory
 from .._arrays import tensor_of, to_array
-from .._autodiff import ranges
 from .._errors import InputError, warn_of_fit
 from .._threads import forward_mode
-from ..core.termination import Status
 from ..losses.robust import Robust
 from ..minimising.scale import NORMAL
 from ..minimising.solution import Solution
@@ -28,12 +25,15 @@ from .covariance import Covariance, combinations, inverse_normal, of_one, sandwi
 from .curves import points_of
 from .fitter import Fitter
 from .goodness import exceeded, normal_likelihood
+from .parameters import Parameters
+from .selection import Selection
+from .unsaved import Unsaved
 
 # smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero
 CLEAR = 1e-8
 
 
-class Inference:
+class Inference(Selection):
     """What follows from a fitter and the solution that it found.
 
     Args:
@@ -43,6 +43,7 @@ class Inference:
         loss: the robust loss, or None.
     """
 
+    extras: tuple[str, ...] = ()  # attributes that are saved beside those of every fit
     x_error: Tensor | None = None  # (m, k), standard deviations of x if x has errors
 
     def __init__(
@@ -57,7 +58,11 @@ class Inference:
         self.n = fitter.varying
         u = tensor_of(solution.x)
         self.u = u.reshape(*self.lead, u.shape[-1])  # with a graph, if the solution has one
-        self.p = fitter.parameters.outward(self.u, fitter.start)
+
+    @cached_property
+    def p(self) -> Tensor:
+        """The parameters of the model, (..., P), with a graph, if the solution has one."""
+        return self.fitter.parameters.outward(self.u, self.fitter.start)
 
     @cached_property
     def freedom(self) -> Tensor:
@@ -85,7 +90,7 @@ class Inference:
     @cached_property
     def chisqr(self) -> Tensor:
         """χ², (...,), in float64."""
-        if self.solution.waits("fun") and (parts := self._parts()):
+        if self.solution.waits("fun") and (parts := self.parts()):
             return torch.cat([part.chisqr for part in parts]).reshape(self.lead)
         return self.residual.double().square().sum(-1)
 
@@ -216,7 +221,7 @@ class Inference:
     @cached_property
     def pcov(self) -> Tensor:
         """Covariance of p, (..., P, P): infinite if undetermined, NaN at a bound, zero if fixed."""
-        parts = self._parts()
+        parts = self.parts()
         if parts:
             found = torch.cat([part.pcov for part in parts])
             return found.reshape(*self.lead, *found.shape[-2:])
@@ -274,7 +279,7 @@ class Inference:
     @cached_property
     def stderr(self) -> Tensor:
         """Standard errors of p, (..., P)."""
-        parts = [] if "pcov" in self.__dict__ else self._parts()
+        parts = [] if "pcov" in self.__dict__ else self.parts()
         if parts:
             found = torch.cat([part.stderr for part in parts])
             return found.reshape(*self.lead, *found.shape[-1:])
@@ -321,11 +326,36 @@ class Inference:
         if not 0 < probability < 1:
             raise InputError(f"level={probability} must be a probability between 0 and 1.")
         points, count = self.points(x, dataset)
-        curve, slopes = self.fitter.sensitivity(self.u.detach(), points, count, dataset)
+        curve, slopes = self.sensitivity(points, count, dataset)
         spread = variance(slopes, self.covariance, self.factor)
         if sigma is not None:
             spread = spread + self.scatter(curve, sigma)
         return about(curve, spread, self.quantile(probability))
+
+    @property
+    def evaluated(self) -> tuple[Fitter, Tensor]:
+        """What gives the curve, and the variables (..., n) that it is given at.
+
+        Where ties were not saved, how p follows from u is not known, and the variables are p.
+        """
+        fitter = self.fitter
+        if not any(isinstance(tie, Unsaved) for tie in fitter.parameters.ties.values()):
+            return fitter, self.u.detach()
+        return replace(fitter, parameters=Parameters(self.names), jac=None), self.p
+
+    def sensitivity(
+        self, points: Any, count: int, dataset: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The curve at points that f takes, (..., count), and its derivatives in u."""
+        fitter, variables = self.evaluated
+        curve, slopes = fitter.sensitivity(variables, points, count, dataset)
+        if fitter is not self.fitter:
+            slopes = slopes.to(self.slopes) @ self.slopes
+        return curve, slopes
+
+    def again(self) -> Tensor:
+        """The curve at the data as the model gives it now, (..., m); of a batch with one x."""
+        return self.sensitivity(self.fitter.data.x, self.fitter.data.m)[0]
 
     def scatter(self, curve: Tensor, sigma: Any) -> Tensor:
         """The variance of new measurements where the curve is so high, (..., k)."""
@@ -340,7 +370,7 @@ class Inference:
 
     def notes(self) -> list[str]:
         """What a reader of the errors of a single fit should know."""
-        notes = []
+        notes = list(self.lost)
         pinned = self.held & ~self.equal_bounds
         names = [
             name
@@ -390,58 +420,6 @@ class Inference:
         if self.absolute or float(self.fitter.data.count) > self.n:
             return False
         return float(self.freedom) <= 0
-
-    def at(self, index: tuple[int, ...]) -> Self:
-        """One fit of a batch.
-
-        Raises:
-            InputError: there is no such fit.
-        """
-        inside = len(index) == len(self.lead) and all(
-            -n <= i < n for i, n in zip(index, self.lead, strict=True)
-        )
-        if not inside or not self.lead:
-            raise InputError(f"at({index}) does not name one of {self.lead} fits.")
-        index = tuple(i % n for i, n in zip(index, self.lead, strict=True))
-        place, size = int(np.ravel_multi_index(index, self.lead)), math.prod(self.lead)
-        parts = {
-            key: self._part(key, slice(place, place + 1), size, one=True)
-            for key in self.solution
-            if key not in ("history", "starts")
-        }
-        parts |= {"status": Status(int(parts["status"])), "success": bool(parts["success"])}
-        start = self.fitter.start[index] if self.fitter.start.ndim > 1 else self.fitter.start
-        fitter = replace(self.fitter, data=self.fitter.data.at(index), start=start)
-        return type(self)(
-            fitter, Solution(history=None, starts=None, **parts), self.absolute, self.loss
-        )
-
-    def _parts(self) -> list[Self]:
-        """The fits in blocks whose Jacobians are small; none where one block holds all."""
-        total, data = math.prod(self.lead), self.fitter.data
-        each = 2 * data.m * self.u.shape[-1] * torch.float64.itemsize
-        block = _memory.stream_rows(each, self.u.device, cache=_memory.CACHE_ROWS)
-        if total <= block:
-            return []
-        return [self._some(chosen, total) for chosen in ranges(total, block)]
-
-    def _some(self, chosen: slice, total: int) -> Self:
-        """Some fits of a batch, whose leading dimensions are flattened."""
-        names = ("x", "cost", "fun", "jac", "active_mask", "f_scale")
-        solution = Solution({name: self._part(name, chosen, total) for name in names})
-        start = self.fitter.start
-        start = start if start.ndim == 1 else start.flatten(0, -2)[chosen]
-        fitter = replace(self.fitter, data=self.fitter.data.some(chosen), start=start)
-        return type(self)(fitter, solution, self.absolute, self.loss)
-
-    def _part(self, name: str, chosen: slice, total: int, *, one: bool = False) -> Any:
-        """What the solution has of some fits, or of `one`; what is the same for all stays."""
-        if not self.solution.waits(name):
-            value: Any = self.solution[name]
-            if not (hasattr(value, "__len__") and len(value) == total):
-                return value
-        part = self.solution.part(name, chosen)
-        return part[0] if one else part
 
     def points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
         """Convert new points to what f takes, and count them."""

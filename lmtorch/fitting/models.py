@@ -142,6 +142,21 @@ class OfTensors:
         return self.function(x, self.named(p))
 
 
+class OfModule:
+    """A module as a function f(x, params) of its parameters; it is pickled as the module is.
+
+    Args:
+        module: the user's.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, x: Any, params: dict[str, Any]) -> Any:
+        """What the module returns at x with these parameters."""
+        return call_with(self.module, params, (x,))
+
+
 class Joint:
     """One model for each of several data sets, with some parameters in common: a global fit.
 
@@ -263,7 +278,7 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             raise InputError(
                 "the module has no parameters that require gradients: there is nothing to fit."
             )
-        return OfTensors(lambda x, params: call_with(f, params, (x,)), values, type(f).__name__)
+        return OfTensors(OfModule(f), values, type(f).__name__)
     if not callable(f):
         raise InputTypeError(
             f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module."

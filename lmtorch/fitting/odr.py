@@ -69,11 +69,17 @@ class OrthogonalInference(Inference):
         self.delta = delta
         self.x_error = x_error
 
+    extras = ("delta", "x_error", "curve")
+
     @cached_property
     def curve(self) -> Tensor:
         """The curve where the points have moved to, (m,); NaN for a point that is left out."""
+        return self.counted(self.again())
+
+    def again(self) -> Tensor:
+        """The curve there, as the model gives it now."""
         data = self.fitter.data
-        return self.counted(self.fitter.sensitivity(self.u, data.x + self.delta, data.m)[0])
+        return self.sensitivity(data.x + self.delta, data.m)[0]
 
     def counted(self, values: Tensor) -> Tensor:
         """Values (..., m) with NaN for points that are left out."""

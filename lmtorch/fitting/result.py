@@ -1,13 +1,17 @@
 """The result of a curve fit: parameters with their errors, predictions, goodness of fit."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cached_property
 from typing import Any, Self
+
+from torch import Tensor
 
 from .._errors import InputError
 from .inference import Inference
 from .models import by_name
 from .predictions import Predictions
+from .specs import has_nameless_code
 from .statistics import Statistics
 from .views import Views
 
@@ -47,6 +51,26 @@ class CurveFit(Statistics, Predictions, Views):
         self.solution = inference.solution
         self.names = inference.names
         self.popt = self._out(inference.p)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the fit; what cannot be imported where it is read is left out, as by `save`."""
+        if not has_nameless_code(self._inference.fitter):
+            return super().__reduce_ex__(protocol)
+        from .loading import unpickled  # which stands on this file
+        from .saving import record_of
+
+        return unpickled, (record_of(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy; numbers that carry a graph are shared, as torch copies none of them."""
+        inference, data = self._inference, self._inference.fitter.data
+        for part in (vars(self), vars(inference), vars(data), dict(inference.solution)):
+            shared = (v for v in part.values() if isinstance(v, Tensor) and not v.is_leaf)
+            memo.update((id(value), value) for value in shared)
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
 
     # ---- as scipy's tuple ------------------------------------------------------------------------
 

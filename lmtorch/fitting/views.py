@@ -1,6 +1,7 @@
 """A fit as text, table, picture and plain numbers."""
 
 import json
+import os
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,8 @@ class Views(Fitted):
     @cached_property
     def notes(self) -> list[str]:
         """What a reader of the errors should know: what is undetermined, what ended at a bound."""
-        return [] if self._inference.lead or self._failed else self._inference.notes()
+        inference = self._inference
+        return list(inference.lost) if inference.lead or self._failed else inference.notes()
 
     def report(self, min_correl: float = 0.1) -> str:
         """The fit in words and numbers, in the style of lmfit's report.
@@ -107,3 +109,23 @@ class Views(Fitted):
             The text.
         """
         return json.dumps(self.to_dict(), allow_nan=False, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to a file of JSON, from which `lmtorch.load` reads it.
+
+        The file has values, errors and covariance in front, for any reader of JSON, and all that
+        the fit knows behind them: data, options, statistics, the end of the minimisation. Functions
+        are written as where they can be imported from, never as code; of a lambda, of a function
+        that is defined inside another, and of a module only the names are saved, and
+        `lmtorch.load(path, f=...)` takes them. Gradients are not saved, nor `history` and `starts`
+        of the solution.
+
+        Args:
+            path: of the file; one that is there is replaced.
+
+        Raises:
+            InputError: xdata are something that cannot be written as JSON.
+        """
+        from .saving import record_of, write
+
+        write(record_of(self), path)

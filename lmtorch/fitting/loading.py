@@ -1,0 +1,98 @@
+"""`load`: a fit from the file that its `save` has written."""
+
+import os
+import warnings
+from typing import Any
+
+from .._checks import flag
+from .._errors import InputError, level
+from .odr import OrthogonalFit
+from .result import CurveFit
+from .saving import check, inference_from, read
+from .specs import Code
+
+KINDS = {"CurveFit": CurveFit, "OrthogonalFit": OrthogonalFit}
+
+
+def load(
+    path: str | os.PathLike[str], f: Any = None, *, code: bool = True, device: Any = None
+) -> CurveFit:
+    """Read a fit that was saved by `fit.save(path)`; nothing is fitted again.
+
+    The function of the fit is imported from where it was, and evaluated at the data: where it is
+    not there, or gives another curve than the one that was saved, the fit comes without it, a
+    warning and `fit.notes` say why, and what needs it (fit(x), bands, pictures, profiles, refits)
+    is refused. Values, errors, statistics and `report()` need no function.
+
+    Nothing in a file is executed but an import of the module that it names: give `f`, or
+    `code=False`, for the file of a stranger.
+
+    Args:
+        path: of the file.
+        f: the function of the fit, or the module, or with `shared` a list of functions, in place of
+            the one that the file names. Default: that one.
+        code: whether modules that the file names are imported. Default: True.
+        device: where tensors are put. Default: the CPU. Of a fit of arrays it is ignored.
+
+    Returns:
+        The fit, as it was: numbers, arrays and tensors have the same bits, but no gradients.
+
+    Raises:
+        InputError: the file is none of `save`, damaged, or of a later version; or f has other
+            parameters than the fit, or gives another curve at its data.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import os, tempfile, numpy as np, lmtorch
+        >>> x = np.array([0.0, 1.0, 2.0, 3.0])
+        >>> def line(x, slope, intercept):
+        ...     return slope * x + intercept
+        >>> fit = lmtorch.curve_fit(line, x, 2 * x + np.array([0.9, 1.1, 1.1, 0.9]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "line.json")
+        ...     fit.save(path)
+        ...     again = lmtorch.load(path, f=line)
+        >>> print(again, again.predict([10.0]))
+        CurveFit(slope=2.00(6), intercept=1.0(1)) [21.]
+    """
+    record = read(path)
+    imports = flag(code, "code")
+    return fit_from(record, f, imports=imports, device=device, told=imports)
+
+
+def fit_from(record: dict[str, Any], f: Any, *, imports: bool, device: Any, told: bool) -> CurveFit:
+    """The fit of a record.
+
+    Args:
+        record: as `read` gives it.
+        f: the user's function; None: that of the record.
+        imports: whether modules may be imported.
+        device: of tensors.
+        told: whether a warning says what is missing.
+
+    Returns:
+        The fit.
+
+    Raises:
+        InputError: the record is damaged, or f is of another fit.
+    """
+    kind = KINDS.get(str(record.get("kind")))
+    if kind is None:
+        raise InputError(f"the file has a {record.get('kind')!r}, which is no kind of fit.")
+    found = Code(f, imports, [])
+    inference = inference_from(record, found, device)
+    if wrong := check(inference):
+        if f is not None:
+            raise InputError(f"f is not the function of this fit: {wrong}.")
+        path = record["model"].get("function", {}).get("path", "one of the functions")
+        found = Code(None, False, [])
+        found = found._replace(why=f"{path} is not what it was: {wrong}")
+        inference = inference_from(record, found, device)
+    if told and found.lost:
+        warnings.warn(f"{'; '.join(found.lost)}.", UserWarning, stacklevel=level())
+    return kind(inference, full_output=record["full_output"], failed=record["failed"])
+
+
+def unpickled(record: dict[str, Any]) -> CurveFit:
+    """The fit of a record that came through a pickle, as its code could not."""
+    return fit_from(record, None, imports=True, device=None, told=False)

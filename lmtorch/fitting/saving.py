@@ -1,0 +1,332 @@
+"""Fits in files of JSON: what `save` writes and `load` reads.
+
+A file has what was fitted and what came out, so that nothing has to be fitted again: names, values,
+errors and covariance in front, for any reader of JSON; then the model, the data, the options, the
+end of the minimisation, and the numbers that would otherwise be computed from its Jacobian.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arrays import tensor_of, to_array
+from .._errors import InputError, InputTypeError
+from .._records import decoded, encoded
+from ..core.termination import Status
+from ..losses.robust import Robust
+from ..minimising.solution import Solution
+from .counting import CountedInference
+from .covariance import Covariance
+from .data import Data
+from .fitter import Fitter
+from .inference import Inference
+from .parameters import Parameters
+from .rho import robust_of
+from .specs import (
+    Code,
+    likelihood_from,
+    likelihood_record,
+    model_from,
+    model_record,
+    options_from,
+    options_record,
+    ties_from,
+    ties_record,
+    unsaved_in,
+)
+from .unsaved import Unsaved
+
+FORMAT, VERSION = "lmtorch fit", 1
+STATISTICS = (
+    "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
+)  # fmt: skip
+# of a solution: not what is made when it is asked for, nor what was said on the way
+ENTRIES = (
+    "x", "cost", "optimality", "grad", "active_mask", "nfev", "njev", "calls", "message",
+    "success", "promise", "lost", "f_scale",
+)  # fmt: skip
+KEPT = ("p", "slopes", "factor", "chisqr", "pcov")
+OF_COUNTS = ("residual", "deviance_residual", "deviance", "loglikelihood")
+DATA = ("x", "y", "weights", "root", "count", "total")
+
+
+def write(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a record to a file, which is there as a whole or not at all.
+
+    Args:
+        record: in the terms of JSON.
+        path: of the file; one that is there is replaced.
+    """
+    path = Path(path)
+    # a line for each part: to be read by eye, and not ten lines for ten numbers
+    lines = (f"{json.dumps(name)}: {_text(value)}" for name, value in record.items())
+    text = "{\n" + ",\n".join(lines) + "\n}"
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record in a file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: it is no file of `save`, or of a later version.
+        InputTypeError: the path is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path={path!r} must be the name of a file.")
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no file that save() has written: {error}.") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path} is no file that save() has written.")
+    if not isinstance(record.get("version"), int) or record["version"] > VERSION:
+        raise InputError(
+            f"{path} was written by a later lmtorch ({record.get('lmtorch')}), in version "
+            f"{record.get('version')} of the format; this one reads version {VERSION}: update it."
+        )
+    return record
+
+
+# ---- from a fit to a record ----------------------------------------------------------------------
+
+
+def record_of(fit: Any) -> dict[str, Any]:
+    """A fit in the terms of JSON.
+
+    Args:
+        fit: a `CurveFit`.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: a part of it cannot be written.
+    """
+    from .. import __version__
+
+    inference: Inference = fit._inference
+    fitter, solution = inference.fitter, inference.solution
+    parameters = fitter.parameters
+    whole = _whole(inference)
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "lmtorch": __version__,
+        "kind": type(fit).__name__,
+        "names": list(inference.names),
+        "values": encoded(_numpy(inference.p)),
+        "errors": encoded(_numpy(inference.stderr)),
+        "covariance": encoded(_numpy(inference.pcov)),
+        "message": solution.message,
+        "notes": list(fit.notes),
+        "statistics": {
+            "ndata": encoded(_numpy(fitter.data.count.to(torch.int64))),
+            "nvarys": inference.n,
+            "nfree": encoded(_numpy(inference.freedom.to(torch.int64))),
+            **{name: encoded(_numpy(getattr(inference, name))) for name in STATISTICS},
+        },
+        "model": model_record(fitter.model),
+        "fixed": list(parameters.fixed),
+        "ties": ties_record(parameters.ties),
+        "transforms": encoded(dict(parameters.transforms)),
+        "start": encoded(fitter.start),
+        "bounds": encoded(list(fitter.bounds)),
+        "options": options_record({"jac": fitter.jac, **fitter.options}),
+        "likelihood": likelihood_record(fitter.likelihood),
+        "absolute_sigma": inference.absolute,
+        "robust": inference.loss is not None,
+        "full_output": fit._full,
+        "failed": fit._failed,
+        "data": {
+            **{name: encoded(getattr(fitter.data, name)) for name in DATA},
+            "numpy": fitter.data.numpy,
+            "each_x": fitter.data.each_x,
+            "sizes": list(fitter.data.sizes),
+        },
+        "solution": _solution_record(inference, whole),
+        "inference": {name: encoded(value) for name, value in whole.items() if name != "fun"},
+    }
+    return record
+
+
+def _whole(inference: Inference) -> dict[str, Any]:
+    """What follows from the Jacobian, of all fits, made in blocks where there are many."""
+    parts = [] if "covariance" in vars(inference) or not inference.lead else inference.parts()
+
+    def made(name: str) -> Tensor:
+        if not parts:
+            return getattr(inference, name)
+        found = torch.cat([getattr(part, name) for part in parts])
+        return found.reshape(*inference.lead, *found.shape[1:])
+
+    covariances = [part.covariance for part in parts] or [inference.covariance]
+    matrix, null = (
+        torch.cat(sides) if parts else sides[0] for sides in zip(*covariances, strict=True)
+    )
+    shape = (*inference.lead, *matrix.shape[-2:])
+    counted = OF_COUNTS if isinstance(inference, CountedInference) else ()
+    found: dict[str, Any] = {name: made(name) for name in (*KEPT, *counted)}
+    found |= {"covariance": matrix.reshape(shape), "null": null.reshape(shape)}
+    found |= {name: getattr(inference, name) for name in inference.extras}
+    if parts and inference.solution["fun"] is None:
+        found["fun"] = torch.cat([tensor_of(part.solution.fun) for part in parts])
+    return found
+
+
+def _solution_record(inference: Inference, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The end of the minimisation; J of a single fit alone."""
+    solution = inference.solution
+    found = {name: solution[name] for name in ENTRIES if name in solution}
+    found["fun"] = whole["fun"] if "fun" in whole else solution["fun"]
+    status = solution["status"]
+    found["status"] = int(status) if not inference.lead else status
+    if not inference.lead and "jac" in solution:
+        found["jac"] = solution["jac"]
+    make = vars(solution).get("_explanation")
+    record = {name: encoded(value) for name, value in found.items()}
+    return record | {"explanation": None if make is None else str(make())}
+
+
+def _numpy(value: Tensor) -> Any:
+    array = to_array(value)
+    return array.item() if array.ndim == 0 else array
+
+
+# ---- and back ------------------------------------------------------------------------------------
+
+
+def inference_from(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
+    """What follows from a fit, as its record has it.
+
+    Args:
+        record: as from `read`.
+        code: what there is beside it.
+        device: of the tensors; None: the CPU.
+
+    Returns:
+        The inference.
+
+    Raises:
+        InputError: the record is damaged, or the code is of another fit.
+    """
+    try:
+        return _inference(record, code, device)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
+
+
+def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
+    from .odr import OrthogonalInference
+
+    device = None if record["data"]["numpy"] else device
+
+    def read(value: Any) -> Any:
+        return decoded(value, device)
+
+    data = Data(
+        **{name: read(record["data"][name]) for name in DATA},
+        numpy=record["data"]["numpy"],
+        each_x=record["data"]["each_x"],
+        sizes=tuple(record["data"]["sizes"]),
+    )
+    names = list(record["names"])
+    parameters = Parameters(
+        names,
+        tuple(record["fixed"]),
+        ties_from(record["ties"], names, code),
+        read(record["transforms"]),
+    )
+    model = model_from(record["model"], code)
+    options = options_from(record["options"], code)
+    jac = options.pop("jac", None)
+    likelihood = likelihood_from(record["likelihood"], code)
+    lower, upper = read(record["bounds"])
+    fitter = Fitter(
+        model, parameters, data, read(record["start"]), (lower, upper), jac, options, likelihood
+    )
+    ended = dict(record["solution"])
+    told = ended.pop("explanation")
+    entries = {name: read(value) for name, value in ended.items()}
+    if not data.lead:
+        entries["status"] = Status(entries["status"])
+    solution = Solution(**entries, history=None, starts=None)
+    if told is not None:
+        solution.explained(partial(str, told))
+    known = {name: read(value) for name, value in record["inference"].items()}
+    known["covariance"] = Covariance(known["covariance"], known.pop("null"))
+    absolute, loss = record["absolute_sigma"], _loss(record, options)
+    if record["kind"] == "OrthogonalFit":
+        found: Inference = OrthogonalInference(
+            fitter, solution, absolute, known["delta"], known["x_error"]
+        )
+    elif likelihood is not None:
+        found = CountedInference(fitter, solution)
+    else:
+        found = Inference(fitter, solution, absolute, loss)
+    return found.keep(known, code.lost)
+
+
+def _loss(record: Mapping[str, Any], options: Mapping[str, Any]) -> Robust | None:
+    """The robust loss of the options, or what stands in for it."""
+    if not record["robust"]:
+        return None
+    if isinstance(options.get("loss", None), str):
+        return robust_of(options)
+    given = options.get("loss")
+    if given is None or isinstance(given, Unsaved):
+        return Robust(Unsaved("the loss", "it was saved without its code"))
+    return robust_of(options)
+
+
+def check(inference: Inference) -> str:
+    """See whether the model gives the curve that was saved.
+
+    Args:
+        inference: of a fit that was read.
+
+    Returns:
+        What is wrong; empty if nothing is, or if there is no model.
+    """
+    if unsaved_in(inference.fitter.model):
+        return ""
+    one = inference
+    if inference.lead:  # the first that has a minimum tells
+        good = np.flatnonzero(to_array(tensor_of(inference.solution.success)))
+        if not good.size:
+            return ""
+        place = np.unravel_index(int(good[0]), inference.lead)
+        one = inference.at(tuple(map(int, place)))
+    try:
+        now = one.again().double()
+    except Exception as error:  # the user's function may raise anything
+        return f"it cannot be evaluated at the data: {type(error).__name__}: {error}"
+    then = one.curve.double()
+    kept = then.isfinite()
+    size = then[kept].abs().amax() if bool(kept.any()) else then.new_zeros(())
+    apart = (now - then)[kept].abs().amax() if bool(kept.any()) else then.new_zeros(())
+    close = torch.finfo(one.fitter.data.y.dtype).eps ** 0.5
+    if bool(apart <= close * size) or not bool(kept.any()):
+        return ""
+    return f"at the data it differs by up to {float(apart):.3g} from the curve that was saved"
