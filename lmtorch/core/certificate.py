@@ -138,7 +138,9 @@ def _certified(
     problem, method, state, judged = working.thin(problem, method, state, judged, count, judged)
     rest = Resting(judged, state.status, examine(problem, method, state))
     state, after = _judge(problem, method, state, rest, trials)
-    if after.inexact and bool((judged & (state.status <= 0) & ~rest.seen.exact).any()):
+    # JᵀJ says nothing of a parameter whose column of J vanishes: there the cost may curve downward
+    doubt = (state.status <= 0) | some(rest.seen.norms == 0)
+    if after.inexact and bool((judged & doubt & ~rest.seen.exact).any()):
         rest = rest._replace(seen=examine(problem, method, state, doubted=True))
         state, after = _judge(problem, method, state, rest, trials)
     for _ in range(min(NEWTON, method.polish)):

@@ -122,6 +122,24 @@ def test_a_saddle_is_left() -> None:
     assert "2 runs" in solution.message
 
 
+@pytest.mark.parametrize("jac", ["3-point", "given"])
+def test_a_black_box_whose_column_vanishes_at_a_saddle_is_looked_at_twice(jac: str) -> None:
+    # ½((x² − 1)² + y²): JᵀJ is zero in x at x = 0, where the cost falls to both sides
+    def fun(x: np.ndarray) -> np.ndarray:
+        return np.array([x[0] ** 2 - 1, x[1]])
+
+    def slopes(x: np.ndarray) -> np.ndarray:
+        return np.array([[2 * x[0], 0.0], [0.0, 1.0]])
+
+    solution = least_squares(fun, [0.0, 1.0], jac=slopes if jac == "given" else jac)
+    assert solution.success
+    assert abs(solution.x[0]) == pytest.approx(1, abs=1e-6)
+    alone = least_squares(
+        fun, [0.0, 1.0], jac=slopes if jac == "given" else jac, second_opinion=False
+    )
+    assert alone.status == Status.SADDLE
+
+
 def test_a_saddle_that_nobody_leaves_is_called_one() -> None:
     solution = least_squares(
         lambda p: biexponential(p) - TWO_RATES, torch.ones(4, dtype=F64), second_opinion=False
