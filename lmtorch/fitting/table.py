@@ -1,7 +1,7 @@
 """A fit in words and numbers, in the style of lmfit's report, and as a dict for JSON."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,20 @@ from .likelihoods import Likelihood
 STATISTICS = (
     "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
 )  # fmt: skip
+
+
+QUANTILES = "quantiles over the fits that converged, and the median error"
+
+
+class Quantiles(NamedTuple):
+    """A parameter over many fits."""
+
+    name: str
+    low: float  # 5 %
+    middle: float
+    high: float  # 95 %
+    error: float  # the median of those that are known
+    unknown: int  # errors that are not
 
 
 def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
@@ -41,7 +55,7 @@ def with_error(value: float, error: float) -> str:
 def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
     """Everything but the data as plain numbers; what is not finite becomes None."""
     parameters, fitter = fit.fitter.parameters, fit.fitter
-    bounds = _bounds(fit)
+    bounds = bounds_of(fit)
     start = to_array(fitter.start.expand(fit.p.shape))
     return {
         "model": fitter.model.label,
@@ -67,7 +81,8 @@ def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
     }
 
 
-def _head(fit: Inference) -> list[str]:
+def goodness(fit: Inference) -> list[tuple[str, Any]]:
+    """What a report says of how a single fit goes with its data."""
     solution = fit.solution
     likelihood = fit.fitter.likelihood
     rows = [
@@ -85,12 +100,16 @@ def _head(fit: Inference) -> list[str]:
         rows.append(("R-squared", f"{float(fit.rsquared):.8g}"))
     if fit.loss is not None:
         rows.append(("scale of the loss", f"{float(solution.f_scale):.6g}"))
+    return rows
+
+
+def _head(fit: Inference) -> list[str]:
     return [
         "[[Model]]",
         f"    {fit.fitter.model.label}",
         "[[Fit Statistics]]",
-        f"    # {Status(int(solution.status)).message}",
-        *(f"    {name:<18} = {value}" for name, value in rows),
+        f"    # {Status(int(fit.solution.status)).message}",
+        *(f"    {name:<18} = {value}" for name, value in goodness(fit)),
     ]
 
 
@@ -124,56 +143,70 @@ def _variables(fit: Inference) -> list[str]:
     return lines
 
 
-def _correlations(fit: Inference, least: float) -> list[str]:
+def correlations(fit: Inference, least: float) -> list[tuple[str, float]]:
+    """Pairs of parameters whose correlation is no smaller, as "C(a, b)", the largest first."""
     matrix = to_array(fit.correlation)
     pairs = [
-        (matrix[i, j], fit.names[i], fit.names[j])
+        (f"C({fit.names[j]}, {fit.names[i]})", float(matrix[i, j]))
         for i in range(len(fit.names))
         for j in range(i)
         if abs(matrix[i, j]) >= least
     ]
+    return sorted(pairs, key=lambda pair: -abs(pair[1]))
+
+
+def _correlations(fit: Inference, least: float) -> list[str]:
+    pairs = correlations(fit, least)
     if not pairs:
         return []
-    pairs.sort(key=lambda pair: -abs(pair[0]))
-    width = max(len(f"C({b}, {a})") for _, a, b in pairs)
+    width = max(len(name) for name, _ in pairs)
     return [
         f"[[Correlations]] (unreported correlations are < {least:.3f})",
-        *(f"    {f'C({b}, {a})':<{width}} = {value:+.4f}" for value, a, b in pairs),
+        *(f"    {name:<{width}} = {value:+.4f}" for name, value in pairs),
     ]
 
 
 def _many(fit: Inference) -> str:
     """The report of a batch: how many fits ended how, and quantiles of the parameters."""
-    status = to_array(tensor_of(fit.solution.status))
+    counts, rows = summary(fit)
+    width = max(map(len, fit.names)) + 1
     lines = [
         "[[Model]]",
         f"    {fit.fitter.model.label}",
-        f"[[{status.size} Fits]]",
-        *(
-            f"    {int((status == s).sum()):>9}  {Status(int(s)).message}"
-            for s in np.unique(status)[::-1]
-        ),
-        "[[Variables]]   (quantiles over the fits that converged, and the median error)",
+        f"[[{sum(count for count, _ in counts)} Fits]]",
+        *(f"    {count:>9}  {message}" for count, message in counts),
+        f"[[Variables]]   ({QUANTILES})",
+        f"    {'':<{width}} {'5 %':>12} {'median':>12} {'95 %':>12} {'+/-':>12}",
     ]
+    for one in rows:
+        row = (
+            f"    {one.name + ':':<{width}} {one.low:>12.6g} {one.middle:>12.6g} "
+            f"{one.high:>12.6g} {one.error:>12.3g}"
+        )
+        lines.append(f"{row}   ({one.unknown} at a bound or undetermined)" if one.unknown else row)
+    return "\n".join(lines)
+
+
+def summary(fit: Inference) -> tuple[list[tuple[int, str]], list[Quantiles]]:
+    """Of a batch of fits: how many ended how, in words, and quantiles of each parameter."""
+    status = to_array(tensor_of(fit.solution.status))
+    counts = [(int((status == s).sum()), Status(int(s)).message) for s in np.unique(status)[::-1]]
     good = status > 0
-    width = max(map(len, fit.names)) + 1
     values = to_array(fit.p).reshape(-1, len(fit.names))[good]
     errors = to_array(fit.stderr).reshape(-1, len(fit.names))[good]
-    lines.append(f"    {'':<{width}} {'5 %':>12} {'median':>12} {'95 %':>12} {'+/-':>12}")
+    rows = []
     for i, name in enumerate(fit.names):
         low, middle, high = (
             np.quantile(values[:, i], (0.05, 0.5, 0.95)) if good.any() else (math.nan,) * 3
         )
         known = np.isfinite(errors[:, i])
         error = np.median(errors[known, i]) if known.any() else math.nan
-        row = f"    {name + ':':<{width}} {low:>12.6g} {middle:>12.6g} {high:>12.6g} {error:>12.3g}"
-        lines.append(
-            row if known.all() else f"{row}   ({int((~known).sum())} at a bound or undetermined)"
-        )
-    return "\n".join(lines)
+        rows.append(Quantiles(name, low, middle, high, error, int((~known).sum())))
+    return counts, rows
 
 
-def _bounds(fit: Inference) -> dict[str, tuple[float, float]]:
+def bounds_of(fit: Inference) -> dict[str, tuple[float, float]]:
+    """Bounds of the variables by name; the same for all fits of a batch."""
     sides = [
         side.reshape(-1, len(fit.fitter.parameters.variables))[0].tolist()
         for side in fit.fitter.bounds

@@ -46,6 +46,12 @@ class Views(Fitted):
         values = zip(self.names, (table.with_error(*pair) for pair in numbers), strict=True)
         return f"CurveFit({', '.join(f'{name}={value}' for name, value in values)})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .notebook import html_of
+
+        return html_of(self._inference, self.notes)
+
     def plot(
         self,
         level: float = 0.95,
@@ -109,6 +115,44 @@ class Views(Fitted):
             The text.
         """
         return json.dumps(self.to_dict(), allow_nan=False, **options)
+
+    def to_dataframe(self, per: str = "parameter") -> Any:
+        """Parameters and their errors as a table of pandas.
+
+        Args:
+            per: "parameter" for a row for each parameter (of a batch: for each fit and parameter),
+                with value, stderr, start, bounds and role; "fit" for a row for each fit, with a
+                column for each parameter and for its error (`name_stderr`), statistics and status.
+                Default: "parameter".
+
+        Returns:
+            A `pandas.DataFrame`. Its index has the names of the parameters ("parameter"), or the
+            places of the fits in the leading dimensions ("fit", or "fit_0", "fit_1", ...), or both.
+
+        Raises:
+            InputError: pandas is not installed, or `per` is neither of the two.
+        """
+        from .frames import frame_of
+
+        return frame_of(self._inference, per)
+
+    def to_uncertainties(self) -> dict[str, Any]:
+        """Values with errors for the package `uncertainties`, with their correlations.
+
+        What is computed from them has the error of the delta method. A parameter that is not
+        determined has the error infinity, one at a bound NaN, without correlations; a fixed one
+        zero.
+
+        Returns:
+            By name, an `uncertainties` number each.
+
+        Raises:
+            InputError: the package is not installed, or the fit is a batch.
+        """
+        from .frames import with_uncertainties
+
+        self._one("to_uncertainties")
+        return with_uncertainties(self._inference)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to a file of JSON, from which `lmtorch.load` reads it.
