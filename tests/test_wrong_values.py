@@ -147,7 +147,18 @@ SHARED = {
     "bounds": [value for value in BOUNDS if value != ([0, 0, 0], 9)]
     + [{"x": (0, 1)}, {"a": 3}, {"a": ("x", 1)}],
     "fixed": [*(role for role in ROLES if role is not None), {"a": None}, {"a": "x"}, {"a": PAIR}],
-    "ties": [3, "x", THING, ["a"], {"x": abs}, {"a": 3}, {"a": "b"}, {"a": None}],
+    "ties": [
+        3,
+        "x",
+        THING,
+        ["a"],
+        {"x": abs},
+        {"a": 3},
+        {"a": "2 * q"},
+        {"a": "a"},
+        ["a = b", "b = a"],
+        {"a": None},
+    ],
     "transforms": [
         3,
         "x",

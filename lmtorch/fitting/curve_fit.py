@@ -10,7 +10,7 @@ from torch import nn
 
 from .._autocast import without_autocast
 from .._checks import flag
-from .._errors import InputError, InputTypeError, NotConvergedError
+from .._errors import InputError, InputTypeError, NotConvergedError, warn_of_fit
 from .._faces import face
 from ..losses.criterion import Criterion
 from ..losses.linear import Linear
@@ -19,11 +19,12 @@ from ..minimising.arguments import unbounded
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts
+from .brought import beyond, brought, start_from
 from .data import gather
 from .fitter import Fitter
 from .inference import Inference
 from .likelihoods import check, likelihood_of, with_total
-from .models import model_of, started
+from .models import by_name, model_of, started
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
@@ -33,7 +34,6 @@ from .preparing import (
     check_count,
     check_order,
     failure,
-    names_of,
     start_of,
     understood,
     warn_of,
@@ -76,7 +76,7 @@ def curve_fit(
     nan_policy: str | None = None,
     mask: Any = None,
     fixed: str | Sequence[str] | Mapping[str, float] = (),
-    ties: Mapping[str, Tie] | None = None,
+    ties: Mapping[str, Tie | str] | Sequence[str] | None = None,
     transforms: Mapping[str, Transform] | None = None,
     shared: Sequence[str] | None = None,
     each_x: bool | None = None,
@@ -91,10 +91,11 @@ def curve_fit(
     differences after a warning.
 
     Args:
-        f: f(x, a, b, ...), with the parameters' names; f(x, *p) with p0; f(x, params), where p0 is
-            a dict of arrays or tensors; or an `nn.Module`, whose parameters are fitted and left as
-            they are (`fit.popt` has the values). With `shared`, a list with a function for each
-            data set is allowed.
+        f: f(x, a, b, ...), with the parameters' names; a model or sum of `lmtorch.models`, which
+            brings its start, bounds, fixed values and ties, where the call does not say otherwise;
+            f(x, *p) with p0; f(x, params), where p0 is a dict of arrays or tensors; or an
+            `nn.Module`, whose parameters are fitted and left as they are (`fit.popt` has the
+            values). With `shared`, a list with a function for each data set is allowed.
         xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. With `shared`, a
             list. A table with named columns (a pandas DataFrame) goes to f as it is, and is not
             searched for NaN.
@@ -102,9 +103,10 @@ def curve_fit(
             leading dimensions. With `shared`, a list. Points that a masked array (of x, y or sigma)
             hides are left out, as by `mask`.
         p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for one
-            start for each fit of a batch. It also says how many parameters there are. Default: f's
-            default values, the middle of bounds, or 1; then arguments whose default is no number
-            (True, "linear", None) are no parameters.
+            start for each fit of a batch. It also says how many parameters there are. Default: what
+            a model guesses from the data; else f's default values, the middle of bounds, or 1; then
+            arguments whose default is no number (True, "linear", None) are no parameters. A dict
+            need not have all names.
         sigma: standard deviations of ydata, a number or (m,) or (..., m), infinite for a point that
             does not count; or their covariance (m, m). Default: all equal.
         absolute_sigma: sigma is in the units of ydata, so that χ² needs no scaling.
@@ -121,7 +123,10 @@ def curve_fit(
             own, with their rows and columns of a full sigma. Default: None.
         mask: True for points that count, (m,) or (..., m). Default: all.
         fixed: names of parameters to hold at their start, or a dict of values to hold them at.
-        ties: by name, functions of a dict of the other values: `{"b": lambda p: 2 * p["a"]}`.
+        ties: equations, `["b = 2 * a"]`; or by name what a parameter follows from, as text,
+            `{"b": "2 * a"}`, or as a function of a dict of the other values,
+            `{"b": lambda p: 2 * p["a"]}`. In text stand numbers, names of parameters, + − * / **,
+            brackets, and functions such as sqrt, exp, log, abs, min, max; it is read and never run.
         transforms: by name, "positive" or an open interval (lower, upper); a change of variables
             keeps the parameter inside.
         shared: names of parameters that several data sets have in common: a global fit. Each data
@@ -210,9 +215,12 @@ def curve_fit(
     p0 = started(p0)
     check_order(data, p0)
     model = model_of(f, p0, shared, len(data.sizes))
-    parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
-    lower, upper = bounds_from(bounds, model, parameters)
-    start = start_of(model, p0, data, fixed, lower, upper)
+    rules = brought(model, bounds, fixed, ties, transforms)
+    held = tuple(rules.fixed)
+    parameters = Parameters(list(model.names), held, rules.ties, transforms or {})
+    lower, upper = bounds_from(rules.bounds, model, parameters)
+    start = start_from(model, data, p0, rules, (lower, upper), likely)
+    start = start_of(model, start, data, rules.values, lower, upper)
     n = len(parameters.variables)
     box = box_of(lower, upper, parameters, start, bounds)
     if method is not None:
@@ -233,6 +241,10 @@ def curve_fit(
     if why := failure(solution, data):
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
     warn_of(solution, data, inference.edge)
+    if rules.limits and (out := beyond(rules.limits, by_name(inference.names, inference.p))):
+        warn_of_fit(
+            f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."
+        )
     if not data.lead:
         inference.warn()
     if call:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .._modules import call_with
+from ..models import base as library
 from ..models.signatures import is_number, label_of, signature_of
 
 
@@ -77,7 +78,7 @@ class OfNumbers:
     @cached_property
     def label(self) -> str:
         """The function as its author wrote it, f(x, a, b)."""
-        return label_of(self.function)
+        return _label(self.function)
 
     def start(self, p0: Any) -> Any:
         """The start: p0, else the default values of f's arguments, else ones."""
@@ -180,7 +181,7 @@ class Joint:
                 "each."
             )
         self.functions = list(functions)
-        self.label = ", ".join(dict.fromkeys(label_of(f) for f in self.functions))
+        self.label = ", ".join(dict.fromkeys(map(_label, self.functions)))
         self.arguments = [signature_of(f) for f in self.functions]
         own = self.own = [arguments.numbers for arguments in self.arguments]
         self.bare = list(dict.fromkeys(name for names in own for name in names))
@@ -315,6 +316,11 @@ def entries(key: str, shape: tuple[int, ...]) -> list[str]:
         if not shape
         else [f"{key}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
     )
+
+
+def _label(function: Callable[..., Any]) -> str:
+    """A model of the library as it is written, any other function with its arguments."""
+    return repr(function) if isinstance(function, library.Model) else label_of(function)
 
 
 def _array(value: Any) -> Any:

@@ -31,6 +31,7 @@ from ..minimising.probing import probe
 from ..minimising.solution import Solution
 from ..minimising.unknowns import Unknowns
 from ..minimising.user_function import UserFunction
+from .brought import brought, start_from
 from .data import Data, gather
 from .fitter import Fitter, in_kind
 from .inference import Inference
@@ -43,7 +44,6 @@ from .preparing import (
     check_count,
     check_order,
     failure,
-    names_of,
     start_of,
     warn_of,
 )
@@ -243,9 +243,11 @@ def odr(
     p0 = started(p0)
     check_order(data, p0)
     model = model_of(f, p0, None, 0)
-    parameters = Parameters(list(model.names), names_of(fixed), ties or {}, transforms or {})
-    lower, upper = bounds_from(bounds, model, parameters)
-    start = start_of(model, p0, data, fixed, lower, upper)
+    rules = brought(model, bounds, fixed, ties, transforms)
+    parameters = Parameters(list(model.names), tuple(rules.fixed), rules.ties, transforms or {})
+    lower, upper = bounds_from(rules.bounds, model, parameters)
+    start = start_from(model, data, p0, rules, (lower, upper))
+    start = start_of(model, start, data, rules.values, lower, upper)
     n = len(parameters.variables)
     fitter = Fitter(model, parameters, data, start, box_of(lower, upper, parameters, start, bounds))
     check_count(data, fitter.varying)

@@ -5,6 +5,7 @@ from typing import Any
 from .._errors import InputError
 from .bands import Band
 from .bootstrap import Bootstrap, resample
+from .components import components_at
 from .evaluating import curve_at
 from .fitted import Fitted
 from .profile import Profile, trace
@@ -31,6 +32,31 @@ class Predictions(Fitted):
             InputError: there is no such data set, or the points are not in the layout of xdata.
         """
         return self._out(curve_at(self._inference, x, dataset))
+
+    def components(self, x: Any = None, dataset: int | None = None) -> dict[str, Any]:
+        """The curve of each term of a fitted sum of `lmtorch.models`; together they make the whole.
+
+        Args:
+            x: points (k,), in the layout of xdata, the same for all fits. Default: xdata.
+            dataset: for a global fit, the number of the data set.
+
+        Returns:
+            Curves (..., k) by the prefixes of the terms, or the names of those without.
+
+        Raises:
+            InputError: a plain function was fitted, or there is no such data set.
+
+        Example:
+            >>> import numpy as np, lmtorch
+            >>> from lmtorch import models
+            >>> x = np.linspace(0, 9, 40)
+            >>> model = models.Gaussian("g") + models.Linear()
+            >>> fit = lmtorch.curve_fit(model, x, model(x, 3.0, 4.0, 0.5, 0.1, 2.0))
+            >>> {name: curve.shape for name, curve in fit.components(x[::2]).items()}
+            {'g': (20,), 'Linear': (20,)}
+        """
+        found = components_at(self._inference, x, dataset)
+        return {label: self._out(curve) for label, curve in found.items()}
 
     def confidence_band(self, x: Any, level: float = 0.95, dataset: int | None = None) -> Band:
         """The band in which the true curve lies at each point with this probability (delta method).

@@ -64,7 +64,7 @@ def _swept(
         if term.background:
             new = _under(term, rest, rules, edges)
         else:
-            new = _ruled(term, term._found(rest, rules), rest, rules)
+            new = _ruled(term, term._found(rest, rules.of(term.names)), rest, rules)
         found.update(new)
         if not term._blind:  # nothing is known of it, and nothing is left out for it
             rest = rest.remainder(curve(term, new, rest))
@@ -76,7 +76,7 @@ def _swept(
             rest = points
             for other in others:
                 rest = rest.remainder(curve(other, again, points))
-            again.update(_ruled(term, term._found(rest, rules), rest, rules))
+            again.update(_ruled(term, term._found(rest, rules.of(term.names)), rest, rules))
         again = _solved(whole, again, points, rules)
         found = _better(whole, found, again, points)
     return found
@@ -87,13 +87,13 @@ def _under(term: "Model", points: Points, rules: Rules, edges: bool) -> Values:
     part = points
     if edges:
         part = points._replace(y=_bridged(points))
-    new = _ruled(term, term._found(part, rules), points, rules)
+    new = _ruled(term, term._found(part, rules.of(term.names)), points, rules)
     for _ in range(CUTS):
         level = curve(term, new, points)
         rest = (points.y - level).abs()
         scale = OUT * NORMAL * rest.median(-1, keepdim=True).values
         cut = points._replace(y=torch.where(rest > scale, level, points.y))
-        new = _ruled(term, term._found(cut, rules), points, rules)
+        new = _ruled(term, term._found(cut, rules.of(term.names)), points, rules)
     return new
 
 
@@ -130,7 +130,7 @@ def product(
         target = points
         if sign == "/" and first is right:  # what the divisor would be alone
             target = points._replace(y=_divided(torch.ones_like(y), y))
-        new = _ruled(first, first._found(target, rules), points, rules)
+        new = _ruled(first, first._found(target, rules.of(first.names)), points, rules)
         known = curve(first, new, points)
         if sign == "*":
             rest = _divided(y, known)
@@ -138,7 +138,12 @@ def product(
             rest = _divided(known, y) if first is left else y * known
         found = {
             **new,
-            **_ruled(second, second._found(points._replace(y=rest), rules), points, rules),
+            **_ruled(
+                second,
+                second._found(points._replace(y=rest), rules.of(second.names)),
+                points,
+                rules,
+            ),
         }
         found = _solved(whole, found, points, rules)
         best = found if best is None else _better(whole, best, found, points)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
+from .._threads import quiet
 from .adding import Arithmetic
 from .calls import column, filled, stand_in
 from .guessing import Points, as_given
@@ -198,12 +199,15 @@ class Model(Arithmetic):
         points = Points.of(x, y)
         return as_given(self.guessed(points), y)
 
-    def guessed(self, points: Points) -> dict[str, Tensor]:
+    def guessed(self, points: Points, rules: Rules | None = None) -> dict[str, Tensor]:
         """What `guess` finds at points that are ready for it: by name, (...,) like their y."""
-        found = self._found(points, self._all_rules)
+        rules = self._all_rules if rules is None else rules
+        with quiet(DeprecationWarning):  # that NumPy has for its functions of tensors
+            found = self._found(points, rules)
         like = points.y[..., 0]
-        full = {name: found.get(name, torch.ones_like(like)).to(like) for name in self.names}
-        return self._all_rules.within(full, like)
+        known = {name: value.to(like).nan_to_num(1.0, 1.0, 1.0) for name, value in found.items()}
+        full = {name: known.get(name, torch.ones_like(like)) for name in self.names}
+        return rules.within(full, like)
 
     def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
         """What `start` finds, by full name; rules tell only where it looks."""

@@ -67,12 +67,13 @@ class Rules:
         return Rules(*kept)
 
     def of(self, names: Sequence[str]) -> "Rules":
-        """Those that are about parameters of these names alone; ties need others."""
+        """Those that are about parameters of these names alone."""
         kept: list[dict[str, Any]] = [
             {name: value for name, value in one.items() if name in names}
-            for one in (self.bounds, self.fixed, self.starts)
+            for one in (self.bounds, self.fixed, self.ties, self.starts)
         ]
-        return Rules(bounds=kept[0], fixed=kept[1], starts=kept[2])
+        kept[2] = {n: tie for n, tie in kept[2].items() if {*getattr(tie, "names", n)} <= {*names}}
+        return Rules(*kept)
 
     def plus(self, other: "Rules") -> "Rules":
         """With those of another model, whose names are all different."""
@@ -135,8 +136,8 @@ class Rules:
             for name, value in values.items():
                 if value is not None:
                     known[name] = torch.full_like(like, value)
-        known = {name: value for name, value in known.items() if name not in self.ties}
-        known = with_ties(known, self.ties)
+        free = {name: value for name, value in known.items() if name not in self.ties}
+        known |= with_ties(free, self.ties)
         return {
             name: torch.as_tensor(known[name], dtype=like.dtype, device=like.device).expand(
                 like.shape

@@ -5,10 +5,10 @@ as a user would import it.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
+from .._code import found_at, path_of
 from .._errors import InputError
 from .base import Model
 from .expressions import Expression
@@ -36,7 +36,7 @@ def spec_of(model: Model) -> dict[str, Any]:
         },
         "fixed": dict(rules.fixed),
         "ties": {
-            name: tie.text if isinstance(tie, Expression) else {"function": path_of(tie)}
+            name: tie.text if isinstance(tie, Expression) else {"function": _path(tie)}
             for name, tie in rules.ties.items()
         },
         "starts": dict(rules.starts),
@@ -73,48 +73,22 @@ def from_spec(spec: Mapping[str, Any]) -> Model:
     return model._ruled(rules.bounded(spec.get("bounds", {})).held(spec.get("fixed", {})))
 
 
-def path_of(code: Any) -> str:
+def _path(code: Any) -> str:
     """Where a function or class can be imported from, "module:name".
 
     Returns:
-        The path, which leads to this very object.
+        The path.
 
     Raises:
         InputError: it cannot be imported.
     """
-    module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
-    path = f"{module}:{name}"
-    try:
-        found = found_at(path)
-    except InputError:
-        found = None
-    if found is not code:
+    path = path_of(code)
+    if path is None:
         raise InputError(
             f"{code!r} cannot be saved, as it cannot be imported again: define it by def or class "
             "at the top of a module."
         )
     return path
-
-
-def found_at(path: str) -> Callable[..., Any]:
-    """The function or class at an import path.
-
-    Returns:
-        It.
-
-    Raises:
-        InputError: there is none.
-    """
-    module, _, name = path.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"the code at {path!r} is not there: {error}.") from error
-    if not callable(found):
-        raise InputError(f"what is at {path!r} is no function and no class.")
-    return found
 
 
 def _form(model: Model) -> dict[str, Any]:
@@ -125,11 +99,11 @@ def _form(model: Model) -> dict[str, Any]:
         return {"model": model.sign, "left": _form(model.left), "right": _form(model.right)}
     prefix = {"prefix": model.prefix} if model.prefix else {}
     if isinstance(model, Function):
-        guess = {} if model.own_guess is None else {"guess": path_of(model.own_guess)}
-        return {"model": "function", "function": path_of(model.function), **prefix, **guess}
+        guess = {} if model.own_guess is None else {"guess": _path(model.own_guess)}
+        return {"model": "function", "function": _path(model.function), **prefix, **guess}
     kind = type(model)
     known = kind.__module__.startswith(f"{OWN}.")
-    name = kind.__name__ if known else path_of(kind)
+    name = kind.__name__ if known else _path(kind)
     options = {"options": dict(model.options)} if model.options else {}
     return {"model": name, **prefix, **options}
 
