@@ -54,6 +54,7 @@ from .elementwise import statuses as statuses
 from .elementwise import unseen as unseen
 from .elementwise import with_shape_of as with_shape_of
 from .elementwise import zeros as zeros
+from .matrices import along as along
 from .matrices import apply as apply
 from .matrices import beside as beside
 from .matrices import column_norms as column_norms

@@ -74,6 +74,14 @@ def apply(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector[..., None])[..., 0]
 
 
+def along(columns: Tensor, vector: Tensor) -> Tensor:
+    """Products of the columns of a matrix (..., m, k) with a vector (..., m), (..., k)."""
+    if type(columns) is _ndarray:
+        found: Any = columns.T.dot(vector)
+        return found
+    return apply(columns.mT, vector)
+
+
 def beside(columns: Sequence[Tensor | None]) -> Tensor:
     """Columns (..., m) as a matrix (..., m, n), column after column in memory; None: zeros."""
     like: Any = next(column for column in columns if column is not None)

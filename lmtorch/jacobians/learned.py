@@ -15,6 +15,7 @@ from torch import Tensor
 from ..recording.operators import UnrecordableError
 from .recorded import Evaluation, recorded
 from .replayed import Replay
+from .signs import simplified
 
 AGREED = 4  # evaluations that are the same from a record before one is replayed alone
 POINTS = 3  # of which the results are remembered
@@ -56,7 +57,7 @@ class Learned:
             if self.record is not None or self.refused:
                 return
             try:
-                record = recorded(lambda: evaluate(x), x, arguments)
+                record = simplified(recorded(lambda: evaluate(x), x, arguments))
                 self._idle.append(Replay(record))
                 self.record = record
             except torch.OutOfMemoryError:

@@ -136,6 +136,17 @@ def tensors_in(arguments: Any) -> Iterator[Any]:
         yield from tensors_in(list(arguments.values()))
 
 
+def places_in(arguments: Any) -> Iterator[int]:
+    """The numbers of the values in nested arguments of an operator."""
+    if isinstance(arguments, Value):
+        yield arguments.place
+    elif isinstance(arguments, tuple | list):
+        for one in arguments:
+            yield from places_in(one)
+    elif isinstance(arguments, dict):
+        yield from places_in(list(arguments.values()))
+
+
 class _Reads(TorchFunctionMode):
     """Refuses what reads numbers by ways on which no operator is dispatched, as `tolist` does."""
 

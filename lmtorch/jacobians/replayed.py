@@ -43,7 +43,7 @@ class Replay:
             self._tensors[place] = record.tensors[place].detach().clone()
         self._x: Any = self._tensors[parameters].view(-1).numpy()
         self._arguments = [self._tensors[place] for place in arguments]
-        for operator in _needed(record, record.operators):
+        for operator in record.operators:
             self._add(record, operator)
         self._finish(record)
         self.bind, self.run = _compiled(self._before), _compiled(self._lines)
@@ -198,26 +198,3 @@ def _compiled(lines: Sequence[_Line]) -> Callable[[], None]:
     exec(compile("def run():\n" + "\n".join(body), "<replayed>", "exec"), scope)
     run: Callable[[], None] = scope["run"]
     return run
-
-
-def _needed(record: Evaluation, operators: Sequence[Operator]) -> list[Operator]:
-    """The operators of which a result is made."""
-    needed = {place for place in record.outputs if place is not None}
-    kept = []
-    for operator in reversed(operators):
-        if needed.isdisjoint(operator.outs):
-            continue
-        kept.append(operator)
-        needed.update(_places((operator.args, operator.kwargs)))
-    return kept[::-1]
-
-
-def _places(arguments: Any) -> list[int]:
-    """The numbers of the values in nested arguments."""
-    if isinstance(arguments, Value):
-        return [arguments.place]
-    if isinstance(arguments, dict):
-        return _places(tuple(arguments.values()))
-    if isinstance(arguments, tuple | list):
-        return [place for one in arguments for place in _places(one)]
-    return []

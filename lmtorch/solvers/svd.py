@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ..arrays import (
     all_finite,
+    along,
     apply,
     inner,
     norm,
     resolution,
+    settled,
     spread,
     svd,
     to_type,
@@ -49,11 +51,16 @@ class SVD:
         # a NaN would make LAPACK raise, and fail the whole batch: it is given zeros, and the steps
         # are NaN
         finite = all_finite(linearization.column_norms) & all_finite(linearization.gradient)
-        scaled = where(spread(spread(finite)), matrix / scale[..., None, :], 0.0)
-        used = (linearization.column_norms > 0) | ~spread(finite)
+        used, scaled = linearization.column_norms > 0, matrix / scale[..., None, :]
+        masked = not settled(finite)
+        if masked:
+            scaled = where(spread(spread(finite)), scaled, 0.0)
+            used = used | ~spread(finite)
         u, singular, vh = svd(scaled)
+        projected = along(u, residual)
+        if masked:
+            projected = where(spread(finite), projected, torch.nan)
         rounding = max(rows, n) * resolution(singular.dtype) * singular[..., :1]
-        projected = where(spread(finite), apply(transposed(u), residual), torch.nan)
         return SVDFactor(singular, vh, projected, scale, singular > rounding, used)
 
 

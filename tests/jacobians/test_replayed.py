@@ -8,6 +8,7 @@ import torch
 from lmtorch.jacobians.dual_numbers import bent_vectors, vectors
 from lmtorch.jacobians.recorded import recorded
 from lmtorch.jacobians.replayed import Replay
+from lmtorch.jacobians.signs import simplified
 from lmtorch.recording.operators import UnrecordableError
 from lmtorch.residuals.base import Part
 from tests.nist import PROBLEMS
@@ -28,10 +29,15 @@ def rows(found):
     return torch.stack([torch.zeros_like(some) if one is None else one for one in found]).numpy()
 
 
-def replay_of(function, x=X, arguments=(), kind=vectors):
+def record_of(function, x=X, arguments=(), kind=vectors):
     evaluate = evaluation(function, kind)
-    found = Replay(recorded(lambda: evaluate(x), x, arguments))
-    found.begin(arguments)
+    return recorded(lambda: evaluate(x), x, arguments)
+
+
+def replay_of(*args, **kwargs):
+    record = record_of(*args, **kwargs)
+    found = Replay(simplified(record))
+    found.begin(kwargs.get("arguments", ()))
     return found
 
 
@@ -161,3 +167,17 @@ def test_shapes_may_be_asked_for():
         return x[0] * T.reshape(y.shape) / len(y) / math.sqrt(y.numel()) - y
 
     assert replay_of(function, arguments=(y,)).results.shape == (3, 15)
+
+
+def signs(x):
+    t, y = T - 1, torch.cos(T)
+    return -(-(x[0] * t)) - (-t) * (-x[1]) - -(torch.exp(-x[1] * t) * y) + -x[0] * -x[1]
+
+
+def test_changes_of_sign_go_into_constants():
+    record = record_of(signs)
+    before = len(record.operators)
+    assert len(simplified(record).operators) <= before - 5
+    replay = Replay(record)
+    for x in (X, -X, 0 * X):
+        assert replay(x.numpy()).tobytes() == rows(evaluation(signs)(x)).tobytes()
