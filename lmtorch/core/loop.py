@@ -94,9 +94,22 @@ def descend(
         return _run(problem, method, start, trials, single, watch, leave)
     there = of_arrays(problem)
     with quiet():
-        arrays = arrays_of(start)
-        state, told = _run(there, method, arrays, trials, single, showing(watch, there))
+        state, told = descend_on_arrays(
+            there, method, arrays_of(start), trials, single, showing(watch, there)
+        )
     return tensors_of(state), told
+
+
+def descend_on_arrays(
+    problem: Problem,
+    method: Method,
+    start: Start,
+    trials: int,
+    single: bool = False,
+    watch: Watch | None = None,
+) -> tuple[State, Told]:
+    """The same of one small problem that is on NumPy's arrays already, within `quiet`."""
+    return _run(problem, method, start, trials, single, watch)
 
 
 def _run(
@@ -140,14 +153,15 @@ def _run(
             last = Last(before.x, before.cost, norms, tried, before.step)
             if ahead is not None:  # where the trial was refused, that of x is known
                 ahead = select(state.trial.accepted, ahead, model.linearization)
-            problem, method, state, (last, pace, ahead) = working.thin(
-                problem,
-                method,
-                state,
-                state.status == RUNNING,
-                told.running,
-                Beside(last, pace, ahead),
-            )
+            if state.x.ndim > 1:
+                problem, method, state, (last, pace, ahead) = working.thin(
+                    problem,
+                    method,
+                    state,
+                    state.status == RUNNING,
+                    told.running,
+                    Beside(last, pace, ahead),
+                )
             del model  # its rows or graph need not be there beside those of the next
             state, model = follow(problem, method, state, last, ahead)
             # on a GPU `seen` does not look: there the next trial is refused, as the model is not
@@ -159,7 +173,8 @@ def _run(
         if 0 < told.running <= leave:
             left = Status.RUNNING
             break
-        if _stopped(problem, watch, working, state, single):
+        heeded = watch is not None or problem.across is not None
+        if heeded and _stopped(problem, watch, working, state, single):
             left = Status.STOPPED
             break
         if over:

@@ -72,10 +72,10 @@ def look_at_end(
     keep: bool = True,  # the residuals
 ) -> Ending:
     """Residuals, J and gradient at the end, without the frozen columns of the loop."""
-    state, runs, kept = best
+    state = best.state
     point = state.x, state.status, state.cost
     tolerance = method.tolerances.gradient
-    if small(problem, method, state.x):
+    if not on_numpy(state.x) and small(problem, method, state.x):
         with quiet():
             seen = _seen(of_arrays(problem), *arrays_of(point), tolerance, limit, jacobian)
         seen = tensors_of(seen)
@@ -90,8 +90,8 @@ def look_at_end(
         seen.jacobian,
         _each_scale(problem, state.x) if estimated else None,
         state.certificate.promise,
-        runs,
-        kept,
+        best.runs,
+        best.kept,
     ).small()
 
 
@@ -137,7 +137,10 @@ def _seen(
     fits = on_numpy(x) or _memory.fits(size, x.device, limit)
     form = DenseForm() if fits and jacobian else problem.form
     many = problem.together is not None  # of these, too, an evaluation is what costs
-    model = replace(problem, form=form, keep=many or problem.keep).model(x)
+    keep = many or problem.keep
+    if form != problem.form or keep != problem.keep:
+        problem = replace(problem, form=form, keep=keep)
+    model = problem.model(x)
     residual, rejected = _residuals(problem, x, model.values)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import places, put, read, select, settled, stacked, take, unbatched
+from ..arrays import places, put, read, select, settled, stacked, statuses, take, unbatched
 from ..core.bounds import Bounds
 from ..core.loop import WINDOW, Watch, descend
 from ..core.method import Method
@@ -96,7 +96,7 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
 
 def unasked(state: State) -> BestRun:
     """The best of one run alone: that run."""
-    none = torch.zeros_like(state.status)
+    none = statuses(state.cost, 0)
     return BestRun(state, none + 1, none)
 
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from .. import choose
+from ..arrays import arrays_of, quiet, tensor_from
 from ..choose import Plan
 from ..compiling.keys import NoKeyError
 from ..compiling.unchanged import Unchanged
-from ..core.loop import descend
+from ..core.loop import descend_on_arrays
 from ..core.problem import Problem
-from ..core.small import small
+from ..core.small import of_arrays, small
 from ..core.state import Start
 from ..jacobians.base import JacobianSource
 from ..jacobians.dual_numbers import DualNumbers
@@ -107,16 +108,19 @@ class Repeated:
         problem = replace(
             self.problem, residual=replace(residual, call=calling.residual), source=source
         )
-        method = self.plan.method
+        method, point = self.plan.method, arrays_of(call.x)
         with torch.no_grad():
-            state, _ = descend(problem, method, Start(call.x), trials=self.trials)
-            cost, first = float(state.cost), float(state.begun.cost)
-            if int(state.status) <= 0 or bool(state.certificate.blind):
-                return None
-            if not (cost <= call.acceptable and _squared(first, residual.rows)):
-                return None
-            best = unasked(state._replace(damping=None))
-            ending = look_at_end(problem, method, best, False, self.limit, True)
+            there = of_arrays(problem)
+            with quiet():
+                state, _ = descend_on_arrays(there, method, Start(point), self.trials)
+                if state.status <= 0 or state.certificate.blind:
+                    return None
+                if not (
+                    state.cost <= call.acceptable and _squared(state.begun.cost, residual.rows)
+                ):
+                    return None
+                best = unasked(state._replace(damping=None))
+                ending = look_at_end(there, method, best, False, self.limit, True)
             if learned is not None and learned.replayed and not self._confirmed(calling, ending):
                 self.evaluations.refuse()
                 return None
@@ -132,19 +136,20 @@ class Repeated:
 
     def _confirmed(self, calling: UserFunction, ending: Ending) -> bool:
         """Whether the function gives the residuals at the end that were replayed."""
-        point = ending.state.x.clone().view(self.shape)
+        point = tensor_from(ending.state.x).clone().view(self.shape)
+        replayed: Any = ending.residual
         try:
             found = calling.residual((point,)).detach()
-            if ending.residual is None or found.dtype != ending.residual.dtype:
+            if found.numpy().dtype != replayed.dtype:
                 return False
-            if not torch.equal(found, ending.residual):
-                same_values(found, ending.residual)
+            if found.numpy().tobytes() != replayed.tobytes():
+                same_values(found, tensor_from(replayed))
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return False
         return True
 
 
-def _squared(cost: float, rows: int) -> bool:
+def _squared(cost: Any, rows: int) -> Any:
     """Whether residuals of this cost at the start are of a size that needs no unit of its own."""
     return rows * SMALLEST**2 <= 2 * cost <= LARGEST**2
 

@@ -212,7 +212,7 @@ class Results:
         """J as it was kept, None where it was not."""
         if outcome.jacobian is None:
             return None
-        jacobian = self._ours(outcome.jacobian).to(outcome.state.x.dtype)
+        jacobian = to_type(self._ours(outcome.jacobian), outcome.state.x.dtype)
         return self._array(self._shaped(jacobian))
 
     def _again(self, again: Jacobians | Callable[[], Jacobians]) -> Later:

@@ -171,7 +171,7 @@ def test_shapes_may_be_asked_for():
 
 def signs(x):
     t, y = T - 1, torch.cos(T)
-    return -(-(x[0] * t)) - (-t) * (-x[1]) - -(torch.exp(-x[1] * t) * y) + -x[0] * -x[1]
+    return -torch.neg(x[0] * t) - (-t) * (-x[1]) - -(torch.exp(-x[1] * t) * y) + -x[0] * -x[1]
 
 
 def test_changes_of_sign_go_into_constants():

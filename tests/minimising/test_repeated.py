@@ -58,6 +58,25 @@ def test_the_second_fit_is_the_first(name, solved):
     assert second.calls <= first.calls
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 1)])
+def test_tensors_stay_tensors(dtype, shape, solved):
+    t, y, start = T.to(dtype), Y.to(dtype), torch.ones(shape, dtype=dtype)
+
+    def residual(b):
+        return decay(b.reshape(-1), t, y)
+
+    first, *others = (lmtorch.least_squares(residual, start) for _ in range(12))
+    assert solved == [True] * 11
+    for second in others:
+        for key, value in first.items():
+            assert type(second[key]) is type(value), key
+            if isinstance(value, torch.Tensor):
+                assert second[key].dtype is value.dtype, key
+                assert torch.equal(second[key], value), key
+        assert str(second) == str(first).replace(f"calls: {first.calls}", f"calls: {second.calls}")
+
+
 def test_data_in_arguments_may_be_others(solved):
     for factor in (1.0, 3.0, 0.2):
         repeated_fit = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, factor * Y))
