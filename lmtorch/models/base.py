@@ -34,7 +34,7 @@ class Model(Arithmetic):
 
     Args:
         prefix: is set before all names, "g" for `g_amplitude`, `g_center`, ...; so that a model may
-            stand in a sum twice. "g_" is the same. Default: none.
+            stand in a sum twice. An underscore at its end may be there. Default: none.
         options: what a subclass takes beside the prefix and keeps, as the degree of a polynomial:
             plain values, as they are saved with the model.
 
