@@ -2,8 +2,10 @@
 
     for each W fits:
         begin
-        while one of them runs:
-            iterate
+    while fits run, W of them side by side:
+        iterate
+        let the next ones take the lanes of those that have ended
+    for each W fits:
         look at the ends
         while one of them is not sure, and a Newton step may help: settle
 
@@ -86,6 +88,9 @@ def program(
         _storing(carried, begun),
         "static void told(const State &p, L &running, L &trials) {\n"
         f"  running = p.s{status} == (int64_t){running};\n  trials = p.s{trials};\n}}",
+        "static bool going(void *const *kept, int64_t fit, int64_t limit) {\n"
+        f"  return ((int64_t *)kept[{status}])[fit] == (int64_t){running} &&\n"
+        f"         ((int64_t *)kept[{trials}])[fit] < limit;\n}}",
         DRIVER,
     ]
     return "\n\n".join(parts)
@@ -292,7 +297,15 @@ def _loading(data: Sequence[Argument]) -> str:
                 f"+ fit * {one.size}; for (int64_t j = 0; j < {one.size}; j++) "
                 f"d.b{i}[j][lane] = from[j]; }}"
             )
-    lines += ["}", "static void hold(Data &d, const void *const *arguments, char *memory) {"]
+    lines += [
+        "}",
+        "static void load_all(",
+        "    Data &d, const void *const *arguments, int64_t fit, int64_t end) {",
+        "  for (int lane = 0; lane < W; lane++)",
+        "    load(d, arguments, lane, fit + lane < end ? fit + lane : fit);",
+        "}",
+        "static void hold(Data &d, const void *const *arguments, char *memory) {",
+    ]
     for i, one in enumerate(data):
         kind = STORED[one.kind]
         if one.shared:
@@ -310,25 +323,36 @@ def _bytes(one: Argument) -> int:
 
 
 def _storing(carried: Sequence[str], begun: Sequence[int]) -> str:
-    """Puts the state of a lane where it is kept between calls, and takes it back."""
-    every = [
-        "static void put_all(\n"
-        "    const State &p, const State &q, L running, void *const *kept, int64_t fit) {"
-    ]
+    """Puts states where they are kept between calls, and takes them back: of a lane, or of all."""
     put = ["static void put(const State &p, void *const *kept, int lane, int64_t fit) {"]
     take = ["static void take(State &p, void *const *kept, int lane, int64_t fit) {"]
+    chosen = ["static void choose_all(State &p, L mask, const State &q) {"]  # p where it is true
+    whole = "(State &p, void *const *kept, int64_t fit, int64_t end) {\n  if (end - fit < W) {"
+    # idle lanes repeat the first fit
+    put_all = [
+        f"static void put_all{whole}",
+        "    for (int l = 0; l < W && fit + l < end; l++) put(p, kept, l, fit + l);",
+        "    return;\n  }",
+    ]
+    take_all = [
+        f"static void take_all{whole}",
+        "    for (int l = 0; l < W; l++) take(p, kept, l, fit + l < end ? fit + l : fit);",
+        "    return;\n  }",
+    ]
     for i, kind in enumerate(carried):
-        stored = STORED[kind]
-        put.append(f"  (({stored} *)kept[{i}])[fit] = ({stored})p.s{i}[lane];")
-        chosen = f"choose(running, p.s{i}, q.s{i})"
-        at = f"({stored} *)kept[{i}] + fit"
-        if kind == TRUTH:
-            write = f"for (int l = 0; l < W; l++) ({at})[l] = v[l];"
+        stored, truth = STORED[kind], kind == TRUTH
+        at = f"(({stored} *)kept[{i}])[fit"
+        sign = "-(int64_t)" if truth else ""
+        put.append(f"  {at}] = ({stored})p.s{i}[lane];")
+        take.append(f"  p.s{i}[lane] = {sign}{at}];")
+        chosen.append(f"  p.s{i} = choose(mask, p.s{i}, q.s{i});")
+        if truth:
+            put_all.append(f"  for (int l = 0; l < W; l++) {at} + l] = p.s{i}[l];")
+            take_all.append(f"  for (int l = 0; l < W; l++) p.s{i}[l] = {sign}{at} + l];")
         else:
-            write = f"std::memcpy({at}, &v, sizeof v);"
-        every.append(f"  {{ {TYPES[kind]} v = {chosen}; {write} }}")
-        sign = "-(int64_t)" if kind == TRUTH else ""
-        take.append(f"  p.s{i}[lane] = {sign}(({stored} *)kept[{i}])[fit];")
+            put_all.append(f"  std::memcpy(&{at}], &p.s{i}, sizeof p.s{i});")
+            take_all.append(f"  std::memcpy(&p.s{i}, &{at}], sizeof p.s{i});")
     only = ["static void take_begun(State &p, void *const *kept, int lane, int64_t fit) {"]
     only += [take[1 + i] for i in begun]
-    return "\n".join([*put, "}", *take, "}", *only, "}", *every, "}"])
+    parts = (put, take, only, put_all, take_all, chosen)
+    return "\n".join("\n".join([*part, "}"]) for part in parts)

@@ -5,11 +5,18 @@ PRELUDE = r"""
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 typedef double D __attribute__((vector_size(8 * W)));
 typedef float S __attribute__((vector_size(4 * W)));
 typedef int64_t L __attribute__((vector_size(8 * W)));  // whole numbers, and truth: 0 or -1
 typedef int32_t I __attribute__((vector_size(4 * W)));
+
+// registers that hold eight float64
+#if W == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define WIDE
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -60,13 +67,22 @@ INLINE L lt_(L a, L b) { return a < b; }
 INLINE L le_(L a, L b) { return a <= b; }
 INLINE L eq_(L a, L b) { return a == b; }
 INLINE L ne_(L a, L b) { return a != b; }
-INLINE L lt_(S a, S b) { return __builtin_convertvector(a < b, L); }
-INLINE L le_(S a, S b) { return __builtin_convertvector(a <= b, L); }
-INLINE L eq_(S a, S b) { return __builtin_convertvector(a == b, L); }
-INLINE L ne_(S a, S b) { return __builtin_convertvector(a != b, L); }
+#ifdef WIDE  // for which a compiler converts in halves
+INLINE D to_double(S a) { return _mm512_cvtps_pd(a); }
+INLINE S to_float(D a) { return _mm512_cvtpd_ps(a); }
+INLINE I narrow(L a) { return (I)_mm512_cvtepi64_epi32((__m512i)a); }
+#else
+INLINE D to_double(S a) { return __builtin_convertvector(a, D); }
+INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
+INLINE I narrow(L a) { return __builtin_convertvector(a, I); }
+#endif
+INLINE L lt_(S a, S b) { return to_double(a) < to_double(b); }
+INLINE L le_(S a, S b) { return to_double(a) <= to_double(b); }
+INLINE L eq_(S a, S b) { return to_double(a) == to_double(b); }
+INLINE L ne_(S a, S b) { return to_double(a) != to_double(b); }
 INLINE D choose(L m, D a, D b) { return m ? a : b; }
 INLINE L choose(L m, L a, L b) { return m ? a : b; }
-INLINE S choose(L m, S a, S b) { return __builtin_convertvector(m, I) ? a : b; }
+INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
 // as in torch, NaN wins
 #define EXTREMES(T)                                                       \
   INLINE T maximum_(T a, T b) { return choose(lt_(b, a) | ne_(a, a), a, b); } \
@@ -80,9 +96,7 @@ INLINE bool any_(L m) {
 INLINE L finite_(D a) { return eq_(a - a, D{}); }
 INLINE L finite_(S a) { return eq_(a - a, S{}); }
 INLINE L finite_(L a) { return a == a; }
-INLINE D to_double(S a) { return __builtin_convertvector(a, D); }
 INLINE D to_double(L a) { return __builtin_convertvector(a, D); }
-INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
 INLINE S to_float(L a) { return __builtin_convertvector(a, S); }
 INLINE L to_whole(D a) { return __builtin_convertvector(a, L); }
 INLINE L to_whole(S a) { return __builtin_convertvector(a, L); }
@@ -144,7 +158,48 @@ static __attribute__((noinline)) Eigen<V, N> eigen_(const V (&lower)[N * (N + 1)
   return e;
 }
 // exp without a call, around which all registers would be saved: x = k ln 2 + r, and a polynomial
-// of |r| <= ln 2 / 2, to less than a unit of the last digit
+// of |r| <= ln 2 / 2, to less than a unit of the last digit. Its terms are added in pairs: in a
+// row, each would wait for the one before.
+#ifdef WIDE
+// 2^(j/16) from registers, and what rounding has left of it; |r| <= ln 2 / 32 needs half the terms
+INLINE D exp_(D x) {
+  const D first = {
+      0x1.0000000000000p0, 0x1.0b5586cf9890fp0, 0x1.172b83c7d517bp0, 0x1.2387a6e756238p0,
+      0x1.306fe0a31b715p0, 0x1.3dea64c123422p0, 0x1.4bfdad5362a27p0, 0x1.5ab07dd485429p0};
+  const D second = {
+      0x1.6a09e667f3bcdp0, 0x1.7a11473eb0187p0, 0x1.8ace5422aa0dbp0, 0x1.9c49182a3f090p0,
+      0x1.ae89f995ad3adp0, 0x1.c199bdd85529cp0, 0x1.d5818dcfba487p0, 0x1.ea4afa2a490dap0};
+  const D first_left = {
+      0x0.0p0, 0x1.8a62e4adc610bp-54, -0x1.19041b9d78a76p-55, 0x1.9b07eb6c70573p-54,
+      0x1.6f46ad23182e4p-55, 0x1.ada0911f09ebcp-55, 0x1.d4397afec42e2p-56, 0x1.6324c054647adp-54};
+  const D second_left = {
+      -0x1.bdd3413b26456p-54, -0x1.41577ee04992fp-55, 0x1.6e9f156864b27p-54, 0x1.c7c46b071f2bep-56,
+      0x1.7a1cd345dcc81p-54, 0x1.11065895048ddp-55, 0x1.2ed02d75b3707p-55, -0x1.e9c23179c2893p-54};
+  // of two numbers of which one is none they take the second
+  __m512d bounded = _mm512_max_pd(D{} - 746.0, _mm512_min_pd(D{} + 710.0, x));
+  const D shift = D{} + 0x1.8p52;
+  D shifted = (D)bounded * 0x1.71547652b82fep+4 + shift;
+  D k = shifted - shift;  // in sixteenths
+  D r = ((D)bounded - k * 0x1.62e42fec00000p-5) - k * 0x1.d1cf79abc9e3bp-36;
+  D squared = r * r;
+  D p = (0x1.6c17bb91efb39p-10 * r + 0x1.11120b36ff666p-7) * squared +
+        (0x1.55555555192e5p-5 * r + 0x1.55555554dd075p-3);
+  D rest = (p * r + 0.5) * squared + r;
+  D power = _mm512_permutex2var_pd(first, (__m512i)shifted, second);
+  D left = _mm512_permutex2var_pd(first_left, (__m512i)shifted, second_left);
+  return _mm512_scalef_pd(power + (power * rest + left), k * 0.0625);
+}
+INLINE S exp_(S x) {
+  __m256 bounded = _mm256_max_ps(S{} - 104.0f, _mm256_min_ps(S{} + 89.0f, x));
+  const S shift = S{} + 0x1.8p23f;
+  S k = ((S)bounded * 1.44269504f + shift) - shift;
+  S r = ((S)bounded - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f;
+  S squared = r * r;
+  S p = ((0x1.a12528p-13f * r + 0x1.6d4362p-10f) * squared +
+         (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
+  return _mm256_scalef_ps((p * r + 1.0f) * r + 1.0f, k);
+}
+#else
 INLINE D exp_(D x) {
   D low_ = D{} - 746.0, high_ = D{} + 710.0;
   D bounded = choose(lt_(x, low_), low_, choose(lt_(high_, x), high_, x));
@@ -152,24 +207,18 @@ INLINE D exp_(D x) {
   D shifted = bounded * 1.4426950408889634 + shift;
   D k = shifted - shift;
   D r = (bounded - k * 0x1.62e42fefa0000p-1) - k * 0x1.cf79abc9e3b39p-40;
-  D p = D{} + 0x1.6124613a86d09p-33;  // 1 / 13!
-  p = p * r + 0x1.1eed8eff8d898p-29;
-  p = p * r + 0x1.ae64567f544e4p-26;
-  p = p * r + 0x1.27e4fb7789f5cp-22;
-  p = p * r + 0x1.71de3a556c734p-19;
-  p = p * r + 0x1.a01a01a01a01ap-16;
-  p = p * r + 0x1.a01a01a01a01ap-13;
-  p = p * r + 0x1.6c16c16c16c17p-10;
-  p = p * r + 0x1.1111111111111p-7;
-  p = p * r + 0x1.5555555555555p-5;
-  p = p * r + 0x1.5555555555555p-3;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
+  D squared = r * r, fourth = squared * squared;
+  D low = (0x1.11111111100cep-7 * r + 0x1.5555555555556p-5) * squared +
+          (0x1.5555555555557p-3 * r + 0.5);
+  D middle = (0x1.71de021a90822p-19 * r + 0x1.a01a01a6dcaffp-16) * squared +
+             (0x1.a01a01abef415p-13 * r + 0x1.6c16c16c162ccp-10);
+  D high = 0x1.1f731ea5352cap-29 * squared + (0x1.af4e196027428p-26 * r + 0x1.27e4db57442fbp-22);
+  D p = (high * fourth + middle) * fourth + low;
+  p = (p * r + 1.0) * r + 1.0;
   L n = (L)shifted - (L)shift;
   L half = n >> 1;  // in two steps, for results below the smallest normal number
-  D low = (D)((half + 1023) << 52), high = (D)((n - half + 1023) << 52);
-  return p * low * high;
+  D down = (D)((half + 1023) << 52), up = (D)((n - half + 1023) << 52);
+  return p * down * up;
 }
 INLINE S exp_(S x) {
   S low_ = S{} - 104.0f, high_ = S{} + 89.0f;
@@ -178,72 +227,76 @@ INLINE S exp_(S x) {
   S shifted = bounded * 1.44269504f + shift;
   S k = shifted - shift;
   S r = (bounded - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f;
-  S p = S{} + 0x1.a01a02p-13f;  // 1 / 7!
-  p = p * r + 0x1.6c16c2p-10f;
-  p = p * r + 0x1.111112p-7f;
-  p = p * r + 0x1.555556p-5f;
-  p = p * r + 0x1.555556p-3f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
+  S squared = r * r;
+  S p = ((0x1.a12528p-13f * r + 0x1.6d4362p-10f) * squared +
+         (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
+  p = (p * r + 1.0f) * r + 1.0f;
   I n = (I)shifted - (I)shift;
   I half = n >> 1;
-  S low = (S)((half + 127) << 23), high = (S)((n - half + 127) << 23);
-  return p * low * high;
+  S down = (S)((half + 127) << 23), up = (S)((n - half + 127) << 23);
+  return p * down * up;
 }
+#endif
 """
 
 DRIVER = """
-// Descends on `count` fits, those of `chosen`; `resumed`: 1, from the state that is kept; 2, from
-// the start, but what is kept says where the first of several runs began.
-// A fit that still runs after `limit` trials, or beside `few` others at most, is left running.
+// Descends on `count` fits from number `first` on, whose states are kept in between; `resumed`: 1,
+// from the state that is kept; 2, from the start, but what is kept says where the first of several
+// runs began. A fit that still runs after `limit` trials is left running.
+// A lane whose fit has ended takes the next one, so that none waits for its neighbours.
 extern "C" void descend(
-    int64_t count, const int64_t *chosen, const void *const *arguments,
-    void *const *kept, int resumed, int64_t limit, int64_t few, int64_t newton, char *memory) {
+    int64_t count, int64_t first, const void *const *arguments, void *const *kept, int resumed,
+    int64_t limit, int64_t newton, char *memory) {
   Data d;
   hold(d, arguments, memory);
-  for (int64_t start = 0; start < count; start += W) {
-    int lanes = count - start < W ? (int)(count - start) : W;
-    State p, q;
-    Rest r, t;
-    for (int lane = 0; lane < W; lane++) {  // idle lanes repeat the first fit
-      int64_t fit = chosen[start + (lane < lanes ? lane : 0)];
-      load(d, arguments, lane, fit);
-      if (resumed == 1) take(p, kept, lane, fit);
+  State p, q;
+  Rest r, t;
+  const int64_t end = first + count;
+  for (int64_t start = first; resumed != 1 && start < end; start += W) {
+    load_all(d, arguments, start, end);
+    begin(d, p, r, q, t);
+    for (int lane = 0; resumed == 2 && lane < W && start + lane < end; lane++)
+      take_begun(q, kept, lane, start + lane);
+    put_all(q, kept, start, end);
+  }
+  int64_t fits[W], next = first;
+  int busy = 0;
+  auto another = [&](int lane, State &state) {
+    while (next < end && !going(kept, next, limit)) next++;
+    if (next == end) return fits[lane] = -1, false;
+    load(d, arguments, lane, next);
+    take(state, kept, lane, next);
+    return fits[lane] = next++, true;
+  };
+  for (int lane = 0; lane < W; lane++) {
+    if (another(lane, p)) busy++;
+    else load(d, arguments, lane, first), take(p, kept, lane, first);
+  }
+  L running, trials;
+  for (State *now = &p, *then = &q; busy; ) {
+    step(d, *now, r, *then, t);
+    std::swap(now, then);
+    told(*now, running, trials);
+    running &= trials < limit;
+    if (!any_(~running)) continue;
+    for (int lane = 0; lane < W; lane++) {
+      if (running[lane] || fits[lane] < 0) continue;
+      put(*now, kept, lane, fits[lane]);
+      if (!another(lane, *now)) busy--;
     }
-    L running = L{} - 1, trials = L{};
-    if (resumed != 1) { begin(d, p, r, q, t); p = q; }
-    if (resumed == 2)
-      for (int lane = 0; lane < W; lane++)
-        take_begun(p, kept, lane, chosen[start + (lane < lanes ? lane : 0)]);
-    for (int64_t number = 0;; number++) {
-      told(p, running, trials);
-      int left = 0;
-      int64_t most = 0;
-      for (int lane = 0; lane < lanes; lane++) {
-        if (running[lane]) { left++; if (trials[lane] > most) most = trials[lane]; }
-      }
-      if (left == 0 || most >= limit || (left <= few && number >= 4)) break;
-      step(d, p, r, q, t);
-      p = q;
-    }
+  }
+  for (int64_t start = first; start < end; start += W) {
+    load_all(d, arguments, start, end);
+    take_all(p, kept, start, end);
+    told(p, running, trials);
     look(d, p, r, q, t);
-    if (any_(t.s0 & ~running)) {
-      for (int64_t number = 0; number <= newton && any_(t.s0); number++) {
-        State before = q;
-        r = t;
-        settle(d, before, r, q, t);
-      }
+    for (int64_t number = 0; number <= newton && any_(t.s0 & ~running); number++) {
+      State before = q;
+      r = t;
+      settle(d, before, r, q, t);
     }
-    bool together = lanes == W;
-    for (int lane = 0; lane < lanes; lane++)
-      together &= chosen[start + lane] == chosen[start] + lane;
-    if (together) {
-      put_all(p, q, running, kept, chosen[start]);
-      continue;
-    }
-    for (int lane = 0; lane < lanes; lane++)
-      put(running[lane] ? p : q, kept, lane, chosen[start + lane]);
+    choose_all(p, running, q);
+    put_all(p, kept, start, end);
   }
 }
 """

@@ -30,10 +30,9 @@ from .tracing import MOST_POINTS, Traced, entries, trace
 
 WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
 ALONE = 2  # in the program of a single fit, which all lanes repeat: the least that every CPU has
-FEW = 1  # of these still running are put off, and go on together with others
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8
-SHARE = 4000  # fits whose scratch stays in the cache; no power of two, which would share its lines
+SHARE = 2000  # fits whose scratch stays in the cache; no power of two, which would share its lines
 T = TypeVar("T")
 _TRACING = threading.Lock()
 
@@ -128,29 +127,20 @@ class Program:
         def descend(some: range) -> tuple[Tensor, list[Tensor]] | None:
             """A share of the fits: all is kept in a scratch that stays in the cache."""
             rows, parts = scratch.rows(some.start)
-            results = rows.ctypes.data_as(ctypes.c_void_p)
-            chosen = torch.arange(some.start, some.stop)
             memory = torch.empty(size, dtype=torch.uint8)
             begin = -(-memory.data_ptr() // 64) * 64
-
-            def call(chosen: Tensor, resumed: int, few: int) -> None:
-                library.descend(
-                    ctypes.c_int64(len(chosen)), ctypes.c_void_p(chosen.data_ptr()), pointers,
-                    results, resumed, ctypes.c_int64(trials), ctypes.c_int64(few),
-                    ctypes.c_int64(newton), ctypes.c_void_p(begin),
-                )  # fmt: skip
-
             window = slice(some.start, some.stop)
             for place, value in zip(state.begun, begun or (), strict=False):
                 row = whole[place][:, window] if place in whole else parts[place][:, : len(some)]
                 row.copy_(value[window].reshape(len(some), -1).T)
-            call(chosen, 0 if begun is None else 2, FEW if len(some) > self.width else 0)
-            if len(some) > self.width:
-                # fits that are together stop when one of them has used up its trials, and the
-                # others go on until each has had its own
-                while len(left := chosen[self._going(whole, window, trials)]):
-                    call(left, 1, 0)
-            places = chosen if everything else chosen[~whole[certain][0, window]]
+            library.descend(
+                ctypes.c_int64(len(some)), ctypes.c_int64(some.start), pointers,
+                rows.ctypes.data_as(ctypes.c_void_p), 0 if begun is None else 2,
+                ctypes.c_int64(trials), ctypes.c_int64(newton), ctypes.c_void_p(begin),
+            )  # fmt: skip
+            places = torch.arange(some.start, some.stop)
+            if not everything:
+                places = places[~whole[certain][0, window]]
             if not len(places):
                 return None
             return places, [
@@ -169,12 +159,6 @@ class Program:
         standing: Standing = tree_map(lambda i: None if i is None else shaped[i], self.places)
         columns = [self._shaped(i, whole[i]) for i in wanted]
         return Descended._make([*columns, places, standing])
-
-    def _going(self, whole: dict[int, Tensor], window: slice, trials: int) -> Tensor:
-        """Which fits of a share still run, and have trials left."""
-        state: Any = self.places.state
-        status, spent = (whole[place][0, window] for place in (state.status, state.trials))
-        return (status == RUNNING) & (spent < trials)
 
     def _empty(self, place: int, count: int) -> Tensor:
         shape, dtype = self.leaves[place]

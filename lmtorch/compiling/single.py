@@ -50,8 +50,8 @@ class Single:
 
     def __init__(self, program: "Program") -> None:
         library = build(program.text)
-        kinds = [ctypes.c_int64, *3 * [ctypes.c_void_p], ctypes.c_int, *3 * [ctypes.c_int64],
-                 ctypes.c_void_p]  # fmt: skip
+        kinds = [*2 * [ctypes.c_int64], *2 * [ctypes.c_void_p], ctypes.c_int,
+                 *2 * [ctypes.c_int64], ctypes.c_void_p]  # fmt: skip
         self.library = library  # it stays loaded as long as this is there
         self.descend = ctypes.CFUNCTYPE(None, *kinds)(("descend", library))
         library.memory.restype = ctypes.c_int64
@@ -84,9 +84,7 @@ class Single:
         views = room.views
         status, sure = views[2], views[-1]
         for resumed in range(1 + AGAIN):
-            self.descend(
-                1, room.first, addresses, room.results, min(resumed, 1), trials, 0, -1, room.memory
-            )
+            self.descend(1, 0, addresses, room.results, min(resumed, 1), trials, -1, room.memory)
             if sure or status <= 0:
                 break
             status[()] = RUNNING
@@ -105,9 +103,8 @@ class _Room:
     def __init__(self, single: Single, given: int) -> None:
         self.kept = np.zeros(sum(single.sizes), dtype=np.int64)
         self.rows = self.kept.ctypes.data + CELL * np.arange(len(self.kept), dtype=np.int64)
-        self.chosen = np.zeros(1, dtype=np.int64)
         self.scratch = np.zeros(single.memory, dtype=np.uint8)
-        self.first, self.results = self.chosen.ctypes.data, self.rows.ctypes.data
+        self.results = self.rows.ctypes.data
         self.memory = -(-self.scratch.ctypes.data // 64) * 64
         constants = [constant.data_ptr() for constant in single.constants]
         self.pointers = (ctypes.c_void_p * (given + len(constants)))(*[None] * given, *constants)

@@ -79,6 +79,22 @@ def test_a_batch_ends_where_scipys_fits_do() -> None:
 
 
 @compiler
+def test_a_fit_does_not_depend_on_those_that_run_beside_it() -> None:
+    """Fits of very different length, in three orders: a lane serves many, and mixes none up."""
+    x0, y = decays(41)
+    x0[::5] *= 6
+    fun, in_dims = decay, (0, None, 0)
+    first = lmtorch.least_squares(fun, x0, args=(T, y), in_dims=in_dims, compile=True)
+    assert len(first.nfev.unique()) > 3
+    for order in (torch.arange(41).flip(0), first.nfev.argsort(), torch.arange(41)[-3:]):
+        other = lmtorch.least_squares(
+            fun, x0[order], args=(T, y[order]), in_dims=in_dims, compile=True
+        )
+        for name in ("x", "cost", "status", "nfev", "njev", "grad"):
+            assert torch.equal(getattr(other, name), getattr(first, name)[order]), name
+
+
+@compiler
 def test_auto_takes_a_program_that_there_is_and_makes_one_for_many_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -446,8 +462,9 @@ def test_functions_have_their_values_and_derivatives(name: str) -> None:
 
 
 @compiler
-def test_the_exponential_is_right_to_the_last_digit() -> None:
-    text = f"#define W 8\n{PRELUDE}" + (
+@pytest.mark.parametrize("width", [8, 2])  # with the widest registers, and without
+def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
+    text = f"#define W {width}\n{PRELUDE}" + (
         'extern "C" void each(const double *x, double *y, int n) {'
         " for (int i = 0; i < n; i++) y[i] = exp_(D{} + x[i])[0]; }"
         'extern "C" void single(const float *x, float *y, int n) {'
