@@ -30,12 +30,12 @@ class Slopes(NamedTuple):
     relative: bool = False  # whether `curvature` is g″/g′
 
 
-class Bivariate(NamedTuple):
-    """The value of an elementwise function at (a, b), with its derivatives."""
+class Multivariate(NamedTuple):
+    """The value of an elementwise function of several variables, with its derivatives."""
 
     value: Tensor
-    slopes: tuple[Tensor, Tensor]  # g_a, g_b
-    curvatures: Callable[[], tuple[Tensor, Tensor, Tensor]]  # computes g_aa, g_ab, g_bb
+    slopes: tuple[Tensor, ...]  # g_a, g_b, ...
+    curvatures: Callable[[], tuple[Tensor, ...]]  # computes g_aa, g_ab, ..., g_bb, ...
 
 
 class Algebra(Protocol):
@@ -57,8 +57,8 @@ class Algebra(Protocol):
     def chain(self, z: Any, slopes: Slopes) -> Any:
         """g(z), elementwise."""
 
-    def bivariate(self, a: Any, b: Any, slopes: Bivariate) -> Any:
-        """g(a, b), elementwise, of two carriers."""
+    def multivariate(self, slopes: Callable[..., Multivariate], *operands: Any) -> Any:
+        """g(a, b, ...), elementwise; some of the operands may be constant tensors."""
 
     def product(self, multiply: Multiply, a: Any, b: Any) -> Any:
         """A bilinear operator of a and b; one of the two may be a constant."""

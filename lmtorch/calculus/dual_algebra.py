@@ -1,12 +1,13 @@
 """How dual numbers go through the operators of which all rules are made."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import Bivariate, Multiply, NoRuleError, Slopes, slopes_by_vjp, values
+from .base import Multiply, Multivariate, NoRuleError, Slopes, slopes_by_vjp, values
 from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full, in_a_row
 from .rules import name_of
 
@@ -91,20 +92,27 @@ class Duals:
             _outer_(second, z.first, z.first, bend, symmetric=True)
         return self.made((z,), value, first, second)
 
-    def bivariate(self, a: Dual, b: Dual, slopes: Bivariate) -> Dual:
-        """g(a, b), by the chain rule in both."""
-        of_a, of_b = slopes.slopes
-        first = {i: _times(t, of_a) for i, t in a.first.items()}
-        _add_(first, {i: _times(t, of_b) for i, t in b.first.items()})
-        if a.second is None or b.second is None:
-            return self.made((a, b), slopes.value, first)
-        second = {key: _times(t, of_a) for key, t in a.second.items()}
-        _add_(second, {key: _times(t, of_b) for key, t in b.second.items()})
-        aa, ab, bb = slopes.curvatures()
-        _outer_(second, a.first, a.first, aa, symmetric=True)
-        _outer_(second, a.first, b.first, ab)
-        _outer_(second, b.first, b.first, bb, symmetric=True)
-        return self.made((a, b), slopes.value, first, second)
+    def multivariate(self, slopes: Callable[..., Multivariate], *operands: Any) -> Dual:
+        """g(a, b, ...), by the chain rule in all."""
+        operands = self.aligned(*operands)
+        return self._of_several(operands, slopes(*map(values, operands)))
+
+    def _of_several(self, operands: tuple[Any, ...], found: Multivariate) -> Dual:
+        """A function of several variables from its value and derivatives."""
+        carriers = [(i, z, found.slopes[i]) for i, z in enumerate(operands) if isinstance(z, Dual)]
+        first: Firsts = {}
+        for _, z, slope in carriers:
+            _add_(first, {i: _times(t, slope) for i, t in z.first.items()})
+        if any(z.second is None for _, z, _ in carriers):
+            return self.made(operands, found.value, first)
+        second: Seconds = {}
+        for _, z, slope in carriers:
+            _add_(second, {key: _times(t, slope) for key, t in (z.second or {}).items()})
+        pairs = combinations_with_replacement(enumerate(operands), 2)
+        for ((i, a), (j, b)), bend in zip(pairs, found.curvatures(), strict=True):
+            if isinstance(a, Dual) and isinstance(b, Dual):
+                _outer_(second, a.first, b.first, bend, symmetric=i == j)
+        return self.made(operands, found.value, first, second)
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Dual) -> Slopes:
         """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""
@@ -228,7 +236,7 @@ class Duals:
             zero = torch.zeros((), dtype=value.dtype, device=value.device)
             return zero, -inverse * inverse, -2 * down * inverse
 
-        return self.bivariate(a, b, Bivariate(value, (inverse, down), curvatures))
+        return self._of_several((a, b), Multivariate(value, (inverse, down), curvatures))
 
     def _bilinear(self, multiply: Multiply, a: Any, b: Any, value: Tensor) -> Dual:
         """A product that does not go entry by entry."""

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from .base import Bivariate, Carrier, Multiply, NoRuleError, Slopes, slopes_by_vjp, values
+from .base import Carrier, Multiply, Multivariate, NoRuleError, Slopes, slopes_by_vjp, values
 from .slopes import reciprocal, tanh
 
 FEW = 4  # up to so many directions their products are summed one by one
@@ -84,23 +86,27 @@ class Jets:
             bend * pairs if z.second is None else torch.addcmul(slope * z.second, bend, pairs),
         )
 
-    def bivariate(self, a: Jet, b: Jet, slopes: Bivariate) -> Jet:
-        """The jet of g(a, b), by the chain rule in both."""
-        (of_a, of_b), ndim = slopes.slopes, slopes.value.ndim
-        a1, b1 = aligned(a.first, ndim), aligned(b.first, ndim)
-        first = of_a * a1 + of_b * b1
-        if self.pairing is None:
-            return Jet(slopes.value, first)
-        aa, ab, bb = slopes.curvatures()
-        second = (
-            aa * self.pairing(a1, a1, torch.mul)
-            + 2 * ab * self.pairing(a1, b1, torch.mul)
-            + bb * self.pairing(b1, b1, torch.mul)
+    def multivariate(self, slopes: Callable[..., Multivariate], *operands: Any) -> Jet:
+        """The jet of g(a, b, ...), by the chain rule in all."""
+        found = slopes(*map(values, operands))
+        ndim = found.value.ndim
+        firsts = [aligned(z.first, ndim) if isinstance(z, Jet) else None for z in operands]
+        first = reduce(
+            torch.add,
+            [s * t for s, t in zip(found.slopes, firsts, strict=True) if t is not None],
         )
-        for slope, part in ((of_a, a.second), (of_b, b.second)):
-            if part is not None:
-                second = second + slope * aligned(part, ndim)
-        return Jet(slopes.value, first, second)
+        if self.pairing is None:
+            return Jet(found.value, first)
+        terms = [
+            slope * aligned(z.second, ndim)
+            for slope, z in zip(found.slopes, operands, strict=True)
+            if isinstance(z, Jet) and z.second is not None
+        ]
+        pairs = combinations_with_replacement(enumerate(firsts), 2)
+        for ((i, a), (j, b)), bend in zip(pairs, found.curvatures(), strict=True):
+            if a is not None and b is not None:
+                terms.append((1 if i == j else 2) * bend * self.pairing(a, b, torch.mul))
+        return Jet(found.value, first, reduce(torch.add, terms))
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Jet) -> Slopes:
         """g′ is the gradient of the sum of g, and g″ that of the sum of g′."""

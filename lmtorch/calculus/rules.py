@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import slopes as formulas
-from .base import Algebra, Bivariate, Carrier, NoRuleError, Rule, Slopes, values
+from .base import Algebra, Carrier, Multivariate, NoRuleError, Rule, Slopes, values
 
 
 def primitive(name: str) -> Rule:
@@ -71,21 +71,13 @@ def elementwise(slopes: Callable[..., Slopes]) -> Rule:
     return rule
 
 
-def of_two(slopes: Callable[[Tensor, Tensor], Bivariate]) -> Rule:
-    """Make the rule of a function of two variables, of which one may be a constant tensor."""
+def of_several(slopes: Callable[..., Multivariate]) -> Rule:
+    """Make the rule of a function of several variables, some of which may be constant tensors."""
 
-    def rule(algebra: Algebra, func: Callable[..., Tensor], a: Any, b: Any) -> Any:
-        if isinstance(a, Carrier) and isinstance(b, Carrier):
-            return algebra.bivariate(a, b, slopes(a.value, b.value))
-        place, other = (1, a) if isinstance(b, Carrier) else (0, b)
-        if not isinstance(other, Tensor):
+    def rule(algebra: Algebra, func: Callable[..., Tensor], *operands: Any) -> Any:
+        if not all(isinstance(z, Carrier | Tensor) for z in operands):
             raise NoRuleError(f"{func.__name__} of a number")
-        found = slopes(values(a), values(b))
-        curvature = found.curvatures
-        return algebra.chain(
-            b if place else a,
-            Slopes(found.value, found.slopes[place], lambda: curvature()[2 * place]),
-        )
+        return algebra.multivariate(slopes, *operands)
 
     return rule
 
@@ -117,13 +109,11 @@ def powered(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -> Any:
     if known is not None:
         return known
     if isinstance(a, Carrier) and isinstance(b, Carrier):
-        return algebra.bivariate(a, b, formulas.pow_of_both(a.value, b.value))
+        return algebra.multivariate(formulas.pow_of_both, a, b)
     if isinstance(b, Carrier):
         return algebra.chain(b, formulas.raised(a, b.value))
     if isinstance(b, Tensor):
-        found = formulas.pow_of_both(a.value, b)
-        curvatures = found.curvatures
-        return algebra.chain(a, Slopes(found.value, found.slopes[0], lambda: curvatures()[0]))
+        return algebra.multivariate(formulas.pow_of_both, a, b)
     if not isinstance(b, int | float) or b == 0:
         raise NoRuleError("a power whose exponent is no number, or zero")
     return algebra.chain(a, formulas.power(a.value, b))
@@ -377,6 +367,7 @@ ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
     "relu": formulas.relu,
     **dict.fromkeys(("erf", "special_erf"), formulas.erf),
     **dict.fromkeys(("erfc", "special_erfc"), formulas.erfc),
+    "special_erfcx": formulas.erfcx,
     **dict.fromkeys(("sigmoid", "special_expit"), formulas.sigmoid),
     "log_sigmoid": formulas.log_sigmoid,
     "silu": formulas.silu,
@@ -409,10 +400,11 @@ RULES: dict[str, Rule] = {
     "tanh": tanh,
     "pow": powered,
     "__rpow__": swapped(powered),
-    "atan2": of_two(formulas.atan2),
-    "arctan2": of_two(formulas.atan2),
-    "hypot": of_two(formulas.hypot),
-    "logaddexp": of_two(formulas.logaddexp),
+    "atan2": of_several(formulas.atan2),
+    "arctan2": of_several(formulas.atan2),
+    "hypot": of_several(formulas.hypot),
+    "logaddexp": of_several(formulas.logaddexp),
+    "voigt_profile": of_several(formulas.voigt_profile),
     "add": added,
     **dict.fromkeys(("sub", "subtract"), subtracted),
     **dict.fromkeys(("rsub", "__rsub__"), swapped(subtracted)),

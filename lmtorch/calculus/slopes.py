@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Bivariate, NoRuleError, Slopes
+from . import faddeeva
+from .base import Multivariate, NoRuleError, Slopes
 
 
 def sin(z: Tensor) -> Slopes:
@@ -166,6 +167,20 @@ def erfc(z: Tensor) -> Slopes:
     return Slopes(torch.erfc(z), slope, lambda: -2 * z, relative=True)
 
 
+def erfcx(z: Tensor) -> Slopes:
+    """y = erfcx z with g′ = 2zy − 2/√π and g″ = 2y + 2zg′; a series in 1/z² where these cancel."""
+    y = torch.special.erfcx(z)
+    far = z > 20
+    square = torch.where(far, z, 20.0).square().reciprocal()
+    front = square * (-1 / math.sqrt(math.pi))
+    # Abramowitz & Stegun 7.1.23, differentiated: Σ (−1)ⁿ (2n + 1)!! / (2z²)ⁿ
+    series = torch.ones_like(z)
+    for n in range(6, -1, -1):
+        series = 1 - (n + 1.5) * square * series
+    slope = torch.where(far, front * series, 2 * z * y - 2 / math.sqrt(math.pi))
+    return Slopes(y, slope, lambda: 2 * (y + z * slope))
+
+
 def sigmoid(z: Tensor) -> Slopes:
     """The sigmoid s with s′ = s (1 − s) and s″/s′ = 1 − 2s."""
     s = torch.sigmoid(z)
@@ -229,10 +244,10 @@ def root(z: Tensor) -> Slopes:
     return Slopes(torch.where(zero, 0.0, root), slope, lambda: -0.5 * slope / safe)
 
 
-# ---- of two variables ----------------------------------------------------------------------------
+# ---- of several variables ------------------------------------------------------------------------
 
 
-def pow_of_both(a: Tensor, b: Tensor) -> Bivariate:
+def pow_of_both(a: Tensor, b: Tensor) -> Multivariate:
     """a^b with g_a = b a^(b − 1) and g_b = log(a) a^b, each zero where torch has it so."""
     value = torch.pow(a, b)
     down = torch.where(b == 0, 0.0, b * a ** (b - 1))
@@ -242,10 +257,10 @@ def pow_of_both(a: Tensor, b: Tensor) -> Bivariate:
     def curvatures() -> tuple[Tensor, Tensor, Tensor]:
         return b * (b - 1) * a ** (b - 2), a ** (b - 1) * (1 + b * rate), up * rate
 
-    return Bivariate(value, (down, up), curvatures)
+    return Multivariate(value, (down, up), curvatures)
 
 
-def atan2(a: Tensor, b: Tensor) -> Bivariate:
+def atan2(a: Tensor, b: Tensor) -> Multivariate:
     """The angle of (b, a) with g_a = b/(a² + b²) and g_b = −a/(a² + b²), zero at the origin."""
     square = a * a + b * b
     inverse = torch.where(square == 0, 0.0, 1 / square)
@@ -255,10 +270,10 @@ def atan2(a: Tensor, b: Tensor) -> Bivariate:
         both = 2 * of_a * of_b
         return both, (a * a - b * b) * inverse * inverse, -both
 
-    return Bivariate(torch.atan2(a, b), (of_a, of_b), curvatures)
+    return Multivariate(torch.atan2(a, b), (of_a, of_b), curvatures)
 
 
-def hypot(a: Tensor, b: Tensor) -> Bivariate:
+def hypot(a: Tensor, b: Tensor) -> Multivariate:
     """h = √(a² + b²) with g_a = a/h and g_b = b/h."""
     h = torch.hypot(a, b)
     of_a, of_b = a / h, b / h
@@ -266,10 +281,10 @@ def hypot(a: Tensor, b: Tensor) -> Bivariate:
     def curvatures() -> tuple[Tensor, Tensor, Tensor]:
         return of_b * of_b / h, -of_a * of_b / h, of_a * of_a / h
 
-    return Bivariate(h, (of_a, of_b), curvatures)
+    return Multivariate(h, (of_a, of_b), curvatures)
 
 
-def logaddexp(a: Tensor, b: Tensor) -> Bivariate:
+def logaddexp(a: Tensor, b: Tensor) -> Multivariate:
     """log(eᵃ + eᵇ) with g_a = s, the sigmoid of a − b, and g_b = 1 − s."""
     share = torch.sigmoid(a - b)
     rest = torch.sigmoid(b - a)
@@ -278,4 +293,24 @@ def logaddexp(a: Tensor, b: Tensor) -> Bivariate:
         bend = share * rest
         return bend, -bend, bend
 
-    return Bivariate(torch.logaddexp(a, b), (share, rest), curvatures)
+    return Multivariate(torch.logaddexp(a, b), (share, rest), curvatures)
+
+
+def voigt_profile(x: Tensor, sigma: Tensor, gamma: Tensor) -> Multivariate:
+    """V = Re W of `faddeeva.py`, with V_x = Re W′, V_σ = σ Re W″ and V_γ = −Im W′."""
+    width = math.sqrt(2) * sigma.abs()
+    (value, _), (across, along), (bend, _) = faddeeva.profiles(x, gamma, width, 3)
+
+    def curvatures() -> tuple[Tensor, ...]:
+        found = faddeeva.profiles(x, gamma, width, 5)
+        (_, _), (_, _), (second, other), (third, turned), (fourth, _) = found
+        return (
+            second,
+            sigma * third,
+            -other,
+            second + sigma * sigma * fourth,
+            -sigma * turned,
+            -second,
+        )
+
+    return Multivariate(value, (across, sigma * bend, -along), curvatures)
