@@ -78,10 +78,8 @@ def profiles(x: Tensor, y: Tensor, width: Tensor, orders: int) -> list[Pair]:
     at_once = POINTS.get(x.device.type, ON_OTHERS)
     if x.numel() <= at_once:
         return _profiles(x, y, width, orders)
-    parts = [
-        _profiles(*part, orders)
-        for part in zip(*(t.reshape(-1).split(at_once) for t in (x, y, width)), strict=True)
-    ]
+    pieces = (t.reshape(-1).split(at_once) for t in (x, y, width))
+    parts = [_profiles(a, b, c, orders) for a, b, c in zip(*pieces, strict=True)]
     return [
         (
             torch.cat([part[n][0] for part in parts]).reshape(x.shape),

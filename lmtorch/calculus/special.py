@@ -1,8 +1,8 @@
 """Special functions that torch lacks, on any device, with exact derivatives of any order.
 
-They are made of what `faddeeva.py` computes by operators of torch, which autograd and the transforms
-of `torch.func` go through; dual numbers and jets have the derivatives of `voigt_profile` in closed
-form, from `rules.py`.
+They are made of what `faddeeva.py` computes by operators of torch, which autograd and `torch.func`
+go through; dual numbers and jets have the derivatives of `voigt_profile` in closed form, from
+`rules.py`.
 """
 
 import math
@@ -21,7 +21,7 @@ def voigt_profile(x: Any, sigma: Any, gamma: Any) -> Any:
 
     V(x; σ, γ) = Re w(z) / (σ√(2π)) with z = (x + iγ)/(σ√2); its area is 1, and its units are those
     of 1/x. At σ = 0 it is the Lorentzian, at γ = 0 the Gaussian, with the derivatives that belong
-    to them; it is even in σ, and is continued to γ < 0. With σ = γ = 0 it is zero, and NaN at x = 0.
+    to them; it is even in σ, and is continued to γ < 0. With σ = γ = 0 it is zero, at x = 0 NaN.
 
     Args:
         x: distance from the centre, a tensor.
@@ -35,9 +35,10 @@ def voigt_profile(x: Any, sigma: Any, gamma: Any) -> Any:
     Source: see `faddeeva`; NIST Digital Library of Mathematical Functions, 7.19.
 
     Example:
+        >>> import torch
         >>> from lmtorch.models import voigt_profile
         >>> voigt_profile(torch.tensor([0.0, 2.0], dtype=torch.float64), 1.0, 0.5)
-        tensor([0.2789, 0.0825], dtype=torch.float64)
+        tensor([0.2790, 0.0824], dtype=torch.float64)
     """
     like = next((z for z in (x, sigma, gamma) if hasattr(z, "dtype")), torch.zeros(()))
     operands = tuple(
@@ -60,7 +61,7 @@ def _alike(*operands: Tensor) -> list[Tensor]:
     return list(torch.broadcast_tensors(*(z.to(dtype) for z in operands)))
 
 
-def faddeeva(z: Tensor) -> Tensor:
+def faddeeva(z: Any) -> Tensor:
     """Return the Faddeeva function w(z) = e^(−z²) erfc(−iz) of complex numbers.
 
     scipy.special.wofz, for tensors on any device, with derivatives of any order: w′ = −2zw + 2i/√π.
@@ -81,6 +82,7 @@ def faddeeva(z: Tensor) -> Tensor:
     ACM Trans. Math. Softw. 16 (1990) 38, and Zaghloul & Ali, ibid. 38 (2011) 15.
 
     Example:
+        >>> import torch
         >>> from lmtorch.models import faddeeva
         >>> faddeeva(torch.tensor([0.0, 1 + 1j, 3j], dtype=torch.complex128))
         tensor([1.0000+0.0000j, 0.3047+0.2082j, 0.1790+0.0000j], dtype=torch.complex128)

@@ -19,7 +19,7 @@ from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
 from .._threads import quiet
 from .adding import Arithmetic
-from .calls import column, filled, stand_in
+from .calls import beside, column, filled, stand_in
 from .guessing import Points, as_given
 from .rules import Rules, Tie
 
@@ -174,7 +174,8 @@ class Model(Arithmetic):
     def _curve(self, x: Any, values: Sequence[Any]) -> Any:
         """The formula, in tensors; an array where x and all values are none."""
         if any(map(is_tensor, (x, *values))):
-            return filled(x, self.formula(tensor_of(x), *values))
+            points = tensor_of(x)
+            return filled(x, self.formula(points, *(beside(v, points) for v in values)))
         tensors = [torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in values]
         x = torch.as_tensor(x, dtype=torch.float64, device="cpu")
         return to_array(filled(x, self.formula(x, *tensors)))

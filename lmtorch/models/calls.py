@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._arrays import is_tensor
@@ -18,6 +19,14 @@ def column(value: Any) -> Any:
     if stand_in(value) or not np.ndim(value):
         return value
     return value[..., None] if is_tensor(value) else np.asarray(value)[..., None]
+
+
+def beside(value: Any, x: Any) -> Any:
+    """A plain number as a tensor like x, so that a formula sees tensors alone."""
+    if is_tensor(value):
+        return value
+    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    return torch.as_tensor(value, dtype=dtype, device=x.device)
 
 
 def filled(x: Any, curve: Any) -> Any:

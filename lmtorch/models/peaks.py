@@ -1,4 +1,4 @@
-"""Peaks: their amplitude is the area, as in lmfit."""
+"""Symmetric peaks: their amplitude is the area, as in lmfit."""
 
 import math
 from typing import Any, ClassVar
@@ -6,34 +6,31 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Model
+from ..calculus.special import voigt_profile
+from .searching import nearest, peak
+from .shape import Shape
 
 AREA = math.sqrt(2 * math.pi)  # of a Gaussian of height and width one
-HALF = math.sqrt(8 * math.log(2))  # full width at half maximum of a Gaussian, in σ
+HALF = math.sqrt(2 * math.log(2))  # half width at half height of a Gaussian, in σ
+POSITIVE = (0.0, math.inf)
+WIDTHS = (0.5, 0.7, 1.0, 1.4)  # in the half width that a Gaussian would have
 
 
-class Gaussian(Model):
-    """A Gaussian peak, amplitude / (σ √(2π)) · exp(−(x − center)² / (2σ²)).
+class Gaussian(Shape):
+    """A Gaussian peak, amplitude / (σ√(2π)) · exp(−(x − center)² / (2σ²)).
 
-    Parameters: amplitude, the area (in units of x times y); center (of x); sigma ≥ 0, the standard
-    deviation (of x). Normalised as lmfit's GaussianModel.
-
-    Args:
-        prefix: before the names of the parameters. Default: none.
+    Parameters, as of lmfit's GaussianModel: amplitude, the area (units of x times y); center (of
+    x); sigma > 0, the standard deviation (of x). The full width at half height is 2.3548 σ.
 
     Example:
         >>> from lmtorch import models
-        >>> peak = models.Gaussian()
-        >>> round(float(peak(1.0, amplitude=2.0, center=1.0, sigma=0.5)), 4)
-        1.5958
+        >>> models.Gaussian()([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5).round(4)
+        array([1.5958, 0.9679])
     """
 
     parameters = ("amplitude", "center", "sigma")
-    limits: ClassVar = {"sigma": (0.0, math.inf)}
+    limits: ClassVar = {"sigma": POSITIVE}
     linear = ("amplitude",)
-
-    def __init__(self, prefix: str = "") -> None:
-        super().__init__(prefix)
 
     @staticmethod
     def formula(x: Any, amplitude: Any, center: Any, sigma: Any) -> Any:
@@ -43,20 +40,204 @@ class Gaussian(Model):
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """The highest point, or the lowest, and how far it is to half of its height."""
-        at = y.abs().argmax(-1, keepdim=True)
-        x = x.expand(y.shape)
-        height, center = y.take_along_dim(at, -1), x.take_along_dim(at, -1)
-        below = y / height < 0.5
-        place = torch.arange(y.shape[-1], device=y.device)
-        before, after = below & (place < at), below & (place > at)
-        infinity = torch.full_like(x, math.inf)
-        left = center - torch.where(before, x, -infinity).amax(-1, keepdim=True)
-        right = torch.where(after, x, infinity).amin(-1, keepdim=True) - center
-        # a peak at the edge of the data has one side; one that fills them has none
-        width = torch.minimum(left, right)
-        span = x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True)
-        width = torch.where(width.isfinite(), 2 * width, span)
-        sigma = torch.where(width > 0, width, 1.0) / HALF
-        found = {"amplitude": AREA * sigma * height, "center": center, "sigma": sigma}
-        return {name: value[..., 0] for name, value in found.items()}
+        """The peak that is most of y."""
+        center, width = peak(x, y)
+        return fitted(Gaussian, x, y, [{"center": center, "sigma": width / HALF}])
+
+
+class Lorentzian(Shape):
+    """A Lorentzian (Cauchy) peak, amplitude / (πσ) · 1 / (1 + ((x − center)/σ)²).
+
+    Parameters, as of lmfit's LorentzianModel: amplitude, the area (units of x times y); center (of
+    x); sigma > 0, the half width at half height (of x).
+
+    Example:
+        >>> from lmtorch import models
+        >>> models.Lorentzian()([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5).round(4)
+        array([1.2732, 0.6366])
+    """
+
+    parameters = ("amplitude", "center", "sigma")
+    limits: ClassVar = {"sigma": POSITIVE}
+    linear = ("amplitude",)
+
+    @staticmethod
+    def formula(x: Any, amplitude: Any, center: Any, sigma: Any) -> Any:
+        """The peak at x."""
+        distance = (x - center) / sigma
+        return amplitude / (math.pi * sigma * (1 + distance * distance))
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The peak that is most of y."""
+        center, width = peak(x, y)
+        tries = [{"center": center, "sigma": part * width} for part in WIDTHS]
+        return fitted(Lorentzian, x, y, tries)
+
+
+class Voigt(Shape):
+    """A Voigt peak: a Gaussian of standard deviation σ convolved with a Lorentzian of half width γ.
+
+    amplitude · Re w(z) / (σ√(2π)), z = (x − center + iγ)/(σ√2), with the Faddeeva function w. It is
+    right at γ = 0, a Gaussian, and at σ = 0, a Lorentzian, where other codes divide by zero.
+
+    Parameters, as of lmfit's VoigtModel: amplitude, the area (units of x times y); center (of x);
+    sigma ≥ 0 (of x); gamma ≥ 0 (of x). lmfit ties gamma to sigma unless it is told otherwise; here
+    it is free, and `Voigt().with_ties("gamma = sigma")` does the same.
+
+    Source: NIST Digital Library of Mathematical Functions, 7.19; `voigt_profile`.
+
+    Example:
+        >>> from lmtorch import models
+        >>> models.Voigt()([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5, gamma=0.2).round(4)
+        array([1.1913, 0.8322])
+    """
+
+    parameters = ("amplitude", "center", "sigma", "gamma")
+    limits: ClassVar = {"sigma": POSITIVE, "gamma": POSITIVE}
+    linear = ("amplitude",)
+
+    @staticmethod
+    def formula(x: Any, amplitude: Any, center: Any, sigma: Any, gamma: Any) -> Any:
+        """The peak at x."""
+        return amplitude * voigt_profile(x - center, sigma, gamma)
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The peak that is most of y, from nearly Gaussian to nearly Lorentzian."""
+        center, width = peak(x, y)
+        # the half width is about γ/2 + √(γ²/4 + (HALF σ)²), Olivero & Longbothum 1977
+        tries = []
+        for part in (0.7, 1.0):
+            for share in (0.1, 0.5, 0.9):
+                half, rest = part * width, math.sqrt(1 - share)
+                tries.append({"center": center, "sigma": half * rest / HALF, "gamma": half * share})
+        return fitted(Voigt, x, y, tries)
+
+
+class PseudoVoigt(Shape):
+    """A mixture of a Gaussian and a Lorentzian peak of the same width at half height.
+
+    amplitude · ((1 − fraction) G(x; center, σ/√(2 ln 2)) + fraction L(x; center, σ)), both of area
+    one; the full width at half height is 2σ.
+
+    Parameters, as of lmfit's PseudoVoigtModel: amplitude, the area (units of x times y); center (of
+    x); sigma > 0 (of x); fraction, between 0 and 1.
+
+    Example:
+        >>> from lmtorch import models
+        >>> peak = models.PseudoVoigt()
+        >>> peak([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5, fraction=0.5).round(4)
+        array([1.5761, 0.788 ])
+    """
+
+    parameters = ("amplitude", "center", "sigma", "fraction")
+    limits: ClassVar = {"sigma": POSITIVE, "fraction": (0.0, 1.0)}
+    linear = ("amplitude",)
+
+    @staticmethod
+    def formula(x: Any, amplitude: Any, center: Any, sigma: Any, fraction: Any) -> Any:
+        """The peak at x."""
+        square = ((x - center) / sigma) ** 2
+        bell = torch.exp2(-square) * math.sqrt(math.log(2) / math.pi)
+        return amplitude / sigma * ((1 - fraction) * bell + fraction / (math.pi * (1 + square)))
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The peak that is most of y."""
+        center, width = peak(x, y)
+        tries = [
+            {"center": center, "sigma": part * width, "fraction": fraction}
+            for part in (0.7, 1.0)
+            for fraction in (0.1, 0.5, 0.9)
+        ]
+        return fitted(PseudoVoigt, x, y, tries)
+
+
+class Moffat(Shape):
+    """A Moffat peak, amplitude · (1 + ((x − center)/σ)²)^(−β): a star through the atmosphere.
+
+    Parameters, as of lmfit's MoffatModel: amplitude, here the height (units of y); center (of x);
+    sigma > 0 (of x); beta > 0. The full width at half height is 2σ √(2^(1/β) − 1).
+
+    Source: Moffat, Astron. Astrophys. 3 (1969) 455.
+
+    Example:
+        >>> from lmtorch import models
+        >>> models.Moffat()([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5, beta=2.0)
+        array([2. , 0.5])
+    """
+
+    parameters = ("amplitude", "center", "sigma", "beta")
+    limits: ClassVar = {"sigma": POSITIVE, "beta": POSITIVE}
+    linear = ("amplitude",)
+
+    @staticmethod
+    def formula(x: Any, amplitude: Any, center: Any, sigma: Any, beta: Any) -> Any:
+        """The peak at x."""
+        distance = (x - center) / sigma
+        return amplitude * torch.exp(-beta * torch.log1p(distance * distance))
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The peak that is most of y."""
+        center, width = peak(x, y)
+        tries = [
+            {"center": center, "sigma": part * width / math.sqrt(2 ** (1 / beta) - 1), "beta": beta}
+            for part in (0.7, 1.0)
+            for beta in (1.0, 2.0, 4.0)
+        ]
+        return fitted(Moffat, x, y, tries)
+
+
+class Pearson7(Shape):
+    """A Pearson VII peak, amplitude / (σ B(m − ½, ½)) · (1 + ((x − center)/σ)²)^(−m), m = expon.
+
+    Parameters, as of lmfit's Pearson7Model: amplitude, the area (units of x times y); center (of
+    x); sigma > 0 (of x); expon > ½: 1 is a Lorentzian, and large ones are nearly a Gaussian.
+
+    Source: Hall et al., J. Appl. Cryst. 10 (1977) 66.
+
+    Example:
+        >>> from lmtorch import models
+        >>> peak = models.Pearson7()
+        >>> peak([1.0, 1.5], amplitude=2.0, center=1.0, sigma=0.5, expon=1.0).round(4)
+        array([1.2732, 0.6366])
+    """
+
+    parameters = ("amplitude", "center", "sigma", "expon")
+    limits: ClassVar = {"sigma": POSITIVE, "expon": (0.5, math.inf)}
+    linear = ("amplitude",)
+
+    @staticmethod
+    def formula(x: Any, amplitude: Any, center: Any, sigma: Any, expon: Any) -> Any:
+        """The peak at x."""
+        distance = (x - center) / sigma
+        size = torch.lgamma(expon) - torch.lgamma(expon - 0.5) - 0.5 * math.log(math.pi)
+        return amplitude / sigma * torch.exp(size - expon * torch.log1p(distance * distance))
+
+    @staticmethod
+    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The peak that is most of y."""
+        center, width = peak(x, y)
+        tries = [
+            {"center": center, "sigma": part * width / math.sqrt(2 ** (1 / m) - 1), "expon": m}
+            for part in (0.7, 1.0)
+            for m in (1.0, 2.0, 5.0)
+        ]
+        return fitted(Pearson7, x, y, tries)
+
+
+def fitted(
+    shape: type[Shape], x: Tensor, y: Tensor, tries: list[dict[str, Any]]
+) -> dict[str, Tensor]:
+    """The nearest of some tries of a shape of one height, whose amplitude is solved for."""
+
+    def columns(values: dict[str, Any]) -> dict[str, Tensor]:
+        full = [
+            torch.as_tensor(values.get(name, 1.0), dtype=y.dtype, device=y.device)[..., None]
+            for name in shape.parameters
+        ]
+        return {"amplitude": shape.formula(x, *full).expand(y.shape)}
+
+    return nearest(y, ((values, columns(values)) for values in tries))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmtorch.calculus.special import voigt_profile
+
 F64 = torch.float64
 
 
@@ -109,7 +111,7 @@ NAMES = (
     "log1p log2 log_sigmoid logit mish reciprocal relu rsqrt selu sigmoid silu sin sinc sinh "
     "softplus softsign sqrt square tan tanh tanhshrink"
 )
-SPECIAL = "erf erfc exp2 expit expm1 log1p"
+SPECIAL = "erf erfc erfcx exp2 expit expm1 log1p"
 ELEMENTWISE: dict[str, Rule] = {name: shifted(name) for name in NAMES.split()}
 
 
@@ -129,6 +131,7 @@ OTHER: dict[str, Rule] = {
     "arctan2": lambda x, z: torch.arctan2(z - 2, x),
     "hypot": lambda x, z: torch.hypot(z, x) * torch.hypot(ROW, z),
     "logaddexp": lambda x, z: torch.logaddexp(z, x),
+    "voigt_profile": lambda x, z: voigt_profile(z - 2, x, ROW) * voigt_profile(ROW, z - 2, x),
     "maximum": lambda x, z: torch.maximum(z, x + 1) * torch.maximum(z, ROW),
     "minimum": lambda x, z: torch.minimum(z, x + 1) * torch.minimum(ROW, z),
     "add": lambda x, z: torch.add(z, x, alpha=2),

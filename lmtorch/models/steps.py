@@ -1,0 +1,154 @@
+"""Steps and edges, in the forms that lmfit has."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .._checks import choice
+from .base import Model
+from .searching import Try, extent, nearest, quantiles
+
+FORMS = ("linear", "arctan", "erf", "logistic")
+POSITIVE = (0.0, math.inf)
+PLACES = 15  # centers that are tried
+SIZES = (0.003, 0.02, 0.08, 0.25)  # widths, in the length of the data
+
+
+def rise(form: str, z: Any) -> Any:
+    """A step from 0 to 1 about z = 0.
+
+    Args:
+        form: one of `FORMS`.
+        z: where.
+
+    Returns:
+        min(1, max(0, z + ½)), ½ + atan(z)/π, (1 + erf z)/2 or 1/(1 + e^(−z)).
+    """
+    if form == "linear":
+        return (z + 0.5).clamp(0.0, 1.0)
+    if form == "arctan":
+        return 0.5 + torch.atan(z) * (1 / math.pi)
+    return 0.5 * (1 + torch.erf(z)) if form == "erf" else torch.sigmoid(z)
+
+
+def _checked(form: str) -> str:
+    """A form by its name, of which lmfit has two for the arctan."""
+    form = "arctan" if form == "atan" else form
+    choice(form, "form", FORMS)
+    return form
+
+
+class Step(Model):
+    """A step or edge, amplitude · S((x − center)/σ), from zero to amplitude.
+
+    S is, by form: "linear", min(1, max(0, z + ½)); "arctan", ½ + atan(z)/π; "erf", (1 + erf z)/2;
+    "logistic", 1/(1 + e^(−z)).
+
+    Parameters, as of lmfit's StepModel: amplitude, the height (units of y); center, where half of
+    it is reached (of x); sigma, the width (of x), negative for a step down.
+
+    Args:
+        prefix: before the names of the parameters. Default: none.
+        form: "linear", "arctan" (or "atan"), "erf" or "logistic". Default: "linear", as in lmfit.
+
+    Raises:
+        InputError: there is no such form.
+
+    Example:
+        >>> from lmtorch import models
+        >>> edge = models.Step(form="erf")
+        >>> edge([0.0, 1.0, 2.0], amplitude=2.0, center=1.0, sigma=0.5).round(4)
+        array([0.0047, 1.    , 1.9953])
+    """
+
+    parameters = ("amplitude", "center", "sigma")
+    linear = ("amplitude",)
+
+    def __init__(self, prefix: str = "", form: str = "linear") -> None:
+        super().__init__(prefix, form=_checked(form))
+
+    def formula(self, x: Any, *values: Any) -> Any:  # type: ignore[override]  # form
+        """The step at x."""
+        amplitude, center, sigma = values
+        return amplitude * rise(self.options["form"], (x - center) / sigma)
+
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
+        """The nearest of some steps up and down."""
+        span, form = extent(x), self.options["form"]
+
+        def tries() -> Iterator[Try]:
+            for center in quantiles(x, PLACES):
+                for size in (*SIZES, *(-s for s in SIZES)):
+                    z = (x - center[..., None]) / (size * span)[..., None]
+                    values = {"center": center, "sigma": size * span}
+                    yield values, {"amplitude": rise(form, z).expand(y.shape)}
+
+        return nearest(y, tries())
+
+
+class Rectangle(Model):
+    """A step up and a step down, amplitude · (S((x − center1)/σ1) + S((center2 − x)/σ2) − 1).
+
+    S is as of `Step` by its form, but for "linear", where lmfit's steps from −1 to 1 are twice as
+    wide: S(z) = ½ + ½ min(1, max(−1, z)).
+
+    Parameters, as of lmfit's RectangleModel: amplitude (units of y); center1 and center2, of the
+    steps up and down (of x); sigma1 > 0 and sigma2 > 0, their widths (of x).
+
+    Args:
+        prefix: before the names of the parameters. Default: none.
+        form: as of `Step`. Default: "linear".
+
+    Raises:
+        InputError: there is no such form.
+
+    Example:
+        >>> from lmtorch import models
+        >>> box = models.Rectangle(form="logistic")
+        >>> values = {"amplitude": 2.0, "center1": 1.0, "sigma1": 0.1, "center2": 3.0}
+        >>> box([0.0, 1.0, 2.0, 4.0], **values, sigma2=0.1).round(3)
+        array([0., 1., 2., 0.])
+    """
+
+    parameters = ("amplitude", "center1", "sigma1", "center2", "sigma2")
+    limits: ClassVar = {"sigma1": POSITIVE, "sigma2": POSITIVE}
+    linear = ("amplitude",)
+
+    def __init__(self, prefix: str = "", form: str = "linear") -> None:
+        super().__init__(prefix, form=_checked(form))
+
+    def formula(self, x: Any, *values: Any) -> Any:  # type: ignore[override]  # form
+        """The rectangle at x."""
+        amplitude, center1, sigma1, center2, sigma2 = values
+        return amplitude * self._box((x - center1) / sigma1, (center2 - x) / sigma2)
+
+    def _box(self, up: Any, down: Any) -> Any:
+        form = self.options["form"]
+        if form == "linear":
+            up, down = 0.5 * up, 0.5 * down
+        return rise(form, up) + rise(form, down) - 1
+
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
+        """The nearest of some rectangles."""
+        span = extent(x)
+
+        def tries() -> Iterator[Try]:
+            places = list(quantiles(x, PLACES))
+            for i, center1 in enumerate(places):
+                for center2 in places[i + 1 :]:
+                    for size in (0.01, 0.06):
+                        sigma = size * span
+                        up = (x - center1[..., None]) / sigma[..., None]
+                        down = (center2[..., None] - x) / sigma[..., None]
+                        values = {
+                            "center1": center1,
+                            "sigma1": sigma,
+                            "center2": center2,
+                            "sigma2": sigma,
+                        }
+                        yield values, {"amplitude": self._box(up, down).expand(y.shape)}
+
+        return nearest(y, tries())
