@@ -32,8 +32,8 @@ from .derivatives import value_jacobian_hessian as value_jacobian_hessian
 from .derivatives import vjp as vjp
 from .fitting.curve_fit import curve_fit as curve_fit
 from .fitting.loading import load as load
-from .fitting.odr import OrthogonalFit as OrthogonalFit
 from .fitting.odr import odr as odr
+from .fitting.orthogonal_fit import OrthogonalFit as OrthogonalFit
 from .fitting.result import CurveFit as CurveFit
 from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
 from .losses import BinomialNLLLoss as BinomialNLLLoss

@@ -195,9 +195,15 @@ CURVE_FIT: dict[str, list[Any]] = {
 ODR: dict[str, list[Any]] = {
     "f": [None, 3, "x", PAIR, THING],
     "x": ["x", None, [NAN] * 12, [1.0, 2.0], THING],
-    "y": ["x", None, [], 1j, [NAN] * 12, THING],
-    "sx": ["x", -1.0, NAN, 1j, [1.0, 1.0], THING],
-    "sy": ["x", 0.0, -1.0, NAN, 1j, [1.0, 1.0], THING],
+    "y": ["x", [], 1j, [NAN] * 12, THING],  # None is an implicit model
+    "sx": ["x", -1.0, NAN, INF, 1j, [1.0, 1.0], THING],
+    "sy": ["x", 0.0, -1.0, NAN, INF, 1j, [1.0, 1.0], THING],
+    "wd": ["x", 0.0, -1.0, NAN, INF, 1j, [1.0, 1.0], THING],
+    "we": ["x", 0.0, -1.0, NAN, INF, 1j, [1.0, 1.0], THING],
+    "fixed_x": ["x", [True, False], THING],
+    "delta0": ["x", NAN, 1j, [1.0, 1.0], THING],
+    "jac": ["x", 3, abs, (abs,), PAIR, THING],
+    "batch": FLAGS,
     "ftol": TOLERANCES,
     "xtol": TOLERANCES,
     "gtol": TOLERANCES,

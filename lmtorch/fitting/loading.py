@@ -6,7 +6,7 @@ from typing import Any
 
 from .._checks import flag
 from .._errors import InputError, level
-from .odr import OrthogonalFit
+from .orthogonal_fit import OrthogonalFit
 from .result import CurveFit
 from .saving import check, inference_from, read
 from .specs import Code

@@ -27,6 +27,9 @@ from .covariance import Covariance
 from .data import Data
 from .fitter import Fitter
 from .inference import Inference
+from .orthogonal_data import PointData
+from .orthogonal_fit import OrthogonalInference
+from .orthogonal_fitter import OrthogonalFitter
 from .parameters import Parameters
 from .rho import robust_of
 from .specs import (
@@ -50,7 +53,7 @@ STATISTICS = (
 # of a solution: not what is made when it is asked for, nor what was said on the way
 ENTRIES = (
     "x", "cost", "optimality", "grad", "active_mask", "nfev", "njev", "calls", "message",
-    "success", "promise", "lost", "f_scale",
+    "success", "promise", "lost", "f_scale", "eta", "curve", "normals",
 )  # fmt: skip
 KEPT = ("p", "slopes", "factor", "chisqr", "pcov")
 OF_COUNTS = ("residual", "deviance_residual", "deviance", "loglikelihood")
@@ -165,10 +168,18 @@ def record_of(fit: Any) -> dict[str, Any]:
             "each_x": fitter.data.each_x,
             "sizes": list(fitter.data.sizes),
         },
+        "points": _points_record(fitter.data),
         "solution": _solution_record(inference, whole),
         "inference": {name: encoded(value) for name, value in whole.items() if name != "fun"},
     }
     return record
+
+
+def _points_record(data: Data) -> dict[str, Any] | None:
+    """What data with errors in x have beside others; None: they have none."""
+    if not isinstance(data, PointData):
+        return None
+    return {name: encoded(getattr(data, name)) for name in PointData.more}
 
 
 def _whole(inference: Inference) -> dict[str, Any]:
@@ -238,19 +249,16 @@ def inference_from(record: Mapping[str, Any], code: Code, device: Any) -> Infere
 
 
 def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
-    from .odr import OrthogonalInference
-
     device = None if record["data"]["numpy"] else device
 
     def read(value: Any) -> Any:
         return decoded(value, device)
 
-    data = Data(
-        **{name: read(record["data"][name]) for name in DATA},
-        numpy=record["data"]["numpy"],
-        each_x=record["data"]["each_x"],
-        sizes=tuple(record["data"]["sizes"]),
-    )
+    of_data = {name: read(record["data"][name]) for name in DATA} | {
+        "numpy": record["data"]["numpy"],
+        "each_x": record["data"]["each_x"],
+        "sizes": tuple(record["data"]["sizes"]),
+    }
     names = list(record["names"])
     parameters = Parameters(
         names,
@@ -263,13 +271,15 @@ def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
     jac = options.pop("jac", None)
     likelihood = likelihood_from(record["likelihood"], code)
     lower, upper = read(record["bounds"])
-    fitter = Fitter(
-        model, parameters, data, read(record["start"]), (lower, upper), jac, options, likelihood
-    )
+    rest = (read(record["start"]), (lower, upper), jac, options, likelihood)
+    orthogonal, fitter = None, Fitter(model, parameters, Data(**of_data), *rest)
+    if record["kind"] == "OrthogonalFit":
+        of_data |= {name: read(value) for name, value in record["points"].items()}
+        orthogonal = OrthogonalFitter(model, parameters, PointData(**of_data), *rest)
     ended = dict(record["solution"])
     told = ended.pop("explanation")
     entries = {name: read(value) for name, value in ended.items()}
-    if not data.lead:
+    if not fitter.data.lead:
         entries["status"] = Status(entries["status"])
     solution = Solution(**entries, history=None, starts=None)
     if told is not None:
@@ -277,10 +287,8 @@ def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
     known = {name: read(value) for name, value in record["inference"].items()}
     known["covariance"] = Covariance(known["covariance"], known.pop("null"))
     absolute, loss = record["absolute_sigma"], _loss(record, options)
-    if record["kind"] == "OrthogonalFit":
-        found: Inference = OrthogonalInference(
-            fitter, solution, absolute, known["delta"], known["x_error"]
-        )
+    if orthogonal is not None:
+        found: Inference = OrthogonalInference(orthogonal, solution, absolute, None)
     elif likelihood is not None:
         found = CountedInference(fitter, solution)
     else:

@@ -1,10 +1,11 @@
 """The linear model of points with variables of their own: dense in the shared ones, blocks beside.
 
-    r(β, δ),  e = w δ,      J = [ G  diag(V) ]      G = ∂r/∂β (m, n),  V = ∂r/∂δ (m, k)
+    r(β, δ),  e = w δ,      J = [ G  diag(V) ]      G = ∂r/∂β (q·m, n),  V = ∂r/∂δ
                                 [ 0  diag(w) ]
 
-Each point has variables of its own, so their columns meet only its rows. w is the root of a
-quadratic penalty, the problem's prior: of a fit with errors in x, δ are the errors and w = 1/σ_x.
+Each of m points has k variables of its own, so their columns meet only its q rows. w is the root of
+a quadratic penalty, the problem's prior: of a fit with errors in x, δ are the errors in units of
+their deviations, and w = 1.
 
 Reference: Boggs, Byrd & Schnabel, A stable and efficient algorithm for nonlinear orthogonal
 distance regression (1987).
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from .._triangles import Triangle
 from ..rows.own import OwnRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values, cost_beyond
@@ -24,27 +26,27 @@ from .dense import Dense
 
 
 class Blocks(NamedTuple):
-    """The blocks of J; the variables are β (n,), then δ (m·k,), point by point."""
+    """The blocks of J; the variables are β (n,), then δ (m·k,), point by point; any batch (...)."""
 
-    residual: Tensor  # (m,), r
-    rows: OwnRows  # G (m, n) and V (m, k)
-    prior: Prior  # (n + m·k,) each, w and e; zero where there is no penalty
-    cost: Tensor
+    residual: Tensor  # (..., q·m), r
+    rows: OwnRows  # G and V
+    prior: Prior  # (..., n + m·k) each, w and e; zero where there is no penalty
+    cost: Tensor  # (...,)
     values: Values = None
 
     @property
     def gradient(self) -> Tensor:
-        """Jᵀ(r, e), (n + m·k,)."""
+        """Jᵀ(r, e), (..., n + m·k)."""
         return self.rows.transposed_times(self.residual) + self.prior.root * self.prior.residual
 
     @property
     def column_norms(self) -> Tensor:
-        """‖J e_j‖, (n + m·k,)."""
+        """‖J e_j‖, (..., n + m·k)."""
         return (self.rows.column_norms.square() + self.prior.root.square()).sqrt()
 
     @property
     def normal(self) -> Tensor:
-        """JᵀJ of all variables, (n + m·k, n + m·k): only a small problem wants it."""
+        """JᵀJ of all variables, (..., n + m·k, n + m·k): only a small problem wants it."""
         written = self.rows.dense()
         return written.mT @ written + torch.diag_embed(self.prior.root.square())
 
@@ -56,15 +58,15 @@ class Blocks(NamedTuple):
         """Zero columns outside `free`."""
         of_shared, of_own = self.rows.parts(free)
         return self._replace(
-            rows=OwnRows(
-                torch.where(of_shared, self.rows.shared, 0.0),
-                torch.where(of_own, self.rows.own, 0.0),
+            rows=self.rows._replace(
+                shared=torch.where(of_shared[..., None, :], self.rows.shared, 0.0),
+                own=torch.where(of_own[..., None, :, :], self.rows.by_point, 0.0).flatten(-3, -2),
             ),
             prior=Prior(self.prior.root * free, self.prior.residual * free),
         )
 
     def shifted(self, shift: Tensor) -> Self:
-        """Residuals where the linear model comes to by `shift` (n + m·k,)."""
+        """Residuals where the linear model comes to by `shift` (..., n + m·k)."""
         return self._replace(
             residual=self.residual + self.rows.times(shift),
             prior=Prior(self.prior.root, self.prior.residual + self.prior.root * shift),
@@ -88,41 +90,84 @@ class Blocks(NamedTuple):
         """The relative length of the longest best move of one parameter alone, (...,)."""
         return by_columns.longest_single_move(self, x)
 
-    def reduced(self, damping: Tensor | None = None) -> "Reduced":
+    def reduced(self, damping: Tensor | None = None, floor: Tensor | float = 1.0) -> "Reduced":
         """Eliminate the own variables of the points.
 
         Args:
-            damping: λD_δ² (m, k); None: none.
+            damping: λD_δ² (..., m, k); None: none.
+            floor: variance of a row itself, (..., q, m) or for all; zero of rows that hold exactly.
         """
         (of_shared, weights), (shared_residual, errors) = map(self.rows.parts, self.prior)
-        own = self.rows.own
+        own = self.rows.by_point
         diagonal = weights.square() if damping is None else weights.square() + damping
         # a variable with an empty column stays where it is; another one that nothing holds has no
         # inverse, which makes the step NaN, and the loop raises the damping
-        without = torch.where(own == 0, 0.0, torch.nan)
+        without = torch.where((own == 0).all(-3), 0.0, torch.nan)
         inverse = torch.where(diagonal > 0, 1 / diagonal, without)
-        share = 1 / (1 + (own.square() * inverse).sum(-1))
-        shifted = self.residual - (own * inverse * weights * errors).sum(-1)
-        root = share.sqrt()
-        residual, rows = root * shifted, root[..., None] * self.rows.shared
+        each, points = own.shape[-3:-1]
+        across = _variances(own, inverse, floor)
+        shifted = self.residual - _across(own, inverse * weights * errors)
+        both = torch.cat([self.rows.shared, shifted[..., None]], -1)
+        both = _whitened(across, both.unflatten(-2, (each, points))).flatten(-3, -2)
+        rows, residual = both[..., :-1], both[..., -1]
         dense = Dense(
             residual,
             rows,
             Prior(of_shared, shared_residual),
             self.cost,
-            rows.mT @ residual + of_shared * shared_residual,
+            (rows.mT @ residual[..., None])[..., 0] + of_shared * shared_residual,
             (torch.linalg.vector_norm(rows, dim=-2).square() + of_shared.square()).sqrt(),
         )
-        return Reduced(inverse, share, shifted, dense)
+        return Reduced(inverse, across, shifted, dense)
 
 
 class Reduced(NamedTuple):
     """What is left of the blocks at some λ, with the own variables of the points eliminated."""
 
-    inverse: Tensor  # (m, k), B⁻¹
-    share: Tensor  # (m,), ω
-    shifted: Tensor  # (m,), r̃
-    dense: Dense  # rows √ω G and √ω r̃, with the prior of the shared parameters
+    inverse: Tensor  # (..., m, k), B⁻¹
+    across: Triangle  # of S = floor + V B⁻¹ Vᵀ, q × q for each point, in entries (..., m, 1)
+    shifted: Tensor  # (..., q·m), r̃
+    dense: Dense  # rows R G and R r̃ with RᵀR = S⁻¹, and the prior of the shared parameters
+
+    @property
+    def root(self) -> Tensor:
+        """R with RᵀR = S⁻¹, (..., m, q, q)."""
+        like = self.across.pivots[0]  # (..., m, 1)
+        each = len(self.across.pivots)
+        eye = torch.eye(each, dtype=like.dtype, device=like.device)
+        rows = torch.stack([row.expand(*like.shape[:-1], each) for row in eye], -3)
+        return _whitened(self.across, rows).movedim(-3, -2)
+
+    def weighed(self, values: Tensor) -> Tensor:
+        """S⁻¹ of one number for each row, (..., q·m)."""
+        entries = values.unflatten(-1, (len(self.across.pivots), -1))[..., None].unbind(-3)
+        return torch.stack(self.across.solve(entries), -3).flatten(-3)
+
+
+def _across(own: Tensor, variables: Tensor) -> Tensor:
+    """V of variables (..., m, k), (..., q·m)."""
+    return (own * variables[..., None, :, :]).sum(-1).flatten(-2)
+
+
+def _variances(own: Tensor, inverse: Tensor, floor: Tensor | float) -> Triangle:
+    """floor + V B⁻¹ Vᵀ of each point, factored."""
+    rows = [row[..., None] for row in own.unbind(-3)]  # (..., m, k, 1) each
+    spread = [row * inverse[..., None] for row in rows]
+    lower = [[(row * other).sum(-2) for other in spread[:j]] for j, row in enumerate(rows)]
+    diagonal = [(row * other).sum(-2) for row, other in zip(rows, spread, strict=True)]
+    if isinstance(floor, Tensor):
+        levels = floor.expand(own.shape[:-1])[..., None].unbind(-3)
+        diagonal = [own_part + level for own_part, level in zip(diagonal, levels, strict=True)]
+    else:
+        diagonal = [own_part + floor for own_part in diagonal]
+    return Triangle(lower, diagonal)
+
+
+def _whitened(across: Triangle, rows: Tensor) -> Tensor:
+    """R of rows (..., q, m, n) with RᵀR = S⁻¹."""
+    found = across.forward(rows.unbind(-3))
+    scaled = [row * inverse.sqrt() for row, inverse in zip(found, across.inverse, strict=True)]
+    return torch.stack(scaled, -3)
 
 
 @dataclass(frozen=True)
@@ -141,7 +186,7 @@ class BlocksForm:
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "BlocksAccumulator":
         """Rows side by side."""
-        return BlocksAccumulator(shape[-1], like)
+        return BlocksAccumulator(shape, like)
 
 
 class BlocksAccumulator:
@@ -150,15 +195,16 @@ class BlocksAccumulator:
     kinds = (OwnRows,)
     sums: Sums = ()  # nothing is summed over rows
 
-    def __init__(self, n: int, like: Tensor) -> None:
-        self.n = n  # variables in all
+    def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
+        self.shape = shape  # (..., n), variables in all
         self.like = like
         self.residuals: list[Tensor] = []
         self.rows: list[OwnRows] = []
 
     def workspace(self, rows: int) -> Tensor:
         """Dense rows in all variables, which nobody should want of this form."""
-        return self.like.new_empty(rows, self.n)
+        *batch, n = self.shape
+        return self.like.new_empty(*batch, rows, n)
 
     def add(self, residual: Tensor, rows: OwnRows) -> None:
         """Keep the rows of some points."""
@@ -171,6 +217,11 @@ class BlocksAccumulator:
         """The rows of all points with the prior."""
         if exact is not None:
             raise InputError("a sampled curvature needs the normal equations: solver='cholesky'")
-        zero = self.like.new_zeros(self.n)
-        rows = OwnRows(*(torch.cat(blocks) for blocks in zip(*self.rows, strict=True)))
-        return Blocks(torch.cat(self.residuals), rows, prior or Prior(zero, zero), cost, values)
+        zero = self.like.new_zeros(self.shape)
+        each = self.rows[0].each
+        if len(self.rows) > 1 and each > 1:
+            raise InputError("rows of points that have several come all at once, in one block.")
+        shared = torch.cat([rows.shared for rows in self.rows], -2)
+        own = torch.cat([rows.own for rows in self.rows], -2)
+        rows = OwnRows(shared, own, each)
+        return Blocks(torch.cat(self.residuals, -1), rows, prior or Prior(zero, zero), cost, values)

@@ -1,8 +1,8 @@
 """Variables of single points eliminated one by one: what is left is n × n, whatever the points.
 
-With B = w² + λD_δ², diagonal, the own variables of a point solve (vvᵀ + B) t = −(v (g s + r) + w
-e). Putting that in leaves rows √ω (g s + r̃) for the shared parameters, ω = 1/(1 + vᵀB⁻¹v) and
-r̃ = r − vᵀB⁻¹w e, which an SVD solves: no normal equations are formed, and nothing cancels.
+With B = w² + λD_δ², diagonal, the own variables of a point solve (VᵀV + B) t = −(Vᵀ(G s + r) + w
+e). Putting that in leaves rows R (G s + r̃) for the shared parameters, RᵀR = S⁻¹ with S = 1 + V B⁻¹
+Vᵀ and r̃ = r − V B⁻¹ w e, which an SVD solves: no normal equations are formed, nothing cancels.
 
 Reference: Boggs, Byrd & Schnabel (1987), §3; Björck, Numerical methods for least squares problems
 (1996), §9.4.
@@ -45,32 +45,40 @@ class SchurFactor:
         """The reduced rows at λ, and their factors."""
         if self.last is not None and self.last[0] is damping:
             return self.last[1:]
-        of_points = damping.to(self.point_scale.dtype) * self.point_scale.square()
+        strength = damping.to(self.point_scale.dtype)[..., None, None]
+        of_points = strength * self.point_scale.square()
         reduced = self.model.reduced(of_points)
         factor = SVD().factor(reduced.dense, self.scale)
         self.last = damping, reduced, factor
         return reduced, factor
 
     def step(self, damping: Tensor) -> Tensor:
-        """p(λ), (n + m·k,)."""
-        (inverse, share, shifted, _), factor = self._reduced(damping)
+        """p(λ), (..., n + m·k)."""
+        reduced, factor = self._reduced(damping)
         rows, prior = self.model.rows, self.model.prior
         of_shared = factor.step(damping)
-        left = share * (apply(rows.shared, of_shared) + shifted)
+        left = reduced.weighed(apply(rows.shared, of_shared) + reduced.shifted)
         penalty = rows.parts(prior.root * prior.residual)[1]
-        of_points = -inverse * (penalty + rows.own * left[..., None])
+        of_points = -reduced.inverse * (penalty + self._back(left))
         return torch.cat([of_shared, of_points.flatten(-2)], -1)
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
-        """(JᵀJ + λD²)⁻¹ rhs, by the Schur complement Gᵀ diag(ω) G + w_β² + λD_β²."""
-        (inverse, share, _, _), factor = self._reduced(damping)
+        """(JᵀJ + λD²)⁻¹ rhs, by the Schur complement Gᵀ S⁻¹ G + w_β² + λD_β²."""
+        reduced, factor = self._reduced(damping)
         rows = self.model.rows
         a, h = rows.parts(rhs)
-        seen = share * (rows.own * inverse * h).sum(-1)  # vᵀ(vvᵀ + B)⁻¹h
+        moved = (rows.by_point * (reduced.inverse * h)[..., None, :, :]).sum(-1).flatten(-2)
+        seen = reduced.weighed(moved)  # V (VᵀV + B)⁻¹ h
         of_shared = factor.solve(a - apply(rows.shared.mT, seen), damping)
-        along = share * apply(rows.shared, of_shared)
-        of_points = inverse * (h - rows.own * (along + seen)[..., None])
+        along = reduced.weighed(apply(rows.shared, of_shared))
+        of_points = reduced.inverse * (h - self._back(along + seen))
         return torch.cat([of_shared, of_points.flatten(-2)], -1)
+
+    def _back(self, weights: Tensor) -> Tensor:
+        """Vᵀ of weights (..., q·m), (..., m, k)."""
+        rows = self.model.rows
+        by_point = weights.unflatten(-1, (rows.each, rows.points))[..., None]
+        return (rows.by_point * by_point).sum(-3)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""

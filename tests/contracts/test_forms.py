@@ -54,7 +54,7 @@ def some_of(rows: Any, chosen: slice) -> Any:
     for name, value in rows._asdict().items():
         if isinstance(value, Tensor):
             fields[name] = value[..., places, :]
-        else:
+        elif not isinstance(value, int):  # rows of each point
             known = (k._replace(left=k.left[chosen], right=k.right[chosen]) for k in value)
             fields[name] = tuple(known)
     return type(rows)(**fields)

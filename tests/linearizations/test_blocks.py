@@ -1,5 +1,7 @@
 """The blocks of a fit with errors in x: the same numbers as the matrix written out."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,73 +17,99 @@ from lmtorch.rows.own import OwnRows
 from lmtorch.solvers.schur import Schur
 
 sizes = given(
-    m=st.integers(1, 8),
+    m=st.integers(1, 6),
     n=st.integers(1, 4),
     k=st.integers(1, 3),
+    q=st.integers(1, 3),
     seed=st.integers(0, 2**16),
     exact=st.booleans(),
+    lead=st.sampled_from([(), (2,)]),
 )
 EPS = torch.finfo(torch.float64).eps
 
 
 def drawn(
-    m: int, n: int, k: int, seed: int, exact: bool
+    m: int, n: int, k: int, seed: int, exact: bool, q: int = 1, lead: tuple[int, ...] = ()
 ) -> tuple[Blocks, Tensor, Tensor, Tensor, Tensor]:
     """Blocks, J and (r, e) in full, D and λ; with `exact` the first x has no error."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64, generator=generator)
+        return torch.randn((*lead, *shape), dtype=torch.float64, generator=generator)
 
-    weights, points, errors = draw(m, k).exp(), draw(m, k), draw(m, k)
+    weights, points, errors = draw(m, k).exp(), draw(q, m, k), draw(m, k)
     if exact:
-        weights[0], points[0], errors[0] = 0.0, 0.0, 0.0
-    residual, parameters = draw(m), draw(m, n)
-    zero = torch.zeros(n, dtype=torch.float64)
+        weights[..., 0, :], points[..., 0, :], errors[..., 0, :] = 0.0, 0.0, 0.0
+    residual, parameters = draw(q * m), draw(q * m, n)
+    zero = draw(n) * 0
+    flat, far = weights.flatten(-2), errors.flatten(-2)
     blocks = Blocks(
         residual,
-        OwnRows(parameters, points),
-        Prior(torch.cat([zero, weights.flatten()]), torch.cat([zero, errors.flatten()])),
-        (residual.square().sum() + errors.square().sum()) / 2,
+        OwnRows(parameters, points.flatten(-3, -2), q),
+        Prior(torch.cat([zero, flat], -1), torch.cat([zero, far], -1)),
+        (residual.square().sum(-1) + far.square().sum(-1)) / 2,
     )
-    of_points = torch.zeros(m, m * k, dtype=torch.float64)
-    for i in range(m):
-        of_points[i, i * k : (i + 1) * k] = points[i]
-    above = torch.cat([parameters, of_points], 1)
-    below = torch.cat([torch.zeros(m * k, n, dtype=torch.float64), weights.flatten().diag()], 1)
-    matrix = torch.cat([above, below])
+    of_points = torch.zeros(*lead, q * m, m * k, dtype=torch.float64)
+    for j in range(q):
+        for i in range(m):
+            of_points[..., j * m + i, i * k : (i + 1) * k] = points[..., j, i, :]
+    above = torch.cat([parameters, of_points], -1)
+    below = torch.cat([draw(m * k, n) * 0, torch.diag_embed(flat)], -1)
     return (
         blocks,
-        matrix,
-        torch.cat([residual, errors.flatten()]),
+        torch.cat([above, below], -2),
+        torch.cat([residual, far], -1),
         draw(n + m * k).exp(),
         draw().exp(),
     )
 
 
 @sizes
-def test_it_answers_as_the_matrix_does(m: int, n: int, k: int, seed: int, exact: bool) -> None:
-    blocks, matrix, vector, step, _ = drawn(m, n, k, seed, exact)
-    torch.testing.assert_close(blocks.gradient, matrix.mT @ vector)
-    torch.testing.assert_close(blocks.column_norms, torch.linalg.vector_norm(matrix, dim=0))
-    torch.testing.assert_close(blocks.squared_length(step), (matrix @ step).square().sum())
+def test_it_answers_as_the_matrix_does(
+    m: int, n: int, k: int, q: int, seed: int, exact: bool, lead: tuple[int, ...]
+) -> None:
+    blocks, matrix, vector, step, _ = drawn(m, n, k, seed, exact, q, lead)
+    torch.testing.assert_close(blocks.gradient, (matrix.mT @ vector[..., None])[..., 0])
+    torch.testing.assert_close(blocks.column_norms, torch.linalg.vector_norm(matrix, dim=-2))
+    moved = (matrix @ step[..., None])[..., 0]
+    torch.testing.assert_close(blocks.squared_length(step), moved.square().sum(-1))
+    torch.testing.assert_close(blocks.rows.dense(), matrix[..., : q * m, :])
 
 
 @sizes
 def test_the_solver_solves_the_damped_normal_equations(
-    m: int, n: int, k: int, seed: int, exact: bool
+    m: int, n: int, k: int, q: int, seed: int, exact: bool, lead: tuple[int, ...]
 ) -> None:
-    blocks, matrix, vector, scale, damping = drawn(m, n, k, seed, exact)
-    normal = matrix.mT @ matrix + damping * (scale**2).diag()
+    blocks, matrix, vector, scale, damping = drawn(m, n, k, seed, exact, q, lead)
+    normal = matrix.mT @ matrix + damping[..., None, None] * torch.diag_embed(scale**2)
     factor = Schur().factor(blocks, scale)
-    used = torch.linalg.vector_norm(matrix, dim=0) > 0
+    used = torch.linalg.vector_norm(matrix, dim=-2) > 0
     step, rhs = factor.step(damping), torch.where(used, torch.cos(scale), 0.0)
     room = 100 * EPS * torch.linalg.cond(normal)
-    expected = torch.linalg.solve(normal, -matrix.mT @ vector)
-    assert torch.linalg.vector_norm(step - expected) <= room * torch.linalg.vector_norm(expected)
-    expected = torch.linalg.solve(normal, rhs)
+    norm = partial(torch.linalg.vector_norm, dim=-1)
+    expected = torch.linalg.solve(normal, -(matrix.mT @ vector[..., None]))[..., 0]
+    assert (norm(step - expected) <= room * norm(expected)).all()
+    expected = torch.linalg.solve(normal, rhs[..., None])[..., 0]
     found = factor.solve(rhs, damping)
-    assert torch.linalg.vector_norm(found - expected) <= room * torch.linalg.vector_norm(expected)
+    assert (norm(found - expected) <= room * norm(expected)).all()
+
+
+@sizes
+def test_what_is_left_is_the_schur_complement(
+    m: int, n: int, k: int, q: int, seed: int, exact: bool, lead: tuple[int, ...]
+) -> None:
+    blocks, matrix, *_ = drawn(m, n, k, seed, False, q, lead)
+    normal = matrix.mT @ matrix
+    whole, corner, of_own = normal[..., :n, :n], normal[..., :n, n:], normal[..., n:, n:]
+    expected = whole - corner @ torch.linalg.solve(of_own, corner.mT)
+    reduced = blocks.reduced()
+    rows = reduced.dense.jacobian
+    torch.testing.assert_close(rows.mT @ rows, expected)
+    root, own = reduced.root, blocks.rows.by_point.movedim(-3, -2)  # (..., m, q, k)
+    across = torch.eye(q, dtype=root.dtype) + own * reduced.inverse[..., None, :] @ own.mT
+    torch.testing.assert_close(
+        root @ across @ root.mT, torch.eye(q, dtype=root.dtype).expand_as(across)
+    )
 
 
 def test_the_length_falls_as_its_derivative_says() -> None:

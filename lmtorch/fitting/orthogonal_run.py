@@ -1,0 +1,335 @@
+"""From a fitter of points with errors in x to the loop's problem, and from its end to a solution.
+
+An implicit model f(x, β) = 0 is a sequence of explicit ones, by the method of multipliers: of
+"measured" zeros y with weights κ (V Vᵀ)⁻¹, where V Vᵀ is what the errors of x make of f. After each
+run of the loop y moves by −f, so that the next one comes nearer to f = 0 by a factor of about κ.
+
+References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimization (2006), §17.3.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import choose
+from .._arrays import to_array
+from .._errors import InputError
+from ..choose import Facts, Options
+from ..core.bounds import Bounds
+from ..core.loop import descend
+from ..core.method import Method
+from ..core.problem import Problem
+from ..core.state import Start, State
+from ..core.termination import Status, Tolerances
+from ..jacobians.finite_difference import FiniteDifference
+from ..jacobians.given import GivenJacobian
+from ..jacobians.ladder import Ladder
+from ..linearizations.blocks import Blocks
+from ..losses.linear import Linear
+from ..minimising.probing import probe
+from ..minimising.solution import Solution
+from ..minimising.unknowns import Unknowns
+from ..minimising.user_function import UserFunction
+from .orthogonal import DisplacementResidual, OwnColumns
+from .orthogonal_fitter import OrthogonalFitter, Points
+
+STRENGTHS = (1.0, 1e2, 1e4, 1e6)  # κ of the runs of an implicit fit; the last one is repeated
+ROUNDS = 10  # runs at most
+LOOSE = Tolerances(1e-3, 1e-3, 1e-3)  # of runs whose y is still far off
+MET = 1e-12  # f is zero if it is less than what this share of the displacements makes of it
+DOUBTED = 1e4  # of that is left where the equations are not fulfilled
+LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
+ROUNDINGS = 64
+DIFFERENT = 1e-3  # of the largest derivative: by so much the user's may differ from differences
+
+
+class Setting(NamedTuple):
+    """What is minimised, how, and from where."""
+
+    problem: Problem
+    method: Method
+    x: Tensor  # (..., n + m·k)
+    shares: tuple[Tensor, ...]
+    n: int
+
+
+def minimised(
+    fitter: OrthogonalFitter, u: Tensor, points: Points, bounds: tuple[Tensor, Tensor]
+) -> Solution:
+    """Minimise from every row of u, (n,) or (b, n)."""
+    setting = set_up(fitter, u, points, bounds)
+    with torch.no_grad():
+        if fitter.data.implicit:
+            return _implicit(fitter, setting)
+        state, _ = descend(setting.problem, setting.method, Start(setting.x), trials=fitter.trials)
+        model = _blocks(setting.problem, state.x)
+        return _solution(fitter, setting, state, 1 + state.trials, model, 1.0)
+
+
+def set_up(
+    fitter: OrthogonalFitter, u: Tensor, points: Points, bounds: tuple[Tensor, Tensor]
+) -> Setting:
+    """The loop's problem."""
+    data, n, k, m = fitter.data, u.shape[-1], fitter.data.predictors, fitter.data.points
+    batched, count = u.ndim > 1, len(u) if u.ndim > 1 else 1
+    x, spread, y, whitening, eta = (one.detach().expand(count, *one.shape[1:]) for one in points)
+    begin = fitter.start.expand(count, -1)
+    shares = (x, spread, y, whitening, begin)
+    theta = torch.cat([u, u.new_zeros(*u.shape[:-1], k)], -1)
+    given = to_array(theta) if data.numpy else theta
+    unknowns = Unknowns(given, 0, count) if batched else Unknowns(given)
+
+    def make(arrays: bool) -> UserFunction:
+        arguments = (eta.mT, *shares)
+        return UserFunction(
+            fitter.residual_at, unknowns, arguments, {}, (0,) * len(arguments), arrays
+        )
+
+    def box_of(free: int) -> Bounds:
+        room = theta.new_full((*bounds[0].shape[:-1], free), math.inf)
+        return Bounds(torch.cat([bounds[0], -room], -1), torch.cat([bounds[1], room], -1))
+
+    calling, probed = probe(make, None if fitter.jac is None else False, box_of(k))
+    if not probed.finite and not batched:
+        raise InputError(
+            "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
+        )
+    source: str | GivenJacobian | FiniteDifference = "auto"
+    if fitter.jac is not None:
+        rows = calling.jacobian(fitter.given_rows)
+        check_given(fitter, calling, rows, theta[0] if batched else theta, (eta.mT, *shares))
+        source = GivenJacobian(rows)
+    elif probed.black_box:
+        source = FiniteDifference()
+    ftol, xtol, gtol = fitter.tolerances
+    options = Options(
+        solver=choose.ELIMINATION,
+        damping="trust_region",
+        scaling="more",
+        jacobian=source,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
+        polish=choose.POLISH,
+        certified=0,
+    )
+    facts = Facts(
+        n + k, data.each * m, None, probed.activations * count, u.dtype, u.device, problems=count
+    )
+    plan = choose.plan([facts], options)
+    residual = DisplacementResidual(
+        calling.detached(), shares, n, m, k, data.each,
+        batched=batched, looped=probed.looped, black_box=probed.black_box and fitter.jac is None,
+    )  # fmt: skip
+    start = eta if batched else eta[0]
+    point = torch.cat([u, start.flatten(-2)], -1)
+    box = box_of(m * k)
+    bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
+    problem = Problem(
+        residual,
+        OwnColumns(Ladder(plan.terms[0].rungs)),
+        plan.method.solver.form,
+        Linear(),
+        plan.dtype,
+        penalty=torch.cat([u.new_zeros(n), u.new_ones(m * k)]).to(plan.dtype),
+        bounds=Bounds(*(side.to(plan.dtype) for side in box)) if bounded else None,
+        differences=plan.differences,
+    )
+    return Setting(problem, plan.method, point, shares, n)
+
+
+def check_given(
+    fitter: OrthogonalFitter,
+    calling: UserFunction,
+    rows: Callable[..., Tensor],
+    theta: Tensor,
+    shares: tuple[Tensor, ...],
+) -> None:
+    """Hold the user's derivatives to differences of f at the start, of the first fit.
+
+    Raises:
+        InputError: they are far apart.
+    """
+    first, k = [share[0] for share in shares], fitter.data.predictors
+    with torch.no_grad():
+        given = rows((theta,), *first)
+        x, spread = first[1], first[2]
+        # τ moves x by T τ: a step that x resolves
+        reach = float(x.abs().amax() / spread.amax()) if float(spread.amax()) > 0 else 1.0
+        step = torch.finfo(theta.dtype).eps ** (1 / 3)
+        sizes = theta.abs().clamp(min=1.0)
+        sizes[-k:] = max(1.0, reach)
+        for column, length in enumerate((step * sizes).tolist()):
+            move = torch.zeros_like(theta)
+            move[column] = length
+            ahead, behind = (calling.residual((theta + sign * move,), *first) for sign in (1, -1))
+            found = (ahead - behind) / (2 * length)
+            noise = 100 * torch.finfo(theta.dtype).eps * (ahead.abs() + behind.abs()) / length
+            apart = (given[:, column] - found).abs()
+            wrong = apart > DIFFERENT * found.abs().amax() + noise
+            if bool(wrong.any()):
+                place = int(torch.where(wrong, apart, 0.0).nan_to_num().argmax())
+                names = fitter.parameters.variables
+                n = len(names)
+                which = f"jac[0], in {names[column]!r}," if column < n else (
+                    "jac[1]" if k == 1 else f"jac[1], in x[{column - n}],"
+                )  # fmt: skip
+                raise InputError(
+                    f"{which} is not the derivative of f: in the units of the errors it is "
+                    f"{float(given[place, column]):.6g} at point {place % fitter.data.points}, and "
+                    f"differences of f give {float(found[place]):.6g}."
+                )
+
+
+def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
+    """Runs whose y moves until f is zero."""
+    problem, method, point, shares, _ = setting
+    mask = shares[3]
+    force = torch.zeros_like(mask)  # λ, by which F changes with each f
+    evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device)
+    raw = _with(problem, shares, torch.zeros_like(mask), mask)
+    model, before, left = _blocks(raw, point), math.inf, fitter.trials
+    for number in range(ROUNDS):
+        early = number < len(STRENGTHS) - 1
+        weights = _Weights(model, mask, STRENGTHS[min(number, len(STRENGTHS) - 1)])
+        y = torch.where(mask > 0, -weights.inverse(force), 0.0)
+        one = _with(problem, shares, y, weights.root)
+        way = replace(method, tolerances=LOOSE, polish=0) if early else method
+        state, _ = descend(one, way, Start(point), trials=max(1, left))
+        point, evaluations = state.x, evaluations + state.trials
+        left = fitter.trials - int(evaluations.max())
+        model = _blocks(raw, point)
+        force = weights.times(model.residual.view(mask.shape) - y)
+        apart = _apart(raw, model, point, mask)
+        most = float(apart.amax())
+        last = number == ROUNDS - 1 or left <= 1
+        if last or (not early and (most <= 1 or not most <= before / 2)):
+            status = _judged(state.status, apart, spent=left <= 1)
+            state = state._replace(status=status)
+            floor = (mask == 0).to(mask)
+            return _solution(fitter, setting, state, evaluations, model, floor)
+        before = math.inf if early else most
+    raise AssertionError
+
+
+def _judged(status: Tensor, apart: Tensor, *, spent: bool) -> Tensor:
+    """How an implicit fit has ended, (...,), by its last run and by whether f is zero."""
+    met = (apart <= DOUBTED).reshape(status.shape)
+    stalled = status == int(Status.STALLED)
+    ended = (status > 0) | stalled
+    # a run that begins at its end has nothing to gain but round-off
+    status = torch.where(met & stalled, int(Status.COST), status)
+    return torch.where(~met & ended, int(Status.EVALUATIONS if spent else Status.LOST), status)
+
+
+def _with(problem: Problem, shares: tuple[Tensor, ...], y: Tensor, whitening: Tensor) -> Problem:
+    """The problem with other y and R."""
+    x, spread, _, _, start = shares
+    residual = problem.residual
+    assert isinstance(residual, DisplacementResidual)
+    residual = replace(residual, shares=(x, spread, y, whitening, start))
+    return replace(problem, residual=residual)
+
+
+def _blocks(problem: Problem, x: Tensor) -> Blocks:
+    model = problem.model(x)
+    assert isinstance(model, Blocks)
+    return model
+
+
+class _Weights:
+    """Weights κ (V Vᵀ)⁻¹ of the equations, for V of the raw model.
+
+    Attributes:
+        root: R, (b, q, m), or (b, q, q, m) of several equations.
+    """
+
+    def __init__(self, model: Blocks, mask: Tensor, strength: float) -> None:
+        own = model.rows.by_point.reshape(*mask.shape, -1)  # (b, q, m, k)
+        across = torch.einsum("bimk,bjmk->bmij", own, own)
+        eye = torch.eye(across.shape[-1], dtype=own.dtype, device=own.device)
+        size = across.diagonal(dim1=-2, dim2=-1).mean((-1, -2))[:, None, None, None]
+        gone = (mask[:, 0] == 0)[..., None, None]
+        self.across = torch.where(gone, eye, across + LEAST**2 * size * eye) / strength
+        lower = torch.linalg.cholesky_ex(self.across).L
+        root = torch.linalg.solve_triangular(lower, eye.expand(lower.shape), upper=False)
+        self.whole = torch.where(gone, 0.0, root)  # (b, m, q, q)
+        self.root = self.whole[..., 0].mT if len(eye) == 1 else self.whole.movedim(1, -1)
+
+    def inverse(self, force: Tensor) -> Tensor:
+        """W⁻¹ of (b, q, m)."""
+        return (self.across @ force.mT[..., None])[..., 0].mT
+
+    def times(self, left: Tensor) -> Tensor:
+        """W of (b, q, m)."""
+        return (self.whole.mT @ (self.whole @ left.mT[..., None]))[..., 0].mT
+
+
+def _apart(raw: Problem, model: Blocks, point: Tensor, mask: Tensor) -> Tensor:
+    """How far f is from zero beside what is as good as zero, of each fit, (b,)."""
+    shared, n = model.rows.shared, model.rows.shared.shape[-1]
+    own = model.rows.by_point.reshape(*mask.shape, -1)
+    eta = raw.residual.params(point)[1].reshape(len(mask), 1, -1)
+    size = torch.linalg.vector_norm(own, dim=-1) * eta.abs().amax(-1, keepdim=True)
+    beta = point[..., :n].reshape(len(mask), 1, n)
+    terms = (shared.reshape(len(mask), -1, n) * beta).abs().sum(-1).view(mask.shape)
+    nothing = MET * size + ROUNDINGS * torch.finfo(point.dtype).eps * terms
+    left = model.residual.view(mask.shape).abs()
+    return torch.where(left > 0, left / nothing, 0.0).flatten(1).amax(-1)
+
+
+def _solution(
+    fitter: OrthogonalFitter,
+    setting: Setting,
+    state: State,
+    evaluations: Tensor,
+    model: Blocks,
+    floor: Tensor | float,
+) -> Solution:
+    """The solution in the parameters, with the rows that are left without the errors in x."""
+    n, problem, x = setting.n, setting.problem, state.x
+    single = x.ndim == 1
+    if isinstance(floor, Tensor) and single:
+        floor = floor[0]
+    whole = model.reduced(floor=floor)
+    reduced = whole.dense
+    gradient = reduced.gradient
+    free = problem.free(x, torch.cat([gradient, torch.zeros_like(x[..., n:])], -1))[..., :n]
+    side = torch.where(gradient > 0, -1, 1)
+    status = state.status
+    told = [Status(int(number)) for number in status.reshape(-1).tolist()]
+    eta = problem.residual.params(x)[1]
+    plain = (torch.zeros_like(setting.shares[2]), torch.ones_like(setting.shares[2]))
+    cost = state.cost
+    if fitter.data.implicit:
+        cost = reduced.residual.double().square().sum(-1) / 2
+    return Solution(
+        x=x[..., :n],
+        cost=float(cost) if single else cost,
+        fun=reduced.residual,
+        jac=reduced.jacobian,
+        active_mask=torch.where(free, 0, side),
+        nfev=int(evaluations) if single else evaluations,
+        status=told[0] if single else status,
+        message=told[0].message if single else [one.message for one in told],
+        success=told[0].converged if single else status > 0,
+        f_scale=1.0,
+        eta=eta,
+        normals=_normals(model, whole.root, floor),
+        curve=_with(problem, setting.shares, *plain).values(x)[0],
+    )
+
+
+def _normals(model: Blocks, root: Tensor, floor: Tensor | float) -> Tensor:
+    """(floor, −V)ᵀRᵀ (..., m, q + k, q): how errors of a point lie for distances of length one."""
+    own = model.rows.by_point.movedim(-3, -1)  # (..., m, k, q)
+    each = own.shape[-1]
+    eye = torch.eye(each, dtype=own.dtype, device=own.device)
+    of_y = eye.expand(*own.shape[:-2], each, each)
+    if isinstance(floor, Tensor):
+        of_y = of_y * floor.mT[..., None]
+    return torch.cat([of_y, -own], -2) @ root.mT
