@@ -38,6 +38,7 @@ LAYERS = (
     ("choose", "compiling"),
     ("training", "minimising", "derivatives", "models"),
     ("fitting",),
+    ("xarray",),
     ("__init__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

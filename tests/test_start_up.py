@@ -16,6 +16,7 @@ from lmtorch.arrays import matrices
 HEAVY = {
     *("scipy.linalg", "scipy.optimize", "scipy.special", "scipy.stats", "sympy"),
     *("torch._dynamo", "torch._inductor", "pandas", "matplotlib", "tqdm"),
+    *("xarray", "dask", "distributed", "zarr"),
 }
 
 

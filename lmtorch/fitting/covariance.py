@@ -85,7 +85,10 @@ def of_one(normal: Any) -> Any:
 
 def _of_normal(jacobian: Tensor, held: Tensor) -> Tensor:
     """(JᵀJ)⁻¹ (b, n, n) of the variables that vary; NaN where columns may be dependent."""
-    normal = jacobian.mT @ jacobian
+    # of n × m times m × n kernels round alike wherever a fit stands in the batch; where the columns
+    # of J lie across, or in an inverse of LAPACK, it would depend on the address
+    columns = jacobian.mT.contiguous()
+    normal = columns @ columns.mT
     out = held[:, None, :] | held[:, :, None]
     normal = torch.where(out, torch.diag_embed(held.to(normal)), normal)
     length = normal.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -93,7 +96,9 @@ def _of_normal(jacobian: Tensor, held: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(normal / both)
     sound = (failed == 0) & factor.isfinite().all(-1).all(-1)
     factor = torch.where(sound[:, None, None], factor, torch.diag_embed(torch.ones_like(length)))
-    inverse = torch.cholesky_inverse(factor)
+    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    root = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+    inverse = root.mT @ root
     # the trace is no less than one over the smallest eigenvalue
     clear = sound & (inverse.diagonal(dim1=-2, dim2=-1).sum(-1) < INDEPENDENT)
     matrix = torch.where(out, 0.0, _symmetric(inverse / both))

@@ -1,0 +1,347 @@
+"""Results that stream to a Zarr store, block by block, so that a run can go on where it ended.
+
+A block is done when its mark is written, after all its variables. The mark is a digest of the data
+that went into it: a run that goes on compares it with the data that it is given.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import product
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._errors import InputError
+from .blocks import failed, fit_block
+from .computing import compute
+from .fingerprint import digest_of, fingerprint
+from .neighbours import fit_again, shifted
+from .progress import Bar
+from .reading import Stack
+from .running import check_chunks
+from .variables import FILL, variables
+
+MARKS = "lmtorch"  # the group of marks, which `xarray.open_zarr` does not read
+PASSES = ("fitted", "fitted_again")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results of a stack go; it is sent along with every block.
+
+    Attributes:
+        store: of Zarr, or its path.
+        stack: of which only the task, dimensions and shape are used.
+        blocks: how many pixels a block has along each dimension.
+    """
+
+    store: Any
+    stack: Stack
+    blocks: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many blocks there are along each dimension."""
+        return tuple(map(_count, self.stack.shape, self.blocks))
+
+    @property
+    def prefix(self) -> str:
+        """How names of variables begin."""
+        return f"{self.stack.name}_" if self.stack.name else ""
+
+    def mark(self, which: int) -> str:
+        """The name of the array of marks of a pass."""
+        return f"{self.prefix}{PASSES[which]}"
+
+    def places(self) -> Iterator[tuple[int, ...]]:
+        """The numbers of all blocks."""
+        return product(*map(range, self.grid))
+
+    def pixels(self, place: Sequence[int], beyond: int = 0) -> tuple[slice, ...]:
+        """The pixels of a block, and so many around it."""
+        return tuple(
+            slice(max(0, i * side - beyond), min(size, (i + 1) * side + beyond))
+            for i, side, size in zip(place, self.blocks, self.stack.shape, strict=True)
+        )
+
+    def sent(self) -> "Target":
+        """The target without the data."""
+        nothing = xr.DataArray(np.empty([0] * self.stack.data.ndim), dims=self.stack.data.dims)
+        shape = _Shape(self.stack.task, nothing, (), self.stack.pixels, self.stack.points,
+                       self.stack.name, self.stack.shape)  # fmt: skip
+        return replace(self, stack=shape)
+
+
+@dataclass(frozen=True)
+class _Shape(Stack):
+    """A stack without its data, whose shape is remembered."""
+
+    known: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pixels."""
+        return self.known
+
+
+def fit_to_store(
+    stacks: Sequence[Stack], obj: Any, store: Any, *, resume: bool, progress: bool
+) -> xr.Dataset:
+    """Fit all blocks that are not in the store yet, and open it.
+
+    Raises:
+        InputError: a package is missing, the store is there already, or is of other data or
+            options.
+    """
+    for package in ("zarr", "dask"):
+        if find_spec(package) is None:
+            raise InputError(
+                f"store= needs {package}: pip install 'levenberg-marquardt[xarray]' has it."
+            )
+    targets = [_target(stack, store) for stack in stacks]
+    marked = _open(store, "r")
+    if marked is None:
+        _create(targets, obj, store)
+    elif not resume:
+        raise InputError(
+            f"the store {store} is there already: resume=True goes on with it. Otherwise give "
+            "another path, or remove it."
+        )
+    else:
+        _check_options(targets, marked)
+        _check_data(targets)
+    for which in range(1 + stacks[0].task.neighbours):
+        _run(targets, which, progress)
+    return xr.open_zarr(store, consolidated=False)
+
+
+def _target(stack: Stack, store: Any) -> Target:
+    """Where a stack goes, and in which blocks."""
+    check_chunks(stack)
+    sides = []
+    for dim, side, size in zip(stack.pixels, stack.task.tile, stack.shape, strict=True):
+        chunks = stack.data.chunksizes.get(dim)
+        if chunks is None:
+            sides.append(min(side, size))
+            continue
+        if len(set(chunks[:-1])) > 1 or chunks[-1] > chunks[0]:
+            raise InputError(
+                f"a store has blocks of one size, and the data lie in chunks of {chunks} along "
+                f"{dim!r}: rechunk them, .chunk({{{dim!r}: {max(chunks)}}})."
+            )
+        sides.append(chunks[0])
+    return Target(store, replace(stack, task=replace(stack.task, alone=True)), tuple(sides))
+
+
+def _count(size: int, side: int) -> int:
+    return ceil(size / side)
+
+
+def _open(store: Any, mode: Any, path: str = "") -> Any:
+    """A group of the store; None where there is no store."""
+    import zarr
+
+    try:
+        return zarr.open_group(store, mode=mode, path=path or None)
+    except FileNotFoundError:
+        return None
+
+
+def _create(targets: Sequence[Target], obj: Any, store: Any) -> None:
+    """Write names, labels and attributes of everything, and no numbers."""
+    import dask.array
+    import zarr
+
+    from .curvefit import finished
+
+    found, encoding = [], {}
+    for target in targets:
+        stack, made = target.stack, {}
+        count = len(stack.task.names)
+        for name, (dtype, dims) in variables(stack.task.neighbours).items():
+            behind = (count,) * len(dims)
+            chunks = (*target.blocks, *behind)
+            whole = (*stack.shape, *behind)
+            empty = dask.array.full(whole, FILL[dtype], dtype=dtype, chunks=chunks)
+            made[name] = xr.DataArray(empty, dims=(*stack.pixels, *dims))
+            # the fill is a value as any other: a status that is not there yet, is -128
+            encoding[f"{target.prefix}curvefit_{name}"] = {"chunks": chunks, "_FillValue": None}
+        found.append(made)
+    finished([target.stack for target in targets], found, obj).to_zarr(
+        store, mode="w-", compute=False, encoding=encoding, zarr_format=2, consolidated=False
+    )
+    marks = zarr.open_group(store, path=MARKS, mode="a", zarr_format=2)
+    for target in targets:
+        for which in range(1 + target.stack.task.neighbours):
+            ones = (1,) * len(target.grid)
+            marks.create_array(
+                target.mark(which), shape=target.grid, chunks=ones, dtype="uint64", fill_value=0
+            )
+    marks.attrs["made_with"] = _versions()
+    marks.attrs["fingerprint"] = _fingerprints(targets)  # the last: now it can be gone on with
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    from .. import __version__
+
+    return {"lmtorch": __version__, "torch": torch.__version__, "xarray": xr.__version__}
+
+
+def _fingerprints(targets: Sequence[Target]) -> dict[str, dict[str, str]]:
+    return {
+        target.stack.name: fingerprint(target.stack.task, target.stack.shape, target.blocks)
+        for target in targets
+    }
+
+
+def _check_options(targets: Sequence[Target], marked: Any) -> None:
+    """See whether a store was made with these options.
+
+    Raises:
+        InputError: it was not, or is no store of ours.
+    """
+    there = dict(marked[MARKS].attrs).get("fingerprint") if MARKS in marked else None
+    if there is None:
+        raise InputError(
+            "the store was not begun by curvefit, or not to its end: there is nothing to go on "
+            "with. Give another path, or remove it."
+        )
+    for name, now in _fingerprints(targets).items():
+        then = there.get(name, {})
+        other = [what for what, value in now.items() if then.get(what) != value]
+        if other:
+            of = f" for {name!r}" if name else ""
+            raise InputError(
+                f"the store was made{of} with other {', '.join(other)}, so that its blocks and "
+                "new ones would not go together. Use what it was made with, or another store."
+            )
+
+
+def _check_data(targets: Sequence[Target]) -> None:
+    """See whether the blocks that are done were made of these data.
+
+    Raises:
+        InputError: they were not.
+    """
+    from dask.delayed import delayed
+
+    for target in targets:
+        marks = np.asarray(_open(target.store, "r", MARKS)[target.mark(0)][...])
+        places = [place for place in target.places() if marks[place]]
+        tasks = [delayed(_digest)(*_data(target, place)) for place in places]
+        for number, found in compute(tasks):
+            if found != int(marks[places[number]]):
+                where = dict(zip(target.stack.pixels, target.pixels(places[number]), strict=True))
+                at = ", ".join(f"{dim}={p.start}:{p.stop}" for dim, p in where.items())
+                raise InputError(
+                    f"the store was made with other data: those at {at} differ (the data, "
+                    "coordinates, sigma, mask, p0 or bounds). Use another store for these."
+                )
+
+
+def _digest(*arrays: np.ndarray) -> int:
+    return digest_of([np.asarray(array) for array in arrays])
+
+
+def _data(target: Target, place: Sequence[int]) -> list[Any]:
+    """The data of a block and all that goes with them, as arrays of NumPy or Dask."""
+    pixels = dict(zip(target.stack.pixels, target.pixels(place), strict=True))
+    found = []
+    for array in (target.stack.data, *target.stack.arrays):
+        part = array.isel({dim: where for dim, where in pixels.items() if dim in array.dims})
+        # dimensions that it lacks among those it has are added, as broadcasting needs
+        lacking = [
+            dim
+            for dim in target.stack.pixels
+            if dim not in part.dims and set(part.dims) & {*pixels}
+        ]
+        part = part.expand_dims(lacking)
+        order = (*target.stack.pixels, *target.stack.points)
+        found.append(part.transpose(*(dim for dim in order if dim in part.dims)).variable._data)
+    return [_in_memory(data) for data in found]
+
+
+def _in_memory(data: Any) -> Any:
+    """An array of NumPy or Dask as it is, one that is read when it is needed as Dask's."""
+    if isinstance(data, np.ndarray) or hasattr(data, "__dask_graph__"):
+        return data
+    from dask.delayed import delayed
+
+    return delayed(np.asarray)(data)
+
+
+def _run(targets: Sequence[Target], which: int, progress: bool) -> None:
+    """Fit the blocks that a pass has not done yet."""
+    from dask.delayed import delayed
+
+    tasks, fits = [], 0
+    for target in targets:
+        marks = np.asarray(_open(target.store, "r", MARKS)[target.mark(which)][...])
+        sent = delayed(target.sent(), traverse=False)
+        for place in target.places():
+            if marks[place]:
+                continue
+            fits += prod(p.stop - p.start for p in target.pixels(place))
+            # not pure: a task that writes is not to be taken for another one
+            task = delayed(_fit_and_write, pure=False)
+            tasks.append(task(sent, place, which, *_data(target, place)))
+    if not progress or not tasks:
+        for _ in compute(tasks):
+            pass
+        return
+    with Bar(fits, len(tasks)) as bar:
+        for _, (count, bad) in compute(tasks):
+            bar.fits(count, bad)
+
+
+def _fit_and_write(
+    target: Target, place: Sequence[int], which: int, *data: np.ndarray
+) -> tuple[int, int]:
+    """Fit a block in a worker, and write it.
+
+    Returns:
+        How many fits it has, and how many of them failed.
+    """
+    arrays = [np.asarray(array) for array in data]
+    task, pixels = target.stack.task, target.pixels(place)
+    group = _open(target.store, "r+")
+    names = [f"{target.prefix}curvefit_{name}" for name in variables(task.neighbours)]
+    if which == 0:
+        values = fit_block(*arrays, task=task)
+    else:
+        starts = _starts(target, place, group)
+        before = [np.asarray(group[name][pixels]) for name in names]
+        values = fit_again(*arrays, starts, *before, task=task)
+    for name, value in zip(names, values, strict=True):
+        group[name][pixels] = value
+    _open(target.store, "r+", MARKS)[target.mark(which)][tuple(place)] = digest_of(arrays)
+    return values[-1].size, int(failed(values[-1]).sum())
+
+
+def _starts(target: Target, place: Sequence[int], group: Any) -> np.ndarray:
+    """The neighbours' parameters of the first pass, (*pixels, k, P), also from other blocks.
+
+    Another worker may write its second pass meanwhile, which marks a pixel first and gives it a
+    status last: read the other way round, no such pixel is taken for one of the first pass.
+    """
+    wide = target.pixels(place, beyond=1)
+    status, values, later = (
+        np.asarray(group[f"{target.prefix}curvefit_{name}"][wide])
+        for name in ("status", "coefficients", "from_neighbour")
+    )
+    dims = target.stack.pixels
+    found = shifted(
+        xr.DataArray(values, dims=(*dims, "param")),
+        xr.DataArray(np.where(later, 0, status), dims=dims),
+        dims,
+    )
+    inner = {
+        dim: slice(p.start - w.start, p.stop - w.start)
+        for dim, p, w in zip(dims, target.pixels(place), wide, strict=True)
+    }
+    return found.isel(inner).values

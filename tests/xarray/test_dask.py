@@ -1,0 +1,182 @@
+"""Stacks that Dask holds: lazy, block by block, and the same bits however they are cut."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from xarray_stacks import decay, same_bits, stack
+
+import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
+from lmtorch import InputError, NotConvergedError
+from lmtorch.xarray.task import TILE, tile_of, tiles
+from lmtorch.xarray.threads import one_thread
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """One thread of torch here, as in Dask's tasks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def lost(da: xr.DataArray) -> xr.DataArray:
+    """Starts from which the fits of some pixels fail, in corners of blocks and inside."""
+    far = np.zeros(da.shape[:2], bool)
+    far[3, 3:6] = far[4, 4] = far[0, 0] = far[9, 2] = True
+    return xr.DataArray(np.where(far, 1e5, 1.0), dims=("y", "x"))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("chunks", [{"y": 4, "x": 4}, {"y": 5, "x": -1}, {"y": 1}], ids=str)
+@pytest.mark.parametrize("start", [None, "neighbour"])
+def test_blocks_give_the_bits_of_the_whole(chunks: dict, start: str | None) -> None:
+    da = stack()
+    da[2, 3, 4] = np.nan
+    options = {
+        "p0": {"a": 2.0, "b": lost(da)}, "bounds": {"a": (xr.DataArray(np.ones(12), dims="y"), 9)},
+        "sigma": xr.DataArray(np.linspace(1, 2, 10), dims="x"), "second_opinion": False,
+        "start": start,
+    }  # fmt: skip
+    plain = da.lm.curvefit("t", decay, **options)
+    lazy = da.chunk(chunks).lm.curvefit("t", decay, **options)
+    assert lazy.curvefit_status.chunksizes["y"] == da.chunk(chunks).chunksizes["y"]
+    same_bits(plain, lazy.compute(scheduler="synchronous"))
+    assert (plain.curvefit_status <= 0).sum() == (0 if start else 6)
+
+
+def test_nothing_runs_before_it_is_computed() -> None:
+    ran = []
+
+    def noting(t, a, b):
+        ran.append(1)
+        return decay(t, a, b)
+
+    fit = stack(4, 4).chunk({"y": 2}).lm.curvefit("t", noting, start="neighbour")
+    assert not ran
+    part = fit.curvefit_coefficients.isel(y=slice(0, 2))
+    part.compute(scheduler="synchronous")
+    assert ran
+
+
+def test_errors_come_when_it_is_computed() -> None:
+    da = stack()
+    fit = da.chunk({"y": 4}).lm.curvefit(
+        "t", decay, p0={"b": lost(da)}, second_opinion=False, errors="raise"
+    )
+    with pytest.raises(NotConvergedError, match="fits failed"):
+        fit.compute(scheduler="synchronous")
+
+
+def test_points_in_several_chunks_are_refused_with_what_to_do() -> None:
+    da = stack(4, 4).chunk({"t": 5})
+    with pytest.raises(InputError, match=r"\.chunk\(\{'t': -1, 'y': 'auto'\}\)") as error:
+        da.lm.curvefit("t", decay)
+    assert "3 chunks along 't'" in str(error.value)
+    da.chunk({"t": -1, "y": "auto"}).lm.curvefit("t", decay)
+
+
+def test_a_bar_of_what_is_lazy_is_refused() -> None:
+    with pytest.raises(InputError, match="ProgressBar"):
+        stack(4, 4).chunk({"y": 2}).lm.curvefit("t", decay, progress=True)
+
+
+def test_torch_has_one_thread_in_tasks_and_then_its_own() -> None:
+    seen = []
+
+    def noting(t, a, b):
+        seen.append(torch.get_num_threads())
+        return decay(t, a, b)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        da = stack(4, 4).chunk({"y": 2})
+        da.lm.curvefit("t", noting).compute(scheduler="synchronous")
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        with one_thread(), one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (10**6,), (3000, 2000), (7, 512, 512), (1, 1, 10**5)])
+def test_tiles_cover_every_pixel_once(shape: tuple[int, ...]) -> None:
+    tile = tile_of(shape)
+    assert np.prod(tile) <= max(TILE, 1)
+    assert np.prod(np.minimum(tile, shape)) >= min(np.prod(shape), TILE) / 2
+    small = tuple(min(size, 2 * side + 1) for size, side in zip(shape, tile, strict=True))
+    count = np.zeros(small, int)
+    for place in tiles(small, tile):
+        count[place] += 1
+    assert (count == 1).all()
+
+
+def test_other_block_sizes_change_round_off_at_most() -> None:
+    # tiles are cut at other places: the same minima, to the last digits
+    da = stack(40, 10)
+    plain = da.lm.curvefit("t", decay)
+    for rows in (3, 7):
+        part = da.isel(y=slice(0, rows)).lm.curvefit("t", decay)
+        np.testing.assert_allclose(
+            part.curvefit_coefficients, plain.curvefit_coefficients[:rows], rtol=1e-12
+        )
+
+
+# ---- a cluster ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("threads")
+@pytest.mark.filterwarnings("ignore")  # of distributed, about a worker that ends
+def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    da, here = stack(), os.getpid()
+    armed, store = tmp_path / "armed", tmp_path / "fit.zarr"
+    options = {"p0": {"a": 2.0, "b": lost(da)}, "second_opinion": False, "start": "neighbour"}
+    plain = da.lm.curvefit("t", decay, **options)
+
+    def deadly(t, a, b):
+        done = list((store / "lmtorch" / "fitted").glob("[0-9]*"))
+        if len(done) >= 2 and os.getpid() != here:
+            try:
+                armed.unlink()
+            except FileNotFoundError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return a * torch.exp(-b * t)
+
+    armed.touch()
+    chunked = da.chunk({"y": 2, "x": 5})
+    with (
+        dask.config.set({"distributed.admin.log-format": "", "distributed.worker.daemon": True}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        before = set(client.run(os.getpid).values())
+        stored = chunked.lm.curvefit("t", deadly, store=store, **options)
+        assert not armed.exists()
+        same_bits(plain, stored.compute())
+        # lazily, and with another worker that ends
+        lazy = chunked.lm.curvefit("t", decay, **options)
+        same_bits(plain, client.compute(lazy).result())
+        client.wait_for_workers(2)
+        after = set(client.run(os.getpid).values())
+        assert len(before - after) == 1
+        assert set(client.run(torch.get_num_threads).values()) <= {1, torch.get_num_threads()}
+    shutil.rmtree(store)
