@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..fitting.curve_fit import curve_fit
+from ..models import Model
 from .starts import defaults_of
 from .task import Named, Task
 
@@ -175,10 +176,10 @@ def _feasible(
     given: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Start values of bounds that are the same everywhere: maps of them are moved inside."""
-    if not starts:
+    if not starts and not isinstance(task.func, Model):
         return dict(task.start) or None
     begin: dict[str, Any] = {**task.start, **starts}
-    if any(np.isnan(v).any() for v in starts.values()):
+    if isinstance(task.func, Model) or any(np.isnan(v).any() for v in starts.values()):
         begin = defaults_of(task, x, y, starts, given)
     for n in starts:
         if n in task.bounds:

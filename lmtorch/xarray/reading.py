@@ -10,6 +10,7 @@ import xarray as xr
 from .._errors import InputError, InputTypeError
 from ..fitting.curve_fit import curve_fit
 from ..minimising.least_squares import least_squares
+from ..models import Model
 from .task import Task, names_of, tile_of
 
 ERRORS = ("raise", "ignore", "keep")
@@ -219,7 +220,10 @@ def stack_of(
         )
     arrays = [_ordered(coord, pixels, points) for coord in spread]
     kinds: list[tuple[str, str]] = []
-    start, box = {}, {}
+    start: dict[str, float] = {}
+    box: dict[str, tuple[float, float]] = {}
+    if isinstance(func, Model):
+        start, box = dict(func.starts), dict(func.bounds)
     for n, value in _by_name(p0, names, "p0").items():
         value = _map_or_number(value, f"Initial guess for {n!r}", pixels)
         if isinstance(value, float):
@@ -237,10 +241,11 @@ def stack_of(
         if all(isinstance(side, float) for side in sides):
             box[n] = (sides[0], sides[1])
             continue
-        if options.get("ties") or options.get("transforms"):
+        rules = isinstance(func, Model) and (func.ties or func.fixed)
+        if rules or options.get("ties") or options.get("transforms"):
             raise InputError(
-                "bounds that differ between pixels do not go with ties and transforms: give "
-                "numbers as bounds."
+                "bounds that differ between pixels do not go with ties, transforms, or a model's "
+                "fixed parameters: give numbers as bounds."
             )
         for kind, side in zip(("lower", "upper"), sides, strict=True):
             if isinstance(side, float):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..fitting.models import OfNumbers
+from ..models import Model
 from .task import Task
 
 
@@ -61,12 +61,7 @@ def _middle(low: Any, high: Any) -> Any:
 
 def _guess(task: Task, x: np.ndarray, y: np.ndarray, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a model guesses from the data; empty of a function."""
-    guess = getattr(task.func, "guess", None)
-    if guess is None:
+    if not isinstance(task.func, Model):
         return {}
     mask = given.get("mask")
-    if mask is not None:  # points that are left out get the mean of the others
-        mean = np.where(mask, y, 0.0).sum(-1) / np.maximum(mask.sum(-1), 1)
-        y = np.where(mask, y, mean[:, None])
-    values = guess(torch.as_tensor(x), torch.as_tensor(y))
-    return {name: np.asarray(value, np.float64) for name, value in values.items()}
+    return dict(task.func.guess(x, y if mask is None else np.where(mask, y, np.nan)))

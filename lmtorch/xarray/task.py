@@ -10,6 +10,7 @@ import torch
 
 from .._errors import InputError
 from ..fitting.models import model_of
+from ..models import Model
 
 # pixels that are fitted in one call: it has a price of its own, of some hundred fits
 TILE = 2**14
@@ -76,6 +77,8 @@ class Task:
         held = {held} if isinstance(held, str) else set(held)
         held |= set(self.options.get("ties") or ())
         held |= {name for name, (low, high) in self.bounds.items() if low == high}
+        if isinstance(self.func, Model):
+            held |= {*self.func.fixed, *self.func.ties}
         return max(1, len([name for name in self.names if name not in held]))
 
 

@@ -285,3 +285,29 @@ def test_coordinates_and_objects_that_cannot_work_are_refused() -> None:
         curvefit(xr.Dataset(), "t", decay)
     with pytest.raises(InputError, match=r"coords have dimensions \['u'\]"):
         curvefit(da, da.t * xr.DataArray([1.0, 2.0], dims="u"), decay, reduce_dims="t")
+
+
+def test_a_model_brings_names_bounds_and_a_guess_for_every_pixel() -> None:
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 10, 60)
+    center = xr.DataArray(rng.uniform(3, 7, (5, 6)), dims=("row", "column"))
+    grid = xr.DataArray(x, {"x": x})
+    # amplitude is the area, as in lmfit
+    height = 4.0 / (0.5 * np.sqrt(2 * np.pi))
+    peaks = height * np.exp(-((grid - center) ** 2) / (2 * 0.5**2))
+    peaks = peaks.transpose("row", "column", "x") + 0.01 * rng.standard_normal((5, 6, 60))
+    peaks[0, 0, 10] = np.nan
+    model = lmtorch.models.Gaussian("g")
+    for bounds in (None, {"g_center": (center - 1, center + 1)}):
+        fit = peaks.lm.curvefit("x", model, bounds=bounds)
+        assert fit.param.values.tolist() == ["g_amplitude", "g_center", "g_sigma"]
+        found = fit.curvefit_coefficients
+        np.testing.assert_allclose(found.sel(param="g_center"), center, atol=0.01)
+        np.testing.assert_allclose(found.sel(param="g_sigma"), 0.5, atol=0.01)
+        np.testing.assert_allclose(found.sel(param="g_amplitude"), 4.0, atol=0.05)
+    # a start or bounds of the call go before the model's
+    held = peaks.lm.curvefit("x", model, bounds={"g_sigma": (0.6, 2)})
+    assert (held.curvefit_coefficients.sel(param="g_sigma") == 0.6).all()
+    tied = model.with_ties("g_sigma = 0.1 * g_center")
+    with pytest.raises(InputError, match="do not go with ties"):
+        peaks.lm.curvefit("x", tied, bounds={"g_center": (center - 1, center + 1)})
