@@ -17,6 +17,7 @@ from examples import (
     curve_fit_nist,
     data_loader,
     demo,
+    diffusion_tensor,
     digits,
     enzyme_kinetics,
     fit_layer,
@@ -68,6 +69,21 @@ def test_a_table_from_its_file_is_fitted_as_well_as_one_in_memory() -> None:
 
 def test_digits_are_recognised() -> None:
     assert digits.main() >= 0.98
+
+
+def test_tensors_are_those_of_a_regression_of_logarithms(tmp_path: Path) -> None:
+    for _ in range(2):  # the second finds the store
+        success, apart = diffusion_tensor.main(tmp_path)
+        assert success == 1.0
+        assert apart < 0.5  # of an error: noise biases logarithms by less
+    assert (tmp_path / "diffusion_tensor.png").stat().st_size > 10_000
+
+
+def test_the_anisotropy_of_a_sphere_and_of_a_line_is_known() -> None:
+    sphere = torch.tensor([2.0, 2, 2, 0, 0, 0], dtype=torch.float64)
+    line = torch.tensor([1.0, 0, 0, 0, 0, 0], dtype=torch.float64)
+    assert float(diffusion_tensor.anisotropy(sphere)) == pytest.approx(0, abs=1e-12)
+    assert float(diffusion_tensor.anisotropy(line)) == pytest.approx(1)
 
 
 def test_an_own_damping_reaches_the_minimum() -> None:

@@ -65,7 +65,11 @@ def attributes(name: str, of: str, units: str | None) -> dict[str, Any]:
     """
     what = f" of the fit of {of}" if of else " of the fit"
     if name == "status":
-        names = {int(status): status.name.lower() for status in Status if status != Status.RUNNING}
+        names = {
+            int(status): f"{'converged_' if status.converged else ''}{status.name.lower()}"
+            for status in Status
+            if status != Status.RUNNING
+        }
         names |= {number: label for number, (label, _) in OWN.items()}
         order = sorted(names)
         return {

@@ -231,6 +231,8 @@ def test_statuses_have_meanings() -> None:
     meanings = dict(zip(values.tolist(), names, strict=True))
     assert meanings[lmtorch.Status.POOR] == "poor"
     assert meanings[EMPTY] == "no_data"
+    positive = [name for value, name in meanings.items() if value > 0]
+    assert {name.split("_")[0] for name in positive} == {"converged"}
     assert len(set(names)) == len(values)
 
 
