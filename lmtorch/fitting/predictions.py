@@ -1,6 +1,9 @@
 """What a fit says beyond its data: curves at new points, bands, profiles, refits of new data."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from .._errors import InputError
 from .bands import Band
@@ -8,7 +11,8 @@ from .bootstrap import Bootstrap, resample
 from .components import components_at
 from .evaluating import curve_at
 from .fitted import Fitted
-from .profile import Profile, trace
+from .profile import Profile, check, trace
+from .regions import Region, region_of
 
 
 class Predictions(Fitted):
@@ -120,12 +124,69 @@ class Predictions(Fitted):
 
         Reference: Bates & Watts, Nonlinear regression analysis (1988), §6.1.
         """
-        self._one("profile")
-        if self._inference.loss is not None:
-            raise InputError(
-                "a profile needs a likelihood, which a robust loss is not: use bootstrap()."
-            )
+        self._refits("profile", "a profile")
         return trace(self._inference, names, level, points)
+
+    def confidence_region(
+        self, names: Any, level: float | Sequence[float] = 0.95, points: int = 31
+    ) -> Region:
+        """Joint confidence regions of two parameters, by refits: lmfit's `conf_interval2d`.
+
+        Where χ², with the other parameters fitted anew, rises by what the level allows; the region
+        may be bent, lopsided, in parts, or open. The ellipse of the linear model is beside it.
+
+        Args:
+            names: of two parameters that vary, as `("a", "b")`.
+            level: the probability that both true values are inside, or several. Default: 0.95.
+            points: of the grid on each side. All refits of a grid are one batch. Default: 31.
+
+        Returns:
+            `Region`, with `contours`, `ellipses`, the `probability` on the grid, and `plot()`.
+
+        Raises:
+            InputError: the names are not two that vary, a level is no probability, the loss is
+                robust, the fit is a batch, or there are no degrees of freedom.
+
+        Reference: Bates & Watts, Nonlinear regression analysis (1988), §6.1.
+
+        Example:
+            >>> import numpy as np, lmtorch
+            >>> x = np.array([0.02, 0.06, 0.11, 0.22, 0.56, 1.10])
+            >>> y = np.array([61.5, 102.0, 131.0, 155.5, 196.0, 203.5])
+            >>> fit = lmtorch.curve_fit(lambda c, v, k: v * c / (k + c), x, y, p0=[200, 0.1])
+            >>> region = fit.confidence_region(("v", "k"))
+            >>> (outline,) = region.contours[0.95]
+            >>> bool((outline[0] == outline[-1]).all()), outline.shape[1]
+            (True, 2)
+        """
+        self._refits("confidence_region", "a region")
+        return region_of(self._inference, names, level, points)
+
+    def plot_regions(
+        self, names: Any = None, level: float | Sequence[float] = (0.68, 0.95), points: int = 21
+    ) -> Any:
+        """Draw the confidence regions of all pairs, and the profile of each parameter.
+
+        Args:
+            names: of parameters that vary. Default: all.
+            level: the probability of a region, or several. Default: 0.68 and 0.95.
+            points: of the grid of each pair, on each side. Default: 21.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            InputError: as of `confidence_region`, or matplotlib is not installed.
+        """
+        from .region_plots import draw_matrix
+
+        self._refits("plot_regions", "a region")
+        variables = self._inference.fitter.parameters.variables
+        chosen = variables if names is None else [names] if isinstance(names, str) else list(names)
+        levels = tuple(sorted({float(one) for one in np.atleast_1d(np.asarray(level))}))
+        for one in levels:
+            check(self._inference, chosen, one)
+        return draw_matrix(self._inference, chosen, levels, points)
 
     def bootstrap(self, samples: int = 1000, kind: str | None = None, seed: int = 0) -> Bootstrap:
         """Refit resampled data, as one batch.
@@ -149,3 +210,11 @@ class Predictions(Fitted):
         """
         self._one("bootstrap")
         return resample(self._inference, samples, kind, seed)
+
+    def _refits(self, what: str, thing: str) -> None:
+        """Refuse what takes refits of one fit by squares or by a likelihood."""
+        self._one(what)
+        if self._inference.loss is not None:
+            raise InputError(
+                f"{thing} needs a likelihood, which a robust loss is not: use bootstrap()."
+            )

@@ -9,15 +9,14 @@ Reference: Bates & Watts, Nonlinear regression analysis and its applications (19
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from .._arrays import tensor_of, to_array
 from .._errors import InputError
-from ..core.termination import Status
 from .inference import Inference
+from .refits import rises
 
 REACH = 1.5  # the first points reach so many times as far as the interval of the linear model
 FURTHER = 4  # where τ has not come to its limit, the next ones reach so many times as far
@@ -58,10 +57,37 @@ class Profile:
         )
 
 
+class Trace(NamedTuple):
+    """One variable moved to both sides."""
+
+    pairs: np.ndarray  # (k, 2), values of the variable, ascending, and τ there
+    ends: tuple[float, float]  # where |τ| comes to its limit; infinite, or a bound, if nowhere
+
+
 def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     """Compute the profiles of some parameters of one fit."""
-    fitter, variables = fit.fitter, fit.fitter.parameters.variables
+    variables = fit.fitter.parameters.variables
     names = variables if names is None else [names] if isinstance(names, str) else list(names)
+    check(fit, names, level)
+    limit = float(fit.quantile(level))
+    found = traces(fit, names, limit, points)
+    values, tau, intervals, best = {}, {}, {}, {}
+    for name, (pairs, ends) in found.items():
+        values[name] = outward(fit, name, pairs[:, 0])
+        tau[name], best[name] = pairs[:, 1], float(fit.p.detach()[fit.names.index(name)])
+        low, high = outward(fit, name, np.array(ends))
+        intervals[name] = (float(low), float(high))
+    return Profile(level, limit, intervals, values, tau, best)
+
+
+def check(fit: Inference, names: list[str], level: float) -> None:
+    """Check what a profile is asked for.
+
+    Raises:
+        InputError: a parameter does not vary, the level is no probability, or there are no degrees
+            of freedom.
+    """
+    variables = fit.fitter.parameters.variables
     for name in names:
         if name not in variables:
             raise InputError(f"{name!r} does not vary: a profile is of one of {variables}.")
@@ -71,11 +97,13 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
         raise InputError(
             "no degrees of freedom are left to tell the errors from: a profile needs more points."
         )
-    limit = float(fit.quantile(level))
-    center = fit.u.detach().double()
-    covariance, variance = fit.ucov, float(fit.variance)
-    least = float(fit.twice_cost)
-    low, high = (side.double() for side in fitter.bounds)
+
+
+def traces(fit: Inference, names: list[str], limit: float, points: int) -> dict[str, Trace]:
+    """Move each of these variables to both sides until |τ| has come to the limit."""
+    variables = fit.fitter.parameters.variables
+    center, covariance = fit.u.detach().double(), fit.ucov
+    low, high = (side.double() for side in fit.fitter.bounds)
     seen: dict[str, dict[float, float]] = {
         name: {float(center[variables.index(name)]): 0.0} for name in names
     }
@@ -83,7 +111,7 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
     reach = REACH * limit
     begun = 0.0
     for _ in range(ROUNDS):
-        tasks: dict[tuple[str, int, float], None] = {}  # an ordered set
+        tasks: dict[tuple[str, float], None] = {}  # an ordered set
         for name, side in wanted:
             i = variables.index(name)
             error = float(covariance[i, i].sqrt())
@@ -91,60 +119,36 @@ def trace(fit: Inference, names: Any, level: float, points: int) -> Profile:
             for t in np.linspace(begun, reach, points + 1)[1:]:
                 held = min(max(float(center[i]) + side * t * error, float(low[i])), float(high[i]))
                 if held not in seen[name]:
-                    tasks[name, i, held] = None
+                    tasks[name, held] = None
         if not tasks:
             break
-        _refit(fit, list(tasks), seen, least, variance)
+        _refit(fit, list(tasks), seen)
         wanted = [(name, side) for name, side in wanted if _farthest(seen[name], side) < limit]
         begun, reach = reach, FURTHER * reach
         if not wanted:
             break
-    values, tau, intervals, best = {}, {}, {}, {}
+    found = {}
     for name in names:
         pairs = np.array(sorted(seen[name].items()))
         i = variables.index(name)
-        ends = [
+        first, last = (
             min(max(_crossing(pairs, side * limit), float(low[i])), float(high[i]))
             for side in (-1.0, 1.0)
-        ]
-        values[name], ends = (
-            _outward(fit, name, pairs[:, 0]),
-            list(_outward(fit, name, np.array(ends))),
         )
-        tau[name], best[name] = pairs[:, 1], float(fit.p.detach()[fit.names.index(name)])
-        intervals[name] = (float(ends[0]), float(ends[1]))
-    return Profile(level, limit, intervals, values, tau, best)
+        found[name] = Trace(pairs, (first, last))
+    return found
 
 
 def _refit(
-    fit: Inference,
-    tasks: list[tuple[str, int, float]],
-    seen: dict[str, dict[float, float]],
-    least: float,
-    variance: float,
+    fit: Inference, tasks: list[tuple[str, float]], seen: dict[str, dict[float, float]]
 ) -> None:
-    """Fit all tasks as one batch, each with one variable held by equal bounds."""
-    fitter, center = fit.fitter, fit.u.detach()
-    covariance = fit.ucov.to(center)
-    lower, upper = (side.expand(len(tasks), -1).clone() for side in fitter.bounds)
-    start = center.expand(len(tasks), -1).clone()
-    for row, (_, i, held) in enumerate(tasks):
-        # start where the linear model has its least with this variable held
-        ridge = (
-            covariance[:, i] / covariance[i, i]
-            if covariance[i, i] > 0
-            else torch.zeros_like(center)
-        )
-        start[row] = torch.minimum(
-            torch.maximum(center + ridge * (held - center[i]), lower[row]), upper[row]
-        )
-        start[row, i] = lower[row, i] = upper[row, i] = held
-    solution = fitter.solve(start, bounds=(lower, upper), verbose=0, callback=None, history=False)
-    cost, found = to_array(tensor_of(solution.cost)), to_array(tensor_of(solution.status))
-    for (name, i, held), c, status in zip(tasks, cost, found, strict=True):
-        if np.isfinite(c) and status != Status.NOT_FINITE.value:
-            rise = max(0.0, (2 * float(c) - least) / variance)
-            seen[name][held] = float(np.sign(held - float(center[i])) * np.sqrt(rise))
+    """Refit all tasks, and keep τ of those that came to something."""
+    variables, center = fit.fitter.parameters.variables, fit.u.detach()
+    places = np.array([[variables.index(name)] for name, _ in tasks])
+    found = rises(fit, places, np.array([[held] for _, held in tasks]))
+    for (name, held), (place,), rise in zip(tasks, places, found, strict=True):
+        if np.isfinite(rise):
+            seen[name][held] = float(np.sign(held - float(center[place])) * np.sqrt(rise))
 
 
 def _farthest(seen: dict[float, float], side: float) -> float:
@@ -168,7 +172,7 @@ def _crossing(pairs: np.ndarray, limit: float) -> float:
     return float(PchipInterpolator(tau, theta)(abs(limit)))
 
 
-def _outward(fit: Inference, name: str, u: np.ndarray) -> np.ndarray:
+def outward(fit: Inference, name: str, u: np.ndarray) -> np.ndarray:
     """Values of a parameter for values of its variable; a transform is monotonic."""
     parameters, fitter = fit.fitter.parameters, fit.fitter
     i = parameters.variables.index(name)
