@@ -7,6 +7,8 @@ import numpy as np
 
 from .._arrays import to_array
 from .._errors import InputError
+from ..models.base import Model
+from .components import components_at
 from .curves import places_of
 from .inference import Inference
 
@@ -31,6 +33,7 @@ def draw(
     dataset: int | None,
     ax: Any,
     words: Mapping[str, str],  # xlabel, ylabel, title, xscale, yscale, where they are given
+    parts: bool,  # whether the terms of a sum are drawn
 ) -> Any:
     """Draw data, curve and band, with the residuals below, of a likelihood those of deviance."""
     data = fit.fitter.data
@@ -60,6 +63,8 @@ def draw(
         told = (f"{level:.0%} band", fit.fitter.model.label) if number == 0 else (None, None)
         above.fill_between(grid, lower, upper, color=line, alpha=0.25, lw=0, label=told[0])
         above.plot(grid, curve, color=line, lw=1.5, label=told[1])
+        if parts:
+            draw_terms(fit, above, grid, grid.reshape(one.layout), where, colour if several else "")
         if below is not None:
             below.plot(one.x, one.left, "o", ms=3, mfc="none", color=colour)
     above.legend(frameon=False)
@@ -72,6 +77,22 @@ def draw(
     if "xlabel" in words:
         last.set(xlabel=words["xlabel"])
     return above.figure
+
+
+def draw_terms(
+    fit: Inference, axis: Any, grid: np.ndarray, x: np.ndarray, place: int | None, colour: str
+) -> None:
+    """Draw the terms of a sum of models, dashed; in the colour, or with names in several."""
+    model: Any = fit.fitter.model
+    function = model.function if place is None else model.functions[place]
+    if not isinstance(function, Model) or len(function.terms) < 2:
+        return
+    for number, (name, curve) in enumerate(components_at(fit, x, place).items()):
+        shown = np.broadcast_to(to_array(curve), grid.shape)
+        axis.plot(
+            grid, shown, "--", lw=1, color=colour or f"C{(number + 4) % 10}",
+            label=None if colour else name,
+        )  # fmt: skip
 
 
 def axes_of(ax: Any) -> tuple[Any, Any]:

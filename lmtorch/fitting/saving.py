@@ -263,7 +263,7 @@ def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
     parameters = Parameters(
         names,
         tuple(record["fixed"]),
-        ties_from(record["ties"], names, code),
+        ties_from(record["ties"], code),
         read(record["transforms"]),
     )
     model = model_from(record["model"], code)

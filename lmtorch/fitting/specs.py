@@ -18,6 +18,10 @@ from .._code import found_at, path_of
 from .._errors import InputError
 from .._records import decoded, encoded
 from ..losses.criterion import Criterion
+from ..models.base import Model as LibraryModel
+from ..models.expressions import Expression
+from ..models.specs import from_spec
+from .brought import Renamed
 from .fitter import Fitter
 from .likelihoods import NAMES, Likelihood
 from .models import Joint, Model, OfModule, OfNumbers, OfTensors, model_of
@@ -41,6 +45,11 @@ class Code(NamedTuple):
         why = self.why or NOWHERE
         if self.why:
             pass
+        elif "model" in record:
+            try:
+                return library_model(record["model"], self.imports)
+            except InputError as error:
+                why = str(error)
         elif path is not None and not self.imports:
             why = f"{path} was not imported"
         elif path is not None:
@@ -58,10 +67,46 @@ def code_record(function: Any) -> dict[str, Any]:
     """Where the code of a function is; empty if it cannot be told."""
     if isinstance(function, Unsaved):
         return function.record
+    if isinstance(function, LibraryModel):
+        try:
+            return {"model": encoded(function.to_spec())}
+        except InputError:
+            return {}
     if isinstance(function, OfModule):
         return {"module": type(function.module).__name__}
     path = path_of(function)
     return {} if path is None else {"path": path}
+
+
+def library_model(record: Any, imports: bool) -> LibraryModel:
+    """A model of `lmtorch.models`, of which a user's parts are imported.
+
+    Args:
+        record: of what its `to_spec` gave.
+        imports: whether they may be.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: it is none, or a part of it is not there or may not be imported.
+    """
+    spec = decoded(record)
+    if not imports and (paths := _paths_in(spec)):
+        raise InputError(f"{', '.join(paths)} was not imported")
+    return from_spec(spec)
+
+
+def _paths_in(spec: Any) -> list[str]:
+    """The import paths in a model's plain values."""
+    if isinstance(spec, Mapping):
+        own = [
+            value
+            for name, value in spec.items()
+            if name in ("model", "function", "guess") and isinstance(value, str) and ":" in value
+        ]
+        return [*own, *(path for value in spec.values() for path in _paths_in(value))]
+    return []
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -122,8 +167,16 @@ def has_nameless_code(fitter: Fitter) -> bool:
     """Whether a function of a fit has no import path, so that it cannot be pickled."""
     model: Any = fitter.model
     functions = model.functions if isinstance(model, Joint) else [model.function]
-    given = [*functions, *fitter.parameters.ties.values(), *fitter.options.values(), fitter.jac]
-    return any(isinstance(one, FunctionType) and path_of(one) is None for one in given)
+    ties = [_inner(tie) for tie in fitter.parameters.ties.values()]
+    given = [*functions, *ties, *fitter.options.values(), fitter.jac]
+    return any(
+        isinstance(one, FunctionType | LibraryModel) and not code_record(one) for one in given
+    )
+
+
+def _inner(tie: Any) -> Any:
+    """A tie as its model has it."""
+    return tie.tie if isinstance(tie, Renamed) else tie
 
 
 def _of_numbers(record: Mapping[str, Any], code: Code) -> Model:
@@ -189,13 +242,33 @@ def _joint(record: Mapping[str, Any], code: Code) -> Model:
 
 
 def ties_record(ties: Mapping[str, Any]) -> dict[str, Any]:
-    """By name, where the code of each tie is."""
-    return {name: code_record(tie) for name, tie in ties.items()}
+    """By name, the text of each tie, or where its code is."""
+    return {name: _tie_record(tie) for name, tie in ties.items()}
 
 
-def ties_from(records: Mapping[str, Any], names: Sequence[str], code: Code) -> dict[str, Any]:
+def _tie_record(tie: Any) -> dict[str, Any]:
+    if isinstance(tie, Renamed):
+        return {"tie": _tie_record(tie.tie), "names": [list(pair) for pair in tie.names]}
+    if isinstance(tie, Expression):
+        return {"text": tie.text, "constants": list(tie.constants)}
+    return code_record(tie)
+
+
+def _tie_from(name: str, record: Mapping[str, Any], code: Code) -> Any:
+    if "names" in record:
+        tie = _tie_from(name, record["tie"], code)
+        pairs = tuple((own, full) for own, full in record["names"])
+        return tie if isinstance(tie, Unsaved) else Renamed(tie, pairs)
+    if "text" in record:
+        read = Expression(record["text"], tuple(record["constants"]))
+        assert read.tree is not None  # which reads it, and refuses what is no tie
+        return read
+    return code.function(record, f"the tie of {name!r}")
+
+
+def ties_from(records: Mapping[str, Any], code: Code) -> dict[str, Any]:
     """The ties again; one that was not saved has a stand-in."""
-    found = {name: code.function(one, f"the tie of {name!r}") for name, one in records.items()}
+    found = {name: _tie_from(name, one, code) for name, one in records.items()}
     lost = [name for name, tie in found.items() if isinstance(tie, Unsaved)]
     if lost:
         code.lost.append(

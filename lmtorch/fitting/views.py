@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from .._arrays import tensor_of
+from .._checks import flag
 from . import table
 from .fitted import Fitted
 
@@ -57,6 +58,7 @@ class Views(Fitted):
         level: float = 0.95,
         dataset: int | None = None,
         *,
+        components: bool = True,
         ax: Any = None,
         xlabel: str | None = None,
         ylabel: str | None = None,
@@ -72,6 +74,8 @@ class Views(Fitted):
         Args:
             level: the probability of the band. Default: 0.95.
             dataset: for a global fit, the data set to draw. Default: all, a colour each.
+            components: whether the terms of a sum of `lmtorch.models` are drawn, dashed. Default:
+                True.
             ax: matplotlib's axes for data and curve, or a pair of axes, the second for the
                 residuals. Default: a new figure with both.
             xlabel: of the lower axes. Default: none.
@@ -94,7 +98,7 @@ class Views(Fitted):
             "xlabel": xlabel, "ylabel": ylabel, "title": title, "xscale": xscale, "yscale": yscale,
         }  # fmt: skip
         given = {key: value for key, value in words.items() if value is not None}
-        return draw(self._inference, level, dataset, ax, given)
+        return draw(self._inference, level, dataset, ax, given, flag(components, "components"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the data, in plain numbers, ready for JSON.

@@ -127,9 +127,8 @@ def _made(spec: Mapping[str, Any]) -> Model:
             guess = found_at(spec["guess"]) if "guess" in spec else None
             return Function(found_at(spec["function"]), prefix, guess)
         kind = found_at(name if ":" in name else f"{OWN}:{name}")
-        model = kind(prefix=prefix, **spec.get("options", {}))
+        if not isinstance(kind, type) or not issubclass(kind, Model):  # and is not called
+            raise InputError(f"{name!r} is no model.")
+        return kind(prefix=prefix, **spec.get("options", {}))
     except (KeyError, TypeError) as error:
         raise InputError(f"{spec!r} is no model in plain values: {error!r}.") from error
-    if not isinstance(model, Model):
-        raise InputError(f"{name!r} is no model.")
-    return model

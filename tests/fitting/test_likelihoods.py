@@ -457,7 +457,7 @@ def test_reports_and_pictures_say_what_it_is() -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
     figure = fit.plot()
     below = figure.axes[1]
-    np.testing.assert_allclose(below.lines[0].get_ydata(), fit.deviance_residual)
+    np.testing.assert_allclose(below.lines[0].get_ydata(), -fit.deviance_residual)
     assert below.get_ylabel() == "deviance residuals"
     plt.close(figure)
 

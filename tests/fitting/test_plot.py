@@ -8,7 +8,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lmtorch import InputError, curve_fit
+from lmtorch import InputError, curve_fit, models
 
 from .setting import DIFFERENCED, T, decay, line, noise, noisy
 
@@ -172,6 +172,22 @@ def test_dates_are_drawn() -> None:
     figure.canvas.draw()
     curve = figure.axes[0].lines[-1]
     assert (curve.get_xdata()[0], curve.get_xdata()[-1]) == (days[0], days[-1])
+
+
+def test_the_terms_of_a_sum_are_drawn_with_their_names() -> None:
+    y = 3 * np.exp(-((T - 2) ** 2)) + 0.2 * T + noise(40, 0.02)
+    fit = curve_fit(models.Gaussian("g") + models.Linear(), T, y)
+    above = fit.plot().axes[0]
+    drawn = {one.get_label(): one for one in above.lines}
+    for name in ("g", "Linear"):
+        grid, curve = (np.asarray(v, dtype=float) for v in drawn[name].get_data())
+        np.testing.assert_allclose(curve, fit.components(grid)[name], rtol=1e-12)
+        assert drawn[name].get_linestyle() == "--"
+    bare = fit.plot(components=False).axes[0].lines
+    assert "g" not in {one.get_label() for one in bare}
+    both = curve_fit(models.Gaussian("g") + models.Linear(), [T, T], [y, y], shared=["g_center"])
+    assert len(both.plot().axes[0].lines) == len(curve_fit(line, [T, T], [y, y], shared=["slope"])
+        .plot().axes[0].lines) + 4  # fmt: skip
 
 
 def test_two_predictors_cannot_be_drawn() -> None:

@@ -13,7 +13,16 @@ import pytest
 import torch
 
 import lmtorch
-from lmtorch import CurveFit, InputError, NotConvergedError, OrthogonalFit, curve_fit, load, odr
+from lmtorch import (
+    CurveFit,
+    InputError,
+    NotConvergedError,
+    OrthogonalFit,
+    curve_fit,
+    load,
+    models,
+    odr,
+)
 from lmtorch.fitting import selection
 
 from .setting import T, decay, line, noise, noisy
@@ -55,6 +64,14 @@ def logarithm(t: Any, level: Any, rate: Any) -> Any:
     return level - rate * t
 
 
+PEAKS = 3 * np.exp(-((T - 1.5) ** 2)) + np.exp(-((T - 3) ** 2)) + 0.2 * T + noise(40, 0.02)
+
+
+def peaks() -> models.Model:
+    both = models.Gaussian("g") + models.Lorentzian("l") + models.Linear()
+    return both.with_ties("l_center = g_center + 1.5").with_bounds(l_sigma=(0.01, 2))
+
+
 def holes() -> np.ndarray:
     return np.where(T > 3, np.nan, Y)
 
@@ -89,6 +106,24 @@ FITS: dict[str, Callable[[], CurveFit]] = {
     "stack of counts": lambda: curve_fit(
         decay, T, np.stack([COUNTS, COUNTS + 1]), [30, 1, 1], likelihood="poisson"
     ),
+    "models": lambda: curve_fit(peaks(), T, PEAKS),
+    "tied by text": lambda: curve_fit(decay, T, Y, ties={"c": "0.2 * a + pi / 100"}),
+    "models in common": lambda: curve_fit(
+        peaks(), [T, T], [PEAKS, PEAKS + 0.1], shared=["g_center"]
+    ),
+    "response": lambda: curve_fit(
+        models.MeasuredResponseDecay(times=T[:9], response=np.exp(-((T[:9] - 0.3) ** 2) / 0.02)),
+        T,
+        Y,
+        fixed={"shift": 0.0},
+    ),
+    "own function in a sum": lambda: curve_fit(
+        models.from_function(decay, "d") + models.Constant(),
+        T,
+        Y,
+        {"d_a": 2, "d_b": 1},
+        fixed={"d_c": 0.0},
+    ),
     "own x": lambda: curve_fit(decay, np.broadcast_to(T, STACK.shape), STACK),
 }
 
@@ -104,7 +139,7 @@ def kept(fit: CurveFit, folder: Path, **options: Any) -> CurveFit:
 
 
 def asked(fit: CurveFit, where: str) -> dict[str, Any]:
-    return {"dataset": 1} if where == "global" else {}
+    return {"dataset": 1} if where in ("global", "models in common") else {}
 
 
 @pytest.mark.filterwarnings("ignore::scipy.optimize.OptimizeWarning")
@@ -221,6 +256,34 @@ def of_columns(x: Any, a: Any, b: Any) -> Any:
 # ---- code that is not there ----------------------------------------------------------------------
 
 
+def test_a_sum_of_models_keeps_its_terms(tmp_path: Path) -> None:
+    fit = FITS["models"]()
+    again = kept(fit, tmp_path)
+    for name, curve in fit.components(NEW).items():
+        assert same(again.components(NEW)[name], curve)
+    assert again.to_dict()["parameters"]["l_center"]["role"] == "tied"
+    found = json.loads((tmp_path / "fit.json").read_text(encoding="utf-8"))
+    assert found["ties"] == {"l_center": {"text": "g_center + 1.5", "constants": []}}
+    assert load(tmp_path / "fit.json", code=False).notes == []  # nothing of it is the user's
+
+
+def test_a_tie_that_is_more_than_a_formula_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fit.json"
+    FITS["tied by text"]().save(path)
+    text = path.read_text(encoding="utf-8")
+    for evil in ("__import__('os').getcwd()", "a.real", "[a][0]", "(lambda: a)()"):
+        path.write_text(text.replace("0.2 * a + pi / 100", evil))
+        with pytest.raises(InputError, match=r"tie|cannot|not"):
+            load(path)
+
+
+def test_a_function_in_a_sum_is_imported_only_if_it_may(tmp_path: Path) -> None:
+    fit = FITS["own function in a sum"]()
+    fit.save(tmp_path / "fit.json")
+    with pytest.raises(InputError, match="setting:decay was not imported"):
+        load(tmp_path / "fit.json", code=False).predict(NEW)
+
+
 def nameless() -> dict[str, tuple[CurveFit, Any]]:
     """Fits whose code has no import path, and what gives it back."""
 
@@ -231,6 +294,7 @@ def nameless() -> dict[str, tuple[CurveFit, Any]]:
         return of_dict(t, p)
 
     module = torch.nn.Linear(1, 1).double()
+    total = models.from_function(f, "d") + models.Constant()
     return {
         "local": (curve_fit(f, T, Y), f),
         "dict": (curve_fit(g, T, Y, {"a": 2.0, "b": 1.0, "c": 0.4}), g),
@@ -238,10 +302,11 @@ def nameless() -> dict[str, tuple[CurveFit, Any]]:
         "global": (curve_fit(f, [T, T[:25]], [Y, Y[:25] + 1], shared=["b"]), [f, f]),
         "odr": (odr(f, T, Y, sx=0.05, sy=0.05), f),
         "counts": (curve_fit(f, T, COUNTS, [30, 1, 1], likelihood="poisson"), f),
+        "sum": (curve_fit(total, T, Y, {"d_a": 2, "d_b": 1, "d_c": 0.4}, fixed={"c": 0.0}), total),
     }
 
 
-@pytest.mark.parametrize("name", ["local", "dict", "module", "global", "odr", "counts"])
+@pytest.mark.parametrize("name", ["local", "dict", "module", "global", "odr", "counts", "sum"])
 def test_without_its_code_a_fit_has_its_numbers_and_says_what_it_lacks(
     name: str, tmp_path: Path
 ) -> None:
@@ -428,7 +493,7 @@ def test_a_copy_of_a_fit_with_a_graph_shares_it() -> None:
     assert twin.popt.grad_fn is fit.popt.grad_fn is not None
 
 
-@pytest.mark.parametrize("name", ["local", "dict", "module", "global", "odr", "counts"])
+@pytest.mark.parametrize("name", ["local", "dict", "module", "global", "odr", "counts", "sum"])
 def test_a_fit_of_nameless_code_leaves_its_process(name: str) -> None:
     fit, _ = nameless()[name]
     twin = pickle.loads(pickle.dumps(fit))
