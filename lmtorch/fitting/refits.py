@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
-from .._errors import InputError
 from ..core.termination import Status
 from .inference import Inference
 
@@ -28,12 +27,7 @@ def rises(
 
     Returns:
         (k,), no less than zero; NaN where a refit came to nothing.
-
-    Raises:
-        InputError: the fit has errors in x.
     """
-    if fit.x_error is not None:
-        raise InputError("refits with errors in x are not available: use the standard errors.")
     fitter, wanted = fit.fitter, tensor_of(values).to(fit.u)
     chosen = tensor_of(np.broadcast_to(places, values.shape).copy()).to(wanted.device)
     lower, upper = (side.expand(len(wanted), -1).clone() for side in fitter.bounds)

@@ -179,18 +179,27 @@ def test_what_cannot_be_is_refused(names: Any, options: dict[str, Any], said: st
         fit.confidence_region(names, **options)
 
 
-def test_fits_without_a_likelihood_or_many_or_with_errors_in_x_are_refused() -> None:
+def test_with_errors_in_x_the_points_move_as_well() -> None:
+    x, y = T + noise(40, 0.1, 1), 2 * T + 1 + noise(40, 0.2, 2)
+    fit = odr(line, x, y, sx=0.1, sy=0.2)
+    (outline,) = fit.confidence_region(("slope", "intercept")).contours[0.95]
+
+    def chisqr(slope: float, intercept: float) -> float:
+        return float(np.sum((slope * x + intercept - y) ** 2) / (0.2**2 + (slope * 0.1) ** 2))
+
+    rise = np.array([chisqr(*point) for point in outline]) - chisqr(*fit.popt)
+    np.testing.assert_allclose(rise / fit.redchi, 2 * scipy.stats.f.ppf(0.95, 2, 38), rtol=1e-6)
+
+
+def test_fits_without_a_likelihood_or_many_are_refused() -> None:
     robust = curve_fit(decay, T, Y, loss="huber")
     many = curve_fit(decay, T, Y + noise((2, 40), 0.02))
-    across = odr(decay, T, Y, sx=0.05, sy=0.05)
     for method in ("confidence_region", "plot_regions"):
         given = [] if method == "plot_regions" else [("a", "b")]
         with pytest.raises(InputError, match="a region needs a likelihood"):
             getattr(robust, method)(*given)
         with pytest.raises(InputError, match=rf"fit.at\(index\).{method}"):
             getattr(many, method)(*given)
-        with pytest.raises(InputError, match="errors in x are not available"):
-            getattr(across, method)(*given)
 
 
 def test_a_region_is_drawn() -> None:
