@@ -29,7 +29,7 @@ LAYERS = (
         "_triangles",
         "arrays",
     ),
-    ("_advice", "_bars", "_checks", "_code", "_records", "distributed", "rows"),
+    ("_advice", "_bars", "_checks", "_code", "_pyplot", "_records", "distributed", "rows"),
     ("_autodiff", "calculus", "recording"),
     ("residuals", "losses", "linearizations"),
     ("jacobians", "solvers"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._arrays import to_array
 from .._errors import InputError
+from .._pyplot import pyplot
 from ..models.base import Model
 from .components import components_at
 from .curves import places_of
@@ -197,16 +198,3 @@ def draw_profile(
         axis.set(xlabel=name)
     axes[0][0].set(ylabel=f"τ, and {level:.0%}")
     return figure
-
-
-def pyplot() -> Any:
-    """Import matplotlib, or say what is missing.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install matplotlib.") from error
-    return plt

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from .._pyplot import pyplot
 from .inference import Inference
-from .plot import pyplot
 from .profile import Trace, outward, traces
 from .regions import Region, limit_of, region_of
 

@@ -1,5 +1,6 @@
-"""The signs + − * / between models, functions and numbers."""
+"""The signs + − * / between models, functions and numbers, and the terms of what they make."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -43,6 +44,64 @@ class Arithmetic:
     def __neg__(self) -> Any:
         """The negative of the model."""
         return _combined("*", -1, self)
+
+
+class Terms(Arithmetic):
+    """What a model is made of, as curves and as a picture."""
+
+    names: Any
+    label: Any
+    _ordered: Any
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The terms of a sum by their labels; of any other model it alone."""
+        return {self.label: self}
+
+    def components(self, x: Any, /, *values: Any, **named: Any) -> dict[str, Any]:
+        """The curve of each term of a sum at x; together they make the whole.
+
+        Args:
+            x: points, as in a call.
+            values: the parameters of the whole model, as in a call.
+            named: or by name.
+
+        Returns:
+            Curves by label: the prefix of a term, or its class or function. What is subtracted
+            is negative.
+
+        Raises:
+            InputTypeError: a parameter is missing, or given twice.
+            InputError: a name is not known.
+        """
+        known = dict(zip(self.names, self._ordered(values, named), strict=True))
+        return {
+            label: term(x, *(known[name] for name in term.names))
+            for label, term in self.terms.items()
+        }
+
+    def plot(
+        self, x: Any, y: Any = None, values: Mapping[str, Any] | None = None, *, ax: Any = None
+    ) -> Any:
+        """Draw the curve and its terms, beside data if there are any (needs matplotlib).
+
+        Args:
+            x: points (m,); the curve is drawn from the least to the largest.
+            y: data (m,). Default: none.
+            values: the parameters by name; those that are fixed, tied or have a start may be left
+                out. Default: guessed from the data, to look at where a fit starts.
+            ax: matplotlib's axes. Default: new ones.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            InputError: matplotlib is not installed, x is not one number for each point, or there
+                are neither values nor data.
+        """
+        from .picture import draw
+
+        return draw(self, x, y, values, ax)
 
 
 def _combined(sign: str, left: Any, right: Any) -> Any:

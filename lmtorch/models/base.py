@@ -18,7 +18,7 @@ from torch import Tensor
 from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
 from .._threads import quiet
-from .adding import Arithmetic
+from .adding import Terms
 from .calls import beside, column, filled, stand_in
 from .guessing import Points, as_given
 from .rules import Rules, Tie
@@ -26,7 +26,7 @@ from .rules import Rules, Tie
 Pair = tuple[float, float]
 
 
-class Model(Arithmetic):
+class Model(Terms):
     """A function f(x, parameters) with named parameters, which can guess them from data.
 
     A model of one's own is a subclass with `parameters`, `formula` and `start`, and whichever of
@@ -362,35 +362,6 @@ class Model(Arithmetic):
         other = copy(self)
         other._rules = rules
         return other
-
-    # ---- terms ----------------------------------------------------------------------------------
-
-    @property
-    def terms(self) -> dict[str, "Model"]:
-        """The terms of a sum by their labels; of any other model it alone."""
-        return {self.label: self}
-
-    def components(self, x: Any, /, *values: Any, **named: Any) -> dict[str, Any]:
-        """The curve of each term of a sum at x; together they make the whole.
-
-        Args:
-            x: points, as in a call.
-            values: the parameters of the whole model, as in a call.
-            named: or by name.
-
-        Returns:
-            Curves by label: the prefix of a term, or its class or function. What is subtracted
-            is negative.
-
-        Raises:
-            InputTypeError: a parameter is missing, or given twice.
-            InputError: a name is not known.
-        """
-        known = dict(zip(self.names, self._ordered(values, named), strict=True))
-        return {
-            label: term(x, *(known[name] for name in term.names))
-            for label, term in self.terms.items()
-        }
 
     # ---- as code and as text --------------------------------------------------------------------
 
