@@ -1,7 +1,7 @@
 """Guesses for sums and products: each part on what the others leave, and heights solved for.
 
     1. backgrounds, from data in which what stands out of them is cut off again and again;
-    2. the other terms, one after another, each on the remainder;
+    2. the other terms, one after another, each on the remainder, or each on its share of it;
     3. all parameters in which the curve is linear, by linear least squares;
     4. each term once more on the data without the others, as long as the curve comes nearer.
 
@@ -9,6 +9,7 @@ Every step is kept for those curves of a batch alone that it brings nearer to th
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,18 +17,22 @@ from torch import Tensor
 
 from .guessing import Points
 from .rules import Rules
+from .sharing import shares_of
 
 if TYPE_CHECKING:
     from .base import Model
 
 SWEEPS = 3  # how often terms are guessed again
-CUTS = 12  # how often what stands out of a background is cut off
+CUTS = 30  # how often what stands out of a background is cut off
 OUT = 1.5  # how many standard deviations stand out
 EDGE = 8  # a part of 1/8 of the points at each end is nearer to the background than the middle
 NORMAL = 1.4826  # from the median of |r| to a standard deviation, for normal r
-SMALL = (
-    0.1  # where a factor is smaller than this part of its largest value nothing is divided by it
-)
+SECOND = 6**0.5  # from the noise of points to that of their second differences
+ENOUGH = 1.5  # a curve so many times as far from its data as noise is needs no other guess
+MANY = 3  # terms that are not backgrounds up to which all orders are tried, and not two
+SMALL = 0.1  # nothing is divided by a factor below this part of its largest value
+# what stands out of a background: peaks, dips, both, or all but the ends of the data
+WAYS = ("above", "below", "both", "ends")
 
 Values = dict[str, Tensor]
 
@@ -44,57 +49,101 @@ def together(whole: "Model", terms: "Sequence[Model]", points: Points, rules: Ru
     Returns:
         Values by name, (...,).
     """
+    over = [term for term in terms if not term.background] or list(terms)
+    under = [term for term in terms if term not in over]
+    enough = ENOUGH * _noise(points.y).square() * points.y.shape[-1]
     best: Values | None = None
-    for edges in (False, True) if any(term.background for term in terms) else (False,):
-        found = _swept(whole, terms, points, rules, edges)
-        best = found if best is None else _better(whole, best, found, points)
+    for order in _orders(over):
+        for way in WAYS if under else WAYS[:1]:
+            for split in (False, True) if len(over) > 1 and points.lines else (False,):
+                found = _swept(whole, under, order, points, rules, way, split)
+                best = found if best is None else _better(whole, best, found, points)
+                if bool((_cost(whole, best, points) <= enough).all()):
+                    return best
     assert best is not None  # there is one way at least
     return best
 
 
+def _orders(terms: "list[Model]") -> "list[tuple[Model, ...]]":
+    """The orders in which terms are guessed; that of equal shapes makes no difference."""
+    found: dict[tuple[Any, ...], tuple[Model, ...]] = {}
+    for order in permutations(terms) if len(terms) <= MANY else (tuple(terms), tuple(terms[::-1])):
+        found.setdefault(tuple(type(term) for term in order), order)
+    return list(found.values())
+
+
+def _noise(y: Tensor) -> Tensor:
+    """The standard deviation of noise (...,), from second differences, which a curve has not."""
+    if y.shape[-1] <= 2:  # of which there are none
+        return torch.zeros_like(y[..., 0])
+    return NORMAL / SECOND * y.diff(n=2).abs().median(-1).values
+
+
 def _swept(
-    whole: "Model", terms: "Sequence[Model]", points: Points, rules: Rules, edges: bool
+    whole: "Model",
+    under: "Sequence[Model]",
+    over: "Sequence[Model]",
+    points: Points,
+    rules: Rules,
+    way: str,
+    split: bool,
 ) -> Values:
     """Guess the terms once, and then again on the data without the others."""
-    order = [term for term in terms if term.background]
-    order += [term for term in terms if not term.background]
+    order = [*under, *over]
     found: Values = {}
     rest = points
-    for term in order:
-        if term.background:
-            new = _under(term, rest, rules, edges)
-        else:
-            new = _ruled(term, term._found(rest, rules.of(term.names)), rest, rules)
-        found.update(new)
-        if not term._blind:  # nothing is known of it, and nothing is left out for it
-            rest = rest.remainder(curve(term, new, rest))
+    for term in under:
+        found.update(_under(term, rest, rules, way))
+        rest = rest.remainder(curve(term, found, rest))
+    shares = shares_of(rest, len(over)) if split else [None] * len(over)
+    for term, share in zip(over, shares, strict=True):
+        part = rest if share is None else rest._replace(y=share * rest.y)
+        found.update(_alone(term, part, rest, rules))
+        if share is None and not term._blind:  # of which nothing is known, nothing is left out
+            rest = rest.remainder(curve(term, found, rest))
     found = _solved(whole, found, points, rules)
     for _ in range(SWEEPS):
         again = dict(found)
         for term in order:
-            others = [other for other in terms if other is not term]
             rest = points
-            for other in others:
-                rest = rest.remainder(curve(other, again, points))
-            again.update(_ruled(term, term._found(rest, rules.of(term.names)), rest, rules))
+            for other in order:
+                if other is not term:
+                    rest = rest.remainder(curve(other, again, points))
+            again.update(_alone(term, rest, points, rules))
         again = _solved(whole, again, points, rules)
+        if not bool((_cost(whole, again, points) < _cost(whole, found, points)).any()):
+            break
         found = _better(whole, found, again, points)
     return found
 
 
-def _under(term: "Model", points: Points, rules: Rules, edges: bool) -> Values:
-    """Guess a background: what stands out of it is replaced by it, until nothing does."""
-    part = points
-    if edges:
-        part = points._replace(y=_bridged(points))
-    new = _ruled(term, term._found(part, rules.of(term.names)), points, rules)
+def _under(term: "Model", points: Points, rules: Rules, way: str) -> Values:
+    """Guess a background: what stands out of it is replaced by it, until nothing does.
+
+    Reference: Lieber & Mahadevan-Jansen, Automated method for subtraction of fluorescence from
+        biological Raman spectra (2003), for a polynomial and peaks.
+    """
+    y = points.y
+    first = points._replace(y=_bridged(points)) if way == "ends" else points
+    new = _alone(term, first, points, rules)
+    noise = _noise(y)[..., None]
     for _ in range(CUTS):
         level = curve(term, new, points)
-        rest = (points.y - level).abs()
-        scale = OUT * NORMAL * rest.median(-1, keepdim=True).values
-        cut = points._replace(y=torch.where(rest > scale, level, points.y))
-        new = _ruled(term, term._found(cut, rules.of(term.names)), points, rules)
+        if way == "above":
+            cut = torch.minimum(y, level + noise)
+        elif way == "below":
+            cut = torch.maximum(y, level - noise)
+        else:
+            rest = (y - level).abs()
+            scale = OUT * NORMAL * rest.median(-1, keepdim=True).values
+            cut = torch.where(rest > scale, level, y)
+        new = _alone(term, points._replace(y=cut), points, rules)
     return new
+
+
+def _alone(term: "Model", points: Points, like: Points, rules: Rules) -> Values:
+    """What a term guesses from points that are taken for its own, within its rules."""
+    return _ruled(term, term._found(points, rules.of(term.names)), like, rules)
 
 
 def _bridged(points: Points) -> Tensor:
@@ -130,7 +179,7 @@ def product(
         target = points
         if sign == "/" and first is right:  # what the divisor would be alone
             target = points._replace(y=_divided(torch.ones_like(y), y))
-        new = _ruled(first, first._found(target, rules.of(first.names)), points, rules)
+        new = _alone(first, target, points, rules)
         known = curve(first, new, points)
         if sign == "*":
             rest = _divided(y, known)
@@ -138,12 +187,7 @@ def product(
             rest = _divided(known, y) if first is left else y * known
         found = {
             **new,
-            **_ruled(
-                second,
-                second._found(points._replace(y=rest), rules.of(second.names)),
-                points,
-                rules,
-            ),
+            **_alone(second, points._replace(y=rest), points, rules),
         }
         found = _solved(whole, found, points, rules)
         best = found if best is None else _better(whole, best, found, points)

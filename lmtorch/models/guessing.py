@@ -62,6 +62,11 @@ class Points(NamedTuple):
         """The leading dimensions of y."""
         return tuple(self.y.shape[:-1])
 
+    @property
+    def lines(self) -> bool:
+        """Whether x is one number for each point."""
+        return self.x.ndim == 1 or self.x.shape == self.y.shape
+
     def between(self, low: float, high: float) -> Self:
         """The points with x in an interval; all, if there are few, or x is no number for all."""
         if self.x.ndim != 1:
