@@ -10,6 +10,7 @@ Every step is kept for those curves of a batch alone that it brings nearer to th
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
+from itertools import product as product_of
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,40 +29,53 @@ OUT = 1.5  # how many standard deviations stand out
 EDGE = 8  # a part of 1/8 of the points at each end is nearer to the background than the middle
 NORMAL = 1.4826  # from the median of |r| to a standard deviation, for normal r
 SECOND = 6**0.5  # from the noise of points to that of their second differences
-ENOUGH = 1.5  # a curve so many times as far from its data as noise is needs no other guess
+ENOUGH = 4.0  # a guess with so many times the squares of noise needs no other beside it,
+CERTAIN = 1.5  # or with so many, where unlike terms might have changed places
 MANY = 3  # terms that are not backgrounds up to which all orders are tried, and not two
 SMALL = 0.1  # nothing is divided by a factor below this part of its largest value
-# what stands out of a background: peaks, dips, both, or all but the ends of the data
-WAYS = ("above", "below", "both", "ends")
+# what stands out of a background: what is on one side of it, on both, or all but the ends of data
+WAYS = ("one side", "both", "ends")
 
 Values = dict[str, Tensor]
 
 
-def together(whole: "Model", terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
+def together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
     """Guess the terms of a sum.
 
     Args:
-        whole: the sum.
         terms: its terms; those that are subtracted are negative.
         points: data.
         rules: of the whole.
 
     Returns:
-        Values by name, (...,).
+        Values by name, (...,); none for terms of which nothing is known.
     """
+    terms = [term for term in terms if not term._blind]
+    rules = rules.of([name for term in terms for name in term.names])
     over = [term for term in terms if not term.background] or list(terms)
     under = [term for term in terms if term not in over]
-    enough = ENOUGH * _noise(points.y).square() * points.y.shape[-1]
+    orders = _orders(over)
+    squares = _noise(points.y).square() * points.y.shape[-1]
+    enough = squares * (ENOUGH if len(orders) == 1 else CERTAIN)
+    splits = (False, True) if len(over) > 1 and points.lines else (False,)
     best: Values | None = None
-    for order in _orders(over):
-        for way in WAYS if under else WAYS[:1]:
-            for split in (False, True) if len(over) > 1 and points.lines else (False,):
-                found = _swept(whole, under, order, points, rules, way, split)
-                best = found if best is None else _better(whole, best, found, points)
-                if bool((_cost(whole, best, points) <= enough).all()):
-                    return best
-    assert best is not None  # there is one way at least
-    return best
+    grounds: list[Values] = []
+    for way in WAYS if under else WAYS[:1]:
+        ground: Values = {}
+        rest = points
+        for term in under:
+            ground.update(_under(term, rest, rules, way))
+            rest = rest.remainder(curve([term], ground, rest))
+        if any(_same(ground, other) for other in grounds):
+            continue  # another way has come to the same
+        grounds.append(ground)
+        for order, split in product_of(orders, splits):
+            found = {**ground, **_first(order, rest, rules, split)}
+            found = _again([*under, *order], found, points, rules)
+            best = found if best is None else _better(terms, best, found, points)
+            if bool((_cost(terms, best, points) <= enough).all()):
+                return best
+    return best or {}
 
 
 def _orders(terms: "list[Model]") -> "list[tuple[Model, ...]]":
@@ -79,41 +93,31 @@ def _noise(y: Tensor) -> Tensor:
     return NORMAL / SECOND * y.diff(n=2).abs().median(-1).values
 
 
-def _swept(
-    whole: "Model",
-    under: "Sequence[Model]",
-    over: "Sequence[Model]",
-    points: Points,
-    rules: Rules,
-    way: str,
-    split: bool,
-) -> Values:
-    """Guess the terms once, and then again on the data without the others."""
-    order = [*under, *over]
+def _first(order: "Sequence[Model]", rest: Points, rules: Rules, split: bool) -> Values:
+    """Guess the terms on a background, one after another, or side by side."""
     found: Values = {}
-    rest = points
-    for term in under:
-        found.update(_under(term, rest, rules, way))
-        rest = rest.remainder(curve(term, found, rest))
-    shares = shares_of(rest, len(over)) if split else [None] * len(over)
-    for term, share in zip(over, shares, strict=True):
+    shares = shares_of(rest, len(order)) if split else [None] * len(order)
+    for term, share in zip(order, shares, strict=True):
         part = rest if share is None else rest._replace(y=share * rest.y)
         found.update(_alone(term, part, rest, rules))
-        if share is None and not term._blind:  # of which nothing is known, nothing is left out
-            rest = rest.remainder(curve(term, found, rest))
-    found = _solved(whole, found, points, rules)
+        if share is None:
+            rest = rest.remainder(curve([term], found, rest))
+    return found
+
+
+def _again(terms: "Sequence[Model]", found: Values, points: Points, rules: Rules) -> Values:
+    """Guess each term again on the data without the others, as long as that brings them nearer."""
+    found = _solved(terms, found, points, rules)
     for _ in range(SWEEPS):
         again = dict(found)
-        for term in order:
-            rest = points
-            for other in order:
-                if other is not term:
-                    rest = rest.remainder(curve(other, again, points))
+        for term in terms:
+            others = [other for other in terms if other is not term]
+            rest = points.remainder(curve(others, again, points))
             again.update(_alone(term, rest, points, rules))
-        again = _solved(whole, again, points, rules)
-        if not bool((_cost(whole, again, points) < _cost(whole, found, points)).any()):
+        again = _solved(terms, again, points, rules)
+        if not bool((_cost(terms, again, points) < _cost(terms, found, points)).any()):
             break
-        found = _better(whole, found, again, points)
+        found = _better(terms, found, again, points)
     return found
 
 
@@ -127,17 +131,19 @@ def _under(term: "Model", points: Points, rules: Rules, way: str) -> Values:
     first = points._replace(y=_bridged(points)) if way == "ends" else points
     new = _alone(term, first, points, rules)
     noise = _noise(y)[..., None]
+    rest = y - curve([term], new, points)
+    up = rest.pow(3).sum(-1, keepdim=True) >= 0
     for _ in range(CUTS):
-        level = curve(term, new, points)
-        if way == "above":
-            cut = torch.minimum(y, level + noise)
-        elif way == "below":
-            cut = torch.maximum(y, level - noise)
+        level = curve([term], new, points)
+        if way == "one side":
+            cut = torch.where(up, y.minimum(level + noise), y.maximum(level - noise))
         else:
             rest = (y - level).abs()
             scale = OUT * NORMAL * rest.median(-1, keepdim=True).values
             cut = torch.where(rest > scale, level, y)
-        new = _alone(term, points._replace(y=cut), points, rules)
+        last, new = new, _alone(term, points._replace(y=cut), points, rules)
+        if _same(new, last):
+            break
     return new
 
 
@@ -174,13 +180,13 @@ def product(
     Returns:
         Values by name, (...,).
     """
-    y, best = points.y, None
+    y, best, terms = points.y, None, [whole]
     for first, second in ((left, right), (right, left)):
         target = points
         if sign == "/" and first is right:  # what the divisor would be alone
             target = points._replace(y=_divided(torch.ones_like(y), y))
         new = _alone(first, target, points, rules)
-        known = curve(first, new, points)
+        known = curve([first], new, points)
         if sign == "*":
             rest = _divided(y, known)
         else:
@@ -189,8 +195,8 @@ def product(
             **new,
             **_alone(second, points._replace(y=rest), points, rules),
         }
-        found = _solved(whole, found, points, rules)
-        best = found if best is None else _better(whole, best, found, points)
+        found = _solved(terms, found, points, rules)
+        best = found if best is None else _better(terms, best, found, points)
     assert best is not None  # both orders were tried
     return best
 
@@ -204,11 +210,13 @@ def _divided(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.where(good, quotient, mean)
 
 
-def curve(model: "Model", values: Mapping[str, Any], points: Points) -> Tensor:
-    """The curve (..., m) of a model at values (...,) by name, without those that are not finite."""
-    found = model._curve(points.x, [values[name][..., None] for name in model.names])
-    found = torch.as_tensor(found, dtype=points.y.dtype, device=points.y.device)
-    return found.expand(points.y.shape).nan_to_num(0.0, 0.0, 0.0)
+def curve(terms: "Sequence[Model]", values: Mapping[str, Any], points: Points) -> Tensor:
+    """The sum (..., m) of terms at values (...,) by name, without numbers that are not finite."""
+    whole = torch.zeros_like(points.y)
+    for term in terms:
+        found = term._curve(points.x, [values[name][..., None] for name in term.names])
+        whole = whole + torch.as_tensor(found, dtype=whole.dtype, device=whole.device)
+    return whole.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _ruled(model: "Model", found: Values, points: Points, rules: Rules) -> Values:
@@ -221,18 +229,23 @@ def _ruled(model: "Model", found: Values, points: Points, rules: Rules) -> Value
     return rules.of(model.names).within(full, like)
 
 
-def _cost(whole: "Model", values: Values, points: Points) -> Tensor:
+def _cost(terms: "Sequence[Model]", values: Values, points: Points) -> Tensor:
     """The sum of squares (...,) of the data less the curve."""
-    return (points.y - curve(whole, values, points)).square().sum(-1)
+    return (points.y - curve(terms, values, points)).square().sum(-1)
 
 
-def _better(whole: "Model", one: Values, other: Values, points: Points) -> Values:
+def _same(one: Values, other: Values) -> bool:
+    """Whether two guesses are equal, to the last digit."""
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _better(terms: "Sequence[Model]", one: Values, other: Values, points: Points) -> Values:
     """Of two guesses for each curve that which is nearer to its data."""
-    nearer = _cost(whole, other, points) < _cost(whole, one, points)
+    nearer = _cost(terms, other, points) < _cost(terms, one, points)
     return {name: torch.where(nearer, other[name], one[name]) for name in one}
 
 
-def _solved(whole: "Model", found: Values, points: Points, rules: Rules) -> Values:
+def _solved(terms: "Sequence[Model]", found: Values, points: Points, rules: Rules) -> Values:
     """A guess with all parameters of which the curve is a linear function solved for.
 
     Heights that change their sign are not taken: of terms that look alike, least squares makes one
@@ -240,15 +253,20 @@ def _solved(whole: "Model", found: Values, points: Points, rules: Rules) -> Valu
     """
     like = points.y[..., 0]
     found = rules.within(found, like)
-    free = [name for name in whole._linear() if name not in rules.fixed and name not in rules.ties]
+    free = [
+        name
+        for term in terms
+        for name in term._linear()
+        if name not in rules.fixed and name not in rules.ties
+    ]
     if not free:
         return found
     base = {name: torch.zeros_like(v) if name in free else v for name, v in found.items()}
-    without = curve(whole, base, points)
+    without = curve(terms, base, points)
     columns = []
     for name in free:
         with_one = {**base, name: torch.ones_like(like)}
-        columns.append(curve(whole, with_one, points) - without)
+        columns.append(curve(terms, with_one, points) - without)
     matrix = torch.stack(columns, -1)
     size = matrix.norm(dim=-2, keepdim=True)
     matrix = matrix / torch.where(size > 0, size, 1.0)
@@ -256,14 +274,14 @@ def _solved(whole: "Model", found: Values, points: Points, rules: Rules) -> Valu
     heights = heights[..., 0] / torch.where(size > 0, size, 1.0)[..., 0, :]
     solved = {**found, **{name: heights[..., i] for i, name in enumerate(free)}}
     solved = rules.within(solved, like)
-    peaks = [name for name in free if name not in _of_backgrounds(whole)]
+    peaks = [name for name in free if name not in _of_backgrounds(terms)]
     turned = torch.zeros_like(like, dtype=torch.bool)
     for name in peaks:
         turned |= solved[name] * found[name] < 0
-    chosen = _better(whole, found, solved, points)
+    chosen = _better(terms, found, solved, points)
     return {name: torch.where(turned, found[name], chosen[name]) for name in found}
 
 
-def _of_backgrounds(whole: "Model") -> set[str]:
+def _of_backgrounds(terms: "Sequence[Model]") -> set[str]:
     """The names of parameters of backgrounds, which may have any sign."""
-    return {name for term in whole.terms.values() if term.background for name in term.names}
+    return {name for term in terms if term.background for name in term.names}

@@ -203,12 +203,18 @@ class Model(Terms):
     def guessed(self, points: Points, rules: Rules | None = None) -> dict[str, Tensor]:
         """What `guess` finds at points that are ready for it: by name, (...,) like their y."""
         rules = self._all_rules if rules is None else rules
-        with quiet(DeprecationWarning):  # that NumPy has for its functions of tensors
-            found = self._found(points, rules)
-        like = points.y[..., 0]
-        known = {name: value.to(like).nan_to_num(1.0, 1.0, 1.0) for name, value in found.items()}
-        full = {name: known.get(name, torch.ones_like(like)) for name in self.names}
-        return rules.within(full, like)
+        parts = []
+        for part in points.parts():
+            with quiet(DeprecationWarning):  # that NumPy has for its functions of tensors
+                found = self._found(part, rules)
+            like = part.y[..., 0]
+            known = {name: v.to(like).nan_to_num(1.0, 1.0, 1.0) for name, v in found.items()}
+            full = {name: known.get(name, torch.ones_like(like)) for name in self.names}
+            parts.append(rules.within(full, like))
+        if len(parts) == 1:
+            return parts[0]
+        whole = {name: torch.cat([part[name] for part in parts]) for name in self.names}
+        return {name: value.reshape(points.lead) for name, value in whole.items()}
 
     def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
         """What `start` finds, by full name; rules tell only where it looks."""

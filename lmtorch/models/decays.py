@@ -31,6 +31,7 @@ class Exponential(Shape):
 
     parameters = ("amplitude", "decay")
     linear = ("amplitude",)
+    background = True
 
     @staticmethod
     def formula(x: Any, amplitude: Any, decay: Any) -> Any:
@@ -70,6 +71,7 @@ class Biexponential(Shape):
     parameters = ("amplitude1", "decay1", "amplitude2", "decay2")
     limits: ClassVar = {"decay1": POSITIVE, "decay2": POSITIVE}
     linear = ("amplitude1", "amplitude2")
+    background = True
 
     @staticmethod
     def formula(x: Any, amplitude1: Any, decay1: Any, amplitude2: Any, decay2: Any) -> Any:
@@ -116,6 +118,7 @@ class StretchedExponential(Shape):
     parameters = ("amplitude", "decay", "beta")
     limits: ClassVar = {"decay": POSITIVE, "beta": POSITIVE}
     linear = ("amplitude",)
+    background = True
 
     @staticmethod
     def formula(x: Any, amplitude: Any, decay: Any, beta: Any) -> Any:
@@ -156,6 +159,7 @@ class PowerLaw(Shape):
 
     parameters = ("amplitude", "exponent")
     linear = ("amplitude",)
+    background = True
 
     @staticmethod
     def formula(x: Any, amplitude: Any, exponent: Any) -> Any:

@@ -1,5 +1,7 @@
 """Data made ready for a guess: tensors, ascending in x, every point with a number."""
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor
 from .._arrays import to_array
 from .._errors import InputError, InputTypeError
 
+TOGETHER = 2**20  # numbers of the data of a batch that are guessed from together
 FEWEST = 5  # points that a guess can be made of
 
 
@@ -75,6 +78,25 @@ class Points(NamedTuple):
         if int(chosen.sum()) < FEWEST:
             return self
         return self._replace(x=self.x[chosen], y=self.y[..., chosen])
+
+    def parts(self) -> Iterator[Self]:
+        """The curves of a large batch a few at a time, so that what is made of them is not larger.
+
+        Yields:
+            Some curves, whose leading dimensions are one; a small batch, or a curve, as it is.
+        """
+        m = self.y.shape[-1]
+        count = max(1, TOGETHER // max(1, m))
+        if self.y.ndim == 1 or self.y.numel() <= count * m:
+            yield self
+            return
+        own = self.x.ndim > 1 and self.x.shape == self.y.shape
+        for y, x in zip(
+            self.y.reshape(-1, m).split(count),
+            self.x.reshape(-1, m).split(count) if own else repeat(self.x),
+            strict=False,
+        ):
+            yield self._replace(x=x, y=y)
 
     def remainder(self, curve: Tensor) -> Self:
         """The points less a curve (..., m)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from .guessing import Points
 
 TURNS = 60
+FOOT = 0.15  # the part of the largest height that is taken for no peak
 LEAST = 1e-3  # of the range of x: a narrower peak is a single point
 TINY = 1e-300
 
@@ -22,7 +23,9 @@ def shares_of(points: Points, count: int) -> list[Tensor]:
     y = points.y.double()
     x = points.x.double().expand(y.shape)
     up = y.amax(-1, keepdim=True) >= -y.amin(-1, keepdim=True)
-    height = torch.where(up, y, -y).clamp(min=0)
+    height = torch.where(up, y, -y)
+    # what a background leaves at the foot of the peaks is no peak
+    height = (height - FOOT * height.amax(-1, keepdim=True)).clamp(min=0)
     gaps = x.diff(dim=-1)
     width = torch.cat([gaps[..., :1], gaps], -1) + torch.cat([gaps, gaps[..., -1:]], -1)
     mass = height * width

@@ -148,7 +148,7 @@ class Combined(Model):
     def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
         """The terms one after another, or the factors."""
         if self.sign in "+-":
-            return together(self, list(self.terms.values()), points, rules)
+            return together(list(self.terms.values()), points, rules)
         return product(self, self.left, self.right, self.sign, points, rules)
 
 

@@ -227,19 +227,12 @@ def test_points_that_are_left_out_do_not_count_for_the_guess(hide: float) -> Non
 
 ONE = models.Gaussian("g") + models.Linear()
 RULES = {"free": ONE, "tied": ONE.with_ties("intercept = 4 * g_sigma")}
-LONG = pytest.mark.slow  # each compiles its code
 
 
+@pytest.mark.slow  # each compiles its code
 @pytest.mark.filterwarnings("error")  # no other way of computing is taken
-@pytest.mark.parametrize(
-    ("rule", "many"),
-    [
-        ("tied", True),
-        pytest.param("tied", False, marks=LONG),
-        pytest.param("free", True, marks=LONG),
-        pytest.param("free", False, marks=LONG),
-    ],
-)
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("rule", RULES)
 def test_compiled_fits_are_the_same(rule: str, many: bool) -> None:
     y = ONE(X, 10.0, 3.0, 0.5, 0.3, 2.0) + noise((3, 81) if many else (81,), 0.1)
     compiled = curve_fit(RULES[rule], X, y, compile=True)

@@ -1,0 +1,211 @@
+"""Guesses of sums and products: from where fits reach the optimum, and what rules make of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lmfit
+import numpy as np
+import pytest
+import torch
+from nist import load
+
+from lmtorch import InputError, curve_fit, models
+
+X = np.linspace(0, 10, 101)
+
+
+def noise(shape: Any, deviation: float, seed: int = 0) -> np.ndarray:
+    return deviation * np.random.default_rng(seed).standard_normal(shape)
+
+
+# ---- where fits from guesses end -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Gauss1", "Gauss2", "Gauss3"])
+def test_two_gaussians_on_a_decay_are_found_as_nist_certifies(name: str) -> None:
+    problem = load(name)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Exponential()
+    fit = curve_fit(model, problem.x, problem.y)
+    c = dict(enumerate(problem.certified.tolist(), 1))
+    expected = {"amplitude": c[1], "decay": 1 / c[2]}
+    for prefix, first in (("a", 3), ("b", 6)):
+        sigma = c[first + 2] / np.sqrt(2)  # NIST's width is that of exp(−(x − c)²/w²)
+        expected[f"{prefix}_amplitude"] = c[first] * sigma * np.sqrt(2 * np.pi)
+        expected[f"{prefix}_center"] = c[first + 1]
+        expected[f"{prefix}_sigma"] = sigma
+    for name_, value in expected.items():
+        assert float(fit[name_]) == pytest.approx(value, rel=1e-7), name_
+
+
+def test_unlike_peaks_are_put_where_each_fits_best() -> None:
+    model = models.Gaussian("g") + models.Voigt("v") + models.Linear()
+    truth = {"g_amplitude": 12, "g_center": 3, "g_sigma": 0.5, "v_amplitude": 30, "v_center": 7,
+             "v_sigma": 0.3, "v_gamma": 0.4, "slope": 0.2, "intercept": 1}  # fmt: skip
+    y = model(X, **truth) + noise(101, 0.1)
+    fit = curve_fit(model, X, y)
+    np.testing.assert_allclose([fit["g_center"], fit["v_center"]], [3, 7], atol=0.05)
+    # lmfit's optimum, from there
+    theirs = (
+        lmfit.models.GaussianModel(prefix="g_")
+        + lmfit.models.VoigtModel(prefix="v_")
+        + lmfit.models.LinearModel()
+    )
+    params = theirs.make_params(**fit.params)
+    params["v_gamma"].set(expr="", value=fit["v_gamma"], vary=True)
+    assert theirs.fit(y, params, x=X).chisqr == pytest.approx(fit.chisqr, rel=1e-7)
+
+
+def random_peaks(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of two peaks on a line, apart by one to six widths, and their squares at the truth."""
+    rng = np.random.default_rng(5)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
+    first, sigma = rng.uniform(2, 4, count), rng.uniform(0.4, 0.8, (2, count))
+    apart = rng.uniform(2.2, 6, count) * sigma.mean(0)
+    area = rng.uniform(4, 12, (2, count))
+    curves = model(
+        X, area[0], first, sigma[0], area[1], first + apart, sigma[1],
+        rng.uniform(-0.5, 0.5, count), rng.uniform(-2, 2, count),
+    )  # fmt: skip
+    errors = noise(curves.shape, 0.15)
+    return curves + errors, (errors**2).sum(-1)
+
+
+def test_of_random_pairs_of_peaks_nearly_all_are_found() -> None:
+    y, truth = random_peaks(100)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
+    fit = curve_fit(model, X, y)
+    found = np.asarray(fit.success) & (np.asarray(fit.chisqr) <= truth)
+    assert found.mean() >= 0.95
+    # what a user of lmfit does: its guesses of the parts from all data
+    theirs = [lmfit.models.GaussianModel(prefix=f"{name}_") for name in "ab"]
+    line = lmfit.models.LinearModel()
+    ends = []
+    for row in y[:6]:
+        params = line.guess(row, x=X)
+        for part in theirs:
+            params.update(part.guess(row, x=X))
+        ends.append((theirs[0] + theirs[1] + line).fit(row, params, x=X).chisqr)
+    assert (np.array(ends) <= truth[:6]).mean() < found[:6].mean()
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_dips_are_found_as_peaks_are(side: float) -> None:
+    model = models.Lorentzian("a") + models.Lorentzian("b") + models.Constant()
+    values = [side * 3.0, 3.0, 0.3, side * 2.0, 7.0, 0.4, 5.0]
+    fit = curve_fit(model, X, model(X, *values) + noise(101, 0.02))
+    centers = sorted([fit["a_center"], fit["b_center"]])
+    np.testing.assert_allclose(centers, [3, 7], atol=0.05)
+
+
+def test_a_batch_is_guessed_as_its_curves_one_by_one() -> None:
+    y, _ = random_peaks(6)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
+    # as long as no curve is near enough all are guessed in all ways: alone they may end earlier
+    together = model.guess(X, y.reshape(2, 3, -1))
+    assert {name: value.shape for name, value in together.items()} == dict.fromkeys(
+        model.names, (2, 3)
+    )
+    for i in range(6):
+        alone = model.guess(X, y[i])
+        cost = ((model(X, **alone) - y[i]) ** 2).sum()
+        here = {name: value.reshape(-1)[i] for name, value in together.items()}
+        assert ((model(X, **here) - y[i]) ** 2).sum() <= cost * (1 + 1e-9)
+
+
+def test_many_curves_are_guessed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, _ = random_peaks(7)
+    model = models.Gaussian("a") + models.Linear()
+    whole = model.guess(X, y)
+    monkeypatch.setattr("lmtorch.models.guessing.TOGETHER", 2 * 101)
+    for name, value in model.guess(X, y).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-12)
+    own = model.guess(np.stack([X] * 7), y)
+    np.testing.assert_allclose(own["a_center"], whole["a_center"], rtol=1e-12)
+
+
+def test_products_are_guessed() -> None:
+    model = models.Gaussian("g") * models.Linear().with_fixed(intercept=1.0)
+    errors = noise(101, 0.01)
+    fit = curve_fit(model, X, model(X, 5.0, 4.0, 1.5, 0.1, 1.0) + errors)
+    assert fit.chisqr <= (errors**2).sum()
+    quotient = models.Linear("a").with_fixed(a_intercept=0.0) / models.Linear("b")
+    quotient = quotient.with_fixed(b_slope=1.0)
+    fit = curve_fit(quotient, X[1:], 3 * X[1:] / (2 + X[1:]) + noise(100, 0.005))
+    np.testing.assert_allclose(fit.popt, [3, 0, 1, 2], atol=0.05)
+
+
+# ---- what is known already -----------------------------------------------------------------------
+
+PEAK = models.Gaussian("g") + models.Linear()
+Y = PEAK(X, 8.0, 4.0, 0.6, 0.3, 1.0) + noise(101, 0.05)
+RULES: dict[str, Callable[[Any], Any]] = {
+    "fixed": lambda m: m.with_fixed(g_sigma=0.7),
+    "tied": lambda m: m.with_ties("intercept = 2 * g_sigma"),
+    "bounded": lambda m: m.with_bounds(g_sigma=(0.7, 0.9), slope=(None, 0.1)),
+    "started": lambda m: m.with_start(slope=0.25),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_guess_keeps_the_rules(rule: Callable[[Any], Any]) -> None:
+    guess = rule(PEAK).guess(X, Y)
+    value = {name: float(number) for name, number in guess.items()}
+    if rule is RULES["fixed"]:
+        assert value["g_sigma"] == 0.7
+    if rule is RULES["tied"]:
+        assert value["intercept"] == 2 * value["g_sigma"]
+    if rule is RULES["bounded"]:
+        assert 0.7 < value["g_sigma"] < 0.9
+        assert value["slope"] < 0.1
+    if rule is RULES["started"]:
+        assert value["slope"] == 0.25
+    assert value["g_center"] == pytest.approx(4, abs=0.3)
+
+
+def test_bounds_of_a_center_say_which_peak_is_meant() -> None:
+    y = models.Gaussian()(X, 8.0, 4.0, 0.6) + models.Gaussian()(X, 2.0, 8.0, 0.4) + noise(101, 0.01)
+    guess = models.Gaussian().with_bounds(center=(6.5, 10)).guess(X, y)
+    assert float(guess["center"]) == pytest.approx(8, abs=0.2)
+
+
+def test_a_function_of_which_nothing_is_known_spoils_no_guess() -> None:
+    def level(x: Any, c: Any, rate: Any) -> Any:
+        return c * 1e3 * torch.exp(-rate * x)  # far from the data at ones
+
+    guess = (models.Gaussian("g") + level).guess(X, models.Gaussian()(X, 8.0, 4.0, 0.6))
+    assert float(guess["g_center"]) == pytest.approx(4, abs=0.1)
+
+
+# ---- data as they come ---------------------------------------------------------------------------
+
+
+def test_the_order_of_points_and_points_of_nan_make_no_difference() -> None:
+    guess = PEAK.guess(X, Y)
+    order = np.random.default_rng(1).permutation(101)
+    mixed = PEAK.guess(np.append(X[order], 20.0), np.append(Y[order], np.nan))
+    for name, value in guess.items():
+        assert float(mixed[name]) == pytest.approx(float(value), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_guesses_are_of_the_dtype_of_tensors(dtype: torch.dtype) -> None:
+    guess = PEAK.guess(torch.from_numpy(X), torch.from_numpy(Y).to(dtype))
+    assert {value.dtype for value in guess.values()} == {dtype}
+
+
+def test_constant_data_and_few_points_have_a_guess() -> None:
+    for x, y in ((X, np.full(101, 3.0)), (X[:1], Y[:1]), (X[:3], Y[:3]), (X, np.zeros(101))):
+        assert all(np.isfinite(value) for value in PEAK.guess(x, y).values())
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (X, Y[:50], "do not belong together"),
+        (X, np.full(101, np.nan), "no point is left"),
+        (X, ["a"] * 101, "no array of real numbers"),
+    ],
+)
+def test_data_that_cannot_be_guessed_from_are_refused(x: Any, y: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        PEAK.guess(x, y)
