@@ -29,6 +29,19 @@ def lmtorch_full(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
 
 
+def lmtorch_products(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """lmtorch by conjugate gradients on products: rough steps."""
+    opt = lmtorch.LevenbergMarquardt(net, solver="cg")
+    return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
+
+
+def lmtorch_exact(net: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """lmtorch with exact steps, by the smaller of the two matrices."""
+    n = sum(p.numel() for p in net.parameters())
+    opt = lmtorch.LevenbergMarquardt(net, solver="dual" if len(y) < n else "cholesky")
+    return lambda: _drop(opt.step(lambda x, y: net(x) - y, x, y))
+
+
 def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """The peer at its fastest: Cholesky, the batch whole."""
     peer = LevenbergMarquardtModule(
@@ -81,6 +94,8 @@ LM = {
 }
 ALL = {
     "lmtorch": lmtorch_default,
+    'lmtorch, solver="cg"': lmtorch_products,
+    "lmtorch, exact steps": lmtorch_exact,
     **LM,
     PYPOSE: pypose_lm,
     "torch L-BFGS": lbfgs,

@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     # all parameters are weights and biases of linear layers, as far as the module shows
     layers: bool = False
     functional: bool = False  # the residuals are called with the parameters, not set into a module
+    outputs: int = 1  # of a sample, which a criterion takes together; 1: residuals
     processes: int = 1  # that share the rows: all numbers here are of all of them together
 
 

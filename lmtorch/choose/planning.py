@@ -243,6 +243,7 @@ def _together(terms: Sequence[Facts]) -> Facts:
         activations=max(term.activations for term in terms),
         streams=any(term.streams for term in terms),
         layers=len(terms) == 1 and terms[0].layers,
+        outputs=terms[0].outputs if len(terms) == 1 else 1,
     )
 
 
@@ -299,7 +300,9 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
     # steps by products need no rank: damping stands for what the sample does not see
     products = isinstance(solver.form, ProductsForm)
-    few = m < SAMPLED_ROWS * (min(n, SAMPLED_ENOUGH) if products else n)
+    enough = SAMPLED_ROWS * (min(n, SAMPLED_ENOUGH) if products else n)
+    # the k rows of an image say less than k rows of images of their own: a sample is enough sooner
+    few = m < (enough / 4 if products and facts.outputs > 1 else enough)
     if options.curvature == "auto" and (small or few):
         return (
             None,

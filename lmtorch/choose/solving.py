@@ -29,6 +29,7 @@ MANY = 32  # problems from which their number, not that of their rows, is what c
 DENSE = 2**22  # entries of a Jacobian up to which a small problem's is kept whole for the SVD
 SAMPLED_ROWS = 8  # rows per parameter from which JᵀJ is made of a sample of them
 FREE = 4096  # parameters beyond which a step by products of samples is the better one
+ROUGH = 512  # parameters and rows beyond which that holds for layers in float32, and for classes
 
 
 def solver_of(
@@ -71,14 +72,29 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
             f"n, m > {FREE}: products alone, in the time of one evaluation each; 'cholesky' takes "
             f"exact steps by {n} x {n} equations"
         )
+    if free and facts.processes == 1 and options.curvature == "auto":
+        why = _rough(facts)
+        if why:
+            return SOLVERS["cg"], why
     if m < n:
         return Dual(), f"m < n: {m} x {m} equations instead of {n} x {n}"
-    alone = free and facts.processes == 1 and options.curvature == "auto"
-    if alone and facts.layers and m >= SAMPLED_ROWS * n:
-        return SOLVERS["cg"], (
-            f"layers, and m >= {SAMPLED_ROWS} n: rough steps by the factors of a sample of rows"
-        )
     return Cholesky(), "many residuals: rows stream, and only n x n is kept"
+
+
+def _rough(facts: Facts) -> str:
+    """Why many rough steps by products are ahead of fewer exact ones, on samples; empty: not so."""
+    n, m = facts.parameters, facts.residuals
+    if facts.outputs > 1 and (min(n, m) > ROUGH or m >= SAMPLED_ROWS * n):
+        return f"{facts.outputs} outputs of a criterion: rough steps by a sample of its curvature"
+    if facts.layers and m >= SAMPLED_ROWS * n:
+        return f"layers, and m >= {SAMPLED_ROWS} n: rough steps by the factors of a sample of rows"
+    if facts.layers and facts.dtype == torch.float32 and min(n, m) > ROUGH:
+        exact = "dual" if m < n else "cholesky"
+        return (
+            f"layers, float32 and n, m > {ROUGH}: rough steps by factors, several in the time of "
+            f"one; for the last digits solver='{exact}'"
+        )
+    return ""
 
 
 def _called(facts: Facts, options: Options) -> bool:

@@ -145,6 +145,7 @@ class Preparations:
                 layers=self.module is not None and of_layers(self.module),
                 functional=_takes_dual_numbers(variables, term, probe),
                 streams=term.stream is not None,
+                outputs=probe.rows if probe.targeted else 1,
             )
             for probe, term in zip(probes, terms, strict=True)
         ]

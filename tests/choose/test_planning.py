@@ -1,6 +1,7 @@
 """What is decided about a problem is remembered only where nothing else could be decided."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lmtorch import InputError, _memory, least_squares
 from lmtorch.choose import Facts, Options, plan
 from lmtorch.damping.scaling import FixedScale
 from lmtorch.losses.robust import cauchy
+from lmtorch.solvers import Cholesky, ConjugateGradients, Dual
 
 SMALL = Facts(3, 50, None, 4000, torch.float64, torch.device("cpu"))
 
@@ -63,3 +65,50 @@ def test_the_system_is_asked_for_free_memory_only_for_what_is_large(
         assert _memory.fits(each * count, cpu) == (each * count <= share)
     assert _memory.most(10, 100, cpu, 55) == 5
     assert not _memory.fits(56, cpu, 55)
+
+
+# a network of linear layers on a table of samples, and one with convolutions of images
+TABLE = Facts(1377, 1030, 1030, 4000, torch.float32, torch.device("cpu"), layers=True)
+IMAGES = Facts(1898, 14370, 1437, 4000, torch.float32, torch.device("cpu"), outputs=10)
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "solver"),
+    [
+        (TABLE, {}, ConjugateGradients),
+        (TABLE._replace(residuals=5000, samples=5000), {}, ConjugateGradients),
+        (TABLE._replace(dtype=torch.float64), {}, Dual),  # where digits are wanted
+        (TABLE._replace(residuals=512, samples=512), {}, Dual),
+        (TABLE._replace(layers=False), {}, Dual),
+        (TABLE._replace(samples=None), {}, Dual),
+        (TABLE._replace(processes=2), {}, Dual),
+        (TABLE, {"curvature": "full"}, Dual),
+        (TABLE, {"jacobian": "per_sample"}, Dual),
+        (TABLE, {"solver": "dual"}, Dual),
+        (IMAGES, {}, ConjugateGradients),
+        (IMAGES._replace(dtype=torch.float64), {}, ConjugateGradients),
+        (IMAGES._replace(outputs=1), {}, Cholesky),
+        (IMAGES._replace(streams=True), {}, Cholesky),
+    ],
+)
+def test_rough_steps_are_for_samples_of_layers_and_of_classes(
+    facts: Facts, options: dict[str, Any], solver: type
+) -> None:
+    found = plan([facts], Options(**options))
+    assert isinstance(found.method.solver, solver)
+    (why,) = (why for name, _, why in found.reasons if name == "solver")
+    assert ("rough steps" in why) == (solver is ConjugateGradients)
+    if facts is TABLE and not options:
+        assert "solver='dual'" in why  # what to choose for the last digits
+
+
+def test_of_several_terms_the_steps_are_exact() -> None:
+    found = plan([TABLE, TABLE], Options())
+    assert not isinstance(found.method.solver, ConjugateGradients)
+
+
+def test_images_are_sampled_sooner_than_rows_of_their_own() -> None:
+    few = IMAGES._replace(residuals=4000, samples=400)
+    assert plan([few], Options()).share == 0.25  # a thousand rows
+    assert plan([few._replace(residuals=1500, samples=150)], Options()).share is None
+    assert plan([few._replace(outputs=1, layers=True)], Options()).share is None
