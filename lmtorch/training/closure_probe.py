@@ -1,6 +1,7 @@
 """Looking at a closure: how many residuals, of what kind, and how much memory does it take?"""
 
 import math
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,8 @@ COUPLED = (
     "the whole batch."
 )
 
-STATISTICS = "more than 1 value per channel"  # BatchNorm's own word for a batch of one
+# torch's word where a mean would be of one value: of BatchNorm's batch, or of a group of GroupNorm
+STATISTICS = "more than 1 value per channel"
 
 
 def probe_closure(
@@ -159,7 +161,8 @@ def _single(
                 layout, swap, closure, samples.arguments(samples.take(slice(1)))
             )
     except InputError as error:
-        if STATISTICS in str(error.__cause__):
+        cause = error.__cause__
+        if STATISTICS in str(cause) and not _of_groups(cause):
             raise InputError(COUPLED.format(reason="BatchNorm in training mode")) from error
         raise
     first = outputs.by_sample(result, 1)
@@ -230,13 +233,22 @@ def _evaluate(
     except ValueError as error:
         if STATISTICS in str(error):
             raise InputError(
-                "BatchNorm in training mode has no statistics of a single row: pass more rows, or "
+                "GroupNorm has groups of a single value, which it makes zero whatever they are: "
+                "give it fewer groups than channels."
+                if _of_groups(error)
+                else "BatchNorm in training mode has no statistics of a single row: pass more rows, or "
                 "use model.eval()."
             ) from error
         raise
     finally:
         operators.undo()
     return result, twins, operators, habits
+
+
+def _of_groups(error: BaseException | None) -> bool:
+    """Whether torch has said it of GroupNorm, whose groups have nothing to do with the batch."""
+    frames = traceback.extract_tb(None if error is None else error.__traceback__)
+    return any(frame.name == "group_norm" for frame in frames)
 
 
 def _warn_of_columns(residual: Tensor, operators: Operators) -> None:

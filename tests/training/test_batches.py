@@ -226,6 +226,20 @@ def test_batch_statistics_are_refused_also_where_training_begins_after_a_step(de
     assert all(map(torch.equal, before, (*model.parameters(), *model.buffers())))
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_group_of_one_value_is_not_said_of_the_batch(batch, device):
+    # torch has the same words for it as for a batch norm that is given a single sample
+    model = network(device, nn.GroupNorm(6, 6))
+    x, y = data(device)
+    opt = LevenbergMarquardt(model)
+    with pytest.raises(InputError, match="GroupNorm has groups of a single value") as refused:
+        if batch:
+            opt.step(lambda x, y: model(x) - y, x, y)
+        else:
+            opt.step(lambda: model(x[:1]) - y[:1])
+    assert "BatchNorm" not in str(refused.value)
+
+
 def test_residuals_that_couple_samples_are_refused(device):
     model = network(device)
     x, y = data(device)

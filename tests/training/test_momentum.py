@@ -94,6 +94,22 @@ def test_by_itself_there_is_none_where_residuals_are_many(capsys, device):
     assert "momentum" in capsys.readouterr().out
 
 
+def test_a_region_with_momentum_is_the_same_by_every_solver(device):
+    # to round-off; where J is deficient λ meets the radius to a tenth, from another first guess
+    def trained(solver):
+        of = Linear(20, 4, device, draws=6)
+        opt = LevenbergMarquardt([of.theta], solver=solver, damping="trust_region", momentum=0.7)
+        steps = [of.step(opt, k) for k in range(6)]
+        assert opt.report.trials >= 1
+        return torch.stack(steps), opt.report.damping
+
+    expected, damping = trained("svd")
+    for solver in ("qr", "cholesky"):
+        steps, found = trained(solver)
+        torch.testing.assert_close(steps, expected, rtol=1e-8, atol=1e-9)
+        assert found == pytest.approx(damping, rel=1e-6)
+
+
 def test_a_rate_and_a_bound_take_their_share_of_a_step_with_momentum(device):
     of = Linear(5, 9, device)
     opt = optimizer(of, momentum=0.5, lr=0.25, lower=-0.05, upper=0.05)
