@@ -28,6 +28,14 @@ COUPLED = (
     "the whole batch."
 )
 
+ONE_ROW = (
+    "BatchNorm in training mode has no statistics of a single row: pass more rows, or use "
+    "model.eval()."
+)
+ONE_VALUE = (
+    "GroupNorm has groups of a single value, which it makes zero whatever they are: give it fewer "
+    "groups than channels."
+)
 # torch's word where a mean would be of one value: of BatchNorm's batch, or of a group of GroupNorm
 STATISTICS = "more than 1 value per channel"
 
@@ -232,13 +240,7 @@ def _evaluate(
                 result = swap(twins, closure, *arguments)
     except ValueError as error:
         if STATISTICS in str(error):
-            raise InputError(
-                "GroupNorm has groups of a single value, which it makes zero whatever they are: "
-                "give it fewer groups than channels."
-                if _of_groups(error)
-                else "BatchNorm in training mode has no statistics of a single row: pass more rows, or "
-                "use model.eval()."
-            ) from error
+            raise InputError(ONE_VALUE if _of_groups(error) else ONE_ROW) from error
         raise
     finally:
         operators.undo()

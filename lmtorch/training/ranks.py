@@ -158,7 +158,7 @@ def met(
     numbers = numbers_of(options)
     own = [
         bits(x),
-        _state_bits(kept.common),
+        _state_bits(kept.common) if kept.steps else 0.0,  # before, a state may be prepared: blanks
         float(kept.steps),
         float(hash(key_of(variables, terms, x)) % EXACT),
         float(len(preparations.known)),

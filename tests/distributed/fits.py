@@ -126,6 +126,18 @@ def started(rank: int, size: int) -> list[Tensor]:
     return [parameters(model), model[1].running_mean.clone()]
 
 
+def prepared(rank: int, size: int, who: tuple[int, ...]) -> list[Tensor]:
+    """Parameters after steps, where some have prepared their state before, as checkpoints do."""
+    model = net(40)
+    x, y = (share(t, rank, size) for t in data())
+    opt = lmtorch.LevenbergMarquardt(model, process_group=group(size))
+    for _ in range(2):
+        if rank in who:
+            opt.step(None)
+        opt.step(lambda a, b: model(a) - b, x, y)
+    return [parameters(model)]
+
+
 def normed(rank: int, size: int) -> list[Tensor]:
     """Parameters and buffers after steps in which each has seen its own data."""
     model = seeded(0)

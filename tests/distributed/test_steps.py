@@ -195,3 +195,9 @@ def test_what_is_planned_is_said(two: Ranks) -> None:
     assert all(other == text for other in others)
     assert "m = 60" in text
     assert "60 x 60 matrix: all rows pass by" in text
+
+
+def test_a_state_may_be_prepared_on_one_process_alone(two: Ranks) -> None:
+    found = [two.run(fits.prepared, who)[0][0] for who in ((), (1,), (0,))]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -231,12 +231,9 @@ def test_a_group_of_one_value_is_not_said_of_the_batch(batch, device):
     # torch has the same words for it as for a batch norm that is given a single sample
     model = network(device, nn.GroupNorm(6, 6))
     x, y = data(device)
-    opt = LevenbergMarquardt(model)
+    closure = (lambda x, y: model(x) - y) if batch else (lambda: model(x[:1]) - y[:1])
     with pytest.raises(InputError, match="GroupNorm has groups of a single value") as refused:
-        if batch:
-            opt.step(lambda x, y: model(x) - y, x, y)
-        else:
-            opt.step(lambda: model(x[:1]) - y[:1])
+        LevenbergMarquardt(model).step(closure, *((x, y) if batch else ()))
     assert "BatchNorm" not in str(refused.value)
 
 
