@@ -17,6 +17,7 @@ from . import (
     physics,
     precision,
     small_and_many,
+    stacks,
     step_time,
     time_to_loss,
 )
@@ -41,6 +42,7 @@ def main() -> None:
         "reads": host_reads.run,
         "fits": fits.run,
         "small_and_many": small_and_many.run,
+        "stacks": stacks.run,
         "calls": calls.run,
         "honesty": honesty.run,
         "derivatives": derivatives.run,

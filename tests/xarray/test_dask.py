@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -19,15 +18,6 @@ from lmtorch.xarray.task import TILE, tile_of, tiles
 from lmtorch.xarray.threads import one_thread
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """One thread of torch here, as in Dask's tasks."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def lost(da: xr.DataArray) -> xr.DataArray:
     """Starts from which the fits of some pixels fail, in corners of blocks and inside."""
     far = np.zeros(da.shape[:2], bool)
@@ -35,7 +25,6 @@ def lost(da: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(np.where(far, 1e5, 1.0), dims=("y", "x"))
 
 
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("chunks", [{"y": 4, "x": 4}, {"y": 5, "x": -1}], ids=str)
 @pytest.mark.parametrize("start", [None, "neighbour"])
 def test_blocks_give_the_bits_of_the_whole(chunks: dict, start: str | None) -> None:
@@ -137,7 +126,6 @@ def test_other_block_sizes_change_round_off_at_most() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("threads")
 @pytest.mark.filterwarnings("ignore")  # of distributed, about a worker that ends
 def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
     from distributed import Client, LocalCluster

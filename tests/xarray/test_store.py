@@ -35,7 +35,6 @@ def forget(store: Path, place: tuple[int, int]) -> None:
 
 def test_a_store_holds_what_comes_back_otherwise(tmp_path: Path) -> None:
     da = stack()
-    torch.set_num_threads(1)
     plain = da.lm.curvefit("t", decay)
     for name, data in (("numpy", da), ("dask", da.chunk({"y": 4, "x": 5}))):
         store = tmp_path / name
@@ -115,7 +114,6 @@ with dask.config.set(scheduler="synchronous"):
     space: dict = {"__name__": "__main__"}
     code = script.read_text().split("with dask")[0]
     exec(compile(code, str(script), "exec"), space)
-    torch.set_num_threads(1)
     da = stack().chunk({"y": 2, "x": 5})
     found = da.lm.curvefit("t", space["slow"], store=store, resume=True).load()
     assert (marks(store) > 0).all()
