@@ -102,7 +102,7 @@ def _side(
     if (side, name) in fields:
         values = fields[side, name].astype(np.float64)
         return np.where(np.isnan(values), none, values)
-    pair = task.bounds.get(name, (-INF, INF))
+    pair = task.box.get(name, (-INF, INF))
     return np.full(b, pair[side == "upper"])
 
 
@@ -176,14 +176,17 @@ def _feasible(
     given: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Start values of bounds that are the same everywhere: maps of them are moved inside."""
-    if not starts and not isinstance(task.func, Model):
+    if not starts:
         return dict(task.start) or None
     begin: dict[str, Any] = {**task.start, **starts}
     if isinstance(task.func, Model) or any(np.isnan(v).any() for v in starts.values()):
         begin = defaults_of(task, x, y, starts, given)
+        # what is fixed or tied has its value from elsewhere, if it is not told
+        told = {*starts, *task.start}
+        begin = {n: v for n, v in begin.items() if n in told or n not in task.held}
     for n in starts:
-        if n in task.bounds:
-            begin[n] = np.clip(begin[n], *task.bounds[n])
+        if n in task.box:
+            begin[n] = np.clip(begin[n], *task.box[n])
     return begin
 
 

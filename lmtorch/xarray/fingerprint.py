@@ -1,7 +1,7 @@
 """What a store was made with, in so many words and digests that another run can compare."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -25,7 +25,9 @@ def digest_of(arrays: Sequence[np.ndarray]) -> int:
     return (int.from_bytes(state.digest(), "little") >> 1) or 1
 
 
-def fingerprint(task: Task, shape: Sequence[int], blocks: Sequence[int]) -> dict[str, str]:
+def fingerprint(
+    task: Task, dims: Sequence[Hashable], shape: Sequence[int], blocks: Sequence[int]
+) -> dict[str, str]:
     """What results depend on besides the data, by the names that users know."""
     return {
         "func": told(task.func),
@@ -37,7 +39,7 @@ def fingerprint(task: Task, shape: Sequence[int], blocks: Sequence[int]) -> dict
         "skipna": repr(task.skipna),
         "errors": repr(task.errors),
         "start": repr(task.neighbours),
-        "the shape of the data": repr(tuple(shape)),
+        "dimensions of the data": repr((tuple(dims), tuple(shape))),
         "chunks": repr(tuple(blocks)),
     }
 

@@ -108,11 +108,19 @@ def _fit_tile(
 def _from_neighbours(
     task: Task, parts: list[np.ndarray], begin: np.ndarray
 ) -> tuple[Task, list[np.ndarray]]:
-    """The task with maps of start values in the place of its own."""
-    kept = [(f, a) for f, a in zip(task.fields, parts[task.coords :], strict=True) if f[0] != "p0"]
-    fields = [("p0", name) for name in task.names] + [f for f, _ in kept]
-    arrays: list[Any] = [*parts[: task.coords], *begin.T, *(a for _, a in kept)]
-    return replace(task, fields=tuple(fields), start={}), arrays
+    """The task with maps of start values in the place of its own, but for what does not vary."""
+    varying = {name: k for k, name in enumerate(task.names) if name not in task.held}
+    kept = [
+        (field, array)
+        for field, array in zip(task.fields, parts[task.coords :], strict=True)
+        if field[0] != "p0" or field[1] not in varying
+    ]
+    fields = [("p0", name) for name in varying] + [field for field, _ in kept]
+    arrays: list[Any] = [
+        *parts[: task.coords], *(begin[:, k] for k in varying.values()), *(a for _, a in kept)
+    ]  # fmt: skip
+    start = {name: value for name, value in task.start.items() if name not in varying}
+    return replace(task, fields=tuple(fields), start=start), arrays
 
 
 def _best(

@@ -222,8 +222,6 @@ def stack_of(
     kinds: list[tuple[str, str]] = []
     start: dict[str, float] = {}
     box: dict[str, tuple[float, float]] = {}
-    if isinstance(func, Model):
-        start, box = dict(func.starts), dict(func.bounds)
     for n, value in _by_name(p0, names, "p0").items():
         value = _map_or_number(value, f"Initial guess for {n!r}", pixels)
         if isinstance(value, float):

@@ -36,7 +36,7 @@ def defaults_of(
     plain = {} if guessed else OfNumbers(task.func, None).defaults
     found = {}
     for n in task.names:
-        low, high = box[n] if box is not None else task.bounds.get(n, (-np.inf, np.inf))
+        low, high = box[n] if box is not None else task.box.get(n, (-np.inf, np.inf))
         if n in task.start:
             value: Any = task.start[n]
         elif n in guessed:

@@ -194,7 +194,12 @@ def _versions() -> dict[str, str]:
 
 def _fingerprints(targets: Sequence[Target]) -> dict[str, dict[str, str]]:
     return {
-        target.stack.name: fingerprint(target.stack.task, target.stack.shape, target.blocks)
+        target.stack.name: fingerprint(
+            target.stack.task,
+            (*target.stack.pixels, *target.stack.points),
+            target.stack.shape,
+            target.blocks,
+        )
         for target in targets
     }
 

@@ -71,14 +71,26 @@ class Task:
     alone: bool = False
 
     @property
-    def least(self) -> int:
-        """Points that a pixel needs at least: as many as there are parameters that vary."""
-        held = self.options.get("fixed", ())
-        held = {held} if isinstance(held, str) else set(held)
+    def box(self) -> dict[str, tuple[float, float]]:
+        """Bounds that are numbers: those of a model, and in their place those of the call."""
+        own = self.func.bounds if isinstance(self.func, Model) else {}
+        return {**own, **self.bounds}
+
+    @property
+    def held(self) -> set[str]:
+        """The parameters that are fixed, tied, or have equal bounds."""
+        fixed = self.options.get("fixed", ())
+        held = {fixed} if isinstance(fixed, str) else set(fixed)
         held |= set(self.options.get("ties") or ())
-        held |= {name for name, (low, high) in self.bounds.items() if low == high}
+        held |= {name for name, (low, high) in self.box.items() if low == high}
         if isinstance(self.func, Model):
             held |= {*self.func.fixed, *self.func.ties}
+        return held
+
+    @property
+    def least(self) -> int:
+        """Points that a pixel needs at least: as many as there are parameters that vary."""
+        held = self.held
         return max(1, len([name for name in self.names if name not in held]))
 
 

@@ -310,6 +310,13 @@ def test_a_model_brings_names_bounds_and_a_guess_for_every_pixel() -> None:
     # a start or bounds of the call go before the model's
     held = peaks.lm.curvefit("x", model, bounds={"g_sigma": (0.6, 2)})
     assert (held.curvefit_coefficients.sel(param="g_sigma") == 0.6).all()
+    # what a model fixes or ties is so in every pixel
+    two = peaks + 0.1 * grid
+    both = model.with_fixed(g_sigma=0.5) + lmtorch.models.Linear().with_ties("intercept = 0*slope")
+    fit = two.lm.curvefit("x", both, p0={"g_center": center})
+    assert (fit.curvefit_coefficients.sel(param="g_sigma") == 0.5).all()
+    assert (fit.curvefit_coefficients.sel(param="intercept") == 0).all()
+    np.testing.assert_allclose(fit.curvefit_coefficients.sel(param="slope"), 0.1, atol=0.01)
     tied = model.with_ties("g_sigma = 0.1 * g_center")
     with pytest.raises(InputError, match="do not go with ties"):
         peaks.lm.curvefit("x", tied, bounds={"g_center": (center - 1, center + 1)})

@@ -42,6 +42,20 @@ def test_blocks_give_the_bits_of_the_whole(chunks: dict, start: str | None) -> N
     assert (plain.curvefit_status <= 0).sum() == (0 if start else 6)
 
 
+def test_what_is_fixed_stays_in_the_second_pass() -> None:
+    da = stack()
+    height = xr.DataArray(np.linspace(2, 3, 12), dims="y")
+    fit = da.lm.curvefit(
+        "t", decay, p0={"a": height, "b": lost(da)}, fixed="a", second_opinion=False,
+        start="neighbour",
+    )  # fmt: skip
+    assert fit.curvefit_from_neighbour.sum() == 6
+    found = fit.curvefit_coefficients
+    np.testing.assert_array_equal(found.sel(param="a"), height.broadcast_like(found[..., 0]))
+    plain = da.lm.curvefit("t", decay, p0={"a": height}, fixed="a")
+    np.testing.assert_allclose(found, plain.curvefit_coefficients, rtol=1e-9)
+
+
 def test_nothing_runs_before_it_is_computed() -> None:
     ran = []
 

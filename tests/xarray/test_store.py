@@ -129,6 +129,7 @@ with dask.config.set(scheduler="synchronous"):
         ({"func": lambda t, a, b: a * torch.exp(-b * t) + 1e-9}, "with other func"),
         ({"skipna": False}, "with other skipna"),
         ({"chunks": {"y": 6, "x": 5}}, "with other chunks"),
+        ({"start": "neighbour"}, "with other start"),
         ({"more": 1e-12}, "with other data: those at y="),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
