@@ -16,6 +16,7 @@ from torch import Tensor
 from .._arrays import tensor_of, to_array
 from .._errors import InputError, warn_of_fit
 from .._threads import forward_mode
+from ..arrays import all_entries_finite, eigvalsh, quiet
 from ..losses.robust import Robust
 from ..minimising.scale import NORMAL
 from ..minimising.solution import Solution
@@ -406,13 +407,13 @@ class Inference(Selection):
         if self._at_once is not None:
             return True
         normal: Any = self.solution.normal
-        with np.errstate(all="ignore"):  # of what is no number nothing is clear
+        with quiet():  # of what is no number nothing is clear
             if normal is None:
-                jacobian: Any = to_array(self.solution.jac).astype(np.float64)
+                jacobian: Any = to_array(self.solution.jac).astype(np.float64, copy=False)
                 normal = jacobian.T @ jacobian
-            length = np.sqrt(normal.diagonal())
+            length = normal.diagonal() ** 0.5
             scaled = normal / length / length[:, None]
-        return bool(np.isfinite(scaled).all() and np.linalg.eigvalsh(scaled)[0] > CLEAR)
+            return bool(all_entries_finite(scaled) and eigvalsh(scaled)[0] > CLEAR)
 
     @property
     def _spent(self) -> bool:

@@ -275,6 +275,12 @@ def acceptable_counts(data: Data, likelihood: Likelihood) -> Tensor | None:
 
 def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
     """Variance and mean of y (..., m) over the points, (...,), in float64."""
+    if y.ndim == 1 and y.device.type == "cpu" and y.dtype is torch.float64:
+        # of one curve NumPy's sums cost a tenth
+        array = y.numpy()
+        middle = array.sum() / len(array)
+        apart = array - middle
+        return torch.tensor(apart.dot(apart) / len(array)), torch.tensor(middle)
     # of many curves a few at a time: all in float64 might be larger than all that is fitted
     few = max(1, TOGETHER // max(1, y.shape[-1])) if y.device.type == "cpu" else y.numel() or 1
     found = []

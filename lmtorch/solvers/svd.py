@@ -60,8 +60,12 @@ class SVD:
         projected = along(u, residual)
         if masked:
             projected = where(spread(finite), projected, torch.nan)
-        rounding = max(rows, n) * resolution(singular.dtype) * singular[..., :1]
-        return SVDFactor(singular, vh, projected, scale, singular > rounding, used)
+        squares = undamped = singular * singular
+        rounding = max(rows, n) * resolution(singular.dtype) * singular[..., 0]
+        if not settled(singular[..., -1] > rounding):  # the smallest
+            kept = singular > spread(rounding)
+            undamped = where(kept, squares, torch.inf)  # where nothing can be said
+        return SVDFactor(squares, undamped, vh, singular * projected, scale, used)
 
 
 class SVDFactor:
@@ -71,19 +75,19 @@ class SVDFactor:
 
     def __init__(
         self,
-        singular: Tensor,  # (..., k)
-        vh: Tensor,
-        projected: Tensor,  # (..., k), Uᵀr
-        scale: Tensor,
-        kept: Tensor,  # (..., k) bool, above round-off
-        used: Tensor,
+        squares: Tensor,  # (..., k), S²
+        undamped: Tensor,  # (..., k), S²; infinite where it is below round-off
+        vh: Tensor,  # (..., k, n)
+        moved: Tensor,  # (..., k), S Uᵀr
+        scale: Tensor,  # (..., n)
+        used: Tensor,  # (..., n) bool, columns of J that are not zero
     ) -> None:
-        self.vh = vh  # (..., k, n)
-        self.scale = scale  # (..., n)
-        self.used = used  # (..., n) bool, columns of J that are not zero
-        self.squares = singular * singular
-        self.undamped = where(kept, self.squares, torch.inf)  # where nothing can be said
-        self.moved = singular * projected
+        self.squares = squares
+        self.undamped = undamped
+        self.vh = vh
+        self.moved = moved
+        self.scale = scale
+        self.used = used
 
     @staticmethod
     def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
