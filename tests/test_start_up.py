@@ -62,6 +62,7 @@ residual = lambda p, y: p[0] * torch.exp(-p[1] * x) - y
 """
 FITS = {
     "least_squares": "lmtorch.least_squares(residual, [1.0, 1.0], args=(y,)).x",
+    "again": "[lmtorch.least_squares(residual, [1.0, 1.0], args=(y,)) for _ in range(16)]",
     "curve_fit": "lmtorch.curve_fit(model, x, y).popt",
     "of arrays": "lmtorch.curve_fit(model, x.numpy(), y.numpy(), [1.0, 1.0]).popt",
     "in a box": "lmtorch.curve_fit(model, x, y, [1.0, 1.0], bounds=(0, 10)).popt",

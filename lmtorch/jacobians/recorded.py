@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._modes import DispatchMode, FunctionMode
 from ..calculus.base import Carrier
 from ..calculus.rules import CONSTANT, RULES, name_of
 from ..recording.operators import UnrecordableError
@@ -147,7 +146,7 @@ def places_in(arguments: Any) -> Iterator[int]:
         yield from places_in(list(arguments.values()))
 
 
-class _Reads(TorchFunctionMode):
+class _Reads(FunctionMode):
     """Refuses what reads numbers by ways on which no operator is dispatched, as `tolist` does."""
 
     def __init__(self, record: Evaluation) -> None:
@@ -166,7 +165,7 @@ class _Reads(TorchFunctionMode):
         return isinstance(found, Carrier) or self.record.level(found) > CONSTANTS
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(DispatchMode):
     """Notes every operator."""
 
     def __init__(self, record: Evaluation) -> None:
