@@ -68,6 +68,8 @@ def draw(
             draw_terms(fit, above, grid, grid.reshape(one.layout), where, colour if several else "")
         if below is not None:
             below.plot(one.x, one.left, "o", ms=3, mfc="none", color=colour)
+    if "yscale" in words and above.get_yscale() == "log":
+        show_data(above, np.concatenate([one.y for one in points]))
     above.legend(frameon=False)
     above.set(**{key: words[key] for key in ("ylabel", "title") if key in words})
     last = above
@@ -94,6 +96,14 @@ def draw_terms(
             grid, shown, "--", lw=1, color=colour or f"C{(number + 4) % 10}",
             label=None if colour else name,
         )  # fmt: skip
+
+
+def show_data(axis: Any, y: np.ndarray) -> None:
+    """Let the data say how far down a logarithmic axis goes, and not the tails of curves."""
+    positive = y[y > 0]
+    if positive.size:
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(bottom=max(bottom, min(positive.min() / 3, top / 3)))
 
 
 def axes_of(ax: Any) -> tuple[Any, Any]:

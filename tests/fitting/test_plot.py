@@ -155,6 +155,14 @@ def test_log_axes_leave_out_what_they_cannot_show() -> None:
         curve_fit(line, -T, T + noise(40)).plot(xscale="log")
 
 
+def test_on_a_log_axis_the_data_say_how_far_down_it_goes() -> None:
+    y = 3 * np.exp(-((T - 2) ** 2) / 0.02) + 1 + noise(40, 0.02)  # a term of 10⁻⁸⁰ at the ends
+    fit = curve_fit(models.Gaussian("g") + models.Constant(), T, y)
+    bottom, top = fit.plot(yscale="log").axes[0].get_ylim()
+    assert y.min() / 4 < bottom < y.min()
+    assert top > y.max()
+
+
 def test_a_curve_over_decades_is_smooth_at_both_ends() -> None:
     x = np.geomspace(1e-3, 1e3, 40)
     fit = curve_fit(lambda x, a, k: a * x / (k + x), x, x / (1 + x) + noise(40, 0.01))
