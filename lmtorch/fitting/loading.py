@@ -1,23 +1,31 @@
-"""`load`: a fit from the file that its `save` has written."""
+"""`load`: a result from the file that its `save` has written."""
 
 import os
 import warnings
+from functools import partial
 from typing import Any
+
+import torch
 
 from .._checks import flag
 from .._errors import InputError, level
+from .._files import read
+from .._records import decoded
+from ..core.termination import Status
+from ..minimising.solution import Solution
 from .orthogonal_fit import OrthogonalFit
 from .result import CurveFit
-from .saving import check, inference_from, read
+from .saving import check, inference_from
 from .specs import Code
 
+HEAD = ("format", "version", "lmtorch", "kind")
 KINDS = {"CurveFit": CurveFit, "OrthogonalFit": OrthogonalFit}
 
 
 def load(
     path: str | os.PathLike[str], f: Any = None, *, code: bool = True, device: Any = None
-) -> CurveFit:
-    """Read a fit that was saved by `fit.save(path)`; nothing is fitted again.
+) -> Any:
+    """Read a result that was saved by `fit.save(path)`; nothing is fitted again.
 
     The function of the fit is imported from where it was, and evaluated at the data: where it is
     not there, or gives another curve than the one that was saved, the fit comes without it, a
@@ -35,11 +43,13 @@ def load(
         device: where tensors are put. Default: the CPU. Of a fit of arrays it is ignored.
 
     Returns:
-        The fit, as it was: numbers, arrays and tensors have the same bits, but no gradients.
+        The `CurveFit`, `OrthogonalFit` or `Solution` as it was: numbers, arrays and tensors have
+        the same bits, but no gradients.
 
     Raises:
-        InputError: the file is none of `save`, damaged, or of a later version; or f has other
-            parameters than the fit, or gives another curve at its data.
+        InputError: the file is none of `save`, damaged, or of a later version; f has other
+            parameters than the fit, gives another curve at its data, or is given for a `Solution`;
+            or the device is none.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -55,9 +65,35 @@ def load(
         >>> print(again, again.predict([10.0]))
         CurveFit(slope=2.00(6), intercept=1.0(1)) [21.]
     """
+    imports, device = flag(code, "code"), _device(device)
     record = read(path)
-    imports = flag(code, "code")
+    if record.get("kind") == Solution.__name__:
+        if f is not None:
+            raise InputError(f"{path} has a solution of least_squares, which takes no f.")
+        return _solution(record, device)
     return fit_from(record, f, imports=imports, device=device, told=imports)
+
+
+def _device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is none: give a name such as 'cuda'.") from error
+
+
+def _solution(record: dict[str, Any], device: torch.device | None) -> Solution:
+    """The solution of a record."""
+    entries = {name: value for name, value in record.items() if name not in HEAD}
+    told = entries.pop("explanation", None)
+    try:
+        found = Solution({name: decoded(value, device) for name, value in entries.items()})
+        if isinstance(found["message"], str):
+            found["status"] = Status(found["status"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
+    if told is not None:
+        found.explained(partial(str, told))
+    return found
 
 
 def fit_from(record: dict[str, Any], f: Any, *, imports: bool, device: Any, told: bool) -> CurveFit:

@@ -5,11 +5,8 @@ errors and covariance in front, for any reader of JSON; then the model, the data
 end of the minimisation, and the numbers that would otherwise be computed from its Jacobian.
 """
 
-import json
-import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
-from .._errors import InputError, InputTypeError
+from .._errors import InputError
+from .._files import head_of
 from .._records import decoded, encoded
 from ..core.termination import Status
 from ..losses.robust import Robust
@@ -46,7 +44,6 @@ from .specs import (
 )
 from .unsaved import Unsaved
 
-FORMAT, VERSION = "lmtorch fit", 1
 STATISTICS = (
     "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
 )  # fmt: skip
@@ -58,58 +55,6 @@ ENTRIES = (
 KEPT = ("p", "slopes", "factor", "chisqr", "pcov")
 OF_COUNTS = ("residual", "deviance_residual", "deviance", "loglikelihood")
 DATA = ("x", "y", "weights", "root", "count", "total")
-
-
-def write(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a record to a file, which is there as a whole or not at all.
-
-    Args:
-        record: in the terms of JSON.
-        path: of the file; one that is there is replaced.
-    """
-    path = Path(path)
-    # a line for each part: to be read by eye, and not ten lines for ten numbers
-    lines = (f"{json.dumps(name)}: {_text(value)}" for name, value in record.items())
-    text = "{\n" + ",\n".join(lines) + "\n}"
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record in a file.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The record.
-
-    Raises:
-        InputError: it is no file of `save`, or of a later version.
-        InputTypeError: the path is none.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise InputTypeError(f"path={path!r} must be the name of a file.")
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no file that save() has written: {error}.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{path} is no file that save() has written.")
-    if not isinstance(record.get("version"), int) or record["version"] > VERSION:
-        raise InputError(
-            f"{path} was written by a later lmtorch ({record.get('lmtorch')}), in version "
-            f"{record.get('version')} of the format; this one reads version {VERSION}: update it."
-        )
-    return record
 
 
 # ---- from a fit to a record ----------------------------------------------------------------------
@@ -127,17 +72,12 @@ def record_of(fit: Any) -> dict[str, Any]:
     Raises:
         InputError: a part of it cannot be written.
     """
-    from .. import __version__
-
     inference: Inference = fit._inference
     fitter, solution = inference.fitter, inference.solution
     parameters = fitter.parameters
     whole = _whole(inference)
     record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "lmtorch": __version__,
-        "kind": type(fit).__name__,
+        **head_of(fit),
         "names": list(inference.names),
         "values": encoded(_numpy(inference.p)),
         "errors": encoded(_numpy(inference.stderr)),
@@ -215,9 +155,9 @@ def _solution_record(inference: Inference, whole: Mapping[str, Any]) -> dict[str
     found["status"] = int(status) if not inference.lead else status
     if not inference.lead and "jac" in solution:
         found["jac"] = solution["jac"]
-    make = vars(solution).get("_explanation")
+
     record = {name: encoded(value) for name, value in found.items()}
-    return record | {"explanation": None if make is None else str(make())}
+    return record | {"explanation": solution.explanation}
 
 
 def _numpy(value: Tensor) -> Any:

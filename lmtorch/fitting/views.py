@@ -174,6 +174,7 @@ class Views(Fitted):
         Raises:
             InputError: xdata are something that cannot be written as JSON.
         """
-        from .saving import record_of, write
+        from .._files import write
+        from .saving import record_of
 
         write(record_of(self), path)

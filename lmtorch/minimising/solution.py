@@ -1,5 +1,6 @@
 """What a minimisation found, in scipy's words."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -189,6 +190,36 @@ class Solution(dict[str, Any]):
             self[name]
         return self
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the entries to a file of JSON, from which `lmtorch.load` reads them.
+
+        `history` and `starts` are left out, and gradients, and what explains the solution is kept
+        as text. An x that is neither an array nor a tensor comes back as lists, tuples and dicts of
+        them.
+
+        Args:
+            path: of the file; one that is there is replaced.
+
+        Raises:
+            InputError: an entry cannot be written as JSON.
+        """
+        from .._files import head_of, write
+        from .._records import encoded
+
+        left_out = ("history", "starts")
+        entries = {name: self[name] for name in self if name not in left_out}
+        status = entries.get("status")
+        if isinstance(status, Status):
+            entries["status"] = int(status)
+        told = {"explanation": None if (text := self.explanation) is None else text}
+        write(head_of(self) | {name: encoded(v) for name, v in entries.items()} | told, path)
+
+    @property
+    def explanation(self) -> str | None:
+        """What `explain` prints of how the solution was found; None: nothing is known."""
+        make = self.__dict__.get("_explanation")
+        return None if make is None else str(make())
+
     @property
     def reasons(self) -> list[Status]:
         """The status of each problem; of a single one, in a list of one."""
@@ -226,15 +257,13 @@ class Solution(dict[str, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy keeps beside the entries: the explanation, in words."""
-        make = self.__dict__.get("_explanation")
-        return {} if make is None else {"_explanation": partial(str, make())}
+        return {} if (text := self.explanation) is None else {"_explanation": partial(str, text)}
 
     def explain(self) -> None:
         """Print what was chosen, the numbers behind it, and how the run ended."""
         message = self["message"]
         ended = message if isinstance(message, str) else f"{len(message)} problems"
-        make = self.__dict__.get("_explanation")
-        known = "nothing is known of how it was found" if make is None else make()
+        known = self.explanation or "nothing is known of how it was found"
         sys.stdout.write(f"{known}\n{ended}\n")
 
 
