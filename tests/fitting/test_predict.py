@@ -29,9 +29,13 @@ def test_the_curves_of_many_fits_are_made_in_blocks(
     np.testing.assert_allclose(fits.predict(NEW), a * np.exp(-b * NEW) + c, rtol=1e-13)
 
 
-def test_fits_with_starts_of_their_own_keep_what_is_fixed_there() -> None:
+@pytest.mark.parametrize("block", [1, 100])
+def test_fits_with_starts_of_their_own_keep_what_is_fixed_there(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = np.array([[2, 1, 0.5], [2, 1, 0.4]])
     fits = curve_fit(decay, T, np.stack([noisy(), noisy()]), p0=start, fixed=["c"])
+    monkeypatch.setattr(evaluating._memory, "stream_rows", lambda *_, **__: block)
     far = fits.predict([1e3])
     np.testing.assert_allclose(far[:, 0], [0.5, 0.4], rtol=1e-12)
 
