@@ -30,8 +30,11 @@ def the_package_is_the_installed_one() -> None:
 
 def every_module_is_there_and_needs_no_extra() -> None:
     assert not [name for name in EXTRAS if importlib.util.find_spec(name)]
-    for module in pkgutil.walk_packages(lmtorch.__path__, "lmtorch."):
-        importlib.import_module(module.name)
+    # the one folder that is nothing without its extra is not imported by `import lmtorch`
+    found = pkgutil.walk_packages(lmtorch.__path__, "lmtorch.", onerror=lambda name: None)
+    for module in found:
+        if module.name != "lmtorch.xarray":
+            importlib.import_module(module.name)
 
 
 def a_curve_is_fitted() -> None:
@@ -52,6 +55,20 @@ def a_network_is_trained() -> None:
     assert losses[-1] < 1e-3 * losses[0]
 
 
+def a_peak_of_the_library_is_guessed_and_fitted() -> None:
+    peak = lmtorch.models.Voigt("v") + lmtorch.models.Linear()
+    x = torch.linspace(0, 10, 200, dtype=torch.float64)
+    values = {"amplitude": 3.0, "center": 4.0, "sigma": 0.5, "gamma": 0.2}
+    true = {
+        **{f"v_{name}": value for name, value in values.items()},
+        "slope": 0.1,
+        "intercept": 1.0,
+    }
+    fit = lmtorch.curve_fit(peak, x, peak(x, **true))
+    assert fit.success
+    assert all(abs(fit[name] - value) < 1e-6 for name, value in true.items())
+
+
 def derivatives_are_exact() -> None:
     x = torch.rand(5, 3, dtype=torch.float64)
     found = lmtorch.laplacian(lambda x: (x**3).sum(-1, keepdim=True), x)
@@ -67,12 +84,18 @@ def a_missing_extra_is_named() -> None:
     else:
         told = "nothing"
     assert "matplotlib" in told, told
+    try:
+        importlib.import_module("lmtorch.xarray")
+    except ImportError as error:
+        told = str(error)
+    assert f"{NAME}[xarray]" in told, told
 
 
 CHECKS = (
     the_package_is_the_installed_one,
     every_module_is_there_and_needs_no_extra,
     a_curve_is_fitted,
+    a_peak_of_the_library_is_guessed_and_fitted,
     a_network_is_trained,
     derivatives_are_exact,
     a_missing_extra_is_named,
