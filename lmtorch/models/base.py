@@ -19,7 +19,7 @@ from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
 from .._threads import quiet
 from .adding import Terms
-from .calls import beside, column, filled, stand_in
+from .calls import beside, column, filled, points_of, stand_in
 from .guessing import Points, as_given
 from .rules import Rules, Tie
 
@@ -152,9 +152,7 @@ class Model(Terms):
             values = self._ordered(values, named)
         if any(np.ndim(value) for value in values if not stand_in(value)):
             values = tuple(map(column, values))
-        if is_tensor(x) or isinstance(x, np.ndarray):
-            return self._curve(x, values)
-        return self._curve(np.asarray(x, dtype=np.float64), values)
+        return self._curve(points_of(x), values)
 
     def _ordered(self, values: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values in the order of the names, with those that are known without being given."""
@@ -173,6 +171,8 @@ class Model(Terms):
 
     def _curve(self, x: Any, values: Sequence[Any]) -> Any:
         """The formula, in tensors; an array where x and all values are none."""
+        if not is_tensor(x) and not isinstance(x, np.ndarray):
+            raise InputTypeError(f"{self!r} takes numbers as x, not {type(x).__name__}.")
         if any(map(is_tensor, (x, *values))):
             points = tensor_of(x)
             return filled(x, self.formula(points, *(beside(v, points) for v in values)))

@@ -1,5 +1,6 @@
 """What goes into the formula of a model, and what comes out of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,15 @@ def beside(value: Any, x: Any) -> Any:
         return value
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
     return torch.as_tensor(value, dtype=dtype, device=x.device)
+
+
+def points_of(x: Any) -> Any:
+    """The points of a call, lists as one array or tensor; a dict or table is left to functions."""
+    if is_tensor(x) or isinstance(x, np.ndarray | Mapping) or hasattr(x, "columns"):
+        return x
+    if isinstance(x, list | tuple) and x and all(isinstance(one, Tensor) for one in x):
+        return torch.stack(list(x))
+    return np.asarray(x, dtype=np.float64)
 
 
 def filled(x: Any, curve: Any) -> Any:

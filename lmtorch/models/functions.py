@@ -82,6 +82,8 @@ class Function(Model):
             except TypeError:  # torch's functions take no arrays
                 x, *values = (torch.as_tensor(v, dtype=torch.float64) for v in (x, *values))
                 return tensor_of(self._called(x, values)).numpy()
+        if not is_tensor(x) and not isinstance(x, np.ndarray):  # a dict or a table
+            return self._called(x, values)
         return filled(x, self._called(tensor_of(x), values))
 
     def _called(self, x: Any, values: Sequence[Any]) -> Any:

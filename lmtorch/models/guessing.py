@@ -44,6 +44,8 @@ class Points(NamedTuple):
         if not isinstance(x, Tensor):
             x = _numbers(x, "x")
         x = x.detach().to(y)
+        if x.ndim > 1 and x.shape[-1] == 1 < y.shape[-1] and x.shape[-2] == y.shape[-1]:
+            x = x[..., 0]  # a column, as y may come, too
         if not y.ndim or x.shape[-1:] != y.shape[-1:]:
             raise InputError(
                 f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not belong "

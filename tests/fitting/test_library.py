@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import lmfit
@@ -286,6 +287,40 @@ def test_surfaces_have_two_coordinates() -> None:
     given = (5.0, 4.2, 3.1, 1.2, 0.1, -0.2, 1.0)
     fit = curve_fit(model, x, model(x, *given) + noise(63, 0.01))
     np.testing.assert_allclose(fit.popt, given, atol=0.05)
+
+
+def test_functions_take_x_of_any_kind_with_a_start() -> None:
+    def plane(x: Any, a: Any, b: Any) -> Any:
+        return a * x["u"] + b * x["v"]
+
+    given = {"u": X, "v": X**2}
+    model = models.from_function(plane) + (lambda x, c: c + 0 * x["u"])
+    fit = curve_fit(model, given, 3 * X + X**2 + 2, p0={"a": 1, "b": 1, "c": 1})
+    np.testing.assert_allclose(fit.popt, [3, 1, 2], rtol=1e-8)
+    with pytest.raises(InputError, match="guesses its start from xdata that are one array"):
+        curve_fit(model, given, X)
+    held = (model + models.Linear()).with_fixed(slope=0.0, intercept=1.0)
+    with pytest.raises(InputError, match="takes numbers as x, not dict"):
+        curve_fit(held, given, X, p0=dict.fromkeys("abc", 1.0))
+
+
+@pytest.mark.parametrize(
+    "kind", [list, lambda x: x[:, None], torch.from_numpy], ids=["list", "column", "tensor"]
+)
+def test_x_comes_as_a_list_a_column_or_a_tensor(kind: Callable[[Any], Any]) -> None:
+    fit = curve_fit(TWO, kind(X), Y)
+    np.testing.assert_allclose(fit.popt, curve_fit(TWO, X, Y).popt, rtol=1e-7)
+
+
+def test_a_repeated_fit_keeps_to_the_rules_of_its_own_model() -> None:
+    free = models.Linear()
+    y = 3 * X + 1 + noise(81, 0.1)
+    for _ in range(3):  # fits of a kind are remembered
+        fit = curve_fit(free, X, y, p0=[1.0, 1.0])
+        bounded = curve_fit(free.with_bounds(slope=(0, 2)), X, y, p0=[1.0, 1.0])
+        held = curve_fit(free.with_fixed(intercept=0.0), X, y, p0=[1.0, 1.0])
+        assert fit["slope"] == pytest.approx(3, abs=0.1)
+        assert (bounded["slope"], held["intercept"]) == (2.0, 0.0)
 
 
 def test_a_global_fit_of_models_guesses_each_data_set() -> None:
