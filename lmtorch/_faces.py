@@ -55,7 +55,7 @@ def _inferred(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_inferred, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_inferred, value))
+        return not PLAIN.issuperset(map(type, value)) and any(map(_inferred, value))
     return not tree_is_leaf(value) and tree_any(_inferred, value)
 
 

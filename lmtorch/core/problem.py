@@ -252,10 +252,10 @@ class Problem:
             return None
         params_of, replay, noises = self.residual.params, self.residual.replay, self.noises
         expand, clock, dtype, keep = self.loss.expand, self.clock, self.dtype, self.keep
-        learned = getattr(self.source, "learned", None)
-        saw: Any = getattr(self.source, "saw", None)
+        source: Any = self.source
 
         def once(x: Tensor) -> Linearization | None:
+            learned = getattr(source, "learned", None)
             both: Any = None if learned is None else learned.at(x)
             if both is None:
                 try:
@@ -267,7 +267,7 @@ class Problem:
                     return None
                 both = arrays_of(block.rows.above(block.residual))
                 if learned is not None:
-                    saw(part, x, both)
+                    source.saw(part, x, both)
             values = both[-1]
             expansion = expand(values)
             if expansion.root is not None:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError, warn_of_fit
+from ..arrays import quiet
 from ..core.termination import Status
 from ..losses.base import Loss
 from ..losses.linear import Linear
@@ -275,12 +276,6 @@ def acceptable_counts(data: Data, likelihood: Likelihood) -> Tensor | None:
 
 def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
     """Variance and mean of y (..., m) over the points, (...,), in float64."""
-    if y.ndim == 1 and y.device.type == "cpu" and y.dtype is torch.float64:
-        # of one curve NumPy's sums cost a tenth
-        array = y.numpy()
-        middle = array.sum() / len(array)
-        apart = array - middle
-        return torch.tensor(apart.dot(apart) / len(array)), torch.tensor(middle)
     # of many curves a few at a time: all in float64 might be larger than all that is fitted
     few = max(1, TOGETHER // max(1, y.shape[-1])) if y.device.type == "cpu" else y.numel() or 1
     found = []
@@ -301,10 +296,19 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
     """
     if isinstance(loss, Linear) and data.weights is None and data.root is None:
         # the mean is the best constant of all: the variance and the mean square tell its cost
-        spread, mean = _moments(data.y.detach())
-        eps = ROUNDINGS * torch.finfo(data.y.dtype).eps
-        bar = ((1 + SLIGHTLY + eps**2) * spread + (eps * mean) ** 2) * (data.m / 2)
-        return bar.nan_to_num(torch.inf, torch.inf)
+        y, eps = data.y.detach(), ROUNDINGS * torch.finfo(data.y.dtype).eps
+        spread: Any
+        mean: Any
+        if y.ndim == 1 and y.device.type == "cpu" and y.dtype is torch.float64:
+            array = y.numpy()  # of one curve NumPy's sums cost a tenth
+            with quiet():
+                mean = float(array.sum()) / len(array)
+                spread = float((array - mean).dot(array - mean)) / len(array)
+        else:
+            spread, mean = _moments(y)
+        floor = eps * mean
+        bar = ((1 + SLIGHTLY + eps**2) * spread + floor * floor) * (data.m / 2)
+        return torch.as_tensor(bar, dtype=torch.float64).nan_to_num(torch.inf, torch.inf)
     y = data.y.detach().double()
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
     kept = torch.where(count > 0, y, torch.nan)

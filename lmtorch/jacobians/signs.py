@@ -1,4 +1,4 @@
-"""Fewer changes of sign among the operators of a recorded evaluation.
+"""Fewer operators in a recorded evaluation: each product once, and fewer changes of sign.
 
 Derivatives of differences and of functions of −z change signs again and again, each time by an
 operator of its own. Changes of sign are exact, and go through products and quotients:
@@ -6,9 +6,11 @@ operator of its own. Changes of sign are exact, and go through products and quot
     −(−z) = z        −(z c) = z (−c)        (−z) c = z (−c)
 
 where c depends on no parameter: −c is then made once a fit. What is left without a use falls away.
+The same operator of the same values, as first and second derivatives have it, is run once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -43,11 +45,39 @@ class _Simpler:
         self.operators: list[Operator] = []
         self.made: dict[int, Operator] = {}  # by value, what makes it
         self.negatives: dict[int, int] = {}  # of constants, and of what depends on arguments
+        self.known: dict[Any, Operator] = {}  # by what they compute
+        self.first: dict[int, int] = {}  # of a value that is there already, which one that is
 
     def add(self, operator: Operator) -> None:
         """Add an operator, or another that gives the same."""
+        args, kwargs = self._known((operator.args, operator.kwargs))
+        operator = Operator(
+            operator.func, args, kwargs, operator.outs, operator.level, operator.view
+        )
         other = self._other(operator) if operator.level == PARAMETERS else None
-        self._append(operator if other is None else other)
+        found = operator if other is None else other
+        if not found.view and len(found.outs) == 1:
+            same = self.known.setdefault((found.func, _key((found.args, found.kwargs))), found)
+            if same is not found:
+                found = self._alias(Value(same.outs[0]), found)
+        self._append(found)
+
+    def _known(self, arguments: Any) -> Any:
+        """Arguments with the first one of values that are the same."""
+        if isinstance(arguments, Value):
+            return Value(self.first.get(arguments.place, arguments.place))
+        if isinstance(arguments, tuple | list):
+            return type(arguments)(map(self._known, arguments))
+        if isinstance(arguments, dict):
+            return {name: self._known(value) for name, value in arguments.items()}
+        return arguments
+
+    def _alias(self, value: Value, operator: Operator) -> Operator:
+        """What gives a value in the place of an operator; a view of it takes no time."""
+        (place,) = operator.outs
+        self.first[place] = value.place
+        func = torch.ops.aten.alias.default
+        return Operator(func, (value,), {}, operator.outs, operator.level, view=True)
 
     def _append(self, operator: Operator) -> None:
         self.operators.append(operator)
@@ -68,10 +98,8 @@ class _Simpler:
     def _of_negative(self, operator: Operator) -> Operator | None:
         (argument,) = operator.args
         before = self._maker(argument, NEGATIVE)
-        if before is not None:  # a view of z takes no time
-            alias = torch.ops.aten.alias.default
-            args = before.args
-            return Operator(alias, args, {}, operator.outs, operator.level, view=True)
+        if before is not None:
+            return self._alias(before.args[0], operator)
         before = self._maker(argument, PRODUCT)
         for z, c in () if before is None else (before.args, before.args[::-1]):
             negative = self._negative(c)
@@ -104,6 +132,17 @@ class _Simpler:
             if level:  # of a constant it is one
                 self._append(Operator(NEGATIVE, (argument,), {}, (known,), level, view=False))
         return known
+
+
+def _key(arguments: Any) -> Any:
+    """What tells arguments from others."""
+    if isinstance(arguments, Value):
+        return arguments.place
+    if isinstance(arguments, tuple | list):
+        return tuple(map(_key, arguments))
+    if isinstance(arguments, dict):
+        return tuple((name, _key(value)) for name, value in arguments.items())
+    return type(arguments), repr(arguments)
 
 
 def _needed(record: Evaluation, operators: Sequence[Operator]) -> list[Operator]:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .. import choose
-from ..arrays import arrays_of, quiet, tensor_from
+from ..arrays import arrays_of, noises, quiet, tensor_from
 from ..choose import Plan
 from ..compiling.keys import NoKeyError
 from ..compiling.unchanged import Unchanged
@@ -47,6 +47,14 @@ LEARNING = 4  # fits of a kind before its evaluations are recorded
 _CHANGED: dict[Any, int] = {}
 
 
+class _Ready(NamedTuple):
+    """What a fit of a kind is made with, on NumPy's arrays: to make it costs as much as a trial."""
+
+    calling: UserFunction
+    source: Latest
+    problem: Problem
+
+
 @dataclass(frozen=True)
 class Repeated:
     """A kind of fit that is remembered.
@@ -63,6 +71,7 @@ class Repeated:
         limit: bytes that one allocation may take.
         evaluations: what is known of those of earlier fits.
         fits: for each that was made so, an entry.
+        idle: what earlier fits were made with.
     """
 
     unchanged: Unchanged
@@ -76,6 +85,7 @@ class Repeated:
     limit: int | None
     evaluations: Evaluations = field(default_factory=Evaluations)
     fits: list[None] = field(default_factory=list)
+    idle: list[_Ready] = field(default_factory=list)
 
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
         """Solve a fit of this kind.
@@ -88,29 +98,48 @@ class Repeated:
         Returns:
             The solution; None: it has to be found as the first time.
         """
-        calling = copy(self.calling)
-        calling.function, calling.leaves, calling.calls = fun, call.args, calls
         learned = None
         if len(self.fits) < LEARNING:
             self.fits.append(None)
         elif not self.unchanged.speaks:
             learned = self.evaluations.of_fit(call.args)
+        ready = self._ready()
+        calling, source, _ = ready
+        calling.function, calling.leaves, calling.calls = fun, call.args, calls
+        source.known, source.learned, source.count = {}, learned, len(call.x)
         try:
-            return self._solved(call, calling, learned)
+            found = self._solved(call, ready, learned)
         finally:
             if learned is not None:
                 learned.close()
+        # of another source than in the first fit the function is another, too
+        if found is None or source.rungs[0] is not self.rungs[0]:
+            return None
+        calling.leaves, source.known, source.learned = [], {}, None
+        self.idle.append(ready)
+        return found
 
-    def _solved(self, call: Call, calling: UserFunction, learned: OfFit | None) -> Solution | None:
+    def _ready(self) -> _Ready:
+        """What the next fit is made with; another thread may be at one as well."""
+        try:
+            ready = self.idle.pop()
+            if ready.problem.noises == noises():
+                return ready
+        except IndexError:
+            pass
+        calling, source = copy(self.calling), Latest(self.rungs)
+        source.verified = True
         residual: Any = self.problem.residual
-        source = Latest(self.rungs)
-        source.verified, source.count, source.learned = True, len(call.x), learned
         problem = replace(
             self.problem, residual=replace(residual, call=calling.residual), source=source
         )
+        return _Ready(calling, source, of_arrays(problem))
+
+    def _solved(self, call: Call, ready: _Ready, learned: OfFit | None) -> Solution | None:
+        calling, source, there = ready
+        residual: Any = there.residual
         method, point = self.plan.method, arrays_of(call.x)
         with torch.no_grad():
-            there = of_arrays(problem)
             with quiet():
                 state, _ = descend_on_arrays(there, method, Start(point), self.trials)
                 if state.status <= 0 or state.certificate.blind:
@@ -124,8 +153,6 @@ class Repeated:
             if learned is not None and learned.replayed and not self._confirmed(calling, ending):
                 self.evaluations.refuse()
                 return None
-        if source.rungs[0] is not self.rungs[0]:  # another function than that of the first fit
-            return None
         solution = self.results.solution(ending)
         solution.starts = None
         solution.calls = calling.calls.made

@@ -11,6 +11,9 @@ from torch import Tensor
 import lmtorch
 from lmtorch.fitting import fronts
 from lmtorch.fitting.covariance import inverse_normal, of_one
+from lmtorch.fitting.data import Data
+from lmtorch.fitting.preparing import acceptable
+from lmtorch.losses.linear import Linear
 from lmtorch.minimising import remembered
 
 from ..nist import PROBLEMS
@@ -204,3 +207,14 @@ def test_the_inverse_of_a_normal_matrix_is_that_by_singular_values() -> None:
     assert of_one(jacobian.T @ jacobian) is None
     jacobian[:, 3] = np.nan
     assert of_one(jacobian.T @ jacobian) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("entry", [1e300, np.inf, np.nan, 2.0])
+def test_the_bar_of_one_curve_is_that_of_many(entry: float) -> None:
+    y = torch.tensor([1.0, entry, -entry, 4.0], dtype=torch.float64)
+    count = torch.tensor(4.0, dtype=torch.float64)
+    one = acceptable(Data(y, y, None, None, count, False, False, ()), Linear())
+    many = acceptable(Data(y, y[None], None, None, count[None], False, False, ()), Linear())
+    torch.testing.assert_close(one, many[0], rtol=1e-14, atol=0.0)
+    assert one.isinf() == (entry != 2.0)
