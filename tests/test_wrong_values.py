@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -237,6 +238,12 @@ DERIVATIVES: dict[str, list[Any]] = {
     "model": [None, 3, "x", PAIR, THING, abs],
     "inputs": [None, 3.0, "x", PAIR, THING],
 }
+LOAD: dict[str, list[Any]] = {
+    "path": [3, None, THING, PAIR],
+    "f": [3, "x", THING, PAIR, []],
+    "code": FLAGS,
+    "device": ["nowhere", 1.5, THING, PAIR],
+}
 OPERATORS = [
     "jacobian", "batch_jacobian", "gradient", "divergence", "curl", "jvp", "vjp", "hessian",
     "batch_hessian",
@@ -267,6 +274,7 @@ TABLE: dict[str, dict[str, list[Any]]] = {
     "leastsq": LEASTSQ,
     "curve_fit": CURVE_FIT,
     "odr": ODR,
+    "load": LOAD,
     **{face: derivative_table(face) for face in OPERATORS},
 }
 # in which words an option is spoken of, where its name is none
@@ -348,6 +356,11 @@ def call(face: str, option: str, value: Any, watched: Watched) -> Any:
         return lmtorch.curve_fit(**given)
     if face == "odr":
         return lmtorch.odr(**{"f": watched.curve, "x": T.numpy(), "y": Y.numpy(), **changed})
+    if face == "load":
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/fit.json"
+            lmtorch.curve_fit(lambda t, a, b: a * t + b, T, Y).save(path)
+            return lmtorch.load(**{"path": path, **changed})
     operator = getattr(lmtorch, face)
     if face.startswith("parameter"):
         given = {

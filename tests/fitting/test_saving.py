@@ -472,6 +472,25 @@ def of_thing(_: Any, a: Any, b: Any, c: Any) -> Any:
     return decay(torch.as_tensor(T), a, b, c)
 
 
+CALLED: list[Any] = []
+
+
+def trap(**given: Any) -> models.Model:
+    CALLED.append(given)
+    return models.Linear()
+
+
+def test_what_a_file_names_as_a_model_is_not_called_unless_it_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "fit.json"
+    curve_fit(models.Linear(), T, Y).save(path)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["model"]["function"]["model"]["dict"]["model"] = f"{__name__}:trap"
+    path.write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="trap' is no model"):
+        load(path)
+    assert not CALLED
+
+
 # ---- copies --------------------------------------------------------------------------------------
 
 
