@@ -1,7 +1,8 @@
 """Steps and edges, in the forms that lmfit has."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import combinations, product
 from typing import Any, ClassVar
 
 import torch
@@ -9,12 +10,13 @@ from torch import Tensor
 
 from .._checks import choice
 from .base import Model
-from .searching import Try, extent, nearest, quantiles
+from .searching import Found, Try, extent, nearest, quantiles
 
 FORMS = ("linear", "arctan", "erf", "logistic")
 POSITIVE = (0.0, math.inf)
 PLACES = 15  # centers that are tried
 SIZES = (0.003, 0.02, 0.08, 0.25)  # widths, in the length of the data
+FINER = (1.0, 0.4, 0.15)  # a fit does not move far where its curve has corners
 
 
 def rise(form: str, z: Any) -> Any:
@@ -76,17 +78,31 @@ class Step(Model):
         return amplitude * rise(self.options["form"], (x - center) / sigma)
 
     def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
-        """The nearest of some steps up and down."""
+        """The nearest of some steps up and down, and then of some about that."""
         span, form = extent(x), self.options["form"]
 
-        def tries() -> Iterator[Try]:
-            for center in quantiles(x, PLACES):
-                for size in (*SIZES, *(-s for s in SIZES)):
-                    z = (x - center[..., None]) / (size * span)[..., None]
-                    values = {"center": center, "sigma": size * span}
+        def tries(centers: Iterable[Tensor], sizes: Iterable[Tensor]) -> Iterator[Try]:
+            sizes = list(sizes)
+            for center in centers:
+                for sigma in sizes:
+                    z = (x - center[..., None]) / sigma[..., None]
+                    values = {"center": center, "sigma": sigma}
                     yield values, {"amplitude": rise(form, z).expand(y.shape)}
 
-        return nearest(y, tries())
+        both = [sign * size * span for size in SIZES for sign in (1, -1)]
+        found = nearest(y, tries(quantiles(x, PLACES), both))
+        for fineness in FINER:
+            found = nearest(y, tries(*_about(found["center"], found["sigma"], span, fineness)))
+        return found
+
+
+def _about(
+    center: Tensor, sigma: Tensor, span: Tensor, fineness: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Places and widths between those that were tried before."""
+    step = fineness * span / (2 * PLACES)
+    centers = [center + part * step for part in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+    return centers, [sigma * ratio**fineness for ratio in (0.4, 0.63, 1.0, 1.6, 2.5)]
 
 
 class Rectangle(Model):
@@ -132,23 +148,27 @@ class Rectangle(Model):
         return rise(form, up) + rise(form, down) - 1
 
     def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
-        """The nearest of some rectangles."""
+        """The nearest of some rectangles, and then of some whose steps are about its own."""
         span = extent(x)
 
-        def tries() -> Iterator[Try]:
-            places = list(quantiles(x, PLACES))
-            for i, center1 in enumerate(places):
-                for center2 in places[i + 1 :]:
-                    for size in (0.01, 0.06):
-                        sigma = size * span
-                        up = (x - center1[..., None]) / sigma[..., None]
-                        down = (center2[..., None] - x) / sigma[..., None]
-                        values = {
-                            "center1": center1,
-                            "sigma1": sigma,
-                            "center2": center2,
-                            "sigma2": sigma,
-                        }
-                        yield values, {"amplitude": self._box(up, down).expand(y.shape)}
+        def tries(ones: Iterable[Found]) -> Iterator[Try]:
+            for one in ones:
+                up = (x - one["center1"][..., None]) / one["sigma1"][..., None]
+                down = (one["center2"][..., None] - x) / one["sigma2"][..., None]
+                yield one, {"amplitude": self._box(up, down).expand(y.shape)}
 
-        return nearest(y, tries())
+        pairs = combinations(quantiles(x, PLACES), 2)
+        found = nearest(
+            y,
+            tries(
+                {"center1": left, "sigma1": size * span, "center2": right, "sigma2": size * span}
+                for left, right in pairs
+                for size in (0.01, 0.06)
+            ),
+        )
+        for fineness, k in product(FINER, "12"):
+            center, sigma = f"center{k}", f"sigma{k}"
+            places, sizes = _about(found[center], found[sigma], span, fineness)
+            known = {name: found[name] for name in self.parameters if name != "amplitude"}
+            found = nearest(y, tries({**known, center: c, sigma: w} for c in places for w in sizes))
+        return found

@@ -45,8 +45,8 @@ class Sine(Shape):
 class DampedSine(Shape):
     """A damped sinusoid, amplitude · sin(frequency · x + shift) · exp(−x · decay).
 
-    Parameters, as of lmfit's ExpSineModel: amplitude (units of y); frequency ≥ 0 (radians over x);
-    shift, the phase at x = 0, in radians; decay, a rate (of 1/x).
+    Parameters, as of lmfit's expsine lineshape: amplitude (units of y); frequency ≥ 0 (radians over
+    x); shift, the phase at x = 0, in radians; decay, a rate (of 1/x).
 
     Example:
         >>> from lmtorch import models
