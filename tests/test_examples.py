@@ -32,6 +32,7 @@ from examples import (
     regression_table,
     resume_checkpoint,
     robust_fit,
+    shapes,
     sinc_network,
     spectrum_peak,
 )
@@ -48,6 +49,11 @@ def test_the_curve_fit_agrees_with_the_certificate(tmp_path: Path) -> None:
 def test_the_network_comes_closer_to_the_sinc_than_the_noise(tmp_path: Path) -> None:
     assert sinc_network.main(tmp_path, samples=2_000, steps=15) < 0.05  # half the noise of the data
     assert (tmp_path / "sinc_network.png").stat().st_size > 10_000
+
+
+def test_every_shape_is_found_from_its_guess(tmp_path: Path) -> None:
+    assert shapes.main(tmp_path) == len(shapes.SHAPES)
+    assert (tmp_path / "shapes.png").stat().st_size > 10_000
 
 
 def test_the_table_is_predicted_better_than_by_a_line(tmp_path: Path) -> None:
