@@ -14,19 +14,16 @@ from torch import Tensor
 
 Found = dict[str, Tensor]
 Try = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # values (...,), columns (..., m) by name
-OVER = 4.0  # measured with sums of two and three peaks: of 1, 4, 6 and 10 the best
 SINGULAR = 1e-10  # the part of two columns that is not common to both, below which they are one
 
 
-def nearest(y: Tensor, tries: Iterable[Try], over: float = 1.0) -> Found:
+def nearest(y: Tensor, tries: Iterable[Try]) -> Found:
     """Of some tries, for each curve that which comes nearest to the data.
 
     Args:
         y: curves (..., m).
         tries: each the values of some parameters (...,), and one or two columns (..., m), each by
             the name of the parameter that it is multiplied by.
-        over: how much more it costs to be beyond the data, seen from zero, than to fall short of
-            them: a peak that is one of several leaves the others, and is no hill under all.
 
     Returns:
         Values and heights by name, (...,).
@@ -40,10 +37,7 @@ def nearest(y: Tensor, tries: Iterable[Try], over: float = 1.0) -> Found:
             (h[..., None] * s for h, s in zip(heights, columns.values(), strict=True)),
             torch.zeros_like(y),
         )
-        cost = (y - curve).square()
-        if over != 1:
-            cost = torch.where((y - curve) * curve < 0, over * cost, cost)
-        cost = cost.sum(-1).nan_to_num(math.inf, math.inf)
+        cost = (y - curve).square().sum(-1).nan_to_num(math.inf, math.inf)
         found = {**values, **dict(zip(columns, heights, strict=True))}
         found = {
             name: torch.as_tensor(v, dtype=y.dtype, device=y.device).expand(lead)
@@ -93,7 +87,7 @@ def quantiles(x: Tensor, count: int) -> Iterator[Tensor]:
 
 def peak(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Center and half width at half height (...,) of the peak, or the dip, that is most of y."""
-    found = nearest(y, _peaks(x, y), over=OVER)
+    found = nearest(y, _peaks(x, y))
     return found["center"], found["width"]
 
 
