@@ -1,13 +1,14 @@
 """Symmetric peaks: their amplitude is the area, as in lmfit."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..calculus.special import voigt_profile
-from .searching import nearest, peak
+from .searching import TOGETHER, Try, nearest, peak
 from .shape import Shape
 
 AREA = math.sqrt(2 * math.pi)  # of a Gaussian of height and width one
@@ -232,12 +233,24 @@ def fitted(
     shape: type[Shape], x: Tensor, y: Tensor, tries: list[dict[str, Any]]
 ) -> dict[str, Tensor]:
     """The nearest of some tries of a shape of one height, whose amplitude is solved for."""
+    some = max(1, TOGETHER // max(1, y.numel()))
 
-    def columns(values: dict[str, Any]) -> dict[str, Tensor]:
-        full = [
-            torch.as_tensor(values.get(name, 1.0), dtype=y.dtype, device=y.device)[..., None]
-            for name in shape.parameters
-        ]
-        return {"amplitude": shape.formula(x, *full).expand(y.shape)}
+    def columns() -> Iterator[Try]:
+        for first in range(0, len(tries), some):
+            part = tries[first : first + some]
+            full = [
+                torch.stack(
+                    [
+                        torch.as_tensor(one.get(name, 1.0), dtype=y.dtype, device=y.device).expand(
+                            y.shape[:-1]
+                        )
+                        for one in part
+                    ]
+                )[..., None]
+                for name in shape.parameters
+            ]
+            curves = shape.formula(x, *full).expand(len(part), *y.shape)
+            for one, curve in zip(part, curves, strict=True):
+                yield one, {"amplitude": curve}
 
-    return nearest(y, ((values, columns(values)) for values in tries))
+    return nearest(y, columns())

@@ -7,6 +7,7 @@ at once, and each keeps its own best. Golub & Pereyra, SIAM J. Numer. Anal. 10 (
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 Found = dict[str, Tensor]
 Try = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # values (...,), columns (..., m) by name
+TOGETHER = 2**17  # numbers of curves and tries that are evaluated as one
 SINGULAR = 1e-10  # the part of two columns that is not common to both, below which they are one
 
 
@@ -31,22 +33,34 @@ def nearest(y: Tensor, tries: Iterable[Try]) -> Found:
     lead = y.shape[:-1]
     best: Found = {}
     least = y.new_full(lead, math.inf)
-    for values, columns in tries:
-        heights = solved(y, list(columns.values()))
-        curve = sum(
-            (h[..., None] * s for h, s in zip(heights, columns.values(), strict=True)),
-            torch.zeros_like(y),
-        )
-        cost = (y - curve).square().sum(-1).nan_to_num(math.inf, math.inf)
-        found = {**values, **dict(zip(columns, heights, strict=True))}
-        found = {
-            name: torch.as_tensor(v, dtype=y.dtype, device=y.device).expand(lead)
-            for name, v in found.items()
-        }
+    some, tries = max(1, TOGETHER // max(1, y.numel())), iter(tries)
+    while part := list(islice(tries, some)):
+        found, cost = _nearest(y, part)
         better = cost < least
         best = {name: torch.where(better, v, best.get(name, v)) for name, v in found.items()}
         least = torch.where(better, cost, least)
     return best
+
+
+def _nearest(y: Tensor, tries: Sequence[Try]) -> tuple[Found, Tensor]:
+    """The nearest of some tries, evaluated as one, and their sums of squares (...,)."""
+    lead = y.shape[:-1]
+    names = list(tries[0][1])
+    columns = [torch.stack([columns[name] for _, columns in tries]) for name in names]
+    heights = solved(y, columns)
+    curve = heights[0][..., None] * columns[0]
+    if len(names) == 2:
+        curve = curve + heights[1][..., None] * columns[1]
+    cost = (y - curve).square().sum(-1).nan_to_num(math.inf, math.inf)
+    place = cost.argmin(0, keepdim=True)
+    found = dict(zip(names, heights, strict=True))
+    for name in tries[0][0]:
+        values = [torch.as_tensor(v[name], dtype=y.dtype, device=y.device) for v, _ in tries]
+        found[name] = torch.stack([v.expand(lead) for v in values])
+    return (
+        {name: v.take_along_dim(place, 0)[0] for name, v in found.items()},
+        cost.take_along_dim(place, 0)[0],
+    )
 
 
 def solved(y: Tensor, columns: Sequence[Tensor]) -> list[Tensor]:
