@@ -519,3 +519,20 @@ def test_a_fit_of_nameless_code_leaves_its_process(name: str) -> None:
     for number in NUMBERS:
         assert same(getattr(twin, number), getattr(fit, number)), number
     assert copy.deepcopy(fit).report() == fit.report()
+
+
+def test_a_fit_on_a_device_is_saved_and_goes_back_to_it(elsewhere: Any, tmp_path: Path) -> None:
+    t, y = (torch.as_tensor(v).to(elsewhere) for v in (T, Y))
+    fit = curve_fit(decay, t, y)
+    fit.save(tmp_path / "fit.json")
+    here, there = (load(tmp_path / "fit.json", device=d) for d in (None, elsewhere))
+    assert here.popt.device.type == "cpu"
+    assert there.popt.device.type == torch.device(elsewhere).type
+    for one in (here, there):
+        np.testing.assert_array_equal(one.pcov.cpu(), fit.pcov.cpu())
+        x = torch.as_tensor(NEW).to(one.popt.device)
+        np.testing.assert_allclose(one.predict(x).cpu(), fit.predict(x.to(y.device)).cpu())
+    assert same(there.to_dataframe()["value"], fit.popt.cpu())
+    region = there.confidence_region(("a", "b"), points=7)
+    other = here.confidence_region(("a", "b"), points=7)
+    np.testing.assert_allclose(region.rise, other.rise, rtol=1e-6)
