@@ -6,7 +6,6 @@ a store.
 """
 
 import json
-import resource
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from scipy import optimize
 import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
 
 from . import machine
-from .many_tall import child
+from .many_tall import child, high_water
 
 RESULTS = Path(__file__).parent / "results" / "stacks.json"
 T = np.linspace(0, 4, 21)
@@ -107,11 +106,14 @@ def here() -> dict[str, dict[str, float]]:
 
 def on_workers(count: int, **options: Any) -> dict[str, float]:
     """Fits a second on so many workers, by the clock and by their processor time."""
+    import dask
     from distributed import Client, LocalCluster
 
     da = lazy(SIDE, CHUNK)
     found = {"wall": 0.0, "processor": 0.0, "client": 0.0}
     with (
+        # what watches the workers would be counted, the more the longer they wait for a processor
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
@@ -137,10 +139,10 @@ def into_store(side: int) -> dict[str, float]:
     torch.set_num_threads(1)
     folder = tempfile.mkdtemp()
     try:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = high_water()
         with dask.config.set(scheduler="synchronous"):
             lazy(side, 256).lm.curvefit("t", decay, p0=START, store=f"{folder}/fit.zarr")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = high_water()
     finally:
         shutil.rmtree(folder)
     return {"before": before, "peak": peak}

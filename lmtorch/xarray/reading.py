@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from .._checks import positive
 from .._errors import InputError, InputTypeError
 from ..fitting.curve_fit import curve_fit
 from ..minimising.least_squares import least_squares
@@ -253,8 +254,14 @@ def stack_of(
     for kind, value in fields.items():
         if value is None:
             continue
+        if kind == "mask" and (
+            not isinstance(value, xr.DataArray) or value.dtype.kind not in "bui"
+        ):
+            raise InputTypeError(
+                f"mask={value!r} must be a DataArray that holds True for each point that counts."
+            )
         if not isinstance(value, xr.DataArray):
-            options[kind] = value  # a number, for `curve_fit`
+            options[kind] = positive(value, kind) if kind == "sigma" else value
             continue
         kinds.append((kind, ""))
         arrays.append(_aligned(value, data, pixels, points, kind))

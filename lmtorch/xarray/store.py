@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import product
 from math import ceil, prod
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .._errors import InputError
+from .._errors import InputError, InputTypeError
 from .blocks import failed, fit_block
 from .computing import compute
 from .fingerprint import digest_of, fingerprint
@@ -95,7 +96,10 @@ def fit_to_store(
     Raises:
         InputError: a package is missing, the store is there already, or is of other data or
             options.
+        InputTypeError: the store is none.
     """
+    if not isinstance(store, str | PathLike) and not hasattr(store, "supports_writes"):
+        raise InputTypeError(f"store={store!r} must be a path, or a store of Zarr.")
     for package in ("zarr", "dask"):
         if find_spec(package) is None:
             raise InputError(

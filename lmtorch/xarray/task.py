@@ -36,6 +36,10 @@ class Named:
         return self.function(x, *values)
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
 @dataclass(frozen=True)
 class Task:
     """A fit that is the same for all pixels.
@@ -101,7 +105,11 @@ def names_of(func: Any, names: Sequence[str] | None) -> tuple[Callable[..., Any]
         InputError: they cannot be told, or func is no function.
     """
     if names is not None:
-        names = [names] if isinstance(names, str) else [str(name) for name in names]
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list | tuple) or not names or not all(map(_is_name, names)):
+            raise InputError(f"param_names={names!r} must be a list of names, ['a', 'b'].")
+        if len(set(names)) < len(names):
+            raise InputError(f"param_names={names!r} has a name twice.")
         func = Named(func, names)
     if isinstance(func, torch.nn.Module):
         raise InputError(
