@@ -131,6 +131,11 @@ def test_arguments_of_the_call_win() -> None:
     bounded = curve_fit(TWO.with_bounds(slope=(0.0, 0.1)), X, Y, bounds={"slope": (-1.0, 1.0)})
     np.testing.assert_allclose(bounded.popt, curve_fit(TWO, X, Y).popt, rtol=1e-6)
     assert curve_fit(TWO, X, Y, transforms={"g_sigma": "positive"}).success
+    # another role of the same parameter, too
+    assert curve_fit(model, X, Y, fixed={"h_sigma": 0.45})["h_sigma"] == 0.45
+    assert curve_fit(model, X, Y, ties=["g_sigma = 0.5"])["g_sigma"] == 0.5
+    freed = curve_fit(model, X, Y, transforms={"g_sigma": (0.1, 0.9)})
+    assert freed["g_sigma"] == freed["h_sigma"] != 0.6
 
 
 def starts(fit: Any) -> dict[str, float]:
@@ -223,6 +228,7 @@ def test_points_that_are_left_out_do_not_count_for_the_guess(hide: float) -> Non
     single = curve_fit(TWO, X, spoiled, mask=mask, check_finite=False)
     many = curve_fit(TWO, X, np.stack([spoiled, Y]), mask=np.stack([mask, mask | True]))
     np.testing.assert_allclose(single.popt, whole.popt, rtol=1e-6)
+    assert starts(single) == pytest.approx(starts(whole), rel=1e-9)
     np.testing.assert_allclose(many.popt[0], whole.popt, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """A model by itself: names, calls, rules, and what it is as plain values."""
 
+import inspect
 import json
 import math
 import operator
@@ -61,6 +62,8 @@ def test_a_parameter_for_each_curve_gives_curves_and_not_points() -> None:
     curves = models.Gaussian()(X, 2.0, centers, 0.5)
     assert curves.shape == (len(X), len(X))
     np.testing.assert_allclose(curves[7], models.Gaussian()(X, 2.0, centers[7], 0.5), rtol=1e-14)
+    tensors = models.Gaussian()(torch.from_numpy(X), 2.0, torch.from_numpy(centers), 0.5)
+    np.testing.assert_allclose(tensors, curves, rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -188,6 +191,7 @@ def test_a_parameter_called_x_is_none_of_the_points() -> None:
 
     model = models.from_function(f) + models.Gaussian("g")
     assert model.names[:2] == ["x", "self"]
+    assert list(inspect.signature(model).parameters)[1:] == model.names
     np.testing.assert_allclose(models.from_function(f)(X, x=2.0, self=1.0), 2 * X + 1)
 
 
