@@ -139,7 +139,8 @@ def odr(
     u = u.expand(*data.lead, -1) if data.lead else u
     if data.implicit:
         refuse_scaled(fitter, u)
-    return concluded(fitter, fitter.solve(u), absolute_sigma)
+    solution = fitter.solve(u, near=delta0 is not None)
+    return concluded(fitter, solution, absolute_sigma)
 
 
 def _pair(jac: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

@@ -55,6 +55,7 @@ class OrthogonalFitter(Fitter):
         weights: Tensor | None = None,
         bounds: tuple[Tensor, Tensor] | None = None,
         points: Points | None = None,
+        near: bool = True,
         **options: Any,
     ) -> Solution:
         """Minimise from every row of u against the points, of which each fit may have its own.
@@ -65,6 +66,8 @@ class OrthogonalFitter(Fitter):
             weights: likewise.
             bounds: of u; None: those of the fitter.
             points: None: those of the data.
+            near: u is near a minimum, as where a fit has been made. Otherwise its end without
+                errors in x is looked at as well.
             options: not used.
 
         Returns:
@@ -73,7 +76,7 @@ class OrthogonalFitter(Fitter):
         from .orthogonal_run import minimised  # which knows of the fitter
 
         points = self.points if points is None else points
-        return minimised(self, u, points, self.bounds if bounds is None else bounds)
+        return minimised(self, u, points, self.bounds if bounds is None else bounds, near=near)
 
     def curve(self, values: Any, p: Tensor, count: int) -> Tensor:
         """What the model returned as q curves one after the other, (q·count/q,)."""

@@ -42,7 +42,9 @@ ROUNDS = 10  # runs at most
 LOOSE = Tolerances(1e-3, 1e-3, 1e-3)  # of runs whose y is still far off
 MET = 1e-12  # f is zero if it is less than what this share of the displacements makes of it
 DOUBTED = 1e4  # of that is left where the equations are not fulfilled
+CERTIFIED = 64  # variables, displacements among them, up to which the end of a run is looked at
 LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
+VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
 DIFFERENT = 1e-3  # of the largest derivative: by so much the user's may differ from differences
 
@@ -58,16 +60,45 @@ class Setting(NamedTuple):
 
 
 def minimised(
-    fitter: OrthogonalFitter, u: Tensor, points: Points, bounds: tuple[Tensor, Tensor]
+    fitter: OrthogonalFitter,
+    u: Tensor,
+    points: Points,
+    bounds: tuple[Tensor, Tensor],
+    *,
+    near: bool,
 ) -> Solution:
-    """Minimise from every row of u, (n,) or (b, n)."""
+    """Minimise from every row of u, (n,) or (b, n), which is near a minimum or may be far."""
     setting = set_up(fitter, u, points, bounds)
     with torch.no_grad():
         if fitter.data.implicit:
             return _implicit(fitter, setting)
-        state, _ = descend(setting.problem, setting.method, Start(setting.x), trials=fitter.trials)
+        point, spent = (setting.x, 1) if near else _started(setting, fitter.trials)
+        left = max(1, fitter.trials + 1 - int(torch.as_tensor(spent).max()))
+        state, _ = descend(setting.problem, setting.method, Start(point), trials=left)
         model = _blocks(setting.problem, state.x)
-        return _solution(fitter, setting, state, 1 + state.trials, model, 1.0)
+        return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
+
+
+def _started(setting: Setting, trials: int) -> tuple[Tensor, Tensor | int]:
+    """From where to begin: p0, or the fit without errors in x.
+
+    Far from a minimum points that may move far fit themselves to whatever curve there is. The
+    nearer of both is taken, by the distances of the linear model.
+
+    Returns:
+        The point, and the evaluations for that.
+    """
+    problem, method, point, (x, spread, *rest), n = setting
+    if not bool(spread.any()):  # it is the same fit
+        return point, 1
+    still = _of(problem, (x, torch.zeros_like(spread), *rest))
+    way = replace(method, tolerances=LOOSE, polish=0, certify=False)
+    state, _ = descend(still, way, Start(point), trials=trials)
+    other = torch.cat([state.x[..., :n], point[..., n:]], -1)
+    here, there = (
+        _blocks(problem, one).reduced().dense.residual.square().sum(-1) for one in (point, other)
+    )
+    return torch.where((there < here)[..., None], other, point), 1 + state.trials
 
 
 def set_up(
@@ -115,7 +146,7 @@ def set_up(
         xtol=xtol,
         gtol=gtol,
         polish=choose.POLISH,
-        certified=0,
+        certified=CERTIFIED if n + m * k <= CERTIFIED else 0,
     )
     facts = Facts(
         n + k, data.each * m, None, probed.activations * count, u.dtype, u.device, problems=count
@@ -193,12 +224,13 @@ def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
     evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device)
     raw = _with(problem, shares, torch.zeros_like(mask), mask)
     model, before, left = _blocks(raw, point), math.inf, fitter.trials
+    begun = _slopes(model, mask)
     for number in range(ROUNDS):
         early = number < len(STRENGTHS) - 1
         weights = _Weights(model, mask, STRENGTHS[min(number, len(STRENGTHS) - 1)])
         y = torch.where(mask > 0, -weights.inverse(force), 0.0)
         one = _with(problem, shares, y, weights.root)
-        way = replace(method, tolerances=LOOSE, polish=0) if early else method
+        way = replace(method, tolerances=LOOSE, polish=0, certify=False) if early else method
         state, _ = descend(one, way, Start(point), trials=max(1, left))
         point, evaluations = state.x, evaluations + state.trials
         left = fitter.trials - int(evaluations.max())
@@ -206,8 +238,10 @@ def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
         force = weights.times(model.residual.view(mask.shape) - y)
         apart = _apart(raw, model, point, mask)
         most = float(apart.amax())
-        last = number == ROUNDS - 1 or left <= 1
+        gone = _slopes(model, mask) <= VANISHED * begun
+        last = number == ROUNDS - 1 or left <= 1 or bool(gone.all())
         if last or (not early and (most <= 1 or not most <= before / 2)):
+            apart = torch.where(gone, torch.inf, apart)
             status = _judged(state.status, apart, spent=left <= 1)
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
@@ -220,7 +254,7 @@ def _judged(status: Tensor, apart: Tensor, *, spent: bool) -> Tensor:
     """How an implicit fit has ended, (...,), by its last run and by whether f is zero."""
     met = (apart <= DOUBTED).reshape(status.shape)
     stalled = status == int(Status.STALLED)
-    ended = (status > 0) | stalled
+    ended = (status != int(Status.EVALUATIONS)) & (status != int(Status.NOT_FINITE))
     # a run that begins at its end has nothing to gain but round-off
     status = torch.where(met & stalled, int(Status.COST), status)
     return torch.where(~met & ended, int(Status.EVALUATIONS if spent else Status.LOST), status)
@@ -229,10 +263,14 @@ def _judged(status: Tensor, apart: Tensor, *, spent: bool) -> Tensor:
 def _with(problem: Problem, shares: tuple[Tensor, ...], y: Tensor, whitening: Tensor) -> Problem:
     """The problem with other y and R."""
     x, spread, _, _, start = shares
+    return _of(problem, (x, spread, y, whitening, start))
+
+
+def _of(problem: Problem, shares: tuple[Tensor, ...]) -> Problem:
+    """The problem with other arguments."""
     residual = problem.residual
     assert isinstance(residual, DisplacementResidual)
-    residual = replace(residual, shares=(x, spread, y, whitening, start))
-    return replace(problem, residual=residual)
+    return replace(problem, residual=replace(residual, shares=shares))
 
 
 def _blocks(problem: Problem, x: Tensor) -> Blocks:
@@ -267,6 +305,11 @@ class _Weights:
     def times(self, left: Tensor) -> Tensor:
         """W of (b, q, m)."""
         return (self.whole.mT @ (self.whole @ left.mT[..., None]))[..., 0].mT
+
+
+def _slopes(model: Blocks, mask: Tensor) -> Tensor:
+    """The largest derivative of f in x of each fit, (b,)."""
+    return model.rows.own.abs().reshape(len(mask), -1).amax(-1)
 
 
 def _apart(raw: Problem, model: Blocks, point: Tensor, mask: Tensor) -> Tensor:
