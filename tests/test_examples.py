@@ -19,6 +19,7 @@ from examples import (
     demo,
     diffusion_tensor,
     digits,
+    ellipse,
     enzyme_kinetics,
     fit_layer,
     global_fit,
@@ -39,6 +40,11 @@ from examples import (
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+
+
+def test_an_ellipse_is_found_within_its_errors(tmp_path: Path) -> None:
+    assert ellipse.main(tmp_path) < 3
+    assert (tmp_path / "ellipse.png").stat().st_size > 10_000
 
 
 def test_the_curve_fit_agrees_with_the_certificate(tmp_path: Path) -> None:
