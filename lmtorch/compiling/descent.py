@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
 LEFT = 0.4  # likewise: share of the first residuals that stands for any smaller one
+T = TypeVar("T")
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
 _RIGHT: set[str] = set()  # programs that were held to the loop in this process
@@ -253,7 +254,8 @@ def run(
     ended = program.run(x, recipe.given, trials, begun=begun)
     unsure = ended.standing.state
     # of what is sure nobody asks what only a run in progress, or a doubt, needs
-    state = put(_state(ended, x), ended.places, _spent(unsure)._replace(damping=None))
+    spent = _spent(unsure)._replace(damping=None)
+    state = _written(_state(ended, x), ended.places, spent, {x.data_ptr()})
     left = ended.places[~_told(unsure, ended.told[ended.places])]
     if len(left):
         before = take(state, left)
@@ -317,6 +319,22 @@ def _state(ended: Descended, x: Tensor) -> State:
     return state._replace(
         trials=ended.trials, linearizations=ended.linearizations, certificate=certificate
     )
+
+
+def _written(whole: T, places: Tensor, part: T, others: set[int]) -> T:
+    """As `put`, but in place, but for `others`: a copy of everything for a few costs as they do."""
+    if isinstance(whole, tuple):
+        made: Any = whole
+        new: Any = part
+        return made._make(_written(a, places, b, others) for a, b in zip(made, new, strict=True))
+    if not isinstance(whole, Tensor):
+        return part
+    assert isinstance(part, Tensor)
+    found: Any = whole
+    if whole.data_ptr() in others or 0 in whole.stride():  # in two places of the state, or not ours
+        found = whole.clone(memory_format=torch.contiguous_format)
+    others.add(found.data_ptr())
+    return found.index_copy_(0, places, part)
 
 
 def _at_once(end: End, x: Tensor) -> Compiled:

@@ -29,6 +29,7 @@ SUMS = {
     "sum": "{0} += {1};", "any": "{0} |= {1};", "all": "{0} &= {1};",
     "amax": "{0} = maximum_({0}, {1});", "amin": "{0} = minimum_({0}, {1});",
 }  # fmt: skip
+SHORT = 60  # expressions up to which a loop takes two points at a time
 MUCH = 40  # expressions from which it pays to look whether any fit needs them
 FIRST = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY", "any": "0", "all": "-1"}
 
@@ -107,7 +108,7 @@ def _function(name: str, block: Block, carried: int) -> str:
     names = {id(one): f"v{place}" for place, one in enumerate(every)}
     lines: list[str] = []
 
-    def write(one: Expression, into: list[str], point: str) -> None:
+    def write(one: Expression, into: list[str], point: str, names: dict[int, str] = names) -> None:
         kind = _type(one)
         if one.operator == "constant":
             text = f"{kind}{{}} + {_literal(one)}"
@@ -154,21 +155,49 @@ def _function(name: str, block: Block, carried: int) -> str:
             kind = TYPES[one.kind]
             first = f"({_scalar(one.kind)}){FIRST[one.operator]}"
             lines.append(f"{kind} {names[id(one)]} = {kind}{{}} + {first};")
-        lines.append("for (int64_t k = 0; k < POINTS; k++) {")
-        inner: list[str] = []
-        for one in ordered([e.operands[0] for e in sums]):
-            if one.point:
-                write(one, inner, "k")
-        inner += [
-            SUMS[one.operator].format(names[id(one)], names[id(one.operands[0])]) for one in sums
-        ]
-        lines += [*("  " + line for line in inner), "}"]
+        lines += _loop(sums, names, write)
     for place, output in enumerate(block.outputs):  # the state q, and what follows is the rest t
         where = f"q.s{place}" if place < carried else f"t.s{place - carried}"
         lines.append(f"{where} = {names[id(output)]};")
     body = "\n".join("  " + line for line in lines)
     arguments = "const Data &d, const State &p, const Rest &r, State &q, Rest &t"
     return f"static void {name}({arguments}) {{\n{body}\n}}"
+
+
+def _loop(
+    sums: Sequence[Expression], names: dict[int, str], write: Callable[..., None]
+) -> list[str]:
+    """A loop over the points that makes some sums.
+
+    Where it is short two points are written line by line beside each other: what one of them waits
+    for, a processor that looks so many instructions ahead fills with the other. The order of what
+    is summed is the same.
+
+    Returns:
+        Its lines.
+    """
+    every = [one for one in ordered([e.operands[0] for e in sums]) if one.point]
+
+    def body(points: Sequence[str]) -> list[str]:
+        lines: list[str] = []
+        known = [
+            names | {id(one): f"{names[id(one)]}{'_' * at}" for one in every}
+            for at in range(len(points))
+        ]
+        for one in every:
+            for point, own in zip(points, known, strict=True):
+                write(one, lines, point, own)
+        for one in sums:
+            for own in known:
+                lines.append(SUMS[one.operator].format(names[id(one)], own[id(one.operands[0])]))
+        return ["  " + line for line in lines]
+
+    if len(every) > SHORT:
+        return ["for (int64_t k = 0; k < POINTS; k++) {", *body(["k"]), "}"]
+    return [
+        "for (int64_t k = 0; k + 1 < POINTS; k += 2) {", *body(["k", "(k + 1)"]), "}",
+        "if (POINTS % 2) {", *body(["(POINTS - 1)"]), "}",
+    ]  # fmt: skip
 
 
 def _type(one: Expression) -> str:

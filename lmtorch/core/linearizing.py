@@ -28,7 +28,11 @@ from .method import Method
 from .momentum import with_momentum
 from .problem import Problem
 from .state import Begun, Start, State, Tried, fresh
-from .termination import COST, RUNNING, at_point, not_worth_a_trial
+from .termination import COST, NOTHING, RUNNING, at_point
+
+# Share of the cost from which one Newton step with the exact Hessian leaves nothing that float64
+# shows: it squares the distance from the minimum, measured in standard errors.
+AHEAD = 1e-12
 
 
 class Last(NamedTuple):
@@ -116,8 +120,10 @@ def linearize(
         return state._replace(
             cost=held.cost, status=status, scale=scale, stale=never(running)
         ), model
-    if method.frugal:
-        status = where((status == RUNNING) & _converged_ahead(method, model), COST, status)
+    share = _worth_no_trial(problem, method)
+    if share:
+        converged = _converged_ahead(method, model, share)
+        status = where((status == RUNNING) & converged, COST, status)
     finite = model.measures.finite if whole is held else None
     refused = dead_end(problem, x, whole, last, finite) & running
     status, refused = problem.agreed((status, refused))
@@ -152,12 +158,30 @@ def factored(
     return LinearModel(held, units, method.solver.factor(held, units), bend, known)
 
 
-def _converged_ahead(method: Method, model: LinearModel) -> Tensor:
-    """Whether even the undamped step promises too little to be worth an evaluation, (...,) bool."""
+def _worth_no_trial(problem: Problem, method: Method) -> float:
+    """Share of the cost that a step may promise and not be tried; 0: every step is tried.
+
+    The end of many small problems is looked at with the exact Hessian: Newton's step from there is
+    worth more than the last of Gauss–Newton's, which the tolerance would not let another follow. At
+    a bound the step that is tried is not the one that was promised.
+    """
+    if method.frugal:
+        return NOTHING * method.tolerances.cost
+    if (
+        method.careful is None
+        or not (method.certify and method.polish)
+        or problem.bounds is not None
+    ):
+        return 0.0
+    return min(method.tolerances.cost, AHEAD)
+
+
+def _converged_ahead(method: Method, model: LinearModel, share: float) -> Tensor:
+    """Whether even the undamped step promises no more than a share of the cost, (...,) bool."""
     cost = model.linearization.cost
     step = model.factor.step(zeros(cost))
     promised = to_type(predicted_decrease(model.linearization, step), cost.dtype)
-    return not_worth_a_trial(method.tolerances, cost, promised)
+    return abs(promised) <= share * cost
 
 
 def dead_end(

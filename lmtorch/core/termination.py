@@ -198,17 +198,6 @@ def at_point(
     return where(finite(cost) & known.finite, status, NOT_FINITE)
 
 
-def not_worth_a_trial(tolerances: Tolerances, cost: Tensor, promised: Tensor) -> Tensor:
-    """Whether the next step promises so little that the fit has converged without it, (...,) bool.
-
-    Args:
-        tolerances: only the cost's is used.
-        cost: F at the point, (...,).
-        promised: decrease of the cost that the linear model promises of the undamped step, (...,).
-    """
-    return promised <= NOTHING * tolerances.cost * cost
-
-
 class Evidence(NamedTuple):
     """What a trial says about whether to go on, (...,) each."""
 

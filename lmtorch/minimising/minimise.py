@@ -166,28 +166,46 @@ def _compiled(compiling: Compiling, task: _Task, block: int) -> Ending | None:
     """Minimise by a compiled descent, block by block; None: it is not compiled."""
     x, ending = task.x, None
     quick = compiling.quick if x.ndim > 1 else None
+    left: list[_Left] = []
     begin = 0
     for part in task.blocks(min(block, COMPILED)):
         first = compiling.descend(part.problem, part.method, Start(part.x), part.trials)
         if first is None:
             return None
         unsure = part.doubts(first.state)
-        most = usual(first.state.trials, ~unsure)
         if task.jacobian:  # all ends are looked at
+            most = usual(first.state.trials, ~unsure)
             found = part.look(part.ask(first.state, most, quick))
+            unsure = torch.zeros_like(unsure)
         else:
             found = of_sure(part.problem, first)
             unsure[first.left] = True
-            if len(some := places(unsure, int(unsure.sum()))):
-                few = part.take(some)
-                best = few.ask(take(first.state, some), most, quick)
-                found = _into(found, few.look(best, keep=False), some, part.x)
+        if not task.jacobian and len(some := places(unsure, int(unsure.sum()))):
+            left.append(_Left(some + begin, take(first.state, some)))
+        if task.watcher is not None:
+            task.watcher.ended(found.state.status[~unsure])
+        whole = len(part.x) == len(x)
+        ending = found if whole else _into(ending, found, slice(begin, begin + len(part.x)), x)
+        begin += len(part.x)
+    return ending if not left or ending is None else _asked(task, ending, left, block, quick)
+
+
+def _asked(
+    task: _Task, ending: Ending, left: Sequence["_Left"], block: int, quick: Quick | None
+) -> Ending:
+    """The ending with what further runs make of the problems of all blocks that are not sure."""
+    rest, x = join(left), task.x
+    sure = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    sure[rest.places] = False
+    most = usual(ending.state.trials, sure & (ending.state.status > 0))
+    for chosen in ranges(len(rest.places), min(block, COMPILED)):
+        some = rest.places[chosen]
+        part = task.take(some)
+        best = part.ask(take(rest.state, _numbers(chosen, x)), most, quick)
+        found = part.look(best, keep=False)
+        ending = _into(ending, found, some, x)
         if task.watcher is not None:
             task.watcher.ended(found.state.status)
-        if len(part.x) == len(x):
-            return found
-        ending = _into(ending, found, slice(begin, begin + len(part.x)), x)
-        begin += len(part.x)
     return ending
 
 

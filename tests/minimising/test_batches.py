@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import Bounds
+from scipy.optimize import Bounds, leastsq
 from torch import Tensor
 
 from lmtorch import FallbackWarning, InputError, Solution, Status, least_squares
@@ -38,6 +38,36 @@ def data() -> Tensor:
     )
     clean = torch.stack([model(x, POINTS) for x in truth])
     return clean + 0.01 * torch.randn(COUNT, len(POINTS), dtype=F64, generator=generator)
+
+
+def test_a_batch_takes_hardly_more_evaluations_than_minpack_and_has_all_digits() -> None:
+    """Newton's step at the end is instead of the last of Gauss–Newton's, not after it."""
+    found = least_squares(residual, START, args=(POINTS, data()), in_dims=(None, None, 0))
+    t, counts = POINTS.numpy(), []
+
+    def curve(x: Any) -> Any:
+        return x[0] * np.exp(-x[1] * t) + x[2] * np.cos(x[3] * t)
+
+    def slopes(x: Any) -> Any:
+        falling, angle = np.exp(-x[1] * t), x[3] * t
+        rows = [falling, -x[0] * t * falling, np.cos(angle), -x[2] * t * np.sin(angle)]
+        return np.stack(rows)
+
+    for y, x in zip(data().numpy(), found.x.numpy(), strict=True):
+        answers = []
+        for start, tolerance in ((START.numpy(), 1e-10), (x, 1e-15)):
+            answers.append(
+                leastsq(
+                    lambda x, y=y: curve(x) - y, start, Dfun=slopes, col_deriv=True,
+                    ftol=tolerance, xtol=tolerance, gtol=0.0, full_output=True,
+                )
+            )  # fmt: skip
+        counts.append(answers[0][2]["nfev"])
+        np.testing.assert_allclose(
+            x, answers[1][0], rtol=1e-8
+        )  # MINPACK stops at half of the digits
+    assert bool(found.success.all())
+    assert float(found.nfev.double().mean()) <= np.mean(counts) + 0.5
 
 
 @cache
