@@ -61,10 +61,16 @@ def of_chain() -> list[list[str]]:
     """Seconds until the cost is below 1e-6 of the first."""
     start = torch.ones(PARAMETERS, dtype=torch.float64)
     goal = 1e-6 * float(chain(start).square().sum() / 2)
+    reached: list[float] = []
+
+    def look(iterate: lmtorch.Iterate) -> None:
+        if not reached and float(iterate.cost) < goal:
+            reached.append(time.process_time() - begun)
+
+    lmtorch.least_squares(chain, start, solver="cg", max_nfev=2)  # what the first call imports
     begun = time.process_time()
-    solution = lmtorch.least_squares(chain, start, solver="cg")
-    ours = time.process_time() - begun
-    assert float(solution.cost) < goal
+    lmtorch.least_squares(chain, start, solver="cg", callback=look)
+    whole = time.process_time() - begun
     x = start.clone().requires_grad_()
     other = lbfgs([x], lambda: chain(x).square().sum() / 2, 5)
     begun = time.process_time()
@@ -75,7 +81,11 @@ def of_chain() -> list[list[str]]:
                 break
     theirs = time.process_time() - begun
     return [
-        ["chain of decays, to 1e-6 of the cost", f"{theirs:.2f} s", f"{ours:.2f} s, to its minimum"]
+        [
+            "chain of decays, to 1e-6 of the cost",
+            f"{theirs:.2f} s",
+            f"{reached[0]:.2f} s, and {whole:.2f} s to its minimum",
+        ]
     ]
 
 
