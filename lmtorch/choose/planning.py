@@ -43,7 +43,6 @@ from .solving import (
 
 PATIENCE = 1e-3  # share of the cost that 32 trials must gain, or else other ways are tried
 MOMENTUM = 0.7  # of the last step, where data that change leave directions open
-OPEN = 4  # rows per parameter from which there is none
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
 SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
@@ -282,9 +281,9 @@ def _momentum(facts: Facts, options: Options) -> tuple[float, bool, str]:
     n, m = facts.parameters, facts.residuals
     if options.momentum != "auto":
         return float(options.momentum or 0.0), True, "given"
-    if m >= OPEN * n:
-        return 0.0, False, f"m >= {OPEN} n: the residuals determine a step well"
-    why = f"m < {OPEN} n: where the loss shows that the data are not those of the last step"
+    if m >= n:
+        return 0.0, False, "m >= n: in the end steps without are nearer to the solution"
+    why = "m < n: where the loss shows that the data are not those of the last step"
     return MOMENTUM, False, why
 
 

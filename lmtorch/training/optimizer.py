@@ -93,8 +93,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         momentum: μ, the share of the last step that a step begins with, from 0 to below 1: of all
             steps that solve the rows as well, the one nearest to μ times the last is taken. It is
             tried once in a step, and a trial that does not lower the loss is repeated without.
-            Default: "auto", 0.7 for fewer than four residuals by parameter where the loss at the
-            start shows that the data are not those of the last step, and otherwise none.
+            Default: "auto", 0.7 for fewer residuals than parameters where the loss at the start
+            shows that the data are not those of the last step, and otherwise none.
         loss: <LOSSES>, a function z → ρ, ρ′, ρ″ of squared scaled residuals, or an object with
             `cost` and `expand`. It is for residuals: criteria have their own.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals.

@@ -83,8 +83,9 @@ def test_by_itself_there_is_momentum_where_data_change_and_leave_directions_open
         last, earlier = step, k
 
 
-def test_by_itself_there_is_none_where_residuals_are_many(capsys, device):
-    of = Linear(300, 70, device)
+@pytest.mark.parametrize("rows", [70, 300])
+def test_by_itself_there_is_none_where_no_direction_is_left_open(rows, capsys, device):
+    of = Linear(rows, 70, device)
     opt = optimizer(of)
     for k in (0, 1):
         before = of.theta.detach().clone()
