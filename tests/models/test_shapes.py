@@ -12,7 +12,7 @@ from lmfit import lineshapes
 
 import lmtorch
 from lmtorch import models
-from lmtorch.models import Model
+from lmtorch.models import Model, peaks, searching
 from tests.models.shapes import AFTER, ALL, NAMES, RESPONSE, TIMES, Values
 
 F64 = torch.float64
@@ -188,6 +188,32 @@ def test_order_and_gaps_of_the_points_do_not_matter(model: Model, x: Any, values
     kept = np.isfinite(holes)
     for name, value in model.guess(x[..., kept], holes[kept]).items():
         np.testing.assert_allclose(with_holes[name], value, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["Sine()", "DampedSine()", "Gaussian()", "Rectangle(form='linear')"]
+)
+def test_tries_are_the_same_one_by_one_as_together(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, values = ALL[NAMES.index(name)]
+    y = model(x, **values)
+    together = model.guess(x, y)
+    monkeypatch.setattr(searching, "TOGETHER", 1)
+    monkeypatch.setattr(peaks, "TOGETHER", 1)
+    for key, value in model.guess(x, y).items():
+        np.testing.assert_allclose(value, together[key], 1e-9)
+
+
+@pytest.mark.parametrize("start", [0.0, 37.0])
+def test_the_guess_of_a_sinusoid_has_its_phase(start: float) -> None:
+    x = np.linspace(start, start + 10, 120)
+    for model, decay in ((models.Sine(), {}), (models.DampedSine(), {"decay": 0.1})):
+        y = model(x, amplitude=2.0, frequency=2.5, shift=-1.0, **decay)
+        found = model.guess(x, y)
+        # in phase in the middle of the data, a quarter of a frequency step off at most
+        guessed = model(x, **found)
+        assert np.corrcoef(guessed, y)[0, 1] > 0.8
 
 
 def test_every_shape_of_the_library_is_tested() -> None:
