@@ -343,6 +343,21 @@ def test_resampled_fits_scatter_as_their_errors_say(kind: str, what: str) -> Non
     )
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_point_that_is_drawn_twice_counts_twice(implicit: bool) -> None:
+    if implicit:
+        f, x, y, given = circle, ring(), None, {"p0": [0, 0, 1], "sx": 0.05}
+    else:
+        f, (x, y), given = decay, simulated(), {"p0": [1, 1], "sx": 0.05, "sy": 0.02}
+    m = x.shape[-1]
+    drawn = lmtorch.odr(f, x, y, **given).bootstrap(2, "cases", seed=0)
+    counts = np.random.default_rng(0).multinomial(m, np.full(m, 1 / m), size=2)
+    for sample, count in zip(drawn.samples, counts, strict=True):
+        places = np.repeat(np.arange(m), count)
+        again = lmtorch.odr(f, x[..., places], None if y is None else y[places], **given)
+        np.testing.assert_allclose(sample, again.popt, rtol=1e-7)
+
+
 @pytest.mark.parametrize("what", ["implicit", "two responses", "a batch"])
 def test_a_fit_of_points_comes_back_from_its_file(what: str, tmp_path: Path) -> None:
     if what == "implicit":
