@@ -1,5 +1,6 @@
 """Files of results: JSON with a head that says what it is, a line for each part."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -36,8 +37,13 @@ def write(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     Args:
         record: in the terms of JSON.
         path: of the file; one that is there is replaced.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no folder to save in", str(path.parent))
     # a line for each part: to be read by eye, and not ten lines for ten numbers
     lines = (f"{json.dumps(name)}: {_text(value)}" for name, value in record.items())
     text = "{\n" + ",\n".join(lines) + "\n}"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from .._errors import InputError
+from .._arrays import is_tensor
+from .._errors import InputError, InputTypeError
 from .faddeeva import profiles
 
 
@@ -32,6 +33,9 @@ def voigt_profile(x: Any, sigma: Any, gamma: Any) -> Any:
         A tensor in the dtype and on the device of the arguments. V and its first derivatives have
         all but the last digit or two of their dtype, also far from the centre.
 
+    Raises:
+        InputTypeError: all are arrays or numbers, and one is an array.
+
     Source: see `faddeeva`; NIST Digital Library of Mathematical Functions, 7.19.
 
     Example:
@@ -40,9 +44,12 @@ def voigt_profile(x: Any, sigma: Any, gamma: Any) -> Any:
         >>> voigt_profile(torch.tensor([0.0, 2.0], dtype=torch.float64), 1.0, 0.5)
         tensor([0.2790, 0.0824], dtype=torch.float64)
     """
-    like = next((z for z in (x, sigma, gamma) if hasattr(z, "dtype")), torch.zeros(()))
+    like = next((z for z in (x, sigma, gamma) if is_tensor(z)), None)
+    if like is None and any(getattr(z, "ndim", 0) for z in (x, sigma, gamma)):
+        raise InputTypeError("voigt_profile takes tensors: of an array make one, torch.tensor(x).")
+    like = torch.zeros(()) if like is None else like
     operands = tuple(
-        z if hasattr(z, "dtype") else torch.as_tensor(z, dtype=like.dtype, device=like.device)
+        z if is_tensor(z) else torch.as_tensor(z, dtype=like.dtype, device=like.device)
         for z in (x, sigma, gamma)
     )
     if has_torch_function(operands):

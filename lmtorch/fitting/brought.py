@@ -4,6 +4,7 @@ It brings a start, guessed from the data, and its rules: bounds, fixed values, t
 function there is only what the call says; ties as text are read for both.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -87,6 +88,7 @@ def brought(called: Called, bounds: Any, fixed: Any, ties: Any, transforms: Any)
         InputError: rules of the model and of the call cannot hold together.
         InputTypeError: ties are neither a dict nor a list of equations.
     """
+    bounds = _open_ends(bounds)
     held: dict[str, float | None] = dict.fromkeys(names_of(fixed))
     held.update(fixed if isinstance(fixed, Mapping) else {})
     tied = _read(ties, list(called.names))
@@ -200,6 +202,21 @@ def _renamed(part: Part) -> Rules:
     )
 
 
+def _open_ends(bounds: Any) -> Any:
+    """Bounds by name with infinity for None; any others as they are."""
+    if not isinstance(bounds, Mapping):
+        return bounds
+    return {
+        name: tuple(
+            end if side is None else side
+            for side, end in zip(pair, (-math.inf, math.inf), strict=True)
+        )
+        if isinstance(pair, tuple | list) and len(pair) == 2
+        else pair
+        for name, pair in bounds.items()
+    }
+
+
 def _check_values(held: Mapping[str, float | None], bounds: Mapping[str, Any]) -> None:
     """Check that fixed values are within bounds.
 
@@ -229,9 +246,12 @@ def _points(place: int | None, data: Data, likelihood: Likelihood | None) -> Poi
         y, x = y[rows], x[place]
         weights = None if weights is None else weights[rows]
     if not isinstance(x, Tensor):
+        kind = getattr(x, "dtype", None) or f"type {type(x).__name__}"
         raise InputError(
-            "a model guesses its start from xdata that are one array, (m,) or (k, m): give p0 with "
-            "a value for each parameter, or with_start."
+            f"a model guesses its start from xdata that are numbers in one array, (m,) or (k, m), "
+            f"and not of {kind}. Of a table give a column, table['x']; of dates numbers, (time - "
+            "time[0]) / np.timedelta64(1, 's'). For a function of something else give p0 with a "
+            "value for each parameter, or with_start."
         )
     kept = None if weights is None else (weights > 0).expand(y.shape)
     return Points.of(x, y, kept, data.each_x)

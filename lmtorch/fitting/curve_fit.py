@@ -25,6 +25,7 @@ from .fitter import Fitter
 from .inference import Inference
 from .likelihoods import check, likelihood_of, with_total
 from .models import by_name, model_of, started
+from .options import check_options
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
@@ -203,6 +204,11 @@ def curve_fit(
     check_finite = (
         nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
     )
+    if shared is None and not callable(f):
+        raise InputTypeError(
+            f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module. "
+            "It comes first, curve_fit(f, xdata, ydata)."
+        )
     likely = likelihood_of(likelihood, total_count, options, sigma)
     data = gather(
         xdata, ydata, sigma, mask,
@@ -215,6 +221,7 @@ def curve_fit(
     p0 = started(p0)
     check_order(data, p0)
     model = model_of(f, p0, shared, len(data.sizes))
+    check_options(options, model.names, curve_fit)
     rules = brought(model, bounds, fixed, ties, transforms)
     held = tuple(rules.fixed)
     parameters = Parameters(list(model.names), held, rules.ties, transforms or {})

@@ -71,7 +71,7 @@ def curve_of(values: Any, like: Any, count: int, hint: str = "") -> Tensor:
         if curve.shape[0] != 1:
             raise InputError(
                 f"f returned {curve.shape[0]} values for {count} points. It must "
-                f"return one for each.{hint}"
+                f"return one for each.{hint or ' Have xdata and ydata one length?'}"
             )
         curve = curve.expand(count)
     return curve.to(like.device)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .._modules import call_with
+from .._names import meant
 from ..models import base as library
 from ..models.signatures import is_number, label_of, signature_of
 
@@ -61,6 +62,7 @@ class OfNumbers:
             if unknown and not self.arguments.open_ended:
                 raise InputError(
                     f"p0 names {unknown}, which f does not have: its parameters are {names}."
+                    f"{meant(unknown, names)}"
                 )
             names = [name for name in self.arguments.names if name in names or name in p0]
         elif p0 is not None:
@@ -189,6 +191,7 @@ class Joint:
         if unknown:
             raise InputError(
                 f"shared names {unknown}, which no function has: their parameters are {self.bare}."
+                f"{meant(unknown, self.bare)}"
             )
         self.shared = set(shared)
         self.names = []
@@ -222,6 +225,7 @@ class Joint:
         if unknown:
             raise InputError(
                 f"p0 names {unknown}: the parameters are {self.bare}, and {self.names} in full."
+                f"{meant(unknown, (*self.bare, *self.names))}"
             )
         starts = {}
         for full in self.names:
@@ -271,6 +275,7 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
             if unknown:
                 raise InputError(
                     f"p0 names {sorted(unknown)}, which the module does not have: {list(values)}."
+                    f"{meant(sorted(unknown), list(values))}"
                 )
             values |= {
                 name: tensor_of(_array(value)).to(values[name]) for name, value in p0.items()

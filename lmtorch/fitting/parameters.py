@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._arrays import tensor_of
 from .._errors import InputError, InputTypeError
+from .._names import meant
 
 Tie = Callable[[dict[str, Any]], Any]
 Transform = str | tuple[float, float]
@@ -58,6 +59,7 @@ class Parameters:
             if unknown:
                 raise InputError(
                     f"{what} names {unknown}, which the model does not have: {self.names}."
+                    f"{meant(unknown, self.names)}"
                 )
         both = sorted(
             set(self.fixed) & set(self.ties)

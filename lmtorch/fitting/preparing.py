@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._arrays import all_finite, tensor_of
 from .._errors import InputError, InputTypeError, warn_of_fit
+from .._names import meant
 from ..arrays import quiet
 from ..core.termination import Status
 from ..losses.base import Loss
@@ -116,6 +117,7 @@ def bounds_from(
         if unknown:
             raise InputError(
                 f"bounds name {unknown}, which the model does not have: {model.names}."
+                f"{meant(unknown, model.names)}"
             )
         pairs = [bounds.get(name, (-math.inf, math.inf)) for name in model.names]
         for name, pair in zip(model.names, pairs, strict=True):
@@ -202,15 +204,23 @@ def check_count(data: Data, count: int) -> None:
 
 @contextmanager
 def understood(data: Data, xdata: Any) -> Iterator[None]:
-    """Explain a TypeError that f raises because xdata are no numbers: dates, text or a table.
+    """Explain an error that f raises because xdata are no numbers: dates, text or a table.
+
+    One that a function of `math` raises, which takes single numbers, gets a note.
 
     Raises:
-        InputTypeError: f raised a TypeError, and xdata are no numbers.
+        InputTypeError: f raised a TypeError or AttributeError, and xdata are no numbers.
         TypeError: f raised it, and xdata are numbers.
+        AttributeError: likewise.
+        ValueError: f raised it.
     """
     try:
         yield
-    except TypeError as error:
+    except (TypeError, AttributeError, ValueError) as error:
+        if "converted to Python scalar" in str(error):
+            error.add_note("f is called with all points at once: torch.exp in place of math.exp.")
+        if isinstance(error, ValueError) and not isinstance(error, TypeError):
+            raise
         if isinstance(error, InputError) or all(
             isinstance(leaf, Tensor) for leaf in tree_leaves(data.x)
         ):
@@ -218,8 +228,8 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
         kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
         raise InputTypeError(
             f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give "
-            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates, or take "
-            "in f what it needs of xdata."
+            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates, or a column of "
+            "a table, table['x']; or take in f what it needs of xdata."
         ) from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .._arrays import tensor_of, to_array
 from .._errors import InputError
+from .._names import meant
 from .inference import Inference
 from .refits import rises
 
@@ -89,6 +90,10 @@ def check(fit: Inference, names: list[str], level: float) -> None:
     """
     variables = fit.fitter.parameters.variables
     for name in names:
+        if name not in fit.names:
+            raise InputError(
+                f"there is no parameter {name!r}: {fit.names}.{meant([name], fit.names)}"
+            )
         if name not in variables:
             raise InputError(f"{name!r} does not vary: a profile is of one of {variables}.")
     if not 0 < level < 1:

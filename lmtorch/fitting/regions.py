@@ -85,7 +85,10 @@ class Region:
 def region_of(fit: Inference, names: Any, level: Any, points: int) -> Region:
     """The regions of two parameters of one fit."""
     if isinstance(names, str) or not np.iterable(names) or len(tuple(names)) != 2:
-        raise InputError(f"names={names!r} must be two names of parameters.")
+        raise InputError(
+            f"names={names!r} must be two names of parameters, in brackets, as in "
+            'confidence_region(("a", "b")).'
+        )
     one, other = pair = tuple(names)
     levels = tuple(sorted({float(value) for value in np.atleast_1d(level)}))
     for value in levels:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from .._errors import InputError
+from .._names import meant
 from .inference import Inference
 from .models import by_name
 from .predictions import Predictions
@@ -86,7 +87,9 @@ class CurveFit(Statistics, Predictions, Views):
         """The value of a parameter by its name, or an item of scipy's tuple by its number."""
         if isinstance(key, str):
             if key not in self.names:
-                raise InputError(f"there is no parameter {key!r}: {self.names}.")
+                raise InputError(
+                    f"there is no parameter {key!r}: {self.names}.{meant([key], self.names)}"
+                )
             return by_name(self.names, self.popt)[key]
         return self._tuple()[key]
 

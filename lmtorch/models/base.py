@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
+from .._names import meant
 from .._threads import quiet
 from .adding import Terms
-from .calls import beside, column, filled, points_of, stand_in
+from .calls import beside, column, filled, plain, points_of, stand_in
 from .guessing import Points, as_given
-from .rules import Rules, Tie
+from .rules import Rules, Tie, dict_of, held_in
 
 Pair = tuple[float, float]
 
@@ -163,7 +164,9 @@ class Model(Terms):
         if twice := [name for name in named if name in given]:
             raise InputTypeError(f"{twice} are given by position and by name.")
         if unknown := [name for name in named if name not in names]:
-            raise InputError(f"there are no parameters {unknown}: they are {names}.")
+            raise InputError(
+                f"there are no parameters {unknown}: they are {names}.{meant(unknown, names)}"
+            )
         known = self._rules.completed({**given, **named})
         if missing := [name for name in names if name not in known]:
             raise InputTypeError(f"values are missing for {missing}: give them by name.")
@@ -176,9 +179,8 @@ class Model(Terms):
         if any(map(is_tensor, (x, *values))):
             points = tensor_of(x)
             return filled(x, self.formula(points, *(beside(v, points) for v in values)))
-        tensors = [torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in values]
-        x = torch.as_tensor(x, dtype=torch.float64, device="cpu")
-        return to_array(filled(x, self.formula(x, *tensors)))
+        x, *values = map(plain, (x, *values))
+        return to_array(filled(x, self.formula(x, *values)))
 
     # ---- guesses --------------------------------------------------------------------------------
 
@@ -269,11 +271,12 @@ class Model(Terms):
         """The bounds that belong to the formula, by full name."""
         return {self._full(name): pair for name, pair in self.limits.items()}
 
-    def with_bounds(self, /, **pairs: Pair) -> Self:
+    def with_bounds(self, given: Mapping[str, Pair] | None = None, /, **pairs: Pair) -> Self:
         """Another model with bounds, which hold in place of those of the formula.
 
         Args:
-            pairs: (lower, upper) by name; None for an end that is open.
+            given: (lower, upper) by name, in a dict; None for an end that is open.
+            pairs: or as arguments.
 
         Returns:
             The model; this one stays as it is.
@@ -287,13 +290,13 @@ class Model(Terms):
             >>> models.Gaussian("g").with_bounds(g_center=(0, 5)).bounds
             {'g_sigma': (0.0, inf), 'g_center': (0.0, 5.0)}
         """
-        return self._ruled(self._rules.bounded(pairs))
+        return self._ruled(self._rules.bounded({**dict_of(given, "bounds"), **pairs}))
 
-    def with_fixed(self, /, *held: str, **values: float) -> Self:
+    def with_fixed(self, /, *held: str | Mapping[str, float], **values: float) -> Self:
         """Another model, some of whose parameters are not fitted.
 
         Args:
-            held: names of parameters that stay where the fit starts.
+            held: names of parameters that stay where the fit starts; or a dict of values.
             values: values to hold parameters at, by name.
 
         Returns:
@@ -307,15 +310,16 @@ class Model(Terms):
             >>> models.Gaussian("g").with_fixed(g_sigma=0.5).fixed
             {'g_sigma': 0.5}
         """
-        return self._ruled(self._rules.held({**dict.fromkeys(held), **values}))
+        return self._ruled(self._rules.held({**held_in(held), **values}))
 
-    def with_ties(self, /, *equations: str, **ties: Tie | str) -> Self:
+    def with_ties(self, /, *equations: str | Mapping[str, Tie | str], **ties: Tie | str) -> Self:
         """Another model, some of whose parameters follow from others.
 
         Args:
             equations: such as "v_center = g_center + 2.3". On the right stand numbers, names of
                 parameters, + − * / **, brackets, and functions such as sqrt, exp, log, abs, min,
                 max; it is read, not run as code.
+                Or a dict as `ties`.
             ties: right-hand sides by name, or functions of a dict of the other values.
 
         Returns:
@@ -333,11 +337,12 @@ class Model(Terms):
         """
         return self._ruled(self._rules.tied(equations, ties, self.names))
 
-    def with_start(self, /, **values: float) -> Self:
+    def with_start(self, given: Mapping[str, float] | None = None, /, **values: float) -> Self:
         """Another model, some of whose parameters start from given values and not from a guess.
 
         Args:
-            values: numbers by name.
+            given: numbers by name, in a dict.
+            values: or as arguments.
 
         Returns:
             The model; this one stays as it is.
@@ -345,7 +350,7 @@ class Model(Terms):
         Raises:
             InputError: a name is not known, or a value is no number.
         """
-        return self._ruled(self._rules.started(values))
+        return self._ruled(self._rules.started({**dict_of(given, "starts"), **values}))
 
     def with_free(self, *names: str) -> Self:
         """Another model, some of whose parameters have no rules but the limits of the formula.

@@ -15,6 +15,19 @@ def stand_in(value: Any) -> bool:
     return is_tensor(value) and (type(value) is not Tensor or not value.ndim)
 
 
+def plain(value: Any) -> Tensor:
+    """A tensor in float64 of numbers that are none.
+
+    An array that may not be written to, as pandas gives it, is copied: torch would warn of it.
+
+    Returns:
+        It, on the CPU.
+    """
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = value.copy()
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+
+
 def column(value: Any) -> Any:
     """A number of each curve (...,) as (..., 1), which goes with all points of the curve."""
     if stand_in(value) or not np.ndim(value):

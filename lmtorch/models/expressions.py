@@ -6,7 +6,6 @@ as an attribute, an index that is no number or any other call, is refused when t
 """
 
 import ast
-import difflib
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 
 from .._arrays import is_tensor
 from .._errors import InputError, InputTypeError
+from .._names import meant
 
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -282,9 +282,7 @@ def _value(node: ast.AST, values: Mapping[str, Any], constants: Sequence[str]) -
 
 def _nearest(name: str, names: Sequence[str]) -> str:
     """A question after what may be meant, and the names that there are."""
-    near = difflib.get_close_matches(name, names, 1)
-    question = f"; is {near[0]!r} meant?" if near else "."
-    return f"{question} The parameters are {list(names)}."
+    return f": the parameters are {list(names)}.{meant([name], names)}"
 
 
 def _mistake(whole: str, text: str, node: Any, what: str) -> str:
@@ -293,4 +291,5 @@ def _mistake(whole: str, text: str, node: Any, what: str) -> str:
     # places count bytes of UTF-8
     seen = text.encode()[begin:end].decode(errors="replace")
     where = f", at {seen!r}" if seen != text else ""
-    return f"the tie {whole!r} cannot be used{where}: {what.rstrip('.')}."
+    end = "" if what.endswith("?") else "."
+    return f"the tie {whole!r} cannot be used{where}: {what.rstrip('.')}{end}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
 from .base import Model
-from .calls import filled
+from .calls import filled, plain
 from .guessing import Points
 from .rules import Rules
 from .signatures import Arguments, label_of, signature_of
@@ -80,7 +80,7 @@ class Function(Model):
             try:
                 return self._called(x, values)
             except TypeError:  # torch's functions take no arrays
-                x, *values = (torch.as_tensor(v, dtype=torch.float64) for v in (x, *values))
+                x, *values = map(plain, (x, *values))
                 return tensor_of(self._called(x, values)).numpy()
         if not is_tensor(x) and not isinstance(x, np.ndarray):  # a dict or a table
             return self._called(x, values)

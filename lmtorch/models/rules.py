@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError, InputTypeError
+from .._names import meant
 from .expressions import circle, equation, expression
 
 Tie = Callable[[dict[str, Any]], Any]
@@ -41,13 +42,19 @@ class Rules:
         ties = {name: tie for name, tie in self.ties.items() if name not in fixed}
         return replace(self, fixed={**self.fixed, **fixed}, ties=ties)
 
-    def tied(self, equations: Sequence[str], ties: Mapping[str, Any], names: list[str]) -> "Rules":
+    def tied(
+        self,
+        equations: Sequence[str | Mapping[str, Any]],
+        ties: Mapping[str, Any],
+        names: list[str],
+    ) -> "Rules":
         """With these tied, and not fixed any more."""
-        new = ties_of(equations, names)
-        for name, tie in ties_of(ties, names).items():
-            if name in new:
-                raise InputError(f"{name!r} is tied twice.")
-            new[name] = tie
+        new = ties_of([text for text in equations if not isinstance(text, Mapping)], names)
+        for some in (*(some for some in equations if isinstance(some, Mapping)), ties):
+            for name, tie in ties_of(some, names).items():
+                if name in new:
+                    raise InputError(f"{name!r} is tied twice.")
+                new[name] = tie
         fixed = {name: value for name, value in self.fixed.items() if name not in new}
         return replace(self, fixed=fixed, ties={**self.ties, **new})
 
@@ -120,7 +127,10 @@ class Rules:
             InputError: the model has no such parameters.
         """
         if unknown := [name for name in given if name not in names]:
-            raise InputError(f"{what} name {unknown}, which the model does not have: {names}.")
+            raise InputError(
+                f"{what} name {unknown}, which the model does not have: {names}."
+                f"{meant(unknown, names)}"
+            )
 
     def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Values by name, with fixed and tied ones and starts where they are not given."""
@@ -144,6 +154,29 @@ class Rules:
             )
             for name in found
         }
+
+
+def dict_of(given: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """What was given by name in a dict.
+
+    Raises:
+        InputTypeError: it is no dict.
+    """
+    if not isinstance(given, Mapping | None):
+        raise InputTypeError(f"{what} are {given!r}: give them by name, name=..., or in a dict.")
+    return dict(given or {})
+
+
+def held_in(given: Iterable[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Fixed values by name, None for a name alone.
+
+    Raises:
+        InputTypeError: it is neither a name nor a dict.
+    """
+    found: dict[str, Any] = {}
+    for one in given:
+        found.update({one: None} if isinstance(one, str) else dict_of(one, "fixed values"))
+    return found
 
 
 def with_ties(values: Mapping[str, Any], ties: Mapping[str, Tie]) -> dict[str, Any]:

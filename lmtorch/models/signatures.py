@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._errors import InputError, InputTypeError
+from .adding import Terms
 
 
 class Arguments(NamedTuple):
@@ -73,7 +74,13 @@ def signature_of(function: Callable[..., Any]) -> Arguments:
 
     Raises:
         InputError: nothing, not even x.
+        InputTypeError: it is a class of models, and no model.
     """
+    if isinstance(function, type) and issubclass(function, Terms):
+        raise InputTypeError(
+            f"{function.__name__} is a class of models: write {function.__name__}(), or with a "
+            f"prefix {function.__name__}('a')."
+        )
     if plain := _plain_signature(function):
         return plain
     try:

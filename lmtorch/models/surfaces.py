@@ -7,10 +7,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from .._arrays import is_tensor
+from .._errors import InputError
 from .searching import Try, nearest
 from .shape import Shape
 
 POSITIVE = (0.0, math.inf)
+
+
+def _two(x: Any) -> None:
+    """Check points.
+
+    Raises:
+        InputError: they have not two coordinates each.
+    """
+    if is_tensor(x) and (x.ndim < 2 or x.shape[0] != 2):
+        raise InputError(
+            f"x of shape {tuple(x.shape)} are no points of two coordinates, (2, m): stack a row of "
+            "each, np.stack([columns.ravel(), rows.ravel()]), and flatten the image."
+        )
 
 
 class Gaussian2D(Shape):
@@ -45,6 +60,7 @@ class Gaussian2D(Shape):
         x: Any, amplitude: Any, centerx: Any, centery: Any, sigmax: Any, sigmay: Any
     ) -> Any:
         """The spot at points (2, m)."""
+        _two(x)
         across, along = (x[0] - centerx) / sigmax, (x[1] - centery) / sigmay
         front = amplitude / (2 * math.pi * sigmax * sigmay)
         return front * torch.exp(-0.5 * (across * across + along * along))
@@ -52,6 +68,7 @@ class Gaussian2D(Shape):
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The spot that is most of y: by moments of what is high, and about the highest point."""
+        _two(x)
 
         def tries() -> Iterator[Try]:
             level = y.median(-1, keepdim=True).values

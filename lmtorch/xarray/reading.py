@@ -5,10 +5,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from .._checks import positive
 from .._errors import InputError, InputTypeError
+from .._names import meant
 from ..fitting.curve_fit import curve_fit
 from ..minimising.least_squares import least_squares
 from ..models import Model
@@ -90,7 +92,9 @@ def options_of(kwargs: Mapping[str, Any] | None, options: dict[str, Any]) -> dic
                 "by their own names."
             )
         if name not in KNOWN:
-            raise InputTypeError(f"curvefit has no option {name!r}, nor has lmtorch.curve_fit.")
+            raise InputTypeError(
+                f"curvefit has no option {name!r}, nor has lmtorch.curve_fit.{meant([name], KNOWN)}"
+            )
     if "weights" in found:
         raise InputTypeError(
             "weights is not an option, as it has two meanings. Of weights that multiply "
@@ -143,6 +147,7 @@ def coords_of(obj: Any, coords: Any) -> list[xr.DataArray]:
         if coord not in obj.coords and coord not in obj.dims:
             raise InputError(
                 f"coords names {coord!r}, which the data do not have: {list(obj.coords)}."
+                f"{meant([coord], list(map(str, obj.coords)))}"
             )
         found.append(obj[coord])
     return found
@@ -176,7 +181,9 @@ def _by_name(values: Any, names: Sequence[str], what: str) -> dict[str, Any]:
         raise InputTypeError(f"{what} must be a dict by names of parameters, {list(names)}.")
     unknown = [name for name in values if name not in names]
     if unknown:
-        raise InputError(f"{what} names {unknown}: the parameters are {list(names)}.")
+        raise InputError(
+            f"{what} names {unknown}: the parameters are {list(names)}.{meant(unknown, names)}"
+        )
     return dict(values)
 
 
@@ -258,7 +265,13 @@ def stack_of(
             not isinstance(value, xr.DataArray) or value.dtype.kind not in "bui"
         ):
             raise InputTypeError(
-                f"mask={value!r} must be a DataArray that holds True for each point that counts."
+                f"mask is {_kind(value)}: it must be a DataArray that holds True for each point "
+                "that counts."
+            )
+        if kind == "sigma" and not isinstance(value, xr.DataArray) and np.ndim(value):
+            raise InputTypeError(
+                f"sigma is {_kind(value)}, whose dimensions have no names: give "
+                f"xr.DataArray(sigma, dims={list(points)}), or a number."
             )
         if not isinstance(value, xr.DataArray):
             options[kind] = positive(value, kind) if kind == "sigma" else value
@@ -273,6 +286,11 @@ def stack_of(
     )  # fmt: skip
     data = data.transpose(*pixels, *points)
     return Stack(task, data, tuple(arrays), pixels, points, name)
+
+
+def _kind(value: Any) -> str:
+    """What came, in a word or two: an array may be long."""
+    return f"of shape {np.shape(value)}" if np.ndim(value) else repr(value)
 
 
 def _check_start(start: dict[str, float], box: dict[str, tuple[float, float]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._errors import InputError
+from .._errors import InputError, InputTypeError
 from ..fitting.models import model_of
 from ..models import Model
 
@@ -118,7 +118,7 @@ def names_of(func: Any, names: Sequence[str] | None) -> tuple[Callable[..., Any]
     try:
         return func, tuple(model_of(func, None, None, 0).names)
     except InputError as error:
-        if names is None and callable(func):
+        if names is None and callable(func) and not isinstance(error, InputTypeError):
             raise InputError(
                 "the parameters of func cannot be told from its signature: name them, "
                 "param_names=['a', 'b']."

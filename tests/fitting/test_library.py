@@ -303,7 +303,9 @@ def test_functions_take_x_of_any_kind_with_a_start() -> None:
     model = models.from_function(plane) + (lambda x, c: c + 0 * x["u"])
     fit = curve_fit(model, given, 3 * X + X**2 + 2, p0={"a": 1, "b": 1, "c": 1})
     np.testing.assert_allclose(fit.popt, [3, 1, 2], rtol=1e-8)
-    with pytest.raises(InputError, match="guesses its start from xdata that are one array"):
+    with pytest.raises(
+        InputError, match="guesses its start from xdata that are numbers in one array"
+    ):
         curve_fit(model, given, X)
     held = (model + models.Linear()).with_fixed(slope=0.0, intercept=1.0)
     with pytest.raises(InputError, match="takes numbers as x, not dict"):

@@ -164,7 +164,7 @@ def test_what_is_not_determined_has_no_ellipse_and_an_open_region() -> None:
         (("a",), {}, "must be two names"),
         (3, {}, "must be two names"),
         (("a", "a"), {}, "of two parameters, not of 'a' twice"),
-        (("a", "x"), {}, "'x' does not vary"),
+        (("a", "x"), {}, "there is no parameter 'x'"),
         (("a", "c"), {}, "'c' does not vary"),
         (("a", "b"), {"level": 1.0}, "must be a probability"),
         (("a", "b"), {"level": (0.5, float("nan"))}, "must be a probability"),

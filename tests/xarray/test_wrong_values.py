@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from xarray_stacks import decay, stack
 
-from lmtorch import InputError
+from lmtorch import InputError, models
 from lmtorch.xarray import curvefit
 
 
@@ -79,3 +79,23 @@ def test_a_wrong_value_is_told_by_name(
         assert re.search(said, str(caught.value)), (value, str(caught.value))
         assert not calls, value
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"sigma": np.ones(200)},
+            r"sigma is of shape \(200,\), .*DataArray\(sigma, dims=\['t'\]",
+        ),
+        ({"mask": np.ones(200, dtype=bool)}, r"mask is of shape \(200,\): it must be a DataArray"),
+        ({"func": models.Gaussian}, r"write Gaussian\(\), or with a prefix"),
+        ({"absolutesigma": True}, "no option 'absolutesigma'.*Is 'absolute_sigma' meant"),
+        ({"p0": {"aa": 1.0}}, "Is 'a' meant"),
+        ({"coords": "T"}, r"which the data do not have: .*\.$"),
+        ({"coords": "tt"}, "Is 't' meant"),
+    ],
+)
+def test_a_first_mistake_is_answered(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        curvefit(**{"obj": stack(2, 3), "coords": "t", "func": decay, **given})

@@ -1,0 +1,173 @@
+"""The first mistakes that anybody makes with models, each answered in words that help."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import lmtorch
+from lmtorch import InputError, curve_fit, models
+
+from .setting import decay
+
+X = np.linspace(0, 10, 60)
+PEAKS = models.Gaussian("a") + models.Gaussian("b") + models.Linear("bg")
+TRUTH = (6.0, 3.0, 0.4, 4.0, 7.0, 0.6, 0.3, 1.0)
+Y = PEAKS(X, *TRUTH)
+TABLE = pd.DataFrame({"energy": X, "counts": Y})
+T = np.linspace(0, 4, 20)
+Z = 2.0 * np.exp(-T)
+
+EITHER = "Is 'a_center' or 'b_center' meant?"
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    # a name without its prefix, or with a typing error
+    "p0": (lambda: curve_fit(PEAKS, X, Y, p0={"center": 3}), EITHER),
+    "bounds": (lambda: curve_fit(PEAKS, X, Y, bounds={"center": (1, 5)}), EITHER),
+    "fixed": (lambda: curve_fit(PEAKS, X, Y, fixed={"center": 3}), EITHER),
+    "ties": (lambda: curve_fit(PEAKS, X, Y, ties={"b_sigm": "a_sigma"}), "Is 'b_sigma' meant?"),
+    "tie": (lambda: curve_fit(PEAKS, X, Y, ties=["b_sigma = a_sgma"]), "Is 'a_sigma' meant?"),
+    "shared": (lambda: curve_fit(PEAKS, [X, X], [Y, Y], shared=["center"]), EITHER),
+    "p0 of sets": (
+        lambda: curve_fit(PEAKS, [X, X], [Y, Y], shared=["bg_slope"], p0={"a_centr": 3}),
+        "Is 'a_center' meant?",
+    ),
+    "p0 of a module": (
+        lambda: curve_fit(torch.nn.Linear(1, 1), X[:, None], Y, p0={"weigth": [[1.0]]}),
+        "Is 'weight' meant?",
+    ),
+    "with_bounds": (lambda: PEAKS.with_bounds(center=(1, 5)), EITHER),
+    "call": (lambda: PEAKS(X, center=3), EITHER),
+    "item": (lambda: curve_fit(PEAKS, X, Y)["center"], EITHER),
+    "profile": (lambda: curve_fit(PEAKS, X, Y).profile(["center"]), EITHER),
+    "nothing near": (lambda: curve_fit(decay, T, Z, p0={"wxyz": 3}), r"\['a', 'b', 'c'\]\.$"),
+    # arguments
+    "option": (
+        lambda: curve_fit(PEAKS, X, Y, absolutesigma=True),
+        "curve_fit has no option 'absolutesigma'. Is 'absolute_sigma' meant?",
+    ),
+    "option of least_squares": (lambda: curve_fit(PEAKS, X, Y, max_nfevs=9), "Is 'max_nfev' meant"),
+    "yerr": (lambda: curve_fit(PEAKS, X, Y, yerr=0.1), "Is 'sigma' meant?"),
+    "start as an option": (
+        lambda: curve_fit(PEAKS, X, Y, a_center=3),
+        "A start goes into a dict, p0={'a_center': ...}",
+    ),
+    "f last": (lambda: curve_fit(X, Y, PEAKS), "It comes first, curve_fit(f, xdata, ydata)"),
+    "two names": (
+        lambda: curve_fit(PEAKS, X, Y).confidence_region("a_center", "a_sigma"),
+        'in brackets, as in confidence_region(("a", "b"))',
+    ),
+    "lengths": (lambda: curve_fit(decay, T, Z[1:]), "Have xdata and ydata one length?"),
+    # a class in place of a model
+    "class": (lambda: curve_fit(models.Gaussian, X, Y), "write Gaussian(), or with a prefix"),
+    "class with p0": (
+        lambda: curve_fit(models.Gaussian, X, Y, p0=[1, 2, 3]),
+        "write Gaussian(), or with a prefix",
+    ),
+    "class in a sum": (lambda: models.Gaussian("a") + models.Linear, "Linear is a class of models"),
+    # data
+    "table": (lambda: curve_fit(PEAKS, TABLE[["energy"]], TABLE["counts"]), "give a column"),
+    "table for a function": (
+        lambda: curve_fit(lambda x, a: a * torch.exp(-x), TABLE[["energy"]], TABLE["counts"]),
+        "a column of a table",
+    ),
+    "dates": (
+        lambda: curve_fit(PEAKS, pd.date_range("2020", periods=60), Y),
+        "datetime64.*of dates numbers",
+    ),
+    "one coordinate": (lambda: curve_fit(models.Gaussian2D(), X, Y), "no points of two coord"),
+    "one coordinate and p0": (
+        lambda: curve_fit(models.Gaussian2D(), X, Y, p0=[1, 1, 1, 1, 1]),
+        "no points of two coord",
+    ),
+    "rule": (lambda: PEAKS.with_bounds((1, 5)), "give them by name"),
+    "array": (lambda: models.voigt_profile(X, 1.0, 0.5), "of an array make one"),
+}
+
+
+def _pattern(words: str) -> str:
+    """The words as they are, unless they are a pattern already."""
+    return words if "\\" in words or ".*" in words else re.escape(words)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_first_mistake_is_answered(mistake: str) -> None:
+    make, words = MISTAKES[mistake]
+    with pytest.raises(InputError, match=_pattern(words)):
+        make()
+
+
+def test_a_name_of_no_option_is_a_type_error_as_python_has_it() -> None:
+    with pytest.raises(TypeError, match="no option 'tolerance'"):
+        curve_fit(decay, T, Z, tolerance=1e-3)
+
+
+def test_functions_of_math_are_named_beside_their_error() -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        curve_fit(lambda x, a, b: a * math.exp(-b * x), T, Z)
+    assert "torch.exp in place of math.exp" in "".join(caught.value.__notes__)
+
+
+def test_an_error_of_the_function_itself_comes_out_as_it_was() -> None:
+    def broken(x: Any, a: Any) -> Any:
+        return x.nothing * a
+
+    with pytest.raises(AttributeError, match="nothing") as caught:
+        curve_fit(broken, T, Z)
+    assert not isinstance(caught.value, InputError)
+
+
+def test_none_is_an_open_end_of_bounds() -> None:
+    fit = curve_fit(PEAKS, X, Y, bounds={"a_center": (None, 5), "b_center": (5, None)})
+    assert np.allclose(fit.popt, TRUTH)
+    closed = curve_fit(decay, T, Z, bounds={"a": (None, 1.5)})
+    assert closed["a"] == pytest.approx(1.5)
+
+
+def test_rules_are_taken_from_dicts_as_in_the_call() -> None:
+    by_dict = (
+        PEAKS.with_bounds({"a_center": (1, 5)})
+        .with_fixed({"bg_slope": 0.3}, "bg_intercept")
+        .with_ties({"b_sigma": "1.5 * a_sigma"})
+        .with_start({"a_sigma": 0.5})
+    )
+    by_name = (
+        PEAKS.with_bounds(a_center=(1, 5))
+        .with_fixed("bg_intercept", bg_slope=0.3)
+        .with_ties(b_sigma="1.5 * a_sigma")
+        .with_start(a_sigma=0.5)
+    )
+    assert by_dict.to_spec() == by_name.to_spec()
+
+
+@pytest.fixture
+def warnings_each_time() -> Iterator[None]:
+    """Torch warns of some things once in a process; here each time."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+@pytest.mark.usefixtures("warnings_each_time")
+def test_columns_of_a_table_are_taken_without_a_warning() -> None:
+    x, y = TABLE["energy"].to_numpy().view(), TABLE["counts"].to_numpy().view()
+    x.flags.writeable = y.flags.writeable = False  # as pandas gives them from version 3 on
+    assert np.array_equal(PEAKS(x, *TRUTH), Y)
+    assert set(PEAKS.components(x, *TRUTH)) == {"a", "b", "bg"}
+    decaying = models.Gaussian("a") + (lambda x, k: torch.exp(-k * x))
+    assert decaying(x, *TRUTH[:3], 1.0).shape == x.shape
+    assert curve_fit(PEAKS, x, y).success
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Any) -> None:
+    fit = curve_fit(decay, T, Z, p0=[1, 1, 1])
+    with pytest.raises(FileNotFoundError, match="there is no folder to save in") as caught:
+        fit.save(tmp_path / "missing" / "fit.json")
+    assert caught.value.filename == str(tmp_path / "missing")
+    fit.save(tmp_path / "fit.json")
+    assert lmtorch.load(tmp_path / "fit.json", f=decay)["a"] == fit["a"]
