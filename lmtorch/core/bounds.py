@@ -28,6 +28,10 @@ class Bounds(NamedTuple):
         """The nearest point of the box."""
         return minimum(maximum(x, self.lower), self.upper)
 
+    def contains(self, x: Tensor) -> bool:
+        """Whether a single point lies in the box, on its sides or within."""
+        return bool(((x >= self.lower) & (x <= self.upper)).all())
+
     def touched(self, x: Tensor) -> Tensor:
         """Which variables lie on a side of the box, (..., n) bool."""
         return (x <= self.lower) | (x >= self.upper)

@@ -12,6 +12,7 @@ from ..arrays import (
     maximum,
     never,
     nowhere,
+    on_numpy,
     select,
     settled,
     some,
@@ -141,7 +142,10 @@ def linearize(
 
 def hold(problem: Problem, x: Tensor, whole: Linearization) -> Linearization:
     """The model with those variables held that descent would push out of the box."""
-    return whole if problem.bounds is None else whole.freeze(problem.free(x, whole.gradient))
+    if problem.bounds is None:
+        return whole
+    free = problem.free(x, whole.gradient)
+    return whole if on_numpy(x) and settled(every(free)) else whole.freeze(free)
 
 
 def factored(

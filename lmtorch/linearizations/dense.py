@@ -47,7 +47,7 @@ class Dense(NamedTuple):
     @staticmethod
     def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What `recording` notes: attributes, and methods that are called, which go by rows."""
-        return ("prior", "cost", "gradient", "column_norms"), ("squared_length",)
+        return ("prior", "cost", "gradient", "column_norms"), ("squared_length", "freeze")
 
     @property
     def normal(self) -> Tensor:

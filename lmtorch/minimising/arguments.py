@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from ..jacobians.finite_difference import FiniteDifference
 from ..solvers.base import Solver
 from .unknowns import Unknowns
 
+SIDES = frozenset({float, int, tuple, list, np.ndarray, np.float64})
+FLOATS = (torch.float64, torch.float32)
 METHODS = ("auto", "trf", "dogbox", "lm")
 EXACT = ("auto", "forward", "reverse", "autograd")
 DIFFERENCES = ("2-point", "3-point")
@@ -161,6 +164,40 @@ def unbounded(bounds: Any) -> bool:
         and all(isinstance(side, float) for side in bounds)
         and tuple(bounds) == (-math.inf, math.inf)
     )
+
+
+def bounds_as_key(bounds: Any) -> tuple[Any, ...] | None:
+    """What tells bounds from others, with every number of them.
+
+    Returns:
+        The key, () of bounds that are none; None: they are of a kind that has no key.
+    """
+    if unbounded(bounds):
+        return ()
+    bounds = as_pair(bounds)
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return None
+    sides = [_side_as_key(side) for side in bounds]
+    # whether a list or a tuple was given decides what is refused
+    return None if None in sides else (type(bounds), *sides)
+
+
+def _side_as_key(side: Any) -> tuple[Any, ...] | None:
+    """The same of one side."""
+    kind = type(side)
+    if kind is Tensor:
+        if side.device.type != "cpu" or side.requires_grad or side.dtype not in FLOATS:
+            return None
+        side = side.resolve_neg().numpy()
+    elif kind not in SIDES:
+        return None
+    try:
+        array = np.asarray(side)
+    except ValueError:  # rows of several lengths
+        return None
+    if array.dtype.kind not in "iuf":
+        return None
+    return kind, array.dtype.str, array.shape, array.tobytes()
 
 
 def as_pair(bounds: Any) -> Any:

@@ -214,10 +214,10 @@ def least_squares(
     ):
         kind = remembered.call_of(
             fun, x0, args,
-            (jac, bounds, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
+            (jac, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
              in_dims, solver, damping, acceleration, polish, second_opinion, n_starts, seed,
              memory_limit, tuple(names) if type(names) is list else names, compiled),
-            (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable,
+            (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable, bounds,
         )  # fmt: skip
         if kind and (found := remembered.solved(fun, kind, calls)):
             return found

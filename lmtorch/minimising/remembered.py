@@ -37,6 +37,7 @@ from ..core.problem import Problem
 from ..jacobians.base import JacobianSource
 from ..jacobians.ladder import Ladder
 from .again import Jacobians
+from .arguments import bounds_as_key
 from .ending import Ended, Ending
 from .results import Results
 from .run import Run
@@ -86,6 +87,7 @@ def call_of(
     options: tuple[Any, ...],
     unusual: tuple[Any, ...],
     acceptable: Any,
+    bounds: Any,
 ) -> Call | None:
     """Look at a call before anything is done.
 
@@ -96,6 +98,7 @@ def call_of(
         options: everything else that decides how it is solved.
         unusual: options that nothing is remembered with.
         acceptable: the largest cost that is believed.
+        bounds: of the parameters.
 
     Returns:
         What is known of it; None: it is of no kind that is remembered.
@@ -104,7 +107,8 @@ def call_of(
     if not plain(options):
         return None
     start, most = start_of(x0), math.inf if acceptable is None else _number(acceptable)
-    if start is None or most is None or any(value is not None for value in unusual):
+    box = bounds_as_key(bounds)
+    if start is None or most is None or box is None or any(value is not None for value in unusual):
         return None
     function, more = fun, ()
     owner = getattr(fun, "__self__", None)
@@ -127,7 +131,7 @@ def call_of(
             return None
         leaves.append(arg)
     place = (
-        *place_of(function), more, options, kinds, shape, x.dtype, numpy, tuple(forms),
+        *place_of(function), more, options, kinds, box, shape, x.dtype, numpy, tuple(forms),
         torch.get_default_dtype(),
     )  # fmt: skip
     return Call(place, function, x, leaves, tensors, most)

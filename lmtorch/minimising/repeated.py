@@ -98,7 +98,9 @@ class Repeated:
         Returns:
             The solution; None: it has to be found as the first time.
         """
-        learned = None
+        box, learned = self.problem.bounds, None
+        if box is not None and not box.contains(call.x):  # which is refused with words
+            return None
         if len(self.fits) < LEARNING:
             self.fits.append(None)
         elif not self.unchanged.speaks:
@@ -193,7 +195,7 @@ def keep(call: Call, run: Run, results: Results, trials: int) -> None:
     source: Any = run.problem.source
     if type(source) is not Latest or type(source.current) is not DualNumbers:
         return
-    if not source.verified or run.box is not None or run.starts > 1 or run.estimate:
+    if not source.verified or run.starts > 1 or run.estimate:
         return
     if run.batched or run.calling.unit != 1 or not small(run.problem, run.plan.method, run.x):
         return

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import largest, on_numpy, take, tensor_from, to_type, where
+from ..arrays import arrays_of, largest, on_numpy, take, tensor_from, to_type, where
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
@@ -185,9 +185,10 @@ class Results:
                 none: Any = np.zeros(x.shape, dtype=np.int64)
                 return none
             return torch.zeros_like(x, dtype=torch.int64)
-        low, high = x <= self.bounds.lower, x >= self.bounds.upper
-        side = torch.where(low & high, torch.where(gradient < 0, 1, -1), torch.where(high, 1, -1))
-        return torch.where(low | high, side, 0)
+        lower, upper = arrays_of(self.bounds) if on_numpy(x) else self.bounds
+        low, high = x <= lower, x >= upper
+        side = where(low & high, where(gradient < 0, 1, -1), where(high, 1, -1))
+        return where(low | high, side, 0)
 
     def _nowhere(self, x: Tensor) -> Later:
         """The active mask where there are no bounds."""

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from inspect import isfunction
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ LARGEST = 8  # parameters up to which every entry is written out
 KEPT = 64  # methods of which functions are kept
 FITS = 8  # runs of a kind before its arithmetic is recorded, which takes as long as some of them
 OFTEN = 2  # times that a way is gone before it is compiled
+BOXED = ("free", "move")  # methods of a problem that ask for its box
 ARITHMETIC = (ZeroDivisionError, ValueError, OverflowError)
 
 
@@ -80,7 +81,15 @@ class _Problem:
         self._scribe, self._problem = scribe, problem
 
     def __getattr__(self, name: str) -> Any:
+        if name in BOXED:  # where the box is given, as the point is
+            return partial(getattr(type(self._problem), name), self)
         return getattr(self._problem, name)
+
+    @cached_property
+    def bounds(self) -> Any:
+        """The box of the run; another of the kind has another."""
+        box = self._problem.bounds
+        return None if box is None else self._scribe.given(box, "problem.bounds")
 
     def fused(self, kept: Given) -> bool:
         found: bool = self._problem.fused(kept)  # until another source of derivatives is in use
@@ -208,7 +217,6 @@ def recordable(problem: Any, method: Any, n: int) -> bool:
     # functions of `arrays` alone, and hold nothing but plain numbers
     return (
         n <= min(LARGEST, problem.residual.rows)
-        and problem.bounds is None
         and problem.rate is None
         and all(
             vars(type(member)).get("recordable", False)
@@ -237,7 +245,7 @@ def functions(
     none: Any = np.False_
     key = (
         len(x), method, problem.eps(x), problem.fused(none), problem.penalty is None,
-        problem.keep, tuple(part is None for part in state),
+        problem.bounds is None, problem.keep, tuple(part is None for part in state),
         tuple(function for function, _ in plain),
     )  # fmt: skip
     with _LOCK:
