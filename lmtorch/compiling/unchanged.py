@@ -145,10 +145,12 @@ class _Noting(Reader):
             self.looks.append(partial(tuple, value))
         elif isinstance(value, partial):
             self.looks.append(lambda: (value.func, value.args, value.keywords))
-        elif hasattr(value, "compiled_by"):
-            raise NoKeyError("it says by itself what it computes")
         if type(value) not in BARE and not isinstance(value, type) and not known(value):
             self._note_attributes(value)
+        if hasattr(value, "compiled_by") and not isinstance(value, type):
+            # what it says of itself is made anew each time, and may be less than what it holds
+            yield from self._instance(value)
+            return
         yield from super()._of(value)
 
     def _note_attributes(self, value: Any) -> None:

@@ -15,7 +15,6 @@ from .._faces import face
 from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust
-from ..minimising.arguments import unbounded
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts
@@ -175,9 +174,9 @@ def curve_fit(
         total_count, None if type(likelihood) is str and likelihood == "gaussian" else likelihood,
     )  # fmt: skip
     plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
-    if plain and type(options.get("compile", False)) is bool and unbounded(bounds):
+    if plain and type(options.get("compile", False)) is bool:
         given = {**options, "absolute": absolute_sigma, "full": full_output}
-        call = fronts.asked_of(f, xdata, ydata, p0, given)
+        call = fronts.asked_of(f, xdata, ydata, p0, bounds, given)
         if call and (fit := fronts.fitted(f, call)) is not None:
             return fit
     options = dict(options)

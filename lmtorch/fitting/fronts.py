@@ -18,6 +18,7 @@ from torch import Tensor
 from ..compiling.unchanged import place_of
 from ..losses.linear import Linear
 from ..minimising import remembered
+from ..minimising.arguments import bounds_as_key
 from ..minimising.remembered import KEPT, Call
 from ..minimising.solution import Solution
 from ..minimising.user_function import Calls
@@ -54,7 +55,9 @@ _FRONTS: OrderedDict[Any, Front] = OrderedDict()
 _LOCK = threading.Lock()
 
 
-def asked_of(f: Any, xdata: Any, ydata: Any, p0: Any, options: Mapping[str, Any]) -> Asked | None:
+def asked_of(
+    f: Any, xdata: Any, ydata: Any, p0: Any, bounds: Any, options: Mapping[str, Any]
+) -> Asked | None:
     """Look at a call of `curve_fit`, all other arguments of which are defaults.
 
     Args:
@@ -62,12 +65,14 @@ def asked_of(f: Any, xdata: Any, ydata: Any, p0: Any, options: Mapping[str, Any]
         xdata: points.
         ydata: points.
         p0: the start.
+        bounds: of the parameters.
         options: all the others.
 
     Returns:
         What is known of it; None: it is of no kind that is remembered.
     """
-    if OTHERWISE.intersection(options):
+    box = bounds_as_key(bounds)
+    if OTHERWISE.intersection(options) or box is None:
         return None
     names, values = tuple(options), tuple(options.values())
     start, x, y = remembered.start_of(p0), _points(xdata), _points(ydata)
@@ -79,7 +84,7 @@ def asked_of(f: Any, xdata: Any, ydata: Any, p0: Any, options: Mapping[str, Any]
         return None
     kinds = tuple(map(type, values))
     place = (
-        place_of(f), names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
+        place_of(f), box, names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
         start.shape, torch.get_default_dtype(),
     )  # fmt: skip
     return Asked(place, x, y, start.x, type(ydata) is np.ndarray)
@@ -127,7 +132,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     fitter = Fitter(
         model, before.parameters, data, start.clone(), before.bounds, None, before.options
     )
-    vars(fitter).update(bounded=False, varying=before.varying)
+    vars(fitter).update(bounded=before.bounded, varying=before.varying)
     tensors = [asked.x.contiguous(), asked.y.contiguous(), fitter.start]
     args = [asked.x, asked.y, None, None, fitter.start, None]
     bar = float(acceptable(data, Linear()))
@@ -155,11 +160,10 @@ def remember(
     kind = solution.kind
     if kind is None or type(fitter.model) is not OfNumbers or not fitter.parameters.free:
         return
-    varying = fitter.varying
     empty = Fitter(
         fitter.model, fitter.parameters, NOTHING, fitter.start, fitter.bounds, None, fitter.options
     )
-    vars(empty)["varying"] = varying
+    vars(empty).update(bounded=fitter.bounded, varying=fitter.varying)
     with _LOCK:
         _FRONTS[asked.place] = Front(kind, empty, absolute, full_output)
         while len(_FRONTS) > KEPT:

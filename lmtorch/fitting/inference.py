@@ -402,7 +402,7 @@ class Inference(Selection):
     @property
     def _clear(self) -> bool:
         """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
-        if self.loss is not None or self.fitter.bounded:
+        if self.loss is not None or (self.fitter.bounded and bool(self.held.any())):
             return False
         if self._at_once is not None:
             return True

@@ -167,19 +167,21 @@ def unbounded(bounds: Any) -> bool:
 
 
 def bounds_as_key(bounds: Any) -> tuple[Any, ...] | None:
-    """What tells bounds from others, with every number of them.
+    """What tells bounds from others, with every number of them: a pair, or pairs by name.
 
     Returns:
         The key, () of bounds that are none; None: they are of a kind that has no key.
     """
     if unbounded(bounds):
         return ()
-    bounds = as_pair(bounds)
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+    bounds, names = as_pair(bounds), ()
+    if type(bounds) is dict:
+        names, bounds = tuple(bounds), tuple(bounds.values())
+    elif not isinstance(bounds, tuple | list) or len(bounds) != 2:
         return None
     sides = [_side_as_key(side) for side in bounds]
     # whether a list or a tuple was given decides what is refused
-    return None if None in sides else (type(bounds), *sides)
+    return None if None in sides else (type(bounds), names, *sides)
 
 
 def _side_as_key(side: Any) -> tuple[Any, ...] | None:

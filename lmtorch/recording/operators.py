@@ -13,6 +13,8 @@ import torch
 Plain = float | int | bool
 AND, OR = "{0} & {1}", "{0} | {1}"
 LARGER = "({0} if {0} > {1} or {0} != {0} else {1})"
+QUOTIENT = "({0} / {1} if {1} else {0} * copysign(inf, {1}))"
+REVERSED = "({1} / {0} if {0} else {1} * copysign(inf, {0}))"
 SMALLER = "({0} if {0} < {1} or {0} != {0} else {1})"
 
 
@@ -28,6 +30,11 @@ def greater(a: Any, b: Any) -> Any:
 def less(a: Any, b: Any) -> Any:
     """The smaller one; NaN if the first is."""
     return a if a < b or math.isnan(a) else b
+
+
+def quotient(a: Any, b: Any) -> Any:
+    """a / b, by zero infinite or NaN as NumPy's is: a variable at a bound has a norm of zero."""
+    return a / b if b else a * math.copysign(math.inf, b)
 
 
 def _finite(a: Any) -> bool:
@@ -68,10 +75,10 @@ class Recorded(ABC):
         return self.through("{1} * {0}", lambda a, b: b * a, other)
 
     def __truediv__(self, other: Any) -> Any:
-        return self.through("{0} / {1}", lambda a, b: a / b, other)
+        return self.through(QUOTIENT, quotient, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return self.through("{1} / {0}", lambda a, b: b / a, other)
+        return self.through(REVERSED, lambda a, b: quotient(b, a), other)
 
     def __neg__(self) -> Any:
         return self.through("-{0}", lambda a: -a)

@@ -19,6 +19,7 @@ from .values import SCOPE, Entry, Given, Raw, Scribe, root
 LARGEST = 8  # parameters up to which every entry is written out
 KEPT = 64  # methods of which functions are kept
 FITS = 8  # runs of a kind before its arithmetic is recorded, which takes as long as some of them
+FAILURES = 32  # records that come to nothing, each at the price of some iterations, at most
 OFTEN = 2  # times that a way is gone before it is compiled
 BOXED = ("free", "move")  # methods of a problem that ask for its box
 ARITHMETIC = (ZeroDivisionError, ValueError, OverflowError)
@@ -121,6 +122,7 @@ class Function:
         self._scope: dict[str, Any] = dict(SCOPE)
         self._kinds: dict[Any, type] = {}
         self._gone: dict[tuple[bool, ...], int] = {}
+        self._failed = 0
         self._lock = threading.Lock()
 
     def __call__(self, problem: Any, method: Any, *arguments: Any) -> Any:
@@ -150,6 +152,8 @@ class Function:
             )  # fmt: skip
             text, uses = scribe.written(result)
         except UnrecordableError:
+            self._failed += 1
+            self.refused = self._failed >= FAILURES
             return self.plain(problem, method, *arguments)
         except (AttributeError, TypeError):  # a stand-in that cannot do what is asked of it
             found = self.plain(problem, method, *arguments)

@@ -19,7 +19,7 @@ BACK = {float: "float64", int: "int64", bool: "bool_"}
 # what stands in the text of a recorded function beside its own names
 SCOPE: dict[str, Any] = {
     "array": np.array, "float64": np.float64, "int64": np.int64, "bool_": np.bool_,
-    "sqrt": math.sqrt, "inf": math.inf, "nan": math.nan,
+    "sqrt": math.sqrt, "copysign": math.copysign, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import lmtorch
 from lmtorch.compiling import unchanged
 from lmtorch.compiling.keys import NoKeyError, key_of
 from lmtorch.compiling.unchanged import Unchanged, place_of
@@ -208,3 +209,39 @@ def test_what_is_looked_at_is_kept_alive() -> None:
     assert sys.getrefcount(model.value) > sys.getrefcount(Model([1.0]).value)
     model.value = [1.0]
     assert not seen.holds(model)
+
+
+def test_what_says_by_itself_what_it_computes_is_looked_at_in_full() -> None:
+    class Own(lmtorch.models.Model):
+        parameters = ("a",)
+        limits: ClassVar[dict[str, Any]] = {"a": (0.0, 1.0)}
+
+        def formula(self, x: Any, a: Any) -> Any:  # which sees more than `compiled_by` says
+            return self.factor * a * x
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = 2.0
+
+    def rules(model: Any) -> None:
+        model._rules = model._rules.bounded({"a": (0.0, 0.5)})
+
+    def factor(model: Any) -> None:
+        model.factor = 3.0
+
+    def within(model: Any) -> None:
+        Own.limits["a"] = (0.0, 2.0)
+
+    def of_class(model: Any) -> None:
+        Own.formula = staticmethod(lambda x, a: a * x)  # type: ignore[method-assign]
+
+    for change in (rules, factor, within, of_class):
+        model = Own()
+        both = model + lmtorch.models.Constant("c")
+        seen, of_sum = Unchanged(model), Unchanged(both)
+        assert seen.holds(model)
+        assert of_sum.holds(both)
+        assert not seen.holds(Own())
+        change(model)
+        assert not seen.holds(model)
+        assert not of_sum.holds(both)

@@ -177,6 +177,70 @@ def test_options_are_part_of_the_kind() -> None:
         np.testing.assert_allclose(ratio, 10 / fit().chisqr, rtol=1e-9)
 
 
+BOUNDS = {
+    "pair": ([-np.inf, -np.inf, 0], np.inf),
+    "names": {"s": (0, np.inf), "a": (-5, 5)},
+    "at the end": ([0, 0, 0], [2.5, 9, 9]),
+    "fixed": ([-9, -9, 1], [9, 9, 1]),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_third_fit_within_bounds_is_the_first_to_the_last_bit(
+    name: str, quick: list[Any], compiled: bool
+) -> None:
+    if compiled:
+        pytest.skip("what a program has fitted within bounds is not remembered")
+    x = np.linspace(-4, 4, 40)
+    y = 3 * np.exp(-((x - 0.4) ** 2) / 2) + 0.01 * np.cos(9 * x)
+
+    def peak(t: Any, a: Any, c: Any, s: Any) -> Any:
+        return a * torch.exp(-((t - c) ** 2) / (2 * s**2))
+
+    first, *_, last = (fit(peak, x, y, [1.0, 0.0, 1.0], bounds=BOUNDS[name]) for _ in range(12))
+    assert len(quick) == 10
+    assert last.report() == first.report()
+    assert np.array_equal(last.popt, first.popt)
+    assert np.array_equal(last.pcov, first.pcov, equal_nan=True)
+    assert np.array_equal(last.solution.active_mask, first.solution.active_mask)
+    assert last.solution.active_mask.any() == (name in ("at the end", "fixed"))
+    assert last.nvarys == first.nvarys == (2 if name == "fixed" else 3)
+    with pytest.raises(lmtorch.InputError, match="infeasible"):
+        fit(peak, x, y, [1.0, 0.0, -1.0], bounds=BOUNDS[name])
+
+
+def test_a_model_without_bounds_is_remembered(quick: list[Any]) -> None:
+    model = lmtorch.models.Linear("l")
+    for scale in (1.0, 2.0, 3.0):
+        found = fit(model, T, scale * Y)
+        np.testing.assert_allclose(found.popt, exact(scale * Y), rtol=1e-9)
+        assert found.names == ["l_slope", "l_intercept"]
+    assert quick == [found]
+    fit(lmtorch.models.Linear("m"))  # which is another
+    assert quick == [found]
+
+
+def test_a_model_of_the_library_is_remembered_with_its_rules(
+    quick: list[Any], compiled: bool
+) -> None:
+    if compiled:
+        pytest.skip("what a program has fitted within bounds is not remembered")
+    x = np.linspace(-4, 4, 40)
+    y = 3 * np.exp(-((x - 0.4) ** 2) / 2) + 0.01 * np.cos(9 * x)
+    model = lmtorch.models.Gaussian("g") + lmtorch.models.Constant("c")
+    start = [7.0, 0.0, 1.0, 0.0]
+    first, *_, last = (fit(model, x, y, start) for _ in range(12))
+    assert len(quick) == 10
+    assert last.report() == first.report()
+    assert np.array_equal(last.popt, first.popt)
+    assert np.array_equal(last.pcov, first.pcov)
+    narrow = fit(model.with_bounds(g_sigma=(0, 0.9)), x, y, [7.0, 0.0, 0.8, 0.0])
+    assert narrow.popt[2] == 0.9
+    with pytest.raises(lmtorch.InputError, match="infeasible"):
+        fit(model, x, y, [7.0, 0.0, -1.0, 0.0])
+    assert len(quick) == 10
+
+
 def test_what_is_wrong_is_said_as_ever(quick: list[Any]) -> None:
     for _ in range(3):
         fit()

@@ -248,6 +248,79 @@ def test_fits_of_curves_are_replayed(replayed):
     assert np.allclose(other.popt, fits[0].popt * [2, 1], rtol=1e-9)
 
 
+INF = math.inf
+BOXES = {
+    "far off": ([0, 0], INF),
+    "lists": ([0.0, -INF], [100.0, 3.0]),
+    "arrays": (np.array([0.0, 0.0]), np.array([1.8, 10.0])),
+    "at the end": ([0, 1.7], [INF, INF]),
+    "fixed": ([0, 1.0], [INF, 1.0]),
+    "nowhere": ([-INF, -INF], [INF, INF]),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_fits_within_bounds_are_the_first_to_the_last_bit(name, dtype, solved, replayed):
+    start = [1.0, 1.8 if name == "at the end" else 1.0]
+    t, y = (T, Y) if dtype is None else (T.to(dtype), Y.to(dtype))
+    start = start if dtype is None else torch.tensor(start, dtype=dtype)
+
+    def fit():
+        return lmtorch.least_squares(decay, start, args=(t, y), bounds=BOXES[name])
+
+    first, *others = (fit() for _ in range(FITS))
+    assert solved == [True] * (FITS - 1)
+    assert replayed[-1]
+    assert first.active_mask.any() == (name in ("arrays", "at the end", "fixed"))
+    for other in others:
+        assert same(first, other)
+        assert np.array_equal(first.active_mask, other.active_mask)
+        assert type(first.active_mask) is type(other.active_mask)
+        assert first.active_mask.dtype == other.active_mask.dtype
+        assert first.optimality == other.optimality
+
+
+def test_a_bound_that_other_data_meet_is_kept(replayed):
+    # the box is never touched while fits are learned, and then it is: by the end, and on the way
+    box = ([0.0, 0.0], [2.5, 2.0])
+    for factor in (*[1.0] * FITS, 1.2, 1.3, 3.0, 0.5):
+        for start in ([1.0, 1.0], [0.1, 1.9], [2.5, 2.0]):
+            found = lmtorch.least_squares(decay, start, args=(T, factor * Y), bounds=box)
+            alone = lmtorch.least_squares(
+                lambda b, f=factor: decay(b, T, f * Y), torch.tensor(start).double(), bounds=box
+            )
+            assert np.array_equal(found.x, alone.x.numpy())
+            assert np.array_equal(found.active_mask, alone.active_mask.numpy())
+            assert found.active_mask[0] == (factor > 1.25)
+    assert replayed[-1]
+
+
+def test_bounds_are_part_of_the_kind(solved):
+    for high in (10.0, 1.9, 1.8):
+        found = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=(0, [high, 10]))
+        assert found.x[0] == high or (high == 10 and found.x[0] > 1.95)
+    assert not solved
+    sides = np.zeros(2), np.array([10.0, 10.0])
+    for high in (10.0, 1.5):  # an array that is written into
+        sides[1][0] = high
+        assert lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=sides).x[0] <= high
+    assert not solved
+
+
+def test_a_start_outside_of_bounds_that_are_remembered_is_refused(solved):
+    for _ in range(FITS):
+        lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=(0, 10))
+    for start in ([-1.0, 1.0], [1.0, 11.0]):
+        with pytest.raises(lmtorch.InputError, match="infeasible"):
+            lmtorch.least_squares(decay, start, args=(T, Y), bounds=(0, 10))
+    for bounds in ((0, 10, 20), (10, 0), ([0, 0, 0], 10), "ab"):
+        with pytest.raises(lmtorch.InputError):
+            lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=bounds)
+    assert solved[:-2] == [True] * (FITS - 1)
+    assert solved[-2:] == [False, False]
+
+
 class Held:
     """A constant that a function reaches through an object."""
 

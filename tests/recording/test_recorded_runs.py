@@ -6,6 +6,9 @@ import torch
 
 import lmtorch
 from lmtorch.recording import steps
+from lmtorch.recording.numbers import Line, Record
+from lmtorch.recording.operators import UnrecordableError
+from lmtorch.recording.values import SCOPE, Given
 from tests.nist import PROBLEMS
 
 TURNS = 4  # the first record a way, the next compile it, the last run what is compiled
@@ -67,6 +70,45 @@ def test_what_divides_by_zero_runs_as_ever(recorded, monkeypatch):
     assert all(same(plain, other) for other in others)
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero|invalid value")
+def test_a_quotient_by_zero_is_numpys():
+    values = (0.0, -0.0, 2.0, -3.0, np.inf, np.nan)
+    for a in values:
+        for b in values:
+            record = Record()
+            one, other = (Given(record, v, name, "float") for v, name in ((a, "a"), (b, "b")))
+            made = [one / other, a / other, one / b]
+            lines = [line for line in record.entries if isinstance(line, Line)]
+            scope = {**SCOPE, "a": a, "b": b, "float": float}
+            for line in lines:
+                exec(f"{line.targets[0]} = {line.text}", scope)
+            expected = np.float64(a) / np.float64(b)
+            for found in made:
+                for value in (found.value, scope[found.name]):
+                    assert np.array_equal(value, expected, equal_nan=True)
+                    assert np.isnan(value) or np.signbit(value) == np.signbit(expected)
+
+
+def test_what_cannot_be_recorded_is_not_tried_for_ever(recorded, monkeypatch):
+    tried = []
+
+    def refuse(*args):
+        tried.append(args)
+        raise UnrecordableError("for a test")
+
+    monkeypatch.setattr(steps.Scribe, "written", refuse)
+    problem = PROBLEMS["Misra1a"]
+    plain, others = both(
+        monkeypatch,
+        lambda: [
+            lmtorch.least_squares(problem.residual, problem.starts[0])
+            for _ in range(3 * steps.FAILURES)
+        ],
+    )
+    assert all(map(same, plain, others[0]))
+    assert len(tried) == 2 * steps.FAILURES  # of both functions of an iteration
+
+
 @pytest.mark.parametrize("scale", ["jac", "marquardt", "levenberg"])
 def test_scalings_are_recorded(scale, recorded, monkeypatch):
     problem = PROBLEMS["Misra1a"]
@@ -78,12 +120,79 @@ def test_scalings_are_recorded(scale, recorded, monkeypatch):
     assert compiled() >= 2
 
 
-def test_bounds_and_many_parameters_are_not_recorded(recorded):
-    problem = PROBLEMS["Misra1a"]
+def test_many_parameters_are_not_recorded(recorded):
     for _ in range(TURNS):
-        lmtorch.least_squares(problem.residual, problem.starts[1], bounds=(0, 1e4))
         lmtorch.least_squares(PROBLEMS["ENSO"].residual, PROBLEMS["ENSO"].starts[1])
     assert not compiled()
+
+
+INF = np.inf
+BOXES = {
+    "far off": (0, 1e4),
+    "on the way": ([0, 0], [260, INF]),
+    "at the end": ([-INF, 6e-4], [INF, 1]),
+    "at the start": ([250, 0], [INF, 5e-4]),
+    "both fixed": ([250, 5e-4], [250, 5e-4]),
+    "one fixed": ([-INF, 5.4e-4], [INF, 5.4e-4]),
+}
+BEGIN = {"one fixed": (250.0, 5.4e-4), "at the end": (250.0, 7e-4)}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_bounds_are_recorded(name, recorded, monkeypatch):
+    problem, box = PROBLEMS["Misra1a"], BOXES[name]
+    start = BEGIN.get(name, (250.0, 5e-4))
+    plain, others = both(
+        monkeypatch, lambda: lmtorch.least_squares(problem.residual, start, bounds=box)
+    )
+    assert all(same(plain, other) for other in others)
+    assert all(np.array_equal(plain.active_mask, other.active_mask) for other in others)
+    assert compiled() >= 1 or name == "both fixed"  # of which no trial is made
+
+
+def test_the_box_of_a_run_is_its_own(recorded, monkeypatch):
+    # what is recorded in one box runs in another, where the same trials are cut
+    problem = PROBLEMS["Misra1a"]
+    boxes = [([0, 0], [high, INF]) for high in (1e4, 245, 1e4, 239.5, 238, 1e4, 239.5)]
+
+    def fits():
+        return [
+            lmtorch.least_squares(problem.residual, [230.0, 5e-4], bounds=box)
+            for box in [*boxes, (-INF, INF)]
+        ]
+
+    plain, others = both(monkeypatch, fits)
+    assert {tuple(one.active_mask) for one in plain} == {(0, 0), (1, 0)}
+    for found in others:
+        assert all(map(same, plain, found))
+    assert compiled() >= 2
+
+
+def test_a_bound_of_each_run_is_kept(recorded):
+    # references: scipy, and the box itself
+    from scipy.optimize import least_squares
+
+    t = np.linspace(0, 3, 20)
+    y = 2 * np.exp(-1.3 * t) + 0.3
+
+    def scipys(b):
+        return b[0] * np.exp(-b[1] * t) + b[2] - y
+
+    points, data = torch.from_numpy(t), torch.from_numpy(y)
+
+    def ours(b):
+        return b[0] * torch.exp(-b[1] * points) + b[2] - data
+
+    for high in (5.0, 1.0, 1.2, 5.0, 0.7, 1.31, 1.29, 3.0):
+        box = ([0, 0, -1], [INF, high, 0.25 if high == 3.0 else 1])
+        found = lmtorch.least_squares(ours, [1.0, 0.5, 0.0], bounds=box)
+        expected = least_squares(
+            scipys, [1.0, 0.5, 0.0], bounds=box, xtol=1e-14, ftol=1e-14, gtol=1e-14
+        )
+        assert found.success
+        assert np.all((found.x >= box[0]) & (found.x <= box[1]))
+        np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-6)
+    assert compiled() >= 2
 
 
 def test_an_error_of_the_function_is_heard_once(recorded):

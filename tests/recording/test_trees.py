@@ -84,9 +84,7 @@ def test_a_mask_that_was_read_is_known_from_there_on():
     assert (run(1.0, 2.0), run(2.0, 1.0)) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(
-    "function", [lambda a, b: a / (b - b), lambda a, b: (-a).sqrt(), lambda a, b: float(a)]
-)
+@pytest.mark.parametrize("function", [lambda a, b: (-a).sqrt(), lambda a, b: float(a)])
 def test_what_python_refuses_to_compute_is_not_recorded(function):
     with pytest.raises(UnrecordableError):
         recorded(Tree(), function, 1.0, 2.0)
