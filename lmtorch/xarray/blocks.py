@@ -58,7 +58,8 @@ def fit_block(
                 for k, a in enumerate(whole)
             ]
             made = fit_pixels(_rows(y[place], len(lead)), parts, task)
-            if task.errors == "raise" and not task.neighbours:
+            # a single pixel has no second pass
+            if task.errors == "raise" and not (task.neighbours and lead):
                 raise_if_failed(made["status"], found["status"][place].shape, place)
             for name, value in made.items():
                 target: Any = found[name]
@@ -154,6 +155,11 @@ def _points(
         wrong |= (shown & ~good).any(-1)
     if sigma is not None:
         wrong |= (kept & ~(sigma > 0)).any(-1)
+    for n in task.names:
+        low, high = (
+            np.asarray(fields.get((side, n), np.nan), np.float64) for side in ("lower", "upper")
+        )
+        wrong |= low > high
     kind = task.options.get("likelihood", "gaussian")
     if isinstance(kind, str) and kind in COUNTS:
         with np.errstate(invalid="ignore"):

@@ -128,6 +128,6 @@ def _best(
 ) -> np.ndarray:
     """Which fits are the best of their pixel, as places; pixels that failed again have none."""
     pixel = np.ravel_multi_index(rows, shape)
-    order = np.lexsort((np.where(made["status"] > 0, made["redchi"], np.inf), pixel))
+    order = np.lexsort((made["redchi"], made["status"] <= 0, pixel))
     first = order[np.unique(pixel[order], return_index=True)[1]]
     return first[made["status"][first] > 0]

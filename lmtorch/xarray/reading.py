@@ -212,9 +212,13 @@ def stack_of(
     reduced = dims_of(obj, given, reduce_dims)
     points = tuple(dim for dim in data.dims if dim in reduced)
     pixels = tuple(dim for dim in data.dims if dim not in reduced)
+    parts = "fit real and imaginary parts, as two variables of a Dataset."
+    _check_kind(data, f"the variable {name!r}" if name else "the array", advice=parts)
     if not points:
         raise InputError(f"{name!r} has none of the dimensions {sorted(map(str, reduced))}.")
     # as in xarray: coordinates of several dimensions span a grid
+    for coord in given:
+        _check_labels(coord, data, "a coordinate")
     spread = [coord.drop_vars(list(coord.coords)) for coord in given]
     spread = [
         coord.broadcast_like(data.drop_vars(list(data.coords)), exclude=pixels)
@@ -324,7 +328,20 @@ def _aligned(
     extra = [dim for dim in value.dims if dim not in data.dims]
     if extra:
         raise InputError(f"{what} has dimensions {extra}: the data have {list(data.dims)}.")
-    for dim in value.dims:
+    _check_labels(value, data, what)
+    _check_kind(value, what)
+    if points:
+        value = value.broadcast_like(data, exclude=pixels)
+    return _ordered(value.drop_vars(list(value.coords)), pixels, points)
+
+
+def _check_labels(value: xr.DataArray, data: xr.DataArray, what: str) -> None:
+    """See whether an array lies on the places of the data.
+
+    Raises:
+        InputError: it does not.
+    """
+    for dim in set(value.dims) & set(data.dims):
         if value.sizes[dim] != data.sizes[dim] or (
             dim in value.indexes
             and dim in data.indexes
@@ -334,9 +351,21 @@ def _aligned(
                 f"{what} has other labels along {dim!r} than the data: select or reindex it "
                 "before, as with xarray.align."
             )
-    if points:
-        value = value.broadcast_like(data, exclude=pixels)
-    return _ordered(value.drop_vars(list(value.coords)), pixels, points)
+
+
+def _check_kind(value: xr.DataArray, what: str, *, advice: str = "give real ones.") -> None:
+    """See whether an array has real numbers.
+
+    Raises:
+        InputTypeError: it has not.
+    """
+    if value.dtype.kind == "c":
+        raise InputTypeError(f"{what} has complex numbers: {advice}")
+    if value.dtype.kind not in "fiubO":
+        raise InputTypeError(
+            f"{what} of {value.dtype} has no numbers. Of dates or times make some, "
+            "(time - time[0]) / numpy.timedelta64(1, 's')."
+        )
 
 
 def _ordered(

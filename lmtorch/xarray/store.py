@@ -1,10 +1,12 @@
 """Results that stream to a Zarr store, block by block, so that a run can go on where it ended.
 
-A block is done when its mark is written, after all its variables. The mark is a digest of the data
-that went into it: a run that goes on compares it with the data that it is given.
+A block is done when its mark is written, after all its variables. The mark has two digests: of the
+data that went into it, which a run that goes on compares with the data that it is given, and of
+what came out, by which it sees whether files have been lost or cut off since.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import product
@@ -116,9 +118,9 @@ def fit_to_store(
         )
     else:
         _check_options(targets, marked)
-        _check_data(targets)
-    for which in range(1 + stacks[0].task.neighbours):
-        _run(targets, which, progress)
+        _check_blocks(targets)
+    for which in range(max(map(_passes, targets))):
+        _run([target for target in targets if which < _passes(target)], which, progress)
     return xr.open_zarr(store, consolidated=False)
 
 
@@ -141,7 +143,12 @@ def _target(stack: Stack, store: Any) -> Target:
 
 
 def _count(size: int, side: int) -> int:
-    return ceil(size / side)
+    return ceil(size / side) if side else 0
+
+
+def _passes(target: Target) -> int:
+    """How many passes there are: a single pixel has no neighbours."""
+    return 1 + (target.stack.task.neighbours and bool(target.stack.pixels))
 
 
 def _open(store: Any, mode: Any, path: str = "") -> Any:
@@ -161,7 +168,7 @@ def _create(targets: Sequence[Target], obj: Any, store: Any) -> None:
 
     from .curvefit import finished
 
-    found, encoding = [], {}
+    found, encoding, written = [], {}, {}
     for target in targets:
         stack, made = target.stack, {}
         count = len(stack.task.names)
@@ -171,19 +178,27 @@ def _create(targets: Sequence[Target], obj: Any, store: Any) -> None:
             whole = (*stack.shape, *behind)
             empty = dask.array.full(whole, FILL[dtype], dtype=dtype, chunks=chunks)
             made[name] = xr.DataArray(empty, dims=(*stack.pixels, *dims))
-            # the fill is a value as any other: a status that is not there yet, is -128
-            encoding[f"{target.prefix}curvefit_{name}"] = {"chunks": chunks, "_FillValue": None}
+            # of integers xarray takes a fill for a missing number: these are written as any other
+            nothing = FILL[dtype] if dtype == "float64" else None
+            label = f"{target.prefix}curvefit_{name}"
+            encoding[label] = {"chunks": chunks, "_FillValue": nothing}
+            if dtype in ("int32", "int8"):
+                written[label] = FILL[dtype]
         found.append(made)
     finished([target.stack for target in targets], found, obj).to_zarr(
         store, mode="w-", compute=False, encoding=encoding, zarr_format=2, consolidated=False
     )
     marks = zarr.open_group(store, path=MARKS, mode="a", zarr_format=2)
     for target in targets:
-        for which in range(1 + target.stack.task.neighbours):
+        for which in range(_passes(target)):
             ones = (1,) * len(target.grid)
             marks.create_array(
-                target.mark(which), shape=target.grid, chunks=ones, dtype="uint64", fill_value=0
-            )
+                target.mark(which), shape=(*target.grid, 2), chunks=(*ones, 2), dtype="uint64",
+                fill_value=0,
+            )  # fmt: skip
+    group = _open(store, "r+")
+    for label, nothing in written.items():
+        group[label][...] = nothing
     marks.attrs["made_with"] = _versions()
     marks.attrs["fingerprint"] = _fingerprints(targets)  # the last: now it can be gone on with
 
@@ -203,6 +218,11 @@ def _fingerprints(targets: Sequence[Target]) -> dict[str, dict[str, str]]:
             (*target.stack.pixels, *target.stack.points),
             target.stack.shape,
             target.blocks,
+            {
+                dim: np.asarray(index)
+                for dim, index in target.stack.data.indexes.items()
+                if dim in target.stack.pixels
+            },
         )
         for target in targets
     }
@@ -231,30 +251,73 @@ def _check_options(targets: Sequence[Target], marked: Any) -> None:
             )
 
 
-def _check_data(targets: Sequence[Target]) -> None:
-    """See whether the blocks that are done were made of these data.
+def _marks(target: Target, which: int) -> np.ndarray:
+    """The digests of all blocks, (*grid, 2), of which a block that is not done has zeros."""
+    marks = _open(target.store, "r", MARKS)[target.mark(which)]
+    try:
+        return np.asarray(marks[...])
+    except Exception:  # of a file that was cut off zarr, or its codec, tells in several ways
+        found = np.zeros((*target.grid, 2), np.uint64)
+        for place in target.places():
+            with suppress(Exception):
+                found[place] = marks[place]
+        return found
+
+
+def _check_blocks(targets: Sequence[Target]) -> None:
+    """See whether the blocks that are done were made of these data, and are whole.
+
+    The mark of a block that has lost something is taken away, so that it is fitted again.
 
     Raises:
-        InputError: they were not.
+        InputError: they were made of other data.
     """
     from dask.delayed import delayed
 
     for target in targets:
-        marks = np.asarray(_open(target.store, "r", MARKS)[target.mark(0)][...])
-        places = [place for place in target.places() if marks[place]]
-        tasks = [delayed(_digest)(*_data(target, place)) for place in places]
-        for number, found in compute(tasks):
-            if found != int(marks[places[number]]):
-                where = dict(zip(target.stack.pixels, target.pixels(places[number]), strict=True))
+        marks = [_marks(target, which) for which in range(_passes(target))]
+        places = [place for place in target.places() if marks[0][place].all()]
+        sent = delayed(target.sent(), traverse=False)
+        tasks = [delayed(_digests)(sent, place, *_data(target, place)) for place in places]
+        for number, (data, results) in compute(tasks):
+            place = places[number]
+            if data != int(marks[0][place][0]):
+                where = dict(zip(target.stack.pixels, target.pixels(place), strict=True))
                 at = ", ".join(f"{dim}={p.start}:{p.stop}" for dim, p in where.items())
                 raise InputError(
                     f"the store was made with other data: those at {at} differ (the data, "
                     "coordinates, sigma, mask, p0 or bounds). Use another store for these."
                 )
+            last = [mark[place] for mark in marks if mark[place].all()][-1]
+            if results != int(last[1]):
+                group = _open(target.store, "r+", MARKS)
+                for which in range(len(marks)):
+                    group[target.mark(which)][place] = np.zeros(2, np.uint64)
 
 
-def _digest(*arrays: np.ndarray) -> int:
-    return digest_of([np.asarray(array) for array in arrays])
+def _digests(target: Target, place: Sequence[int], *arrays: np.ndarray) -> tuple[int, int]:
+    """Digests of the data of a block and of its results, as they are in the store."""
+    data = digest_of([np.asarray(array) for array in arrays])
+    try:
+        return data, _digest(_written(target, place))
+    except Exception:  # of a file that was cut off zarr, or its codec, tells in several ways
+        return data, 0
+
+
+def _digest(values: Sequence[np.ndarray]) -> int:
+    """A digest of results, in which one NaN is as good as another."""
+    return digest_of(
+        [np.where(np.isnan(v), np.nan, v) if v.dtype.kind == "f" else v for v in values]
+    )
+
+
+def _written(target: Target, place: Sequence[int]) -> list[np.ndarray]:
+    """The variables of a block, as they are in the store."""
+    group, pixels = _open(target.store, "r"), target.pixels(place)
+    return [
+        np.asarray(group[f"{target.prefix}curvefit_{name}"][pixels])
+        for name in variables(target.stack.task.neighbours)
+    ]
 
 
 def _data(target: Target, place: Sequence[int]) -> list[Any]:
@@ -290,10 +353,10 @@ def _run(targets: Sequence[Target], which: int, progress: bool) -> None:
 
     tasks, fits = [], 0
     for target in targets:
-        marks = np.asarray(_open(target.store, "r", MARKS)[target.mark(which)][...])
+        marks = _marks(target, which)
         sent = delayed(target.sent(), traverse=False)
         for place in target.places():
-            if marks[place]:
+            if marks[place].all():
                 continue
             fits += prod(p.stop - p.start for p in target.pixels(place))
             # not pure: a task that writes is not to be taken for another one
@@ -324,11 +387,11 @@ def _fit_and_write(
         values = fit_block(*arrays, task=task)
     else:
         starts = _starts(target, place, group)
-        before = [np.asarray(group[name][pixels]) for name in names]
-        values = fit_again(*arrays, starts, *before, task=task)
+        values = fit_again(*arrays, starts, *_written(target, place), task=task)
     for name, value in zip(names, values, strict=True):
         group[name][pixels] = value
-    _open(target.store, "r+", MARKS)[target.mark(which)][tuple(place)] = digest_of(arrays)
+    mark = np.array([digest_of(arrays), _digest(values)], np.uint64)
+    _open(target.store, "r+", MARKS)[target.mark(which)][tuple(place)] = mark
     return values[-1].size, int(failed(values[-1]).sum())
 
 

@@ -12,12 +12,14 @@ from ..core.termination import Status
 # statuses of pixels that no fit was begun for
 EMPTY = -100  # every point is missing or masked
 FEW = -101  # fewer points than parameters
-INVALID = -102  # NaN that is not to be skipped, or numbers that σ or the likelihood cannot be
+INVALID = (
+    -102
+)  # NaN that is not to be skipped, or numbers that σ, bounds or the likelihood cannot be
 UNFITTED = -128  # of a store: its block is not done yet
 OWN = {
     EMPTY: ("no_data", "every point is missing or masked"),
     FEW: ("too_few_points", "fewer points than parameters that vary"),
-    INVALID: ("invalid_data", "NaN, or numbers that sigma or the likelihood cannot be"),
+    INVALID: ("invalid_data", "NaN, or numbers that sigma, bounds or the likelihood cannot be"),
     UNFITTED: ("not_fitted", "the block is not done yet"),
 }
 # name, dtype, further dimensions

@@ -225,6 +225,35 @@ def test_a_failed_pixel_is_a_status_or_an_exception() -> None:
     assert (empty.lm.curvefit("t", decay, errors="raise").curvefit_status == EMPTY).sum() == 4
 
 
+def test_a_single_pixel_raises_with_a_second_pass_too() -> None:
+    short = stack(1, 1)[0, 0, :1]
+    for start in (None, "neighbour"):
+        assert int(short.lm.curvefit("t", decay, start=start).curvefit_status) == FEW
+        with pytest.raises(NotConvergedError, match="1 of 1 fits failed"):
+            short.lm.curvefit("t", decay, start=start, errors="raise")
+
+
+def test_maps_of_bounds_that_cross_are_told_pixel_by_pixel() -> None:
+    low = xr.DataArray([0.0, 9.0, np.nan], dims="x")
+    high = xr.DataArray([5.0, 5.0, 5.0], dims="x")
+    for bounds in ((low, high), (low, 5.0), (0.0, high - low)):
+        fit = stack(2, 3).lm.curvefit("t", decay, bounds={"a": bounds})
+        assert (fit.curvefit_status[:, [0, 2]] > 0).all()
+        assert (fit.curvefit_status[:, 1] == INVALID).all()
+        assert fit.curvefit_coefficients[:, 1].isnull().all()
+
+
+def test_a_second_pass_without_degrees_of_freedom_is_taken() -> None:
+    t = T[[2, 8]]
+    y = np.stack([2 * np.exp(-t), 2 * np.exp(-1.1 * t), 3e5 * np.exp(-20 * t)])
+    da = xr.DataArray(y, dims=("x", "t"), coords={"t": t})
+    p0 = {"a": xr.DataArray([2, 2, 3e5], dims="x"), "b": xr.DataArray([1, 1e5, 20], dims="x")}
+    fit = da.lm.curvefit("t", decay, p0=p0, start="neighbour", second_opinion=False, max_nfev=9)
+    # one neighbour is far, and from there the fit fails, the other near: reduced χ² is 0/0 of both
+    assert fit.curvefit_from_neighbour.values.tolist() == [False, True, False]
+    np.testing.assert_allclose(fit.curvefit_coefficients[1], [2, 1.1])
+
+
 def test_statuses_have_meanings() -> None:
     attrs = stack(1, 2).lm.curvefit("t", decay).curvefit_status.attrs
     values, names = attrs["flag_values"], attrs["flag_meanings"].split()
@@ -265,6 +294,8 @@ REFUSED: list[tuple[dict, str]] = [
     ({"kwargs": 3}, "must be a dict"),
     ({"sigma": xr.DataArray(np.ones(3), dims="z")}, r"sigma has dimensions \['z'\]"),
     ({"mask": xr.DataArray([True, True], {"x": [7.0, 8.0]})}, "mask has other labels along"),
+    ({"sigma": xr.DataArray(np.ones(4) + 1j, dims="x")}, "sigma has complex numbers"),
+    ({"p0": {"a": xr.DataArray(np.ones(4) + 1j, dims="x")}}, "p0 of 'a' has complex numbers"),
     ({"ties": {"a": len}, "bounds": {"b": (xr.DataArray([0.0] * 3, dims="y"), 3)}}, "ties"),
 ]
 
@@ -283,6 +314,21 @@ def test_coordinates_and_objects_that_cannot_work_are_refused() -> None:
         curvefit(da, xr.DataArray(T, dims="t"), decay)
     with pytest.raises(InputError, match="not a DataArray or Dataset"):
         curvefit(da.values, "t", decay)
+    for wrong, says in (
+        (da + 1j, "complex numbers: fit real and imaginary"),
+        (da.astype("M8[ns]"), "of datetime64.ns. has no numbers"),
+        (da.astype("m8[ns]"), "of timedelta64.ns. has no numbers"),
+        (da.astype(str), "has no numbers"),
+    ):
+        for one in (wrong, wrong.to_dataset(name="v")):
+            with pytest.raises(TypeError, match=says):
+                curvefit(one, "t", decay)
+    for coord in (
+        xr.DataArray(T, {"t": T[::-1]}),
+        (da.x * da.t).assign_coords(x=da.x[::-1].values),
+    ):
+        with pytest.raises(InputError, match="coordinate has other labels along"):
+            curvefit(da, coord, decay, reduce_dims="t")
     with pytest.raises(InputError, match="no variables"):
         curvefit(xr.Dataset(), "t", decay)
     with pytest.raises(InputError, match=r"coords have dimensions \['u'\]"):

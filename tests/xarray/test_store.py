@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,16 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from xarray_stacks import decay, same_bits, stack
+from xarray_stacks import T, decay, same_bits, stack
 
-import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
+import lmtorch.xarray.store
 from lmtorch import InputError
 from lmtorch.xarray.variables import UNFITTED
 
 
 def marks(store: Path) -> np.ndarray:
     """The marks of blocks that are done."""
-    return np.asarray(zarr.open_group(store, path="lmtorch", mode="r")["fitted"][...])
+    return np.asarray(zarr.open_group(store, path="lmtorch", mode="r")["fitted"][..., 0])
 
 
 def forget(store: Path, place: tuple[int, int]) -> None:
@@ -51,15 +52,49 @@ def test_a_store_holds_what_comes_back_otherwise(tmp_path: Path) -> None:
 def test_only_missing_blocks_are_fitted_again(tmp_path: Path) -> None:
     da, store = stack().chunk({"y": 4, "x": 5}), tmp_path / "fit.zarr"
     first = da.lm.curvefit("t", decay, store=store).load()
-    group = zarr.open_group(store, mode="r+")
-    group["curvefit_redchi"][:] = -1.0  # what is done is left as it is
     forget(store, (1, 1))
+    written = {file: file.stat().st_mtime_ns for file in store.glob("curvefit_redchi/[0-9]*")}
     assert (xr.open_zarr(store, consolidated=False).curvefit_status == UNFITTED).sum() == 20
     again = da.lm.curvefit("t", decay, store=store, resume=True).load()
-    block = {"y": slice(4, 8), "x": slice(5, 10)}
-    same_bits(first.isel(block), again.isel(block))
-    assert (again.curvefit_redchi == -1).sum() == 100
-    np.testing.assert_array_equal(first.curvefit_status, again.curvefit_status)
+    same_bits(first, again)
+    changed = [file.name for file, then in written.items() if file.stat().st_mtime_ns != then]
+    assert changed == ["1.1"]  # what is done is left as it is
+
+
+def test_blocks_that_are_not_done_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmtorch.xarray.store, "_run", lambda *args: None)
+    begun = stack().lm.curvefit("t", decay, store=tmp_path / "fit.zarr").load()
+    assert (begun.curvefit_status == UNFITTED).all()
+    assert (begun.curvefit_nfev == -1).all()
+    for name in ("coefficients", "covariance", "stderr", "redchi"):
+        assert begun[f"curvefit_{name}"].isnull().all()
+
+
+@pytest.mark.parametrize("start", [None, "neighbour"])
+def test_a_block_that_lost_files_is_fitted_again(tmp_path: Path, start: str | None) -> None:
+    da, store = stack(4, 4).chunk({"y": 2}), tmp_path / "fit.zarr"
+    first = da.lm.curvefit("t", decay, store=store, start=start).load()
+    names = ("curvefit_coefficients/1.0.0", "curvefit_status/1.0", "lmtorch/fitted/1.0.0")
+    for file in (store / name for name in names):
+        for what in (b"", file.read_bytes()[:-3], None):
+            if what is None:
+                file.unlink()
+            else:
+                file.write_bytes(what)
+            again = da.lm.curvefit("t", decay, store=store, start=start, resume=True).load()
+            same_bits(first, again)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0)])
+def test_a_single_pixel_and_none_at_all(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    t = xr.DataArray(T, dims="t", coords={"t": T})
+    da = 2 * np.exp(-t) * xr.DataArray(np.ones(shape), dims=("y", "x")[: len(shape)])
+    for start in (None, "neighbour"):
+        options = {"store": tmp_path / f"{start}.zarr", "start": start, "resume": True}
+        for _ in range(2):
+            found = da.lm.curvefit("t", decay, **options).load()
+            assert found.curvefit_status.shape == shape
+            same_bits(da.lm.curvefit("t", decay, start=start), found)
 
 
 def test_two_passes_go_on_too(tmp_path: Path) -> None:
@@ -123,7 +158,7 @@ with dask.config.set(scheduler="synchronous"):
     da = stack().chunk({"y": 2, "x": 5})
     found = da.lm.curvefit("t", space["slow"], store=store, resume=True).load()
     assert (marks(store) > 0).all()
-    same_bits(stack().lm.curvefit("t", decay), found)
+    same_bits(da.lm.curvefit("t", decay).compute(), found)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +172,17 @@ with dask.config.set(scheduler="synchronous"):
         ({"chunks": {"y": 6, "x": 5}}, "with other chunks"),
         ({"start": "neighbour"}, "with other start"),
         ({"more": 1e-12}, "with other data: those at y="),
+        ({"shift": 100}, "with other labels of the pixels"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_store_of_something_else_is_refused(tmp_path: Path, change: dict, says: str) -> None:
-    given = {"func": decay, "chunks": {"y": 4, "x": 5}, "more": 0.0}
+    given = {"func": decay, "chunks": {"y": 4, "x": 5}, "more": 0.0, "shift": 0}
     store = tmp_path / "fit.zarr"
 
-    def fit(func, chunks, more, **options):
+    def fit(func, chunks, more, shift, **options):
         da = (stack() + more).chunk(chunks)
+        da = da.assign_coords(y=da.y + shift)
         return da.lm.curvefit("t", func, store=store, resume=True, **options)
 
     fit(**given)
@@ -168,6 +205,77 @@ def test_what_a_function_uses_is_part_of_it() -> None:
     assert told(make(np.ones(3))) != told(make(np.zeros(3)))
     assert told(make(make(1.0))) != told(make(make(2.0)))
     assert told({"a": 1, "b": (2, None)}) == told({"a": 1, "b": (2, None)})
+
+
+OWN = {
+    "a function of a module": """
+other = types.ModuleType("other")
+exec("def g(t, b): return t * b * {number}", other.__dict__)
+def make(): return lambda t, a, b: a * other.g(t, b)
+""",
+    "another method": """
+class Curve:
+    def inner(self, t, b): return t * b * {number}
+    def __call__(self, t, a, b): return a * self.inner(t, b)
+make = Curve
+""",
+    "a method of a base": """
+class Base:
+    def inner(self, t, b): return t * b * {number}
+class Curve(Base):
+    def __call__(self, t, a, b): return a * self.inner(t, b)
+make = Curve
+""",
+    "a class that is used": """
+class Scale:
+    factor = {number}
+    @staticmethod
+    def of(t): return t * Scale.factor
+def make(): return lambda t, a, b: a * b * Scale.of(t)
+""",
+    "slots": """
+class Curve:
+    __slots__ = ("factor",)
+    def __call__(self, t, a, b): return a * t * b * self.factor
+def make():
+    curve = Curve()
+    curve.factor = {number}
+    return curve
+""",
+    "a range": """
+places = range({number})
+def make(): return lambda t, a, b: a * t * b * len(places)
+""",
+    "a model": """
+class Curve(Model):
+    parameters = ("a", "b")
+    @staticmethod
+    def formula(x, a, b): return a * x * b * {number}
+    @staticmethod
+    def start(x, y): return {{"a": 1.0, "b": 1.0}}
+make = Curve
+""",
+    "a chain of functions": """
+def link(function): return lambda t: function(t)
+last = lambda t: t * {number}
+for _ in range(20): last = link(last)
+def make(): return lambda t, a, b: a * b * last(t)
+""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", OWN.values(), ids=OWN.keys())
+def test_functions_that_differ_in_what_they_stand_on_are_told_apart(source: str) -> None:
+    from lmtorch.models import Model
+    from lmtorch.xarray.fingerprint import told
+
+    def make(number):
+        space = {"__name__": "of_a_user", "types": types, "Model": Model}
+        exec(source.format(number=number), space)
+        return space["make"]()
+
+    assert told(make(2)) == told(make(2))
+    assert told(make(2)) != told(make(3))
 
 
 def test_a_store_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
