@@ -27,7 +27,7 @@ def path_of(code: Any) -> str | None:
         return None
 
 
-def found_at(path: str) -> Any:
+def found_at(path: Any) -> Any:
     """The function or class at an import path; its module is imported.
 
     Args:
@@ -39,7 +39,9 @@ def found_at(path: str) -> Any:
     Raises:
         InputError: there is none.
     """
-    module, _, name = path.partition(":")
+    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
+    if not (module and name):  # and nothing is imported
+        raise InputError(f"{path!r} is no import path: it must be 'module:name'.")
     try:
         found: Any = import_module(module)
         for part in name.split("."):

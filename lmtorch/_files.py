@@ -76,13 +76,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputTypeError(f"path={path!r} must be the name of a file.")
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers that are too long
         raise InputError(f"{path} is no file that save() has written: {error}.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{path} is no file that save() has written.")
-    if not isinstance(record.get("version"), int) or record["version"] > VERSION:
+    version = record.get("version")
+    if type(version) is not int or version < 1:
+        raise InputError(f"{path} has no version of the format: {version!r}.")
+    if version > VERSION:
         raise InputError(
             f"{path} was written by a later lmtorch ({record.get('lmtorch')}), in version "
-            f"{record.get('version')} of the format; this one reads version {VERSION}: update it."
+            f"{version} of the format; this one reads version {VERSION}: update it."
         )
     return record

@@ -95,7 +95,9 @@ def decoded(value: Any, device: Any = None) -> Any:
         if "table" in value:
             return _frame({key: decoded(item) for key, item in value["table"].items()})
         return {key: decoded(item, device) for key, item in value["dict"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
 
 

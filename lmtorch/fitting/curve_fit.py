@@ -35,6 +35,7 @@ from .preparing import (
     check_order,
     failure,
     start_of,
+    take_back,
     understood,
     warn_of,
 )
@@ -239,6 +240,7 @@ def curve_fit(
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(fitter, robust, p0))
         solution = minimised(**asked)
+    take_back(solution, data, fitter.varying)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     if quiet.keys() != options.keys():

@@ -294,8 +294,8 @@ class Inference(Selection):
 
     @property
     def redchi(self) -> Tensor:
-        """χ² over the degrees of freedom, (...,)."""
-        return self.chisqr / self.freedom
+        """χ² over the degrees of freedom, (...,); infinite or NaN without any."""
+        return self.chisqr / self.freedom.clamp(min=0)
 
     @property
     def rsquared(self) -> Tensor:

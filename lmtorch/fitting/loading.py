@@ -15,7 +15,7 @@ from ..core.termination import Status
 from ..minimising.solution import Solution
 from .orthogonal_fit import OrthogonalFit
 from .result import CurveFit
-from .saving import check, inference_from
+from .saving import check, inference_from, undamaged
 from .specs import Code
 
 HEAD = ("format", "version", "lmtorch", "kind")
@@ -32,8 +32,8 @@ def load(
     warning and `fit.notes` say why, and what needs it (fit(x), bands, pictures, profiles, refits)
     is refused. Values, errors, statistics and `report()` need no function.
 
-    Nothing in a file is executed but an import of the module that it names: give `f`, or
-    `code=False`, for the file of a stranger.
+    No code is in a file, but a file says which function is imported and called with its x, and may
+    name any that is installed: give `f` or `code=False` for the file of a stranger.
 
     Args:
         path: of the file.
@@ -85,12 +85,10 @@ def _solution(record: dict[str, Any], device: torch.device | None) -> Solution:
     """The solution of a record."""
     entries = {name: value for name, value in record.items() if name not in HEAD}
     told = entries.pop("explanation", None)
-    try:
+    with undamaged():
         found = Solution({name: decoded(value, device) for name, value in entries.items()})
         if isinstance(found["message"], str):
             found["status"] = Status(found["status"])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
     if told is not None:
         found.explained(partial(str, told))
     return found
@@ -116,8 +114,10 @@ def fit_from(record: dict[str, Any], f: Any, *, imports: bool, device: Any, told
     if kind is None:
         raise InputError(f"the file has a {record.get('kind')!r}, which is no kind of fit.")
     found = Code(f, imports, [])
-    inference = inference_from(record, found, device)
-    if wrong := check(inference):
+    with undamaged():
+        inference = inference_from(record, found, device)
+        wrong = check(inference)
+    if wrong:
         if f is not None:
             raise InputError(f"f is not the function of this fit: {wrong}.")
         path = record["model"].get("function", {}).get("path", "one of the functions")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .._arrays import all_finite, tensor_of
+from .._arrays import all_finite, tensor_of, to_array
 from .._errors import InputError, InputTypeError, warn_of_fit
 from .._names import meant
 from ..arrays import quiet
@@ -200,6 +200,27 @@ def check_count(data: Data, count: int) -> None:
             f"{int(data.count.max())} points cannot determine {count} parameters. Fix some, tie "
             "them, or give more data (least_squares accepts fewer residuals than parameters)."
         )
+
+
+def take_back(solution: Solution, data: Data, count: int) -> None:
+    """Say of the fits of a batch that have fewer points than variables that they are no success.
+
+    Their cost has no minimum, or a whole line of them, of which any point would pass for one.
+    """
+    if not data.lead:
+        return
+    points = data.count.reshape(-1)
+    status = tensor_of(solution["status"])
+    short = (points < count).to(status.device) & (status > 0)
+    if bool(short.any()):
+        why = torch.where(points.to(status.device) > 0, int(Status.LOST), int(Status.FLAT))
+        status = torch.where(short, why.to(status.dtype), status)
+        given = to_array if isinstance(solution["status"], np.ndarray) else torch.Tensor.detach
+        solution["status"], solution["success"] = given(status), given(status > 0)
+        messages = list(solution["message"])
+        for place in short.nonzero()[:, 0].tolist():
+            messages[place] = Status(int(status[place])).message
+        solution["message"] = messages
 
 
 @contextmanager

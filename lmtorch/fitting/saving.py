@@ -5,7 +5,8 @@ errors and covariance in front, for any reader of JSON; then the model, the data
 end of the minimisation, and the numbers that would otherwise be computed from its Jacobian.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,9 @@ ENTRIES = (
 )  # fmt: skip
 KEPT = ("p", "slopes", "factor", "chisqr", "pcov")
 OF_COUNTS = ("residual", "deviance_residual", "deviance", "loglikelihood")
+# what comes of entries of another kind or size than was written
+DAMAGE = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError,
+          RuntimeError)  # fmt: skip
 DATA = ("x", "y", "weights", "root", "count", "total")
 
 
@@ -168,6 +172,22 @@ def _numpy(value: Tensor) -> Any:
 # ---- and back ------------------------------------------------------------------------------------
 
 
+@contextmanager
+def undamaged() -> Iterator[None]:
+    """Word what entries of another kind or size than was written lead to.
+
+    Raises:
+        InputError: the record is damaged.
+        OutOfMemoryError: torch's own.
+    """
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except DAMAGE as error:
+        raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
+
+
 def inference_from(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
     """What follows from a fit, as its record has it.
 
@@ -180,15 +200,8 @@ def inference_from(record: Mapping[str, Any], code: Code, device: Any) -> Infere
         The inference.
 
     Raises:
-        InputError: the record is damaged, or the code is of another fit.
+        InputError: the code is of another fit. What a damaged record raises, `undamaged` words.
     """
-    try:
-        return _inference(record, code, device)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"the file is damaged, or was changed by hand: {error!r}.") from error
-
-
-def _inference(record: Mapping[str, Any], code: Code, device: Any) -> Inference:
     device = None if record["data"]["numpy"] else device
 
     def read(value: Any) -> Any:

@@ -190,14 +190,15 @@ class Model(Terms):
         Args:
             x: points (m,), in any order; (k, m) of k coordinates; (..., m) if each curve has its
                 own.
-            y: a curve (m,), or many (..., m). Points that are NaN are left out.
+            y: a curve (m,), or many (..., m). Points that are NaN are left out; of many curves one
+                without points is taken for zero.
 
         Returns:
             The parameters by name, a number for each curve, (...,): NumPy's if y was no tensor,
             otherwise tensors like y.
 
         Raises:
-            InputError: x and y do not belong together, or no point is left.
+            InputError: x and y do not belong together, or no point of any curve is left.
         """
         points = Points.of(x, y)
         return as_given(self.guessed(points), y)

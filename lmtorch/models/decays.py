@@ -12,6 +12,7 @@ from .searching import Try, extent, ladder, nearest
 from .shape import Shape
 
 POSITIVE = (0.0, math.inf)
+AT_ZERO = -1e6  # its logarithm: times a small exponent it is still that of zero
 GAS_CONSTANT = 8.31446261815324  # J/(mol K), exact since 2019
 LONGEST, SHORTEST = 10.0, 0.004  # decay times that are tried, in the length of the data
 RATES = 14  # how many of them
@@ -124,8 +125,9 @@ class StretchedExponential(Shape):
     def formula(x: Any, amplitude: Any, decay: Any, beta: Any) -> Any:
         """The decay at x."""
         # a power of zero has no derivative, where its logarithm is far enough below has zero
-        log = torch.log(x.clamp(min=torch.finfo(x.dtype).tiny)) - torch.log(decay)
-        return amplitude * torch.exp(-torch.exp(beta * log))
+        after = x > 0
+        log = torch.log(torch.where(after, x, 1.0)) - torch.log(decay)
+        return amplitude * torch.exp(-torch.exp(beta * torch.where(after, log, AT_ZERO)))
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from .searching import Try, extent, ladder, nearest, quantiles
 from .shape import Shape
 
 POSITIVE = (0.0, math.inf)
+NO_DOSE = -1e6  # its logarithm: times a small exponent it is still that of nothing
 PLACES = 11  # centers that are tried
 HILLS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -167,7 +168,8 @@ class Hill(Shape):
 
 def _log_dose(x: Any, ec50: Any) -> Any:
     """ln(x / ec50), and a number far below at no dose, where the response has no slope."""
-    return torch.log(x.clamp(min=torch.finfo(x.dtype).tiny)) - torch.log(ec50)
+    inside = x > 0
+    return torch.where(inside, torch.log(torch.where(inside, x, 1.0)) - torch.log(ec50), NO_DOSE)
 
 
 def _doses(x: Tensor) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -37,7 +37,7 @@ class Points(NamedTuple):
             each_x: whether x has the leading dimensions of y. Default: if it has its shape.
 
         Raises:
-            InputError: x and y do not belong together, or no point is left.
+            InputError: x and y do not belong together, or no point of any curve is left.
             InputTypeError: they are no numbers.
         """
         y = _numbers(y, "y")
@@ -56,8 +56,11 @@ class Points(NamedTuple):
         good = y.isfinite() if kept is None else y.isfinite() & kept.to(y.device)
         spread = x.ndim == 1 or each_x
         good = good & (x if spread else x.reshape(-1, x.shape[-1]).sum(0)).isfinite()
-        if not bool(good.any(-1).all()):
+        empty = ~good.any(-1, keepdim=True)
+        if bool(empty.all()):
             raise InputError("no point is left to guess from: all are NaN, infinite or masked.")
+        if bool(empty.any()):  # in a batch there is an answer for the others
+            y, good = torch.where(empty, 0.0, y), good | empty
         if good.ndim == 1 and not bool(good.all()):
             return cls(*_sorted(x[..., good], y[..., good], spread))
         return cls(*_sorted(x, y, spread, None if bool(good.all()) else good))

@@ -98,6 +98,23 @@ def test_masks_make_ragged_data_of_a_batch(lead: tuple[int, ...]) -> None:
         assert fits.ndata[index] == alone.ndata
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor], ids=["arrays", "tensors"])
+def test_fewer_points_than_variables_are_no_success(kind: Any) -> None:
+    y = many((2, 2))
+    y[0, 1] = np.nan  # none
+    y[1, 0, 2:] = np.nan  # two, for three parameters
+    f = decay if kind is np.asarray else lambda t, a, b, c: a * torch.exp(-b * t) + c
+    fits = curve_fit(f, kind(T), kind(y), [1.0, 1.0, 0.0], nan_policy="omit")
+    assert np.asarray(fits.success).tolist() == [[True, False], [False, True]]
+    assert int(fits.status[0, 1]) == Status.FLAT
+    assert int(fits.status[1, 0]) <= 0
+    assert not fits.at((0, 1)).success
+    assert "converged" not in fits.at((0, 1)).message + fits.at((1, 0)).message
+    assert np.all(~(np.asarray(fits.redchi) < 0))  # and NaN or infinite without freedom
+    held = curve_fit(f, kind(T), kind(y), [1.0, 1.0, 0.0], nan_policy="omit", fixed=["a", "b"])
+    assert np.asarray(held.success).tolist() == [[True, False], [True, True]]
+
+
 def test_omitted_points_differ_between_fits() -> None:
     y, kept = many((3,)), np.random.default_rng(9).random((3, 40)) < 0.7
     y[~kept] = np.nan

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -489,6 +490,58 @@ def test_what_a_file_names_as_a_model_is_not_called_unless_it_is_one(tmp_path: P
     with pytest.warns(UserWarning, match="trap' is no model"):
         load(path)
     assert not CALLED
+
+
+@pytest.mark.parametrize("what", ["function", "guess", "tie", "option"])
+@pytest.mark.parametrize("ending", ["", ":", ":f"])
+def test_without_code_nothing_is_imported_whatever_a_file_names(
+    what: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "intruder.py").write_text("def f(x, slope, intercept):\n    return x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path, named = tmp_path / "fit.json", f"intruder{ending}"
+    curve_fit(models.Linear(), T, Y).save(path)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    spec: Any = {"model": "function", "function": f"{__name__}:line"}
+    if what == "tie":
+        spec = {"model": "Linear", "ties": {"slope": {"function": named}}}
+    spec = {**spec, what: named} if what in ("function", "guess") else spec
+    record["model"]["function"]["model"] = lmtorch._records.encoded(spec)
+    if what == "option":
+        record["options"]["jac"] = {"path": named}
+    path.write_text(json.dumps(record))
+    load(path, code=False)
+    assert "intruder" not in sys.modules
+    if ending != ":f":  # and such a path is none for anybody
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load(path)
+        assert "intruder" not in sys.modules
+
+
+BROKEN: list[Any] = [True, "x", {"dict": {}}, 10**400, [[1, 2], [3]]]
+
+
+def test_numbers_that_cannot_be_are_refused_as_damage(tmp_path: Path) -> None:
+    path = tmp_path / "fit.json"
+    curve_fit(decay, T, Y).save(path)
+    text = path.read_text(encoding="utf-8").rstrip()[:-1]
+    for more in ("[" * 100_000, "9" * 5000):
+        path.write_text(f'{text}, "more": {more}}}')
+        with pytest.raises(InputError, match="no file that save"):
+            load(path)
+    record = json.loads(text + "}")
+    for version in (0, -3, True, "1", 1.5, None):
+        path.write_text(json.dumps({**record, "version": version}))
+        with pytest.raises(InputError, match="no version of the format"):
+            load(path)
+    for part, name in (("data", "root"), ("data", "weights"), ("solution", "fun")):
+        for value in BROKEN:
+            damaged = {**record, part: {**record[part], name: value}}
+            path.write_text(json.dumps(damaged))
+            # true among residuals is a one: then the curve is said to be another
+            with pytest.raises((InputError, UserWarning), match=r"damaged|another|differs"):
+                load(path)
 
 
 # ---- copies --------------------------------------------------------------------------------------

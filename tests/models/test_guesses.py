@@ -198,6 +198,17 @@ def test_constant_data_and_few_points_have_a_guess() -> None:
         assert all(np.isfinite(value) for value in PEAK.guess(x, y).values())
 
 
+def test_a_curve_without_points_leaves_the_guesses_of_the_others_as_they_are() -> None:
+    both = np.stack([Y, np.full(101, np.nan), 2 * Y])
+    found = PEAK.guess(X, both)
+    for place, y in ((0, Y), (2, 2 * Y)):
+        for name, value in PEAK.guess(X, y).items():
+            np.testing.assert_allclose(found[name][place], value, 1e-12)
+    assert all(np.isfinite(value).all() for value in found.values())
+    with pytest.raises(InputError, match="no point is left"):
+        PEAK.guess(X, np.full((2, 101), np.nan))
+
+
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [

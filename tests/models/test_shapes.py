@@ -343,3 +343,14 @@ def test_the_spectrum_finds_a_sinusoid_of_unevenly_spaced_points() -> None:
     y = models.Sine()(x, **values) + 0.3 * generator.normal(size=150)
     fit = fitted(models.Sine(), x, y)
     assert abs(fit.params["frequency"] - 5.3) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_at_zero_there_is_no_dose_and_no_time_whatever_the_exponent(dtype: torch.dtype) -> None:
+    x = torch.zeros(1, dtype=dtype)
+    small = {"hill": 0.02, "asymmetry": 0.1}
+    levels = {"bottom": 1.0, "top": 3.0, "ec50": 2.0}
+    assert models.Hill()(x, **levels, hill=0.02).item() == 1.0
+    assert models.Hill()(x, **levels, hill=-0.02).item() == 3.0
+    assert models.Hill5()(x, **levels, **small).item() == 1.0
+    assert models.StretchedExponential()(x, amplitude=3.0, decay=2.0, beta=0.02).item() == 3.0
