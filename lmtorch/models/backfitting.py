@@ -3,7 +3,8 @@
     1. backgrounds, from data in which what stands out of them is cut off again and again;
     2. the other terms, one after another, each on the remainder, or each on its share of it;
     3. all parameters in which the curve is linear, by linear least squares;
-    4. each term once more on the data without the others, as long as the curve comes nearer.
+    4. each term once more on the data without the others, as long as the curve comes nearer;
+    5. terms of one shape in the order of their places (`places.py`).
 
 Every step is kept for those curves of a batch alone that it brings nearer to their data.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .guessing import Points
+from .places import by_place
 from .rules import Rules
 from .sharing import shares_of
 
@@ -51,6 +53,11 @@ def together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
         Values by name, (...,); none for terms of which nothing is known.
     """
     terms = [term for term in terms if not term._blind]
+    return by_place(terms, _together(terms, points, rules), rules)
+
+
+def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
+    """The guess that is nearest to the data, whichever of equal terms is which."""
     rules = rules.of([name for term in terms for name in term.names])
     over = [term for term in terms if not term.background] or list(terms)
     under = [term for term in terms if term not in over]
