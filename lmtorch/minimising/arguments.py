@@ -190,12 +190,11 @@ def _side_as_key(side: Any) -> tuple[Any, ...] | None:
     if kind is Tensor:
         if side.device.type != "cpu" or side.requires_grad or side.dtype not in FLOATS:
             return None
-        side = side.resolve_neg().numpy()
     elif kind not in SIDES:
         return None
     try:
         array = np.asarray(side)
-    except ValueError:  # rows of several lengths
+    except (ValueError, TypeError, RuntimeError):  # whoever reads the bounds knows what to say
         return None
     if array.dtype.kind not in "iuf":
         return None

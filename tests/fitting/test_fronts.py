@@ -205,8 +205,22 @@ def test_a_third_fit_within_bounds_is_the_first_to_the_last_bit(
     assert np.array_equal(last.solution.active_mask, first.solution.active_mask)
     assert last.solution.active_mask.any() == (name in ("at the end", "fixed"))
     assert last.nvarys == first.nvarys == (2 if name == "fixed" else 3)
+    drawn, again = (one.bootstrap(8).samples for one in (first, last))
+    assert np.array_equal(drawn, again)  # refits stay in the box, too
     with pytest.raises(lmtorch.InputError, match="infeasible"):
         fit(peak, x, y, [1.0, 0.0, -1.0], bounds=BOUNDS[name])
+
+
+def test_other_bounds_are_another_fit(compiled: bool) -> None:
+    for _ in range(3):
+        for low, high in ((-9.0, 2.5), (-9.0, 2.0), (-9.0, 9.0), (3.5, 9.0)):
+            start = [max(low, 1.0), 0.0]
+            slope = fit(p0=start, bounds=([low, -9], [high, 9])).popt[0]
+            expected = min(max(exact()[0], low), high)
+            assert slope == pytest.approx(expected, rel=1e-9)
+            assert fit(p0=start, bounds={"slope": (low, high)}).popt[0] == pytest.approx(
+                expected, rel=1e-9
+            )
 
 
 def test_a_model_without_bounds_is_remembered(quick: list[Any]) -> None:

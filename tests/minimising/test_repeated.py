@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import Bounds
 
 import lmtorch
 from lmtorch.jacobians.dual_numbers import DualNumbers
@@ -319,6 +320,25 @@ def test_a_start_outside_of_bounds_that_are_remembered_is_refused(solved):
             lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=bounds)
     assert solved[:-2] == [True] * (FITS - 1)
     assert solved[-2:] == [False, False]
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        ([torch.tensor(0.0, requires_grad=True)] * 2, 10),
+        (torch.zeros(2, requires_grad=True), 10),
+        (torch.zeros(2), np.array([10.0, 10.0])),
+        Bounds([0, 0], [10, 10]),
+        (None, 10),
+    ],
+    ids=["graded entries", "graded", "mixed", "scipy", "none"],
+)
+def test_bounds_of_any_kind_are_read_as_the_first_time(bounds):
+    free = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y))
+    for _ in range(3):
+        found = lmtorch.least_squares(decay, [1.0, 1.0], args=(T, Y), bounds=bounds)
+        np.testing.assert_allclose(found.x, free.x, rtol=1e-8)
 
 
 class Held:
