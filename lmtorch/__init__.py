@@ -48,4 +48,4 @@ from .minimising.solution import Solution as Solution
 from .minimising.watch import Iterate as Iterate
 from .training.optimizer import LevenbergMarquardt as LevenbergMarquardt
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -51,8 +51,8 @@ def page(root: Path, example: Example) -> str:
     lines = [f"# {title(root, example)}", "", subject(root, example), ""]
     if example.data.strip():
         lines += [f"Data: {example.data}.", ""]
-    if example.time:
-        lines += [f"Takes {example.time} on two CPU cores.", ""]
+    if example.time and example.time.strip():
+        lines += [f"Takes {example.time.strip()} of one CPU core.", ""]
     if example.picture:
         lines += [f"![{title(root, example)}](../{example.picture})", ""]
     lines += [
