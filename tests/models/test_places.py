@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lmtorch import curve_fit, models
+from lmtorch.models.places import by_place
+from lmtorch.models.rules import Rules
 
 X = np.linspace(0, 10, 101)
 TWO = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
@@ -88,18 +90,24 @@ def test_unlike_shapes_keep_their_own_peaks() -> None:
     np.testing.assert_allclose(fit.popt, truth, rtol=1e-6)
 
 
-def test_steps_of_different_forms_are_not_exchanged() -> None:
-    steps = models.Step("a", form="erf") + models.Step("b", form="atan")
-    from lmtorch.models.places import by_place
-    from lmtorch.models.rules import Rules
+def test_what_is_alike_is_put_in_order_and_nothing_else() -> None:
+    def put(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        values = {name: torch.tensor(float(-i)) for i, name in enumerate(model.names)}
+        found = by_place(list(model.terms.values()), values, Rules())
+        return values, found
 
-    values = {name: torch.tensor(float(10 - i)) for i, name in enumerate(steps.names)}
-    assert by_place(list(steps.terms.values()), values, Rules()) == values
-
-
-def test_fast_decays_come_first() -> None:
-    two = models.Exponential("a") + models.Exponential("b")
-    y = two(X, [5.0, 2.0], 0.5, [2.0, 5.0], 4.0)
-    fits = curve_fit(two, X, y)
-    np.testing.assert_allclose(fits.params["a_decay"], 0.5, rtol=1e-5)
-    np.testing.assert_allclose(fits.params["b_decay"], 4.0, rtol=1e-5)
+    values, found = put(models.Exponential("a") + models.Exponential("b"))  # fast decays first
+    assert found == {
+        f"{one}_{name}": values[f"{other}_{name}"]
+        for one, other in ("ab", "ba")
+        for name in ("amplitude", "decay")
+    }
+    for model in (
+        models.Step("a", form="erf") + models.Step("b", form="arctan"),
+        models.Gaussian("a") + models.Lorentzian("b"),
+        models.Gaussian("a") - models.Gaussian("b"),
+        models.from_function(lambda x, center: x - center, prefix="a")
+        + models.from_function(lambda x, center: x + center, prefix="b"),
+    ):
+        values, found = put(model)
+        assert found == values, model
