@@ -51,6 +51,7 @@ class Model(Terms):
 
     Raises:
         InputError: the prefix makes no names.
+        InputTypeError: an option is called as a parameter is, whose value belongs elsewhere.
 
     Example:
         >>> import torch
@@ -77,6 +78,11 @@ class Model(Terms):
 
     def __init__(self, prefix: str = "", **options: Any) -> None:
         self.prefix = _checked(prefix)
+        if values := [name for name in options if name in self.parameters]:
+            raise InputTypeError(
+                f"{values} are parameters of {type(self).__name__}: give their values in a call, "
+                "in p0 of curve_fit, or by with_start or with_fixed."
+            )
         self.options = options
         self._rules = Rules()
 
@@ -413,7 +419,10 @@ def _checked(prefix: str) -> str:
         InputError: names cannot begin with it.
     """
     if not isinstance(prefix, str):
-        raise InputTypeError(f"prefix={prefix!r} must be a string, as 'g' for g_center.")
+        raise InputTypeError(
+            f"prefix={prefix!r} must be a string, as 'g' for g_center; what else a model takes is "
+            "given by name, as in Polynomial(degree=2)."
+        )
     bare = prefix.removesuffix("_")
     if prefix and not bare.isidentifier():
         raise InputError(

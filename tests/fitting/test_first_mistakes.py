@@ -23,6 +23,15 @@ TABLE = pd.DataFrame({"energy": X, "counts": Y})
 T = np.linspace(0, 4, 20)
 Z = 2.0 * np.exp(-T)
 
+
+class Rise(models.Model):
+    parameters = ("slope",)
+
+    @staticmethod
+    def formula(x: Any, slope: Any) -> Any:
+        return slope * x
+
+
 EITHER = "Is 'a_center' or 'b_center' meant?"
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     # a name without its prefix, or with a typing error
@@ -85,6 +94,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         "no points of two coord",
     ),
     "rule": (lambda: PEAKS.with_bounds((1, 5)), "give them by name"),
+    "degree": (lambda: models.Polynomial(2), "as in Polynomial(degree=2)"),
+    "value": (lambda: Rise("a", slope=2.0), "['slope'] are parameters of Rise"),
     "array": (lambda: models.voigt_profile(X, 1.0, 0.5), "of an array make one"),
 }
 
