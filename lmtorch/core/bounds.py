@@ -30,7 +30,8 @@ class Bounds(NamedTuple):
 
     def contains(self, x: Tensor) -> bool:
         """Whether a single point lies in the box, on its sides or within."""
-        return bool(((x >= self.lower) & (x <= self.upper)).all())
+        sides = zip(self.lower.tolist(), x.tolist(), self.upper.tolist(), strict=True)
+        return all(low <= value <= high for low, value, high in sides)
 
     def touched(self, x: Tensor) -> Tensor:
         """Which variables lie on a side of the box, (..., n) bool."""

@@ -19,7 +19,7 @@ from .values import SCOPE, Entry, Given, Raw, Scribe, root
 LARGEST = 8  # parameters up to which every entry is written out
 KEPT = 64  # methods of which functions are kept
 FITS = 8  # runs of a kind before its arithmetic is recorded, which takes as long as some of them
-FAILURES = 32  # records that come to nothing, each at the price of some iterations, at most
+FAILURES = 32  # records in a row that come to nothing, each at the price of some iterations
 OFTEN = 2  # times that a way is gone before it is compiled
 BOXED = ("free", "move")  # methods of a problem that ask for its box
 ARITHMETIC = (ZeroDivisionError, ValueError, OverflowError)
@@ -159,6 +159,7 @@ class Function:
             found = self.plain(problem, method, *arguments)
             self.refused = True
             return found
+        self._failed = 0
         entries, way = scribe.record.entries, scribe.record.way()
         with self._lock:
             self._gone[way] = self._gone.get(way, 0) + 1

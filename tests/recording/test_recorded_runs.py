@@ -70,6 +70,25 @@ def test_what_divides_by_zero_runs_as_ever(recorded, monkeypatch):
     assert all(same(plain, other) for other in others)
 
 
+def test_what_can_be_recorded_now_and_then_is_tried_again(recorded, monkeypatch):
+    tried, plain = [], steps._plain_model
+
+    def now_and_then(result):
+        if isinstance(result, tuple) and not hasattr(result, "_fields"):  # not a part of it
+            tried.append(result)
+            if len(tried) % 3:
+                raise UnrecordableError("for a test")
+        return plain(result)
+
+    monkeypatch.setattr(steps, "_plain_model", now_and_then)
+    monkeypatch.setattr(steps, "FAILURES", 8)
+    monkeypatch.setattr(steps, "OFTEN", 1000)  # nothing is compiled, and all is recorded anew
+    problem = PROBLEMS["Misra1a"]
+    for _ in range(8):
+        lmtorch.least_squares(problem.residual, problem.starts[0])
+    assert len(tried) > 2 * 2 * steps.FAILURES
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero|invalid value")
 def test_a_quotient_by_zero_is_numpys():
     values = (0.0, -0.0, 2.0, -3.0, np.inf, np.nan)
@@ -97,13 +116,11 @@ def test_what_cannot_be_recorded_is_not_tried_for_ever(recorded, monkeypatch):
         raise UnrecordableError("for a test")
 
     monkeypatch.setattr(steps.Scribe, "written", refuse)
+    monkeypatch.setattr(steps, "FAILURES", 8)
     problem = PROBLEMS["Misra1a"]
     plain, others = both(
         monkeypatch,
-        lambda: [
-            lmtorch.least_squares(problem.residual, problem.starts[0])
-            for _ in range(3 * steps.FAILURES)
-        ],
+        lambda: [lmtorch.least_squares(problem.residual, problem.starts[0]) for _ in range(8)],
     )
     assert all(map(same, plain, others[0]))
     assert len(tried) == 2 * steps.FAILURES  # of both functions of an iteration
