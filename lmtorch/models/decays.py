@@ -13,6 +13,7 @@ from .shape import Shape
 
 POSITIVE = (0.0, math.inf)
 AT_ZERO = -1e6  # its logarithm: times a small exponent it is still that of zero
+OVER = 60.0  # exp(−exp(OVER)) is zero
 GAS_CONSTANT = 8.31446261815324  # J/(mol K), exact since 2019
 LONGEST, SHORTEST = 10.0, 0.004  # decay times that are tried, in the length of the data
 RATES = 14  # how many of them
@@ -127,7 +128,9 @@ class StretchedExponential(Shape):
         # a power of zero has no derivative, where its logarithm is far enough below has zero
         after = x > 0
         log = torch.log(torch.where(after, x, 1.0)) - torch.log(decay)
-        return amplitude * torch.exp(-torch.exp(beta * torch.where(after, log, AT_ZERO)))
+        power = beta * torch.where(after, log, AT_ZERO)
+        # above, nothing is left, and the derivative of an infinite power would be NaN
+        return amplitude * torch.exp(-torch.exp(power.clamp(max=OVER)))
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ AREA = math.sqrt(2 * math.pi)  # of a Gaussian of height and width one
 HALF = math.sqrt(2 * math.log(2))  # half width at half height of a Gaussian, in σ
 POSITIVE = (0.0, math.inf)
 WIDTHS = (0.5, 0.7, 1.0, 1.4)  # in the half width that a Gaussian would have
+LARGE = 20.0  # exponent of Pearson's peak from which a series has all digits
+RATIO = (1 / 64, -5 / 2048, 61 / 49152, -1385 / 1048576, 50521 / 20971520)
 
 
 class Gaussian(Shape):
@@ -214,7 +216,7 @@ class Pearson7(Shape):
     def formula(x: Any, amplitude: Any, center: Any, sigma: Any, expon: Any) -> Any:
         """The peak at x."""
         distance = (x - center) / sigma
-        size = torch.lgamma(expon) - torch.lgamma(expon - 0.5) - 0.5 * math.log(math.pi)
+        size = _log_height(expon) - 0.5 * math.log(math.pi)
         return amplitude / sigma * torch.exp(size - expon * torch.log1p(distance * distance))
 
     @staticmethod
@@ -227,6 +229,22 @@ class Pearson7(Shape):
             for m in (1.0, 2.0, 5.0)
         ]
         return fitted(Pearson7, x, y, tries)
+
+
+def _log_height(expon: Any) -> Any:
+    """ln Γ(m) − ln Γ(m − ½); where it would be lost in their rounding, by a series.
+
+    Returns:
+        It, in the shape of m. Source: Tricomi & Erdélyi, Pacific J. Math. 1 (1951) 133.
+    """
+    large = expon > LARGE
+    small = torch.where(large, 1.0, expon)
+    shifted = torch.where(large, expon, LARGE) - 0.75
+    inverse, series = 1 / (shifted * shifted), torch.zeros_like(shifted)
+    for coefficient in reversed(RATIO):
+        series = (series + coefficient) * inverse
+    few = torch.lgamma(small) - torch.lgamma(small - 0.5)
+    return torch.where(large, 0.5 * torch.log(shifted) + series, few)
 
 
 def fitted(

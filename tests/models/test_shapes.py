@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import lmfit
+import mpmath
 import numpy as np
 import pytest
 import scipy.integrate
@@ -354,3 +355,37 @@ def test_at_zero_there_is_no_dose_and_no_time_whatever_the_exponent(dtype: torch
     assert models.Hill()(x, **levels, hill=-0.02).item() == 3.0
     assert models.Hill5()(x, **levels, **small).item() == 1.0
     assert models.StretchedExponential()(x, amplitude=3.0, decay=2.0, beta=0.02).item() == 3.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("expon", [0.75, 1.0, 19.9, 20.1, 1e3, 1e5, 1e7])
+def test_the_height_of_pearsons_peak_keeps_its_digits(dtype: torch.dtype, expon: float) -> None:
+    given = torch.tensor(expon, dtype=dtype)
+    exact = mpmath.mpf(given.item())
+
+    def height(m: torch.Tensor) -> torch.Tensor:
+        found = models.Pearson7()(torch.zeros(1, dtype=dtype), one, zero, one, m)
+        assert isinstance(found, torch.Tensor)
+        return found[0]
+
+    one, zero = torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype)
+    with mpmath.workdps(40):
+        value = mpmath.gammaprod([exact], [exact - 0.5, 0.5])
+        rate = mpmath.digamma(exact) - mpmath.digamma(exact - 0.5)
+        rates = mpmath.polygamma(1, exact) - mpmath.polygamma(1, exact - 0.5)
+        wanted = [float(value), float(value * rate), float(value * (rate**2 + rates))]
+    slope = torch.func.grad(height)
+    found = [height(given), slope(given), torch.func.jacfwd(slope)(given)]
+    eps = torch.finfo(dtype).eps
+    np.testing.assert_allclose(found[0].item(), wanted[0], 60 * eps)
+    np.testing.assert_allclose(found[1].item(), wanted[1], 2000 * eps)
+    # torch's trigamma function of small arguments has no more
+    np.testing.assert_allclose(found[2].item(), wanted[2], max(1e-9, 2e4 * eps))
+
+
+def test_a_stretched_exponential_that_is_over_has_derivatives() -> None:
+    x = torch.tensor([1.0, 1e3], dtype=torch.float32)
+    given = tuple(torch.tensor(v, dtype=torch.float32) for v in (3.0, 0.03, 20.0))
+    for forward in (torch.func.jacfwd, torch.func.jacrev):
+        found = forward(models.StretchedExponential(), (1, 2, 3))(x, *given)
+        assert all(torch.equal(column, torch.zeros(2)) for column in found)
