@@ -124,6 +124,7 @@ def examine(
     unclear = ROUNDINGS * eps * spread(carried(model, wide)) + length * (
         ROUNDINGS * method.slopes + error / units
     )
+    clear = where(abs(slope) > unclear, slope, 0.0)
     unclear = sqrt(apply(transposed(vectors * vectors), unclear * unclear))
     along = where(abs(along) > unclear, along, 0.0)
     floor = underflow(units, problem.rows)
@@ -132,6 +133,11 @@ def examine(
     # a curvature within round-off has no sign
     lowest = where(abs(values[..., 0]) <= gathered(floor), 0.0, values[..., 0])
     promised = total(along * along / maximum(abs(values), floor))
+    if method.slopes:
+        # the error of one column by differences may hide every direction that it has a part in, and
+        # yet along the axis of another the cost falls: no less than that is promised
+        axes = clear * clear / maximum(abs(diagonal(scaled)), floor)
+        promised = maximum(promised, largest(axes))
     decrement = to_type(promised, model.cost.dtype) / 2
     newton = -apply(vectors, where(values > floor, along / values, 0.0)) / units
     hidden = to_type(total(unclear * unclear / maximum(abs(values), floor)), model.cost.dtype) / 2
