@@ -46,6 +46,7 @@ CERTIFIED = 64  # variables, displacements among them, up to which the end of a 
 LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
 VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
+COUPLED = 1e-6  # share of the change of values that others may show, whose x are not moved
 DIFFERENT = 1e-3  # of the largest derivative: by so much the user's may differ from differences
 
 
@@ -129,6 +130,8 @@ def set_up(
         raise InputError(
             "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
         )
+    if not data.implicit:
+        check_apart(calling, theta[0] if batched else theta, (eta.mT, *shares), data.each)
     source: str | GivenJacobian | FiniteDifference = "auto"
     if fitter.jac is not None:
         rows = calling.jacobian(fitter.given_rows)
@@ -171,6 +174,29 @@ def set_up(
         differences=plan.differences,
     )
     return Setting(problem, plan.method, point, shares, n)
+
+
+def check_apart(
+    calling: UserFunction, theta: Tensor, shares: tuple[Tensor, ...], each: int
+) -> None:
+    """See at the start of the first fit whether each value of f depends on its own x alone.
+
+    Raises:
+        InputError: it does not.
+    """
+    eta, *others = (share[0] for share in shares)
+    moved = torch.arange(eta.shape[-1], device=eta.device) % 2 == 0
+    with torch.no_grad():
+        here, there = (
+            calling.residual((theta,), one, *others) for one in (eta, eta + moved.to(eta))
+        )
+    change, moved = (there - here).abs(), moved.repeat(each)
+    noise = 1e3 * torch.finfo(here.dtype).eps * here.abs().amax()
+    if bool((change[~moved] > COUPLED * change[moved].nan_to_num(0.0, 0.0).amax() + noise).any()):
+        raise InputError(
+            "values of f change where the x of other points are moved, as by x.mean() in f. With "
+            "errors in x each value may depend on its own x alone: compute such numbers before."
+        )
 
 
 def check_given(

@@ -264,6 +264,17 @@ def test_given_derivatives_serve_numpy_code() -> None:
     same(fit, lmtorch.odr(decay, x, y, [1, 1], 0.05, 0.02), 1e-7)
 
 
+def test_a_curve_that_mixes_points_is_refused() -> None:
+    x = np.linspace(0, 3, 9)
+    y = np.stack([2 * x, 3 * x])
+    center = float(x.mean())
+    assert lmtorch.odr(lambda x, a, b: a + b * (x - center), x, y[0])["b"] == pytest.approx(2)
+    for batch in (False, True):
+        data = (np.stack([x, x]), y) if batch else (x, y[0])
+        with pytest.raises(lmtorch.InputError, match="its own x alone"):
+            lmtorch.odr(lambda x, a, b: a + b * (x - x.mean()), *data, batch=batch)
+
+
 @pytest.mark.parametrize(
     ("jac", "message"),
     [
