@@ -110,7 +110,7 @@ def odr(
         >>> ring = np.array([3 * np.cos(angle), 3 * np.sin(angle) + 1])
         >>> circle = lambda x, a, b, r: (x[0] - a) ** 2 + (x[1] - b) ** 2 - r**2
         >>> lmtorch.odr(circle, ring + 0.01 * rng.standard_normal((2, 20)), None, p0=[0, 0, 1])
-        CurveFit(a=-0.000(3), b=1.002(3), r=3.000(3))
+        CurveFit(a=-0.003(3), b=0.999(3), r=3.000(2))
     """
     absolute_sigma, batch = flag(absolute_sigma, "absolute_sigma"), flag(batch, "batch")
     tolerances = tuple(

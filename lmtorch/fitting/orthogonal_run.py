@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import choose
-from .._arrays import to_array
+from .._arrays import tensor_of, to_array
 from .._errors import InputError
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
@@ -74,7 +74,7 @@ def minimised(
         if fitter.data.implicit:
             return _implicit(fitter, setting)
         point, spent = (setting.x, 1) if near else _started(setting, fitter.trials)
-        left = max(1, fitter.trials + 1 - int(torch.as_tensor(spent).max()))
+        left = max(1, fitter.trials + 1 - int(tensor_of(spent).max()))
         state, _ = descend(setting.problem, setting.method, Start(point), trials=left)
         model = _blocks(setting.problem, state.x)
         return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
@@ -96,9 +96,10 @@ def _started(setting: Setting, trials: int) -> tuple[Tensor, Tensor | int]:
     way = replace(method, tolerances=LOOSE, polish=0, certify=False)
     state, _ = descend(still, way, Start(point), trials=trials)
     other = torch.cat([state.x[..., :n], point[..., n:]], -1)
-    here, there = (
+    # a list: out of a generator a StopIteration of the user's function would come as another error
+    here, there = [
         _blocks(problem, one).reduced().dense.residual.square().sum(-1) for one in (point, other)
-    )
+    ]
     return torch.where((there < here)[..., None], other, point), 1 + state.trials
 
 

@@ -339,7 +339,7 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
             spread, mean = _moments(y)
         floor = eps * mean
         bar = ((1 + SLIGHTLY + eps**2) * spread + floor * floor) * (data.m / 2)
-        return torch.as_tensor(bar, dtype=torch.float64).nan_to_num(torch.inf, torch.inf)
+        return tensor_of(bar, torch.float64).nan_to_num(torch.inf, torch.inf)
     y = data.y.detach().double()
     count = torch.ones_like(y) if data.weights is None else data.weights.double().expand(y.shape)
     kept = torch.where(count > 0, y, torch.nan)

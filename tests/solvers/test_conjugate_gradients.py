@@ -223,6 +223,7 @@ def test_what_no_matrix_fits_is_solved() -> None:
 
 
 NETWORK = choose.Facts(10_000, 100_000, 100_000, 2000, torch.float32, torch.device("cpu"))
+LAYERS = NETWORK._replace(parameters=1000, residuals=7000, layers=True)
 FUNCTION = NETWORK._replace(samples=None, activations=2000 * 100_000)
 
 
@@ -270,9 +271,12 @@ def test_products_are_chosen_for_large_networks_of_many_samples() -> None:
         chosen(NETWORK._replace(parameters=4096), **room),
         chosen(NETWORK, jacobian="reverse", **room),
         chosen(FUNCTION, **room),
-        chosen(NETWORK._replace(parameters=1000, residuals=7000, layers=True), **room),
+        # the last digits, which float64 is there for, and few parameters are for exact steps
+        chosen(LAYERS._replace(dtype=torch.float64), **room),
+        chosen(LAYERS._replace(parameters=512), **room),
     ):
         assert isinstance(other.method.solver, Cholesky)
+    assert isinstance(chosen(LAYERS, **room).method.solver, ConjugateGradients)
     layers = chosen(NETWORK._replace(parameters=1000, layers=True), **room)
     assert isinstance(layers.method.solver, ConjugateGradients)
     # as many equations as there are residuals, as long as these are few
