@@ -188,9 +188,9 @@ def check_apart(
     eta, *others = (share[0] for share in shares)
     moved = torch.arange(eta.shape[-1], device=eta.device) % 2 == 0
     with torch.no_grad():
-        here, there = (
+        here, there = [
             calling.residual((theta,), one, *others) for one in (eta, eta + moved.to(eta))
-        )
+        ]
     change, moved = (there - here).abs(), moved.repeat(each)
     noise = 1e3 * torch.finfo(here.dtype).eps * here.abs().amax()
     if bool((change[~moved] > COUPLED * change[moved].nan_to_num(0.0, 0.0).amax() + noise).any()):

@@ -273,7 +273,7 @@ def test_products_are_chosen_for_large_networks_of_many_samples() -> None:
         chosen(FUNCTION, **room),
         # the last digits, which float64 is there for, and few parameters are for exact steps
         chosen(LAYERS._replace(dtype=torch.float64), **room),
-        chosen(LAYERS._replace(parameters=512), **room),
+        chosen(LAYERS._replace(parameters=512, residuals=4000), **room),
     ):
         assert isinstance(other.method.solver, Cholesky)
     assert isinstance(chosen(LAYERS, **room).method.solver, ConjugateGradients)
