@@ -127,7 +127,7 @@ class MeasuredResponseDecay(Model):
         share = -torch.expm1(-passed)
         return (left * (value * share + slope * decay * (passed - share))).sum(-1)
 
-    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # the response
         """The nearest of some decays; the maximum of the response is a little before that of y."""
         span, step = extent(x), extent(x) / x.shape[-1]
 
