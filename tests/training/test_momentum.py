@@ -169,6 +169,8 @@ def test_a_minimum_of_one_batch_is_not_called_one(shape, device):
             assert opt.status in (Status.RUNNING, Status.REFUSED)
     for _ in range(60):
         of.step(opt, 11)
+        if opt.converged:
+            break
     assert opt.converged
 
 
@@ -188,10 +190,13 @@ def test_a_minimum_of_every_batch_is_called_one(device):
     of = Linear(3, 5, device, draws=200)
     of.b = of.A @ torch.ones(5, dtype=F64, device=device)
     opt = LevenbergMarquardt([of.theta])
+    one = torch.ones_like(of.theta)
     for k in range(200):
         of.step(opt, k)
-    torch.testing.assert_close(of.theta.detach(), torch.ones_like(of.theta))
-    assert float(opt.report.loss) < 1e-20
+        if float((of.theta.detach() - one).abs().max()) < 1e-10:
+            break
+    torch.testing.assert_close(of.theta.detach(), one)
+    assert float(opt.report.loss) < 1e-18
 
 
 def test_a_saved_training_goes_on_with_its_momentum(device):
