@@ -1,6 +1,7 @@
 """Some fits of a batch: one by its place, or blocks of them whose Jacobians fit a cache."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -18,7 +19,7 @@ from ..minimising.solution import Solution
 from .fitter import Fitter
 
 
-class Selection:
+class Selection(ABC):
     """What follows from the fits of a batch, of which some may be chosen."""
 
     fitter: Fitter
@@ -30,10 +31,11 @@ class Selection:
     kept: tuple[str, ...] = ()  # attributes that were saved, and are not computed again
     lost: tuple[str, ...] = ()  # what a saved fit came without
 
+    @abstractmethod
     def __init__(
         self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None
     ) -> None:
-        raise NotImplementedError
+        """From a fit; `at` makes another one of the same kind."""
 
     def keep(self, known: Mapping[str, Any], lost: Sequence[str] = ()) -> Self:
         """Take numbers as they were saved instead of computing them anew, bit for bit.

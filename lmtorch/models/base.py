@@ -86,9 +86,8 @@ class Model(Terms):
         self.options = options
         self._rules = Rules()
 
-    @staticmethod
-    def formula(x: Any, *values: Any) -> Any:
-        """The curve at x, of torch operations.
+    def formula(self, x: Any, *values: Any) -> Any:
+        """The curve at x, of torch operations; a static method where it needs nothing of the model.
 
         Args:
             x: points (m,), or (k, m) of k coordinates; a tensor.
@@ -100,9 +99,8 @@ class Model(Terms):
         """
         raise NotImplementedError("a Model needs a formula")
 
-    @staticmethod
-    def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Guess the parameters from data.
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Guess the parameters from data; a static method where it needs nothing of the model.
 
         Args:
             x: points (m,), ascending, or (..., m) if each curve has its own; or (k, m).

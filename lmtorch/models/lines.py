@@ -121,7 +121,7 @@ class Polynomial(Model):
             found = found * x + c
         return found
 
-    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # degree
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The polynomial of least squares."""
         found = coefficients(x, y, self.options["degree"])
         return dict(zip(self.parameters, found.unbind(-1), strict=True))

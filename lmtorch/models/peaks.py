@@ -267,7 +267,7 @@ def fitted(
                 )[..., None]
                 for name in shape.parameters
             ]
-            curves = shape.formula(x, *full).expand(len(part), *y.shape)
+            curves = shape().formula(x, *full).expand(len(part), *y.shape)
             for one, curve in zip(part, curves, strict=True):
                 yield one, {"amplitude": curve}
 

@@ -108,7 +108,7 @@ class MeasuredResponseDecay(Model):
         self._slopes = np.diff(values) / np.diff(grid) / area
         self._grid = grid
 
-    def formula(self, x: Any, *values: Any) -> Any:  # type: ignore[override]  # the response
+    def formula(self, x: Any, *values: Any) -> Any:
         """The decay at x."""
         amplitude, decay, shift = values
         return amplitude * self._convolved((x - shift)[..., None], decay[..., None])
@@ -127,7 +127,7 @@ class MeasuredResponseDecay(Model):
         share = -torch.expm1(-passed)
         return (left * (value * share + slope * decay * (passed - share))).sum(-1)
 
-    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # the response
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The nearest of some decays; the maximum of the response is a little before that of y."""
         span, step = extent(x), extent(x) / x.shape[-1]
 

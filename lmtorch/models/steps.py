@@ -72,12 +72,12 @@ class Step(Model):
     def __init__(self, prefix: str = "", form: str = "linear") -> None:
         super().__init__(prefix, form=_checked(form))
 
-    def formula(self, x: Any, *values: Any) -> Any:  # type: ignore[override]  # form
+    def formula(self, x: Any, *values: Any) -> Any:
         """The step at x."""
         amplitude, center, sigma = values
         return amplitude * rise(self.options["form"], (x - center) / sigma)
 
-    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The nearest of some steps up and down, and then of some about that."""
         span, form = extent(x), self.options["form"]
 
@@ -136,7 +136,7 @@ class Rectangle(Model):
     def __init__(self, prefix: str = "", form: str = "linear") -> None:
         super().__init__(prefix, form=_checked(form))
 
-    def formula(self, x: Any, *values: Any) -> Any:  # type: ignore[override]  # form
+    def formula(self, x: Any, *values: Any) -> Any:
         """The rectangle at x."""
         amplitude, center1, sigma1, center2, sigma2 = values
         return amplitude * self._box((x - center1) / sigma1, (center2 - x) / sigma2)
@@ -147,7 +147,7 @@ class Rectangle(Model):
             up, down = 0.5 * up, 0.5 * down
         return rise(form, up) + rise(form, down) - 1
 
-    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # form
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The nearest of some rectangles, and then of some whose steps are about its own."""
         span = extent(x)
 
