@@ -11,6 +11,7 @@ import torch
 
 import lmtorch
 from lmtorch import InputError
+from lmtorch.minimising.leastsq import NUMBERS, OTHER, SUCCESS
 
 T = np.linspace(0, 4, 40)
 Y = 2.5 * np.exp(-1.3 * T) + 0.03 * np.random.default_rng(0).standard_normal(40)
@@ -139,6 +140,26 @@ def test_an_end_that_is_no_minimum_has_a_number_of_its_own_and_warns() -> None:
 
     with pytest.warns(RuntimeWarning, match="no minimum"):
         assert lmtorch.leastsq(runaway, (0.0, 0.0))[1] == 9
+
+
+def test_success_there_is_success_here() -> None:
+    for status in lmtorch.Status:
+        assert (NUMBERS.get(status, OTHER) in SUCCESS) == status.converged, status
+
+
+@pytest.mark.parametrize("diag", [(1.0, 100.0), (100.0, 1.0)])
+def test_the_first_step_is_no_longer_than_factor_and_diag_allow(diag: tuple[float, float]) -> None:
+    seen = []
+
+    def func(x: Any, *args: Any) -> Any:
+        seen.append(np.array(x))
+        return in_numpy(x, *args)
+
+    lmtorch.leastsq(func, START, (T, Y), Dfun=slopes, factor=0.1, diag=diag)
+    first = next(x for x in seen if (x != START).any())
+    # the region is met to a tenth, as MINPACK's is
+    allowed = 1.1 * 0.1 * np.linalg.norm(np.multiply(diag, START))
+    assert np.linalg.norm(np.multiply(diag, first - START)) <= allowed
 
 
 def test_more_parameters_than_residuals_are_solved_and_have_no_covariance() -> None:
