@@ -1,5 +1,5 @@
 # make demo    install into .venv, fit a data set, train a network, write pictures
-# make test    the same environment, then every check
+# make test    the same environment, then every check (COVERAGE=yes: and how much of the package the tests reach)
 # make fuzz    the laws on examples drawn anew, twenty times as many
 # make test-versions TORCH="2.11.0 2.15.0"   all tests on each of these versions of torch
 # make format  let ruff format and fix what it can
@@ -16,6 +16,8 @@
 PYTHON ?= python3
 # processes of pytest; each computes on one thread
 WORKERS ?= 2
+# not empty: the tests are run under coverage, which takes half as long again; .ci/run does
+COVERAGE ?=
 # random calls of each face
 CALLS ?= 10000
 
@@ -63,7 +65,8 @@ check-types: $(INSTALLED)
 	@$(RUN) -m mypy
 
 check-tests: $(INSTALLED)
-	@$(ALONE) $(RUN) $(PYTEST) -m "not slow" --durations=10 --cov --cov-report=term-missing:skip-covered
+	@$(ALONE) $(RUN) $(PYTEST) -m "not slow" --durations=10 \
+		$(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 # without coverage, which would double the time of some
 check-slow: $(INSTALLED)
