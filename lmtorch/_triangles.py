@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arrays import on_numpy, where
+
 LARGEST = 8  # columns up to which it pays: the operations grow with n³
 
 
@@ -35,22 +37,22 @@ class Triangle:
             for k in range(j):
                 entry = lower[j][k]
                 for i in range(k):
-                    entry = torch.addcmul(entry, self.lower[k][i], row[i], value=-1)
+                    entry = _less(entry, self.lower[k][i], row[i])
                 row.append(entry)  # L_jk D_k
             scaled = [entry * inverse for entry, inverse in zip(row, self.inverse, strict=True)]
             for entry, plain in zip(scaled, row, strict=True):
-                pivot = torch.addcmul(pivot, entry, plain, value=-1)
+                pivot = _less(pivot, entry, plain)
             self.lower.append(scaled)
             self.pivots.append(pivot)
             # no factor where a pivot is not positive: NaN, as the root of it would be
-            self.inverse.append(torch.where(pivot > 0, pivot, torch.nan).reciprocal())
+            self.inverse.append(1 / where(pivot > 0, pivot, torch.nan))
 
     def forward(self, rhs: Sequence[Tensor]) -> list[Tensor]:
         """L⁻¹ rhs."""
         found: list[Tensor] = []
         for entry, row in zip(rhs, self.lower, strict=True):
             for known, factor in zip(found, row, strict=True):
-                entry = torch.addcmul(entry, factor, known, value=-1)
+                entry = _less(entry, factor, known)
             found.append(entry)
         return found
 
@@ -59,13 +61,18 @@ class Triangle:
         found = [e * i for e, i in zip(self.forward(rhs), self.inverse, strict=True)]
         for j in reversed(range(len(found))):
             for i in range(j + 1, len(found)):
-                found[j] = torch.addcmul(found[j], self.lower[i][j], found[i], value=-1)
+                found[j] = _less(found[j], self.lower[i][j], found[i])
         return found
 
     def quadratic(self, vector: Sequence[Tensor]) -> Tensor:
         """vᵀ A⁻¹ v, (b,)."""
         half = self.forward(vector)
         return dot([e * i for e, i in zip(half, self.inverse, strict=True)], half)
+
+
+def _less(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a − b c."""
+    return a - b * c if on_numpy(a) else torch.addcmul(a, b, c, value=-1)
 
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

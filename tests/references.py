@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import OptimizeResult, least_squares
 from torch import Tensor
 
+from lmtorch.linearizations.arrow import Arrow
+
 TOLERANCE = 1e-15  # scipy ignores a tolerance below eps = 2.2e-16 and warns
 
 
@@ -32,3 +34,15 @@ def scipy_solution(
             jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
             **(tight | options),
         )
+
+
+def written_out(matrix: Arrow) -> Tensor:
+    """All entries of a matrix of points with variables of their own, (..., n + m·k, n + m·k)."""
+    shared, border, own = matrix
+    m, k = border.shape[-2:]
+    points = border.flatten(-2)
+    blocks = torch.zeros(*own.shape[:-3], m, k, m, k, dtype=own.dtype)
+    for point in range(m):
+        blocks[..., point, :, point, :] = own[..., point, :, :]
+    below = blocks.flatten(-2).flatten(-3, -2)
+    return torch.cat([torch.cat([shared, points], -1), torch.cat([points.mT, below], -1)], -2)

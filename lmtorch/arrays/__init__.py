@@ -65,6 +65,7 @@ from .matrices import eigvalsh as eigvalsh
 from .matrices import gram as gram
 from .matrices import identity as identity
 from .matrices import joined as joined
+from .matrices import norms_along as norms_along
 from .matrices import put_beside as put_beside
 from .matrices import reduced as reduced
 from .matrices import reduced_of as reduced_of

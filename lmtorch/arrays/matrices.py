@@ -158,6 +158,14 @@ def column_norms(matrix: Tensor) -> Tensor:
     return torch.linalg.vector_norm(matrix, dim=-2)
 
 
+def norms_along(entries: Tensor, dim: int) -> Tensor:
+    """Lengths of the vectors that lie along a dimension of an array of any shape."""
+    if type(entries) is _ndarray:
+        found: Any = (entries * entries).sum(dim) ** 0.5
+        return found
+    return torch.linalg.vector_norm(entries, dim=dim)
+
+
 def reduced(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """R (..., n, n) and Qᵀv (..., n) of a tall matrix = Q R and a vector (..., m)."""
     if type(matrix) is _ndarray:

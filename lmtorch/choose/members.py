@@ -14,6 +14,7 @@ from ..damping.nielsen import Nielsen
 from ..damping.scaling import CurrentNorms, Levenberg, More, Scaling
 from ..damping.trust_region import TrustRegion
 from ..jacobians.finite_difference import FiniteDifference
+from ..linearizations.blocks import BlocksForm
 from ..losses.base import Rho
 from ..losses.robust import Barron, arctan, cauchy, geman_mcclure, huber, soft_l1, tukey
 from ..solvers.base import Solver
@@ -60,6 +61,10 @@ RHOS: dict[str, Callable[[Tensor], Rho]] = {
     "geman_mcclure": geman_mcclure,
     "barron": Barron(),
 }
-ELIMINATION: Solver = Schur()  # eliminates the variables that single points have: errors in x
 DIFFERENCES = {"2-point": FiniteDifference("2-point"), "3-point": FiniteDifference("3-point")}
 SOURCES = ("forward", "reverse", "per_sample", "autograd", *DIFFERENCES)
+
+
+def elimination(own: int) -> Solver:
+    """What eliminates the variables that single points have, so many each: errors in x."""
+    return Schur(BlocksForm(own))

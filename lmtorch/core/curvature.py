@@ -1,5 +1,7 @@
 """Second derivatives of the cost at a point, where the end of a run is looked at."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -62,6 +64,30 @@ def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     if mine is None or not bool(there.all()):
         return None
     return _with_prior(problem, x, Curved(*problem.across.added(mine)))
+
+
+def exact_blocks(problem: Problem, x: Tensor, model: Any) -> Any:
+    """The exact Hessian and the gradient where points have variables of their own, block by block.
+
+    None where it cannot be had: its source does not give it, or the loss is not that of squares.
+
+    Raises:
+        OutOfMemoryError: the memory does not hold it.
+    """
+    (part,) = problem.residual.parts()
+    make = getattr(problem.source, "curvature", None)
+    if make is None or part.black_box or problem.loss.expand(model.residual).root is not None:
+        return None
+    try:
+        with problem.residual.replay(), heard(problem.noises):
+            found = make(part, problem.residual.params(tensor_from(x)), on_numpy(x))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # torch's word for a derivative that is not implemented
+        return None
+    prior = model.prior
+    gradient = found.gradient + prior.root * prior.residual
+    return found._replace(matrix=found.matrix.plus(prior.root), gradient=gradient)
 
 
 def _own_hessian(problem: Problem, x: Tensor) -> Curved | None:

@@ -53,7 +53,7 @@ class Looked(NamedTuple):
     error: Tensor  # (..., n), error of the norms: zero but for finite differences
     diagonal: Tensor  # (..., n), diagonal of the curvature
     values: Tensor  # (..., n), eigenvalues of the scaled curvature, rising
-    vectors: Tensor  # (..., n, n), its eigenvectors
+    vectors: Tensor  # (..., n, n), its eigenvectors; see `linearizations/arrow.py`, too
     floor: Tensor  # (..., 1), an eigenvalue up to this is round-off
     free: Tensor  # (..., n) bool
     remains: Tensor  # (...,) bool: the residuals are not zero
@@ -154,6 +154,8 @@ def underflow(units: Tensor, rows: int) -> Tensor:
 
 def _deficiency(model: Linearization, floor: float, rows: int) -> Tensor:
     """How many combinations of parameters have no influence to first order, (...,) int."""
+    # where points have variables of their own none but the shared ones can be one too many
+    model = getattr(model, "condensed", model)
     units = where(model.column_norms > 0, model.column_norms, 1.0)
     scaled = model.normal / units[..., :, None] / units[..., None, :]
     finite = all_entries_finite(scaled)

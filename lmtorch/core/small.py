@@ -17,7 +17,8 @@ from .method import Method
 from .problem import Problem
 from .state import State
 
-PARAMETERS = 64  # at most: beyond them factorisations are most of the work
+# that a row meets, at most: beyond them factorisations are most of the work
+PARAMETERS = 64
 ENTRIES = 2**15  # of the Jacobian, at most
 DTYPES = (torch.float64, torch.float32)  # of the parameters; the linear algebra is in float64
 
@@ -29,6 +30,7 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
     an attribute `arrays` of their own that they speak NumPy as well: a user's, one that is derived
     from ours too, may know torch alone.
     """
+    met = getattr(problem.residual, "met", len(x))
     members = (method.solver, method.damping, method.scaling, problem.form, problem.loss)
     return (
         type(x) is Tensor
@@ -39,8 +41,8 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
         and problem.sample is None
         and problem.across is None
         and not getattr(problem.residual, "losses", ())  # targets are tensors
-        and len(x) <= PARAMETERS
-        and len(x) * problem.residual.rows <= ENTRIES
+        and met <= PARAMETERS
+        and met * problem.residual.rows <= ENTRIES
         and not x.requires_grad
         and all(vars(type(member)).get("arrays", False) for member in members)
         and not torch.compiler.is_compiling()

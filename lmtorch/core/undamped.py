@@ -7,7 +7,7 @@ elsewhere JᵀJ, and where that leaves a doubt about a black box, with differenc
 Reference: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,34 +15,30 @@ from torch import Tensor
 from ..arrays import (
     all_entries_finite,
     all_finite,
-    apply,
     count,
-    diagonal,
-    eigh,
     every,
-    every_entry,
     gathered,
-    identity,
     largest,
     maximum,
     never,
     norm,
     resolution,
+    select,
     some,
     spread,
     sqrt,
     to_type,
     total,
-    transposed,
     where,
     zeros,
 )
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
-from .curvature import exact_hessian, residual_curvature, trembling
+from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
 from .influence import FINE_ENOUGH, ROUNDINGS, Looked, underflow
 from .method import Method
 from .problem import Problem
+from .spectrum import Whole
 from .state import State
 
 # parameters up to which the Hessian is made: each takes a reverse pass through the gradient
@@ -66,7 +62,7 @@ class Undamped(NamedTuple):
     blind: Tensor  # (...,) bool: a curvature is below the round-off of single precision
     flat: Tensor  # (...,) bool: gradient and curvature are zero
     exact: Tensor  # (...,) bool: the curvature is that of the exact Hessian
-    curvature: Tensor  # (..., n, n), of all variables
+    curvature: Any  # (..., n, n), of all variables, or blocks of it
     hidden: Tensor  # (...,), share of the cost that round-off in the gradient may hide
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
     looked: Looked  # what influence is judged by
@@ -106,41 +102,44 @@ def examine(
         curvature, exact = _curvature(problem, x, whole, length, size, doubted)
     else:
         curvature, exact = near.curvature, near.exact
-    matrix = curvature
+    matrix: Any = curvature if hasattr(curvature, "spectrum") else Whole(curvature)
     if problem.bounds is not None:
-        matrix = where(free[..., :, None] & free[..., None, :], matrix, 0.0)
+        matrix = matrix.between(free)
 
-    curvatures = abs(diagonal(matrix))
+    curvatures = abs(matrix.diagonal)
     units = maximum(model.column_norms, sqrt(curvatures))
     units = where(units > 0, units, 1.0)
-    scaled = matrix / units[..., :, None] / units[..., None, :]
+    scaled = matrix.scaled(units)
     slope = model.gradient / units
-    finite = all_entries_finite(scaled) & all_finite(slope)
-    values, vectors = eigh(where(spread(spread(finite)), scaled, identity(scaled)))
+    finite = scaled.finite & all_finite(slope)
+    spectrum = scaled.spectrum(finite)
+    values, every_value, vectors = spectrum.values, spectrum.every, spectrum.vectors
 
     eps = problem.eps(x)
-    along = apply(transposed(vectors), slope)
+    along = spectrum.along(slope)
     error = _column_error(problem, method, model, wide)
     unclear = ROUNDINGS * eps * spread(carried(model, wide)) + length * (
         ROUNDINGS * method.slopes + error / units
     )
     clear = where(abs(slope) > unclear, slope, 0.0)
-    unclear = sqrt(apply(transposed(vectors * vectors), unclear * unclear))
+    unclear = spectrum.error(unclear)
     along = where(abs(along) > unclear, along, 0.0)
     floor = underflow(units, problem.rows)
     finite = finite & gathered(floor < 1)  # else all of the curvature may be error
     floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
     # a curvature within round-off has no sign
-    lowest = where(abs(values[..., 0]) <= gathered(floor), 0.0, values[..., 0])
-    promised = total(along * along / maximum(abs(values), floor))
+    lowest = spectrum.lowest
+    lowest = where(abs(lowest) <= gathered(floor), 0.0, lowest)
+    promised = total(along * along / maximum(abs(every_value), floor))
     if method.slopes:
         # the error of one column by differences may hide every direction that it has a part in, and
         # yet along the axis of another the cost falls: no less than that is promised
-        axes = clear * clear / maximum(abs(diagonal(scaled)), floor)
+        axes = clear * clear / maximum(abs(scaled.diagonal), floor)
         promised = maximum(promised, largest(axes))
     decrement = to_type(promised, model.cost.dtype) / 2
-    newton = -apply(vectors, where(values > floor, along / values, 0.0)) / units
-    hidden = to_type(total(unclear * unclear / maximum(abs(values), floor)), model.cost.dtype) / 2
+    newton = -spectrum.back(where(every_value > floor, along / every_value, 0.0)) / units
+    hidden = total(unclear * unclear / maximum(abs(every_value), floor))
+    hidden = to_type(hidden, model.cost.dtype) / 2
     noise = model.rounding(wide, eps)
     if doubted:
         noise = maximum(noise, gathered(length) * trembling(problem, x))
@@ -169,7 +168,7 @@ def examine(
         downward=to_type(vectors[..., 0] / units, x.dtype),
         newton=where(spread(finite), newton, 0.0),
         blind=remains & (count(values <= floor) > count(~free)) & (eps > FINE_ENOUGH),
-        flat=every_entry(matrix == 0) & every(model.gradient == 0) & some(free),
+        flat=matrix.zero & every(model.gradient == 0) & some(free),
         exact=exact,
         curvature=curvature,
         hidden=hidden / model.cost,
@@ -196,12 +195,14 @@ def _column_error(problem: Problem, method: Method, model: Linearization, x: Ten
 
 def _curvature(
     problem: Problem, x: Tensor, model: Linearization, length: Tensor, size: Tensor, doubted: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Any, Tensor]:
     """The exact Hessian (..., n, n) if it can be had and agrees with J, else JᵀJ; and which it is.
 
     For a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second
     order are added.
     """
+    if hasattr(model, "arrow"):
+        return _of_blocks(problem, x, model, length)
     normal = model.normal
     n = x.shape[-1]
     found = exact_hessian(problem, x) if n <= EXACT and n * problem.rows <= ENTRIES else None
@@ -219,3 +220,16 @@ def _curvature(
     apart = spread(largest(abs((found.gradient - model.gradient) / norms)))
     exact = all_entries_finite(found.matrix) & gathered(apart <= GROSS * length)
     return where(spread(spread(exact)), found.matrix, normal), exact
+
+
+def _of_blocks(problem: Problem, x: Tensor, model: Any, length: Tensor) -> tuple[Any, Tensor]:
+    """The same where points have variables of their own: nothing of their size is written out."""
+    normal, met = model.arrow, getattr(problem.residual, "met", EXACT + 1)
+    small = met <= EXACT and met * problem.rows <= ENTRIES
+    found = exact_blocks(problem, x, model) if small else None
+    if found is None:
+        return normal, never(model.cost)
+    norms = where(model.column_norms > 0, model.column_norms, 1.0)
+    apart = spread(largest(abs((found.gradient - model.gradient) / norms)))
+    exact = found.matrix.finite & gathered(apart <= GROSS * length)
+    return select(exact, found.matrix, normal), exact

@@ -20,10 +20,16 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .._autodiff import Params
-from ..jacobians.base import Bending, Block, JacobianSource, Workspace, as_block
+from .._autodiff import Function, Params
+from ..arrays import arrays_of
+from ..jacobians.base import Block, Workspace, as_block
+from ..jacobians.dual_numbers import DualNumbers
+from ..jacobians.ladder import Ladder
+from ..jacobians.latest import POINTS
+from ..linearizations.arrow import Arrow, Curvature, summed
 from ..minimising.user_function import UserFunction
 from ..residuals.base import Part
+from ..rows.columns import Columns
 from ..rows.own import OwnRows
 
 
@@ -64,6 +70,11 @@ class DisplacementResidual:
     def rows(self) -> int:
         """How many residuals there are, q·m."""
         return self.each * self.points
+
+    @property
+    def met(self) -> int:
+        """How many variables a residual depends on: the shared ones and those of its point."""
+        return self.n + self.predictors
 
     def params(self, x: Tensor) -> Params:
         """β (..., n) and η (..., m, k)."""
@@ -112,24 +123,31 @@ def _run(other: Callable[..., Any], params: Params) -> Any:
     return other(params)
 
 
-@dataclass(frozen=True)
 class OwnColumns:
     """Rows with own columns, from the derivatives in (β, τ).
 
-    Attributes:
+    Of one problem those of the latest points are remembered, see `jacobians/latest.py`.
+
+    Args:
         inner: takes these derivatives.
     """
 
-    inner: JacobianSource
-
     kinds = (OwnRows,)
+
+    def __init__(self, inner: Ladder) -> None:
+        self.inner = inner
+        self._known: dict[tuple[bytes, ...], Block] = {}
+        self._residual: DisplacementResidual | None = None  # that they are of
+
+    @property
+    def rows_are_cheap(self) -> bool:
+        """Whether residuals and rows together cost little more than a plain call by itself."""
+        return isinstance(self.inner.current, DualNumbers)
 
     def blocks(self, part: Part, params: Params, workspace: Workspace) -> Iterator[Block]:
         """All rows in one block, from the blocks of the inner source."""
-        assert isinstance(part, PointsPart)
-        assert part.residual is not None
-        residual, (beta, eta) = part.residual, params
-        theta, n = residual.with_tau(beta), beta.shape[-1]
+        residual, eta = _of(part), params[1]
+        theta, n = residual.with_tau(params[0]), params[0].shape[-1]
         lead = theta.shape[:-1]
         dense = Workspace(lambda rows: workspace(rows).new_empty(*lead, rows, theta.shape[-1]))
         inner = self.inner.blocks(residual.shifted(eta), (theta,), dense)
@@ -138,11 +156,104 @@ class OwnColumns:
         rows = OwnRows(matrix[..., :n], matrix[..., n:], residual.each)
         yield Block(torch.cat([values for values, _ in found], -1), rows)
 
+    def at_once(self, part: Part, params: Params) -> Block | None:
+        """The columns in β and τ, where dual numbers are sure to give them.
+
+        Returns:
+            The block; None: it is to be had of `blocks`.
+
+        Raises:
+            DescendedError: dual numbers have failed there, and another source is in use now.
+        """
+        point, residual = _numbers(params), _of(part)
+        if residual is not self._residual:  # of other data
+            self._known, self._residual = {}, residual
+        block = self._known.get(point)
+        if block is None:
+            theta = residual.with_tau(params[0])
+            block = self.inner.columns(residual.shifted(params[1]), (theta,))
+            if block is not None:
+                self._known[point] = block
+                if len(self._known) > POINTS:
+                    del self._known[next(iter(self._known))]
+        return block
+
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals, as the inner source evaluates them."""
-        return self.inner.evaluate(part, params)
+        block = None
+        if self._known and _of(part) is self._residual:
+            block = self._known.get(_numbers(params))
+        return self.inner.evaluate(part, params) if block is None else block.residual
+
+    @property
+    def curves(self) -> bool:
+        """Whether second derivatives are to be had with the first."""
+        return self.inner.curves
+
+    def curvature(self, part: Part, params: Params, on_numpy: bool) -> Curvature:
+        """JᵀJ + Σ r ∇²r, block by block, and Jᵀr, as tensors or arrays.
+
+        Points see only their own x: so these are sums of their second derivatives in (β, τ).
+        Where dual numbers do not give these, reverse mode twice gives the sums.
+        """
+        residual = _of(part)
+        bends = self.inner.second(residual.shifted(params[1]), (residual.with_tau(params[0]),))
+        if bends is None or not isinstance(bends.rows, Columns):
+            found = by_reverse_mode(part.function, params)
+            return arrays_of(found) if on_numpy else found
+        columns, values, second = bends.rows.columns, bends.residual, bends.second
+        if on_numpy:
+            columns, values = arrays_of((columns, values))
+            second = {key: arrays_of(bend) for key, bend in second.items()}
+        return summed(columns, values, second, residual.each, residual.n)
 
     def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
         """d²r(x + tv)/dt² at t = 0, (..., q·m), as the inner source has it."""
-        inner = self.inner
-        return inner.bend(part, params, direction) if isinstance(inner, Bending) else None
+        return self.inner.bend(part, params, direction)
+
+
+def by_reverse_mode(function: Function, params: Params) -> Curvature:
+    """JᵀJ + Σ r ∇²r by n + k reverse passes through the gradient, as points see only their own η.
+
+    Args:
+        function: the residuals (..., q·m).
+        params: β (..., n) and η (..., m, k).
+
+    Returns:
+        It, and Jᵀr.
+
+    Raises:
+        RuntimeError: the residuals depend on nothing, or an operator has no second derivative.
+    """
+    with torch.enable_grad():
+        beta, eta = twins = tuple(p.detach().requires_grad_() for p in params)
+        residual = function(twins)
+        if not residual.requires_grad:
+            raise RuntimeError("the residuals depend on no variable")
+
+        def slopes(of: Tensor, of_what: Params, keep: bool) -> tuple[Tensor, ...]:
+            if not of.requires_grad:
+                return tuple(map(torch.zeros_like, of_what))
+            return torch.autograd.grad(
+                of.sum(), of_what, create_graph=not keep, retain_graph=True, allow_unused=True,
+                materialize_grads=True,
+            )  # fmt: skip
+
+        of_beta, of_eta = slopes(residual.square() / 2, twins, keep=False)
+        rows = [slopes(entry, twins, keep=True) for entry in of_beta.unbind(-1)]
+        own = [slopes(entry, (eta,), keep=True)[0] for entry in of_eta.unbind(-1)]
+    shared, border = (torch.stack(parts, beta.ndim - 1) for parts in zip(*rows, strict=True))
+    blocks = torch.stack(own, -1)
+    gradient = torch.cat([of_beta, of_eta.flatten(-2)], -1).detach()
+    return Curvature(Arrow((shared + shared.mT) / 2, border, (blocks + blocks.mT) / 2), gradient)
+
+
+def _of(part: Part) -> DisplacementResidual:
+    """The residual that a part is of."""
+    assert isinstance(part, PointsPart)
+    assert part.residual is not None
+    return part.residual
+
+
+def _numbers(params: Params) -> tuple[bytes, ...]:
+    return tuple([p.numpy(force=True).tobytes() for p in params])

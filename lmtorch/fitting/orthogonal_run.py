@@ -42,7 +42,6 @@ ROUNDS = 10  # runs at most
 LOOSE = Tolerances(1e-3, 1e-3, 1e-3)  # of runs whose y is still far off
 MET = 1e-12  # f is zero if it is less than what this share of the displacements makes of it
 DOUBTED = 1e4  # of that is left where the equations are not fulfilled
-CERTIFIED = 64  # variables, displacements among them, up to which the end of a run is looked at
 LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
 VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
@@ -142,7 +141,7 @@ def set_up(
         source = FiniteDifference()
     ftol, xtol, gtol = fitter.tolerances
     options = Options(
-        solver=choose.ELIMINATION,
+        solver=choose.elimination(k),
         damping="trust_region",
         scaling="more",
         jacobian=source,
@@ -150,11 +149,11 @@ def set_up(
         xtol=xtol,
         gtol=gtol,
         polish=choose.POLISH,
-        certified=CERTIFIED if n + m * k <= CERTIFIED else 0,
     )
     facts = Facts(
-        n + k, data.each * m, None, probed.activations * count, u.dtype, u.device, problems=count
-    )
+        n + k, data.each * m, None, probed.activations * count, u.dtype, u.device, problems=count,
+        functional=not batched,
+    )  # fmt: skip
     plan = choose.plan([facts], options)
     residual = DisplacementResidual(
         calling.detached(), shares, n, m, k, data.each,

@@ -106,6 +106,29 @@ class Ladder:
         yield first
         yield from map(as_block, blocks)
 
+    def columns(self, part: Part, params: Params) -> Block | None:
+        """The only block of a part, with columns, where dual numbers are sure to give it.
+
+        It is that of `blocks`, without what a first block and other sources need.
+
+        Returns:
+            The block; None: it is to be had of `blocks`.
+
+        Raises:
+            DescendedError: dual numbers have failed there, and another source is in use now.
+            OutOfMemoryError: torch's own.
+        """
+        source = self.rungs[0]
+        if not self.verified or type(source) is not DualNumbers or part.random or part.kept:
+            return None
+        try:
+            return source.block(part, params)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self._give_way(error)
+            raise DescendedError from error
+
     def _give_way(self, error: Exception) -> None:
         """Let the next source take the place of the one in use, unless the error is to be heard."""
         # under vmap shapes may mislead an operator, and dual numbers are no tensors; elsewhere a

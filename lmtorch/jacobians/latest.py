@@ -15,7 +15,7 @@ from .._autodiff import Params, Pulled
 from ..residuals.base import Part
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from .base import Bends, Block, DescendedError, JacobianSource, Workspace
+from .base import Bends, Block, JacobianSource, Workspace
 from .dual_numbers import DualNumbers, bent_vectors, vectors
 from .ladder import Ladder, compare, same_values
 from .learned import OfFit
@@ -78,20 +78,12 @@ class Latest(Ladder):
             DescendedError: dual numbers have failed there, and another source is in use now.
             OutOfMemoryError: torch's own.
         """
-        source = self.rungs[0]
-        if not self.verified or type(source) is not DualNumbers or part.random or part.kept:
-            return None
-        point = (_at(part, params), COLUMNS, 1, id(source))
+        point = (_at(part, params), COLUMNS, 1, id(self.rungs[0]))
         block = self.known.get(point)
         if block is None:
-            try:
-                block = source.block(part, params)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                self._give_way(error)
-                raise DescendedError from error
-            self._remember(point, block)
+            block = self.columns(part, params)
+            if block is not None:
+                self._remember(point, block)
         return block
 
     def saw(self, part: Part, x: Any, found: Any) -> None:

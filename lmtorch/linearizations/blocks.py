@@ -19,8 +19,25 @@ from torch import Tensor
 
 from .._errors import InputError
 from .._triangles import Triangle
-from ..rows.own import OwnRows
+from ..arrays import (
+    apply,
+    column_norms,
+    diagonal_matrix,
+    every_entry,
+    joined,
+    on_numpy,
+    room,
+    settled,
+    sqrt,
+    squared,
+    to_type,
+    transposed,
+    where,
+    zeros,
+)
+from ..rows.own import OwnRows, flat
 from . import by_columns
+from .arrow import Arrow, summed
 from .base import Exact, Prior, Sums, Values, cost_beyond
 from .dense import Dense
 
@@ -42,25 +59,41 @@ class Blocks(NamedTuple):
     @property
     def column_norms(self) -> Tensor:
         """‖J e_j‖, (..., n + m·k)."""
-        return (self.rows.column_norms.square() + self.prior.root.square()).sqrt()
+        return sqrt(self.rows.column_norms**2 + self.prior.root**2)
 
     @property
     def normal(self) -> Tensor:
         """JᵀJ of all variables, (..., n + m·k, n + m·k): only a small problem wants it."""
         written = self.rows.dense()
-        return written.mT @ written + torch.diag_embed(self.prior.root.square())
+        return transposed(written) @ written + diagonal_matrix(self.prior.root**2)
+
+    @property
+    def arrow(self) -> Arrow:
+        """JᵀJ of all variables, block by block."""
+        shared, own = self.rows.shared, self.rows.by_point
+        columns = [shared[..., i] for i in range(shared.shape[-1])]
+        columns += [flat(own[..., i]) for i in range(own.shape[-1])]
+        found = summed(columns, self.residual, {}, self.rows.each, shared.shape[-1])
+        return found.matrix.plus(self.prior.root)
+
+    @property
+    def condensed(self) -> Dense:
+        """The model of the shared variables alone, the others eliminated."""
+        return self.reduced().dense
 
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖²."""
-        return self.rows.times(step).square().sum(-1) + (self.prior.root * step).square().sum(-1)
+        return squared(self.rows.times(step)) + squared(self.prior.root * step)
 
     def freeze(self, free: Tensor) -> Self:
         """Zero columns outside `free`."""
         of_shared, of_own = self.rows.parts(free)
         return self._replace(
             rows=self.rows._replace(
-                shared=torch.where(of_shared[..., None, :], self.rows.shared, 0.0),
-                own=torch.where(of_own[..., None, :, :], self.rows.by_point, 0.0).flatten(-3, -2),
+                shared=where(of_shared[..., None, :], self.rows.shared, 0.0),
+                own=where(of_own[..., None, :, :], self.rows.by_point, 0.0).reshape(
+                    self.rows.own.shape
+                ),
             ),
             prior=Prior(self.prior.root * free, self.prior.residual * free),
         )
@@ -99,24 +132,27 @@ class Blocks(NamedTuple):
         """
         (of_shared, weights), (shared_residual, errors) = map(self.rows.parts, self.prior)
         own = self.rows.by_point
-        diagonal = weights.square() if damping is None else weights.square() + damping
+        diagonal = weights**2 if damping is None else weights**2 + damping
         # a variable with an empty column stays where it is; another one that nothing holds has no
         # inverse, which makes the step NaN, and the loop raises the damping
-        without = torch.where((own == 0).all(-3), 0.0, torch.nan)
-        inverse = torch.where(diagonal > 0, 1 / diagonal, without)
+        inverse = 1 / diagonal
+        if not settled(every_entry(diagonal > 0)):
+            without = where((own == 0).all(-3), 0.0, torch.nan)
+            inverse = where(diagonal > 0, inverse, without)
         each, points = own.shape[-3:-1]
         across = _variances(own, inverse, floor)
         shifted = self.residual - _across(own, inverse * weights * errors)
-        both = torch.cat([self.rows.shared, shifted[..., None]], -1)
-        both = _whitened(across, both.unflatten(-2, (each, points))).flatten(-3, -2)
+        both = joined([self.rows.shared, shifted[..., None]], -1)
+        *lead, _, columns = both.shape
+        both = _whitened(across, both.reshape(*lead, each, points, columns)).reshape(both.shape)
         rows, residual = both[..., :-1], both[..., -1]
         dense = Dense(
             residual,
             rows,
             Prior(of_shared, shared_residual),
             self.cost,
-            (rows.mT @ residual[..., None])[..., 0] + of_shared * shared_residual,
-            (torch.linalg.vector_norm(rows, dim=-2).square() + of_shared.square()).sqrt(),
+            apply(transposed(rows), residual) + of_shared * shared_residual,
+            sqrt(column_norms(rows) ** 2 + of_shared**2),
         )
         return Reduced(inverse, across, shifted, dense)
 
@@ -140,18 +176,20 @@ class Reduced(NamedTuple):
 
     def weighed(self, values: Tensor) -> Tensor:
         """S⁻¹ of one number for each row, (..., q·m)."""
-        entries = values.unflatten(-1, (len(self.across.pivots), -1))[..., None].unbind(-3)
-        return torch.stack(self.across.solve(entries), -3).flatten(-3)
+        each = len(self.across.pivots)
+        rows = values.reshape(*values.shape[:-1], each, values.shape[-1] // each)
+        entries = [rows[..., row, :, None] for row in range(each)]
+        return joined([entry[..., 0] for entry in self.across.solve(entries)], -1)
 
 
 def _across(own: Tensor, variables: Tensor) -> Tensor:
     """V of variables (..., m, k), (..., q·m)."""
-    return (own * variables[..., None, :, :]).sum(-1).flatten(-2)
+    return flat((own * variables[..., None, :, :]).sum(-1))
 
 
 def _variances(own: Tensor, inverse: Tensor, floor: Tensor | float) -> Triangle:
     """floor + V B⁻¹ Vᵀ of each point, factored."""
-    rows = [row[..., None] for row in own.unbind(-3)]  # (..., m, k, 1) each
+    rows = [own[..., row, :, :, None] for row in range(own.shape[-3])]  # (..., m, k, 1) each
     spread = [row * inverse[..., None] for row in rows]
     lower = [[(row * other).sum(-2) for other in spread[:j]] for j, row in enumerate(rows)]
     diagonal = [(row * other).sum(-2) for row, other in zip(rows, spread, strict=True)]
@@ -165,16 +203,22 @@ def _variances(own: Tensor, inverse: Tensor, floor: Tensor | float) -> Triangle:
 
 def _whitened(across: Triangle, rows: Tensor) -> Tensor:
     """R of rows (..., q, m, n) with RᵀR = S⁻¹."""
-    found = across.forward(rows.unbind(-3))
-    scaled = [row * inverse.sqrt() for row, inverse in zip(found, across.inverse, strict=True)]
-    return torch.stack(scaled, -3)
+    found = across.forward([rows[..., row, :, :] for row in range(rows.shape[-3])])
+    scaled = [row * sqrt(inverse) for row, inverse in zip(found, across.inverse, strict=True)]
+    return joined([row[..., None, :, :] for row in scaled], -3)
 
 
 @dataclass(frozen=True)
 class BlocksForm:
-    """Rows of the points, m (n + k) numbers instead of m (n + m k)."""
+    """Rows of the points, m (n + k) numbers instead of m (n + m k).
 
+    Attributes:
+        own: k, how many variables of its own a point has.
+    """
+
+    own: int = 1
     sampled: ClassVar[bool] = False
+    arrays: ClassVar[bool] = True
 
     def entries(self, n: int, m: int) -> int:
         """The entries of the blocks; n counts what a row meets: shared variables and its own."""
@@ -188,6 +232,21 @@ class BlocksForm:
         """Rows side by side."""
         return BlocksAccumulator(shape, like)
 
+    def whole(self, both: Tensor, cost: Tensor, prior: Prior, values: Values) -> Blocks:
+        """The linear model of all rows of one small problem.
+
+        Args:
+            both: columns of the shared variables, then those of a variable of all points each, and
+                below them r, (n + k + 1, q·m), an array. It is kept.
+            cost: as the accumulator is given it.
+            prior: likewise.
+            values: likewise.
+        """
+        n = len(both) - 1 - self.own
+        points = (len(prior.root) - n) // self.own
+        rows = OwnRows(both[:n].T, both[n:-1].T, both.shape[1] // points)
+        return Blocks(both[-1], rows, prior, cost, values)
+
 
 class BlocksAccumulator:
     """Keeps the rows of all points."""
@@ -198,17 +257,18 @@ class BlocksAccumulator:
     def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
         self.shape = shape  # (..., n), variables in all
         self.like = like
+        self.dtype = torch.float64 if on_numpy(like) else like.dtype
         self.residuals: list[Tensor] = []
         self.rows: list[OwnRows] = []
 
     def workspace(self, rows: int) -> Tensor:
         """Dense rows in all variables, which nobody should want of this form."""
         *batch, n = self.shape
-        return self.like.new_empty(*batch, rows, n)
+        return room(self.like, *batch, rows, n)
 
     def add(self, residual: Tensor, rows: OwnRows) -> None:
         """Keep the rows of some points."""
-        self.residuals.append(residual.to(self.like.dtype))
+        self.residuals.append(to_type(residual, self.dtype))
         self.rows.append(rows)
 
     def finish(
@@ -217,11 +277,13 @@ class BlocksAccumulator:
         """The rows of all points with the prior."""
         if exact is not None:
             raise InputError("a sampled curvature needs the normal equations: solver='cholesky'")
-        zero = self.like.new_zeros(self.shape)
         each = self.rows[0].each
         if len(self.rows) > 1 and each > 1:
             raise InputError("rows of points that have several come all at once, in one block.")
-        shared = torch.cat([rows.shared for rows in self.rows], -2)
-        own = torch.cat([rows.own for rows in self.rows], -2)
+        shared = joined([rows.shared for rows in self.rows], -2)
+        own = joined([rows.own for rows in self.rows], -2)
         rows = OwnRows(shared, own, each)
-        return Blocks(torch.cat(self.residuals, -1), rows, prior or Prior(zero, zero), cost, values)
+        if prior is None:
+            zero = zeros(room(self.like, *self.shape))
+            prior = Prior(zero, zero)
+        return Blocks(joined(self.residuals, -1), rows, prior, cost, values)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from ..arrays import apply
+from ..arrays import apply, column_norms, joined, norms_along, transposed
 from .base import scale
 
 
@@ -36,16 +36,14 @@ class OwnRows(NamedTuple):
     @property
     def by_point(self) -> Tensor:
         """V as (..., q, m, k)."""
-        return self.own.unflatten(-2, (self.each, self.points))
+        *lead, _, k = self.own.shape
+        return self.own.reshape(*lead, self.each, self.points, k)
 
     @property
     def column_norms(self) -> Tensor:
         """‖J e_j‖, (..., n + m·k)."""
-        of_shared = torch.linalg.vector_norm(self.shared, dim=-2)
-        of_own = (
-            torch.linalg.vector_norm(self.by_point, dim=-3) if self.each > 1 else (self.own.abs())
-        )
-        return torch.cat([of_shared, of_own.flatten(-2)], -1)
+        of_own = abs(self.own) if self.each == 1 else norms_along(self.by_point, -3)
+        return joined([column_norms(self.shared), flat(of_own)], -1)
 
     def scaled(self, root: Tensor) -> Self:
         """R J, with a root of each row (..., q·m)."""
@@ -54,21 +52,40 @@ class OwnRows(NamedTuple):
     def parts(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """A vector of all variables as that of β (..., n) and that of δ (..., m, k)."""
         n = self.shared.shape[-1]
-        return vector[..., :n], vector[..., n:].unflatten(-1, (self.points, self.own.shape[-1]))
+        own = vector[..., n:]
+        return vector[..., :n], own.reshape(*own.shape[:-1], self.points, self.own.shape[-1])
 
     def times(self, v: Tensor) -> Tensor:
         """J v, (..., q·m)."""
         of_shared, of_own = self.parts(v)
         moved = (self.by_point * of_own[..., None, :, :]).sum(-1)
-        return apply(self.shared, of_shared) + moved.flatten(-2)
+        return apply(self.shared, of_shared) + flat(moved)
 
     def transposed_times(self, w: Tensor) -> Tensor:
         """Jᵀw, (..., n + m·k)."""
-        by_point = w.unflatten(-1, (self.each, self.points))[..., None]
-        of_own = (self.by_point * by_point).sum(-3)
-        return torch.cat([apply(self.shared.mT, w), of_own.flatten(-2)], -1)
+        of_shared = apply(transposed(self.shared), w)
+        return joined([of_shared, flat(self.back(w))], -1)
+
+    def back(self, w: Tensor) -> Tensor:
+        """Vᵀw of one number for each row (..., q·m), (..., m, k)."""
+        by_point = w.reshape(*w.shape[:-1], self.each, self.points)[..., None]
+        return (self.by_point * by_point).sum(-3)
+
+    def above(self, residual: Tensor) -> Tensor:
+        """The columns of β and of a δ of all points together, and below them the residuals.
+
+        Returns:
+            (..., n + k + 1, q·m).
+        """
+        return torch.cat([self.shared.mT, self.own.mT, residual[..., None, :]], -2)
 
     def dense(self) -> Tensor:
         """All entries, most of them zero, (..., q·m, n + m·k)."""
         columns = torch.diag_embed(self.by_point.mT).movedim(-3, -1)  # (..., q, m, m, k)
         return torch.cat([self.shared, columns.flatten(-2).flatten(-3, -2)], -1)
+
+
+def flat(by_point: Tensor) -> Tensor:
+    """Numbers (..., m, k) point by point, (..., m·k)."""
+    *lead, m, k = by_point.shape
+    return by_point.reshape(*lead, m * k)

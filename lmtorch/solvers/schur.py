@@ -11,11 +11,11 @@ Reference: Boggs, Byrd & Schnabel (1987), §3; Björck, Numerical methods for le
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from ..arrays import apply
+from ..arrays import apply, joined, to_type, transposed
 from ..linearizations.blocks import Blocks, BlocksForm, Reduced
+from ..rows.own import flat
 from .base import length_by_solving
 from .svd import SVD, SVDFactor
 
@@ -26,6 +26,7 @@ class Schur:
 
     form: BlocksForm = BlocksForm()
     exact_at_zero: ClassVar[bool] = True
+    arrays: ClassVar[bool] = True
 
     def factor(self, linearization: Blocks, scale: Tensor) -> "SchurFactor":
         """Nothing yet: the reduced rows depend on λ."""
@@ -45,8 +46,8 @@ class SchurFactor:
         """The reduced rows at λ, and their factors."""
         if self.last is not None and self.last[0] is damping:
             return self.last[1:]
-        strength = damping.to(self.point_scale.dtype)[..., None, None]
-        of_points = strength * self.point_scale.square()
+        strength = to_type(damping, self.point_scale.dtype)[..., None, None]
+        of_points = strength * self.point_scale**2
         reduced = self.model.reduced(of_points)
         factor = SVD().factor(reduced.dense, self.scale)
         self.last = damping, reduced, factor
@@ -59,26 +60,20 @@ class SchurFactor:
         of_shared = factor.step(damping)
         left = reduced.weighed(apply(rows.shared, of_shared) + reduced.shifted)
         penalty = rows.parts(prior.root * prior.residual)[1]
-        of_points = -reduced.inverse * (penalty + self._back(left))
-        return torch.cat([of_shared, of_points.flatten(-2)], -1)
+        of_points = -reduced.inverse * (penalty + rows.back(left))
+        return joined([of_shared, flat(of_points)], -1)
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs, by the Schur complement Gᵀ S⁻¹ G + w_β² + λD_β²."""
         reduced, factor = self._reduced(damping)
         rows = self.model.rows
         a, h = rows.parts(rhs)
-        moved = (rows.by_point * (reduced.inverse * h)[..., None, :, :]).sum(-1).flatten(-2)
+        moved = flat((rows.by_point * (reduced.inverse * h)[..., None, :, :]).sum(-1))
         seen = reduced.weighed(moved)  # V (VᵀV + B)⁻¹ h
-        of_shared = factor.solve(a - apply(rows.shared.mT, seen), damping)
+        of_shared = factor.solve(a - apply(transposed(rows.shared), seen), damping)
         along = reduced.weighed(apply(rows.shared, of_shared))
-        of_points = reduced.inverse * (h - self._back(along + seen))
-        return torch.cat([of_shared, of_points.flatten(-2)], -1)
-
-    def _back(self, weights: Tensor) -> Tensor:
-        """Vᵀ of weights (..., q·m), (..., m, k)."""
-        rows = self.model.rows
-        by_point = weights.unflatten(-1, (rows.each, rows.points))[..., None]
-        return (rows.by_point * by_point).sum(-3)
+        of_points = reduced.inverse * (h - rows.back(along + seen))
+        return joined([of_shared, flat(of_points)], -1)
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""

@@ -1,5 +1,6 @@
 """Implicit models, several responses, weights, batches, resampling of fits with errors in x."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -409,3 +410,16 @@ def test_what_does_not_go_together_is_refused(change: dict[str, Any], message: s
     x, y = of_two()
     with pytest.raises(lmtorch.InputError, match=message):
         lmtorch.odr(**{"f": two, "x": x, "y": y, "p0": [1.0, 1.0], **change})
+
+
+@pytest.mark.parametrize("m", [20, 400])
+@pytest.mark.parametrize("f", [lambda x, a, b: a * b * x, lambda x, a, b: a**2 * x + b**2])
+def test_a_saddle_is_no_success_however_many_points_there_are(m: int, f: Any) -> None:
+    """At zero nothing pulls the slope, and it is no minimum."""
+    x = np.linspace(0.5, 2, m)
+    y = x + 0.01 * np.cos(9 * x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the saddle, and that it has no covariance
+        fit = lmtorch.odr(f, x, y, p0=[0.0, 0.0], sx=0.01, sy=0.01)
+    assert fit.status == lmtorch.Status.SADDLE
+    assert not fit.success

@@ -2,23 +2,31 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.func import jacfwd, jvp
 
+from lmtorch.arrays import quiet
 from lmtorch.core.bend import second_order
+from lmtorch.core.curvature import exact_blocks
 from lmtorch.core.problem import Problem
+from lmtorch.core.small import of_arrays
 from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.base import JacobianSource, pull, push
+from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.ladder import Ladder
 from lmtorch.jacobians.reverse import Reverse
+from lmtorch.linearizations.arrow import Arrow
 from lmtorch.linearizations.blocks import BlocksForm
 from lmtorch.losses.linear import Linear
 from lmtorch.minimising.unknowns import Unknowns
 from lmtorch.minimising.user_function import UserFunction
+from lmtorch.solvers.schur import Schur
+from tests.references import written_out
 
 F64 = torch.float64
 N, M = 2, 6
@@ -63,7 +71,7 @@ class Made:
         self.problem = Problem(
             displaced,
             OwnColumns(Ladder([source])),
-            BlocksForm(),
+            BlocksForm(k),
             Linear(),
             F64,
             penalty=torch.cat([torch.zeros(N, dtype=F64), torch.ones(M * k, dtype=F64)]),
@@ -154,3 +162,54 @@ def test_problems_that_leave_a_batch_take_their_data_with_them() -> None:
     whole, part = made.problem.model(made.z), some.model(made.z[[2, 0]])
     torch.testing.assert_close(part.gradient, whole.gradient[[2, 0]])
     torch.testing.assert_close(part.cost, whole.cost[[2, 0]])
+
+
+@pytest.mark.parametrize("dual", [True, False], ids=["dual numbers", "reverse mode"])
+@SHAPES
+def test_the_exact_curvature_is_that_of_all_variables(k: int, q: int, b: int, dual: bool) -> None:
+    """Block by block, from second derivatives of each point, as from the whole written out."""
+    made = Made(k, q, b, DualNumbers() if dual and b == 1 else Forward())
+    model = made.problem.model(made.z)
+    found = exact_blocks(made.problem, made.z, model)
+
+    def cost(z: Tensor) -> Tensor:
+        return made.both(z).square().sum() / 2
+
+    n = made.z.shape[-1]
+    expected = torch.func.hessian(cost)(made.z).view(b, n, b, n)
+    for fit in range(b):
+        one = found.matrix if b == 1 else Arrow(*(part[fit] for part in found.matrix))
+        torch.testing.assert_close(written_out(one), expected[fit, :, fit])
+    torch.testing.assert_close(found.gradient, model.gradient)
+    torch.testing.assert_close(torch.stack([written_out(model.arrow)]).view(model.normal.shape),
+                               model.normal)  # fmt: skip
+
+
+@pytest.mark.parametrize(("k", "q"), [(1, 1), (2, 1), (2, 2)])
+def test_a_run_on_arrays_is_that_on_tensors(k: int, q: int) -> None:
+    """One small problem: the same model, steps and curvature, whichever library computes them."""
+    made = Made(k, q, 1, DualNumbers())
+    tensors, there = made.problem, of_arrays(made.problem)
+    tensors.model(made.z)  # by which dual numbers are known to be right
+    model = tensors.model(made.z)
+    with quiet():
+        found = there.model(made.z.numpy())
+        assert isinstance(found.gradient, np.ndarray)
+        scale = model.column_norms.clamp(min=1e-3)
+        damping = torch.tensor(0.3, dtype=F64)
+        ours = Schur().factor(model, scale)
+        theirs = Schur().factor(found, scale.numpy())
+        for name in ("gradient", "column_norms", "cost"):
+            np.testing.assert_allclose(getattr(found, name), getattr(model, name), rtol=1e-12)
+        np.testing.assert_allclose(theirs.step(np.float64(0.3)), ours.step(damping), rtol=1e-9)
+        np.testing.assert_allclose(
+            theirs.length(np.float64(0.3)), torch.stack(ours.length(damping)), rtol=1e-9
+        )
+        free = np.arange(len(made.z)) % 3 > 0
+        np.testing.assert_allclose(
+            found.freeze(free).gradient, model.freeze(torch.as_tensor(free)).gradient, rtol=1e-12
+        )
+        curved = exact_blocks(there, made.z.numpy(), found)
+    expected = exact_blocks(tensors, made.z, model)
+    for one, other in zip(curved.matrix, expected.matrix, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
