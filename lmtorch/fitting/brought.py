@@ -5,6 +5,7 @@ function there is only what the call says; ties as text are read for both.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,6 +73,13 @@ class Renamed:
     tie: Tie
     names: tuple[tuple[str, str], ...]
 
+    @property
+    def text(self) -> str:
+        """The equation in the names of the fit; empty: it is a function."""
+        full = dict(self.names)
+        written = getattr(self.tie, "text", "")
+        return re.sub(r"\b[^\W\d]\w*", lambda name: full.get(name[0], name[0]), written)
+
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """The value of the tie.
 
@@ -92,7 +100,7 @@ def brought(called: Called, bounds: Any, fixed: Any, ties: Any, transforms: Any)
     held: dict[str, float | None] = dict.fromkeys(names_of(fixed))
     held.update(fixed if isinstance(fixed, Mapping) else {})
     tied = _read(ties, list(called.names))
-    known, parts = Rules(), list(_parts(called))
+    known, parts = Rules(), list(parts_of(called))
     circle(tied)
     if not parts:
         return Brought(bounds, held, tied, {}, {})
@@ -135,7 +143,7 @@ def start_from(
     Raises:
         InputError: x are no numbers to guess from.
     """
-    parts = list(_parts(called))
+    parts = list(parts_of(called))
     if not parts or (p0 is not None and not isinstance(p0, Mapping)):
         return p0
     given = dict(p0 or {})
@@ -177,7 +185,7 @@ def _read(ties: Any, names: list[str]) -> Mapping[str, Any]:
     )
 
 
-def _parts(called: Called) -> Iterator[Part]:
+def parts_of(called: Called) -> Iterator[Part]:
     """The models of the library with the names that their parameters have in the fit."""
     if isinstance(called, OfNumbers) and isinstance(called.function, Model):
         yield Part(called.function, {name: name for name in called.function.names}, None)

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from ..core.termination import Status
+from .derived import derived_of
 from .inference import Inference
 from .table import QUANTILES, bounds_of, correlations, goodness, summary
 
@@ -71,7 +72,9 @@ def _of_one(fit: Inference) -> list[str]:
         within = "" if -low == high == math.inf else f"{low:g} to {high:g}"
         begun = "" if role == "tied" else f"{start[i]:.6g}"
         shown = f"{value:.6g}" if role == "fixed" else plus_minus(value, error)
-        rows.append((name, shown, share, begun, within, role))
+        rows.append((name, shown, share, begun, within, parameters.told(name)))
+    for name, (value, error) in derived_of(fit).items():
+        rows.append((name, plus_minus(float(value), float(error)), "", "", "", "derived"))
     head = ("parameter", "value ± error", "relative", "start", "bounds", "")
     pairs = [(name, f"{value:+.3f}") for name, value in correlations(fit, LEAST)]
     parts = [_title(fit.fitter.model.label, [status.message]), _table(head, rows)]

@@ -164,6 +164,14 @@ class Parameters:
             ) from error
         return True
 
+    def told(self, name: str) -> str:
+        """The role of a parameter, and of a tied one its equation, if that was given as text."""
+        role = self.role(name)
+        if role != "tied":
+            return role
+        text = getattr(self.ties[name], "text", "")
+        return f"tied: {text}" if text else role
+
     def role(self, name: str) -> str:
         """What keeps a parameter from being free, in words for reports; empty if it is free."""
         if name in self.fixed:

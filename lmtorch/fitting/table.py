@@ -8,6 +8,7 @@ import torch
 
 from .._arrays import tensor_of, to_array
 from ..core.termination import Status
+from .derived import derived_of
 from .inference import Inference
 from .likelihoods import Likelihood
 
@@ -35,7 +36,9 @@ def report(fit: Inference, min_correl: float, notes: list[str]) -> str:
     if fit.lead:
         return _many(fit)
     told = ["[[Notes]]", *(f"    {note}" for note in notes)] if notes else []
-    return "\n".join([*_head(fit), *_variables(fit), *_correlations(fit, min_correl), *told])
+    return "\n".join(
+        [*_head(fit), *_variables(fit), *_derived(fit), *_correlations(fit, min_correl), *told]
+    )
 
 
 def with_error(value: float, error: float) -> str:
@@ -65,9 +68,14 @@ def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
                 "stderr": _plain(fit.stderr[..., i]),
                 "start": _plain(start[..., i]),
                 "role": parameters.role(name) or "free",
+                **_tie(fit, name),
                 "bounds": [_plain(side) for side in bounds.get(name, (-math.inf, math.inf))],
             }
             for i, name in enumerate(fit.names)
+        },
+        "derived": {
+            name: {"value": _plain(value), "stderr": _plain(error)}
+            for name, (value, error) in derived_of(fit).items()
         },
         "covariance": _plain(fit.pcov),
         "ndata": _plain(fitter.data.count.to(torch.int64)),
@@ -79,6 +87,12 @@ def as_dict(fit: Inference, notes: list[str]) -> dict[str, Any]:
         "message": fit.solution.message,
         "notes": list(notes),
     }
+
+
+def _tie(fit: Inference, name: str) -> dict[str, str]:
+    """The equation of a tied parameter, by the key "tie", where it was given as text."""
+    text = fit.fitter.parameters.told(name).partition("tied: ")[2]
+    return {"tie": text} if text else {}
 
 
 def goodness(fit: Inference) -> list[tuple[str, Any]]:
@@ -132,15 +146,29 @@ def _variables(fit: Inference) -> list[str]:
         if role == "fixed":
             lines.append(f"{text} (fixed)")
             continue
-        if math.isnan(error):
-            text += " (at its bound)"
-        elif math.isinf(error):
-            text += " +/- inf (undetermined)"
-        elif error > 0:
-            text += f" +/- {error:.6g}" + (f" ({abs(error / value):.2%})" if value else "")
-        suffix = f" ({role})" if role else ""
+        text += _plus_minus(value, error)
+        suffix = f" ({parameters.told(name)})" if role else ""
         lines.append(f"{text}{suffix}" + (f" (init = {start[i]:.6g})" if role != "tied" else ""))
     return lines
+
+
+def _plus_minus(value: float, error: float) -> str:
+    """What is behind a value: its error, and what part of it that is."""
+    if math.isnan(error):
+        return " (at its bound)"
+    if math.isinf(error):
+        return " +/- inf (undetermined)"
+    return f" +/- {error:.6g}" + (f" ({abs(error / value):.2%})" if value else "") if error else ""
+
+
+def _derived(fit: Inference) -> list[str]:
+    found = derived_of(fit)
+    width = max(map(len, found), default=0) + 1
+    lines = [
+        f"    {name + ':':<{width}} {float(value):.8g}{_plus_minus(float(value), float(error))}"
+        for name, (value, error) in found.items()
+    ]
+    return ["[[Derived]]", *lines] if lines else []
 
 
 def correlations(fit: Inference, least: float) -> list[tuple[str, float]]:

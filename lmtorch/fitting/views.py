@@ -8,6 +8,7 @@ from typing import Any
 from .._arrays import tensor_of
 from .._checks import flag
 from . import table
+from .derived import Derived, derived_of
 from .fitted import Fitted
 
 
@@ -23,6 +24,20 @@ class Views(Fitted):
         """What a reader of the errors should know: what is undetermined, what ended at a bound."""
         inference = self._inference
         return list(inference.lost) if inference.lead or self._failed else inference.notes()
+
+    @cached_property
+    def derived(self) -> dict[str, Derived]:
+        """What models of the library derive from their parameters, as the height of a peak.
+
+        By name, (value, stderr) each, (...,), with errors by the delta method: infinite where it
+        depends on what the data do not determine, NaN where on a parameter at its bound. Peaks have
+        `fwhm`, the full width at half height, and `height`; a model of your own what its method
+        `derived` returns. Of other functions it is empty.
+        """
+        return {
+            name: Derived(*map(self._number, pair))
+            for name, pair in derived_of(self._inference).items()
+        }
 
     def report(self, min_correl: float = 0.1) -> str:
         """The fit in words and numbers, in the style of lmfit's report.

@@ -111,6 +111,20 @@ class Model(Terms):
         """
         return {}
 
+    def derived(self, *values: Any) -> dict[str, Any]:
+        """What follows from the parameters and is asked for beside them, as a peak's height.
+
+        A fit has it with its errors: `fit.derived`, and the report. A static method where it needs
+        nothing of the model.
+
+        Args:
+            values: a tensor (...,) of each parameter, in the order of `parameters`.
+
+        Returns:
+            Tensors (...,) by name without prefix. Default: nothing.
+        """
+        return {}
+
     # ---- names ----------------------------------------------------------------------------------
 
     @property
@@ -185,6 +199,19 @@ class Model(Terms):
             return filled(x, self.formula(points, *(beside(v, points) for v in values)))
         x, *values = map(plain, (x, *values))
         return to_array(filled(x, self.formula(x, *values)))
+
+    def derived_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What `derived` says of this model, or of each term of a sum.
+
+        Args:
+            values: tensors (...,) by full name.
+
+        Returns:
+            Tensors (...,) by full name; no name is that of a parameter.
+        """
+        found = self.derived(*(values[name] for name in self.names))
+        full = {self._full(name): value for name, value in found.items()}
+        return {name: value for name, value in full.items() if name not in values}
 
     # ---- guesses --------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """Functions of one's own as models: their signature tells the parameters."""
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
@@ -37,7 +39,10 @@ class Function(Model):
                 f"from_function needs a function f(x, a, b, ...), not {function!r}."
             )
         self.function, self.own_guess = function, guess
-        arguments: Arguments = signature_of(function)
+        if isinstance(given, nn.Module):
+            _frozen(given)
+            given = given.forward
+        arguments: Arguments = signature_of(given)
         if arguments.open_ended:
             raise InputError(
                 "the parameters of f(x, *p) have no names: write f(x, a, b, ...), or fit it "
@@ -58,11 +63,16 @@ class Function(Model):
         name = getattr(self.function, "__name__", type(self.function).__name__)
         return self.prefix or ("f" if name == "<lambda>" else name)
 
+    @property
+    def _written(self) -> str:
+        """The function with its arguments; of a module those of its forward."""
+        if not isinstance(self.function, nn.Module):
+            return label_of(self.function)
+        return label_of(self.function.forward).replace("forward", type(self.function).__name__, 1)
+
     def __repr__(self) -> str:
         """The function with its arguments."""
-        return (
-            f"{self.prefix}: {label_of(self.function)}" if self.prefix else label_of(self.function)
-        )
+        return f"{self.prefix}: {self._written}" if self.prefix else self._written
 
     @property
     def _blind(self) -> bool:
@@ -77,16 +87,29 @@ class Function(Model):
     def _curve(self, x: Any, values: Sequence[Any]) -> Any:
         """The function's value; of arrays first as arrays, as it may be written for them."""
         if isinstance(x, np.ndarray) and not any(map(is_tensor, values)):
-            try:
-                return self._called(x, values)
-            except TypeError:  # torch's functions take no arrays
-                x, *values = map(plain, (x, *values))
-                return tensor_of(self._called(x, values)).numpy()
+            if not isinstance(self.function, nn.Module):
+                with suppress(TypeError):  # torch's functions take no arrays
+                    return self._called(x, values)
+            x, *values = map(plain, (x, *values))
+            return tensor_of(self._called(x, values)).numpy()
         if not is_tensor(x) and not isinstance(x, np.ndarray):  # a dict or a table
             return self._called(x, values)
         return filled(x, self._called(tensor_of(x), values))
 
     def _called(self, x: Any, values: Sequence[Any]) -> Any:
+        """What the function returns, a column (m, 1) of one curve, as of a network, as (m,)."""
+        found = self._returned(x, values)
+        column = (*getattr(x, "shape", ()), 1)
+        if len(column) != 2 or getattr(found, "shape", ()) != column:
+            return found
+        many = any(math.prod(np.shape(value)) > 1 for value in values)
+        return found if many else found[:, 0]
+
+    def _returned(self, x: Any, values: Sequence[Any]) -> Any:
+        if isinstance(self.function, nn.Module) and is_tensor(x):
+            own = next((p for p in self.function.parameters() if p.is_floating_point()), x)
+            values = [value.to(own.dtype) if is_tensor(value) else value for value in values]
+            return tensor_of(self.function(x.to(own.dtype), *values)).to(x.dtype)
         if self._positional:
             return self.function(x, *values)
         return self.function(x, **dict(zip(self.parameters, values, strict=True)))
@@ -111,6 +134,21 @@ class Function(Model):
         }
 
 
+def _frozen(module: nn.Module) -> None:
+    """Check that nothing of a module waits to be fitted.
+
+    Raises:
+        InputTypeError: something does.
+    """
+    if waiting := [name for name, p in module.named_parameters() if p.requires_grad]:
+        raise InputTypeError(
+            f"{type(module).__name__} has parameters of its own, {waiting[:3]}, which are not "
+            "fitted in a sum of models: hold them by module.requires_grad_(False), or fit the "
+            "module by itself, curve_fit(module, x, y), or write a function f(x, a, b, ...) of "
+            "what is to be fitted."
+        )
+
+
 def from_function(
     function: Callable[..., Any], prefix: str = "", guess: Guess | None = None
 ) -> Model:
@@ -121,7 +159,8 @@ def from_function(
 
     Args:
         function: of x and numbers, in torch operations. Arguments whose default is no number are
-            options, and keep it.
+            options, and keep it. Or a module without parameters that require gradients, as a
+            network that was trained before, whose `forward` has these arguments.
         prefix: is set before the names of its parameters. Default: none.
         guess: guess(x, y) → values by name without prefix, for x (m,) and y (..., m), tensors, as
             `Model.start`. Default: the default values of the arguments, else 1.
@@ -130,7 +169,7 @@ def from_function(
         The model.
 
     Raises:
-        InputTypeError: it is no function.
+        InputTypeError: it is no function, or a module with parameters that require gradients.
         InputError: its parameters have no names.
 
     Example:

@@ -204,6 +204,12 @@ class SplitGaussian(Shape):
         return front * torch.exp(-0.5 * distance * distance)
 
     @staticmethod
+    def derived(amplitude: Any, center: Any, sigma: Any, sigma_r: Any) -> dict[str, Any]:
+        """Full width at half height (of x), and height (of y)."""
+        both = sigma + sigma_r
+        return {"fwhm": HALF * both, "height": 2 * amplitude / (AREA * both)}
+
+    @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The peak that is most of y, wider on either side."""
         return fitted(SplitGaussian, x, y, list(_split(x, y, 1 / HALF)))
@@ -234,6 +240,12 @@ class SplitLorentzian(Shape):
         away = x - center
         distance = torch.where(away < 0, away / sigma, away / sigma_r)
         return 2 * amplitude / (math.pi * (sigma + sigma_r) * (1 + distance * distance))
+
+    @staticmethod
+    def derived(amplitude: Any, center: Any, sigma: Any, sigma_r: Any) -> dict[str, Any]:
+        """Full width at half height (of x), and height (of y)."""
+        both = sigma + sigma_r
+        return {"fwhm": both, "height": 2 * amplitude / (math.pi * both)}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -5,14 +5,14 @@ between the plus and minus signs; they add up to the curve.
 """
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._arrays import is_tensor, tensor_of
-from .._errors import InputError, InputTypeError
+from .._errors import InputError
 from .backfitting import product, together
 from .base import Model, Pair
 from .functions import from_function
@@ -141,6 +141,14 @@ class Combined(Model):
             for label, sign, part in self._signed()
         }
 
+    def derived_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from the parameters of each term; in a product they mean something else."""
+        found: dict[str, Any] = {}
+        for _, _, part in self._signed():
+            if not isinstance(part, Combined):
+                found.update(part.derived_from(values))
+        return {name: value for name, value in found.items() if name not in values}
+
     def _signed(self) -> Iterator[tuple[str, int, Model]]:
         """The terms with their labels and signs."""
         yield from _signed(self, 1)
@@ -169,18 +177,9 @@ def combined(sign: str, left: Any, right: Any) -> Model:
 
 
 def _model(value: Any) -> Any:
-    """A model of a model, a number or a function; NotImplemented of anything else.
-
-    Raises:
-        InputTypeError: it is a module.
-    """
+    """A model of a model, a number, a function or a module; NotImplemented of anything else."""
     if isinstance(value, Model):
         return value
-    if isinstance(value, nn.Module):
-        raise InputTypeError(
-            f"{type(value).__name__} is a module, which does not add to models: write a function "
-            "f(x, a, b, ...) of what is to be fitted, and fit the module by itself."
-        )
     if isinstance(value, bool):
         return NotImplemented
     if isinstance(value, Real) or (is_tensor(value) and not value.ndim):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._arrays import is_tensor
 from .._errors import InputError
+from .peaks import HALF
 from .searching import Try, nearest
 from .shape import Shape
 
@@ -64,6 +65,14 @@ class Gaussian2D(Shape):
         across, along = (x[0] - centerx) / sigmax, (x[1] - centery) / sigmay
         front = amplitude / (2 * math.pi * sigmax * sigmay)
         return front * torch.exp(-0.5 * (across * across + along * along))
+
+    @staticmethod
+    def derived(
+        amplitude: Any, centerx: Any, centery: Any, sigmax: Any, sigmay: Any
+    ) -> dict[str, Any]:
+        """Full widths at half height, and height (of the data)."""
+        height = amplitude / (2 * math.pi * sigmax * sigmay)
+        return {"fwhmx": 2 * HALF * sigmax, "fwhmy": 2 * HALF * sigmay, "height": height}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmtorch import InputError, models
+from lmtorch import InputError, curve_fit, models
 
 X = np.linspace(-1.0, 6.0, 57)
 
@@ -180,9 +180,42 @@ def test_what_is_no_model_does_not_add(other: Any) -> None:
         _ = models.Gaussian() + other
 
 
-def test_a_module_does_not_add() -> None:
-    with pytest.raises(InputError, match="is a module"):
-        _ = models.Gaussian() + torch.nn.Linear(1, 1)
+class Ripple(torch.nn.Module):
+    """A network that was trained before, in float32; its size is fitted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(1, 1)
+
+    def forward(self, x: Any, size: Any = 1.0) -> Any:
+        return size * torch.sin(self.net(x[:, None]))
+
+
+def test_a_module_that_is_held_joins_in_with_the_arguments_of_its_forward() -> None:
+    module = Ripple().requires_grad_(False)
+    model = models.Gaussian("g") + module
+    assert repr(model) == "Gaussian('g') + Ripple(x, size=1.0)"
+    assert model.names == ["g_amplitude", "g_center", "g_sigma", "size"]
+    values = {"g_amplitude": 3.0, "g_center": 4.0, "g_sigma": 0.5, "size": 2.0}
+    y = model(X, **values)
+    seen = module(torch.tensor(X, dtype=torch.float32), 2.0)[:, 0].numpy()
+    np.testing.assert_allclose(y, models.Gaussian()(X, 3.0, 4.0, 0.5) + seen, rtol=1e-6)
+    fit = curve_fit(model, X, y)
+    np.testing.assert_allclose(fit.popt, list(values.values()), rtol=1e-3)
+    assert list(fit.components(X)) == ["g", "Ripple"]
+
+
+def test_a_module_that_waits_to_be_fitted_does_not_add() -> None:
+    with pytest.raises(InputError, match=r"net\.weight.*requires_grad_\(False\)"):
+        _ = models.Gaussian() + Ripple()
+
+
+def test_a_column_is_taken_for_the_curve_that_it_is() -> None:
+    # with a row beside it there would be a matrix of all with all
+    model = models.Linear() + (lambda x, a: a * x[:, None] ** 2)
+    np.testing.assert_allclose(model(X, 0.0, 1.0, 2.0), 1 + 2 * X**2)
+    curve_fit(model, X, model(X, 3.0, 1.0, 2.0))
 
 
 def test_a_parameter_called_x_is_none_of_the_points() -> None:
