@@ -9,6 +9,7 @@ from . import (
     digits,
     fits,
     gram,
+    guesses,
     honesty,
     host_reads,
     loaders,
@@ -20,6 +21,7 @@ from . import (
     stacks,
     step_time,
     time_to_loss,
+    who_wins,
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,6 +45,7 @@ def main() -> None:
         "fits": fits.run,
         "small_and_many": small_and_many.run,
         "stacks": stacks.run,
+        "guesses": guesses.run,
         "calls": calls.run,
         "honesty": honesty.run,
         "derivatives": derivatives.run,
@@ -63,6 +66,7 @@ def main() -> None:
     print(text)
     if chosen == list(parts):
         (DOCS / "benchmarks.md").write_text(text)
+        who_wins.write()
 
 
 if __name__ == "__main__":

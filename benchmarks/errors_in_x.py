@@ -6,9 +6,11 @@ Digits: of the worst parameter, against the fit from its own end. Time: the proc
 several, both sides in turn. Success: fits of a peak from rough starts that end in the best minimum.
 """
 
+import json
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,13 @@ import torch
 
 import lmtorch
 
+from . import machine
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from scipy import odr as theirs
 
+RESULTS = Path(__file__).parent / "results" / "errors_in_x.json"
 REPEATS = 5
 STARTS = 20
 Problem = tuple[Callable[..., Any], Callable[..., Any], Any, Any, list[float], dict[str, Any]]
@@ -94,6 +99,7 @@ def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    rows = []
     print(f"{'':20}{'digits':>8}{'scipy':>8}{'ms':>9}{'scipy':>9}{'ratio':>8}")
     for name, problem in problems().items():
         exact, took = ours(problem, ours(problem)), [[], []]
@@ -105,7 +111,12 @@ def main() -> None:
         mine, other = (min(times) for times in took)
         told = digits(ours(problem), exact), digits(by_scipy(problem), exact)
         print(f"{name:20}{told[0]:8.1f}{told[1]:8.1f}{mine:9.1f}{other:9.1f}{mine / other:8.1f}")
+        kept = (*told, mine, other)
+        keys = ("ours_digits", "scipy_digits", "ours_ms", "scipy_ms")
+        rows.append({"problem": name, **dict(zip(keys, kept, strict=True))})
     found, by_them = peaks()
+    results = {"machine": machine.description(), "rows": rows, "peaks": [found, by_them, STARTS]}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(f"peak from rough starts: {found} of {STARTS}, scipy {by_them}")
 
 

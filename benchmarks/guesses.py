@@ -7,9 +7,11 @@ Two columns have our fit from either guess, so that only the starts differ; the 
 fit from its guess. Run it: `python -m benchmarks.guesses [draws] [shape ...]`.
 """
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lmfit
@@ -22,6 +24,8 @@ from lmtorch import models
 
 from . import machine
 
+RESULTS = Path(__file__).parent / "results" / "guesses.json"
+WAYS = ("ours", "ours_from_lmfit", "lmfit")  # our fit from either guess, and lmfit's own
 NOISE = 0.05
 DRAWS = 300
 X = np.linspace(0.0, 10.0, 100)
@@ -153,16 +157,21 @@ def run(draws: int = DRAWS, only: list[str] | None = None) -> str:
         "| shape | our guess | lmfit's guess, our fit | all lmfit |",
         "|---|---|---|---|",
     ]
-    generator = np.random.default_rng(7)
+    generator, rows = np.random.default_rng(7), []
     for case in cases(np.random.default_rng(6), draws):
         name = repr(case[0]).removesuffix("()")
         if only and type(case[0]).__name__ not in only:
             continue
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            shown = ["" if r is None else f"{100 * r:.1f} %" for r in rates(case, generator)]
+            found = rates(case, generator)
+        shown = ["" if r is None else f"{100 * r:.1f} %" for r in found]
+        rows.append({"shape": name, **dict(zip(WAYS, found, strict=True))})
         lines.append(f"| {name} | {' | '.join(shown)} |")
         print(lines[-1], flush=True)
+    if not only:
+        kept = {"machine": machine.description(), "lmfit": lmfit.__version__, "draws": draws}
+        RESULTS.write_text(json.dumps({**kept, "rows": rows}, indent=1) + "\n", "utf-8")
     return "\n".join(lines)
 
 
