@@ -70,6 +70,7 @@ from .matrices import put_beside as put_beside
 from .matrices import reduced as reduced
 from .matrices import reduced_of as reduced_of
 from .matrices import room as room
+from .matrices import scaled_svd as scaled_svd
 from .matrices import svd as svd
 from .matrices import transposed as transposed
 from .sums import all_entries_finite as all_entries_finite

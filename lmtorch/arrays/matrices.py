@@ -179,6 +179,24 @@ def reduced(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return r, apply(q.mT, vector)
 
 
+def scaled_svd(both: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of an array with the columns of a tall M one above the other, and below them a vector v.
+
+    Args:
+        both: the array, (n + 1, m).
+        scale: D, (n,).
+
+    Returns:
+        The singular values of M D⁻¹ = U S Vᵀ, (n,), falling, Vᵀ (n, n), and Uᵀv (n,).
+    """
+    packed, n = _lapack().dgeqrf(both.T)[0], len(scale)
+    triangle = packed[:n, :n] / scale
+    for row in range(1, n):  # below the diagonal LAPACK leaves numbers of its own
+        triangle[row, :row] = 0.0
+    u, singular, vh = svd(triangle)
+    return singular, vh, along(u, packed[:n, n])
+
+
 def reduced_of(both: Tensor) -> tuple[Tensor, Tensor]:
     """As `reduced`, of an array with the columns one above the other and below them the vector."""
     return _factored(both.T, overwrite=False)

@@ -15,8 +15,9 @@ from ..core.certificate import FALL, JUDGED, LOWEST, Resting, judge, wanted
 from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, largest_norms, linearize
-from ..core.loop import FASTER, SLOW, WINDOW, Pace, attempt, ended_with_another, even
+from ..core.loop import attempt, ended_with_another
 from ..core.method import Method
+from ..core.pace import FASTER, SLOW, WINDOW, Pace, even
 from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import RUNNING, ZERO, among

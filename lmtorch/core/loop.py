@@ -7,7 +7,7 @@ one trial, and a refused one changes the damping and solves again from the same 
 Reference: Levenberg (1944); Marquardt (1963); Moré (1978); Madsen & Nielsen (2010), ch. 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..arrays import (
     arrays_of,
-    filled,
     inner,
     norm,
     nowhere,
@@ -39,7 +38,9 @@ from .last_step import asked
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .momentum import corrected, without_momentum
+from .newton import Gains, nearing, no_gains
 from .newton import ahead as ahead_of_end
+from .pace import WINDOW, Pace, even, give_up
 from .polish import fine, polish
 from .problem import Problem
 from .small import of_arrays, showing, small
@@ -48,14 +49,13 @@ from .step import Step, made, propose
 from .termination import RUNNING, Status, gather, verdict
 from .working_set import WorkingSet
 
-WINDOW = 32  # trials after which the gain is looked at
-FASTER = 1.2  # a run is not given up whose gain exceeds the one before by more than this factor
 SUFFICIENT = 1e-4  # smallest gain ratio of a trial that is kept, MINPACK's; not to rise is no gain
 # ends that say no more than that one set of data has nothing left to give
 OF_ITS_DATA = frozenset({*JUDGED, Status.ZERO} - {Status.FLAT})
-SLOW, EVALUATIONS = int(Status.SLOW), int(Status.EVALUATIONS)
-# what the two functions of an iteration are given beside problem and method
+EVALUATIONS = int(Status.EVALUATIONS)
+# what the functions of an iteration are given beside problem and method
 STARTED, TRIED = ("state", "model"), ("state", "last", "known")
+ADVANCED = (*STARTED, "gains")
 
 Watch = Callable[[State], bool]  # is shown every state; True: stop
 
@@ -124,33 +124,41 @@ def _run(
     """The run itself, on tensors or arrays."""
     whole = problem, method
     state, model = begin(problem, method, start)
-    step, follow = _functions(problem, method, state)
+    advanced, step, follow = _functions(problem, method, state)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
     early = None if single else ahead_of_end(problem, method, state, trials)
+    gains = no_gains(state.cost, early is not None)
     beside = 0  # trials, at most, that a problem has made on the way beside those of the loop
     left = Status.REFUSED if single else Status.EVALUATIONS  # of a run that the trials did not end
     for number in range(trials):
         if not single and settled(state.status != RUNNING):  # the points need no further step
             break
-        before = state
-        state, tried = step(problem, method, state, model)
-        if method.patience and not single and number % WINDOW == WINDOW - 1:
-            state, pace = give_up(problem, method, state, pace, trials)
-            beside += min(NEWTON, method.polish)
-        if early is not None:
-            state = early.look(problem, method, state, tried.outcome)
-            beside += early.taken
-        if beside and number + 1 + beside >= trials:
-            state = out_of(trials, state)
-        if not single:
-            state = ended_with_another(state)
-        told = tell(problem, state)  # the one host read of an iteration
-        model = without_momentum(model)  # which is tried once
-        over = not told.running or (single and told.moved)
-        if told.moved and not over:
-            ahead, tried = tried.ahead, Tried(tried.damping, tried.outcome)
-            norms = model.linearization.column_norms
-            last = Last(before.x, before.cost, norms, tried, before.step)
+        before, was, onward = state, gains, None
+        slow = bool(method.patience) and not single and number % WINDOW == WINDOW - 1
+        if advanced is None or single or slow or (beside and number + 1 + beside >= trials):
+            state, tried = step(problem, method, state, model)
+        else:  # nothing is to be done between a trial that was kept and the linear model there
+            state, tried, onward, gains = advanced(problem, method, state, model, gains)
+        if onward is None:
+            if slow:
+                state, pace = give_up(problem, method, state, pace, trials)
+                beside += min(NEWTON, method.polish)
+            if early is not None:
+                state, gains = early.look(problem, method, state, tried.outcome, was)
+                beside += early.taken
+            if beside and number + 1 + beside >= trials:
+                state = out_of(trials, state)
+            if not single:
+                state = ended_with_another(state)
+            told = tell(problem, state)  # the one host read of an iteration
+            model = without_momentum(model)  # which is tried once
+        over = onward is None and (not told.running or (single and told.moved))
+        if onward is not None:
+            model, told = onward, Told(True, 1, None, float(state.trial.ratio))
+            if seen(state.stale):
+                state, model = linearize(problem, method, state)
+        elif told.moved and not over:
+            ahead, last = tried.ahead, last_of(before, model, tried)
             if ahead is not None:  # where the trial was refused, that of x is known
                 ahead = select(state.trial.accepted, ahead, model.linearization)
             if state.x.ndim > 1:
@@ -189,16 +197,17 @@ def _run(
     return look(problem, method, state, told.ended, trials), told
 
 
-def _functions(
-    problem: Problem, method: Method, state: State
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`attempt` and `linearize`; of one small problem recorded, see `recording`."""
-    if not on_numpy(state.x) or method.momentum:  # which makes another model of the first trial
-        return attempt, linearize
-    found: tuple[Callable[..., Any], Callable[..., Any]] = functions(
-        problem, method, state, ((attempt, STARTED), (linearize, TRIED))
-    )
-    return found
+def _functions(problem: Problem, method: Method, state: State) -> Sequence[Any]:
+    """`advance`, `attempt` and `linearize`; of one small problem recorded, see `recording`.
+
+    Where there is no small problem, nor a model that is tried once or a step that rests, there is
+    no `advance`.
+    """
+    if not on_numpy(state.x) or method.momentum:
+        return None, attempt, linearize
+    plain = (advance, ADVANCED), (attempt, STARTED), (linearize, TRIED)
+    found: Sequence[Any] = functions(problem, method, state, plain)
+    return found if problem.rate is None else (None, *found[1:])
 
 
 def _stopped(
@@ -272,6 +281,36 @@ def attempt(
         ),
         Tried(damping, outcome, ahead),
     )
+
+
+class Advance(NamedTuple):
+    """A trial of one small problem, and what follows from it at once."""
+
+    state: State
+    tried: Tried | None  # None: the linear model follows
+    model: LinearModel | None  # at the trial; None: something else comes first
+    gains: Gains
+
+
+def advance(
+    problem: Problem, method: Method, state: State, model: LinearModel, gains: Gains
+) -> Advance:
+    """A trial, and if it was kept the linear model there, unless the end may be near."""
+    after, tried = attempt(problem, method, state, model)
+    near, gains = nearing(problem, method, after, tried.outcome, gains)
+    onward = after.trial.accepted & (after.status == RUNNING) & ~near
+    if not settled(onward):
+        return Advance(after, tried, None, gains)
+    last = last_of(state, model, tried)
+    found = linearize(problem, method, after, last, tried.ahead)
+    return Advance(found[0], None, found[1], gains)
+
+
+def last_of(before: State, model: LinearModel, tried: Tried) -> Last:
+    """Where the problems stood before a trial."""
+    norms = model.linearization.column_norms
+    tried = Tried(tried.damping, tried.outcome)  # without the linear model there
+    return Last(before.x, before.cost, norms, tried, before.step)
 
 
 def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outcome:
@@ -390,53 +429,9 @@ def ended_with_another(state: State) -> State:
     return state._replace(linearizations=state.linearizations + ended)
 
 
-class Pace(NamedTuple):
-    """How fast the problems have gained until they were looked at last."""
-
-    cost: Tensor  # (...,), when it was looked at last
-    gain: Tensor  # (...,), share of the cost by which it had fallen then
-    windows: Tensor  # (...,) int, how many in a row without a gain worth the while
-
-
 class Beside(NamedTuple):
     """What is thinned beside the state when problems leave."""
 
     last: Last
     pace: Pace
     ahead: Linearization | None
-
-
-def even(cost: Tensor) -> Pace:
-    """The pace before the first trial, when nothing is held against a run."""
-    return Pace(cost, filled(cost, 1), statuses(cost, 0))
-
-
-def give_up(
-    problem: Problem, method: Method, state: State, pace: Pace, trials: int
-) -> tuple[State, Pace]:
-    """The state with what no longer gains called slow, and the pace to compare with next time.
-
-    So small a gain is either that of the last steps towards a minimum with large residuals, where
-    Newton steps get there at once; or, if it stays so small, that of a valley without end, or of
-    one so narrow that another strategy gets along better.
-    """
-    gain = 1 - state.cost / pace.cost
-    slowing = (gain < method.patience) & (gain <= FASTER * pace.gain)
-    poor = slowing & (state.status == RUNNING)
-    windows = where(poor, pace.windows + 1, 0)
-    status = where(windows >= method.windows, SLOW, state.status)
-    pace = Pace(state.cost, gain, windows)
-    # where `seen` would wait for the device it does not look: there a run is given up only when it
-    # has been slow for all of its windows
-    if seen(poor):
-        judged = state._replace(status=where(poor, SLOW, statuses(pace.cost, RUNNING)))
-        hurried = certify(problem, method, judged, None, trials)
-        there = poor & (hurried.status > 0)
-        status = where(there, hurried.status, status)
-        tried = state._replace(
-            certificate=hurried.certificate,
-            trials=hurried.trials,
-            linearizations=hurried.linearizations,
-        )
-        state = select(there, hurried, tried)
-    return state._replace(status=status), pace

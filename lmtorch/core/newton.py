@@ -9,8 +9,11 @@ Reference: Nocedal & Wright (2006), §10.3, on Gauss–Newton for large residual
 """
 
 import math
+from typing import NamedTuple
 
-from ..arrays import on_numpy, statuses
+from torch import Tensor
+
+from ..arrays import filled, on_numpy, statuses, where
 from ..damping.base import Outcome
 from .certificate import certify_clear
 from .influence import FINE_ENOUGH
@@ -20,7 +23,7 @@ from .state import State
 from .termination import RUNNING, Status
 
 NEAR = 1e-4  # share of the cost that a step may gain where Newton's are tried
-MANY = 8  # Gauss–Newton steps that cost more than Newton's and the curvature for them
+DOUBLED = 3  # so often: 2³ Gauss–Newton steps cost more than Newton's and the curvature for them
 AGAIN = 1e-2  # so much less is gained when they are tried once more
 SLOW = int(Status.SLOW)
 
@@ -39,6 +42,46 @@ def ahead(problem: Problem, method: Method, state: State, trials: int) -> "Ahead
     return Ahead(trials) if able else None
 
 
+class Gains(NamedTuple):
+    """What the gains of a run have been."""
+
+    last: Tensor  # (...,), share of the cost that the last step gained; NaN: it was not kept
+    near: Tensor  # (...,), share from which on Newton's steps are tried
+
+
+def no_gains(cost: Tensor, tried: bool) -> Gains:
+    """The gains before the first trial of a run in which Newton's steps are tried, or are not."""
+    return Gains(filled(cost, math.nan), filled(cost, NEAR if tried else 0.0))
+
+
+def nearing(
+    problem: Problem, method: Method, state: State, outcome: Outcome, gains: Gains
+) -> tuple[Tensor, Gains]:
+    """Whether Newton's steps may be shorter than what is left of the run, (...,) bool.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: after a trial.
+        outcome: of the trial.
+        gains: before it.
+
+    Returns:
+        That, and the gains with that of the trial.
+    """
+    gain = outcome.actual / state.cost
+    # smaller gains than round-off are not to be seen, whatever is asked for
+    least = max(method.tolerances.cost, problem.eps(state.x))
+    near = (gain > least) & (gain < gains.last) & (gain < gains.near)
+    # steps until the gain is the least one, if each gains the same share of the one before
+    shrunk = gains.last / gain
+    for _ in range(DOUBLED):
+        shrunk = shrunk * shrunk
+    kept = outcome.accepted & (state.status == RUNNING)
+    near = kept & near & (gain / least >= shrunk)
+    return near, Gains(where(kept, gain, math.nan), gains.near)
+
+
 class Ahead:
     """Looks at the gains of a run, and tries Newton's steps where many more would follow.
 
@@ -54,26 +97,19 @@ class Ahead:
         self.clear = False
         self.taken = 0
         self._trials = trials
-        self._gain = math.nan  # share of the cost that the last step gained
-        self._near = NEAR
 
-    def look(self, problem: Problem, method: Method, state: State, outcome: Outcome) -> State:
-        """The state after a trial, or at the minimum."""
-        before, self._gain, self.taken = self._gain, math.nan, 0
-        if not outcome.accepted or state.status != RUNNING:
-            return state
-        gain = float(outcome.actual / state.cost)
-        self._gain = gain
-        # smaller gains than round-off are not to be seen, whatever is asked for
-        least = max(method.tolerances.cost, problem.eps(state.x))
-        if not least < gain < min(before, self._near):
-            return state
-        if math.log(gain / least) < -MANY * math.log(gain / before):
-            return state
-        self._near = AGAIN * gain
+    def look(
+        self, problem: Problem, method: Method, state: State, outcome: Outcome, gains: Gains
+    ) -> tuple[State, Gains]:
+        """The state after a trial, or at the minimum, and the gains with that of the trial."""
+        self.taken = 0
+        near, gains = nearing(problem, method, state, outcome, gains)
+        if not near:
+            return state, gains
+        gains = Gains(gains.last, AGAIN * gains.last)
         slow = state._replace(status=statuses(state.cost, SLOW))
         found, self.clear = certify_clear(problem, method, slow, SLOW, self._trials)
         if self.clear:
-            return found
+            return found, gains
         self.taken = int(found.trials - state.trials)
-        return state._replace(trials=found.trials, linearizations=found.linearizations)
+        return state._replace(trials=found.trials, linearizations=found.linearizations), gains

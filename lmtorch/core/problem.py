@@ -252,6 +252,7 @@ class Problem:
             return None
         params_of, replay, noises = self.residual.params, self.residual.replay, self.noises
         expand, clock, dtype, keep = self.loss.expand, self.clock, self.dtype, self.keep
+        plain, cost_of = getattr(self.loss, "plain", False), self.loss.cost
         source: Any = self.source
 
         def once(x: Tensor) -> Linearization | None:
@@ -269,11 +270,14 @@ class Problem:
                 if learned is not None:
                     source.saw(part, x, both)
             values = both[-1]
-            expansion = expand(values)
-            if expansion.root is not None:
-                both = both * expansion.root
-                both[-1] = expansion.residual
-            cost, prior = expansion.value, None
+            if plain:
+                cost, prior = cost_of(values), None
+            else:
+                expansion = expand(values)
+                if expansion.root is not None:
+                    both = both * expansion.root
+                    both[-1] = expansion.residual
+                cost, prior = expansion.value, None
             if self.penalty is not None:
                 cost, prior = self.with_penalty(cost, x), self.prior(x)
             found: Linearization = make(

@@ -144,6 +144,8 @@ class DenseForm:
         """
         products, n = gram(both), len(both) - 1
         norms = sqrt(diagonal(products)[:n])
+        if prior is None:
+            return Dense(both[n], both[:n].T, None, cost, products[n, :n], norms, values, both)
         return _dense(both[n], both[:n].T, cost, products[n, :n], norms, prior, values, both)
 
 

@@ -14,6 +14,7 @@ class Linear:
     """½ Σ r²: the slope is r, the curvature one."""
 
     arrays: ClassVar[bool] = True
+    plain: ClassVar[bool] = True  # rows are left as they are
 
     def cost(self, residual: Tensor) -> Tensor:
         """½‖r‖²."""

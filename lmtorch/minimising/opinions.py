@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..arrays import places, put, read, select, settled, stacked, statuses, take, unbatched
 from ..core.bounds import Bounds
-from ..core.loop import WINDOW, Watch, descend
+from ..core.loop import Watch, descend
 from ..core.method import Method
+from ..core.pace import WINDOW
 from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import Status, among

@@ -102,6 +102,10 @@ def text_of(value: Any) -> tuple[str, tuple[str, ...], Plain]:
     raise UnrecordableError(f"a {type(value).__name__} among numbers")
 
 
+def _value(operand: Any) -> Any:
+    return operand.value if isinstance(operand, Number) else operand
+
+
 def calculated(
     pattern: str, compute: Callable[..., Plain], *operands: Any, record: "Record"
 ) -> "Number":
@@ -116,7 +120,10 @@ def calculated(
                 if isinstance(kept, Number):
                     return kept
                 return Number(record, bool(kept), repr(bool(kept)), constant=True)
+    floats = any(isinstance(_value(operand), float) for operand in operands)
     for operand in operands:
+        if floats and type(operand) is int:  # beside floats Python computes slower with it
+            operand = float(operand)
         text, names, value = text_of(operand)
         texts.append(text)
         uses += names
@@ -220,11 +227,11 @@ class Vector(Recorded):
 
     def all(self, dim: int = -1) -> Any:
         """Whether all entries hold."""
-        return self._folded("{0} & {1}", lambda a, b: a & b)
+        return self._folded(AND, lambda a, b: a & b)
 
     def any(self, dim: int = -1) -> Any:
         """Whether one of them does."""
-        return self._folded("{0} | {1}", lambda a, b: a | b)
+        return self._folded(OR, lambda a, b: a | b)
 
     def amax(self, dim: int = -1) -> Any:
         """The largest entry; NaN if there is one."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 Plain = float | int | bool
-AND, OR = "{0} & {1}", "{0} | {1}"
+AND, OR = "{0} and {1}", "{0} or {1}"  # of masks, which are bools
 LARGER = "({0} if {0} > {1} or {0} != {0} else {1})"
 QUOTIENT = "({0} / {1} if {1} else {0} * copysign(inf, {1}))"
 REVERSED = "({1} / {0} if {0} else {1} * copysign(inf, {0}))"
@@ -127,7 +127,7 @@ class Recorded(ABC):
 
     def isfinite(self) -> Any:
         """Whether each entry is a finite number."""
-        return self.through("{0} - {0} == 0", _finite)
+        return self.through("{0} - {0} == 0.0", _finite)
 
     def isnan(self) -> Any:
         """Whether each entry is no number."""

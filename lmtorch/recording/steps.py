@@ -22,6 +22,7 @@ FITS = 8  # runs of a kind before its arithmetic is recorded, which takes as lon
 FAILURES = 32  # records in a row that come to nothing, each at the price of some iterations
 OFTEN = 2  # times that a way is gone before it is compiled
 BOXED = ("free", "move")  # methods of a problem that ask for its box
+BENDS = "second_order"  # of a linear model
 ARITHMETIC = (ZeroDivisionError, ValueError, OverflowError)
 
 
@@ -180,14 +181,17 @@ def _from_outside(error: BaseException) -> bool:
 
 def _plain_model(result: Any) -> Any:
     """The result without the function of a linear model that only acceleration asks for."""
-    if isinstance(result, tuple) and hasattr(result, "_fields"):
-        made: Any = result
-        if "second_order" in made._fields:
-            made = made._replace(second_order=None)
-        return made
-    if isinstance(result, tuple):
-        return Pair._make(map(_plain_model, result))
-    return result
+    if not isinstance(result, tuple):
+        return result
+    made: Any = result if hasattr(result, "_fields") else Pair(*result)
+    if BENDS in made._fields:
+        return made._replace(**{BENDS: None})
+    found = {
+        name: _plain_model(part)
+        for name, part in zip(made._fields, made, strict=True)
+        if BENDS in getattr(part, "_fields", ())
+    }
+    return made._replace(**found)
 
 
 class Pair(NamedTuple):

@@ -1,10 +1,14 @@
 """Records of the same function that part where a mask is read, as one function in Python."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .numbers import Line, Read
 
+NAME = re.compile(r"\bv\d+\b")  # of a record
+LONG = 400  # characters of a line into which no other is written any more
 MISSING = object()  # what the function returns where no record has gone this way
 
 
@@ -50,17 +54,14 @@ class Tree:
         return found
 
     def _write(self, body: list[str], indent: str) -> None:
-        needed = self._needed()  # of this way: on another the same name may be something else
-        for line in self.lines:
-            if line.asked or not needed.isdisjoint(line.targets):
-                targets = ", ".join(line.targets)
-                body.append(f"{indent}{targets} = {line.text}")
+        lines, last = self._written()
+        body += [f"{indent}{line}" for line in lines]
         if not self.read:
-            body.append(f"{indent}return {self.result}")
+            body.append(f"{indent}return {last}")
             return
         deeper = indent + " "
         first, second = self.after.get(True), self.after.get(False)
-        body.append(f"{indent}if {self.read}:")
+        body.append(f"{indent}if {last}:")
         if first is None:
             body.append(f"{deeper}return MISSING")
         else:
@@ -69,6 +70,30 @@ class Tree:
             body.append(f"{indent}return MISSING")
         else:
             second._write(body, indent)
+
+    def _written(self) -> tuple[list[str], str]:
+        """The lines that are needed, and what is read or returned after them."""
+        # A value that is used once stands where it is used: to give it a name costs a third of what
+        # it takes to compute it.
+        needed = self._needed()  # of this way: on another the same name may be something else
+        lines = [one for one in self.lines if one.asked or not needed.isdisjoint(one.targets)]
+        last = self.read or self.result
+        later = set[str]().union(*(tree._needed() for tree in self.after.values()))
+        times = Counter(NAME.findall(" ".join([*(one.text for one in lines), last])))
+        inside: dict[str, str] = {}
+
+        def whole(text: str) -> str:
+            return NAME.sub(lambda found: inside.get(found[0], found[0]), text)
+
+        written = []
+        for line in lines:
+            text, (target, *others) = whole(line.text), line.targets
+            once = times[target] == 1 and target not in later
+            if once and not (others or line.asked) and len(text) < LONG:
+                inside[target] = f"({text})"
+            else:
+                written.append(f"{', '.join(line.targets)} = {text}")
+        return written, whole(last)
 
 
 def function_of(tree: Tree, name: str, arguments: Sequence[str], known: dict[str, Any]) -> Any:

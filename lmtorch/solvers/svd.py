@@ -21,6 +21,7 @@ from ..arrays import (
     inner,
     norm,
     resolution,
+    scaled_svd,
     settled,
     spread,
     svd,
@@ -45,6 +46,10 @@ class SVD:
     def factor(self, linearization: Dense, scale: Tensor) -> "SVDFactor":
         """Decompose J D⁻¹, through the R of a QR where J is tall."""
         m, n = linearization.jacobian.shape[-2:]
+        if linearization.both is not None and linearization.prior is None and m >= TALL * n:
+            small = _of_rows(linearization, scale)
+            if small is not None:
+                return small
         rows = m if linearization.prior is None else m + n
         tall = rows >= TALL * n
         matrix, residual = linearization.reduced() if tall else linearization.stacked()
@@ -66,6 +71,19 @@ class SVD:
             kept = singular > spread(rounding)
             undamped = where(kept, squares, torch.inf)  # where nothing can be said
         return SVDFactor(squares, undamped, vh, singular * projected, scale, used)
+
+
+def _of_rows(linearization: Dense, scale: Tensor) -> "SVDFactor | None":
+    """The factor of one small problem, by fewer operations; None: not all numbers are finite."""
+    both, norms = linearization.both, linearization.column_norms
+    if not settled(all_finite(norms) & all_finite(linearization.gradient)):
+        return None
+    singular, vh, projected = scaled_svd(both, scale)
+    squares = undamped = singular * singular
+    rounding = both.shape[-1] * resolution(singular.dtype) * singular[0]
+    if not singular[-1] > rounding:
+        undamped = where(singular > rounding, squares, torch.inf)
+    return SVDFactor(squares, undamped, vh, singular * projected, scale, norms > 0)
 
 
 class SVDFactor:

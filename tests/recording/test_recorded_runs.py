@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import lmtorch
+from lmtorch.core import linearizing, loop
 from lmtorch.recording import steps
 from lmtorch.recording.numbers import Line, Record
 from lmtorch.recording.operators import UnrecordableError
@@ -53,7 +54,7 @@ def test_digits_and_effort_are_those_of_the_loop_itself(name, loss, recorded, mo
             lambda start=start: lmtorch.least_squares(problem.residual, start, loss=loss),
         )
         assert all(same(plain, other) for other in others)
-    assert compiled() >= 2
+    assert compiled()
 
 
 def test_what_divides_by_zero_runs_as_ever(recorded, monkeypatch):
@@ -74,7 +75,7 @@ def test_what_can_be_recorded_now_and_then_is_tried_again(recorded, monkeypatch)
     tried, plain = [], steps._plain_model
 
     def now_and_then(result):
-        if isinstance(result, tuple) and not hasattr(result, "_fields"):  # not a part of it
+        if hasattr(result, "gains"):  # not a part of it
             tried.append(result)
             if len(tried) % 3:
                 raise UnrecordableError("for a test")
@@ -86,7 +87,7 @@ def test_what_can_be_recorded_now_and_then_is_tried_again(recorded, monkeypatch)
     problem = PROBLEMS["Misra1a"]
     for _ in range(8):
         lmtorch.least_squares(problem.residual, problem.starts[0])
-    assert len(tried) > 2 * 2 * steps.FAILURES
+    assert len(tried) > 2 * steps.FAILURES
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero|invalid value")
@@ -123,7 +124,7 @@ def test_what_cannot_be_recorded_is_not_tried_for_ever(recorded, monkeypatch):
         lambda: [lmtorch.least_squares(problem.residual, problem.starts[0]) for _ in range(8)],
     )
     assert all(map(same, plain, others[0]))
-    assert len(tried) == 2 * steps.FAILURES  # of both functions of an iteration
+    assert len(tried) == steps.FAILURES  # of a trial and what follows it
 
 
 @pytest.mark.parametrize("scale", ["jac", "marquardt", "levenberg"])
@@ -134,7 +135,41 @@ def test_scalings_are_recorded(scale, recorded, monkeypatch):
         lambda: lmtorch.least_squares(problem.residual, problem.starts[1], x_scale=scale),
     )
     assert all(same(plain, other) for other in others)
-    assert compiled() >= 2
+    assert compiled()
+
+
+@pytest.mark.parametrize("name", ["Thurber", "MGH10", "Misra1a"])
+def test_a_trial_and_the_model_after_it_are_those_of_two_calls(name, recorded, monkeypatch):
+    # at the ends of windows, and where Newton's steps are tried on the way, something is to be done
+    # between them
+    problem = PROBLEMS[name]
+    one = lmtorch.least_squares(problem.residual, problem.starts[0])
+    functions = loop._functions
+    monkeypatch.setattr(loop, "_functions", lambda *given: (None, *functions(*given)[1:]))
+    for _ in range(TURNS):
+        two = lmtorch.least_squares(problem.residual, problem.starts[0])
+        assert same(one, two)
+
+
+def test_a_trial_that_must_be_withdrawn_is(recorded, monkeypatch):
+    # the first trial is zero, where the cost is finite and a slope is not: a smaller step is taken
+    withdrawn, plain_one = [], linearizing.withdraw
+
+    def withdraw(*given):
+        withdrawn.append(given)
+        return plain_one(*given)
+
+    monkeypatch.setattr(linearizing, "withdraw", withdraw)
+
+    def residual(b):
+        root = torch.sqrt(torch.abs(b))
+        return torch.cat([b, torch.where(b > 0.5, torch.zeros_like(b), root), 1 + 0 * b])
+
+    plain, others = both(
+        monkeypatch, lambda: lmtorch.least_squares(residual, [1.0], second_opinion=False)
+    )
+    assert len(withdrawn) >= 1 + TURNS
+    assert all(same(plain, other) for other in others)
 
 
 def test_many_parameters_are_not_recorded(recorded):
@@ -164,7 +199,7 @@ def test_bounds_are_recorded(name, recorded, monkeypatch):
     )
     assert all(same(plain, other) for other in others)
     assert all(np.array_equal(plain.active_mask, other.active_mask) for other in others)
-    assert compiled() >= 1 or name == "both fixed"  # of which no trial is made
+    assert compiled() or name == "both fixed"  # of which no trial is made
 
 
 def test_the_box_of_a_run_is_its_own(recorded, monkeypatch):
@@ -182,7 +217,7 @@ def test_the_box_of_a_run_is_its_own(recorded, monkeypatch):
     assert {tuple(one.active_mask) for one in plain} == {(0, 0), (1, 0)}
     for found in others:
         assert all(map(same, plain, found))
-    assert compiled() >= 2
+    assert compiled()
 
 
 def test_a_bound_of_each_run_is_kept(recorded):
@@ -209,7 +244,7 @@ def test_a_bound_of_each_run_is_kept(recorded):
         assert found.success
         assert np.all((found.x >= box[0]) & (found.x <= box[1]))
         np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-6)
-    assert compiled() >= 2
+    assert compiled()
 
 
 def test_an_error_of_the_function_is_heard_once(recorded):

@@ -84,6 +84,22 @@ def test_a_mask_that_was_read_is_known_from_there_on():
     assert (run(1.0, 2.0), run(2.0, 1.0)) == (1.0, 2.0)
 
 
+def test_a_value_that_is_used_once_stands_where_it_is_used():
+    # and only there: what another way needs, or what is needed twice, keeps its name
+    def function(a, b):
+        once, twice, later = a - b, a * b, a / b
+        c = -(once + 1) * (twice - twice / 3)
+        return c + later if c > 0 else c - (later - 2)
+
+    tree = Tree()
+    values = [(1.0, 3.0), (3.0, 1.0), (5.0, 2.0), (0.1, 7.0)]
+    expected = [recorded(tree, function, *pair) for pair in values]
+    source = tree.source("run", ("a", "b"))
+    assert len(source.splitlines()) < 12
+    run = function_of(tree, "run", ("a", "b"), {**SCOPE, "copysign": math.copysign})
+    assert [run(a, b) for a, b in values] == expected
+
+
 @pytest.mark.parametrize("function", [lambda a, b: (-a).sqrt(), lambda a, b: float(a)])
 def test_what_python_refuses_to_compute_is_not_recorded(function):
     with pytest.raises(UnrecordableError):
