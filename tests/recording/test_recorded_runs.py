@@ -168,7 +168,7 @@ def test_a_trial_that_must_be_withdrawn_is(recorded, monkeypatch):
     plain, others = both(
         monkeypatch, lambda: lmtorch.least_squares(residual, [1.0], second_opinion=False)
     )
-    assert len(withdrawn) >= 1 + TURNS
+    assert len(withdrawn) >= 2  # without records, and while one is made
     assert all(same(plain, other) for other in others)
 
 
