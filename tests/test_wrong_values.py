@@ -209,6 +209,7 @@ ODR: dict[str, list[Any]] = {
     "xtol": TOLERANCES,
     "gtol": TOLERANCES,
     "max_nfev": [0, *COUNTS],
+    "callback": ["x", 3, PAIR, THING],
     **SHARED,
 }
 

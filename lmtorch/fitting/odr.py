@@ -46,6 +46,7 @@ def odr(
     xtol: float | str | None = "auto",
     gtol: float | str | None = "auto",
     max_nfev: int | None = None,
+    callback: Callable[..., Any] | None = None,
 ) -> OrthogonalFit:
     """Fit a curve to data with errors in x and y: points move to it by the shortest way.
 
@@ -85,6 +86,9 @@ def odr(
         xtol: as for `least_squares`.
         gtol: as for `least_squares`.
         max_nfev: evaluations of f at all points at most. Default: 1000.
+        callback: as for `least_squares`: called after every iteration with an `Iterate`, whose x
+            are the parameters; may raise StopIteration to end the fit where it stands, which is
+            then no success and may `resume`. A first look without errors in x is not shown.
 
     Returns:
         An `OrthogonalFit`, which unpacks to popt, pcov.
@@ -117,6 +121,8 @@ def odr(
         tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol"))
     )
     trials = limits(max_nfev)
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback is {type(callback).__name__}, not a function.")
     data = read(x, y, Given(sx, sy, wd, we, fixed_x, delta0), batch)
     p0 = started(p0)
     if not batch:
@@ -139,7 +145,7 @@ def odr(
     u = u.expand(*data.lead, -1) if data.lead else u
     if data.implicit:
         refuse_scaled(fitter, u)
-    solution = fitter.solve(u, near=delta0 is not None)
+    solution = fitter.solve(u, near=delta0 is not None, callback=callback)
     return concluded(fitter, solution, absolute_sigma)
 
 

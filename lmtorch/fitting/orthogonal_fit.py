@@ -279,13 +279,17 @@ class OrthogonalFit(CurveFit):
         """
         return self._by_point(curve_at(self._inference, x, dataset))
 
-    def _one(self, what: str) -> None:
-        super()._one(what)
+    def _drawn(
+        self, level: float, dataset: int | None, ax: Any, words: dict[str, str], components: bool
+    ) -> Any:
+        from .orthogonal_plot import draw_implicit, draw_responses
+
         data = self._inference.data
-        if what == "plot" and (data.implicit or data.each > 1):
-            raise InputError(
-                "plot draws one curve y(x): draw x_fit and best_fit yourself, or the contour f = 0."
-            )
+        if data.implicit:
+            return draw_implicit(self._inference, level, ax, words)
+        if data.each > 1:
+            return draw_responses(self._inference, level, ax, words)
+        return super()._drawn(level, dataset, ax, words, components)
 
     def _by_point(self, values: Tensor) -> Any:
         """Numbers (..., q·c) as (..., q, c), of a single response as they are."""

@@ -56,6 +56,7 @@ class OrthogonalFitter(Fitter):
         bounds: tuple[Tensor, Tensor] | None = None,
         points: Points | None = None,
         near: bool = True,
+        callback: Any = None,
         **options: Any,
     ) -> Solution:
         """Minimise from every row of u against the points, of which each fit may have its own.
@@ -68,6 +69,7 @@ class OrthogonalFitter(Fitter):
             points: None: those of the data.
             near: u is near a minimum, as where a fit has been made. Otherwise its end without
                 errors in x is looked at as well.
+            callback: is shown every iteration.
             options: not used.
 
         Returns:
@@ -76,7 +78,8 @@ class OrthogonalFitter(Fitter):
         from .orthogonal_run import minimised  # which knows of the fitter
 
         points = self.points if points is None else points
-        return minimised(self, u, points, self.bounds if bounds is None else bounds, near=near)
+        box = self.bounds if bounds is None else bounds
+        return minimised(self, u, points, box, near=near, callback=callback)
 
     def curve(self, values: Any, p: Tensor, count: int) -> Tensor:
         """What the model returned as q curves one after the other, (q·count/q,)."""

@@ -10,7 +10,7 @@ References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimizat
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from ..minimising.unknowns import Unknowns
 from ..minimising.user_function import UserFunction
 from .orthogonal import DisplacementResidual, OwnColumns
 from .orthogonal_fitter import OrthogonalFitter, Points
+from .orthogonal_watch import Onlooker
 
 STRENGTHS = (1.0, 1e2, 1e4, 1e6)  # κ of the runs of an implicit fit; the last one is repeated
 ROUNDS = 10  # runs at most
@@ -66,15 +67,20 @@ def minimised(
     bounds: tuple[Tensor, Tensor],
     *,
     near: bool,
+    callback: Callable[..., Any] | None = None,
 ) -> Solution:
     """Minimise from every row of u, (n,) or (b, n), which is near a minimum or may be far."""
     setting = set_up(fitter, u, points, bounds)
+    seen = Onlooker(callback, u, fitter.parameters.variables, fitter.data.numpy)
     with torch.no_grad():
         if fitter.data.implicit:
-            return _implicit(fitter, setting)
+            return _implicit(fitter, setting, seen)
         point, spent = (setting.x, 1) if near else _started(setting, fitter.trials)
         left = max(1, fitter.trials + 1 - int(tensor_of(spent).max()))
-        state, _ = descend(setting.problem, setting.method, Start(point), trials=left)
+        seen.spent = spent
+        state, _ = descend(
+            setting.problem, setting.method, Start(point), trials=left, watch=seen.watch
+        )
         model = _blocks(setting.problem, state.x)
         return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
 
@@ -185,7 +191,9 @@ def check_apart(
         InputError: it does not.
     """
     eta, *others = (share[0] for share in shares)
-    moved = torch.arange(eta.shape[-1], device=eta.device) % 2 == 0
+    # a half of the points without an order, so that no shift of points stays within a half
+    order = torch.randperm(eta.shape[-1], generator=torch.Generator().manual_seed(0))
+    moved = (order % 2 == 0).to(eta.device)
     with torch.no_grad():
         here, there = [
             calling.residual((theta,), one, *others) for one in (eta, eta + moved.to(eta))
@@ -242,7 +250,7 @@ def check_given(
                 )
 
 
-def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
+def _implicit(fitter: OrthogonalFitter, setting: Setting, seen: Onlooker) -> Solution:
     """Runs whose y moves until f is zero."""
     problem, method, point, shares, _ = setting
     mask = shares[3]
@@ -257,7 +265,8 @@ def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
         y = torch.where(mask > 0, -weights.inverse(force), 0.0)
         one = _with(problem, shares, y, weights.root)
         way = replace(method, tolerances=LOOSE, polish=0, certify=False) if early else method
-        state, _ = descend(one, way, Start(point), trials=max(1, left))
+        seen.spent = evaluations
+        state, _ = descend(one, way, Start(point), trials=max(1, left), watch=seen.watch)
         point, evaluations = state.x, evaluations + state.trials
         left = fitter.trials - int(evaluations.max())
         model = _blocks(raw, point)
@@ -265,10 +274,12 @@ def _implicit(fitter: OrthogonalFitter, setting: Setting) -> Solution:
         apart = _apart(raw, model, point, mask)
         most = float(apart.amax())
         gone = _slopes(model, mask) <= VANISHED * begun
-        last = number == ROUNDS - 1 or left <= 1 or bool(gone.all())
+        last = number == ROUNDS - 1 or left <= 1 or bool(gone.all()) or seen.stopped
         if last or (not early and (most <= 1 or not most <= before / 2)):
             apart = torch.where(gone, torch.inf, apart)
             status = _judged(state.status, apart, spent=left <= 1)
+            if seen.stopped:  # y has not settled, whatever this run has found
+                status = torch.full_like(status, int(Status.STOPPED))
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
             return _solution(fitter, setting, state, evaluations, model, floor)
@@ -373,6 +384,7 @@ def _solution(
     told = [Status(int(number)) for number in status.reshape(-1).tolist()]
     eta = problem.residual.params(x)[1]
     plain = (torch.zeros_like(setting.shares[2]), torch.ones_like(setting.shares[2]))
+    out = to_array if fitter.data.numpy else torch.Tensor.detach
     cost = state.cost
     if fitter.data.implicit:
         cost = reduced.residual.double().square().sum(-1) / 2
@@ -382,10 +394,10 @@ def _solution(
         fun=reduced.residual,
         jac=reduced.jacobian,
         active_mask=torch.where(free, 0, side),
-        nfev=int(evaluations) if single else evaluations,
-        status=told[0] if single else status,
+        nfev=int(evaluations) if single else out(evaluations),
+        status=told[0] if single else out(status),
         message=told[0].message if single else [one.message for one in told],
-        success=told[0].converged if single else status > 0,
+        success=told[0].converged if single else out(status > 0),
         f_scale=1.0,
         eta=eta,
         normals=_normals(model, whole.root, floor),

@@ -67,7 +67,14 @@ def spread_of(
     matrix = _checked(values.movedim(-1, -3), name)
     if name == "sx":
         exact = (matrix.diagonal(dim1=-2, dim2=-1) == 0).mT
-        matrix = torch.linalg.inv(_with_identity(matrix, exact.mT))
+        lonely = torch.where(exact.mT[..., None], matrix, 0.0) == 0
+        if not bool(lonely.all()):
+            raise InputError(
+                "sx has a matrix that is not positive definite: what has no variance has no "
+                "covariance with another."
+            )
+        matrix, failed = torch.linalg.inv_ex(_with_identity(matrix, exact.mT))
+        matrix = torch.where((failed != 0)[..., None, None], torch.nan, matrix)
         held = held | exact
     return _inverse_root(matrix, held.mT, name).movedim(-3, -1), shown
 
@@ -144,6 +151,8 @@ def arranged(
     found = set()
     if shape in forms:
         found.add(((1,) * len(lead) + forms[shape], False))
+    if d > 1 and d == m and shape[-1:] == (d,) and shape[:-1] in ((), lead):
+        found.add(((*((1,) * len(lead) if len(shape) == 1 else lead), d, 1), False))
     if shape in square and not lead:
         found.add((square[shape], True))
     if lead and shape[: len(lead)] == lead:

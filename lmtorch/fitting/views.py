@@ -106,14 +106,19 @@ class Views(Fitted):
             InputError: matplotlib is not installed, x is not one number for each point, the fit is
                 a batch, or the axes are none.
         """
-        from .plot import draw
-
         self._one("plot")
         words = {
             "xlabel": xlabel, "ylabel": ylabel, "title": title, "xscale": xscale, "yscale": yscale,
         }  # fmt: skip
         given = {key: value for key, value in words.items() if value is not None}
-        return draw(self._inference, level, dataset, ax, given, flag(components, "components"))
+        return self._drawn(level, dataset, ax, given, flag(components, "components"))
+
+    def _drawn(
+        self, level: float, dataset: int | None, ax: Any, words: dict[str, str], components: bool
+    ) -> Any:
+        from .plot import draw
+
+        return draw(self._inference, level, dataset, ax, words, components)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the data, in plain numbers, ready for JSON.

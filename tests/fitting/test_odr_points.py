@@ -128,8 +128,6 @@ def test_an_implicit_model_has_no_curve() -> None:
     for asked in (lambda: fit([1.0, 2.0]), lambda: fit.confidence_band([1.0])):
         with pytest.raises(lmtorch.InputError, match=r"no curve y\(x\)"):
             asked()
-    with pytest.raises(lmtorch.InputError, match="plot draws one curve"):
-        fit.plot()
     with pytest.raises(lmtorch.InputError, match="no errors of y"):
         lmtorch.odr(circle, ring(), None, p0=[0, 0, 1], sy=0.1)
 
@@ -274,6 +272,14 @@ def test_a_curve_that_mixes_points_is_refused() -> None:
         data = (np.stack([x, x]), y) if batch else (x, y[0])
         with pytest.raises(lmtorch.InputError, match="its own x alone"):
             lmtorch.odr(lambda x, a, b: a + b * (x - x.mean()), *data, batch=batch)
+
+
+@pytest.mark.parametrize("shift", range(1, 9))
+def test_a_curve_that_takes_the_x_of_another_point_is_refused(shift: int) -> None:
+    """Whichever other: half of the points are moved to see that, and no shift keeps to a half."""
+    x = np.linspace(0, 3, 9)
+    with pytest.raises(lmtorch.InputError, match="its own x alone"):
+        lmtorch.odr(lambda x, a, b: a + b * torch.roll(x, shift), x, 2 * x, p0=[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -423,3 +429,66 @@ def test_a_saddle_is_no_success_however_many_points_there_are(m: int, f: Any) ->
         fit = lmtorch.odr(f, x, y, p0=[0.0, 0.0], sx=0.01, sy=0.01)
     assert fit.status == lmtorch.Status.SADDLE
     assert not fit.success
+
+
+@pytest.mark.parametrize("kind", ["explicit", "implicit", "batch"])
+def test_a_callback_sees_the_parameters_and_ends_the_fit(kind: str) -> None:
+    """As of `least_squares`: what it sees last is the fit, and StopIteration is no success."""
+    x, y = simulated()
+    calls = {
+        "explicit": lambda seen: lmtorch.odr(decay, x, y, p0=[1, 1], sx=0.05, callback=seen),
+        "implicit": lambda seen: lmtorch.odr(circle, ring(), None, p0=[0, 0, 1], callback=seen),
+        "batch": lambda seen: lmtorch.odr(
+            decay, np.stack([x, x]), np.stack([y, 2 * y]), p0=[1, 1], batch=True, callback=seen
+        ),
+    }
+    iterates: list[Any] = []
+    fit = calls[kind](iterates.append)
+    shape = np.shape(fit.popt)
+    assert [one.nit for one in iterates] == list(range(1, len(iterates) + 1))
+    assert all(np.shape(one.x) == shape for one in iterates)
+    assert [one.nfev for one in iterates] == sorted(one.nfev for one in iterates)
+    assert iterates[-1].nfev <= np.max(fit.nfev)
+    np.testing.assert_allclose(iterates[-1].x, fit.popt, rtol=1e-3)  # before it is polished
+
+    def enough(iterate: Any) -> None:
+        if iterate.nit == 2:
+            raise StopIteration
+
+    stopped = calls[kind](enough)
+    assert not np.any(stopped.success)
+    assert np.all(np.asarray(stopped.status) == lmtorch.Status.STOPPED)
+    assert not np.allclose(stopped.popt, fit.popt, rtol=1e-9)
+    if kind != "batch":
+        np.testing.assert_allclose(stopped.resume().popt, fit.popt, rtol=1e-6)
+
+
+def test_errors_of_as_many_predictors_as_points_are_not_guessed() -> None:
+    """(2,) may be of each point, or of each predictor, and the fits differ."""
+    x, y = np.array([[1.0, 2.0], [0.5, 0.1]]), np.array([1.0, 2.2])
+    for batch in (False, True):
+        data = (np.stack([x, x]), np.stack([y, y])) if batch else (x, y)
+        with pytest.raises(lmtorch.InputError, match="several ways"):
+            lmtorch.odr(
+                lambda x, a: a * x[0] + x[1], *data, p0=[1], sx=np.array([0.1, 0.2]), batch=batch
+            )
+    found = [
+        lmtorch.odr(lambda x, a: a * x[0] + x[1], x, y, p0=[1], sx=np.array(sx)).popt[0]
+        for sx in ([[0.1, 0.2]], [[0.1], [0.2]])
+    ]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    "matrix", [[[1.0, 1.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]]]
+)
+@pytest.mark.parametrize("where", ["sx", "wd", "sy"])
+def test_what_is_no_covariance_is_refused(matrix: Any, where: str) -> None:
+    """Singular or indefinite matrices, by name."""
+    x, y = simulated()
+    if where == "sy":
+        call = (two, x, np.stack([y, y]))
+    else:
+        call = (lambda x, a, k: a * x[0] + k * x[1], np.stack([x, x**2]), y)
+    with pytest.raises(lmtorch.InputError, match=f"{where}.*(positive definite|symmetric)"):
+        lmtorch.odr(*call, p0=[1, 1], **{where: np.array(matrix)})

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lmtorch import InputError, curve_fit, models
+from lmtorch import InputError, curve_fit, models, odr
 
 from .setting import DIFFERENCED, T, decay, line, noise, noisy
 
@@ -210,3 +211,67 @@ def test_a_batch_cannot_be_drawn_but_its_fits_can() -> None:
     with pytest.raises(InputError, match=r"fit.at\(index\).plot"):
         fits.plot()
     assert len(fits.at(0).plot().axes) == 2
+
+
+# ---- errors in x ---------------------------------------------------------------------------------
+
+
+def ellipse(x: torch.Tensor, a: float, b: float, c: float, d: float) -> torch.Tensor:
+    return ((x[0] - a) / c) ** 2 + ((x[1] - b) / d) ** 2 - 1
+
+
+def test_an_implicit_model_is_drawn_as_the_curve_where_it_is_zero() -> None:
+    angle = np.linspace(0, 4.5, 30)
+    points = np.stack([1 + 3 * np.cos(angle), 2 + 1.5 * np.sin(angle)])
+    points += 0.05 * noise(60).reshape(2, 30)
+    hidden = np.ma.array(points, mask=np.broadcast_to(np.arange(30) == 4, (2, 30)))
+    fit = odr(ellipse, hidden, None, p0=[1, 2, 3, 1.5], sx=0.05)
+    figure = fit.plot(xlabel="width", title="a ring")
+    above, below = figure.axes
+    band, curve = (one for one in above.collections if hasattr(one, "levels"))
+    (segment,) = (path for path in curve.get_paths() if len(path.vertices) > 40)
+    gap = ellipse(torch.as_tensor(segment.vertices.T.copy()), *fit.popt)
+    assert float(gap.abs().max()) < 1e-3  # a grid of finite width
+    # at the right end of the ellipse f = 0 moves with a + c, and the band is as wide as that
+    direction = np.array([1.0, 0, 1, 0])
+    half = scipy.stats.t.ppf(0.975, fit.nfree) * np.sqrt(direction @ fit.pcov @ direction)
+    corners = np.concatenate([path.vertices for path in band.get_paths()])
+    assert abs(corners[:, 0].max() - (fit["a"] + fit["c"] + half)) < 0.1 * half
+    (drawn,) = (line for line in below.lines if len(line.get_xdata()) > 10)
+    assert len(drawn.get_xdata()) == 29
+    np.testing.assert_allclose(
+        np.square(np.asarray(drawn.get_ydata())).sum(), fit.chisqr, rtol=1e-9
+    )
+    assert (above.get_xlabel(), above.get_title()) == ("width", "a ring")
+
+
+def test_each_response_has_a_panel() -> None:
+    def both(x: torch.Tensor, a: float, k: float) -> tuple[torch.Tensor, torch.Tensor]:
+        return a * torch.exp(-k * x), a * k * x
+
+    y = np.stack([2 * np.exp(-T), 2 * T]) + 0.02 * noise(2 * len(T)).reshape(2, -1)
+    we = np.full(y.shape, 2500.0)
+    we[1, 3] = 0.0
+    fit = odr(both, T, y, p0=[1, 1], sx=0.002, we=we)
+    figure = fit.plot(xlabel="time")
+    assert len(figure.axes) == 4
+    for place in range(2):
+        curve = next(one for one in figure.axes[place].lines if len(one.get_xdata()) > 60)
+        x, drawn = (np.asarray(data, dtype=float) for data in curve.get_data())
+        np.testing.assert_allclose(drawn, fit.predict(x)[place], rtol=1e-12)
+        left = next(one for one in figure.axes[2 + place].lines if len(one.get_xdata()) > 5)
+        assert len(left.get_xdata()) == len(T) - place  # one has no weight
+        rise = (fit.predict(T + 1e-6) - fit.predict(T - 1e-6))[place] / 2e-6
+        alone = (y - fit.predict(T))[place] / np.hypot(0.02, 0.002 * rise)
+        np.testing.assert_allclose(left.get_ydata(), alone[we[place] > 0], rtol=1e-2)
+        assert figure.axes[2 + place].get_xlabel() == "time"
+    with pytest.raises(InputError, match="2 curves"):
+        fit.plot(ax=figure.axes[0])
+    assert fit.plot(ax=figure.axes[:2]) is figure
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    x = np.stack([T, T**2, np.cos(T)])
+    plane = odr(lambda x, a, b: a * x[0] + b * x[1] + x[2] - 1, x, None, p0=[0.1, 0.1])
+    with pytest.raises(InputError, match="in a plane"):
+        plane.plot()

@@ -119,3 +119,10 @@ def test_a_fit_goes_on_where_dual_numbers_fail_in_the_midst_of_it() -> None:
     solution = least_squares(residual, torch.tensor([1.0, 0.1], dtype=F64))
     assert reached
     torch.testing.assert_close(solution.x, torch.tensor([3.0, 0.7], dtype=F64))
+
+
+def test_rows_of_another_source_that_are_remembered_are_none_of_dual_numbers() -> None:
+    source, part, x = Latest([Forward(), Autograd()]), _part(Counted(2.0)), torch.ones(3, dtype=F64)
+    _asked(source, part, x)
+    assert source.known
+    assert source.at_once(part, (x,)) is None
