@@ -88,8 +88,10 @@ class Weight(NamedTuple):
         if left.shape[2] == 1:
             products = left[:, :, 0, :, None] * self.right[:, :, None]
         else:
-            products = left.mT @ self.right[:, None]  # Σ_t g aᵀ
-        return products.flatten(2)
+            # Σ_t g aᵀ: all residuals of a sample in one product, not in one of a few lines each
+            samples, residuals, _, lines = left.shape
+            products = left.mT.reshape(samples, residuals * lines, -1) @ self.right
+        return products.reshape(*left.shape[:2], -1)
 
     def add_squares_(self, squares: Tensor) -> None:
         """Of a product of two numbers the square is that of both; a sum is written out."""

@@ -173,6 +173,7 @@ class SampleResidual:
         self.through = through
         self.loss = loss
         self.reads = reads
+        self.known: dict[int, Read] = {}  # targets that were read, by the first sample of a chunk
 
     @property
     def rows(self) -> int:
@@ -188,7 +189,7 @@ class SampleResidual:
         for chosen in ranges(self.samples.count, self.chunk):
             tensors, k = self.samples.take(chosen), self.per_sample
             rows = slice(chosen.start * k, chosen.stop * k)
-            read = Read(partial(self._read, tensors)) if self.reads else None
+            read = self._reading(chosen.start, tensors)
             yield Part(
                 partial(self._residuals, tensors=tensors, read=read),
                 partial(self._run, tensors=tensors),
@@ -202,8 +203,10 @@ class SampleResidual:
             )
 
     @property
-    def losses(self) -> list[Bound]:
-        """The loss of its own, if it has one."""
+    def losses(self) -> list[Bound | Read]:
+        """The loss of its own, if it has one, chunk by chunk where targets are read."""
+        if self.reads:
+            return [part.loss for part in self.parts() if isinstance(part.loss, Read)]
         return [] if self.loss is None else [self.loss]
 
     def results(self, params: Params) -> list[Any]:
@@ -213,6 +216,10 @@ class SampleResidual:
     def with_loss(self, loss: Bound) -> "SampleResidual":
         """The same, of outputs with targets."""
         return self._of(self.samples, self.draws, loss)
+
+    def reading(self) -> "SampleResidual":
+        """The same, of outputs whose targets are read with the first evaluation."""
+        return self._of(self.samples, self.draws, None, reads=True)
 
     def replay(self) -> AbstractContextManager[None]:
         """A context for each evaluation: all of a step draw the same random numbers."""
@@ -226,9 +233,12 @@ class SampleResidual:
         """The residual of some of the samples, by index, which draws random numbers of its own."""
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
-        return self._of(some, replay, self.loss and self.loss.of(chosen, self.per_sample))
+        loss = self.loss and self.loss.of(chosen, self.per_sample)
+        return self._of(some, replay, loss, reads=self.reads)
 
-    def _of(self, samples: Samples, replay: Replay, loss: Bound | None) -> "SampleResidual":
+    def _of(
+        self, samples: Samples, replay: Replay, loss: Bound | None, *, reads: bool = False
+    ) -> "SampleResidual":
         """The same closure of other samples, or with another loss."""
         return SampleResidual(
             self.layout,
@@ -240,7 +250,14 @@ class SampleResidual:
             replay,
             self.through,
             loss,
+            reads=reads,
         )
+
+    def _reading(self, start: int, tensors: Sequence[Tensor]) -> Read | None:
+        """The loss of a chunk, whose targets are read once; None: they are not read so."""
+        if not self.reads:
+            return None
+        return self.known.setdefault(start, Read(partial(self._read, tensors)))
 
     def _residuals(
         self, params: Params, tensors: Sequence[Tensor], read: Read | None = None

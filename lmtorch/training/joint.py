@@ -65,18 +65,29 @@ class TermsResidual:
 
 
 def with_targets(
-    terms: Sequence[TermResidual], targeted: Sequence[bool], params: Params
+    terms: Sequence[TermResidual],
+    targeted: Sequence[bool],
+    params: Params,
+    *,
+    alone: bool = True,
 ) -> list[TermResidual]:
     """The terms, those that are outputs of a criterion with their targets.
 
-    They are read once, for they do not depend on the parameters; those of a loader are read with
-    its batches. Random numbers are drawn as in every other evaluation of the step, and left as they
+    They are read once, for they do not depend on the parameters: of samples with the first
+    evaluation, which the step makes anyway; those of a loader are read with its batches. `alone`:
+    whether no other processes have a part in the step, which are to hear of what is wrong before
+    they evaluate. Random numbers are drawn as in every other evaluation of the step, and left as they
     were: a closure may choose data by them.
 
     Raises:
         RowsChangedError: a term has no targets any more.
     """
     draws = terms[0].draws
+    if alone and not draws.random and all(map(_read_along, terms, targeted)):
+        return [
+            term.reading() if has and isinstance(term, SampleResidual) else term
+            for term, has in zip(terms, targeted, strict=True)
+        ]
     replay = Replay(draws.device, draws.random, draws.kept)
     pairs = list(zip(terms, targeted, strict=True))
     with replay(), torch.enable_grad():
@@ -94,6 +105,15 @@ def with_targets(
             )
         made.append(term.with_loss(joined([r.bound() for r in found])) if has else term)
     return made
+
+
+def _read_along(term: TermResidual, has: bool) -> bool:
+    """Whether no evaluation is needed for the targets alone; compiled ones do not return them."""
+    return not has or isinstance(term, StreamResidual) or _plain(term)
+
+
+def _plain(term: TermResidual) -> bool:
+    return isinstance(term, SampleResidual) and term.through is None
 
 
 def _results(term: TermResidual, params: Params) -> list[Any]:

@@ -386,7 +386,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         through = self._forms.of(variables, terms, prepared.probes)
 
         def made() -> TermResidual | TermsResidual:
-            return residual_of(variables, terms, prepared, through, x)
+            return residual_of(variables, terms, prepared, through, x, alone=across is None)
 
         try:
             residual = alone(across, "targets", made)

@@ -77,6 +77,8 @@ def residual_of(
     prepared: Preparation,
     through: Sequence[Through | None],
     x: Tensor,
+    *,
+    alone: bool = True,
 ) -> TermResidual | TermsResidual:
     """The terms as one residual, with the same random numbers in every evaluation of a step.
 
@@ -86,6 +88,7 @@ def residual_of(
         prepared: what is known of them.
         through: what calls the evaluations of each, in compiled form; None: they are plain.
         x: where the step begins; the targets of criteria are read there.
+        alone: whether no other processes have a part in the step.
     """
     layout, swap = variables.layout, variables.swap
     written = [tensor for probe in prepared.probes for tensor in probe.written]
@@ -108,7 +111,7 @@ def residual_of(
             made.append(StreamResidual(*passes, targeted=probe.targeted))
     targeted = [probe.targeted for probe in prepared.probes]
     if any(targeted):  # those of a loader are read with its batches
-        made = with_targets(made, targeted, layout.split(x))
+        made = with_targets(made, targeted, layout.split(x), alone=alone)
     return made[0] if len(made) == 1 else TermsResidual(made)
 
 
