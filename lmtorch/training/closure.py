@@ -257,7 +257,8 @@ class SampleResidual:
         """The loss of a chunk, whose targets are read once; None: they are not read so."""
         if not self.reads:
             return None
-        return self.known.setdefault(start, Read(partial(self._read, tensors)))
+        read = Read(partial(self._read, tensors), self.per_sample)
+        return self.known.setdefault(start, read)
 
     def _residuals(
         self, params: Params, tensors: Sequence[Tensor], read: Read | None = None

@@ -76,8 +76,8 @@ def with_targets(
     They are read once, for they do not depend on the parameters: of samples with the first
     evaluation, which the step makes anyway; those of a loader are read with its batches. `alone`:
     whether no other processes have a part in the step, which are to hear of what is wrong before
-    they evaluate. Random numbers are drawn as in every other evaluation of the step, and left as they
-    were: a closure may choose data by them.
+    they evaluate. Random numbers are drawn as in every other evaluation of the step, and left as
+    they were: a closure may choose data by them.
 
     Raises:
         RowsChangedError: a term has no targets any more.
@@ -109,11 +109,8 @@ def with_targets(
 
 def _read_along(term: TermResidual, has: bool) -> bool:
     """Whether no evaluation is needed for the targets alone; compiled ones do not return them."""
-    return not has or isinstance(term, StreamResidual) or _plain(term)
-
-
-def _plain(term: TermResidual) -> bool:
-    return isinstance(term, SampleResidual) and term.through is None
+    plain = isinstance(term, SampleResidual) and term.through is None
+    return not has or plain or isinstance(term, StreamResidual)
 
 
 def _results(term: TermResidual, params: Params) -> list[Any]:

@@ -21,10 +21,12 @@ class Read:
 
     Args:
         read: evaluates the closure, where nothing else has done so yet.
+        together: outputs of one sample of the batch, which stay in one block.
     """
 
-    def __init__(self, read: Callable[[], Any]) -> None:
+    def __init__(self, read: Callable[[], Any], together: int) -> None:
         self.read = read
+        self.together = together
         self.known: Bound | None = None
 
     def note(self, result: Any) -> None:
@@ -48,11 +50,6 @@ class Read:
             self.note(result)
         assert self.known is not None
         return self.known
-
-    @property
-    def together(self) -> int:
-        """Outputs of one sample that the criterion takes together."""
-        return self.bound.together
 
     def least(self) -> Tensor:
         """What has to be added to the cost for the usual value."""

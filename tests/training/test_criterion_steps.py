@@ -187,3 +187,35 @@ def test_a_damped_step_is_that_of_torchs_loss(
     torch.testing.assert_close(
         moved, expected(CASES[name], chosen), rtol=tolerance, atol=tolerance * 0.1
     )
+
+
+def test_targets_are_read_with_the_evaluations_of_a_step() -> None:
+    """A pass for the linear model and one for each trial: none for the targets alone."""
+    network, seen = dense(), []
+
+    def closure(x: Tensor, y: Tensor) -> Any:
+        seen.append(len(x))
+        return lmtorch.CrossEntropyLoss()(network(x), y)
+
+    opt = lmtorch.LevenbergMarquardt(network, solver="dual", damping=Constant())
+    opt.step(closure, X, CLASSES)  # looks at the closure and checks derivatives
+    for _ in range(2):
+        seen.clear()
+        before = F.cross_entropy(network(X), CLASSES, reduction="sum")
+        torch.testing.assert_close(opt.step(closure, X, CLASSES), before.detach())
+        assert sum(seen) == 2 * len(X)
+
+
+def test_a_closure_that_returns_residuals_after_a_criterion_is_looked_at_anew() -> None:
+    """It has no targets any more, and is found out in the middle of a step."""
+    network, likelihood = dense(), [True]
+    criterion = lmtorch.CrossEntropyLoss()
+
+    def closure(x: Tensor, y: Tensor) -> Any:
+        return criterion(network(x), y) if likelihood else network(x) - 0.25
+
+    opt = lmtorch.LevenbergMarquardt(network, damping=Constant())
+    opt.step(closure, X, CLASSES)
+    likelihood.clear()
+    half = (network(X) - 0.25).square().sum().detach() / 2
+    torch.testing.assert_close(opt.step(closure, X, CLASSES), half)
