@@ -6,7 +6,7 @@ from dataclasses import replace
 from inspect import unwrap
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .._autocast import without_autocast
 from .._checks import flag
@@ -19,7 +19,7 @@ from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts
 from .brought import beyond, brought, start_from
-from .data import gather
+from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
 from .likelihoods import check, likelihood_of, with_total
@@ -226,8 +226,12 @@ def curve_fit(
     held = tuple(rules.fixed)
     parameters = Parameters(list(model.names), held, rules.ties, transforms or {})
     lower, upper = bounds_from(rules.bounds, model, parameters)
-    start = start_from(model, data, p0, rules, (lower, upper), likely)
-    start = start_of(model, start, data, rules.values, lower, upper)
+
+    def begin(data: Data) -> Tensor:
+        start = start_from(model, data, p0, rules, (lower, upper), likely)
+        return start_of(model, start, data, rules.values, lower, upper)
+
+    start = begin(data)
     n = len(parameters.variables)
     box = box_of(lower, upper, parameters, start, bounds)
     if method is not None:
@@ -256,7 +260,7 @@ def curve_fit(
     if not data.lead:
         inference.warn()
     if call:
-        fronts.remember(call, fitter, solution, absolute_sigma, full_output)
+        fronts.remember(call, fitter, solution, absolute_sigma, full_output, begin)
     return CurveFit(inference, full_output=full_output)
 
 

@@ -7,7 +7,7 @@ tells what a kind is). Where they are remembered, only the numbers are new.
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
     place: tuple[Any, ...]
     x: Tensor  # (m,) or (k, m)
     y: Tensor  # (m,)
-    start: Tensor  # (P,)
+    start: Tensor | None  # (P,); None: it is to be found
     numpy: bool
 
 
@@ -47,6 +47,7 @@ class Front(NamedTuple):
     fitter: Fitter  # without its data
     absolute: bool
     full_output: bool
+    begin: Callable[[Data], Tensor]  # the start (P,) of data for which there is none
 
 
 # options with which more is to be done than with the others
@@ -64,7 +65,7 @@ def asked_of(
         f: the user's function.
         xdata: points.
         ydata: points.
-        p0: the start.
+        p0: the start; None: it is found from the data.
         bounds: of the parameters.
         options: all the others.
 
@@ -75,19 +76,28 @@ def asked_of(
     if OTHERWISE.intersection(options) or box is None:
         return None
     names, values = tuple(options), tuple(options.values())
-    start, x, y = remembered.start_of(p0), _points(xdata), _points(ydata)
-    if x is None or y is None or start is None or not start.numpy or not 0 < x.ndim <= 2:
+    x, y = _points(xdata), _points(ydata)
+    if x is None or y is None or not 0 < x.ndim <= 2:
         return None
     if not remembered.plain(values) or y.ndim != 1 or x.shape[-1] != len(y):
         return None
-    if not len(y) > len(start.x) or start.x.dtype is not torch.float64 or len(start.shape) != 1:
+    start = None if p0 is None else _start(p0)
+    if start is None and p0 is not None:
         return None
     kinds = tuple(map(type, values))
     place = (
         place_of(f), box, names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
-        start.shape, torch.get_default_dtype(),
+        None if start is None else start.shape, torch.get_default_dtype(),
     )  # fmt: skip
-    return Asked(place, x, y, start.x, type(ydata) is np.ndarray)
+    return Asked(place, x, y, start, type(ydata) is np.ndarray)
+
+
+def _start(p0: Any) -> Tensor | None:
+    """A start of numbers in float64, (P,); None: it is of another kind."""
+    start = remembered.start_of(p0)
+    if start is None or not start.numpy or len(start.shape) != 1:
+        return None
+    return start.x if start.x.dtype is torch.float64 else None
 
 
 def _points(data: Any) -> Tensor | None:
@@ -129,6 +139,13 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         vars(model).pop("label", None)
     data = Data(asked.x, asked.y, None, None, asked.y.new_full((), m), asked.numpy, False, ())
     start = asked.start
+    if start is None:
+        try:
+            start = front.begin(data)
+        except Exception:  # whatever it is: the way that is taken the first time knows what to say
+            return None
+    if not m > len(start):
+        return None
     fitter = Fitter(
         model, before.parameters, data, start.clone(), before.bounds, None, before.options
     )
@@ -146,7 +163,12 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
 
 
 def remember(
-    asked: Asked, fitter: Fitter, solution: Solution, absolute: bool, full_output: bool
+    asked: Asked,
+    fitter: Fitter,
+    solution: Solution,
+    absolute: bool,
+    full_output: bool,
+    begin: Callable[[Data], Tensor],
 ) -> None:
     """Remember what came before a fit, if the fit itself is remembered.
 
@@ -156,6 +178,7 @@ def remember(
         solution: of the fit.
         absolute: whether errors are.
         full_output: what the fit is unpacked to.
+        begin: the start of data for which there is none.
     """
     kind = solution.kind
     if kind is None or type(fitter.model) is not OfNumbers or not fitter.parameters.free:
@@ -165,7 +188,7 @@ def remember(
     )
     vars(empty).update(bounded=fitter.bounded, varying=fitter.varying)
     with _LOCK:
-        _FRONTS[asked.place] = Front(kind, empty, absolute, full_output)
+        _FRONTS[asked.place] = Front(kind, empty, absolute, full_output, begin)
         while len(_FRONTS) > KEPT:
             _FRONTS.popitem(last=False)
 

@@ -255,6 +255,98 @@ def test_a_model_of_the_library_is_remembered_with_its_rules(
     assert len(quick) == 10
 
 
+def start_of(found: Any) -> list[float]:
+    """Where a fit has started."""
+    start: list[float] = found._inference.fitter.start.tolist()
+    return start
+
+
+X = np.linspace(-4, 4, 40)
+PEAK = np.exp(-((X - 0.4) ** 2) / 2) + 0.01 * np.cos(9 * X)
+
+
+class Halfway(lmtorch.models.Gaussian):
+    """A peak whose guess asks an attribute, and something of this module."""
+
+    share = 1.0
+
+    def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        found = super().start(x, y)
+        SEEN.append(FACTOR * self.share)
+        return {**found, "amplitude": FACTOR * self.share * found["amplitude"]}
+
+
+SEEN: list[float] = []
+
+
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (-50, 50)], ids=["free", "in a box"])
+def test_a_fit_whose_start_is_guessed_is_remembered_and_guessed_anew(
+    bounds: Any, quick: list[Any], compiled: bool
+) -> None:
+    if compiled:
+        pytest.skip("what a program has fitted within bounds is not remembered")
+    model = lmtorch.models.Gaussian()
+    curves = [np.roll(scale * PEAK, 5 * turn) for turn in range(-2, 3) for scale in (1.0, 30.0)]
+    for _ in range(6):
+        fit(model, X, curves[0], None, bounds=bounds)
+    assert len(quick) == 4
+    for y in curves:  # far from each other: a start of other data would lead elsewhere
+        again = fit(model, X, y, None, bounds=bounds)
+        assert quick[-1] is again
+        anew = fit(lmtorch.models.Gaussian(), X, y, None, bounds=bounds)
+        assert quick[-1] is again
+        assert np.array_equal(again.popt, anew.popt)
+        assert np.array_equal(again.pcov, anew.pcov, equal_nan=True)  # NaN at a bound
+        assert (again.solution.nfev, start_of(again)) == (anew.solution.nfev, start_of(anew))
+
+
+def test_a_start_that_a_function_has_by_default_is_its_own(quick: list[Any]) -> None:
+    def curve(t: Tensor, slope: Tensor, level: Tensor = 3.0) -> Tensor:  # type: ignore[assignment]
+        return slope * t + level
+
+    for _ in range(4):
+        first = fit(curve, p0=None)
+    assert len(quick) == 2
+    curve.__defaults__ = (-7.0,)
+    second = fit(curve, p0=None)
+    assert len(quick) == 2
+    assert (start_of(first), start_of(second)) == ([1.0, 3.0], [1.0, -7.0])
+
+
+@pytest.mark.parametrize("what", ["attribute", "class", "global"])
+def test_what_a_guess_uses_is_as_it_is_now(
+    what: str, quick: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Halfway()
+    for _ in range(4):
+        first = fit(model, X, PEAK, None)
+    SEEN.clear()
+    if what == "attribute":
+        model.share = 0.5
+    elif what == "class":
+        monkeypatch.setattr(Halfway, "share", 0.5)
+    else:
+        monkeypatch.setitem(globals(), "FACTOR", 0.5)
+    second = fit(model, X, PEAK, None)
+    assert set(SEEN) == {0.5}
+    assert start_of(second)[0] == 0.5 * start_of(first)[0]
+    np.testing.assert_allclose(second.popt, first.popt, rtol=1e-8)
+
+
+def test_a_curve_that_cannot_be_guessed_is_refused_as_ever(quick: list[Any]) -> None:
+    model = lmtorch.models.Gaussian()
+    for _ in range(4):
+        fit(model, X, PEAK, None)
+    count = len(quick)
+    for x, y in ((X, np.where(X < 0, np.nan, PEAK)), (X[:2], PEAK[:2])):
+        with pytest.raises((TypeError, ValueError)) as found:
+            fit(model, x, y, None)
+        with pytest.raises((TypeError, ValueError)) as expected:
+            fit(lmtorch.models.Gaussian(), x, y, None)
+        assert str(found.value) == str(expected.value)
+    assert len(quick) == count
+
+
 def test_what_is_wrong_is_said_as_ever(quick: list[Any]) -> None:
     for _ in range(3):
         fit()
