@@ -24,7 +24,7 @@ def scaled(t):
     return f
 
 
-@pytest.mark.parametrize("m", [10, 100, 300, 1000, 30_000])
+@pytest.mark.parametrize("m", [10, 100, 300, 1000, 4000])
 def test_a_scale_that_is_held_constant_is_held_constant_in_j(m):
     f = scaled(torch.linspace(0, 2, m, dtype=F64))
     x = torch.tensor([1.0, 1.0, 0.3], dtype=F64)
