@@ -228,7 +228,7 @@ class Duals:
             second = None if a.second is None else {k: t / by for k, t in a.second.items()}
             return self.made((a, b), value, {i: t / by for i, t in a.first.items()}, second)
         inverse = torch.reciprocal(by)
-        down = -value * inverse
+        down = value * -inverse  # what is divided by is never larger, and often one number
         if not isinstance(a, Dual):
             return self.chain(b, Slopes(value, down, lambda: -2 * down * inverse))
 

@@ -38,6 +38,7 @@ from ..arrays import (
 from ..distributed.processes import Processes
 from ..jacobians.base import DescendedError, JacobianSource, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior, Sharing
+from ..linearizations.normal import Normal
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
@@ -167,6 +168,28 @@ class Problem:
         kept = tuple(values) if self.keep else None
         return accumulator.finish(whole, self.prior(x), exact, kept)
 
+    @cached_property
+    def _ends(self) -> list[tuple[Tensor, Normal]]:
+        return []
+
+    def model_at_end(self, x: Tensor) -> Linearization:
+        """`model` where a run has ended; of one problem it is remembered, if it keeps no rows.
+
+        An end is looked at for several reasons, and for many rows a linear model costs as much as
+        an iteration.
+        """
+        found = self.model(x)
+        if x.ndim == 1 and isinstance(found, Normal):
+            self._ends[:] = [(x, found)]
+        return found
+
+    def known_at_end(self, x: Tensor) -> Linearization | None:
+        """The model that `model_at_end` has made at x, for who is sure that it still holds."""
+        for place, found in self._ends:
+            if torch.equal(place, x):
+                return found
+        return None
+
     def _model_of_all(
         self, across: Processes, rows: Residual, params: Params, x: Tensor
     ) -> Linearization:
@@ -228,6 +251,7 @@ class Problem:
                         blocks = self.source.blocks(part, params, streamed.workspace)
                         for found in blocks if self.noises is None else self._heard(blocks):
                             streamed.add(*as_block(found))
+                            del found  # it need not be there beside the next
             except DescendedError:  # another source stands in the place of the one that gave up
                 streamed = None
             except RuntimeError as error:

@@ -91,7 +91,7 @@ def examine(
         near: what was seen at a point so near that the curvature is the same.
     """
     x = state.x
-    whole = problem.model(x)
+    whole = problem.model_at_end(x)
     free = problem.free(x, whole.gradient)
     model = whole if problem.bounds is None else whole.freeze(free)
     wide = to_type(x, problem.dtype)

@@ -6,7 +6,7 @@ That residuals are so is not known from a function; it is seen where its blocks 
 all residuals, at the start and at points near it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from .user_function import UserFunction
 
 ROWS = 8192  # of a block; several times their columns fit the cache of a core
 NEARBY = 2  # further points at which blocks are compared
+SPREAD = 8  # blocks that are compared there, about, from the first to the last
 MOVE = 0.05  # share by which every parameter differs there
 ROUNDINGS = 256  # of the largest residual: blocks may be summed in another order
 
@@ -82,15 +83,17 @@ def row_blocks(
     blocks = [one.residual for one in sliced if one is not None]
     if len(blocks) < max(2, len(sliced)):
         return ()
+    known = probe.residual if torch.equal(x, calling.unknowns.start) else None
+    if not _same(calling, blocks, x, range(len(blocks)), known):
+        return ()
     generator = torch.Generator("cpu").manual_seed(0)
-    for which in range(1 + NEARBY):
-        point = x
-        if which:
-            drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x)
-            point = x + MOVE * drawn * torch.where(x == 0, 1.0, x.abs())
-            if box is not None:
-                point = torch.maximum(torch.minimum(point, box.upper), box.lower).to(x)
-        if not _same(calling, blocks, calling.unknowns.layout.split(point)):
+    spread = {*range(0, len(blocks), -(-len(blocks) // SPREAD)), len(blocks) - 1}
+    for _ in range(NEARBY):
+        drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x)
+        point = x + MOVE * drawn * torch.where(x == 0, 1.0, x.abs())
+        if box is not None:
+            point = torch.maximum(torch.minimum(point, box.upper), box.lower).to(x)
+        if not _same(calling, blocks, point, sorted(spread)):
             return ()
     return tuple(blocks)
 
@@ -101,20 +104,25 @@ def rows_of_blocks(count: int) -> tuple[slice, ...]:
 
 
 def _same(
-    calling: UserFunction, blocks: Sequence[Callable[[Params], Tensor]], params: Params
+    calling: UserFunction,
+    blocks: Sequence[Callable[[Params], Tensor]],
+    x: Tensor,
+    chosen: Iterable[int],
+    known: Tensor | None = None,
 ) -> bool:
-    """Whether the blocks are the residuals."""
+    """Whether the chosen blocks are the residuals at x, which may be known."""
+    params = calling.unknowns.layout.split(x)
     with torch.no_grad():
-        whole = calling.residual(params)
-        room = _room(whole)
-        for block, rows in zip(blocks, rows_of_blocks(len(whole)), strict=True):
+        whole = calling.residual(params) if known is None else known
+        room, places = _room(whole), rows_of_blocks(len(whole))
+        for block in chosen:
             try:
-                found = block(params)
+                found = blocks[block](params)
             except torch.OutOfMemoryError:
                 raise
             except Exception:  # whatever the reason: it does not take some of the data
                 return False
-            if not _near(found, whole[rows], room):
+            if not _near(found, whole[places[block]], room):
                 return False
     return True
 

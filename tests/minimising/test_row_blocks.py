@@ -1,5 +1,6 @@
 """Many residuals of few parameters are taken in blocks of rows, where rows follow the data."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 import lmtorch
 from lmtorch import choose, least_squares
+from lmtorch.core.problem import Problem
+from lmtorch.jacobians import dual_numbers
 from lmtorch.minimising import row_blocks, run
 from tests.jacobians.test_memory import LiveBytes
 
@@ -128,3 +131,41 @@ def test_a_parameter_without_a_derivative_is_seen_in_some_of_many_points(made) -
 
     with pytest.raises(lmtorch.InputError, match=r"x0\[3\].* no derivative"):
         least_squares(f, torch.cat([X, X[:1]]), "auto", args=(T, Y))
+
+
+def test_no_point_is_linearized_twice_though_an_end_is_looked_at_twice(
+    made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points: list[tuple[float, ...]] = []
+    model = Problem.model
+
+    def spied(problem: Problem, x: torch.Tensor) -> Any:
+        points.append(tuple(x.tolist()))
+        return model(problem, x)
+
+    monkeypatch.setattr(Problem, "model", spied)
+    found = least_squares(decay, X, args=(T, Y), solver="cholesky")
+    assert made == [4]
+    assert found.success
+    assert len(points) > 3
+    assert len(set(points)) == len(points)
+
+
+def test_the_rows_of_a_block_are_gone_when_the_next_ones_are_made(
+    made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derivatives, before = dual_numbers.derivatives, list[Any]()
+    alive = list[bool]()
+
+    def spied(*args: Any) -> Any:
+        alive.extend(column() is not None for column in before)
+        values, columns = derivatives(*args)
+        before[:] = [weakref.ref(column) for column in columns]
+        return values, columns
+
+    monkeypatch.setattr(dual_numbers, "derivatives", spied)
+    least_squares(decay, X, args=(T, Y), solver="cholesky")
+    assert made == [4]
+    # but for the first block of all, which waits for its comparison with a backward pass
+    assert len(alive) > 30
+    assert not any(alive[3:])
