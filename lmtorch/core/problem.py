@@ -38,7 +38,6 @@ from ..arrays import (
 from ..distributed.processes import Processes
 from ..jacobians.base import DescendedError, JacobianSource, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior, Sharing
-from ..linearizations.normal import Normal
 from ..losses.base import Loss, half_sum
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
@@ -48,6 +47,7 @@ from .sums import Streamed, nothing, total
 
 T = TypeVar("T")
 TOGETHER = 64  # shares of a sum that wait for each other
+REMEMBERED = 64  # parameters up to which the latest linear model is remembered, if it has no rows
 
 
 @dataclass(frozen=True)
@@ -166,29 +166,26 @@ class Problem:
             exact = Exact(gradient, self.residual.rows / self.sample.rows)
         whole = self.with_penalty(cost, x)
         kept = tuple(values) if self.keep else None
-        return accumulator.finish(whole, self.prior(x), exact, kept)
+        found = accumulator.finish(whole, self.prior(x), exact, kept)
+        if found.rows is None and x.ndim == 1 and len(x) <= REMEMBERED:
+            self._latest[:] = [(x, found)]
+        return found
 
     @cached_property
-    def _ends(self) -> list[tuple[Tensor, Normal]]:
+    def _latest(self) -> list[tuple[Tensor, Linearization]]:
         return []
 
     def model_at_end(self, x: Tensor) -> Linearization:
-        """`model` where a run has ended; of one problem it is remembered, if it keeps no rows.
+        """`model` at the point where a run has ended, which is often that of the last model.
 
-        An end is looked at for several reasons, and for many rows a linear model costs as much as
-        an iteration.
+        An end is looked at for several reasons, and for many rows of few parameters a linear model
+        costs as much as an iteration.
         """
-        found = self.model(x)
-        if x.ndim == 1 and isinstance(found, Normal):
-            self._ends[:] = [(x, found)]
-        return found
-
-    def known_at_end(self, x: Tensor) -> Linearization | None:
-        """The model that `model_at_end` has made at x, for who is sure that it still holds."""
-        for place, found in self._ends:
-            if torch.equal(place, x):
+        for place, found in self._latest:
+            # elsewhere the host would wait for the device to compare them
+            if place is x or (x.device.type == "cpu" and torch.equal(place, x)):
                 return found
-        return None
+        return self.model(x)
 
     def _model_of_all(
         self, across: Processes, rows: Residual, params: Params, x: Tensor

@@ -140,9 +140,7 @@ def _seen(
     keep = many or problem.keep
     if form != problem.form or keep != problem.keep:
         problem = replace(problem, form=form, keep=keep)
-    # nothing has changed since the end was certified, or the problem would be another
-    known = problem.known_at_end(x)
-    model = problem.model(x) if known is None else known
+    model = problem.model_at_end(x)
     residual, rejected = _residuals(problem, x, model.values)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
