@@ -4,7 +4,8 @@
     2. the other terms, one after another, each on the remainder, or each on its share of it;
     3. all parameters in which the curve is linear, by linear least squares;
     4. each term once more on the data without the others, as long as the curve comes nearer;
-    5. terms of one shape in the order of their places (`places.py`).
+    5. terms of one shape in the order of their places (`places.py`), or, where starts of places are
+       given, as those say (`hints.py`).
 
 Every step is kept for those curves of a batch alone that it brings nearer to their data.
 """
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .guessing import Points
+from .hints import freed, hinted, meant
 from .places import by_place
 from .rules import Rules
 from .sharing import shares_of
@@ -53,7 +55,18 @@ def together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
         Values by name, (...,); none for terms of which nothing is known.
     """
     terms = [term for term in terms if not term._blind]
-    return by_place(terms, _together(terms, points, rules), rules)
+    some = hinted(terms, rules)
+    if not some:
+        return by_place(terms, _together(terms, points, rules), rules)
+    loose = freed(some, rules)
+    free = by_place(terms, _together(terms, points, loose), loose)
+    named, near = meant(terms, free, rules)
+    squares = _cost(terms, free, points)
+    if bool((near & (squares <= ENOUGH * _squares(points))).all()):
+        return named
+    held = by_place(terms, _together(terms, points, rules), rules)
+    better = near & (squares < _cost(terms, held, points))
+    return {name: torch.where(better, named[name], held[name]) for name in held}
 
 
 def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
@@ -62,8 +75,7 @@ def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
     over = [term for term in terms if not term.background] or list(terms)
     under = [term for term in terms if term not in over]
     orders = _orders(over)
-    squares = _noise(points.y).square() * points.y.shape[-1]
-    enough = squares * (ENOUGH if len(orders) == 1 else CERTAIN)
+    enough = _squares(points) * (ENOUGH if len(orders) == 1 else CERTAIN)
     splits = (False, True) if len(over) > 1 and points.lines else (False,)
     best: Values | None = None
     grounds: list[Values] = []
@@ -98,6 +110,11 @@ def _noise(y: Tensor) -> Tensor:
     if y.shape[-1] <= 2:  # of which there are none
         return torch.zeros_like(y[..., 0])
     return NORMAL / SECOND * y.diff(n=2).abs().median(-1).values
+
+
+def _squares(points: Points) -> Tensor:
+    """The sum of squares of the noise (...,)."""
+    return _noise(points.y).square() * points.y.shape[-1]
 
 
 def _first(order: "Sequence[Model]", rest: Points, rules: Rules, split: bool) -> Values:

@@ -33,23 +33,35 @@ def by_place(
         Values by name.
     """
     found = dict(values)
-    said = _said(rules)
-    if said is None:
-        return found
-    groups: dict[tuple[str, ...], list[Model]] = {}
-    for term in terms:
-        place = next((name for name in PLACES if name in term.parameters), None)
-        if place is not None and not said & {*term.names}:
-            groups.setdefault((place, *_kind(term, rules)), []).append(term)
-    for (place, *_), group in groups.items():
-        if len(group) == 1:
-            continue
+    for group in groups_of(terms, rules):
+        place = next(name for name in PLACES if name in group[0].parameters)
         rows = list(zip(*(term.names for term in group), strict=True))
         columns = [torch.stack([values[name] for name in names], -1) for names in rows]
         order = columns[list(group[0].parameters).index(place)].argsort(dim=-1, stable=True)
         for names, column in zip(rows, columns, strict=True):
             found.update(zip(names, column.take_along_dim(order, -1).unbind(-1), strict=True))
     return found
+
+
+def groups_of(terms: "Sequence[Model]", rules: Rules) -> "list[list[Model]]":
+    """Terms that may change places with each other, in the order of the sum.
+
+    Args:
+        terms: of a sum.
+        rules: of the sum.
+
+    Returns:
+        Groups of two and more.
+    """
+    said = _said(rules)
+    if said is None:
+        return []
+    groups: dict[tuple[str, ...], list[Model]] = {}
+    for term in terms:
+        place = next((name for name in PLACES if name in term.parameters), None)
+        if place is not None and not said & {*term.names}:
+            groups.setdefault((place, *_kind(term, rules)), []).append(term)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _kind(term: "Model", rules: Rules) -> tuple[str, ...]:

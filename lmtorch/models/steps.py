@@ -14,8 +14,10 @@ from .searching import Found, Try, extent, nearest, quantiles
 
 FORMS = ("linear", "arctan", "erf", "logistic")
 POSITIVE = (0.0, math.inf)
-PLACES = 15  # centers that are tried
-SIZES = (0.003, 0.02, 0.08, 0.25)  # widths, in the length of the data
+PLACES = 25  # centers that are tried of a step
+CORNERS = 15  # and of a rectangle, in pairs
+# widths, in the length of the data: between two of them a fit of a step with corners gets stuck
+SIZES = (0.003, 0.01, 0.03, 0.08, 0.2, 0.4)
 FINER = (1.0, 0.4, 0.15)  # a fit does not move far where its curve has corners
 
 
@@ -92,15 +94,17 @@ class Step(Model):
         both = [sign * size * span for size in SIZES for sign in (1, -1)]
         found = nearest(y, tries(quantiles(x, PLACES), both))
         for fineness in FINER:
-            found = nearest(y, tries(*_about(found["center"], found["sigma"], span, fineness)))
+            found = nearest(
+                y, tries(*_about(found["center"], found["sigma"], span / PLACES, fineness))
+            )
         return found
 
 
 def _about(
-    center: Tensor, sigma: Tensor, span: Tensor, fineness: float
+    center: Tensor, sigma: Tensor, gap: Tensor, fineness: float
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Places and widths between those that were tried before."""
-    step = fineness * span / (2 * PLACES)
+    step = 0.5 * fineness * gap
     centers = [center + part * step for part in (-1.0, -0.5, 0.0, 0.5, 1.0)]
     return centers, [sigma * ratio**fineness for ratio in (0.4, 0.63, 1.0, 1.6, 2.5)]
 
@@ -157,7 +161,7 @@ class Rectangle(Model):
                 down = (one["center2"][..., None] - x) / one["sigma2"][..., None]
                 yield one, {"amplitude": self._box(up, down).expand(y.shape)}
 
-        pairs = combinations(quantiles(x, PLACES), 2)
+        pairs = combinations(quantiles(x, CORNERS), 2)
         found = nearest(
             y,
             tries(
@@ -168,7 +172,7 @@ class Rectangle(Model):
         )
         for fineness, k in product(FINER, "12"):
             center, sigma = f"center{k}", f"sigma{k}"
-            places, sizes = _about(found[center], found[sigma], span, fineness)
+            places, sizes = _about(found[center], found[sigma], span / CORNERS, fineness)
             known = {name: found[name] for name in self.parameters if name != "amplitude"}
             found = nearest(y, tries({**known, center: c, sigma: w} for c in places for w in sizes))
         return found

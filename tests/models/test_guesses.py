@@ -220,3 +220,54 @@ def test_a_curve_without_points_leaves_the_guesses_of_the_others_as_they_are() -
 def test_data_that_cannot_be_guessed_from_are_refused(x: Any, y: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         PEAK.guess(x, y)
+
+
+# ---- rough places --------------------------------------------------------------------------------
+
+THREE = models.Gaussian("a") + models.Gaussian("b") + models.Gaussian("c") + models.Linear()
+TRUE = [3.0, 2.0, 0.3, 4.0, 4.5, 0.4, 2.0, 8.0, 0.25, 0.1, 1.0]
+SPECTRUM = THREE(X, *TRUE) + noise(101, 0.05, 3)
+LEAST = curve_fit(THREE, X, SPECTRUM, TRUE).chisqr
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [{"b_center": 4.9}, {"b_center": 4.1}, {"a_center": 8.3}, {"c_center": 2.2, "a_center": 7.7}],
+    ids=str,
+)
+def test_a_rough_place_names_a_peak_and_spoils_no_other(hints: dict[str, float]) -> None:
+    # held beside its peak it would leave what the others take for theirs
+    for model, p0 in ((THREE, hints), (THREE.with_start(hints), None)):
+        fit = curve_fit(model, X, SPECTRUM, p0)
+        assert fit.chisqr <= 1.001 * LEAST
+        for name, place in hints.items():
+            assert float(fit[name]) == pytest.approx(place, abs=0.45)
+    started = curve_fit(THREE, X, SPECTRUM, hints).to_dict()["parameters"]
+    assert {name: started[name]["start"] for name in hints} == hints
+
+
+def test_in_a_batch_a_hint_names_the_nearest_peak_of_each_curve() -> None:
+    shifted = THREE(X, *TRUE[:1], 2.4, *TRUE[2:]) + noise(101, 0.05, 4)
+    guess = THREE.with_start(c_center=2.3).guess(X, np.stack([SPECTRUM, shifted]))
+    assert guess["c_center"].tolist() == [2.3, 2.3]
+    np.testing.assert_allclose(guess["c_sigma"], 0.3, atol=0.1)
+    np.testing.assert_allclose(guess["a_center"], 4.5, atol=0.2)  # the others from left to right
+    np.testing.assert_allclose(guess["b_center"], 8.0, atol=0.2)
+
+
+def test_a_hint_at_a_peak_that_is_small_is_believed() -> None:
+    # a free guess of one peak takes the large one, far from the hint
+    one = models.Gaussian("g") + models.Linear()
+    y = one(X, 9.0, 3.0, 0.4, 0.0, 1.0) + models.Gaussian()(X, 0.6, 8.0, 0.3) + noise(101, 0.01)
+    guess = one.with_start(g_center=8.1).guess(X, y)
+    assert float(guess["g_center"]) == 8.1
+    assert float(guess["g_amplitude"]) < 3
+
+
+def test_a_spot_is_meant_by_both_of_its_coordinates() -> None:
+    points = np.stack([a.ravel() for a in np.meshgrid(np.arange(16.0), np.arange(16.0))])
+    two = models.Gaussian2D("a") + models.Gaussian2D("b")
+    first, second = [20.0, 5.0, 4.0, 1.2, 1.2], [30.0, 5.0, 11.0, 1.0, 1.4]
+    image = two(points, *first, *second) + noise(256, 0.02)
+    fit = curve_fit(two, points, image, {"a_centerx": 5.5, "a_centery": 10.0})
+    np.testing.assert_allclose([fit["a_centery"], fit["b_centery"]], [11, 4], atol=0.2)
