@@ -46,6 +46,8 @@ MOMENTUM = 0.7  # of the last step, where data that change leave directions open
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
 SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
+DUAL_LEAST = 256  # rows in the sample of which the m x m equations are made, at least
+DUAL_ENOUGH = 1024  # rows of several terms from which they are made of a sample at first
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 
@@ -89,7 +91,10 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
     if options.precision == "mixed":
         solver = mixed(solver)
     products = takes_products(solver, options)
-    share, why_share = _share(facts, options, solver, small or len(terms) > 1)
+    if isinstance(solver, Dual):
+        share, why_share = _share_of_dual(facts, options, len(terms) > 1)
+    else:
+        share, why_share = _share(facts, options, solver, small or len(terms) > 1)
     derivations, of_derivations = _derivations(terms, options, dtype, products, share)
     if facts.streams and options.acceleration is True:
         raise InputError(
@@ -97,7 +102,8 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
             "there are samples, and nothing of a loader's batches is kept. Leave it out, or pass "
             "the data as step(closure, *batch)."
         )
-    bent = share is None and not facts.streams
+    # rows that are kept are those that bends are taken of
+    bent = (share is None or isinstance(solver, Dual)) and not facts.streams
     damping, scaling, why_damping = _damping(options, solver, small, bent)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         if facts.processes > 1:
@@ -312,6 +318,27 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
     return (
         share,
         "the sample doubles when the gain ratio falls under 1/4; cost and gradient are exact",
+    )
+
+
+def _share_of_dual(facts: Facts, options: Options, several: bool) -> tuple[float | None, str]:
+    """The share of the rows, residuals with their derivatives, that m × m equations begin with."""
+    m = facts.residuals
+    possible = facts.samples is not None and facts.processes == 1 and not facts.streams
+    if options.curvature == "sampled" and not possible:
+        raise InputError(
+            "curvature='sampled' with the dual equations needs samples in memory of one process, "
+            "step(closure, *batch). Choose solver='cg' for a loader or several processes."
+        )
+    wanted = options.curvature == "sampled" or (options.curvature == "auto" and several)
+    if not (wanted and possible) or (options.curvature == "auto" and m < DUAL_ENOUGH):
+        given = options.curvature == "full"
+        return None, "given" if given else f"one term, or fewer than {DUAL_ENOUGH} rows"
+    share = min(1.0, max(SAMPLED_SHARE, DUAL_LEAST / m))
+    return (
+        share,
+        "residuals and rows of the sample, which doubles when the gain ratio falls under 1/4; the "
+        "cost is that of all",
     )
 
 

@@ -53,7 +53,7 @@ def _by_shape(facts: Facts, options: Options, small: bool) -> tuple[Solver, str]
         return options.solver, "given"
     if options.solver != "auto":
         return SOLVERS[options.solver], "given"
-    if options.curvature == "sampled" and facts.samples is not None:
+    if options.curvature == "sampled" and facts.samples is not None and m >= n:
         return Cholesky(), "a sample of the rows estimates the normal equations"
     if many(facts, options):
         return Cholesky(), (

@@ -56,14 +56,23 @@ def _second_order(
 def _pulled_back(problem: Problem, part: Part, params: Params, bend: Tensor) -> Tensor:
     """Jᵀ W r_vv of one part, (..., n), by one more evaluation, whose graph is left behind."""
     values, along = pull(problem.source, part, params)
+    if part.weight != 1:
+        bend = part.weight * bend
     root = problem.loss_of(part).expand(values).root
     return along(bend if root is None else _twice(bend, root)).to(problem.dtype)
 
 
 def _weighted(problem: Problem, values: Sequence[Tensor], bends: Sequence[Tensor]) -> Tensor:
     """R r_vv of all parts, (..., m), in the dtype of the linear algebra."""
-    parts = zip(problem.residual.parts(), values, strict=True)
-    roots = [problem.loss_of(part).expand(value).root for part, value in parts]
+    parts = list(problem.residual.parts())
+    roots = [
+        problem.loss_of(part).expand(value).root for part, value in zip(parts, values, strict=True)
+    ]
+    # the rows are scaled by the root of what they stand for already
+    bends = [
+        b if part.weight == 1 else b * part.weight**0.5
+        for part, b in zip(parts, bends, strict=True)
+    ]
     pairs = zip(bends, roots, strict=True)
     scaled = [
         b.to(problem.dtype) if r is None else scale_each(b.to(problem.dtype), r.to(problem.dtype))

@@ -56,7 +56,7 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     changed = None if start.cost is None else _changed(problem, x, start.cost, model)
     status = at_point(held, model.measures, method.tolerances, whole.column_norms)
     status, changed = problem.agreed((status, changed))
-    model = _carried_on(method, start.step, changed, model)
+    model = _carried_on(problem, method, start.step, changed, model)
     damping, begun = start.damping, start.begun
     if damping is None:
         damping = method.damping.start(held, model.scale, to_type(x, problem.dtype))
@@ -77,13 +77,18 @@ def _changed(problem: Problem, x: Tensor, before: Tensor, model: LinearModel) ->
 
 
 def _carried_on(
-    method: Method, last: Tensor | None, changed: Tensor | None, model: LinearModel
+    problem: Problem,
+    method: Method,
+    last: Tensor | None,
+    changed: Tensor | None,
+    model: LinearModel,
 ) -> LinearModel:
     """The model with momentum of the last step, where there is to be any."""
     if not method.momentum or last is None:
         return model
     shift = method.momentum * last
-    if not method.steady:
+    # a sample has other rows in each step, whether or not the data are others
+    if not method.steady and problem.modelled is problem:
         if changed is None or nowhere(changed):
             return model
         shift = where(spread(changed), shift, 0.0)
@@ -153,9 +158,10 @@ def factored(
 ) -> LinearModel:
     """The linear model with D and its equations factored; bends of the residuals are taken at x."""
     moving = held.column_norms > 0  # a held variable is held against the acceleration, too
+    modelled = problem.modelled
 
     def bend(direction: Tensor) -> Tensor:
-        return where(moving, second_order(problem, x, direction, held), 0.0)
+        return where(moving, second_order(modelled, x, direction, held), 0.0)
 
     units = positive(scale)
     known = measures(held, to_type(x, problem.dtype), problem.eps(x))

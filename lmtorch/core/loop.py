@@ -52,6 +52,8 @@ from .working_set import WorkingSet
 SUFFICIENT = 1e-4  # smallest gain ratio of a trial that is kept, MINPACK's; not to rise is no gain
 # ends that say no more than that one set of data has nothing left to give
 OF_ITS_DATA = frozenset({*JUDGED, Status.ZERO} - {Status.FLAT})
+# what a model of some of the rows says of itself alone
+OF_A_SAMPLE = OF_ITS_DATA - {Status.ZERO} | {Status.FLAT, Status.REFUSED}
 EVALUATIONS = int(Status.EVALUATIONS)
 # what the functions of an iteration are given beside problem and method
 STARTED, TRIED = ("state", "model"), ("state", "last", "known")
@@ -191,7 +193,7 @@ def _run(
         if told.resting:
             break
     problem, method = whole
-    state, told = _closed(method, working.all(state), told, left)
+    state, told = _closed(problem, method, working.all(state), told, left)
     if early is not None and early.clear:
         return state, told
     return look(problem, method, state, told.ended, trials), told
@@ -230,13 +232,19 @@ def out_of(trials: int, state: State) -> State:
     return state._replace(status=where(spent, EVALUATIONS, state.status))
 
 
-def _closed(method: Method, state: State, told: Told, left: Status) -> tuple[State, Told]:
+def _closed(
+    problem: Problem, method: Method, state: State, told: Told, left: Status
+) -> tuple[State, Told]:
     """The end of a run: what still runs is called `left`, and the largest norms are noted."""
     norms = largest_norms(method, state.scale, state.begun.norms)
     status = state.status
     if state.changed is not None and told.ended in OF_ITS_DATA and bool(state.changed):
         # what is a minimum for one draw of the points is none of the function that they are of
         status, told = statuses(state.cost, RUNNING), told._replace(ended=RUNNING)
+    if problem.modelled is not problem and told.ended in OF_A_SAMPLE:
+        # what some of the rows have left is no end of all of them; nor have they more to give
+        status = statuses(state.cost, RUNNING)
+        told = told._replace(ended=RUNNING, gain=0.0)
     if told.ended == Status.RUNNING:
         told = told._replace(ended=int(left))
     return state._replace(
@@ -254,6 +262,8 @@ def attempt(
     ahead = problem.model(step.trial) if problem.fused(state.trial.accepted) else None
     cost = problem.cost(step.trial) if ahead is None else ahead.cost
     outcome = judge(model, step, state.cost, cost)
+    if problem.modelled is not problem:
+        outcome = _by_sample(problem.modelled, state.x, step.trial, outcome)
     evidence = gather(
         problem, method.tolerances, state, model, step, outcome, certified=method.certify
     )
@@ -328,6 +338,17 @@ def judge(model: LinearModel, step: Step, before: Tensor, cost: Tensor) -> Outco
         actual=actual,
         predicted=predicted,
     )
+
+
+def _by_sample(sample: Problem, x: Tensor, trial: Tensor, outcome: Outcome) -> Outcome:
+    """The outcome of a trial whose linear model is of a sample of the rows.
+
+    How good the model is shows in the rows that it is of. That all rows gain less is no reason for
+    more damping, but for a larger sample; only where they lose is the trial refused.
+    """
+    actual = sample.cost(x) - sample.cost(trial)
+    ratio = where(outcome.ratio > 0, gain_ratio(actual, outcome.predicted), outcome.ratio)
+    return outcome._replace(ratio=ratio, accepted=outcome.accepted & (ratio >= SUFFICIENT))
 
 
 def tell(problem: Problem, state: State) -> Told:

@@ -62,7 +62,9 @@ class Problem:
     penalty: Tensor | None = None  # w, (n,): ½ Σ w x², weight decay
     bounds: Bounds | None = None
     rate: Tensor | None = None  # (n,): learning rates, factors of the step
-    sample: Residual | None = None  # some of the rows, of which JᵀJ is made; None: all
+    # some of the rows, of which JᵀJ is made, or rows and residuals alike where a form keeps them,
+    # see `modelled`; None: all
+    sample: Residual | None = None
     differences: bool = False  # bends along a step from differences of the residuals
     precision: torch.dtype | None = None  # of the residuals, where coarser than the parameters'
     clock: Clock | None = None  # measures linear models and costs
@@ -80,6 +82,18 @@ class Problem:
     def rows(self) -> int:
         """m, of all parts on all processes."""
         return self.residual.rows if self.counts is None else self.counts[0]
+
+    @property
+    def modelled(self) -> "Problem":
+        """The rows that the linear model is made of, as a problem.
+
+        A form that sums over rows takes JᵀJ of a sample and Jᵀr of all rows. One that keeps the
+        rows, fewer than there are parameters, takes the residuals of the sample as well: in the
+        directions in which the sample says nothing Jᵀr of all rows would move far, and only by λ.
+        """
+        if self.sample is None or self.form.sampled:
+            return self
+        return replace(self, residual=self.sample, sample=None)
 
     def fused(self, kept: Tensor) -> bool:
         """Whether the linear model of a trial is made at once, with its cost.
@@ -113,7 +127,8 @@ class Problem:
             for part in self.residual.parts():
                 with heard(self.noises):
                     values = self.source.evaluate(part, params)
-                costs.append(self.loss_of(part).cost(with_type_of(values, x)))
+                cost = self.loss_of(part).cost(with_type_of(values, x))
+                costs.append(cost if part.weight == 1 else part.weight * cost)
         return total(costs) if costs else nothing(x)
 
     def loss_of(self, part: Part) -> Loss:
@@ -161,9 +176,11 @@ class Problem:
         accumulator = streamed.accumulator
         accumulator.sums = total([accumulator.sums])
         cost, values, exact = streamed.cost(x), streamed.values, None
-        if self.sample is not None:
+        if self.sample is not None and self.form.sampled:
             cost, gradient, values = self._value_and_gradient(x)
             exact = Exact(gradient, self.residual.rows / self.sample.rows)
+        elif self.sample is not None:
+            cost = self._cost(x)
         whole = self.with_penalty(cost, x)
         kept = tuple(values) if self.keep else None
         found = accumulator.finish(whole, self.prior(x), exact, kept)
@@ -244,7 +261,8 @@ class Problem:
             try:
                 with timed(self.clock, "linearize"), rows.replay():
                     for place, part in enumerate(rows.parts()):
-                        streamed.begin(place, self.loss_of(part))
+                        weight = 1.0 if self.form.sampled else part.weight
+                        streamed.begin(place, self.loss_of(part), weight)
                         blocks = self.source.blocks(part, params, streamed.workspace)
                         for found in blocks if self.noises is None else self._heard(blocks):
                             streamed.add(*as_block(found))

@@ -57,9 +57,15 @@ class Streamed:
         """Where the next block of dense rows is to be written, always a tensor."""
         return tensor_from(self.accumulator.workspace(rows))
 
-    def begin(self, place: int, loss: Loss) -> None:
-        """Blocks of the part that stands at this place follow, with its loss."""
-        self.place, self.loss, self.taken = place, loss, 0
+    def begin(self, place: int, loss: Loss, weight: float = 1.0) -> None:
+        """Blocks of the part that stands at this place follow, with its loss.
+
+        Args:
+            place: of the part.
+            loss: of its rows.
+            weight: rows that each of them stands for in the linear model; costs are their own.
+        """
+        self.place, self.loss, self.taken, self.weight = place, loss, 0, weight
         together = getattr(loss, "together", 1)
         self.workspace = Workspace(self._room, self.accumulator.kinds, together)
 
@@ -70,7 +76,11 @@ class Streamed:
         place = self.place
         expansion, rows = self.scaled(values, rows)
         self.costs.append(expansion.value)
-        self.accumulator.add(expansion.residual, rows)
+        residual = expansion.residual
+        if self.weight != 1:
+            root = torch.full_like(residual, self.weight**0.5)
+            residual, rows = residual * root, rows.scaled(root)
+        self.accumulator.add(residual, rows)
         if self.keep and place == len(self.values):
             self.values.append(values)
         elif self.keep:

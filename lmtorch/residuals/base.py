@@ -47,6 +47,7 @@ class Part:
     # rows are in so many blocks of equal size, which may be of independent samples
     leading: int | None = None
     whole: bool = True  # there is no other part, of this or another term
+    weight: float = 1.0  # rows that each row stands for, where the others are left out
     # (..., n), sizes of the parameters: finite differences take a share of them; None: not known
     sizes: Tensor | None = None
     # the dtype in which rows are computed, where their own does not show it

@@ -147,6 +147,7 @@ class SampleResidual:
         through: calls its evaluations, in compiled form where there is one; None: they are plain.
         loss: of these rows, if they are outputs with targets.
         reads: whether they are, and targets are read with each evaluation.
+        weight: samples that each of them stands for, where the others are left out.
     """
 
     def __init__(
@@ -162,11 +163,13 @@ class SampleResidual:
         loss: Bound | None = None,
         *,
         reads: bool = False,
+        weight: float = 1.0,
     ) -> None:
         self.layout = layout
         self.swap = swap
         self.closure = closure
         self.samples = samples
+        self.weight = weight
         self.chunk = chunk
         self.per_sample = per_sample
         self.draws = replay
@@ -198,6 +201,7 @@ class SampleResidual:
                 random=self.draws.random,
                 kept=self.draws.kept,
                 whole=self.chunk >= self.samples.count,
+                weight=self.weight,
                 through=self.through and self.through.beside(tensors),
                 loss=read or (self.loss and self.loss.some(rows)),
             )
@@ -234,10 +238,17 @@ class SampleResidual:
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         loss = self.loss and self.loss.of(chosen, self.per_sample)
-        return self._of(some, replay, loss, reads=self.reads)
+        weight = self.weight * self.samples.count / some.count
+        return self._of(some, replay, loss, reads=self.reads, weight=weight)
 
     def _of(
-        self, samples: Samples, replay: Replay, loss: Bound | None, *, reads: bool = False
+        self,
+        samples: Samples,
+        replay: Replay,
+        loss: Bound | None,
+        *,
+        reads: bool = False,
+        weight: float = 1.0,
     ) -> "SampleResidual":
         """The same closure of other samples, or with another loss."""
         return SampleResidual(
@@ -251,6 +262,7 @@ class SampleResidual:
             self.through,
             loss,
             reads=reads,
+            weight=weight,
         )
 
     def _reading(self, start: int, tensors: Sequence[Tensor]) -> Read | None:

@@ -16,6 +16,7 @@ from ..residuals.layout import Layout
 from .checkpoints import blank_damping, label, restored_damping
 
 BY_PARAMETER = ("scale", "last_step")  # what is kept for each entry of a parameter
+COMMON = 0.5  # share of what a sample of rows gains that all rows gain, or the sample doubles
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 
 
@@ -57,11 +58,22 @@ class Kept:
         """The share of the samples that JᵀJ is made of in the next step; None: all."""
         return None if plan.share is None else self.common.get("share") or plan.share
 
-    def judge_share(self, plan: Plan, told: Told) -> None:
-        """Double the share after a step that gained much less than its sample had promised."""
+    def judge_share(self, plan: Plan, told: Told, gained: float | None = None) -> None:
+        """Double the share after a step that gained much less than its sample had promised.
+
+        Args:
+            plan: of the step.
+            told: of it.
+            gained: what all rows have gained over what the sample itself has; None: the model has
+                known the gradient of all of them.
+        """
         share = self.share(plan)
-        if share is not None and told.gain < DOUBLING:
-            self.common["share"] = min(1.0, 2 * share)
+        if share is None:
+            return
+        if told.gain < DOUBLING or (gained is not None and not gained >= COMMON):
+            # equations of more than half of the rows cost nearly as much as those of all of them
+            most = 1.0 if gained is None else 0.5
+            self.common["share"] = 2 * share if 2 * share <= most else 1.0
 
     def prepare(self, layout: Layout, plan: Plan) -> None:
         """Before the first step, fill in blanks of the shapes that the state will have."""

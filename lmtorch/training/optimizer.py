@@ -49,7 +49,7 @@ from .ranks import (
     warn_if_alone,
 )
 from .targets import RowsChangedError
-from .task import Task, problem_of, residual_of, sample_of
+from .task import Task, gained_beside_sample, problem_of, residual_of, sample_of
 from .terms import Closure, Term, terms_of
 from .variables import variables_of
 
@@ -87,9 +87,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         jacobian: <SOURCES> or a function that returns the Jacobian, called as the closure is; it
             goes with one closure, not with several terms. Default: "auto", by shape.
         curvature: "full", or "sampled": JᵀJ from a random part of the samples, cost and gradient
-            from all. Default: "auto", sampled for networks with many more samples than parameters.
+            from all; with solver="dual" residuals and rows of that part alone, the cost from all.
+            Default: "auto", sampled for networks with many more samples than parameters, and for
+            several terms with fewer rows than parameters, but many.
         acceleration: geodesic acceleration of the step, True or False. Default: "auto", for more
-            than 64 parameters with the default damping and `curvature` from all samples.
+            than 64 parameters with the default damping, where no gradient of all samples goes with
+            the `curvature` of some.
         momentum: μ, the share of the last step that a step begins with, from 0 to below 1: of all
             steps that solve the rows as well, the one nearest to μ times the last is taken. It is
             tried once in a step, and a trial that does not lower the loss is repeated without.
@@ -341,6 +344,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 recounted |= counted
                 task = self._task(terms)  # a closure of the same code on other data: look anew
         (state, told), parts = ended, clock.seconds()
+        gained = gained_beside_sample(task.problem, task.start.x, state)
         plan, layout = task.prepared.plan, task.variables.layout
         if self._processes is not None and told.ended == Status.NOT_FINITE:
             self._preparations.forget()
@@ -360,7 +364,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = parts | {"total": time.perf_counter() - begun}
         least = task.least
         self._report = Report(state, seconds, task.prepared.sources, least)
-        self._kept.judge_share(plan, told)
+        self._kept.judge_share(plan, told, gained)
         if state.changed is not None:
             rows, n = task.problem.rows, layout.n
             self._batches.look(state.trial.cost, state.cost, state.changed, rows, n)

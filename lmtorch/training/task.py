@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.method import Method
 from ..core.problem import Problem
-from ..core.state import Start
+from ..core.state import Start, State
 from ..distributed.processes import Processes
 from ..losses.base import Loss
 from ..residuals.replay import Replay
@@ -181,3 +181,17 @@ def sample_of(
         # non_blocking: nothing waits for the device
         chosen.append(term.subset(indices.to(device, non_blocking=True)))
     return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
+
+
+def gained_beside_sample(problem: Problem, before: Tensor, state: State) -> float | None:
+    """What all rows have gained in a step over what the sample has whose rows were solved.
+
+    Damping keeps a step so short that all rows gain something. Where they gain much less than the
+    sample, the step has fitted what is peculiar to it. None where the model is of all rows, or
+    knows their gradient.
+    """
+    sample = problem.modelled
+    if sample is problem:
+        return None
+    own = sample.cost(before) - sample.cost(state.x)
+    return float((state.trial.cost - state.cost) / own)
