@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,15 +26,11 @@ import lmtorch
 from examples import physics
 
 from . import machine
+from .self_scaled_broyden import SelfScaledBroyden, Vector
 
 RESULTS = Path(__file__).parent / "results" / "physics"
 TESTED = 10_000  # points
 CLOSER = 1.05  # the error is looked at whenever so many times the seconds of the last look are over
-METHODS: dict[str, Callable[..., physics.Step]] = {
-    "lm": physics.levenberg_marquardt,
-    "adam": physics.adam,
-    "lbfgs": physics.lbfgs,
-}
 Function = Callable[[Tensor], Tensor]  # (points, inputs) to (points, 1)
 
 
@@ -202,6 +198,35 @@ def train(
             curve.append(look())
             seen(curve)
     return curve
+
+
+def ssbroyden(net: nn.Module, terms: Sequence[tuple[Any, ...]]) -> physics.Step:
+    """SSBroyden, ten iterations a step like L-BFGS."""
+    parameters = list(net.parameters())
+    start = nn.utils.parameters_to_vector(parameters).detach()
+    method = SelfScaledBroyden(len(start))
+
+    def at(x: Vector) -> Tensor:
+        nn.utils.vector_to_parameters(torch.from_numpy(x), parameters)
+        return physics.loss(terms)
+
+    def gradient(x: Vector) -> Vector:
+        found = torch.autograd.grad(at(x), parameters)
+        return nn.utils.parameters_to_vector(found).numpy()
+
+    def step(share: float) -> None:
+        x = nn.utils.parameters_to_vector(parameters).detach().numpy().copy()
+        at(method.iterate(x, lambda x: float(at(x).detach()), gradient, count=10))
+
+    return step
+
+
+METHODS: dict[str, Callable[..., physics.Step]] = {
+    "lm": physics.levenberg_marquardt,
+    "adam": physics.adam,
+    "lbfgs": physics.lbfgs,
+    "ssbroyden": ssbroyden,
+}
 
 
 def _option(text: str) -> tuple[str, Any]:
