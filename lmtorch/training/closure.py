@@ -238,7 +238,7 @@ class SampleResidual:
         some = self.samples.subset(chosen)
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         loss = self.loss and self.loss.of(chosen, self.per_sample)
-        weight = self.weight * self.samples.count / some.count
+        weight = self.weight * self.samples.count / max(1, some.count)
         return self._of(some, replay, loss, reads=self.reads, weight=weight)
 
     def _of(
