@@ -1,18 +1,17 @@
 """Every optimizer behind the same two calls: a step, and the network it has trained."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
-import pypose
 import torch
 from torch import Tensor, nn
-from torch_levenberg_marquardt.loss import MSELoss
-from torch_levenberg_marquardt.training import LevenbergMarquardtModule
 
 import lmtorch
 
 from .tasks import PYPOSE
 
 Step = Callable[[], None]
+PEER = "torch-levenberg-marquardt"
 
 
 def lmtorch_default(net: nn.Module, x: Tensor, y: Tensor) -> Step:
@@ -44,6 +43,9 @@ def lmtorch_exact(net: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """The peer at its fastest: Cholesky, the batch whole."""
+    from torch_levenberg_marquardt.loss import MSELoss
+    from torch_levenberg_marquardt.training import LevenbergMarquardtModule
+
     peer = LevenbergMarquardtModule(
         net, loss_fn=MSELoss(), learning_rate=1.0, solve_method="cholesky"
     )
@@ -52,6 +54,8 @@ def torch_levenberg_marquardt(net: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 def pypose_lm(net: nn.Module, x: Tensor, y: Tensor) -> Step:
     """PyPose's LM with its adaptive damping; it differentiates the whole batch at once."""
+    import pypose
+
     opt = pypose.optim.LM(net, strategy=pypose.optim.strategy.Adaptive())
     return lambda: _drop(opt.step(x, target=y))
 
@@ -90,7 +94,7 @@ def _drop(value: object) -> None:
 
 LM = {
     "lmtorch (all rows)": lmtorch_full,
-    "torch-levenberg-marquardt": torch_levenberg_marquardt,
+    PEER: torch_levenberg_marquardt,
 }
 ALL = {
     "lmtorch": lmtorch_default,
@@ -101,3 +105,9 @@ ALL = {
     "torch L-BFGS": lbfgs,
     "torch Adam": adam,
 }
+NEEDED = {PEER: "torch_levenberg_marquardt", PYPOSE: "pypose"}
+
+
+def there() -> list[str]:
+    """The rivals whose packages are installed."""
+    return [name for name in ALL if name not in NEEDED or find_spec(NEEDED[name])]

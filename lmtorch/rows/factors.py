@@ -89,9 +89,9 @@ class Weight(NamedTuple):
             products = left[:, :, 0, :, None] * self.right[:, :, None]
         else:
             # Σ_t g aᵀ: all residuals of a sample in one product, not in one of a few lines each
-            samples, residuals, _, lines = left.shape
-            products = left.mT.reshape(samples, residuals * lines, -1) @ self.right
-        return products.reshape(*left.shape[:2], -1)
+            samples, residuals, uses, lines = left.shape
+            products = left.mT.reshape(samples, residuals * lines, uses) @ self.right
+        return products.reshape(*left.shape[:2], left.shape[-1] * self.line)
 
     def add_squares_(self, squares: Tensor) -> None:
         """Of a product of two numbers the square is that of both; a sum is written out."""

@@ -16,6 +16,7 @@ from .base import Rows, scale_each
 PROBES = (
     8  # products from which column norms are estimated; what has fewer columns has them exactly
 )
+SPREAD = 3**0.5  # of numbers that are uniform from −SPREAD to SPREAD, and of mean square one
 
 
 class LinearMap(Protocol):
@@ -65,9 +66,8 @@ class ProductRows(NamedTuple):
         generator = torch.Generator().manual_seed(0)
         squares = self.map.like.new_zeros(*batch, n)
         for _ in range(PROBES):
-            signs = torch.randint(2, (*batch, rows), generator=generator, device="cpu")
-            sizes = (2 * torch.rand((*batch, rows), generator=generator, device="cpu")).sqrt_()
-            drawn = (2 * signs - 1) * sizes
+            drawn = torch.empty((*batch, rows), device="cpu", dtype=torch.float32)
+            drawn.uniform_(-SPREAD, SPREAD, generator=generator)
             squares += self.transposed_times(drawn.to(squares)).square()
         return (squares / PROBES).sqrt_()
 
