@@ -144,6 +144,15 @@ def rates(case: Case, generator: np.random.Generator) -> list[float | None]:
     return found if other is not None else [*found, None, None]
 
 
+def keep(rows: list[dict[str, Any]], draws: int, *, whole: bool) -> None:
+    """Write rows; those of some shapes alone take the places that they have."""
+    if not whole:
+        new = {row["shape"]: row for row in rows}
+        rows = [new.get(row["shape"], row) for row in json.loads(RESULTS.read_text())["rows"]]
+    known = {"machine": f"{machine.description()}, lmfit {lmfit.__version__}", "draws": draws}
+    RESULTS.write_text(json.dumps({**known, "rows": rows}, indent=1) + "\n", "utf-8")
+
+
 def run(draws: int = DRAWS, only: list[str] | None = None) -> str:
     """The section of the benchmarks page."""
     lines = [
@@ -169,9 +178,7 @@ def run(draws: int = DRAWS, only: list[str] | None = None) -> str:
         rows.append({"shape": name, **dict(zip(WAYS, found, strict=True))})
         lines.append(f"| {name} | {' | '.join(shown)} |")
         print(lines[-1], flush=True)
-    if not only:
-        kept = {"machine": machine.description(), "lmfit": lmfit.__version__, "draws": draws}
-        RESULTS.write_text(json.dumps({**kept, "rows": rows}, indent=1) + "\n", "utf-8")
+    keep(rows, draws, whole=not only)
     return "\n".join(lines)
 
 

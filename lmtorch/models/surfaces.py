@@ -16,13 +16,13 @@ from .shape import Shape
 POSITIVE = (0.0, math.inf)
 
 
-def _two(x: Any) -> None:
+def _two(x: Any, *, flat: bool = False) -> None:
     """Check points.
 
     Raises:
-        InputError: they have not two coordinates each.
+        InputError: they have not two coordinates each, or are `flat` and yet in rows and columns.
     """
-    if is_tensor(x) and (x.ndim < 2 or x.shape[0] != 2):
+    if is_tensor(x) and (x.ndim < 2 or x.shape[0] != 2 or (flat and x.ndim > 2)):
         raise InputError(
             f"x of shape {tuple(x.shape)} are no points of two coordinates, (2, m): stack a row of "
             "each, np.stack([columns.ravel(), rows.ravel()]), and flatten the image."
@@ -77,7 +77,7 @@ class Gaussian2D(Shape):
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The spot that is most of y: by moments of what is high, and about the highest point."""
-        _two(x)
+        _two(x, flat=True)
 
         def tries() -> Iterator[Try]:
             level = y.median(-1, keepdim=True).values

@@ -271,3 +271,8 @@ def test_a_spot_is_meant_by_both_of_its_coordinates() -> None:
     image = two(points, *first, *second) + noise(256, 0.02)
     fit = curve_fit(two, points, image, {"a_centerx": 5.5, "a_centery": 10.0})
     np.testing.assert_allclose([fit["a_centery"], fit["b_centery"]], [11, 4], atol=0.2)
+
+
+def test_an_image_that_is_not_flattened_is_refused_in_words() -> None:
+    with pytest.raises(InputError, match="flatten the image"):
+        curve_fit(models.Gaussian2D(), np.mgrid[0:9.0, 0:9.0], np.ones((9, 9)))
