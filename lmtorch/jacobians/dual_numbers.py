@@ -6,7 +6,7 @@ no transform of torch.func stands in their way, which would cost a small problem
 time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,10 +22,9 @@ from ..residuals.base import Part
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from .base import Bends, Block, Workspace, push_by_rows
+from .learned_many import Taken
 
 _NOTHING = nullcontext()
-# a value, and its first and second derivatives that are not zero
-Taken = tuple[Tensor, dict[int, Tensor], dict[tuple[int, int], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -127,19 +126,28 @@ def _taken(part: Part, params: Params, *, curved: bool) -> Taken:
 
 def _as_one(part: Part, params: Params, curved: bool) -> Taken | None:
     """Residuals (b, m) of all problems of a batch by one call; None where it is refused."""
-    assert part.problem is not None
+    problem = part.problem
+    assert problem is not None
     if part.refused:
         return None
-    start, seeds = 0, []
-    try:
+
+    def evaluate(params: Sequence[Tensor], shares: Sequence[Tensor]) -> Taken:
+        start, seeds = 0, []
         for p in params:
             seeds.append(variables_of_many(p.detach(), start, curved))
             start += p[0].numel()
-        shares = [constant_of_many(share.detach(), curved) for share in part.shares]
-        result = part.problem(tuple(seeds), *shares)
+        constants = [constant_of_many(share.detach(), curved) for share in shares]
+        result = problem(tuple(seeds), *constants)
         if not isinstance(result, Many) or result.ndim != 1:
             raise NoRuleError("residuals that are the same for all problems")
         return taken(result)
+
+    try:
+        if part.learned is not None:
+            found = part.learned.taken(evaluate, params, part.shares, curved)
+            if found is not None:
+                return found
+        return evaluate(params, part.shares)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # whatever the reason: `torch.vmap` is another way, and says what is wrong

@@ -128,6 +128,12 @@ class _Task:
             acceptable=None if self.acceptable is None else self.acceptable[chosen],
         )
 
+    def last(self) -> "_Task":
+        """The same task with the problems last in memory."""
+        residual: Any = self.problem.residual
+        problem = replace(self.problem, residual=residual.last())
+        return replace(self, problem=problem, x=last(self.x))
+
     def blocks(self, size: int) -> Iterator["_Task"]:
         """The tasks of so many problems at a time."""
         if self.x.ndim == 1 or len(self.x) <= size:
@@ -234,7 +240,7 @@ def _many(task: _Task, block: int) -> Ending:
     left: list[_Left] = []
     for chosen in ranges(len(x), block):
         part = task.take(chosen)
-        part = replace(part, x=last(part.x))
+        part = part.last()
         leave = 0 if every or task.trials < ENOUGH else len(part.x) // LEFT
         state, _ = part.descend(leave)
         asked = bool(task.opinions) or task.acceptable is not None
@@ -256,7 +262,7 @@ def _many(task: _Task, block: int) -> Ending:
     for chosen in ranges(len(rest.places), block):
         some = rest.places[chosen]
         part = task.take(some)
-        part = replace(part, x=last(part.x))
+        part = part.last()
         before = take(rest.state, _numbers(chosen, x))
         state = _gone_on(part.problem, part.method, before, task.trials, task.watch)
         found = part.look(part.ask(state, most), keep=keep)

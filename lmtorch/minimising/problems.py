@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from .._autodiff import Function, Params
+from ..arrays import last, take
+from ..jacobians.learned_many import LearnedMany
 from ..losses.criterion import Bound
 from ..residuals.base import Part
 from ..residuals.layout import Layout
@@ -40,6 +42,7 @@ class ProblemsResidual:
     memory: Memory | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
     refused: list[bool] = field(default_factory=list)  # see `Part`
+    learned: LearnedMany = field(default_factory=LearnedMany)  # see `Part`
     # the residuals of one problem in blocks of rows, where they follow its data; (): all at once
     blocks: tuple[Function, ...] = ()
     places: tuple[slice, ...] = ()  # rows of each block
@@ -70,13 +73,15 @@ class ProblemsResidual:
     def _part(self) -> Part:
         """The only part; to make one costs microseconds, and each evaluation asks for it."""
         box = self.box and (self.layout.split(self.box[0]), self.layout.split(self.box[1]))
+        bare = replace(self)  # what a part led back to would stay until cycles are looked for
         return Part(
-            self._function,
-            self._run,
+            bare._function,
+            bare._run,
             int(self.batched),
             self.call if self.batched and not self.looped else None,
             self.shares,
             self.refused,
+            self.learned if self.batched else None,
             box,
             black_box=self.black_box,
             sizes=self.sizes,
@@ -97,7 +102,7 @@ class ProblemsResidual:
     def take(self, places: Tensor | slice) -> "ProblemsResidual":
         """Some of the problems, with their shares."""
         box = self.box and (_of(self.box[0], places), _of(self.box[1], places))
-        shares = tuple(share[places] for share in self.shares)
+        shares = tuple(_some(share, places) for share in self.shares)
         memory, numbers = self.memory, self.numbers
         if memory is not None and self.looped:
             numbers = tuple(torch.tensor(numbers)[places].tolist())
@@ -105,6 +110,12 @@ class ProblemsResidual:
             memory = memory.anew()
         sizes = self.sizes if self.sizes is None else _of(self.sizes, places)
         return replace(self, shares=shares, box=box, sizes=sizes, memory=memory, numbers=numbers)
+
+    def last(self) -> "ProblemsResidual":
+        """The same with the numbers of all problems side by side in memory, as evaluations run."""
+        if not self.batched or self.looped or self.black_box or self.refused:
+            return self
+        return replace(self, shares=tuple(last(s) if s.ndim > 1 else s for s in self.shares))
 
     def alone(self, place: int) -> "ProblemsResidual":
         """One problem of a batch by itself, whose x has no batch dimension."""
@@ -147,6 +158,11 @@ def _at(block: Function, other: Callable[..., Any], params: Params) -> Any:
 def _evaluated(function: Any, problem: int, params: Params, make: Callable[[], Any]) -> Any:
     """Evaluate, where there is no memory: it is called as a memory is."""
     return make()
+
+
+def _some(share: Tensor, places: Tensor | slice) -> Tensor:
+    """An argument of some of the problems, in the same order in memory."""
+    return share[places] if isinstance(places, slice) else take(share, places)
 
 
 def _of(side: Tensor, places: Tensor | slice | int) -> Tensor:

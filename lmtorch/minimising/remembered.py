@@ -36,6 +36,7 @@ from ..compiling.unchanged import Unchanged, place_of
 from ..core.problem import Problem
 from ..jacobians.base import JacobianSource
 from ..jacobians.ladder import Ladder
+from ..jacobians.learned_many import LearnedMany
 from .again import Jacobians
 from .arguments import bounds_as_key
 from .ending import Ended, Ending
@@ -315,7 +316,7 @@ class Known:
         residual: Any = self.problem.residual
         problem = replace(
             self.problem,
-            residual=replace(residual, call=calling.residual, refused=[]),
+            residual=replace(residual, call=calling.residual, refused=[], learned=LearnedMany()),
             source=self._source(),
         )
         x, cost = torch.from_numpy(end.x), torch.tensor(float(end.cost))

@@ -35,6 +35,8 @@ class Part:
     # whether it is known that `problem` takes no dual numbers of many problems; shared with parts
     # of other problems of the same function
     refused: list[bool] = field(default_factory=list)
+    # `LearnedMany`: what is known of evaluations of all problems at once; shared likewise
+    learned: Any = None
     # lower and upper sides, as params, outside of which the function is not to be evaluated
     box: tuple[Params, Params] | None = None
     sample: Callable[..., Tensor] | None = None  # (params, *one sample) -> (k,)

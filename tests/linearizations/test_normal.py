@@ -1,8 +1,9 @@
 """The normal equations of many small problems."""
 
+import pytest
 import torch
 
-from lmtorch.linearizations.normal import ManyAccumulator
+from lmtorch.linearizations.normal import ManyAccumulator, products_of_last
 from lmtorch.rows.columns import Columns
 
 F64 = torch.float64
@@ -23,3 +24,19 @@ def test_a_model_of_many_problems_measures_steps_and_columns_as_its_rows_do() ->
         assert torch.allclose(model.squared_length(step), moved.square().sum(-1), rtol=1e-12)
         assert torch.allclose(model.column_norms, J.square().sum(-2).sqrt(), rtol=1e-12)
         assert torch.allclose(model.gradient, (J.mT @ residual[..., None])[..., 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_of_columns_with_the_problems_last(dtype: torch.dtype) -> None:
+    """Among them a column of one number, one of zeros and one that is the same for all problems."""
+    rng = torch.Generator().manual_seed(0)
+    made = [torch.randn(7, 5, generator=rng, dtype=torch.float64).to(dtype).T for _ in range(2)]
+    uniform = torch.tensor(3.0, dtype=dtype).expand(5, 7)
+    shared = torch.arange(7.0, dtype=dtype)[:, None].expand(7, 5).T
+    other = torch.tensor(1.5, dtype=dtype).expand(5, 7)
+    columns = [made[0], None, uniform, shared, other, made[1]]
+    dense = torch.stack(
+        [torch.zeros(5, 7).double() if c is None else c.double() for c in columns], -2
+    )
+    found = products_of_last(columns, torch.float64)
+    torch.testing.assert_close(found, dense @ dense.mT, rtol=1e-13, atol=1e-13)

@@ -20,6 +20,7 @@ from lmtorch.damping import More, TrustRegion
 from lmtorch.jacobians import Forward
 from lmtorch.losses.linear import Linear
 from lmtorch.minimising import run
+from lmtorch.minimising.minimise import LEFT
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers import SVD, Cholesky
 from tests.jacobians.test_memory import LiveBytes
@@ -158,7 +159,9 @@ def test_memory_grows_by_what_the_result_is(
     result = 3 * n * size + (size + 8) + 5 * 8 + 2 * 4 + (n + 1)
     result += size  # the optimality
     assert (kept - little) / 300 <= result
-    assert (many - few) / 300 <= result + 2 * n * size + 8 + n + 20
+    # the data of the last ones of each block, which wait for each other, are there once more
+    waiting = m * size // LEFT
+    assert (many - few) / 300 <= result + 2 * n * size + 8 + n + 20 + waiting
     # what would be larger is made when somebody asks for it
     t, y, _ = peaks(400, dtype, m)
     expected = torch.vmap(misfit, (0, None, 0))(found.x, t, y)
