@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .. import choose
 from .._arrays import tensor_of, to_array
-from .._errors import InputError
+from .._errors import FallbackWarning, InputError
+from .._threads import quiet as quiet_of
 from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
@@ -30,11 +31,13 @@ from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..linearizations.blocks import Blocks
 from ..losses.linear import Linear
+from ..minimising.least_squares import least_squares
 from ..minimising.probing import probe
 from ..minimising.solution import Solution
 from ..minimising.unknowns import Unknowns
 from ..minimising.user_function import UserFunction
 from .orthogonal import DisplacementResidual, OwnColumns
+from .orthogonal_checks import check_apart, check_given
 from .orthogonal_fitter import OrthogonalFitter, Points
 from .orthogonal_watch import Onlooker
 
@@ -46,8 +49,6 @@ DOUBTED = 1e4  # of that is left where the equations are not fulfilled
 LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
 VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
-COUPLED = 1e-6  # share of the change of values that others may show, whose x are not moved
-DIFFERENT = 1e-3  # of the largest derivative: by so much the user's may differ from differences
 
 
 class Setting(NamedTuple):
@@ -74,7 +75,8 @@ def minimised(
     seen = Onlooker(callback, u, fitter.parameters.variables, fitter.data.numpy)
     with torch.no_grad():
         if fitter.data.implicit:
-            return _implicit(fitter, setting, seen)
+            point, spent = (setting.x, 1) if near else _on_equations(fitter, setting)
+            return _implicit(fitter, setting._replace(x=point), spent, seen)
         point, spent = (setting.x, 1) if near else _started(setting, fitter.trials)
         left = max(1, fitter.trials + 1 - int(tensor_of(spent).max()))
         seen.spent = spent
@@ -182,82 +184,57 @@ def set_up(
     return Setting(problem, plan.method, point, shares, n)
 
 
-def check_apart(
-    calling: UserFunction, theta: Tensor, shares: tuple[Tensor, ...], each: int
-) -> None:
-    """See at the start of the first fit whether each value of f depends on its own x alone.
+def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, Tensor | int]:
+    """From where to begin with an implicit model: p0, or where points are near without moving.
 
-    Raises:
-        InputError: it does not.
+    Far from the curve points may move to another side of it than their own. To first order their
+    distance is f/‖Tᵀ∇f‖ (Sampson's), a plain function of the parameters that is fitted first.
+
+    Reference: Sampson, Fitting conic sections to very scattered data (1982).
+
+    Returns:
+        The point, and the evaluations for that.
     """
-    eta, *others = (share[0] for share in shares)
-    # a half of the points without an order, so that no shift of points stays within a half
-    order = torch.randperm(eta.shape[-1], generator=torch.Generator().manual_seed(0))
-    moved = (order % 2 == 0).to(eta.device)
-    with torch.no_grad():
-        here, there = [
-            calling.residual((theta,), one, *others) for one in (eta, eta + moved.to(eta))
-        ]
-    change, moved = (there - here).abs(), moved.repeat(each)
-    noise = 1e3 * torch.finfo(here.dtype).eps * here.abs().amax()
-    if bool((change[~moved] > COUPLED * change[moved].nan_to_num(0.0, 0.0).amax() + noise).any()):
-        raise InputError(
-            "values of f change where the x of other points are moved, as by x.mean() in f. With "
-            "errors in x each value may depend on its own x alone: compute such numbers before."
+    problem, _, point, (x, spread, y, mask, start), n = setting
+    raw = _of(problem, (x, spread, torch.zeros_like(y), mask, start))
+    (part,) = raw.residual.parts()
+    if point.ndim > 1 or part.black_box or fitter.jac is not None or mask.shape[1] > 1:
+        return point, 1
+    eta = raw.residual.params(point)[1]
+
+    def apart(u: Tensor) -> Tensor:
+        def values(eta: Tensor) -> Tensor:
+            return part.function((u, eta))
+
+        pulled: Any = torch.func.vjp(values, eta)
+        f, pull = pulled
+        squares = pull(torch.ones_like(f))[0].square().sum(-1)
+        # a point in the middle of a circle is at no distance to first order
+        size = (squares + LEAST**2 * squares.mean()).sqrt()
+        return torch.where(mask.flatten() > 0, f / size, 0.0)
+
+    if not bool(apart(point[:n]).isfinite().all()):
+        return point, 1
+    with quiet_of(FallbackWarning):
+        found = least_squares(
+            apart, point[:n], bounds=fitter.bounds, max_nfev=fitter.trials, polish=0
         )
+    here, there = (float(apart(u).square().sum()) for u in (point[:n], found.x))
+    other = torch.cat([found.x.detach(), point[n:]])
+    return (other if there < here else point), 1 + int(found.nfev)
 
 
-def check_given(
-    fitter: OrthogonalFitter,
-    calling: UserFunction,
-    rows: Callable[..., Tensor],
-    theta: Tensor,
-    shares: tuple[Tensor, ...],
-) -> None:
-    """Hold the user's derivatives to differences of f at the start, of the first fit.
-
-    Raises:
-        InputError: they are far apart.
-    """
-    first, k = [share[0] for share in shares], fitter.data.predictors
-    with torch.no_grad():
-        given = rows((theta,), *first)
-        x, spread = first[1], first[2]
-        # τ moves x by T τ: a step that x resolves
-        reach = float(x.abs().amax() / spread.amax()) if float(spread.amax()) > 0 else 1.0
-        step = torch.finfo(theta.dtype).eps ** (1 / 3)
-        sizes = theta.abs().clamp(min=1.0)
-        sizes[-k:] = max(1.0, reach)
-        for column, length in enumerate((step * sizes).tolist()):
-            move = torch.zeros_like(theta)
-            move[column] = length
-            ahead, behind = (calling.residual((theta + sign * move,), *first) for sign in (1, -1))
-            found = (ahead - behind) / (2 * length)
-            noise = 100 * torch.finfo(theta.dtype).eps * (ahead.abs() + behind.abs()) / length
-            apart = (given[:, column] - found).abs()
-            wrong = apart > DIFFERENT * found.abs().amax() + noise
-            if bool(wrong.any()):
-                place = int(torch.where(wrong, apart, 0.0).nan_to_num().argmax())
-                names = fitter.parameters.variables
-                n = len(names)
-                which = f"jac[0], in {names[column]!r}," if column < n else (
-                    "jac[1]" if k == 1 else f"jac[1], in x[{column - n}],"
-                )  # fmt: skip
-                raise InputError(
-                    f"{which} is not the derivative of f: in the units of the errors it is "
-                    f"{float(given[place, column]):.6g} at point {place % fitter.data.points}, and "
-                    f"differences of f give {float(found[place]):.6g}."
-                )
-
-
-def _implicit(fitter: OrthogonalFitter, setting: Setting, seen: Onlooker) -> Solution:
+def _implicit(
+    fitter: OrthogonalFitter, setting: Setting, spent: Tensor | int, seen: Onlooker
+) -> Solution:
     """Runs whose y moves until f is zero."""
     problem, method, point, shares, _ = setting
     mask = shares[3]
     force = torch.zeros_like(mask)  # λ, by which F changes with each f
-    evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device)
+    evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device) * spent
     raw = _with(problem, shares, torch.zeros_like(mask), mask)
-    model, before, left = _blocks(raw, point), math.inf, fitter.trials
+    model, before = _blocks(raw, point), math.inf
+    left = fitter.trials + 1 - int(evaluations.max())
     begun = _slopes(model, mask)
     for number in range(ROUNDS):
         early = number < len(STRENGTHS) - 1

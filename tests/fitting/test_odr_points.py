@@ -492,3 +492,34 @@ def test_what_is_no_covariance_is_refused(matrix: Any, where: str) -> None:
         call = (lambda x, a, k: a * x[0] + k * x[1], np.stack([x, x**2]), y)
     with pytest.raises(lmtorch.InputError, match=f"{where}.*(positive definite|symmetric)"):
         lmtorch.odr(*call, p0=[1, 1], **{where: np.array(matrix)})
+
+
+@pytest.mark.parametrize(
+    "p0",
+    [[-0.75, -2.7, 24.0, 0.8], [0.5, -1.1, 0.5, 2.0], [2.4, 0.1, 0.3, 0.3], [5.3, -1.7, 7.9, 4.2]],
+    ids=["long", "small", "tiny", "large"],
+)
+def test_an_ellipse_is_found_from_far_away(p0: list[float]) -> None:
+    """Points first look from where they are: moving, they went to another side than their own."""
+
+    def ellipse(x: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        return ((x[0] - a) / c) ** 2 + ((x[1] - b) / d) ** 2 - 1
+
+    rng = np.random.default_rng(3)
+    angle = np.linspace(0, 6, 30)
+    points = np.stack([1 + 3 * np.cos(angle), 2 + 1.5 * np.sin(angle)])
+    points += 0.05 * rng.standard_normal(points.shape)
+    near = lmtorch.odr(ellipse, points, None, p0=[1, 2, 3, 1.5], sx=0.05)
+    fit = lmtorch.odr(ellipse, points, None, p0=p0, sx=0.05)
+    assert fit.success
+    assert fit.chisqr == pytest.approx(near.chisqr, rel=1e-9)
+    np.testing.assert_allclose(np.abs(fit.popt), near.popt, rtol=1e-6)
+
+
+def test_an_implicit_fit_may_begin_where_the_equation_is_flat() -> None:
+    """With the center on a point its slope is zero there, and no distance to first order."""
+    points = ring()
+    near = lmtorch.odr(circle, points, None, p0=[1, 2, 3])
+    fit = lmtorch.odr(circle, points, None, p0=[*points[:, 3], 1.0])
+    assert fit.success
+    np.testing.assert_allclose(fit.popt, near.popt, rtol=1e-7)
