@@ -147,7 +147,7 @@ def _seen(
     # says nothing
     flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
     flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
-    cosine = model.freeze(free).optimality()
+    cosine = (model if problem.bounds is None else model.freeze(free)).optimality()
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED.value) & (cosine <= tolerance)
     status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))

@@ -29,10 +29,11 @@ from torch.autograd import forward_ad
 
 from .. import choose
 from .._arrays import to_array
-from ..arrays import resolution
+from ..arrays import arrays_of, resolution
 from ..choose import Plan
 from ..compiling.keys import NoKeyError
 from ..compiling.unchanged import Unchanged, place_of
+from ..core.bounds import Bounds
 from ..core.problem import Problem
 from ..jacobians.base import JacobianSource
 from ..jacobians.ladder import Ladder
@@ -261,7 +262,11 @@ class Known:
         Returns:
             The solution; None: it has to be found as the first time.
         """
-        end = self.program.single.run(call.x, [*call.tensors, self.numbers], self.trials)
+        box = self.problem.bounds
+        if box is not None and not box.contains(call.x):  # which is refused with words
+            return None
+        given = [*call.tensors, *(box or ()), self.numbers]
+        end = self.program.single.run(call.x, given, self.trials)
         if end is None or end.status <= 0 or end.trials > self.trials:
             return None
         if not end.cost <= call.acceptable:
@@ -283,12 +288,13 @@ class Known:
         again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], end)
         end = end._replace(x=end.x.copy())  # the solution's own, which may be written into
         kept: Any = values if self.calling.unknowns.numpy else residual
-        solution = self.results.solution(_ending(end, kept), None, again)
+        solution = self.results.solution(_ending(end, kept, box), None, again)
         solution.starts = None
         solution.calls = calls.made
         solution.history = None
         solution.explained(partial(choose.explanation, self.plan, []))
-        solution.remembered(end.normal, call.place)
+        # of a fit that may end at a bound errors are asked of J
+        solution.remembered(end.normal if box is None else None, call.place)
         return solution
 
     def _agrees(self, values: Any, end: "End") -> bool:
@@ -328,7 +334,7 @@ def _copied(arg: Any) -> Any:
     return arg.clone() if isinstance(arg, Tensor) else arg
 
 
-def _ending(end: "End", residual: Tensor) -> Ending:
+def _ending(end: "End", residual: Tensor, box: Bounds | None) -> Ending:
     """What a solution is made of, in NumPy's numbers."""
     shape: Any = end.x.shape
     # annotations say Tensor for both: see `arrays`
@@ -337,6 +343,8 @@ def _ending(end: "End", residual: Tensor) -> Ending:
     made: Any = np.int64(end.linearizations)
     lost: Any = np.zeros(shape, dtype=bool)
     free: Any = np.ones(shape, dtype=bool)
+    if box is not None:
+        free = arrays_of(box).free(end.x, end.gradient)
     one: Any = np.int64(1)
     return Ending(
         Ended(end.x, end.cost, status, trials, made, lost), residual, end.gradient, end.cosine,
@@ -382,7 +390,7 @@ def keep(
         trials: at most.
     """
     source: Any = run.problem.source
-    plain = run.box is None and run.starts == 1 and not (run.estimate or run.calling.targeted)
+    plain = run.starts == 1 and not (run.estimate or run.calling.targeted)
     if not (plain and isinstance(source, Ladder) and source.verified):
         return
     if run.batched or run.calling.unit != 1 or run.calling.shares:
@@ -394,9 +402,15 @@ def keep(
     calling = copy(run.calling)
     calling.leaves, calling.calls = [], Calls()
     residual: Any = run.problem.residual
+    box = run.problem.bounds
+    problem = replace(
+        run.problem,
+        residual=replace(residual, call=calling.residual),
+        source=Ladder([]),
+        bounds=box and Bounds(*(side.contiguous() for side in box)),
+    )
     known = Known(
-        unchanged, program, calling,
-        replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
+        unchanged, program, calling, problem,
         run.plan, results, trials, numbers, run.unknowns.layout.shapes[0], tuple(source.rungs),
     )  # fmt: skip
     put(call.place, known)

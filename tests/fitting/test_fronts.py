@@ -189,8 +189,6 @@ BOUNDS = {
 def test_a_third_fit_within_bounds_is_the_first_to_the_last_bit(
     name: str, quick: list[Any], compiled: bool
 ) -> None:
-    if compiled:
-        pytest.skip("what a program has fitted within bounds is not remembered")
     x = np.linspace(-4, 4, 40)
     y = 3 * np.exp(-((x - 0.4) ** 2) / 2) + 0.01 * np.cos(9 * x)
 
@@ -200,13 +198,13 @@ def test_a_third_fit_within_bounds_is_the_first_to_the_last_bit(
     first, *_, last = (fit(peak, x, y, [1.0, 0.0, 1.0], bounds=BOUNDS[name]) for _ in range(12))
     assert len(quick) == 10
     assert last.report() == first.report()
-    assert np.array_equal(last.popt, first.popt)
-    assert np.array_equal(last.pcov, first.pcov, equal_nan=True)
+    assert same(last.popt, first.popt)
+    assert same(last.pcov, first.pcov)
     assert np.array_equal(last.solution.active_mask, first.solution.active_mask)
     assert last.solution.active_mask.any() == (name in ("at the end", "fixed"))
     assert last.nvarys == first.nvarys == (2 if name == "fixed" else 3)
     drawn, again = (one.bootstrap(8).samples for one in (first, last))
-    assert np.array_equal(drawn, again)  # refits stay in the box, too
+    assert same(drawn, again)  # refits stay in the box, too
     with pytest.raises(lmtorch.InputError, match="infeasible"):
         fit(peak, x, y, [1.0, 0.0, -1.0], bounds=BOUNDS[name])
 
@@ -237,8 +235,6 @@ def test_a_model_without_bounds_is_remembered(quick: list[Any]) -> None:
 def test_a_model_of_the_library_is_remembered_with_its_rules(
     quick: list[Any], compiled: bool
 ) -> None:
-    if compiled:
-        pytest.skip("what a program has fitted within bounds is not remembered")
     x = np.linspace(-4, 4, 40)
     y = 3 * np.exp(-((x - 0.4) ** 2) / 2) + 0.01 * np.cos(9 * x)
     model = lmtorch.models.Gaussian("g") + lmtorch.models.Constant("c")
@@ -246,13 +242,20 @@ def test_a_model_of_the_library_is_remembered_with_its_rules(
     first, *_, last = (fit(model, x, y, start) for _ in range(12))
     assert len(quick) == 10
     assert last.report() == first.report()
-    assert np.array_equal(last.popt, first.popt)
-    assert np.array_equal(last.pcov, first.pcov)
+    assert same(last.popt, first.popt)
+    assert same(last.pcov, first.pcov)
     narrow = fit(model.with_bounds(g_sigma=(0, 0.9)), x, y, [7.0, 0.0, 0.8, 0.0])
     assert narrow.popt[2] == 0.9
     with pytest.raises(lmtorch.InputError, match="infeasible"):
         fit(model, x, y, [7.0, 0.0, -1.0, 0.0])
     assert len(quick) == 10
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether numbers are the same, NaN at a bound too; a program's J rounds in another way."""
+    if COMPILE:
+        return np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True)
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def start_of(found: Any) -> list[float]:
@@ -283,8 +286,6 @@ SEEN: list[float] = []
 def test_a_fit_whose_start_is_guessed_is_remembered_and_guessed_anew(
     bounds: Any, quick: list[Any], compiled: bool
 ) -> None:
-    if compiled:
-        pytest.skip("what a program has fitted within bounds is not remembered")
     model = lmtorch.models.Gaussian()
     curves = [np.roll(scale * PEAK, 5 * turn) for turn in range(-2, 3) for scale in (1.0, 30.0)]
     for _ in range(6):
@@ -295,8 +296,8 @@ def test_a_fit_whose_start_is_guessed_is_remembered_and_guessed_anew(
         assert quick[-1] is again
         anew = fit(lmtorch.models.Gaussian(), X, y, None, bounds=bounds)
         assert quick[-1] is again
-        assert np.array_equal(again.popt, anew.popt)
-        assert np.array_equal(again.pcov, anew.pcov, equal_nan=True)  # NaN at a bound
+        assert same(again.popt, anew.popt)
+        assert same(again.pcov, anew.pcov)
         assert (again.solution.nfev, start_of(again)) == (anew.solution.nfev, start_of(anew))
 
 

@@ -112,6 +112,45 @@ def test_the_second_solution_has_all_that_the_first_had(
     second.explain()
 
 
+BOXES = {"far": ([-9.0], [9.0]), "above": ([4.0], [9.0]), "below": ([-9.0], [1.0])}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_a_fit_in_a_box_has_all_that_the_first_had(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, box = shortcuts(monkeypatch), BOXES[name]
+    start = [min(max(2.0, box[0][0]), box[1][0])]
+    first, second = (solve(line, start, bounds=box) for _ in range(2))
+    assert len(found) == 1
+    assert second is found[0]
+    same(second, first)
+    assert second.active_mask.tolist() == [{"far": 0, "above": -1, "below": 1}[name]]
+    assert second.x[0] == pytest.approx(min(max(best(), box[0][0]), box[1][0]), rel=1e-9)
+    # the gradient is whole, and tells of the data of each fit
+    other = solve(line, start, args=(T, Y), bounds=box)
+    twice = solve(line, start, args=(T, 2 * Y), bounds=box)
+    assert twice is found[-1]
+    assert other.x[0] == pytest.approx(second.x[0], rel=1e-9)
+    assert twice.x[0] == pytest.approx(min(max(2 * best(), box[0][0]), box[1][0]), rel=1e-9)
+    slope = (T * (twice.x[0] * T - 2 * Y)).sum()
+    assert twice.grad[0] == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
+    with pytest.raises(lmtorch.InputError, match="infeasible"):
+        solve(line, [99.0], bounds=box)
+    wider = solve(line, start, bounds=([-50.0], [50.0]))
+    assert wider.x[0] == pytest.approx(best(), rel=1e-9)
+
+
+def test_sides_that_are_written_into_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, high = shortcuts(monkeypatch), np.array([1.0])
+    for side in (1.0, 1.0, 1.5, 1.5, 1.0):
+        high[0] = side
+        x = solve(line, [0.5], bounds=([-9.0], high)).x[0]
+        high[0] = 99.0
+        assert x == pytest.approx(side, rel=1e-9)
+    assert len(found) == 3
+
+
 def test_another_start_other_data_and_other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = shortcuts(monkeypatch)
     x = [
