@@ -159,14 +159,13 @@ def into_store(side: int, count: int = 0) -> dict[str, float]:
     folder = tempfile.mkdtemp()
     try:
         with ExitStack() as stack:
-            if count:
-                client = stack.enter_context(workers(count))
-            else:
+            client = stack.enter_context(workers(count)) if count else None
+            if client is None:
                 stack.enter_context(dask.config.set(scheduler="synchronous"))
             before, wall = high_water(), time.perf_counter()
             fit = lazy(side, 256).lm.curvefit("t", decay, p0=START, store=f"{folder}/fit.zarr")
             wall, peak = time.perf_counter() - wall, high_water()
-            if count:
+            if client is not None:
                 peak += sum(client.run(high_water).values())
             ended = fit.curvefit_status.values
             share = float((ended > 0).mean())

@@ -1,11 +1,20 @@
 """`da.lm`: what lmtorch does with an array or a dataset of xarray."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
 
 from .curvefit import curvefit
+
+
+def _with_arguments(method: Any) -> Any:
+    """A method that tells the arguments of `curvefit`, as help and completion show them."""
+    whole = inspect.signature(curvefit)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = whole.replace(parameters=[own, *list(whole.parameters.values())[1:]])
+    return method
 
 
 @xr.register_dataarray_accessor("lm")
@@ -31,6 +40,7 @@ class Accessor:
     def __init__(self, obj: xr.DataArray | xr.Dataset) -> None:
         self._obj = obj
 
+    @_with_arguments
     def curvefit(self, coords: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Fit a curve along some coordinates, in every pixel: `lmtorch.xarray.curvefit`.
 

@@ -60,7 +60,8 @@ def fit_block(
             made = fit_pixels(_rows(y[place], len(lead)), parts, task)
             # a single pixel has no second pass
             if task.errors == "raise" and not (task.neighbours and lead):
-                raise_if_failed(made["status"], found["status"][place].shape, place)
+                status = made["status"].reshape(found["status"][place].shape)
+                raise_if_failed(status, place)
             for name, value in made.items():
                 target: Any = found[name]
                 target = target[(*place, ...)]  # a view, also where there is one pixel
@@ -81,13 +82,12 @@ def failed(status: np.ndarray) -> np.ndarray:
     return (status <= 0) & (status != EMPTY)
 
 
-def raise_if_failed(status: np.ndarray, shape: tuple[int, ...], place: tuple[slice, ...]) -> None:
-    """Raise an error that names the first pixel of a tile whose fit failed.
+def raise_if_failed(status: np.ndarray, place: tuple[slice, ...] | None = None) -> None:
+    """Raise an error that names the first pixel whose fit failed.
 
     Args:
-        status: (b,).
-        shape: of the tile.
-        place: of the tile in its block.
+        status: (*pixels), of a block or a tile.
+        place: of the tile in its block. Default: all of it.
 
     Raises:
         NotConvergedError: there is one.
@@ -95,12 +95,12 @@ def raise_if_failed(status: np.ndarray, shape: tuple[int, ...], place: tuple[sli
     bad = failed(status)
     if not bad.any():
         return
-    first = int(bad.argmax())
-    inside = np.unravel_index(first, shape) if shape else ()
-    where = tuple(int(i) + part.start for i, part in zip(inside, place, strict=True))
+    first = np.argwhere(bad)[0] if bad.ndim else np.zeros(0, int)
+    corner = [0] * bad.ndim if place is None else [part.start for part in place]
+    where = tuple(int(i) + start for i, start in zip(first, corner, strict=True))
     raise NotConvergedError(
-        f"{int(bad.sum())} of {len(bad)} fits failed, the first at {where} of its block: "
-        f"{words(int(status[first]))}. errors='ignore' makes a status of it instead of an "
+        f"{int(bad.sum())} of {bad.size} fits failed, the first at {where} of its block: "
+        f"{words(int(status[tuple(first)]))}. errors='ignore' makes a status of it instead of an "
         "exception."
     )
 

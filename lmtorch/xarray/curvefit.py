@@ -44,7 +44,7 @@ def curvefit(
             gets x with a row for each, f((x0, x1), a, b). They may differ between pixels.
         func: f(x, a, b, ...) in torch operations, or a model of `lmtorch.models`.
         reduce_dims: further dimensions that one fit takes together, as lines and columns for a
-            function of both. Default: those that coords name.
+            function of both; ... takes all. Default: those that coords name.
         skipna: leave out points with NaN or infinity, of each pixel its own. Otherwise a pixel that
             has one is not fitted, and its status says so. Default: True.
         p0: start values by name, each a number or a map (a DataArray over pixels). Where a map is
@@ -59,8 +59,8 @@ def curvefit(
         mask: True for points that count; a DataArray over pixels, points or both. Default: all.
         total_count: of the likelihoods "binomial" and "negative_binomial".
         start: "neighbour" fits pixels that failed again, from the solution of each neighbour along
-            each dimension (also in another block), and keeps the best. Neighbours are pixels that
-            the first pass has fitted. Default: None, one pass.
+            each dimension (also in another block), and keeps the best; then those that have got
+            new neighbours, until no more are found, at most eight times. Default: None, one pass.
         store: path of a Zarr store that results stream to, block by block; they are computed at
             once, and come back opened from there. Blocks are the data's chunks, where they have
             some. Default: None.
@@ -85,7 +85,8 @@ def curvefit(
         | curvefit_status | | int8, a success where positive; attributes tell the meanings |
         | curvefit_from_neighbour | | with `start`: whether the second pass gave the solution |
 
-        Coordinates and attributes of the data are kept. Numbers are float64. In Dask's tasks torch
+        Coordinates and attributes of the data are kept, but for coordinates named param, cov_i or
+        cov_j, which are replaced. Numbers are float64. In Dask's tasks torch
         has one thread: Dask's workers use the cores.
 
     Raises:
@@ -149,7 +150,7 @@ def finished(stacks: Sequence[Stack], found: Sequence[dict[str, xr.DataArray]], 
     Returns:
         The Dataset.
     """
-    from .variables import attributes
+    from .variables import LABELS, attributes
 
     result = xr.Dataset()
     for stack, made in zip(stacks, found, strict=True):
@@ -166,7 +167,7 @@ def finished(stacks: Sequence[Stack], found: Sequence[dict[str, xr.DataArray]], 
         }
         result = result.assign_coords(kept)
     names = np.array(stacks[0].task.names)
-    result = result.assign_coords({dim: (dim, names) for dim in ("param", "cov_i", "cov_j")})
+    result = result.assign_coords({dim: (dim, names) for dim in LABELS})
     result.attrs = dict(obj.attrs)
     return result
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..fitting.curve_fit import curve_fit
 from ..minimising.least_squares import least_squares
 from ..models import Model
 from .task import Task, names_of, tile_of
+from .variables import LABELS, variables
 
 ERRORS = ("raise", "ignore", "keep")
 # bytes that an allocation may take: the same on every machine, as blocks of another size may end
@@ -111,8 +113,10 @@ def dims_of(obj: Any, coords: Sequence[xr.DataArray], reduce_dims: Any) -> set[H
     Raises:
         InputError: there are none.
     """
-    if reduce_dims is None or (isinstance(reduce_dims, tuple | list) and not reduce_dims):
-        given: list[Hashable] = []
+    if reduce_dims is ...:
+        given: list[Hashable] = list(obj.dims)
+    elif reduce_dims is None or (isinstance(reduce_dims, tuple | list) and not reduce_dims):
+        given = []
     elif isinstance(reduce_dims, str) or not isinstance(reduce_dims, Iterable):
         given = [reduce_dims]
     else:
@@ -208,10 +212,13 @@ def stack_of(
         InputTypeError: an argument has a wrong type.
     """
     func, names = names_of(func, param_names)
+    # coordinates that results have of their own, as in a fit of what a fit has found
+    data = _numbers(data.drop_vars([n for n in LABELS if n in data.coords and n not in data.dims]))
     given = coords_of(obj, coords)
     reduced = dims_of(obj, given, reduce_dims)
     points = tuple(dim for dim in data.dims if dim in reduced)
     pixels = tuple(dim for dim in data.dims if dim not in reduced)
+    _check_names(data, pixels, f"{name}_" if name else "")
     parts = "fit real and imaginary parts, as two variables of a Dataset."
     _check_kind(data, f"the variable {name!r}" if name else "the array", advice=parts)
     if not points:
@@ -290,6 +297,41 @@ def stack_of(
     )  # fmt: skip
     data = data.transpose(*pixels, *points)
     return Stack(task, data, tuple(arrays), pixels, points, name)
+
+
+def _numbers(data: xr.DataArray) -> xr.DataArray:
+    """The data with a type that Dask knows the size of.
+
+    Raises:
+        InputError: Dask does not know yet how many there are.
+        InputTypeError: they hold objects that are no numbers.
+    """
+    for dim, sides in data.chunksizes.items():
+        if any(map(isnan, sides)):
+            raise InputError(
+                f"the sizes of chunks along {dim!r} are not known: call compute_chunk_sizes() of "
+                "the array of Dask, or compute what selects from it."
+            )
+    try:
+        return data.astype(np.float64) if data.dtype.hasobject else data
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"the data hold objects that are no numbers: {error}") from error
+
+
+def _check_names(data: xr.DataArray, pixels: Sequence[Hashable], prefix: str) -> None:
+    """See whether the data use a name for something that results need it for.
+
+    Raises:
+        InputError: they do.
+    """
+    taken = [dim for dim in pixels if dim in LABELS]
+    results = [f"{prefix}curvefit_{name}" for name in variables(True)]
+    taken += [name for name in {*data.dims, *data.coords} if name in results]
+    if taken:
+        raise InputError(
+            f"the data have {taken} as a dimension or coordinate, and the result needs that name: "
+            f"rename it, .rename({{{taken[0]!r}: 'own_{taken[0]}'}})."
+        )
 
 
 def _kind(value: Any) -> str:

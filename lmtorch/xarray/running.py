@@ -5,15 +5,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from .._errors import InputError
-from .blocks import fit_block
-from .neighbours import fit_again, shifted
+from .applying import applied
+from .blocks import fit_block, raise_if_failed
+from .neighbours import fit_again
 from .progress import Bar
 from .reading import Stack
-from .variables import variables
+from .trial import try_options
+from .variables import LABELS, variables
 
 
 def fit_lazily(stack: Stack, progress: bool) -> dict[str, xr.DataArray]:
@@ -41,6 +42,7 @@ def fit_lazily(stack: Stack, progress: bool) -> dict[str, xr.DataArray]:
             "they are computed. Surround that with dask.diagnostics.ProgressBar(), or give "
             "store=, which computes at once."
         )
+    try_options(stack.task)
     return _passes(replace(stack, task=replace(stack.task, alone=True)), None)
 
 
@@ -63,36 +65,21 @@ def check_chunks(stack: Stack) -> None:
 
 def _passes(stack: Stack, seen: Callable[[int, int], Any] | None) -> dict[str, xr.DataArray]:
     """The first pass, and the second where it is asked for."""
-    found = _applied(
-        stack, partial(fit_block, task=stack.task, seen=seen), (stack.data, *stack.arrays),
-        [list(stack.points), *stack.cores],
-    )  # fmt: skip
+    kinds = variables(stack.task.neighbours)
+    sizes = dict.fromkeys(LABELS, len(stack.task.names))
+    arrays, cores = (stack.data, *stack.arrays), [list(stack.points), *stack.cores]
+    first = partial(fit_block, task=stack.task, seen=seen)
+    found = applied(stack, first, arrays, cores, kinds, sizes)
     if not stack.task.neighbours or not stack.pixels:
         return found
-    starts = shifted(found["coefficients"], found["status"], stack.pixels)
-    behind: list[list[Hashable]] = [list(dims) for _, dims in variables(True).values()]
-    return _applied(
-        stack, partial(fit_again, task=stack.task),
-        (stack.data, *stack.arrays, starts, *found.values()),
-        [list(stack.points), *stack.cores, ["neighbour", "param"], *behind],
-    )  # fmt: skip
+    from .overlapping import again_over_chunks, numbers_of
 
-
-def _applied(
-    stack: Stack, function: Callable[..., Any], arrays: Any, cores: list[list[Hashable]]
-) -> dict[str, xr.DataArray]:
-    """A function of blocks, applied to all of them."""
-    kinds = variables(stack.task.neighbours)
-    sizes = dict.fromkeys(("param", "cov_i", "cov_j"), len(stack.task.names))
-    bare = [array.drop_vars(list(array.coords)) for array in arrays]
-    made = xr.apply_ufunc(
-        function,
-        *bare,
-        input_core_dims=cores,
-        output_core_dims=[list(dims) for _, dims in kinds.values()],
-        exclude_dims=set(stack.points),
-        dask="parallelized",
-        output_dtypes=[np.dtype(dtype) for dtype, _ in kinds.values()],
-        dask_gufunc_kwargs={"output_sizes": sizes},
-    )
-    return dict(zip(kinds, made, strict=True))
+    if stack.lazy:
+        return again_over_chunks(stack, found)
+    behind: list[list[Hashable]] = [list(dims) for _, dims in kinds.values()]
+    again = partial(fit_again, task=stack.task)
+    arrays = (*arrays, *found.values(), numbers_of(stack))
+    found = applied(stack, again, arrays, [*cores, *behind, []], kinds, sizes)
+    if stack.task.errors == "raise":
+        raise_if_failed(found["status"].values)
+    return found

@@ -18,13 +18,15 @@ import numpy as np
 import xarray as xr
 
 from .._errors import InputError, InputTypeError
-from .blocks import failed, fit_block
+from .blocks import failed, fit_block, raise_if_failed
 from .computing import compute
 from .fingerprint import digest_of, fingerprint
-from .neighbours import fit_again, shifted
+from .neighbours import ROUNDS, begun, fit_again
 from .progress import Bar
 from .reading import Stack
 from .running import check_chunks
+from .task import tile_numbers
+from .trial import try_options
 from .variables import FILL, variables
 
 MARKS = "lmtorch"  # the group of marks, which `xarray.open_zarr` does not read
@@ -108,6 +110,8 @@ def fit_to_store(
                 f"store= needs {package}: pip install 'levenberg-marquardt[xarray]' has it."
             )
     targets = [_target(stack, store) for stack in stacks]
+    for stack in stacks:
+        try_options(stack.task)
     marked = _open(store, "r")
     if marked is None:
         _create(targets, obj, store)
@@ -125,8 +129,18 @@ def fit_to_store(
 
 
 def _target(stack: Stack, store: Any) -> Target:
-    """Where a stack goes, and in which blocks."""
+    """Where a stack goes, and in which blocks.
+
+    Raises:
+        InputError: a store cannot hold such chunks or labels.
+    """
     check_chunks(stack)
+    for dim in stack.pixels:
+        if dim in stack.data.indexes and stack.data.indexes[dim].nlevels > 1:
+            raise InputError(
+                f"a store cannot hold {dim!r}, whose labels are of several levels: "
+                f".reset_index({dim!r}) makes coordinates of them."
+            )
     sides = []
     for dim, side, size in zip(stack.pixels, stack.task.tile, stack.shape, strict=True):
         chunks = stack.data.chunksizes.get(dim)
@@ -311,18 +325,18 @@ def _digest(values: Sequence[np.ndarray]) -> int:
     )
 
 
-def _written(target: Target, place: Sequence[int]) -> list[np.ndarray]:
-    """The variables of a block, as they are in the store."""
-    group, pixels = _open(target.store, "r"), target.pixels(place)
-    return [
-        np.asarray(group[f"{target.prefix}curvefit_{name}"][pixels])
-        for name in variables(target.stack.task.neighbours)
-    ]
+def _written(target: Target, place: Sequence[int], beyond: int = 0) -> list[np.ndarray]:
+    """The variables of a block, and of so many pixels around it, as they are in the store."""
+    group, pixels = _open(target.store, "r"), target.pixels(place, beyond)
+    # the status first: another worker writes it last, see `_first_pass`
+    names = reversed(variables(target.stack.task.neighbours))
+    found = [np.asarray(group[f"{target.prefix}curvefit_{name}"][pixels]) for name in names]
+    return found[::-1]
 
 
-def _data(target: Target, place: Sequence[int]) -> list[Any]:
+def _data(target: Target, place: Sequence[int], beyond: int = 0) -> list[Any]:
     """The data of a block and all that goes with them, as arrays of NumPy or Dask."""
-    pixels = dict(zip(target.stack.pixels, target.pixels(place), strict=True))
+    pixels = dict(zip(target.stack.pixels, target.pixels(place, beyond), strict=True))
     found = []
     for array in (target.stack.data, *target.stack.arrays):
         part = array.isel({dim: where for dim, where in pixels.items() if dim in array.dims})
@@ -354,14 +368,16 @@ def _run(targets: Sequence[Target], which: int, progress: bool) -> None:
     tasks, fits = [], 0
     for target in targets:
         marks = _marks(target, which)
+        if which:
+            _mark_fitted(target, marks)
         sent = delayed(target.sent(), traverse=False)
         for place in target.places():
             if marks[place].all():
                 continue
             fits += prod(p.stop - p.start for p in target.pixels(place))
             # not pure: a task that writes is not to be taken for another one
-            task = delayed(_fit_and_write, pure=False)
-            tasks.append(task(sent, place, which, *_data(target, place)))
+            task = delayed(_fit_again_and_write if which else _fit_and_write, pure=False)
+            tasks.append(task(sent, place, *_data(target, place, ROUNDS if which else 0)))
     if not progress or not tasks:
         for _ in compute(tasks):
             pass
@@ -371,49 +387,64 @@ def _run(targets: Sequence[Target], which: int, progress: bool) -> None:
             bar.fits(count, bad)
 
 
-def _fit_and_write(
-    target: Target, place: Sequence[int], which: int, *data: np.ndarray
-) -> tuple[int, int]:
+def _mark_fitted(target: Target, marks: np.ndarray) -> None:
+    """Mark the blocks that the second pass has nothing to do in, so that no data are read."""
+    group = _open(target.store, "r+", MARKS)
+    first = _marks(target, 0)
+    status = _open(target.store, "r")[f"{target.prefix}curvefit_status"]
+    for place in target.places():
+        if not marks[place].all() and not begun(np.asarray(status[target.pixels(place)])).any():
+            marks[place] = group[target.mark(1)][place] = first[place]
+
+
+def _fit_and_write(target: Target, place: Sequence[int], *data: np.ndarray) -> tuple[int, int]:
     """Fit a block in a worker, and write it.
 
     Returns:
         How many fits it has, and how many of them failed.
     """
     arrays = [np.asarray(array) for array in data]
-    task, pixels = target.stack.task, target.pixels(place)
+    values = fit_block(*arrays, task=target.stack.task)
+    return _write(target, place, 0, digest_of(arrays), values)
+
+
+def _fit_again_and_write(
+    target: Target, place: Sequence[int], *data: np.ndarray
+) -> tuple[int, int]:
+    """The second pass over a block, to which come so many pixels around it as there are rounds."""
+    task = target.stack.task
+    wide, inner = target.pixels(place, ROUNDS), target.pixels(place)
+    numbers = np.ix_(*tile_numbers(target.stack.shape, task.tile, wide))
+    arrays = [np.asarray(array) for array in data]
+    values = fit_again(
+        *arrays, *_first_pass(target, place), sum(numbers[1:], numbers[0]), task=task
+    )
+    corner = [w.start for w in wide]
+    own = tuple(slice(p.start - c, p.stop - c) for p, c in zip(inner, corner, strict=True))
+    values = tuple(value[own] for value in values)
+    if task.errors == "raise":
+        raise_if_failed(values[-1])
+    digest = int(_open(target.store, "r", MARKS)[target.mark(0)][tuple(place)][0])
+    return _write(target, place, 1, digest, values)
+
+
+def _write(
+    target: Target, place: Sequence[int], which: int, digest: int, values: Sequence[np.ndarray]
+) -> tuple[int, int]:
+    """Write the variables of a block, and then its mark."""
     group = _open(target.store, "r+")
-    names = [f"{target.prefix}curvefit_{name}" for name in variables(task.neighbours)]
-    if which == 0:
-        values = fit_block(*arrays, task=task)
-    else:
-        starts = _starts(target, place, group)
-        values = fit_again(*arrays, starts, *_written(target, place), task=task)
-    for name, value in zip(names, values, strict=True):
-        group[name][pixels] = value
-    mark = np.array([digest_of(arrays), _digest(values)], np.uint64)
+    for name, value in zip(variables(target.stack.task.neighbours), values, strict=True):
+        group[f"{target.prefix}curvefit_{name}"][target.pixels(place)] = value
+    mark = np.array([digest, _digest(values)], np.uint64)
     _open(target.store, "r+", MARKS)[target.mark(which)][tuple(place)] = mark
     return values[-1].size, int(failed(values[-1]).sum())
 
 
-def _starts(target: Target, place: Sequence[int], group: Any) -> np.ndarray:
-    """The neighbours' parameters of the first pass, (*pixels, k, P), also from other blocks.
+def _first_pass(target: Target, place: Sequence[int]) -> list[np.ndarray]:
+    """The variables that the first pass found, in a block and around it.
 
-    Another worker may write its second pass meanwhile, which marks a pixel first and gives it a
-    status last: read the other way round, no such pixel is taken for one of the first pass.
+    A second pass that was written there marks a pixel first and gives it a status last: read the
+    other way round, no such pixel is taken for one of the first pass.
     """
-    wide = target.pixels(place, beyond=1)
-    status, values, later = (
-        np.asarray(group[f"{target.prefix}curvefit_{name}"][wide])
-        for name in ("status", "coefficients", "from_neighbour")
-    )
-    dims = target.stack.pixels
-    found = shifted(
-        xr.DataArray(values, dims=(*dims, "param")),
-        xr.DataArray(np.where(later, 0, status), dims=dims),
-        dims,
-    )
-    inner = {
-        dim: slice(p.start - w.start, p.stop - w.start)
-        for dim, p, w in zip(dims, target.pixels(place), wide, strict=True)
-    }
-    return found.isel(inner).values
+    later, *others, status = _written(target, place, ROUNDS)
+    return [np.zeros_like(later), *others, np.where(later, np.int8(0), status)]

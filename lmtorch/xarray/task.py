@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._errors import InputError, InputTypeError
@@ -152,3 +153,20 @@ def tiles(shape: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[slice, ..
             slice(begin, min(begin + side, size))
             for begin, side, size in zip(corner, tile, shape, strict=True)
         )
+
+
+def tile_numbers(
+    shape: Sequence[int], tile: Sequence[int], place: Sequence[slice]
+) -> list[np.ndarray]:
+    """Numbers along each dimension that add up to that of the tile that a pixel lies in.
+
+    Args:
+        shape: of the whole array.
+        tile: dimensions of a tile.
+        place: the pixels that are asked for.
+    """
+    found, stride = [], 1
+    for size, side, part in zip(shape, tile, place, strict=True):
+        found.append(stride * (np.arange(size)[part] // side))
+        stride *= -(-size // side)
+    return found

@@ -31,6 +31,7 @@ VARIABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "nfev": ("int32", ()),
     "status": ("int8", ()),
 }
+LABELS = ("param", "cov_i", "cov_j")  # dimensions of parameters
 RETRIED = {"from_neighbour": ("bool", ())}  # and where there was a second pass
 FILL = {"float64": np.nan, "int32": -1, "int8": UNFITTED, "bool": False}
 

@@ -1,5 +1,7 @@
 """`lmtorch.xarray.curvefit` beside xarray's own, which calls scipy's curve_fit in every pixel."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_values_names_and_labels_are_those_of_xarray() -> None:
     assert bool((ours.curvefit_status > 0).all())
     assert bool((ours.curvefit_nfev > 1).all())
     assert ours.curvefit_redchi.attrs["units"] == "(V)^2"
+
+
+def test_the_signature_begins_with_that_of_xarray() -> None:
+    ours = list(inspect.signature(curvefit).parameters.values())
+    bound = list(inspect.signature(stack(1, 1).lm.curvefit).parameters.values())
+    assert [(p.name, p.default) for p in bound] == [(p.name, p.default) for p in ours[1:]]
+    for kind in (xr.DataArray, xr.Dataset):
+        theirs = list(inspect.signature(kind.curvefit).parameters.values())
+        same, more = ours[1 : len(theirs)], ours[len(theirs) :]
+        assert [(p.name, p.kind) for p in same] == [(p.name, p.kind) for p in theirs[1:]]
+        other = [p.name for p, q in zip(same, theirs[1:], strict=True) if p.default != q.default]
+        assert other == ["errors"]
+        # what xarray adds one day can then be told from what is ours
+        assert {p.kind for p in more} == {
+            inspect.Parameter.KEYWORD_ONLY,
+            inspect.Parameter.VAR_KEYWORD,
+        }
 
 
 def test_a_dataset_is_fitted_variable_by_variable() -> None:

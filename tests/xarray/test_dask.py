@@ -14,20 +14,24 @@ from xarray_stacks import decay, same_bits, stack
 
 import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
 from lmtorch import InputError, NotConvergedError
+from lmtorch.xarray import task
 from lmtorch.xarray.task import TILE, tile_of, tiles
 from lmtorch.xarray.threads import one_thread
 
 
 def lost(da: xr.DataArray) -> xr.DataArray:
-    """Starts from which the fits of some pixels fail, in corners of blocks and inside."""
+    """Starts from which the fits of some pixels fail, in corners of blocks, inside, and across."""
     far = np.zeros(da.shape[:2], bool)
-    far[3, 3:6] = far[4, 4] = far[0, 0] = far[9, 2] = True
+    far[3, 3:6] = far[4, 4] = far[0, 0] = far[6:9, 2:5] = True
     return xr.DataArray(np.where(far, 1e5, 1.0), dims=("y", "x"))
 
 
-@pytest.mark.parametrize("chunks", [{"y": 4, "x": 4}, {"y": 5, "x": -1}], ids=str)
+@pytest.mark.parametrize("chunks", [{"y": 4, "x": 4}, {"y": 8, "x": -1}], ids=str)
 @pytest.mark.parametrize("start", [None, "neighbour"])
-def test_blocks_give_the_bits_of_the_whole(chunks: dict, start: str | None) -> None:
+def test_blocks_give_the_bits_of_the_whole(
+    chunks: dict, start: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "TILE", 16)  # tiles of 4 x 4
     da = stack()
     da[2, 3, 4] = np.nan
     options = {
@@ -39,7 +43,7 @@ def test_blocks_give_the_bits_of_the_whole(chunks: dict, start: str | None) -> N
     lazy = da.chunk(chunks).lm.curvefit("t", decay, **options)
     assert lazy.curvefit_status.chunksizes["y"] == da.chunk(chunks).chunksizes["y"]
     same_bits(plain, lazy.compute(scheduler="synchronous"))
-    assert (plain.curvefit_status <= 0).sum() == (0 if start else 6)
+    assert (plain.curvefit_status <= 0).sum() == (0 if start else 14)
 
 
 def test_what_is_fixed_stays_in_the_second_pass() -> None:
@@ -49,7 +53,7 @@ def test_what_is_fixed_stays_in_the_second_pass() -> None:
         "t", decay, p0={"a": height, "b": lost(da)}, fixed="a", second_opinion=False,
         start="neighbour",
     )  # fmt: skip
-    assert fit.curvefit_from_neighbour.sum() == 6
+    assert fit.curvefit_from_neighbour.sum() == 14
     found = fit.curvefit_coefficients
     np.testing.assert_array_equal(found.sel(param="a"), height.broadcast_like(found[..., 0]))
     plain = da.lm.curvefit("t", decay, p0={"a": height}, fixed="a")
@@ -136,14 +140,61 @@ def test_other_block_sizes_change_round_off_at_most() -> None:
         )
 
 
+WRONG = {
+    "loss": {"loss": "none such"},
+    "max_nfev": {"max_nfev": -3},
+    "fixed": {"fixed": "q"},
+    "ties": {"ties": {"q": "a"}},
+    "method": {"method": "none such"},
+    "total_count": {"likelihood": "binomial"},
+    "absolute_sigma": {"absolute_sigma": "x"},
+    "compile": {"compile": "x"},
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_options_are_tried_before_anything_runs_elsewhere(option: str, tmp_path: Path) -> None:
+    ran = []
+
+    def noting(t, a, b):
+        ran.append(1)
+        return decay(t, a, b)
+
+    lazy = stack(4, 4).chunk({"y": 2})
+    for options in (WRONG[option], {**WRONG[option], "store": tmp_path / "fit.zarr"}):
+        with pytest.raises(InputError, match=option):
+            lazy.lm.curvefit("t", noting, **options)
+    assert not ran
+    assert not list(tmp_path.iterdir())
+
+
+RIGHT: list[dict] = [
+    {"likelihood": "poisson", "bounds": {"a": (-5, -1)}, "p0": {"a": -2}},
+    {"likelihood": "binomial", "total_count": xr.DataArray(3)},
+    {"likelihood": "negative_binomial", "total_count": 4},
+    {"loss": "soft_l1", "f_scale": 0.1, "absolute_sigma": True, "sigma": 0.1},
+    {"fixed": {"a": -1e30}, "max_nfev": 1},
+    {"ties": {"a": "2 * b"}, "bounds": {"b": (1e-300, 1e300)}},
+    {"transforms": {"b": "positive"}, "p0": {"b": 1e-9}},
+    {"jac": lambda *args: 1 / 0},
+    {"compile": True, "n_starts": 3},
+]
+
+
+@pytest.mark.parametrize("options", RIGHT, ids=" ".join)
+def test_a_trial_refuses_nothing_that_can_work(options: dict) -> None:
+    stack(2, 3).chunk({"y": 1}).lm.curvefit("t", decay, **options)
+
+
 # ---- a cluster ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of distributed, about a worker that ends
-def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+def test_a_killed_worker_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import Client, LocalCluster
 
+    monkeypatch.setattr(task, "TILE", 16)  # tiles of 4 x 4
     da, here = stack(), os.getpid()
     armed, store = tmp_path / "armed", tmp_path / "fit.zarr"
     options = {"p0": {"a": 2.0, "b": lost(da)}, "second_opinion": False, "start": "neighbour"}
@@ -161,7 +212,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
         return a * torch.exp(-b * t)
 
     armed.touch()
-    chunked = da.chunk({"y": 3, "x": 5})
+    chunked = da.chunk({"y": 4, "x": 4})
     with (
         dask.config.set({"distributed.admin.log-format": "", "distributed.worker.daemon": True}),
         LocalCluster(
