@@ -11,7 +11,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "benchmarks.json"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-MEASURED = ("Measured ", "Counted ", "NVIDIA ")  # how the paragraph begins that says so
+DATE = re.compile(r"\b20\d\d-\d\d-\d\d\b")  # the paragraph that has one says when and where
 
 
 def tables_of(text: str) -> list[dict[str, Any]]:
@@ -33,14 +33,14 @@ def tables_of(text: str) -> list[dict[str, Any]]:
             section, heading, measured = block[3:], "", machine
         elif block.startswith("### "):
             heading = block[4:]
-        elif block.startswith(MEASURED) and not block.startswith("Measured again"):
-            measured = _line(block)
         elif block.startswith("|"):
             header, _, *rows = (_cells(line) for line in block.splitlines())
             found.append({
                 "section": section, "heading": heading, "measured": measured,
                 "header": header, "rows": rows,
             })  # fmt: skip
+        elif DATE.search(block) and not block.startswith("Measured again"):
+            measured = _line(block)
     return found
 
 

@@ -281,7 +281,7 @@ def physics() -> Iterator[Row]:
             f"published, {published.method}", f"{published.error:.1e}", published.error / end,
             where,
         )  # fmt: skip
-        peers = {m: found[name, m] for m in ("lbfgs", "adam") if (name, m) in found}
+        peers = {m: found[name, m] for m in physics_page.NAMES if m != "lm" and (name, m) in found}
         if peers:
             every = [run for of in (ours, *peers.values()) for run in of]
             seconds = min(run["curve"][-1][physics_page.SECONDS] for run in every)
@@ -352,8 +352,14 @@ def _table(some: list[Row], notes: list[str], *, with_part: bool = False) -> str
         ratio = f"{row.ratio:.3g}" if 0.01 <= row.ratio < 1000 else f"{row.ratio:.0e}"
         ratio = f"**{ratio}**" if row.ratio < 1 / EVEN else ratio
         note = f"({notes.index(_stated(row.measured)) + 1})"
-        lines.append([row.task, row.ours, row.peer, row.theirs, ratio, note])
-    return machine.table(["task", "lmtorch", "best other", "its", "ratio", "measured"], lines)
+        task = f"{row.part}: {row.task}" if with_part else row.task
+        lines.append([task, ratio, _whole(row.ours), row.peer, _whole(row.theirs), note])
+    return machine.table(["task", "ratio", "lmtorch", "best other", "its", "measured"], lines)
+
+
+def _whole(cell: str) -> str:
+    """A number that no line breaks, neither before its unit nor within an exponent."""
+    return cell.replace(" ", "\u00a0").replace("e-", "e\u2011")
 
 
 def main() -> None:

@@ -34,18 +34,18 @@ def test_every_row_says_on_what_with_what_and_when_it_was_measured() -> None:
 def test_a_loss_is_shown_where_losses_are_and_in_its_part() -> None:
     found = [
         Row("A", "won", "1", "them", "2", 2.0, "2026-01-01, here"),
-        Row("A", "lost", "4", "them", "1", 0.25, "2026-01-01, here"),
-        Row("B", "even", "4", "them", "4", 1.0, "2026-01-02, there"),
+        Row("A", "lost", "4", "them", "1 s", 0.25, "2026-01-01, here"),
+        Row("B", "even", "4", "them", "4e-07", 1.0, "2026-01-02, there"),
     ]
     text = page(found)
     assert "ahead in 1, behind in 1, and within 5% in 1" in text
     behind, a, b, notes = re.split(r"\n## [^\n]*\n", text)[1:]
-    assert behind.count("\n| lost | 4 | them | 1 | **0.25** | (1) |") == 1
+    assert behind.count("\n| A: lost | **0.25** | 4 | them | 1\u00a0s | (1) |") == 1
     assert "won" not in behind
     assert "even" not in behind
-    assert "| lost | 4 | them | 1 | **0.25** | (1) |" in a
-    assert "| won | 1 | them | 2 | 2 | (1) |" in a
-    assert "| even | 4 | them | 4 | 1 | (2) |" in b
+    assert "| lost | **0.25** | 4 | them | 1\u00a0s | (1) |" in a
+    assert "| won | 2 | 1 | them | 2 | (1) |" in a
+    assert "| even | 1 | 4 | them | 4e\u201107 | (2) |" in b
     assert "(2) 2026-01-02, there." in notes
 
 
