@@ -225,14 +225,14 @@ def test_data_that_cannot_be_guessed_from_are_refused(x: Any, y: Any, words: str
 # ---- rough places --------------------------------------------------------------------------------
 
 THREE = models.Gaussian("a") + models.Gaussian("b") + models.Gaussian("c") + models.Linear()
-TRUE = [3.0, 2.0, 0.3, 4.0, 4.5, 0.4, 2.0, 8.0, 0.25, 0.1, 1.0]
+TRUE = [2.7, 2.9, 0.45, 4.9, 6.2, 0.3, 4.6, 9.0, 0.3, 0.1, 1.0]
 SPECTRUM = THREE(X, *TRUE) + noise(101, 0.05, 3)
 LEAST = curve_fit(THREE, X, SPECTRUM, TRUE).chisqr
 
 
 @pytest.mark.parametrize(
     "hints",
-    [{"b_center": 4.9}, {"b_center": 4.1}, {"a_center": 8.3}, {"c_center": 2.2, "a_center": 7.7}],
+    [{"b_center": 6.5}, {"b_center": 5.9}, {"b_center": 6.8}, {"c_center": 3.2, "a_center": 8.7}],
     ids=str,
 )
 def test_a_rough_place_names_a_peak_and_spoils_no_other(hints: dict[str, float]) -> None:
@@ -241,18 +241,18 @@ def test_a_rough_place_names_a_peak_and_spoils_no_other(hints: dict[str, float])
         fit = curve_fit(model, X, SPECTRUM, p0)
         assert fit.chisqr <= 1.001 * LEAST
         for name, place in hints.items():
-            assert float(fit[name]) == pytest.approx(place, abs=0.45)
+            assert float(fit[name]) == pytest.approx(place, abs=0.65)
     started = curve_fit(THREE, X, SPECTRUM, hints).to_dict()["parameters"]
     assert {name: started[name]["start"] for name in hints} == hints
 
 
 def test_in_a_batch_a_hint_names_the_nearest_peak_of_each_curve() -> None:
-    shifted = THREE(X, *TRUE[:1], 2.4, *TRUE[2:]) + noise(101, 0.05, 4)
-    guess = THREE.with_start(c_center=2.3).guess(X, np.stack([SPECTRUM, shifted]))
-    assert guess["c_center"].tolist() == [2.3, 2.3]
-    np.testing.assert_allclose(guess["c_sigma"], 0.3, atol=0.1)
-    np.testing.assert_allclose(guess["a_center"], 4.5, atol=0.2)  # the others from left to right
-    np.testing.assert_allclose(guess["b_center"], 8.0, atol=0.2)
+    shifted = THREE(X, *TRUE[:1], 3.3, *TRUE[2:]) + noise(101, 0.05, 4)
+    guess = THREE.with_start(c_center=3.2).guess(X, np.stack([SPECTRUM, shifted]))
+    assert guess["c_center"].tolist() == [3.2, 3.2]
+    np.testing.assert_allclose(guess["c_sigma"], 0.45, atol=0.15)
+    np.testing.assert_allclose(guess["a_center"], 6.2, atol=0.2)  # the others from left to right
+    np.testing.assert_allclose(guess["b_center"], 9.0, atol=0.2)
 
 
 def test_a_hint_at_a_peak_that_is_small_is_believed() -> None:
