@@ -87,6 +87,11 @@ class _Problem:
             return partial(getattr(type(self._problem), name), self)
         return getattr(self._problem, name)
 
+    @property
+    def modelled(self) -> Any:
+        """Itself: a small problem has no sample of its rows."""
+        return self
+
     @cached_property
     def bounds(self) -> Any:
         """The box of the run; another of the kind has another."""
