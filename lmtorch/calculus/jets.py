@@ -307,7 +307,8 @@ class Jets:
         # linear layers looks for them.
         if isinstance(weight, Jet) or isinstance(bias, Jet):
             return self._dense_of_own(func, z, weight, bias)
-        place = min(self.batch, z.value.ndim - 1)
+        # a product along a direction has named no samples, but may have them all the same
+        place = min(max(self.batch, 1), z.value.ndim - 1)
 
         def of(part: Tensor) -> Tensor:
             if not self.watched:
