@@ -6,10 +6,12 @@ physics informed neural networks: how accurate and competitive can PINNs be? (J.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import line_search
+from scipy.optimize._linesearch import LineSearchWarning
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -66,7 +68,9 @@ class SelfScaledBroyden:
         g = gradient(x)
         for _ in range(count):
             direction = -self.inverse @ g
-            length, *_, ahead = line_search(value, gradient, x, direction, g)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LineSearchWarning)  # length is None then
+                length, *_, ahead = line_search(value, gradient, x, direction, g)
             if length is None:
                 if np.array_equal(self.inverse, np.eye(self.n)):
                     break
