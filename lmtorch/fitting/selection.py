@@ -91,9 +91,13 @@ class Selection(ABC):
         total, data = math.prod(self.lead), self.fitter.data
         each = 2 * data.m * self.u.shape[-1] * torch.float64.itemsize
         block = _memory.stream_rows(each, self.u.device, cache=_memory.CACHE_ROWS)
-        if total <= block:
+        if total <= block and not self._without_rows():
             return []
         return [self._some(chosen, total) for chosen in ranges(total, block)]
+
+    def _without_rows(self) -> bool:
+        """Whether J of all fits together is more than `memory_limit` allows, and can be made."""
+        return self.solution.waits("jac") and self.solution["jac"] is None
 
     def _some(self, chosen: slice, total: int) -> Self:
         """Some fits of a batch, whose leading dimensions are flattened."""

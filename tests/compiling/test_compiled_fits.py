@@ -95,6 +95,26 @@ def test_a_fit_does_not_depend_on_those_that_run_beside_it() -> None:
 
 
 @compiler
+def test_blocks_have_the_bits_of_all_together_and_nan_stays_in_its_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x0, y = decays(41)
+    y[17, 3] = torch.nan
+
+    def found() -> Any:
+        return lmtorch.least_squares(decay, x0, args=(T, y), in_dims=(0, None, 0), compile=True)
+
+    whole = found()
+    monkeypatch.setattr("lmtorch.minimising.minimise.COMPILED", 8)  # and a fit alone at last
+    blocks = found()
+    assert whole.success.tolist() == [place != 17 for place in range(41)]
+    for name in ("x", "cost", "status", "nfev", "njev", "grad"):
+        values = getattr(blocks, name)
+        assert torch.equal(values[:17], getattr(whole, name)[:17]), name
+        assert torch.equal(values[18:], getattr(whole, name)[18:]), name
+
+
+@compiler
 def test_auto_takes_a_program_that_there_is_and_makes_one_for_many_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:

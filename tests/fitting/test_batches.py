@@ -327,8 +327,12 @@ def test_undetermined_fits_are_told_among_determined_ones() -> None:
         )
 
 
-@pytest.mark.usefixtures("blocks_of_two")
-def test_what_does_not_fit_the_memory_is_made_in_blocks_for_the_errors() -> None:
+@pytest.mark.parametrize("blocks", [2, 7])  # of all 7 together J would fit the cache
+def test_what_does_not_fit_the_memory_is_made_in_blocks_for_the_errors(
+    blocks: int, request: pytest.FixtureRequest
+) -> None:
+    if blocks == 2:
+        request.getfixturevalue("blocks_of_two")
     y = many((7,))
     whole, scarce = curve_fit(decay, T, y), curve_fit(decay, T, y, memory_limit=2000)
     assert scarce.solution.jac is None

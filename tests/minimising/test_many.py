@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch import _memory
+from lmtorch import InputError, _memory
 from lmtorch._triangles import Triangle
 from lmtorch.arrays import last
 from lmtorch.core import loop
@@ -16,10 +16,11 @@ from lmtorch.core.glance import glance
 from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
 from lmtorch.core.state import Begun, fresh
+from lmtorch.core.termination import Status
 from lmtorch.damping import More, TrustRegion
 from lmtorch.jacobians import Forward
 from lmtorch.losses.linear import Linear
-from lmtorch.minimising import run
+from lmtorch.minimising import minimise, run
 from lmtorch.minimising.minimise import LEFT
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers import SVD, Cholesky
@@ -218,3 +219,36 @@ def test_a_glance_is_sure_of_a_minimum_alone() -> None:
     assert seen.status[0] == certified.status[0] > 0
     # the third arrives by Newton's steps, and is a success by the full look
     assert (certified.status > 0).tolist() == [True, False, True, False]
+
+
+def test_fits_at_the_edges_of_blocks_are_those_of_one_beside_one_of_nan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 25 = 3 · 8 + 1: the last block has a fit alone, which has its own t, start and bounds
+    monkeypatch.setattr(minimise, "AT_ONCE", 8)
+    t, y, x0 = peaks(25)
+    t, starts = t + 0.01 * torch.arange(25.0)[:, None], x0 + 0.004 * torch.arange(25.0)[:, None]
+    highest = torch.full_like(starts, torch.inf)
+    highest[::3, 0] = 1.4
+    y[12, 5] = torch.nan
+    lowest = torch.full_like(highest, -torch.inf)
+    found = lmtorch.least_squares(
+        misfit, starts, args=(t, y), in_dims=(0, 0, 0), bounds=(lowest, highest)
+    )
+    assert found.success.tolist() == [place != 12 for place in range(25)]
+    assert found.status[12] == Status.NOT_FINITE.value
+    for place in (0, 7, 8, 11, 13, 15, 16, 23, 24):
+        alone = lmtorch.least_squares(
+            misfit, starts[place], args=(t[place], y[place]), bounds=(lowest[0], highest[place])
+        )
+        torch.testing.assert_close(found.x[place], alone.x, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(found.fun[place], alone.fun, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_memory_for_less_than_one_fit_is_refused_in_words(compile: bool) -> None:
+    t, y, x0 = peaks(5)
+    with pytest.raises(InputError, match=r"takes .* GiB, and .* GiB may be used"):
+        lmtorch.least_squares(
+            misfit, x0, args=(t, y), in_dims=(None, None, 0), memory_limit=1, compile=compile
+        )
