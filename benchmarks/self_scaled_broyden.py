@@ -2,7 +2,8 @@
 
 Written from the formulas of Urbán, Stefanou & Pons, Unveiling the optimization process of
 physics informed neural networks: how accurate and competitive can PINNs be? (J. Comput. Phys.,
-2025), eqs. 13 to 23, after Al-Baali (1998). The line search is scipy's, strong Wolfe.
+2025), eqs. 13 to 23, after Al-Baali (1998); the update is that which the authors' own program names
+SSBroyden2. The line search is scipy's, strong Wolfe.
 """
 
 import math
