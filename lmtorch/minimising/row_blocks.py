@@ -21,7 +21,7 @@ from .user_function import UserFunction
 
 ROWS = 8192  # of a block; several times their columns fit the cache of a core
 NEARBY = 2  # further points at which blocks are compared
-SPREAD = 8  # blocks that are compared there, about, from the first to the last
+SPREAD = 8  # blocks that are compared at the last of them, about, from the first to the last
 MOVE = 0.05  # share by which every parameter differs there
 ROUNDINGS = 256  # of the largest residual: blocks may be summed in another order
 
@@ -84,16 +84,18 @@ def row_blocks(
     if len(blocks) < max(2, len(sliced)):
         return ()
     known = probe.residual if torch.equal(x, calling.unknowns.start) else None
-    if not _same(calling, blocks, x, range(len(blocks)), known):
+    every = range(len(blocks))
+    if not _same(calling, blocks, x, every, known):
         return ()
     generator = torch.Generator("cpu").manual_seed(0)
     spread = {*range(0, len(blocks), -(-len(blocks) // SPREAD)), len(blocks) - 1}
-    for _ in range(NEARBY):
+    for which in range(NEARBY):
         drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         point = x + MOVE * drawn * torch.where(x == 0, 1.0, x.abs())
         if box is not None:
             point = torch.maximum(torch.minimum(point, box.upper), box.lower).to(x)
-        if not _same(calling, blocks, point, sorted(spread)):
+        # parameters that are equal at the start may hide there which of them a single block takes
+        if not _same(calling, blocks, point, sorted(spread) if which else every):
             return ()
     return tuple(blocks)
 

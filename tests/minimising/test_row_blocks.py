@@ -96,6 +96,23 @@ def test_rows_that_do_not_follow_the_data_are_taken_together(made, case: str) ->
     assert made == [0]
 
 
+def test_a_single_block_that_numbers_its_groups_anew_is_seen(made) -> None:
+    """Levels of groups that begin equal do not show that one block of many lacks a group."""
+    t = torch.linspace(0, 2, 16 * 40, dtype=F64)
+    group = torch.arange(len(t)) % 3
+    group[16:32] = 1 + group[16:32] % 2
+    levels = torch.tensor([1.0, -1.0, 3.0], dtype=F64)
+    y = 2 * t + levels[group]
+
+    def f(x, t, y, group):
+        _, number = torch.unique(group, return_inverse=True)
+        return x[0] * t + x[1:][number] - y
+
+    found = least_squares(f, torch.tensor([1.0, 0, 0, 0], dtype=F64), args=(t, y, group))
+    assert made == [0]
+    torch.testing.assert_close(found.x, torch.tensor([2.0, 1.0, -1.0, 3.0], dtype=F64))
+
+
 def test_a_tall_fit_never_holds_a_graph_or_a_jacobian_of_all_rows(monkeypatch) -> None:
     monkeypatch.setattr(choose, "DENSE", 10)
     monkeypatch.setattr(row_blocks, "ROWS", 1024)
