@@ -4,7 +4,9 @@
     2. the other terms, one after another, each on the remainder, or each on its share of it;
     3. all parameters in which the curve is linear, by linear least squares;
     4. each term once more on the data without the others, as long as the curve comes nearer;
-    5. terms of one shape in the order of their places (`places.py`), or, where starts of places are
+    5. of guesses with peaks on both sides and on one, where only the first is near, that which is
+       nearer when both are corrected (`correcting.py`);
+    6. terms of one shape in the order of their places (`places.py`), or, where starts of places are
        given, as those say (`hints.py`).
 
 Every step is kept for those curves of a batch alone that it brings nearer to their data.
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .correcting import corrected
 from .guessing import Points
 from .hints import freed, hinted, meant
 from .places import by_place
@@ -78,6 +81,7 @@ def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
     enough = _squares(points) * (ENOUGH if len(orders) == 1 else CERTAIN)
     splits = (False, True) if len(over) > 1 and points.lines else (False,)
     best: Values | None = None
+    even: Values | None = None  # the nearest whose peaks are all on one side
     grounds: list[Values] = []
     for way in WAYS if under else WAYS[:1]:
         ground: Values = {}
@@ -92,9 +96,59 @@ def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
             found = {**ground, **_first(order, rest, rules, split)}
             found = _again([*under, *order], found, points, rules)
             best = found if best is None else _better(terms, best, found, points)
-            if bool((_cost(terms, best, points) <= enough).all()):
+            even = found if even is None else _more_even(terms, over, even, found, points)
+            done = (_cost(terms, best, points) <= enough) & ~_odd(over, best)
+            if bool(done.all()):
                 return best
-    return best or {}
+    return {} if best is None or even is None else _evened(terms, over, best, even, points, rules)
+
+
+def _odd(over: "Sequence[Model]", values: Values) -> Tensor:
+    """Whether some terms are peaks and others dips, (...,)."""
+    heights = [values[name] for term in over for name in term._linear()]
+    if not heights:
+        return torch.zeros_like(next(iter(values.values())), dtype=torch.bool)
+    signs = torch.stack(heights, -1).sign()
+    return (signs > 0).any(-1) & (signs < 0).any(-1)
+
+
+def _more_even(
+    terms: "Sequence[Model]",
+    over: "Sequence[Model]",
+    one: Values,
+    other: Values,
+    points: Points,
+) -> Values:
+    """Of two guesses that with all peaks on one side; of two such the nearer."""
+    nearer = _cost(terms, other, points) < _cost(terms, one, points)
+    first, second = _odd(over, one), _odd(over, other)
+    chosen = ~second & (first | nearer)
+    return {name: torch.where(chosen, other[name], one[name]) for name in one}
+
+
+def _evened(
+    terms: "Sequence[Model]",
+    over: "Sequence[Model]",
+    best: Values,
+    even: Values,
+    points: Points,
+    rules: Rules,
+) -> Values:
+    """The nearest guess, or that with all peaks on one side if it comes nearer when corrected.
+
+    A broad peak with a narrow dip on it looks like two peaks, and a fit does not come from the one
+    to the other; which of them is meant is seen when neither is rough any more.
+    """
+    unsure = _odd(over, best) & ~_odd(over, even)
+    if not bool(unsure.any()):
+        return best
+
+    def at(values: Values) -> Tensor:
+        return curve(terms, values, points)
+
+    odd, even = (corrected(one, at, points.y, rules) for one in (best, even))
+    chosen = unsure & (_cost(terms, even, points) < _cost(terms, odd, points))
+    return {name: torch.where(chosen, even[name], best[name]) for name in best}
 
 
 def _orders(terms: "list[Model]") -> "list[tuple[Model, ...]]":

@@ -10,6 +10,8 @@ import torch
 from nist import load
 
 from lmtorch import InputError, curve_fit, models
+from lmtorch.models.correcting import corrected
+from lmtorch.models.rules import Rules
 
 X = np.linspace(0, 10, 101)
 
@@ -276,3 +278,48 @@ def test_a_spot_is_meant_by_both_of_its_coordinates() -> None:
 def test_an_image_that_is_not_flattened_is_refused_in_words() -> None:
     with pytest.raises(InputError, match="flatten the image"):
         curve_fit(models.Gaussian2D(), np.mgrid[0:9.0, 0:9.0], np.ones((9, 9)))
+
+
+def test_two_peaks_of_counts_are_not_taken_for_a_broad_one_with_a_dip() -> None:
+    x = np.linspace(400, 500, 201)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
+    truth = dict(zip(model.names, (8000, 440, 4, 5000, 452, 4, 0.3, -100), strict=True))
+    clean = np.asarray(model(x, **truth))
+    counts = np.stack([np.random.default_rng(seed).poisson(clean) for seed in (0, 1, 2, 7)])
+    found = {name: np.asarray(value) for name, value in model.guess(x, counts).items()}
+    assert (found["b_amplitude"] > 0).all()
+    fit = curve_fit(model, x, counts)
+    assert fit.success.all()
+    assert np.abs(fit.params["b_center"] - 452).max() < 1
+    held = model.with_fixed("a_center", "b_center").guess(x, counts)  # at the guess, that is
+    assert np.abs(np.asarray(held["b_center"]) - 452).max() < 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_dip_on_a_broad_peak_is_found_where_there_is_one(dtype: torch.dtype) -> None:
+    x = torch.linspace(0, 100, 201, dtype=dtype)
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Linear()
+    truth = (40.0, 48.0, 12.0, -8.0, 50.0, 3.5, 0.01, 1.0)
+    noise = torch.randn(201, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y = model(x, *truth) + 0.02 * noise
+    fit = curve_fit(model, x, y)
+    assert fit.success
+    # which of two peaks of one shape is which, their places say
+    assert min(fit["a_amplitude"], fit["b_amplitude"]) == pytest.approx(-8, rel=0.1)
+
+
+def test_a_correction_solves_a_linear_problem_and_leaves_what_is_fixed() -> None:
+    x = torch.linspace(0, 1, 20, dtype=torch.float64)
+    y = torch.stack([3 * x + 2, 0 * x + 2])
+
+    def at(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        return values["slope"][:, None] * x + values["level"][:, None]
+
+    zero = torch.zeros(2, dtype=torch.float64)
+    found = corrected({"slope": zero, "level": zero}, at, y, Rules())
+    torch.testing.assert_close(found["slope"], zero.new_tensor([3, 0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found["level"], zero.new_tensor([2, 2]), rtol=0, atol=1e-6)
+    rules = Rules(fixed={"level": 1.0})
+    held = corrected({"slope": zero, "level": zero}, at, y, rules)
+    assert (held["level"] == 1).all()
+    assert (held["slope"] != 0).all()
