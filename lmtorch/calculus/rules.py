@@ -165,6 +165,38 @@ def matrix_product(algebra: Algebra, func: Callable[..., Any], a: Any, b: Any) -
     return algebra.product(torch.matmul, a, b)
 
 
+def multiplied_along(
+    algebra: Algebra,
+    func: Callable[..., Any],
+    z: Any,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Any:
+    """prod: neighbours are multiplied, then their products; so zeros among the factors are fine."""
+    shape = getattr(z, "shape", None) or values(z).shape
+    if dtype is not None or not shape or not shape.numel():
+        raise NoRuleError("a product in another dtype, of a number, or of no factors")
+    if dim is None:
+        z, shape, dim = algebra.reshaped(torch.Tensor.reshape, z, (-1,)), (shape.numel(),), 0
+    behind = dim if dim < 0 else dim - len(shape)
+
+    def part(z: Any, of: slice) -> Any:
+        return algebra.indexed(torch.Tensor.__getitem__, z, (..., of, *[slice(None)] * ~behind))
+
+    count, apart = shape[behind], []
+    while count > 1:
+        half = count // 2
+        if count % 2:
+            apart.append(part(z, slice(count - 1, count)))
+        z = algebra.product(torch.mul, part(z, slice(half)), part(z, slice(half, 2 * half)))
+        count = half
+    for factor in apart:
+        z = algebra.product(torch.mul, z, factor)
+    return z if keepdim else algebra.reshaped(torch.Tensor.squeeze, z, behind)
+
+
 def contraction(algebra: Algebra, func: Callable[..., Any], equation: Any, *operands: Any) -> Any:
     """einsum with one factor that is a function of x."""
     if sum(isinstance(operand, Carrier) for operand in operands) != 1:
@@ -415,6 +447,7 @@ RULES: dict[str, Rule] = {
     "addcmul": added_product,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), matrix_product),
     "__rmatmul__": swapped(matrix_product),
+    "prod": multiplied_along,
     "einsum": contraction,
     **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),

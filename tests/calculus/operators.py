@@ -126,6 +126,7 @@ OTHER: dict[str, Rule] = {
     "clamp": lambda x, z: z.clamp(min=1.0, max=2.0) * z,
     "clip": lambda x, z: z.clip(1.0, 2.0) * z,
     "pow": lambda x, z: z**2.5,
+    "prod": lambda x, z: z.prod(1),
     "__rpow__": lambda x, z: 2**z,
     "atan2": lambda x, z: torch.atan2(z, x) * torch.atan2(ROW, z) * z.atan2(ROW),
     "arctan2": lambda x, z: torch.arctan2(z - 2, x),

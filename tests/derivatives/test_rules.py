@@ -99,6 +99,12 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], int]] = {
     "negative power": (lambda x: (x**2) ** -3, (4, 3), 1),
     "a float that is whole": (lambda x: torch.sin(x) ** 2.0, (4, 3), 1),
     "pow as a function": (lambda x: torch.pow(torch.sin(x), 3), (4, 3), 1),
+    # products of all along a dimension
+    "prod kept": (lambda x: (x * (1 - x)).prod(-1, keepdim=True) * x, (4, 3), 1),
+    "prod in the middle": (lambda x: torch.prod(x.sin(), dim=1), (3, 5, 2), 1),
+    "prod of everything": (lambda x: x.square().prod() * x, (2, 3), 0),
+    "prod of seven": (lambda x: x.exp().prod(1), (2, 7), 1),
+    "prod of one": (lambda x: x.exp()[:, :1].prod(1), (2, 3), 1),
     # quotients
     "by a function of x": (lambda x: torch.sin(x) / (1 + x[:, :1] ** 2), (4, 3), 1),
     "by itself": (lambda x: (x**2) / x.sum(1, keepdim=True), (4, 3), 1),
@@ -199,6 +205,16 @@ def test_whole_powers_have_derivatives_at_zero(power: int, mode: str) -> None:
     bend = power * (power - 1) * x.numpy() ** max(0, power - 2)
     close(lmtorch.batch_jacobian(f, x, mode=mode), torch.diag_embed(torch.tensor(slope)))
     close(lmtorch.laplacian(f, x, mode=mode), torch.tensor(bend))
+
+
+@pytest.mark.parametrize("zeros", [[0], [1, 3], [0, 2, 4], [0, 1, 2, 3, 4]], ids=str)
+@pytest.mark.parametrize("form", [lambda x: (x * (1 - x)).prod(-1), lambda x: x.prod(1)])
+def test_a_product_has_derivatives_where_factors_are_zero(
+    zeros: list[int], form: Callable[[Tensor], Tensor]
+) -> None:
+    x = points(3, 5)
+    x[1:, zeros] = 0
+    same_derivatives(form, x)
 
 
 def test_dropout_uses_one_mask_for_value_and_derivatives() -> None:
