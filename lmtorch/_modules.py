@@ -48,3 +48,16 @@ def batch_statistics(module: nn.Module) -> str | None:
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
             return f"{name!r}, {type(child).__name__} in training mode"
     return None
+
+
+def in_training(module: nn.Module) -> str | None:
+    """Name and type of a layer in training mode that does not do the same in each call, if any."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
+    for name, child in module.named_modules():
+        draws = isinstance(child, kinds) and not (
+            isinstance(child, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
+            and not child.track_running_stats
+        )
+        if draws and child.training:
+            return f"{name!r}, {type(child).__name__},"
+    return None

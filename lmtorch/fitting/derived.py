@@ -73,4 +73,4 @@ def _values(fit: Inference, p: Tensor) -> dict[str, Tensor]:
         own = {short: known[full] for short, full in part.names.items()}
         place = "" if part.place is None else f"[{part.place}]"
         found.update({f"{n}{place}": v for n, v in part.model.derived_from(own).items()})
-    return found
+    return {name: value.to(p).expand(p.shape[:-1]) for name, value in found.items()}

@@ -84,10 +84,11 @@ def leastsq(
         success; 5: maxfev is reached; 6: ended by round-off at what is not seen to be a minimum; 9:
         any other end without a minimum, and mesg says which. cov_x is (JᵀJ)⁻¹, not multiplied by
         the variance of the residuals; None where columns of J depend on each other or there is no
-        success. infodict has nfev (calls of func; with Dfun also njev), fvec (m,), and a QR
-        factorisation of J with column pivoting as scipy ≥ 1.17 gives it: fjac (n, m) with Rᵀ in its
-        first n columns, ipvt (n,) counted from 0, and qtf (n,). Without full_output, an end that is
-        no success warns.
+        success; scipy's is None as well where a variable ends at zero but for round-off and no Dfun
+        is given, as its differences by a part of that see nothing. infodict has nfev (calls of
+        func; with Dfun also njev), fvec (m,), and a QR factorisation of J with column pivoting as
+        scipy ≥ 1.17 gives it: fjac (n, m) with Rᵀ in its first n columns, ipvt (n,) counted from 0,
+        and qtf (n,). Without full_output, an end that is no success warns.
 
     Raises:
         InputError: what was passed cannot be minimised. It is also a `ValueError`.

@@ -208,8 +208,23 @@ class Model(Terms):
 
         Returns:
             Tensors (...,) by full name; no name is that of a parameter.
+
+        Raises:
+            InputError: what `derived` does is not written in torch.
         """
-        found = self.derived(*(values[name] for name in self.names))
+        given = [values[name] for name in self.names]
+        try:
+            with quiet(DeprecationWarning):  # that NumPy has for its functions of tensors
+                found: Any = self.derived(*given)
+        except (TypeError, RuntimeError) as error:  # it takes no tensors, or none of derivatives
+            raise InputError(
+                f"derived of {self!r} takes no tensors, {error}: write it in operations of torch."
+            ) from error
+        if not (isinstance(found, Mapping) and all(map(is_tensor, found.values()))):
+            raise InputError(
+                f"derived of {self!r} returned {found!r}: it must return a dict of tensors, made "
+                "of its arguments by torch, so that their errors are known."
+            )
         full = {self._full(name): value for name, value in found.items()}
         return {name: value for name, value in full.items() if name not in values}
 

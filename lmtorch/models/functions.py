@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError, InputTypeError
+from .._modules import in_training
 from .base import Model
 from .calls import filled, plain
 from .guessing import Points
@@ -138,7 +139,7 @@ def _frozen(module: nn.Module) -> None:
     """Check that nothing of a module waits to be fitted.
 
     Raises:
-        InputTypeError: something does.
+        InputTypeError: something does, or a layer changes from call to call.
     """
     if waiting := [name for name, p in module.named_parameters() if p.requires_grad]:
         raise InputTypeError(
@@ -146,6 +147,11 @@ def _frozen(module: nn.Module) -> None:
             "fitted in a sum of models: hold them by module.requires_grad_(False), or fit the "
             "module by itself, curve_fit(module, x, y), or write a function f(x, a, b, ...) of "
             "what is to be fitted."
+        )
+    if layer := in_training(module):
+        raise InputTypeError(
+            f"{type(module).__name__} is in training mode, where {layer} changes from call to "
+            "call: set it to what it does after training by module.eval()."
         )
 
 
@@ -169,7 +175,8 @@ def from_function(
         The model.
 
     Raises:
-        InputTypeError: it is no function, or a module with parameters that require gradients.
+        InputTypeError: it is no function, or a module with parameters that require gradients or
+            with dropout or BatchNorm in training mode.
         InputError: its parameters have no names.
 
     Example:

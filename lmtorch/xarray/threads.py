@@ -21,6 +21,7 @@ _log = logging.getLogger("lmtorch.xarray")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, BY_DEFAULT = -1, -3, 128 * 1024
 LARGEST = 32 * 2**20  # that glibc takes for M_MMAP_THRESHOLD
 KEPT = 2 * LARGEST  # bytes at the end of the heap that are kept while they are free
+MOST = 2**31 - 1  # that a setting of mallopt holds
 IDLE = 1.0  # seconds without a task after which they go back to the system
 _waiting: threading.Timer | None = None  # for that
 
@@ -59,15 +60,15 @@ def one_thread() -> Iterator[None]:
 def _keep_memory() -> None:
     """Have glibc keep what is freed, where the environment says that it is not to."""
     global _waiting  # noqa: PLW0603  (as above)
-    library = _glibc()
-    if library is None or _trimmed() is None:
+    library, trimmed = _glibc(), _trimmed()
+    if library is None or trimmed is None:
         return
     if _waiting is not None:  # it keeps it still
         _waiting.cancel()
         _waiting = None
         return
     library.mallopt(M_MMAP_THRESHOLD, LARGEST)
-    library.mallopt(M_TRIM_THRESHOLD, KEPT)
+    library.mallopt(M_TRIM_THRESHOLD, max(KEPT, trimmed))
 
 
 def _return_memory_soon() -> None:
@@ -95,7 +96,9 @@ def _return_memory() -> None:
 def _trimmed() -> int | None:
     """What the environment sets, as Dask does; None where it sets nothing, or more than that."""
     given = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
-    return int(given) if given.isdigit() and "MALLOC_MMAP_THRESHOLD_" not in os.environ else None
+    if not given.isdecimal() or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return None
+    return min(int(given), MOST)
 
 
 @cache

@@ -7,9 +7,10 @@ from typing import Any
 import lmfit
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import brentq, minimize_scalar
 
-from lmtorch import curve_fit, load, models
+from lmtorch import InputError, curve_fit, load, models
 
 X = np.linspace(0, 10, 101)
 PEAKS: list[tuple[Any, dict[str, float]]] = [
@@ -122,6 +123,40 @@ def test_a_model_of_ones_own_derives_what_it_says() -> None:
     assert list(fit.derived) == ["half_life"]  # no parameter is hidden by it
     value, error = fit.derived["half_life"]
     assert error == pytest.approx(value * fit.errors["rate"] / fit["rate"])
+
+
+class Level(models.Model):
+    parameters = ("a",)
+
+    @staticmethod
+    def formula(x: Any, a: Any) -> Any:
+        return a
+
+
+@pytest.mark.parametrize(
+    "derived",
+    [lambda a: {"h": 2 * float(a)}, lambda a: {"h": math.sqrt(a)}, lambda a: {"h": np.sqrt(a)},
+     lambda a: 2 * a, lambda a: {"h": a + None}],
+    ids=["float", "math", "NumPy", "no dict", "TypeError"],
+)  # fmt: skip
+def test_what_is_not_derived_by_torch_is_refused_in_words(
+    derived: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Level, "derived", staticmethod(derived), raising=False)
+    fit = curve_fit(Level(), X, 2 + 0.1 * np.sin(X))
+    for call in (lambda: fit.derived, fit.report, fit.to_dict):
+        with pytest.raises(InputError, match=r"derived of Level\(\)"):
+            call()
+
+
+def test_a_constant_is_derived_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    constant = staticmethod(lambda a: {"two": torch.tensor(2)})
+    monkeypatch.setattr(Level, "derived", constant, raising=False)
+    y = 2 + 0.1 * np.sin(X)
+    assert curve_fit(Level(), X, y).derived["two"] == (2, 0)
+    value, error = curve_fit(Level(), X, np.stack([y, y])).derived["two"]
+    assert value.tolist() == [2, 2]
+    assert error.tolist() == [0, 0]
 
 
 def test_reports_show_what_is_derived_and_the_equations_of_ties(tmp_path: Path) -> None:

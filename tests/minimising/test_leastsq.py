@@ -99,6 +99,22 @@ def test_no_covariance_where_parameters_depend_on_each_other() -> None:
     assert ier in (1, 2, 3, 4)
 
 
+@pytest.mark.parametrize("epsfcn", [None, 0.0, 1e-12])
+@pytest.mark.filterwarnings("ignore:.*finite differences")
+def test_a_variable_that_ends_at_zero_but_for_round_off_has_its_covariance(epsfcn: Any) -> None:
+    t = np.linspace(-3.5, 3.5, 15)
+    y = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+    y = y.round(4)  # More, Garbow & Hillstrom's Gaussian: an even function, and so is the fit
+
+    def bell(p: Any) -> Any:
+        return p[0] * np.exp(-p[1] * (t - p[2]) ** 2 / 2) - y
+
+    x, cov, *_ = lmtorch.leastsq(bell, (0.4, 1.0, 0.0), full_output=True, epsfcn=epsfcn)
+    e, away = np.exp(-x[1] * (t - x[2]) ** 2 / 2), t - x[2]
+    J = np.stack([e, -x[0] * e * away**2 / 2, x[0] * e * x[1] * away], 1)
+    assert np.allclose(cov, np.linalg.inv(J.T @ J), rtol=1e-4, atol=1e-5)
+
+
 def test_calls_are_counted_and_maxfev_ends_the_run() -> None:
     calls = 0
 

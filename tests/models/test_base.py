@@ -211,6 +211,17 @@ def test_a_module_that_waits_to_be_fitted_does_not_add() -> None:
         _ = models.Gaussian() + Ripple()
 
 
+@pytest.mark.parametrize(
+    "layer", [torch.nn.Dropout(0.1), torch.nn.BatchNorm1d(1)], ids=["Dropout", "BatchNorm1d"]
+)
+def test_a_module_that_changes_from_call_to_call_does_not_add(layer: torch.nn.Module) -> None:
+    module = Ripple()
+    module.net = torch.nn.Sequential(module.net, layer).requires_grad_(False)
+    with pytest.raises(InputError, match=rf"'net\.1', {type(layer).__name__}, .*eval\(\)"):
+        _ = models.Gaussian() + module
+    assert models.Gaussian() + module.eval()
+
+
 def test_a_column_is_taken_for_the_curve_that_it_is() -> None:
     # with a row beside it there would be a matrix of all with all
     model = models.Linear() + (lambda x, a: a * x[:, None] ** 2)

@@ -111,6 +111,21 @@ def test_memory_is_kept_between_tasks_and_returned_when_none_comes(
     assert library.set == {threads.M_MMAP_THRESHOLD: 128 * 1024, threads.M_TRIM_THRESHOLD: 65536}
 
 
+@pytest.mark.parametrize("given", [2**30, 2**32])
+def test_who_keeps_more_memory_than_that_goes_on_to(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library()
+    monkeypatch.setattr(threads, "_glibc", lambda: library)
+    monkeypatch.setattr(threads, "IDLE", 0.0)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(given))
+    with one_thread():
+        # what C takes as a negative number or as zero would trim after every operation
+        assert library.set[threads.M_TRIM_THRESHOLD] == min(given, 2**31 - 1)
+    assert library.returned.wait(60)
+    assert library.set[threads.M_TRIM_THRESHOLD] == min(given, 2**31 - 1)
+
+
 FAULTS = """
 import resource, torch
 from lmtorch.xarray.threads import one_thread
