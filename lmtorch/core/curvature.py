@@ -25,7 +25,7 @@ from ..arrays import (
     with_type_of,
     zeros,
 )
-from ..jacobians.base import Bends, Curving
+from ..jacobians.base import Bends
 from ..losses.base import Loss
 from ..residuals.base import Part
 from ..rows.base import scale
@@ -128,8 +128,9 @@ def _with_prior(problem: Problem, x: Tensor, found: Curved | None) -> Curved | N
 def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
     """What the rows of one part add to the Hessian and the gradient."""
     loss = problem.loss_of(part)
-    if isinstance(problem.source, Curving):
-        found = problem.source.second(part, params)
+    second = getattr(problem.source, "second", None)
+    if second is not None:
+        found = second(part, params)
         if found is not None:
             return _of_bends(problem, loss, found)
 

@@ -24,6 +24,7 @@ from ..arrays import (
     norm,
     resolution,
     select,
+    settled,
     some,
     spread,
     sqrt,
@@ -96,10 +97,8 @@ def examine(
     model = whole if problem.bounds is None else whole.freeze(free)
     wide = to_type(x, problem.dtype)
     length = spread(to_type(sqrt(2 * model.cost), problem.dtype))  # ‖r‖, (..., 1)
-    size = maximum(abs(x), abs(state.begun.x))
-    size = where(size > 0, size, 1.0)
     if near is None:
-        curvature, exact = _curvature(problem, x, whole, length, size, doubted)
+        curvature, exact = _curvature(problem, state, whole, length, doubted)
     else:
         curvature, exact = near.curvature, near.exact
     matrix: Any = curvature if hasattr(curvature, "spectrum") else Whole(curvature)
@@ -194,20 +193,25 @@ def _column_error(problem: Problem, method: Method, model: Linearization, x: Ten
 
 
 def _curvature(
-    problem: Problem, x: Tensor, model: Linearization, length: Tensor, size: Tensor, doubted: bool
+    problem: Problem, state: State, model: Linearization, length: Tensor, doubted: bool
 ) -> tuple[Any, Tensor]:
     """The exact Hessian (..., n, n) if it can be had and agrees with J, else JᵀJ; and which it is.
 
     For a black box JᵀJ is all there is at first; where it leaves a doubt, differences of second
     order are added.
     """
+    x = state.x
     if hasattr(model, "arrow"):
         return _of_blocks(problem, x, model, length)
-    normal = model.normal
     n = x.shape[-1]
     found = exact_hessian(problem, x) if n <= EXACT and n * problem.rows <= ENTRIES else None
     if found is None:
-        second = residual_curvature(problem, x, size) if doubted and n <= DIFFERENCED else None
+        normal = model.normal
+        if not doubted or n > DIFFERENCED:
+            return normal, never(model.cost)
+        size = maximum(abs(x), abs(state.begun.x))
+        size = where(size > 0, size, 1.0)
+        second = residual_curvature(problem, x, size)
         if second is not None:
             # an entry that may be no more than the round-off of its differences is left out
             effect = abs(second) * size[..., :, None] * size[..., None, :]
@@ -219,7 +223,9 @@ def _curvature(
     norms = where(model.column_norms > 0, model.column_norms, 1.0)
     apart = spread(largest(abs((found.gradient - model.gradient) / norms)))
     exact = all_entries_finite(found.matrix) & gathered(apart <= GROSS * length)
-    return where(spread(spread(exact)), found.matrix, normal), exact
+    if settled(exact):
+        return found.matrix, exact
+    return where(spread(spread(exact)), found.matrix, model.normal), exact
 
 
 def _of_blocks(problem: Problem, x: Tensor, model: Any, length: Tensor) -> tuple[Any, Tensor]:

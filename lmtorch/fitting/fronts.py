@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..compiling.unchanged import place_of
-from ..losses.linear import Linear
 from ..minimising import remembered
 from ..minimising.arguments import bounds_as_key
 from ..minimising.remembered import KEPT, Call
@@ -26,7 +25,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
-from .preparing import acceptable
+from .preparing import acceptable_of_one
 from .result import CurveFit
 
 
@@ -152,7 +151,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     vars(fitter).update(bounded=before.bounded, varying=before.varying)
     tensors = [asked.x.contiguous(), asked.y.contiguous(), fitter.start]
     args = [asked.x, asked.y, None, None, fitter.start, None]
-    bar = float(acceptable(data, Linear()))
+    bar = acceptable_of_one(asked.y.numpy())
     call = Call(front.kind, f, start, args, tensors, bar)
     solution = remembered.solved(fitter.residual, call, Calls())
     if solution is None or not solution.success:

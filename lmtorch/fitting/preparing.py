@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from .._arrays import all_finite, tensor_of, to_array
 from .._errors import InputError, InputTypeError, warn_of_fit
 from .._names import meant
-from ..arrays import quiet
+from ..arrays import quiet, resolution
 from ..core.termination import Status
 from ..losses.base import Loss
 from ..losses.linear import Linear
@@ -318,6 +318,18 @@ def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
     return spread, mean
 
 
+def acceptable_of_one(y: Any) -> float:
+    """`acceptable` of one curve without weights, an array (m,) in float64: NumPy sums quicker."""
+    eps = ROUNDINGS * resolution(torch.float64)
+    with quiet():
+        mean = float(y.sum()) / len(y)
+        apart = y - mean
+        spread = float(apart.dot(apart)) / len(y)
+    floor = eps * mean
+    bar = ((1 + SLIGHTLY + eps**2) * spread + floor * floor) * (len(y) / 2)
+    return bar if math.isfinite(bar) else math.inf
+
+
 def acceptable(data: Data, loss: Loss) -> Tensor:
     """The largest cost (...,) of a fit that is not doubtful: that of the better of two constants.
 
@@ -328,15 +340,9 @@ def acceptable(data: Data, loss: Loss) -> Tensor:
     if isinstance(loss, Linear) and data.weights is None and data.root is None:
         # the mean is the best constant of all: the variance and the mean square tell its cost
         y, eps = data.y.detach(), ROUNDINGS * torch.finfo(data.y.dtype).eps
-        spread: Any
-        mean: Any
         if y.ndim == 1 and y.device.type == "cpu" and y.dtype is torch.float64:
-            array = y.numpy()  # of one curve NumPy's sums cost a tenth
-            with quiet():
-                mean = float(array.sum()) / len(array)
-                spread = float((array - mean).dot(array - mean)) / len(array)
-        else:
-            spread, mean = _moments(y)
+            return tensor_of(acceptable_of_one(y.numpy()), torch.float64)
+        spread, mean = _moments(y)
         floor = eps * mean
         bar = ((1 + SLIGHTLY + eps**2) * spread + floor * floor) * (data.m / 2)
         return tensor_of(bar, torch.float64).nan_to_num(torch.inf, torch.inf)

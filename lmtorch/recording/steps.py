@@ -223,6 +223,8 @@ def _real(value: Any) -> Any:
 
 _KNOWN: OrderedDict[Any, list[Any]] = OrderedDict()  # with the number of runs
 _LOCK = threading.Lock()
+_SEEN: dict[int, tuple[Any, object]] = {}  # methods, by their place in memory, with that of alike
+_ALIKE: dict[Any, object] = {}
 
 
 def recordable(problem: Any, method: Any, n: int) -> bool:
@@ -237,6 +239,17 @@ def recordable(problem: Any, method: Any, n: int) -> bool:
             for member in (method.solver, method.damping, method.scaling)
         )
     )
+
+
+def _alike(method: Any) -> object:
+    """The same object for methods that are equal: to hash a method costs more than an iteration."""
+    found = _SEEN.get(id(method))
+    if found is None or found[0] is not method:
+        if len(_SEEN) >= KEPT:  # what was recorded under an object that is forgotten is made anew
+            _SEEN.clear()
+            _ALIKE.clear()
+        found = _SEEN[id(method)] = method, _ALIKE.setdefault(method, object())
+    return found[1]
 
 
 def functions(
@@ -258,7 +271,7 @@ def functions(
         return [function for function, _ in plain]
     none: Any = np.False_
     key = (
-        len(x), method, problem.eps(x), problem.fused(none), problem.penalty is None,
+        len(x), _alike(method), problem.eps(x), problem.fused(none), problem.penalty is None,
         problem.bounds is None, problem.keep, tuple(part is None for part in state),
         tuple(function for function, _ in plain),
     )  # fmt: skip

@@ -6,10 +6,14 @@ import torch
 
 import lmtorch
 from lmtorch.core import linearizing, loop
+from lmtorch.core.method import Method
+from lmtorch.damping.scaling import More
+from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.recording import steps
 from lmtorch.recording.numbers import Line, Record
 from lmtorch.recording.operators import UnrecordableError
 from lmtorch.recording.values import SCOPE, Given
+from lmtorch.solvers.svd import SVD
 from tests.nist import PROBLEMS
 
 TURNS = 4  # the first record a way, the next compile it, the last run what is compiled
@@ -316,3 +320,19 @@ def test_a_source_of_derivatives_that_gives_way_in_a_run_is_no_error(at, recorde
             assert str(error) == "this once"  # noqa: PT017  # it may be heard
         else:
             np.testing.assert_allclose(found.x, plain.x, rtol=1e-8)
+
+
+def test_methods_that_are_equal_share_what_is_recorded_and_others_do_not(monkeypatch):
+    monkeypatch.setattr(steps, "_SEEN", {})
+    monkeypatch.setattr(steps, "_ALIKE", {})
+    monkeypatch.setattr(steps, "KEPT", 4)
+    one, other = (Method(SVD(), TrustRegion(), More()) for _ in range(2))
+    third = Method(SVD(), TrustRegion(), More(), polish=3)
+    alike = steps._alike(one)
+    assert steps._alike(other) is alike
+    assert steps._alike(third) is not alike
+    assert steps._alike(one) is alike
+    for polish in range(9):  # each is made where one that is forgotten may have been
+        assert steps._alike(Method(SVD(), TrustRegion(), More(), polish=polish + 4)) is not alike
+        assert len(steps._SEEN) <= steps.KEPT
+    assert steps._alike(third) is not steps._alike(one)
