@@ -70,7 +70,7 @@ def key_of(*values: Any) -> str:
     """
     digest = hashlib.sha256(_versions().encode())
     digest.update(f"{torch.get_default_dtype()} {torch.get_default_device()}".encode())
-    for part in Reader().parts(values):
+    for part in Reader().all_parts(values):
         digest.update(part if isinstance(part, bytes) else part.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:32]
@@ -92,6 +92,22 @@ class Reader:
         self.seen: dict[int, int] = {}
         self.alive: list[Any] = []  # so that no number of an object is used twice
         self.depth = 0
+
+    def all_parts(self, values: tuple[Any, ...]) -> Iterator[str | bytes]:
+        """The parts of a key of some values.
+
+        Yields:
+            Strings and bytes.
+
+        Raises:
+            NoKeyError: something cannot be read, as where a `__getattr__` of the user's own fails.
+        """
+        try:
+            yield from self.parts(values)
+        except NoKeyError:
+            raise
+        except Exception as error:  # of any kind: it comes from an object that is only looked at
+            raise NoKeyError(f"it holds what fails when it is looked at: {error!r}") from error
 
     def parts(self, value: Any) -> Iterator[str | bytes]:
         """The parts of a key."""
@@ -145,7 +161,7 @@ class Reader:
             yield from self._function(value)
         elif isinstance(value, type):
             yield from self._class(value)
-        elif hasattr(value, "compiled_by"):  # says by itself what it computes
+        elif speaks_for_itself(value) and known(type(value)):  # a subclass may see more
             yield from self.parts(value.compiled_by)
         elif hasattr(value, "__dict__") or hasattr(value, "__slots__"):
             yield from self._instance(value)
@@ -308,6 +324,11 @@ def _hides(kind: type) -> bool:
     slots = sum(isinstance(entry, MemberDescriptorType) for entry in vars(kind).values())
     parent: Any = kind.__base__
     return kind.__basicsize__ - parent.__basicsize__ > POINTER * (slots + 2)  # and two of its own
+
+
+def speaks_for_itself(value: Any) -> bool:
+    """Whether a class, not only an object with an answer to any name, has `compiled_by`."""
+    return hasattr(type(value), "compiled_by")
 
 
 def known(value: Any) -> bool:

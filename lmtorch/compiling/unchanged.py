@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .keys import Names, NoKeyError, Reader, known, names_in
+from .keys import Names, NoKeyError, Reader, known, names_in, speaks_for_itself
 
 LARGEST = 2**18  # bytes of arrays up to which they are compared number by number in each call
 MISSING = object()  # in the place of a name that there is not
@@ -46,7 +46,7 @@ class Unchanged:
 
     def __init__(self, function: Any, *values: Any) -> None:
         noting = _Noting()
-        for _ in noting.parts((function, *values)):
+        for _ in noting.all_parts((function, *values)):
             pass
         self.function = function
         self.looks = [(look, look()) for look in noting.looks]
@@ -147,7 +147,7 @@ class _Noting(Reader):
             self.looks.append(lambda: (value.func, value.args, value.keywords))
         if type(value) not in BARE and not isinstance(value, type) and not known(value):
             self._note_attributes(value)
-        if hasattr(value, "compiled_by") and not isinstance(value, type):
+        if speaks_for_itself(value):
             # what it says of itself is made anew each time, and may be less than what it holds
             yield from self._instance(value)
             return

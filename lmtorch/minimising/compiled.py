@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from .. import choose
 from .._errors import FallbackWarning, level
 from ..compiling.columns import ByColumns
 from ..compiling.given import Given
+from ..compiling.keys import speaks_for_itself
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
@@ -133,12 +135,13 @@ class Compiling:
 
 def _itself(function: Any) -> Any:
     """What tells a function from others, and is the same for one that is made anew in a loop."""
-    owner = getattr(function, "__self__", function)
-    if hasattr(owner, "compiled_by"):  # of a fit of curves, which is named by its model
+    bound = type(function) is MethodType
+    owner: Any = function.__self__ if bound else function
+    if speaks_for_itself(owner):  # of a fit of curves, which is named by its model
         owner = owner.compiled_by[0]
         return type(owner), owner.label
-    plain = getattr(function, "__func__", function)
-    return getattr(plain, "__code__", type(plain))
+    plain: Any = function.__func__ if bound else function
+    return plain.__code__ if type(plain) is FunctionType else type(plain)
 
 
 def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:

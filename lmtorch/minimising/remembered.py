@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -113,7 +114,7 @@ def call_of(
     if start is None or most is None or box is None or any(value is not None for value in unusual):
         return None
     function, more = fun, ()
-    owner = getattr(fun, "__self__", None)
+    owner = fun.__self__ if type(fun) is MethodType else None
     if type(owner).__module__.startswith("lmtorch."):  # a fit of a curve: its data are arguments
         function, more = getattr(owner, "computes", None) or (fun, ())
     x, shape, numpy = start

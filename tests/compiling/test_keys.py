@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lmtorch
 from lmtorch.compiling.keys import NoKeyError, key_of
 
 SCALE = 2.0
@@ -290,3 +291,60 @@ def test_what_refers_to_itself_is_read_once() -> None:
     first, second = Model(1.0), Model(1.0)
     first.value, second.value = first, second
     assert key_of(first) == key_of(second)
+
+
+class Answering:
+    """Has an answer to any name."""
+
+    def __init__(self) -> None:
+        self.held = {"k": 1.0}
+
+    def __getattr__(self, name: str) -> float:
+        return self.held.get(name, 1.0)
+
+
+class Failing(dict[str, float]):
+    """Has entries as attributes, and fails as a dict does for those that there are not."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_an_object_that_has_any_attribute_does_not_speak_for_itself() -> None:
+    found = Answering()
+    before = key_of(lambda x: x * found.k)
+    found.held["k"] = 2.0
+    assert key_of(lambda x: x * found.k) != before
+
+
+def test_an_object_that_fails_when_it_is_looked_at_is_read_or_has_no_key() -> None:
+    entries = Failing(k=1.0)
+    before = key_of(entries)
+    entries["k"] = 2.0
+    assert key_of(entries) != before
+
+    class Called:
+        def __getattr__(self, name: str) -> Any:
+            raise KeyError(name)
+
+        def __call__(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(NoKeyError, match="looked at"):
+        key_of(Called())
+
+
+def test_what_a_model_of_the_users_own_holds_is_part_of_the_key() -> None:
+    class Own(lmtorch.models.Model):
+        parameters = ("a",)
+
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def formula(self, x: Any, a: Any) -> Any:
+            return self.factor * a * x
+
+    constant = lmtorch.models.Constant("c")
+    assert key_of(Own(2.0)) == key_of(Own(2.0))
+    assert key_of(Own(2.0)) != key_of(Own(3.0))
+    assert key_of(Own(2.0) + constant) != key_of(Own(3.0) + constant)

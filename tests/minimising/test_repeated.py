@@ -446,3 +446,33 @@ def test_threads_do_not_share_the_memory_of_a_replay(replayed, solved):
     assert replayed[-1]
     for place, x in enumerate(expected):
         assert all(np.allclose(other, x, rtol=1e-12) for other in found[place])
+
+
+class Settings(dict[str, float]):
+    """Entries as attributes, as many write it; a name that there is not is a KeyError."""
+
+    __getattr__ = dict.__getitem__
+
+    def scaled(self, x, t, y):
+        return self.scale * (x[0] * torch.exp(-x[1] * t) - y)
+
+    def __call__(self, x, t, y):
+        return self.scaled(x, t, y)
+
+
+@pytest.mark.parametrize("way", ["a closure", "a method", "callable"])
+def test_an_object_that_fails_when_it_is_asked_for_a_name_spoils_no_fit(way: str) -> None:
+    settings = Settings(scale=1.0)
+    functions = {
+        "a closure": lambda x, t, y: 1.0 * settings.scaled(x, t, y),
+        "a method": settings.scaled,
+        "callable": settings,
+    }
+    t = torch.linspace(0, 1, 12, dtype=torch.float64)
+    y = 2 * torch.exp(-1.5 * t) + 0.01 * torch.sin(30 * t)
+    start = torch.ones(2, dtype=torch.float64)
+    first = lmtorch.least_squares(functions[way], start, args=(t, y))
+    settings["scale"] = 3.0
+    found = lmtorch.least_squares(functions[way], start, args=(t, y))
+    torch.testing.assert_close(found.x, first.x)
+    torch.testing.assert_close(found.cost, 9 * first.cost)
