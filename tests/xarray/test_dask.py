@@ -27,24 +27,24 @@ def lost(da: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(np.where(far, 1e5, 1.0), dims=("y", "x"))
 
 
-@pytest.mark.parametrize("chunks", [{"y": 4, "x": 4}, {"y": 8, "x": -1}], ids=str)
 @pytest.mark.parametrize("start", [None, "neighbour"])
 def test_blocks_give_the_bits_of_the_whole(
-    chunks: dict, start: str | None, monkeypatch: pytest.MonkeyPatch
+    start: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task, "TILE", 16)  # tiles of 4 x 4
-    da = stack()
+    da = stack(12, 8)
     da[2, 3, 4] = np.nan
     options = {
         "p0": {"a": 2.0, "b": lost(da)}, "bounds": {"a": (xr.DataArray(np.ones(12), dims="y"), 9)},
-        "sigma": xr.DataArray(np.linspace(1, 2, 10), dims="x"), "second_opinion": False,
+        "sigma": xr.DataArray(np.linspace(1, 2, 8), dims="x"), "second_opinion": False,
         "start": start,
     }  # fmt: skip
     plain = da.lm.curvefit("t", decay, **options)
-    lazy = da.chunk(chunks).lm.curvefit("t", decay, **options)
-    assert lazy.curvefit_status.chunksizes["y"] == da.chunk(chunks).chunksizes["y"]
-    same_bits(plain, lazy.compute(scheduler="synchronous"))
     assert (plain.curvefit_status <= 0).sum() == (0 if start else 14)
+    for chunks in ({"y": 4, "x": 4}, {"y": 8, "x": -1}):
+        lazy = da.chunk(chunks).lm.curvefit("t", decay, **options)
+        assert lazy.curvefit_status.chunksizes["y"] == da.chunk(chunks).chunksizes["y"]
+        same_bits(plain, lazy.compute(scheduler="synchronous"))
 
 
 def test_what_is_fixed_stays_in_the_second_pass() -> None:
