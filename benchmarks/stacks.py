@@ -2,11 +2,13 @@
 
 The tasks are decays with an offset, three parameters and 21 points. On workers the processor time
 is theirs; what the client spends is told apart. Memory is that of the processes that stream blocks
-to a store. `python -m benchmarks.stacks large` streams ten million fits into one, which takes
-minutes, and keeps what it measured for the table.
+to a store. `python -m benchmarks.stacks` measures, for some two minutes, and puts the section into
+docs/benchmarks.md; with `kept` that of the last measurement. With `large` it streams ten million
+fits into a store, which takes longer, and keeps what it measured for the section.
 """
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -28,8 +30,9 @@ from . import machine
 from .many_tall import child, high_water
 
 RESULTS = Path(__file__).parent / "results" / "stacks.json"
+DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 T = np.linspace(0, 4, 21)
-SIDE, CHUNK = 512, 128  # pixels along each side, and of a block
+SIDE, CHUNK = 384, 128  # pixels along each side, and of a block
 LARGE = 3200
 FEW = 20  # pixels along a side for what fits one after the other
 START = {"a": 2.0, "b": 1.0, "c": 0.1}
@@ -187,6 +190,7 @@ def measure() -> dict[str, Any]:
     torch.set_num_threads(1)
     versions = {name: version(name) for name in ("xarray", "dask", "distributed", "zarr", "numpy")}
     found: dict[str, Any] = {"machine": machine.description(), "versions": versions}
+    found["pixels"] = SIDE**2
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found |= {"large": before["large"]} if "large" in before else {}
     found["here"] = here()
@@ -201,8 +205,12 @@ def measure() -> dict[str, Any]:
 
 
 def run() -> str:
-    """The table."""
-    found = measure()
+    """Measure, and tell it."""
+    return section(measure())
+
+
+def section(found: dict[str, Any]) -> str:
+    """What was measured, as a section of docs/benchmarks.md."""
     slow = found["here"]["a loop of scipy.optimize.curve_fit"]["processor"]
     rows = [
         [
@@ -238,9 +246,10 @@ def run() -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     intro = (
         "Decays with an offset, three parameters and 21 points, one thread of torch; "
-        f"{SIDE**2:,} pixels for lmtorch, {FEW**2} for what fits one after the other. Processor "
-        "time of workers is theirs alone, and the wall clock is that of a machine with other work "
-        f"to do ({versions})."
+        f"{found['pixels']:,} pixels for lmtorch, {FEW**2} for what fits one after the other. "
+        "Processor time of workers is theirs alone; the wall clock runs on while a machine has "
+        f"other work to do ({found['machine'].split(';')[0]}; {versions}; "
+        "`python -m benchmarks.stacks`)."
     )
     header = ["fits a second", "of processor time", "of the wall clock", "× the loop"]
     memory = (
@@ -258,10 +267,24 @@ def run() -> str:
     return f"## Image stacks\n\n{intro}\n\n{table}\n\n{dask}\n\n{memory}"
 
 
+def put(text: str) -> None:
+    """Print a section, and put it into docs/benchmarks.md in the place of what was there."""
+    print(text)
+    filled = machine.filled(text + "\n\n")
+    found, count = re.subn(
+        r"^## Image stacks\n.*?(?=^## |\Z)", lambda _: filled, DOCS.read_text(), flags=re.M | re.S
+    )
+    if count != 1:
+        raise ValueError(f"{DOCS} has {count} sections on image stacks")
+    DOCS.write_text(found, encoding="utf-8")
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["large"]:
         print(json.dumps(large()))
+    elif sys.argv[1:] == ["kept"]:
+        put(section(json.loads(RESULTS.read_text())))
     elif len(sys.argv) > 1:
         print(json.dumps(into_store(int(sys.argv[1]))))
     else:
-        print(run())
+        put(run())

@@ -382,3 +382,10 @@ def test_a_model_brings_names_bounds_and_a_guess_for_every_pixel() -> None:
     tied = model.with_ties("g_sigma = 0.1 * g_center")
     with pytest.raises(InputError, match="do not go with ties"):
         peaks.lm.curvefit("x", tied, bounds={"g_center": (center - 1, center + 1)})
+
+
+@pytest.mark.parametrize("start", [None, "neighbour"])
+def test_bytes_of_a_pixel_are_those_that_the_page_tells(start: str | None) -> None:
+    fit = stack(3, 2).chunk({"y": 1}).lm.curvefit("t", decay, start=start)
+    variables = fit.drop_vars(list(fit.coords))
+    assert variables.nbytes == 6 * (8 * (2 + 1) ** 2 + 5 + (start is not None))
