@@ -92,7 +92,13 @@ def choice(value: Any, name: str, known: Iterable[Any], hint: str = "") -> None:
 
 
 def member(
-    value: Any, name: str, known: Iterable[str], verb: str, *, function: bool = False
+    value: Any,
+    name: str,
+    known: Iterable[str],
+    verb: str,
+    *,
+    function: bool = False,
+    hint: str = "",
 ) -> None:
     """Check that an option is a known name, an object with the method `verb`, or a function.
 
@@ -100,7 +106,7 @@ def member(
         InputError: it is none of these, or a function where that is not allowed.
     """
     if isinstance(value, str):
-        choice(value, name, known)
+        choice(value, name, known, hint)
     elif isinstance(value, type):
         raise InputError(f"{name}={value!r} is a class: give an instance, {value.__name__}().")
     elif not (hasattr(value, verb) or (function and callable(value))):

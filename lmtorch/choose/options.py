@@ -23,6 +23,14 @@ LARGEST = 1e100
 CURVATURES = ("auto", "full", "sampled")
 PRECISIONS = ("auto", "single", "mixed", "double")
 
+OTHERWISE = {  # what is asked for as a loss, and is called otherwise
+    "bisquare": " Tukey's bisquare is 'tukey'.",
+    "biweight": " Tukey's biweight is 'tukey'.",
+    "mse": " Squares are 'linear'.",
+    "poisson": " Of counts give likelihood='poisson' to curve_fit.",
+    "binomial": " Give likelihood='binomial' to curve_fit.",
+}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -55,7 +63,8 @@ class Options:
             ("loss", ("linear", *RHOS), "expand", True),
         ):
             if (value := getattr(self, name)) is not type(self).__dict__[name]:
-                member(value, name, ("auto", *known), verb, function=function)
+                hint = OTHERWISE.get(value, "") if isinstance(value, str) else ""
+                member(value, name, ("auto", *known), verb, function=function, hint=hint)
         choice(self.curvature, "curvature", CURVATURES)
         choice(self.precision, "precision", PRECISIONS)
         accelerated: Any = self.acceleration  # whatever a caller without a type checker passes

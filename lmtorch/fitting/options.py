@@ -18,6 +18,22 @@ ELSEWHERE = {  # what is called otherwise in other packages
     "start": "p0",
     "limits": "bounds",
     "constraints": "ties",
+    "lb": "bounds",
+    "ub": "bounds",
+    "lower": "bounds",
+    "upper": "bounds",
+    "vary": "fixed",
+    "robust": "loss",
+    "maxiter": "max_nfev",
+    "max_iter": "max_nfev",
+    "MaxIter": "max_nfev",
+    "iter_cb": "callback",
+}
+ADVICE = {
+    "device": " The fit runs where the data are: give xdata and ydata as tensors of that device.",
+    "dtype": " Give xdata and ydata in that dtype.",
+    "tol": " Tolerances are ftol, xtol and gtol.",
+    "options": " Give each option by its name, as in max_nfev=100.",
 }
 
 
@@ -40,6 +56,8 @@ def check_options(
     first = unknown[0]
     if first in names:
         advice = f" A start goes into a dict, p0={{{first!r}: ...}}."
+    elif first in ADVICE:
+        advice = ADVICE[first]
     elif first in ELSEWHERE:
         advice = f" Is {ELSEWHERE[first]!r} meant?"
     else:

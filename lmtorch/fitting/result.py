@@ -87,8 +87,10 @@ class CurveFit(Statistics, Predictions, Views):
         """The value of a parameter by its name, or an item of scipy's tuple by its number."""
         if isinstance(key, str):
             if key not in self.names:
+                follows = f" It is derived: fit.derived[{key!r}]." if key in self.derived else ""
                 raise InputError(
-                    f"there is no parameter {key!r}: {self.names}.{meant([key], self.names)}"
+                    f"there is no parameter {key!r}: {self.names}."
+                    f"{follows or meant([key], self.names)}"
                 )
             return by_name(self.names, self.popt)[key]
         return self._tuple()[key]

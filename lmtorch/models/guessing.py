@@ -47,9 +47,10 @@ class Points(NamedTuple):
         if x.ndim > 1 and x.shape[-1] == 1 < y.shape[-1] and x.shape[-2] == y.shape[-1]:
             x = x[..., 0]  # a column, as y may come, too
         if not y.ndim or x.shape[-1:] != y.shape[-1:]:
+            turned = " Turn y about, y.T." if y.ndim == 2 and x.shape == y.shape[:1] else ""
             raise InputError(
                 f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not belong "
-                "together: the last dimension is that of the points."
+                f"together: the last dimension is that of the points.{turned}"
             )
         if each_x is None:
             each_x = y.ndim > 1 and x.shape == y.shape

@@ -39,9 +39,11 @@ class Arguments(NamedTuple):
             return [*self.names[:count], *(f"p{i}" for i in range(len(self.names), count))]
         needed = [name for name in self.names[count:] if name not in self.defaults]
         if count > len(self.names) or needed:
+            vector = len(self.names) == 1 < count
+            advice = f" If it is a vector of all of them, write f(x, *{self.names[0]})."
             raise InputTypeError(
                 f"p0 has {count} entries, and f has {len(self.names)} parameters after x: "
-                f"{self.names}."
+                f"{self.names}.{advice if vector else ''}"
             )
         for name in self.names[:count]:
             if isinstance(self.defaults.get(name), bool | np.bool_ | str):

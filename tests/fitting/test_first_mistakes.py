@@ -61,6 +61,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "option of least_squares": (lambda: curve_fit(PEAKS, X, Y, max_nfevs=9), "Is 'max_nfev' meant"),
     "yerr": (lambda: curve_fit(PEAKS, X, Y, yerr=0.1), "Is 'sigma' meant?"),
+    "lb": (lambda: curve_fit(PEAKS, X, Y, lb=[0] * 8), "Is 'bounds' meant?"),
+    "maxiter": (lambda: curve_fit(PEAKS, X, Y, maxiter=9), "Is 'max_nfev' meant?"),
+    "robust": (lambda: curve_fit(PEAKS, X, Y, robust=True), "Is 'loss' meant?"),
+    "device": (lambda: curve_fit(PEAKS, X, Y, device="cuda"), "tensors of that device"),
+    "options": (lambda: curve_fit(PEAKS, X, Y, options={}), "each option by its name"),
+    "bisquare": (lambda: curve_fit(PEAKS, X, Y, loss="bisquare"), "bisquare is 'tukey'"),
+    "loss of counts": (lambda: curve_fit(PEAKS, X, Y, loss="poisson"), "likelihood='poisson'"),
+    "a vector": (
+        lambda: curve_fit(lambda x, p: p[0] * torch.exp(-p[1] * x), T, Z, [1, 1]),
+        "write f(x, *p)",
+    ),
+    "derived": (
+        lambda: curve_fit(PEAKS, X, Y)["a_fwhm"],
+        "It is derived: fit.derived['a_fwhm']",
+    ),
+    "turned": (lambda: curve_fit(PEAKS, X, np.stack([Y, Y], 1)), "Turn y about, y.T."),
     "start as an option": (
         lambda: curve_fit(PEAKS, X, Y, a_center=3),
         "A start goes into a dict, p0={'a_center': ...}",
