@@ -18,6 +18,7 @@ from ..losses.robust import Robust
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts
+from .blind_starts import beside, unknown
 from .brought import beyond, brought, start_from
 from .data import Data, gather
 from .fitter import Fitter
@@ -257,9 +258,15 @@ def curve_fit(
         warn_of_fit(
             f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."
         )
+    if (names := unknown(model, p0, rules)) and beside(data, inference.residual):
+        warn_of_fit(
+            "the curve misses the data by far more than their scatter. Nothing was known of where "
+            f"{names} start, and another start may end at a lower minimum: give "
+            "p0={name: value, ...}, or from_function(f, guess=...)."
+        )
     if not data.lead:
         inference.warn()
-    if call:
+    if call and not names:  # a fit by what is remembered would say nothing
         fronts.remember(call, fitter, solution, absolute_sigma, full_output, begin)
     return CurveFit(inference, full_output=full_output)
 

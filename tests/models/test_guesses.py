@@ -1,5 +1,6 @@
 """Guesses of sums and products: from where fits reach the optimum, and what rules make of them."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nist import load
+from scipy.optimize import OptimizeWarning
 
 from lmtorch import InputError, curve_fit, models
 from lmtorch.models.correcting import corrected
@@ -323,3 +325,23 @@ def test_a_correction_solves_a_linear_problem_and_leaves_what_is_fixed() -> None
     held = corrected({"slope": zero, "level": zero}, at, y, rules)
     assert (held["level"] == 1).all()
     assert (held["slope"] != 0).all()
+
+
+def wave(x: Any, size: Any, rate: Any, phase: Any) -> Any:
+    return size * torch.sin(rate * x + phase)
+
+
+def test_a_sum_that_ends_beside_its_data_as_a_start_is_not_known_says_so() -> None:
+    model = models.Gaussian("g") + models.from_function(wave, prefix="w")
+    y = model(X, 6.0, 5.0, 0.5, 1.0, 3.8, 0.3) + noise(101, 0.05)
+    for _ in range(2):  # the second fit of a kind goes a shorter way
+        with pytest.warns(OptimizeWarning, match="Nothing was known of where .*'w_rate'"):
+            curve_fit(model, X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        known = curve_fit(model, X, y, p0={"w_size": 1.0, "w_rate": 3.8, "w_phase": 0.0})
+        assert known["w_rate"] == pytest.approx(3.8, abs=0.02)
+        # and where it comes to its data from 1 there is nothing to say
+        easy = models.Gaussian("g") + models.from_function(lambda x, k: k * x, prefix="f")
+        fit = curve_fit(easy, X, easy(X, 6.0, 5.0, 0.5, 2.0) + noise(101, 0.05))
+        assert fit["f_k"] == pytest.approx(2, abs=0.02)

@@ -1,0 +1,52 @@
+"""Whether a sum with a term whose start was not known has ended beside its data.
+
+A function of the user's starts at 1 where neither it nor p0 says otherwise, and a wave or a network
+does not come from there to its data: the fit ends at a minimum, but at another one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .brought import Brought, parts_of
+from .data import Data
+from .models import Model
+
+NORMAL = 1.4826  # from the median of |r| to a standard deviation, for normal r
+SECOND = 6**0.5  # from the noise of points to that of their second differences
+BESIDE = 9.0  # so many times the squares of their own scatter are no residuals of a curve that fits
+FEWEST = 12  # points from which scatter is told
+
+
+def unknown(called: Model, p0: Any, rules: Brought) -> list[str]:
+    """The names of parameters whose start nobody knew: neither the model, nor a rule, nor p0."""
+    if p0 is not None and not isinstance(p0, dict):
+        return []
+    said = {*(p0 or {}), *rules.starts, *rules.values, *rules.ties}
+    found: list[str] = []
+    for part in parts_of(called):
+        for term in part.model.terms.values():
+            if term._blind:
+                found += [part.names[name] for name in term.names if name not in said]
+    return [name for name in found if name not in said]
+
+
+def beside(data: Data, residual: Tensor) -> bool:
+    """Whether residuals (..., m) go far beyond their scatter from point to point, of any curve.
+
+    Args:
+        data: points of one coordinate; of others nothing is told.
+        residual: in units of their errors.
+
+    Returns:
+        Whether they do.
+    """
+    x = data.x
+    if not isinstance(x, Tensor) or x.ndim != 1 or data.sizes or len(x) < FEWEST:
+        return False
+    rows = residual[..., x.argsort()]
+    if data.weights is not None and not bool((data.weights > 0).all()):
+        return False  # points that are left out have residuals of zero
+    scatter = NORMAL / SECOND * rows.diff(n=2).abs().median(-1).values
+    return bool(torch.any(rows.square().mean(-1) > BESIDE * scatter.square()))
