@@ -7,6 +7,7 @@ its threads and torch's waited for the same cores, and steps took twice as long.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 # columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
@@ -48,3 +49,69 @@ def mirror_(normal: Tensor) -> None:
         normal[:start, start:stop] = normal[start:stop, :start].mT
         corner = normal[start:stop, start:stop]
         corner.copy_(corner.tril() + corner.tril(-1).mT)
+
+
+def vectors_last(residual: Tensor) -> bool:
+    """Whether residuals (b, m) are those of many problems, which are last in memory."""
+    return residual.ndim == 2 and residual.stride(0) == 1 and len(residual) > 1
+
+
+def products_of_last(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
+    """CᵀC of many problems, (b, k, k), from columns of C (b, m) that have the problems last.
+
+    Products and sums run over whole vectors.
+
+    Args:
+        columns: one that is the same number everywhere takes no product, and one of zeros (None)
+            nothing at all.
+        dtype: in which products are made and summed.
+
+    Returns:
+        The symmetric matrices, whole, with the problems last in memory.
+    """
+    like = next(column for column in columns if column is not None)
+    (b, m), k = like.shape, len(columns)
+    sums = torch.zeros(k, k, b, dtype=dtype, device=like.device)
+    plane = torch.empty(m, b, dtype=dtype, device=like.device)
+    wide = [_vectors(column, dtype) for column in columns]
+    for i, one in enumerate(wide):
+        for j, other in enumerate(wide[: i + 1]):
+            if one is not None and other is not None:
+                _sum_of_products(one, other, plane, sums[i, j])
+                if i != j:
+                    sums[j, i].copy_(sums[i, j])
+    return sums.movedim(-1, 0)
+
+
+def sums_with(weights: Tensor, vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Σ w v, (b,) each, of vectors v (b, m) and weights w (b, m) that have the problems last."""
+    like, dtype = weights.mT, weights.dtype
+    plane, found = torch.empty_like(like), []
+    for vector in vectors:
+        wide = _vectors(vector, dtype)
+        assert wide is not None
+        found.append(weights.new_empty(len(weights)))
+        _sum_of_products(wide, like, plane, found[-1])
+    return found
+
+
+def _vectors(column: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A column (b, m) as (m, b), or (1,) where it is one number, expanded; None stays None."""
+    if column is None:
+        return None
+    if column.stride() == (0, 0):
+        return column[:1, 0].to(dtype)
+    return column.mT.to(dtype)
+
+
+def _sum_of_products(one: Tensor, other: Tensor, plane: Tensor, out: Tensor) -> None:
+    """Write Σ one · other into `out` (b,); `plane` (m, b) is room for the products."""
+    if one.ndim == 1:
+        one, other = other, one
+    if one.ndim == 1:
+        out.copy_(one * other * len(plane))
+    elif other.ndim == 1:
+        torch.sum(one, 0, out=out)
+        out.mul_(other)
+    else:
+        torch.sum(torch.mul(one, other, out=plane), 0, out=out)

@@ -15,6 +15,7 @@ from .border import NUMPY, RECORDED
 T = TypeVar("T")
 # fits from which a look that may save an operation on all of them is worth a wait for the device
 MANY = 32
+WORTH = 512  # problems of a batch from which on some of them are taken out for the rest of a search
 _ndarray: Any = np.ndarray
 _bool, _float64 = np.bool_, np.float64
 _NO, _YES = b"\0", b"\1"  # entries of a mask: to look for one among them is quickest
@@ -107,11 +108,13 @@ def places(mask: Tensor, count: int) -> Tensor:
 
 
 def minority(mask: Tensor) -> Tensor | None:
-    """Where a mask (b,) holds, (k,), if it is known to hold at half of the places at most."""
-    if type(mask) in NUMPY or mask.ndim != 1 or not _readable(mask):
+    """Where a mask (b,) holds, (k,), if it is known to hold at few of many places."""
+    # to take them out of the batch costs many calls, and each of them as much as one on a few
+    # hundred numbers: it pays where a quarter of many is left
+    if type(mask) in NUMPY or mask.ndim != 1 or len(mask) < WORTH or not _readable(mask):
         return None
     count = int(mask.sum())
-    return places(mask, count) if 2 * count <= len(mask) else None
+    return places(mask, count) if 4 * count <= len(mask) else None
 
 
 def read(*numbers: Tensor) -> list[int]:

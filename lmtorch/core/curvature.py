@@ -1,11 +1,13 @@
 """Second derivatives of the cost at a point, where the end of a run is looked at."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._autodiff import Curved, Params, hessian, ranges
+from .._symmetric import products_of_last, sums_with, vectors_last
 from ..arrays import (
     apply,
     arrays_of,
@@ -143,6 +145,9 @@ def _hessian_of(problem: Problem, part: Part, params: Params) -> Curved | None:
 def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     """JᵀWJ + Σ w ∇²r and Jᵀw from the derivatives themselves, w = ℓ′(r) and W = ℓ″(r)."""
     residual, rows, second = bends
+    columns = getattr(rows, "columns", None)
+    if columns is not None and getattr(loss, "plain", False) and vectors_last(residual):
+        return _of_last(residual, columns, second)
     dense: Tensor = rows.dense()
     curved = list(second.values())
     if problem.noises is not None:
@@ -159,6 +164,24 @@ def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
         if i != j:
             matrix[..., j, i] += entry
     return Curved((matrix + transposed(matrix)) / 2, apply(transposed(dense), weights))
+
+
+def _of_last(
+    residual: Tensor, columns: Sequence[Tensor | None], second: dict[tuple[int, int], Tensor]
+) -> Curved:
+    """JᵀJ + Σ r ∇²r and Jᵀr of plain least squares, of many problems that are last in memory.
+
+    Products of whole vectors need no copy of J, nor a kernel's call for each small matrix.
+    """
+    n = len(columns)
+    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    products = products_of_last([*columns, residual], residual.dtype)
+    matrix, gradient = products[:, :n, :n], products[:, n, :n]
+    for (i, j), entry in zip(second, sums_with(residual, list(second.values())), strict=True):
+        matrix[:, i, j] += entry
+        if i != j:
+            matrix[:, j, i] += entry
+    return Curved(matrix, gradient)
 
 
 def residual_curvature(problem: Problem, x: Tensor, size: Tensor) -> Tensor | None:

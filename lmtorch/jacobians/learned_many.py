@@ -49,10 +49,12 @@ class LearnedMany:
         Raises:
             OutOfMemoryError: torch's own.
         """
-        if self.refused or len(params[0]) < MANY or params[0].device.type != "cpu":
+        known, count = self._known.get(curved), len(params[0])
+        if self.refused or count < (MANY if known is None else FEW):
+            return None
+        if params[0].device.type != "cpu":
             return None
         try:
-            known = self._known.get(curved)
             if known is None:
                 known = self._known[curved] = _Known(evaluate, params, shares)
             return known(evaluate, params, shares)

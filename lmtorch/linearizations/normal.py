@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .._symmetric import add_gram_, mirror_
+from .._symmetric import add_gram_, mirror_, products_of_last, vectors_last
 from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
@@ -292,7 +292,7 @@ class ManyAccumulator:
     def add(self, residual: Tensor, rows: Columns | DenseRows) -> None:
         """Sum up the products of a block."""
         given = rows.columns if isinstance(rows, Columns) else rows.matrix.unbind(-1)
-        if residual.ndim == 2 and residual.stride(0) == 1 and len(residual) > 1:
+        if vectors_last(residual):
             products = products_of_last([*given, residual], self.like.dtype)
         else:
             zero = torch.zeros_like(residual) if any(c is None for c in given) else residual
@@ -316,45 +316,3 @@ class ManyAccumulator:
             normal = normal + torch.diag_embed(prior.root.square())
             gradient = gradient + prior.root * prior.residual
         return Normal(normal, cost, gradient, values, _norms(normal))  # a trial asks many times
-
-
-def products_of_last(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
-    """CᵀC of many problems, (b, k, k), from the columns of C (b, m) that have the problems last.
-
-    Products and sums run over whole vectors. A column that is the same number everywhere takes no
-    product, and one of zeros (None) nothing at all.
-    """
-    like = next(column for column in columns if column is not None)
-    (b, m), k = like.shape, len(columns)
-    sums = torch.zeros(k, k, b, dtype=dtype, device=like.device)
-    plane = torch.empty(m, b, dtype=dtype, device=like.device)
-    wide = [_vectors(column, dtype) for column in columns]
-    for i, one in enumerate(wide):
-        for j, other in enumerate(wide[: i + 1]):
-            if one is not None and other is not None:
-                _sum_of_products(one, other, plane, sums[i, j])
-                if i != j:
-                    sums[j, i].copy_(sums[i, j])
-    return sums.movedim(-1, 0)
-
-
-def _vectors(column: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A column (b, m) as (m, b), or (1,) where it is one number, expanded; None stays None."""
-    if column is None:
-        return None
-    if column.stride() == (0, 0):
-        return column[:1, 0].to(dtype)
-    return column.mT.to(dtype)
-
-
-def _sum_of_products(one: Tensor, other: Tensor, plane: Tensor, out: Tensor) -> None:
-    """Write Σ one · other into `out` (b,); `plane` (m, b) is room for the products."""
-    if one.ndim == 1:
-        one, other = other, one
-    if one.ndim == 1:
-        out.copy_(one * other * len(plane))
-    elif other.ndim == 1:
-        torch.sum(one, 0, out=out)
-        out.mul_(other)
-    else:
-        torch.sum(torch.mul(one, other, out=plane), 0, out=out)

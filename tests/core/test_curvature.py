@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.func import grad, hessian, vmap
 
 from lmtorch.arrays import arrays_of, on_numpy, quiet, tensors_of
 from lmtorch.core.curvature import exact_hessian
@@ -14,6 +15,7 @@ from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.ladder import Ladder
+from lmtorch.jacobians.learned_many import MANY
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.losses.base import Loss
 from lmtorch.losses.linear import Linear
@@ -69,3 +71,18 @@ def test_it_is_the_hessian_of_the_cost(source: type, loss: Loss, penalized: bool
         assert on_numpy(alone.matrix)
         torch.testing.assert_close(tensors_of(alone.matrix), found.matrix[place])
         torch.testing.assert_close(tensors_of(alone.gradient), found.gradient[place])
+
+
+@pytest.mark.parametrize("loss", ["linear", "cauchy"])
+def test_it_is_that_of_many_problems_which_are_last_in_memory(loss: str) -> None:
+    rng = torch.Generator().manual_seed(1)
+    x = torch.rand(4, MANY, generator=rng, dtype=F64).T + 0.5
+    y = torch.rand(6, MANY, generator=rng, dtype=F64).T
+    found = exact_hessian(problem(DualNumbers(), LOSSES[loss], y, None), x)
+    assert found is not None
+
+    def cost(p: Tensor, data: Tensor) -> Tensor:
+        return LOSSES[loss].cost(single((p,), data))
+
+    torch.testing.assert_close(found.matrix, vmap(hessian(cost))(x, y), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(found.gradient, vmap(grad(cost))(x, y), rtol=1e-11, atol=1e-11)

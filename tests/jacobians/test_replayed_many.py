@@ -94,6 +94,24 @@ def test_few_problems_are_not_recorded() -> None:
     assert not learned.refused
 
 
+@pytest.mark.parametrize("curved", [False, True], ids=["first", "second"])
+def test_few_problems_are_replayed_once_many_were_recorded(curved: bool) -> None:
+    learned, calls = LearnedMany(), []
+
+    def model(x: Any, y: Any) -> Any:
+        calls.append(1)
+        return REPLAYED["a peak"](x, y)
+
+    evaluate = evaluation(model, curved)
+    for _ in range(4):  # at the fourth evaluation the function is asked again
+        learned.taken(evaluate, *points(MANY), curved)
+    before = len(calls)
+    found = learned.taken(evaluate, *points(5), curved)
+    assert len(calls) == before
+    assert found is not None
+    torch.testing.assert_close(found, evaluate(*points(5)), rtol=1e-14, atol=1e-14)
+
+
 def test_results_stay_when_others_are_made() -> None:
     evaluate, learned = evaluation(REPLAYED["a peak"], False), LearnedMany()
     params, shares = points(MANY)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lmtorch.linearizations.normal import ManyAccumulator, products_of_last
+from lmtorch._symmetric import products_of_last, sums_with
+from lmtorch.linearizations.normal import ManyAccumulator
 from lmtorch.rows.columns import Columns
 
 F64 = torch.float64
@@ -40,3 +41,12 @@ def test_products_of_columns_with_the_problems_last(dtype: torch.dtype) -> None:
     )
     found = products_of_last(columns, torch.float64)
     torch.testing.assert_close(found, dense @ dense.mT, rtol=1e-13, atol=1e-13)
+
+
+def test_sums_with_weights_where_the_problems_are_last() -> None:
+    rng = torch.Generator().manual_seed(2)
+    weights, vector = (torch.randn(7, 5, generator=rng, dtype=F64).T for _ in range(2))
+    uniform = torch.tensor(3.0, dtype=F64).expand(5, 7)
+    found = sums_with(weights, [vector, uniform])
+    torch.testing.assert_close(found[0], (weights * vector).sum(-1), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(found[1], 3 * weights.sum(-1), rtol=1e-13, atol=1e-13)
