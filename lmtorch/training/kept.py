@@ -58,22 +58,38 @@ class Kept:
         """The share of the samples that JᵀJ is made of in the next step; None: all."""
         return None if plan.share is None else self.common.get("share") or plan.share
 
-    def judge_share(self, plan: Plan, told: Told, gained: float | None = None) -> None:
+    def judge_share(
+        self, plan: Plan, told: Told, before: Start, gained: float | None = None
+    ) -> None:
         """Double the share after a step that gained much less than its sample had promised.
 
         Args:
             plan: of the step.
             told: of it.
+            before: what it began with.
             gained: what all rows have gained over what the sample itself has; None: the model has
                 known the gradient of all of them.
         """
         share = self.share(plan)
-        if share is None:
+        if share is None or told.resting or told.ended == Status.NOT_FINITE:
             return
         if told.gain < DOUBLING or (gained is not None and not gained >= COMMON):
             # equations of more than half of the rows cost nearly as much as those of all of them
             most = 1.0 if gained is None else 0.5
             self.common["share"] = 2 * share if 2 * share <= most else 1.0
+            if gained is not None:
+                self._forget_damping(before)
+
+    def _forget_damping(self, before: Start) -> None:
+        """Have the next step begin with no more damping than this one did.
+
+        Trials refused because a sample does not stand for all rows raise λ without end, but say
+        nothing of the equations of more rows.
+        """
+        if before.damping is None:
+            del self.common["damping"]  # it begins afresh
+        elif bool(before.damping.damping < self.common["damping"]["damping"]):
+            self.common["damping"] = before.damping._asdict()
 
     def prepare(self, layout: Layout, plan: Plan) -> None:
         """Before the first step, fill in blanks of the shapes that the state will have."""

@@ -364,7 +364,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = parts | {"total": time.perf_counter() - begun}
         least = task.least
         self._report = Report(state, seconds, task.prepared.sources, least)
-        self._kept.judge_share(plan, told, gained)
+        self._kept.judge_share(plan, told, task.start, gained)
         if state.changed is not None:
             rows, n = task.problem.rows, layout.n
             self._batches.look(state.trial.cost, state.cost, state.changed, rows, n)

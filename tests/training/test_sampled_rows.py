@@ -150,6 +150,32 @@ def test_a_sample_without_anything_left_is_no_end(device):
     assert float(of.step()) < 1e-6
 
 
+def test_trials_that_a_sample_could_not_pass_leave_no_damping_to_all_rows(device):
+    """The first sample says so little of the edge that steps from it make all rows lose."""
+
+    class Easy(Poisson):
+        def equation(self, x):
+            return 1e-6 * super().equation(x)
+
+    of = Easy(device, curvature="sampled", momentum=0.7, acceleration=False)
+    begun = float(of.loss())
+    for _ in range(14):
+        of.opt.step(*of.terms)
+        assert of.opt.status is Status.RUNNING
+    assert of.opt._kept.common["share"] == 1
+    assert float(of.loss()) < 1e-6 * begun
+
+
+@pytest.mark.parametrize("case", ["rate of zero", "not finite"])
+def test_a_step_that_says_nothing_of_the_sample_leaves_it(case, device):
+    of = Poisson(device, curvature="sampled", lr=0.0 if case == "rate of zero" else 1.0)
+    if case == "not finite":
+        of.inside[3] = math.nan
+    for _ in range(2):
+        of.opt.step(*of.terms)
+    assert of.opt._kept.common.get("share", 0) == 0
+
+
 FACTS = Facts(20_000, 3000, 3000, 4096, F64, torch.device("cpu"))
 
 
