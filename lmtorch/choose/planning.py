@@ -49,6 +49,8 @@ SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
 DUAL_LEAST = 256  # rows in the sample of which the m x m equations are made, at least
 DUAL_ENOUGH = 1024  # rows of several terms from which they are made of a sample at first
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
+# of the cost, where no exact Hessian is looked at: slow steps have to be followed to round-off
+UNSEEN_TOLERANCE = {torch.float32: torch.finfo(torch.float32).eps}
 COARSE_TOLERANCE = 1e-3  # that of other dtypes, a few units of round-off
 
 
@@ -200,7 +202,7 @@ def _method(
         solver,
         damping,
         scaling,
-        _tolerances(facts, options),
+        _tolerances(facts, options, certify and small),
         polish,
         certify,
         not certify and facts.samples is None and isinstance(solver.form, ProductsForm),
@@ -211,8 +213,14 @@ def _method(
     )
 
 
-def _tolerances(facts: Facts, options: Options) -> Tolerances:
-    """The tolerances asked for, and where none is, as much as the dtype and derivatives resolve."""
+def _tolerances(facts: Facts, options: Options, exact: bool) -> Tolerances:
+    """The tolerances asked for, and where none is, as much as the dtype and derivatives resolve.
+
+    Args:
+        facts: the shape of the problem.
+        options: what was asked for.
+        exact: whether the exact Hessian is looked at where a run ends.
+    """
     precision = facts.precision or facts.dtype
     tolerance = DEFAULT_TOLERANCE.get(precision, COARSE_TOLERANCE)
     known = tolerance
@@ -220,7 +228,8 @@ def _tolerances(facts: Facts, options: Options) -> Tolerances:
         # the derivatives are known to half of the digits
         known = max(tolerance, torch.finfo(precision).eps ** 0.5)
     # the cost keeps its tolerance: it falls with the square of what the derivatives promise
-    defaults = (tolerance, known, known)
+    of_cost = tolerance if exact else UNSEEN_TOLERANCE.get(precision, tolerance)
+    defaults = (of_cost, known, known)
     asked = (options.ftol, options.xtol, options.gtol)
     pairs = zip(asked, defaults, strict=True)
     return Tolerances(*(default if given is None else given for given, default in pairs))

@@ -1,25 +1,29 @@
-"""The end of a run that holds no matrix: what one step without damping still promises.
+"""The end of a run at which nobody looks: what one step without damping still promises.
 
 A step by products is as good as its last iteration, and a trial may promise little because λ is
 large or the iterations were few. So a run that calls itself converged is asked for a step without
 damping, in units of the column norms. What the linear model promises of it is a lower bound of
 what it promises at all: where that is more than the tolerances allow, the end is no minimum. How
 the cost curves beyond the linear model, and which parameters have an influence, nobody looks at.
+
+Where round-off has refused the last trial, the same step tells a minimum from a high λ.
 """
 
 import torch
 from torch import Tensor
 
-from ..arrays import where
+from ..arrays import filled, resolution, to_type, where
 from ..damping.scaling import positive
 from ..linearizations.base import predicted_decrease
 from .certificate import VALLEY, allowance
 from .influence import ROUNDINGS
 from .method import Method
+from .polish import SLACK
 from .problem import Problem
 from .state import State, blank
 from .termination import SINGLE_MOVE_SLACK, Status, at_rest
 
+COST = int(Status.COST)
 CLAIMS = (Status.GRADIENT, Status.COST, Status.STEP)
 
 
@@ -36,6 +40,7 @@ def asked(problem: Problem, method: Method, state: State, ended: int | None = No
     if count == 0:
         return state
     promised, far, noise, cost = _promised(problem, method, state.x)
+    promised = where(torch.isfinite(promised), promised, 0.0)
     share = where(promised > 0, promised / cost, 0.0)
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
     more = claimed & (share > enough) & (promised > ROUNDINGS * noise)
@@ -48,19 +53,42 @@ def asked(problem: Problem, method: Method, state: State, ended: int | None = No
     )
 
 
-def _promised(problem: Problem, method: Method, x: Tensor) -> tuple[Tensor, ...]:
-    """A step without damping.
+def resolved(problem: Problem, method: Method, state: State, ended: int | None = None) -> State:
+    """The state in which what round-off has ended is called converged, if no step promises more.
+
+    It has to be about the tolerance of the cost with no more damping than hides the round-off of
+    JᵀJ, which may be singular. Where it cannot be factored so, the status stands.
+
+    Args:
+        problem: what is minimised.
+        method: how.
+        state: where the run has ended.
+        ended: the status of a single problem, if the host knows it.
+    """
+    stalled, count = at_rest(state.status, (Status.STALLED,), ended)
+    if count == 0 or problem.modelled is not problem:
+        return state
+    rounding = state.x.shape[-1] ** 0.5 * resolution(problem.dtype)
+    promised, _, _, cost = _promised(problem, method, state.x, rounding)
+    little = abs(promised) < SLACK * method.tolerances.cost * cost
+    return state._replace(status=where(stalled & little, COST, state.status))
+
+
+def _promised(
+    problem: Problem, method: Method, x: Tensor, damping: float = 0.0
+) -> tuple[Tensor, ...]:
+    """A step without damping, or with as little, where columns are of length one.
 
     Returns:
         What the linear model promises of it, its relative length, round-off, and the cost, (...,).
     """
-    model = problem.model(x)
+    model = problem.model_at_end(x)
     if problem.bounds is not None:
         model = model.freeze(problem.free(x, model.gradient))
     factor = method.solver.factor(model, positive(model.column_norms))
-    step = factor.step(torch.zeros_like(model.cost))
-    promised = predicted_decrease(model, step).to(model.cost.dtype)
-    wide = x.to(problem.dtype)
+    step = factor.step(filled(model.cost, damping))
+    promised = to_type(predicted_decrease(model, step), model.cost.dtype)
+    wide = to_type(x, problem.dtype)
     noise = model.rounding(wide, problem.eps(x))
     far = model.relative_length(wide, step)
-    return where(torch.isfinite(promised), promised, 0.0), far, noise, model.cost
+    return promised, far, noise, model.cost

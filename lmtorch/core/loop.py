@@ -34,7 +34,7 @@ from ..recording.steps import functions
 from .certificate import JUDGED, NEWTON, certify, certify_clear
 from .glance import glance, quick
 from .influence import FINE_ENOUGH
-from .last_step import asked
+from .last_step import asked, resolved
 from .linearizing import Last, begin, largest_norms, linearize
 from .method import Method
 from .momentum import corrected, without_momentum
@@ -390,7 +390,7 @@ def look(
     if not method.certify:
         if method.polish:
             state = polish(problem, method, state, ended, trials=trials)
-        return asked(problem, method, state, ended) if method.asks else state
+        return (asked if method.asks else resolved)(problem, method, state, ended)
     if quick(method, state):
         state, sure, _ = glance(problem, method, state, trials)
         doubted = state._replace(status=torch.where(sure, EVALUATIONS, state.status))

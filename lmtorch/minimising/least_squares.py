@@ -115,7 +115,8 @@ def least_squares(
             `scipy.optimize.Bounds`. Equal bounds fix a variable. Default: none.
         method: scipy's names are accepted and all mean the same loop.
         ftol: stop when the relative decrease of the cost, found and promised, is no more than that;
-            None: never. Default: "auto", 1e-10, in float32 1e-6.
+            None: never. Default: "auto", 1e-10; in float32 1e-6, or 1.2e-7 for more than 64
+            parameters.
         xtol: stop when the relative length of a step, ‖D p‖ / ‖D x‖, is no more than that. With
             2-point differences 1.5e-8.
         gtol: stop when the largest cosine between the residuals and a column of J, which has no

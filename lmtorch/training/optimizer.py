@@ -102,10 +102,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             `cost` and `expand`. It is for residuals: criteria have their own.
         loss_scale: residual from which a robust loss counts less, in the units of the residuals.
             Default: 1.
-        ftol: relative decrease of the loss that counts as none. Default: 1e-10, in float32 1e-6.
-        xtol: relative length of a step that counts as none. Default: as `ftol`.
+        ftol: relative decrease of the loss that counts as none. Default: 1e-10; in float32 1e-6, or
+            1.2e-7 for more than 64 parameters or a loader, where no Hessian is looked at.
+        xtol: relative length of a step that counts as none. Default: 1e-10, in float32 1e-6.
         gtol: cosine between residuals and columns of J that counts as a right angle. Default: as
-            `ftol`.
+            `xtol`.
         polish: Gauss–Newton steps at most after convergence, as long as the scaled gradient falls.
             Default: 60 for small problems, otherwise none.
         max_trials: trials of one step at most. Default: 20.

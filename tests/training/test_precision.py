@@ -1,17 +1,30 @@
 """Float32 data with sums and factors in float64: what is gained, and what is refused."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lmtorch import InputError, LevenbergMarquardt
+from lmtorch import BCEWithLogitsLoss, CrossEntropyLoss, InputError, LevenbergMarquardt
+from lmtorch.core.last_step import resolved
+from lmtorch.core.loop import descend
+from lmtorch.core.method import Method
+from lmtorch.core.problem import Problem
+from lmtorch.core.state import Start
 from lmtorch.core.sums import total
+from lmtorch.core.termination import Status, Tolerances
+from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.scaling import Levenberg
+from lmtorch.jacobians.forward import Forward
 from lmtorch.linearizations import normal as normals
 from lmtorch.linearizations.normal import NormalForm
+from lmtorch.losses.linear import Linear
+from lmtorch.residuals.function import FunctionResidual
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.outer import Outer, OuterRows
+from lmtorch.solvers.cholesky import Cholesky
 from lmtorch.solvers.conjugate_gradients import ConjugateGradients
 from lmtorch.solvers.preconditioners import Jacobi, KroneckerFactors, Nystrom, Scales
 from lmtorch.solvers.row_sample import RowSample
@@ -146,3 +159,57 @@ def test_what_cannot_be_is_refused(options: Any, dtype: torch.dtype, words: str)
     x = torch.randn(9, 3, dtype=dtype)
     with pytest.raises(InputError, match=words):
         LevenbergMarquardt(model, **options).step(model, x)
+
+
+def classes(kinds: int) -> tuple[nn.Module, Any, Tensor, Tensor]:
+    """A classification of which the losses fall slowly at first, with a network for it."""
+    seed = 1 if kinds > 1 else 3
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (400,), generator=generator)
+    x = torch.randn(400, 6, generator=generator)
+    x = x + torch.randn(4, 6, generator=generator)[labels]
+    torch.manual_seed(seed)
+    wide = 12 if kinds > 1 else 14
+    net = nn.Sequential(nn.Linear(6, wide), nn.Tanh(), nn.Linear(wide, kinds))
+    if kinds > 1:
+        return net, CrossEntropyLoss(), x, labels
+    return net, BCEWithLogitsLoss(), x, (labels > 1).float()[:, None]
+
+
+@pytest.mark.parametrize("kinds", [4, 1], ids=["classes", "yes or no"])
+def test_a_success_in_float32_leaves_float64_next_to_nothing(kinds: int) -> None:
+    """The loss of either falls by less than 1e-6 in steps that have parts in a thousand to go."""
+    net, criterion, x, y = classes(kinds)
+    opt = LevenbergMarquardt(net, weight_decay=1.0)
+    for _ in range(400):
+        opt.step(lambda x, y: criterion(net(x), y), x, y)
+        if opt.status.final:
+            break
+    assert opt.converged, opt.status.message
+    finer = copy.deepcopy(net).double()
+    x, y = x.double(), y if kinds > 1 else y.double()
+    opt = LevenbergMarquardt(finer, weight_decay=1.0)
+    losses = [float(opt.step(lambda: criterion(finer(x), y))) for _ in range(25)]
+    assert losses[0] - losses[-1] < 1e-5 * losses[-1]
+
+
+@pytest.mark.parametrize(("left", "expected"), [(1e-8, Status.COST), (1e-5, Status.STALLED)])
+def test_what_round_off_has_ended_is_converged_if_an_undamped_step_promises_nothing(
+    left: float, expected: Status
+) -> None:
+    """At the known solution of linear equations, moved by what costs a share of the least cost."""
+    a, b = (part.double() for part in rows(400))
+    a = torch.cat([a, a[:, :1]], 1)  # JᵀJ is singular
+    best = torch.linalg.lstsq(a, b[:, None], driver="gelsd").solution[:, 0]
+    least = (a @ best - b).square().sum() / 2
+    away = torch.ones_like(best)
+    away = away * (left * least / ((a @ away).square().sum() / 2)).sqrt()
+    solver = Cholesky()
+    x = best + away
+    residual = FunctionResidual(lambda x: a.float() @ x - b.float(), x.float())
+    problem = Problem(residual, Forward(), solver.form, Linear(), torch.float32)
+    epsilon = torch.finfo(torch.float32).eps
+    method = Method(solver, Nielsen(), Levenberg(), Tolerances(epsilon, 1e-6, 1e-6))
+    state, _ = descend(problem, method, Start(x.float()), trials=0)
+    stalled = state._replace(status=torch.full_like(state.status, int(Status.STALLED)))
+    assert resolved(problem, method, stalled).status == expected
