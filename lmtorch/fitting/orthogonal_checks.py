@@ -23,7 +23,8 @@ def check_apart(
     """
     eta, *others = (share[0] for share in shares)
     # a half of the points without an order, so that no shift of points stays within a half
-    order = torch.randperm(eta.shape[-1], generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(eta.shape[-1], generator=generator, device="cpu")
     moved = (order % 2 == 0).to(eta.device)
     with torch.no_grad():
         here, there = [
