@@ -159,5 +159,5 @@ def test_only_the_chooser_knows_every_member() -> None:
 
 
 def test_the_reader_of_imports_sees_them() -> None:
-    assert {"core/method", "linearizations/base", "core/polish"} <= siblings("core/loop")
+    assert {"core/method", "linearizations/base", "core/ending"} <= siblings("core/loop")
     assert "torch" in imports("core/loop")

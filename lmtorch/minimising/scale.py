@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..arrays import places, put, settled, take
-from ..core.loop import Watch, descend, look
+from ..core.ending import look
+from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State
