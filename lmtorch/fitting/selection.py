@@ -97,7 +97,8 @@ class Selection(ABC):
 
     def _without_rows(self) -> bool:
         """Whether J of all fits together is more than `memory_limit` allows, and can be made."""
-        return self.solution.waits("jac") and self.solution["jac"] is None
+        there = "jac" in self.solution  # it is not in a fit that was loaded
+        return there and self.solution.waits("jac") and self.solution["jac"] is None
 
     def _some(self, chosen: slice, total: int) -> Self:
         """Some fits of a batch, whose leading dimensions are flattened."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lmtorch import arrays
 from lmtorch.arrays import arrays_of, on_numpy, quiet, tensors_of
+from lmtorch.arrays.choosing import WORTH
 
 F64 = torch.float64
 numbers = st.floats(allow_subnormal=False, width=32) | st.sampled_from([0.0, -0.0, 1.0, -2.5])
@@ -164,11 +165,12 @@ def test_reductions_do_not_depend_on_where_problems_lie_in_memory(n: int) -> Non
         assert not found.all() or n == 20
 
 
-def test_a_minority_is_where_a_mask_holds_at_half_of_the_places_at_most() -> None:
-    mask = torch.tensor([False, True, False, True])
+def test_a_minority_is_where_a_mask_holds_at_a_quarter_of_many_places_at_most() -> None:
+    mask = torch.tensor([False, True, False, False]).repeat(WORTH // 4)
     found = arrays.minority(mask)
     assert found is not None
-    assert found.tolist() == [1, 3]
-    assert arrays.minority(mask | torch.tensor([True, False, False, False])) is None
-    assert arrays.minority(mask.to("meta")) is None
+    assert found.tolist() == list(range(1, WORTH, 4))
+    assert arrays.minority(mask | (torch.arange(WORTH) == 0)) is None
+    assert arrays.minority(mask[:-4]) is None
+    assert arrays.minority(mask[:-4].to("meta")) is None  # a device is not asked for few
     assert arrays.minority(torch.tensor(True)) is None

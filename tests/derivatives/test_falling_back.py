@@ -91,7 +91,6 @@ UNRULED: dict[str, Callable[[Tensor], Tensor]] = {
     "fft of a function": lambda x: torch.fft.rfft(x**2).abs(),
     "complex": lambda x: torch.complex(x, x**2).abs(),
     "cumprod": lambda x: x.cumprod(1),
-    "prod": lambda x: torch.sin(x).prod(1),
     "logsumexp": lambda x: torch.logsumexp(x**2, 1),
     "maximum": lambda x: x.max(1).values ** 3,
     "largest singular value": lambda x: torch.linalg.norm(
