@@ -11,7 +11,7 @@ import lmtorch
 from lmtorch import InputError, _memory
 from lmtorch._triangles import Triangle
 from lmtorch.arrays import last
-from lmtorch.core import loop
+from lmtorch.core import ending
 from lmtorch.core.certificate import certify
 from lmtorch.core.glance import glance
 from lmtorch.core.method import Method
@@ -84,7 +84,7 @@ def test_a_glance_sees_what_the_full_look_sees(
         )
 
     glanced = fit()
-    monkeypatch.setattr(loop, "quick", lambda method, state: False)
+    monkeypatch.setattr(ending, "quick", lambda method, state: False)
     looked = fit()
     assert torch.equal(glanced.success, looked.success)
     assert torch.equal(glanced.lost, looked.lost)
