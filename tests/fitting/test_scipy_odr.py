@@ -89,7 +89,7 @@ class Exactly:
         scale = 1 / np.sqrt(np.abs(np.diag(hessian)).clip(1e-300))
         scale = np.where(np.diag(hessian) == 0, 1.0, scale)
         inverse = np.linalg.inv(scale[:, None] * hessian * scale)
-        self.deviation = scale * np.sqrt(np.diag(inverse))
+        self.deviation = scale * np.sqrt(np.abs(np.diag(inverse)))  # of a saddle a scale alone
         with mpmath.workdps(60):
             z = [mpmath.mpf(float(value)) for value in start]
             step = mpmath.mpf(10) ** -25
