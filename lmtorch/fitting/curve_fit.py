@@ -23,6 +23,7 @@ from .brought import beyond, brought, start_from
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
+from .labels import warn_of_order
 from .likelihoods import check, likelihood_of, with_total
 from .models import by_name, model_of, started
 from .options import check_options
@@ -210,6 +211,7 @@ def curve_fit(
             f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module. "
             "It comes first, curve_fit(f, xdata, ydata)."
         )
+    warn_of_order(xdata=xdata, ydata=ydata, sigma=sigma, mask=mask)
     likely = likelihood_of(likelihood, total_count, options, sigma)
     data = gather(
         xdata, ydata, sigma, mask,

@@ -13,6 +13,7 @@ from .._errors import InputError, InputTypeError
 from .._faces import face
 from ..minimising.arguments import limits, tolerance
 from .brought import brought, start_from
+from .labels import warn_of_order
 from .models import Model, model_of, started
 from .orthogonal_data import Given, PointData, read
 from .orthogonal_fit import OrthogonalFit, concluded, refuse_scaled
@@ -123,6 +124,7 @@ def odr(
     trials = limits(max_nfev)
     if callback is not None and not callable(callback):
         raise InputError(f"callback is {type(callback).__name__}, not a function.")
+    warn_of_order(x=x, y=y, sx=sx, sy=sy)
     data = read(x, y, Given(sx, sy, wd, we, fixed_x, delta0), batch)
     p0 = started(p0)
     if not batch:

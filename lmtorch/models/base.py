@@ -7,9 +7,7 @@ returns another model, so that one may stand in several sums.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,15 +17,13 @@ from .._arrays import is_tensor, tensor_of, to_array
 from .._errors import InputError, InputTypeError
 from .._names import meant
 from .._threads import quiet
-from .adding import Terms
-from .calls import beside, column, filled, plain, points_of, stand_in
+from .calls import beside, column, dated, filled, plain, points_of, stand_in
 from .guessing import Points, as_given
-from .rules import Rules, Tie, dict_of, held_in
+from .ruled import Pair, Ruled
+from .rules import Rules
 
-Pair = tuple[float, float]
 
-
-class Model(Terms):
+class Model(Ruled):
     """A function f(x, parameters) with named parameters, which can guess them from data.
 
     A model of one's own is a subclass with `parameters`, `formula` and `start`, and whichever of
@@ -194,6 +190,8 @@ class Model(Terms):
         """The formula, in tensors; an array where x and all values are none."""
         if not is_tensor(x) and not isinstance(x, np.ndarray):
             raise InputTypeError(f"{self!r} takes numbers as x, not {type(x).__name__}.")
+        if isinstance(x, np.ndarray) and x.dtype.kind in "mM":
+            raise InputTypeError(dated("x", x.dtype))
         if any(map(is_tensor, (x, *values))):
             points = tensor_of(x)
             return filled(x, self.formula(points, *(beside(v, points) for v in values)))
@@ -289,137 +287,9 @@ class Model(Terms):
 
     # ---- rules ----------------------------------------------------------------------------------
 
-    @property
-    def bounds(self) -> dict[str, Pair]:
-        """(lower, upper) by name, of those parameters that have bounds."""
-        return {**self._limits(), **self._rules.bounds}
-
-    @property
-    def fixed(self) -> dict[str, float | None]:
-        """The fixed parameters with their values; None: it is held where the fit starts."""
-        return dict(self._rules.fixed)
-
-    @property
-    def ties(self) -> dict[str, Tie]:
-        """By name, what computes a parameter from the others."""
-        return dict(self._rules.ties)
-
-    @property
-    def starts(self) -> dict[str, float]:
-        """Start values that were set, by name; the others are guessed."""
-        return dict(self._rules.starts)
-
-    @property
-    def _all_rules(self) -> Rules:
-        """The rules, with the bounds that belong to the formula."""
-        return replace(self._rules, bounds=self.bounds)
-
     def _limits(self) -> dict[str, Pair]:
         """The bounds that belong to the formula, by full name."""
         return {self._full(name): pair for name, pair in self.limits.items()}
-
-    def with_bounds(self, given: Mapping[str, Pair] | None = None, /, **pairs: Pair) -> Self:
-        """Another model with bounds, which hold in place of those of the formula.
-
-        Args:
-            given: (lower, upper) by name, in a dict; None for an end that is open.
-            pairs: or as arguments.
-
-        Returns:
-            The model; this one stays as it is.
-
-        Raises:
-            InputError: a name is not known or is tied, or it is no pair, or a fixed value is
-                outside.
-
-        Example:
-            >>> from lmtorch import models
-            >>> models.Gaussian("g").with_bounds(g_center=(0, 5)).bounds
-            {'g_sigma': (0.0, inf), 'g_center': (0.0, 5.0)}
-        """
-        return self._ruled(self._rules.bounded({**dict_of(given, "bounds"), **pairs}))
-
-    def with_fixed(self, /, *held: str | Mapping[str, float], **values: float) -> Self:
-        """Another model, some of whose parameters are not fitted.
-
-        Args:
-            held: names of parameters that stay where the fit starts; or a dict of values.
-            values: values to hold parameters at, by name.
-
-        Returns:
-            The model; this one stays as it is.
-
-        Raises:
-            InputError: a name is not known, or a value is no number or outside its bounds.
-
-        Example:
-            >>> from lmtorch import models
-            >>> models.Gaussian("g").with_fixed(g_sigma=0.5).fixed
-            {'g_sigma': 0.5}
-        """
-        return self._ruled(self._rules.held({**held_in(held), **values}))
-
-    def with_ties(self, /, *equations: str | Mapping[str, Tie | str], **ties: Tie | str) -> Self:
-        """Another model, some of whose parameters follow from others.
-
-        Args:
-            equations: such as "v_center = g_center + 2.3". On the right stand numbers, names of
-                parameters, + − * / **, brackets, and functions such as sqrt, exp, log, abs, min,
-                max; it is read, not run as code.
-                Or a dict as `ties`.
-            ties: right-hand sides by name, or functions of a dict of the other values.
-
-        Returns:
-            The model; this one stays as it is.
-
-        Raises:
-            InputError: an equation cannot be read, names a parameter that is not there, or goes in
-                a circle.
-
-        Example:
-            >>> from lmtorch import models
-            >>> two = models.Gaussian("a") + models.Gaussian("b")
-            >>> two.with_ties("b_sigma = 2 * a_sigma", b_center="a_center + 1").ties
-            {'b_sigma': 2 * a_sigma, 'b_center': a_center + 1}
-        """
-        return self._ruled(self._rules.tied(equations, ties, self.names))
-
-    def with_start(self, given: Mapping[str, float] | None = None, /, **values: float) -> Self:
-        """Another model, some of whose parameters start from given values and not from a guess.
-
-        Args:
-            given: numbers by name, in a dict.
-            values: or as arguments.
-
-        Returns:
-            The model; this one stays as it is.
-
-        Raises:
-            InputError: a name is not known, or a value is no number.
-        """
-        return self._ruled(self._rules.started({**dict_of(given, "starts"), **values}))
-
-    def with_free(self, *names: str) -> Self:
-        """Another model, some of whose parameters have no rules but the limits of the formula.
-
-        Args:
-            names: of the parameters.
-
-        Returns:
-            The model; this one stays as it is.
-
-        Raises:
-            InputError: a name is not known.
-        """
-        self._rules.known(names, self.names, "with_free")
-        return self._ruled(self._rules.without(names))
-
-    def _ruled(self, rules: Rules) -> Self:
-        """This model with other rules, if they hold together."""
-        rules.check(self.names, self._limits())
-        other = copy(self)
-        other._rules = rules
-        return other
 
     # ---- as code and as text --------------------------------------------------------------------
 

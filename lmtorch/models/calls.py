@@ -28,6 +28,14 @@ def plain(value: Any) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
+def dated(name: str, dtype: Any) -> str:
+    """What is said of dates and lengths of time where numbers are needed."""
+    return (
+        f"{name} has {dtype}: give numbers, such as (time - time[0]) / np.timedelta64(1, 's') for "
+        "dates."
+    )
+
+
 def column(value: Any) -> Any:
     """A number of each curve (...,) as (..., 1), which goes with all points of the curve."""
     if stand_in(value) or not np.ndim(value):
@@ -49,7 +57,8 @@ def points_of(x: Any) -> Any:
         return x
     if isinstance(x, list | tuple) and x and all(isinstance(one, Tensor) for one in x):
         return torch.stack(list(x))
-    return np.asarray(x, dtype=np.float64)
+    array = np.asarray(x)
+    return array if array.dtype.kind in "mM" else np.asarray(array, dtype=np.float64)
 
 
 def filled(x: Any, curve: Any) -> Any:

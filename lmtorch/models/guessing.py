@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._arrays import to_array
 from .._errors import InputError, InputTypeError
+from .calls import dated
 
 TOGETHER = 2**20  # numbers of the data of a batch that are guessed from together
 FEWEST = 5  # points that a guess can be made of
@@ -144,8 +145,13 @@ def _numbers(values: Any, name: str) -> Tensor:
         values = values.detach()
         return values if values.is_floating_point() else values.double()
     try:
+        # NumPy would take them for numbers of whatever unit they are kept in
+        if (kind := np.asarray(values).dtype).kind in "mM":
+            raise InputTypeError(dated(name, kind))
         if np.ma.isMaskedArray(values):
             values = np.ma.filled(values.astype(np.float64), np.nan)
         return torch.from_numpy(np.array(values, dtype=np.float64))
+    except InputTypeError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputTypeError(f"{name} is no array of real numbers: {error}") from error

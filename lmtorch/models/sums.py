@@ -14,9 +14,10 @@ from torch import Tensor
 from .._arrays import is_tensor, tensor_of
 from .._errors import InputError
 from .backfitting import product, together
-from .base import Model, Pair
+from .base import Model
 from .functions import from_function
 from .guessing import Points
+from .ruled import Pair
 from .rules import Rules
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {

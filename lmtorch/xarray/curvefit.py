@@ -167,7 +167,11 @@ def finished(stacks: Sequence[Stack], found: Sequence[dict[str, xr.DataArray]], 
         }
         result = result.assign_coords(kept)
     names = np.array(stacks[0].task.names)
-    result = result.assign_coords({dim: (dim, names) for dim in LABELS})
+    # text of a fixed width has no specification in Zarr's format 3, and what is written may not be
+    # readable one day; objects are written as text of any length
+    kept_as: dict[str, Any] = {"dtype": np.dtype(object)}
+    labels = {dim: xr.Variable(dim, names, encoding=kept_as) for dim in LABELS}
+    result = result.assign_coords(labels)
     result.attrs = dict(obj.attrs)
     return result
 

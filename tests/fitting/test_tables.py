@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmtorch import FallbackWarning, InputError, curve_fit
+from lmtorch import FallbackWarning, InputError, curve_fit, odr
 
 from .setting import DIFFERENCED, T, decay, line, noise, noisy, scipys, solved
 
@@ -152,9 +152,27 @@ def pandas() -> Any:
 def test_series_are_numbers_whatever_their_index(pandas: Any) -> None:
     shuffled = np.random.default_rng(0).permutation(40)
     x, y, sigma = (pandas.Series(v, index=shuffled) for v in (T, Y, np.ones(40)))
-    fit = curve_fit(decay, x, y.reset_index(drop=True), sigma=sigma)
+    other = pandas.Series(y.to_numpy(), index=range(100, 140))
+    fit = curve_fit(decay, x, other, sigma=sigma)
     np.testing.assert_allclose(fit.popt, known(), rtol=1e-8)  # they go together by place, as arrays
     assert isinstance(fit.popt, np.ndarray)
+
+
+def test_columns_with_the_same_labels_in_another_order_warn(pandas: Any) -> None:
+    table = pandas.DataFrame({"t": T, "y": Y})
+    mixed = table.y.sort_values()
+    with pytest.warns(UserWarning, match=r"xdata and ydata have the same labels .*another order"):
+        fit = curve_fit(decay, table.t[::-1], table.y)
+    turned = curve_fit(decay, T[::-1].copy(), Y)
+    np.testing.assert_allclose(fit.popt, turned.popt, rtol=1e-6)  # taken by place all the same
+    with pytest.warns(UserWarning, match=r"y\.loc\[x\.index\]"):
+        odr(lambda x, a, b: a + b * x, table.t, mixed, sy=0.1, sx=0.01)
+    with pytest.warns(UserWarning, match=r"xdata and sigma"):
+        curve_fit(decay, table.t, table.y.to_numpy(), sigma=pandas.Series(np.ones(40))[::-1])
+    np.testing.assert_allclose(  # what the message says mends it
+        curve_fit(decay, table.t, mixed.loc[table.t.index]).popt, known(), rtol=1e-8
+    )
+    curve_fit(decay, table.t, mixed.to_numpy()[::-1].copy())  # nothing is said of arrays
 
 
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])

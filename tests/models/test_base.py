@@ -335,3 +335,18 @@ def test_code_that_cannot_be_imported_is_not_saved() -> None:
 def test_what_is_no_model_is_not_read(spec: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         models.from_spec(spec)
+
+
+@pytest.mark.parametrize("times", [np.arange(57).astype("datetime64[s]"), 57 * [np.timedelta64(1)]])
+def test_dates_and_times_are_refused_as_they_have_no_unit_that_could_be_meant(times: Any) -> None:
+    model = models.Gaussian()
+    curve = model(X, 3.0, 2.0, 0.5)
+    for use in (
+        lambda: model(times, 3.0, 2.0, 0.5),
+        lambda: model.guess(times, curve),
+        lambda: model.guess(X, times),
+        lambda: curve_fit(model, times, curve),
+        lambda: curve_fit(model, X, curve).predict(times),
+    ):
+        with pytest.raises(InputError, match=r"timedelta64\(1, 's'\)"):
+            use()

@@ -1,6 +1,7 @@
 """`lmtorch.xarray.curvefit` beside xarray's own, which calls scipy's curve_fit in every pixel."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,3 +390,21 @@ def test_bytes_of_a_pixel_are_those_that_the_page_tells(start: str | None) -> No
     fit = stack(3, 2).chunk({"y": 1}).lm.curvefit("t", decay, start=start)
     variables = fit.drop_vars(list(fit.coords))
     assert variables.nbytes == 6 * (8 * (2 + 1) ** 2 + 5 + (start is not None))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("form", [2, 3])
+def test_a_result_goes_to_zarr_and_back_without_a_warning(
+    tmp_path: Path, form: int, lazy: bool
+) -> None:
+    da = stack(3, 4)
+    fit = (da.chunk({"y": 2}) if lazy else da).lm.curvefit("t", decay)
+    # warnings are errors here; what is consolidated is no part of Zarr's format 3
+    fit.to_zarr(tmp_path / "fit.zarr", zarr_format=form, consolidated=False)
+    back = xr.open_zarr(tmp_path / "fit.zarr", consolidated=False).load()
+    xr.testing.assert_identical(back, fit.load())
+    assert float(back.curvefit_stderr.sel(param="a")[1, 2]) > 0
+    best = fit.curvefit_coefficients.sel(x=fit.x[:2])  # a part keeps how its labels are written
+    best.to_zarr(tmp_path / "part.zarr", zarr_format=form, consolidated=False)
+    part = xr.open_dataarray(tmp_path / "part.zarr", engine="zarr", consolidated=False).load()
+    xr.testing.assert_identical(part, best)

@@ -1,0 +1,38 @@
+"""Labels of pandas: data that lie in another order than their labels say.
+
+A fit takes points by their places, as scipy does. A column that was sorted by itself has the same
+labels as the others in another order, and its points belong to other points than it seems.
+"""
+
+import warnings
+from typing import Any
+
+from .._errors import level
+from .data import leaves_of
+
+
+def warn_of_order(**given: Any) -> None:
+    """Warn where columns of pandas have the same labels in another order.
+
+    Args:
+        given: arguments by name, in whatever form a user has them.
+    """
+    known = [
+        (name, leaf.index)
+        for name, value in given.items()
+        for leaf in leaves_of(value)
+        if type(leaf).__module__.partition(".")[0] == "pandas" and hasattr(leaf, "index")
+    ]
+    for name, index in known[1:]:
+        first, begun = known[0]
+        if index.equals(begun) or len(index) != len(begun):
+            continue
+        if index.is_unique and begun.is_unique and index.isin(begun).all():
+            warnings.warn(
+                f"{first} and {name} have the same labels in another order, and points are taken "
+                f"by their places: if the labels tell which belong together, give "
+                f"{name}.loc[{first}.index]; otherwise {name}.to_numpy() says that they do not.",
+                UserWarning,
+                stacklevel=level(),
+            )
+            return
