@@ -2,11 +2,14 @@
 
     python -m benchmarks.physics_table poisson-2d --seed 0 --seconds 60
     python -m benchmarks.physics_table poisson-5d --method lbfgs --seconds 60
+    python -m benchmarks.physics_table poisson-10d --device cuda --seconds 60
 
 The problems are those of Dangel, Müller & Zeinhofer, Kronecker-factored approximate curvature for
 physics-informed neural networks (NeurIPS 2024). Losses are means of squares, of the equation inside
 plus of the conditions on the boundary, without weights; float64; points are uniform; the error is
 the root of the mean square of u_net − u at 10,000 points inside, which take no part in training.
+Points are drawn on the CPU, the same on every device. On the CPU seconds are the processor's,
+on a GPU the clock's, once the device is done with the step.
 `python -m benchmarks.physics_page` makes the page of the documentation of what has been run.
 """
 
@@ -29,7 +32,10 @@ from . import machine
 from .self_scaled_broyden import SelfScaledBroyden, Vector
 
 RESULTS = Path(__file__).parent / "results" / "physics"
+ON_GPU = RESULTS / "cuda"
 TESTED = 10_000  # points
+CPU = torch.device("cpu")
+DEVICES = ("cpu", "cuda")
 CLOSER = 1.05  # the error is looked at whenever so many times the seconds of the last look are over
 Function = Callable[[Tensor], Tensor]  # (points, inputs) to (points, 1)
 
@@ -149,9 +155,12 @@ def closures(row: Row, u: Function) -> tuple[Callable[..., Tensor], ...]:
     return inside, edge
 
 
-def batches(row: Row, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+def batches(
+    row: Row, generator: torch.Generator, device: torch.device = CPU
+) -> list[tuple[Tensor, Tensor]]:
     """Points and what is known there, for each closure."""
-    inside, edge = draw(row.equation, row.inside, row.edge, generator)
+    drawn = draw(row.equation, row.inside, row.edge, generator)
+    inside, edge = (points.to(device) for points in drawn)
     return [(inside, row.equation.source(inside)), (edge, row.equation.solution(edge))]
 
 
@@ -159,6 +168,7 @@ def batches(row: Row, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]
 def error(net: nn.Module, equation: Equation) -> float:
     """The root of the mean square of u_net − u."""
     points, _ = draw(equation, TESTED, 1, torch.Generator().manual_seed(TESTED))
+    points = points.to(next(net.parameters()).device)
     return float((net(points)[:, 0] - equation.solution(points)).square().mean().sqrt())
 
 
@@ -169,32 +179,37 @@ def train(
     seconds: float,
     most: float = math.inf,
     seen: Callable[[list[list[float]]], object] = lambda curve: None,
+    device: torch.device = CPU,
 ) -> list[list[float]]:
-    """Train for so many processor seconds or `most` steps; looking at the error is not counted.
+    """Train for so many seconds or `most` steps; looking at the error is not counted.
 
     Returns [processor seconds, wall seconds, steps, error] at each look; `seen` is told, too.
     """
-    net, generator = row.network(seed), torch.Generator().manual_seed(seed)
+    net, generator = row.network(seed).to(device), torch.Generator().manual_seed(seed)
     kept = closures(row, net)
     terms: list[tuple[Any, ...]] = []
     step = step_of(net, terms)
-    spent, wall, steps = 0.0, 0.0, 0
+    spent, steps = [0.0, 0.0], 0
+    counted = 0 if device.type == "cpu" else 1
 
     def look() -> list[float]:
-        found = (spent, wall, error(net, row.equation))
-        shown = [float(f"{value:.4g}") for value in found]
+        shown = [float(f"{value:.4g}") for value in (*spent, error(net, row.equation))]
         return [*shown[:2], steps, shown[2]]
 
     curve = [look()]
-    while spent < seconds and steps < most:
-        begun, begun_wall = time.process_time(), time.perf_counter()
+    while spent[counted] < seconds and steps < most:
+        begun = time.process_time(), time.perf_counter()
         if not terms or (row.redrawn and steps % row.redrawn == 0):
-            drawn = batches(row, generator)
+            drawn = batches(row, generator, device)
             terms[:] = [(one, *batch) for one, batch in zip(kept, drawn, strict=True)]
-        step(spent / seconds)
-        spent, wall = spent + time.process_time() - begun, wall + time.perf_counter() - begun_wall
+        step(spent[counted] / seconds)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        ended = time.process_time(), time.perf_counter()
+        spent = [s + now - then for s, now, then in zip(spent, ended, begun, strict=True)]
         steps += 1
-        if spent >= CLOSER * curve[-1][0] or spent >= seconds or steps >= most:
+        now = spent[counted]
+        if now >= CLOSER * curve[-1][counted] or now >= seconds or steps >= most:
             curve.append(look())
             seen(curve)
     return curve
@@ -244,8 +259,10 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="lm")
     parser.add_argument("--option", type=_option, action="append", default=[], help="NAME=VALUE")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the processor")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor's, a GPU's clock's")
     parser.add_argument("--steps", type=int, default=math.inf, help="at most; default: any")
+    parser.add_argument("--beside", type=int, default=0, help="other runs on the GPU meanwhile")
     given = parser.parse_args()
     torch.set_num_threads(1)
     options = dict(given.option)
@@ -253,17 +270,21 @@ def main() -> None:
         "row": given.row, "method": given.method, "options": options, "seed": given.seed,
         "seconds": given.seconds, "machine": machine.description(),
     }  # fmt: skip
+    if given.device == "cuda":
+        about["beside"] = given.beside
     parts = [given.row, given.method, *(f"{k}-{v}" for k, v in options.items()), str(given.seed)]
-    path = RESULTS / ("_".join(parts) + ".json")
+    folder = ON_GPU if given.device == "cuda" else RESULTS
+    path = folder / ("_".join(parts) + ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def keep(curve: list[list[float]]) -> None:
         path.write_text(json.dumps({**about, "curve": curve}) + "\n")
 
     step = partial(METHODS[given.method], **options)
-    print(
-        path.name, *train(ROWS[given.row], step, given.seed, given.seconds, given.steps, keep)[-1]
-    )
+    device = torch.device(given.device)
+    row = ROWS[given.row]
+    curve = train(row, step, given.seed, given.seconds, given.steps, keep, device)
+    print(path.name, *curve[-1])
 
 
 if __name__ == "__main__":

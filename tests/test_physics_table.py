@@ -75,6 +75,18 @@ def test_steps_come_closer_to_the_solution() -> None:
     assert curve[-1][3] < 0.8 * curve[0][3]
 
 
+@pytest.mark.parametrize("method", ["lm", "adam"])
+def test_on_another_device_the_errors_are_the_same(method: str, elsewhere: torch.device) -> None:
+    here, there = (
+        physics_table.train(TINY, METHODS[method], 0, seconds=60, most=3, device=device)
+        for device in (torch.device("cpu"), elsewhere)
+    )
+    assert [steps for _, _, steps, _ in there] == [0, 1, 2, 3]
+    # three figures: steps magnify what the order of sums leaves
+    assert [e for *_, e in there] == pytest.approx([e for *_, e in here], rel=2e-3)
+    assert len({error for *_, error in there}) == 4
+
+
 @pytest.mark.parametrize("redrawn", [0, 1, 2])
 def test_points_are_drawn_anew_when_they_should_be(redrawn: int) -> None:
     seen: list[Tensor] = []
@@ -115,6 +127,20 @@ def test_the_page_says_where_we_are_ahead_and_where_behind() -> None:
     assert line[-3] == "**1.0e-06**"
 
 
+def test_on_a_gpu_seconds_are_those_of_the_clock() -> None:
+    one = run(1.0, 9e-4, 1e-4, 9e-6)
+    assert physics_page.reached(one, 1e-5, physics_page.WALL) == 6
+    found = {("poisson-2d", "lm"): [{**one, "beside": 0}, {**one, "beside": 3, "seed": 1}]}
+    said = physics_page.on_gpu(found)
+    line = next(line for line in said.splitlines() if "2-64-1, 257" in line)
+    assert [cell.strip() for cell in line.split("|")][5:] == [
+        "2.0", "6.0", "6.0", "**9.0e-06**", "6, 3", "2", "0 to 3", "",
+    ]  # fmt: skip
+    assert "6.0 s, theirs 59 s" in said
+    assert "Machine: a machine." in said
+    assert physics_page.on_gpu({}) == ""
+
+
 def test_runs_with_options_are_compared_in_the_same_seconds_with_those_of_the_same_seeds() -> None:
     found = {
         ("poisson-2d", "lm"): [run(1.0, 0.1, 0.02, 0.003), run(1.0, 1.0, 1.0, seed=1)],
@@ -128,7 +154,8 @@ def test_the_page_is_of_the_runs_that_are_kept() -> None:
     assert written == physics_page.page()
 
 
-def test_the_picture_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", [physics_page.SECONDS, physics_page.WALL])
+def test_the_picture_is_drawn(what: int, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib").use("Agg")
-    physics_page.draw({("heat-4d", "lm"): [run(1.0, 0.1, 0.01)]}, tmp_path / "picture.png")
+    physics_page.draw({("heat-4d", "lm"): [run(1.0, 0.1, 0.01)]}, tmp_path / "picture.png", what)
     assert (tmp_path / "picture.png").stat().st_size > 10_000

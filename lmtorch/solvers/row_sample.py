@@ -1,7 +1,8 @@
 """Some rows of J as a preconditioner: their JₛᵀJₛ, inverted in s × s by Woodbury's identity.
 
 Of many samples a few hundred know most of the directions that all of them bend in. With as many
-rows as there are the step is exact in one iteration, that of the dual equations.
+rows as there are the step is exact in one iteration, that of the dual equations. Of many processes
+each gives a share of its rows to all.
 
 Reference: Roosta-Khorasani & Mahoney, Sub-sampled Newton methods (2019); Woodbury (1950); Xu,
 Roosta-Khorasani & Mahoney, Newton-type methods for non-convex optimization under inexact Hessian
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from .._errors import InputError
 from ..arrays import where
 from ..linearizations.products import ByProducts
 from ..rows.base import Rows
 from ..rows.factors import Weight, taken
-from ..rows.layers import LayerBlock, LayerRows
+from ..rows.layers import LayerBlock, LayerRows, joined
 from ..rows.matrix import DenseRows
 from .preconditioners import Divide
 
@@ -53,15 +55,32 @@ class RowSample:
                 "step(closure, *batch): here only products are known. Leave preconditioner out, or "
                 "choose Nystrom()."
             )
-        m = sum(rows.shape[-2] for rows in model.blocks)
+        m = _total(model)
         count = self.rows or worth(WORTH, m, scale.shape[-1])
         return Woodbury(model, scale, self, min(count, m))
 
 
 def known(model: ByProducts) -> bool:
-    """Whether all rows are kept in this process, as numbers or as factors."""
-    here = isinstance(model.blocks, tuple) and model.across is None
-    return here and all(isinstance(rows, LayerRows | DenseRows) for rows in model.blocks)
+    """Whether the rows of all processes are kept by them, as numbers or as factors."""
+    here = isinstance(model.blocks, tuple) and all(
+        isinstance(rows, LayerRows | DenseRows) for rows in model.blocks
+    )
+    if model.across is None:
+        return here
+    _, told = model.across.telling("kind of rows", lambda: here, lambda own: [float(own)], 1)
+    return bool(told.all())
+
+
+def _total(model: ByProducts) -> int:
+    """Rows of all processes."""
+
+    def own() -> int:
+        return sum(rows.shape[-2] for rows in model.blocks)
+
+    if model.across is None:
+        return own()
+    _, told = model.across.telling("rows", own, lambda rows: [float(rows)], 1)
+    return int(told.sum())
 
 
 def worth(iterations: float, m: int, n: int) -> int:
@@ -82,10 +101,8 @@ class Woodbury:
 
     def __init__(self, model: ByProducts, scale: Tensor, choice: RowSample, count: int) -> None:
         self.model, self.scale, self.choice, self.count = model, scale, choice, count
-        self.total = sum(rows.shape[-2] for rows in model.blocks)
-        generator = torch.Generator().manual_seed(choice.seed)
-        share = count / self.total
-        self.rows = [_some(rows, share, model.factor, generator) for rows in model.blocks]
+        self.total = _total(model)
+        self.rows = _sample(model, count / self.total, choice.seed)
         self.gram: Tensor | None = None  # Jₛ D⁻² Jₛᵀ, where D² is all that λ is added to
 
     def grown(self, iterations: int) -> "Woodbury | None":
@@ -156,6 +173,36 @@ def _segments(block: LayerBlock) -> list[tuple[int, int]]:
     return found
 
 
+def _sample(model: ByProducts, share: float, seed: int) -> list[Rows]:
+    """A share of the rows of each process, the same on all of them."""
+    across = model.across
+    generator = torch.Generator().manual_seed(seed + (0 if across is None else across.rank))
+
+    def own() -> list[Rows]:
+        return [
+            _some(rows, share, model.factor, generator)
+            for rows in model.blocks
+            if rows.shape[-2] > 0
+        ]
+
+    if across is None:
+        return own()
+    found = across.gathered("sample of rows", lambda: tree_map_only(Tensor, _sent, own()))
+    every = tree_map_only(
+        Tensor, lambda t: t.to(model.gradient.device), [rows for some in found for rows in some]
+    )
+    layers = [rows for rows in every if isinstance(rows, LayerRows)]
+    if not layers or len(layers) < len(every):
+        return every
+    blocks = joined([block for rows in layers for block in rows.blocks])
+    return [layers[0]._replace(blocks=blocks)]
+
+
+def _sent(tensor: Tensor) -> Tensor:
+    """A tensor without what else its storage holds, which would be sent with it."""
+    return tensor.detach().cpu().clone()
+
+
 def _some(rows: Rows, share: float, factor: float, generator: torch.Generator) -> Rows:
     """A share of the rows, scaled so that their JᵀJ stands for that of all."""
     if isinstance(rows, DenseRows):
@@ -163,9 +210,12 @@ def _some(rows: Rows, share: float, factor: float, generator: torch.Generator) -
         return DenseRows(root * rows.matrix[..., chosen.to(rows.matrix.device), :])
     assert isinstance(rows, LayerRows)
     return rows._replace(
+        like=rows.like.new_empty(0),
         blocks=tuple(
-            _some_of_block(block, rows.like, share, factor, generator) for block in rows.blocks
-        )
+            _some_of_block(block, rows.like, share, factor, generator)
+            for block in rows.blocks
+            if block.samples > 0
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lmtorch.solvers.conjugate_gradients import ConjugateGradients
+from lmtorch.solvers.row_sample import RowSample
 
 from . import fits
 from .ranks import Ranks
@@ -68,6 +69,22 @@ def test_four_processes_one_of_them_without_data(four: Ranks, hidden: int, rows:
 def test_four_processes_that_hold_rows(four: Ranks, options: dict[str, Any]) -> None:
     hidden = 30 if options["solver"] == "dual" else 1
     compared(four, hidden=hidden, kind="uneven", options=options, steps=2)
+
+
+@pytest.mark.parametrize("kind", ["uneven", "empty"])
+def test_products_divided_by_all_rows_of_all_processes_are_exact(two: Ranks, kind: str) -> None:
+    options = {"solver": ConjugateGradients(preconditioner=RowSample(10**6))}
+    compared(two, hidden=20, kind=kind, options=options)
+
+
+@pytest.mark.parametrize("kind", ["uneven", "empty"])
+def test_rough_steps_come_as_far_as_those_of_one_process(two: Ranks, kind: str) -> None:
+    how = {"hidden": 80, "rows": 2000, "steps": 6, "options": {"solver": "cg"}}
+    many, one = two.run(fits.train, {**how, "kind": kind}), fits.train(0, 1, how)
+    assert all(torch.equal(a, b) for a, b in zip(*many, strict=True))
+    losses, alone = many[0][-1], one[-1]
+    assert losses[-1] < 1.25 * alone[-1]  # another sample; without rows it is 1.6 times
+    assert alone[-1] < 0.01 * alone[0]
 
 
 @pytest.mark.parametrize(
