@@ -4,7 +4,8 @@ Each shape is drawn with parameters of wide ranges, on 100 points from 0 to 10 w
 5 % of its height, a third of them upside down. A start succeeds if the fit from it ends within 1 %
 of the least sum of squares that any of the fits finds, the one from the true parameters among them.
 Two columns have our fit from either guess, so that only the starts differ; the third is lmfit's own
-fit from its guess. Run it: `python -m benchmarks.guesses [draws] [shape ...]`.
+fit from its guess. Files are in `guesses_on_files.py`.
+Run it: `python -m benchmarks.guesses [draws] [shape ...]`, or `python -m benchmarks.guesses files`.
 """
 
 import json
@@ -22,7 +23,7 @@ from lmfit import models as theirs
 import lmtorch
 from lmtorch import models
 
-from . import machine
+from . import guesses_on_files, machine
 
 RESULTS = Path(__file__).parent / "results" / "guesses.json"
 WAYS = ("ours", "ours_from_lmfit", "lmfit")  # our fit from either guess, and lmfit's own
@@ -146,11 +147,26 @@ def rates(case: Case, generator: np.random.Generator) -> list[float | None]:
 
 def keep(rows: list[dict[str, Any]], draws: int, *, whole: bool) -> None:
     """Write rows; those of some shapes alone take the places that they have."""
+    kept = json.loads(RESULTS.read_text())
     if not whole:
         new = {row["shape"]: row for row in rows}
-        rows = [new.get(row["shape"], row) for row in json.loads(RESULTS.read_text())["rows"]]
+        rows = [new.get(row["shape"], row) for row in kept["rows"]]
     known = {"machine": f"{machine.description()}, lmfit {lmfit.__version__}", "draws": draws}
-    RESULTS.write_text(json.dumps({**known, "rows": rows}, indent=1) + "\n", "utf-8")
+    files = {"files": kept["files"]} if "files" in kept else {}
+    RESULTS.write_text(json.dumps({**known, "rows": rows, **files}, indent=1) + "\n", "utf-8")
+
+
+def on_files() -> str:
+    """Write the rows of files, and leave the others.
+
+    Returns:
+        Their part of the benchmarks page.
+    """
+    found = guesses_on_files.rows()
+    kept = json.loads(RESULTS.read_text())
+    files = {"machine": f"{machine.description()}, lmfit {lmfit.__version__}", "rows": found}
+    RESULTS.write_text(json.dumps({**kept, "files": files}, indent=1) + "\n", "utf-8")
+    return guesses_on_files.section(found)
 
 
 def run(draws: int = DRAWS, only: list[str] | None = None) -> str:
@@ -179,10 +195,13 @@ def run(draws: int = DRAWS, only: list[str] | None = None) -> str:
         lines.append(f"| {name} | {' | '.join(shown)} |")
         print(lines[-1], flush=True)
     keep(rows, draws, whole=not only)
-    return "\n".join(lines)
+    return "\n".join([*lines, "", on_files()])
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(int(sys.argv[1]) if len(sys.argv) > 1 else DRAWS, sys.argv[2:])
+    if sys.argv[1:] == ["files"]:
+        print(on_files())
+    else:
+        run(int(sys.argv[1]) if len(sys.argv) > 1 else DRAWS, sys.argv[2:])
     print(machine.description())

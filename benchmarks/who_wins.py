@@ -100,6 +100,13 @@ def guesses() -> Iterator[Row]:
                 f"{row['ours']:.1%}", "lmfit", f"{row['lmfit']:.1%}",
                 row["ours"] / max(row["lmfit"], 1e-9), results["machine"],
             )  # fmt: skip
+    files = results["files"]
+    both = [row for row in files["rows"] if row["lmfit"] is not None]
+    ours, other = (sum(row[name] for row in both) for name in ("ours", "lmfit"))
+    yield Row(
+        "Start values", f"{len(both)} files: fits from a guess that find the minimum", str(ours),
+        "lmfit", str(other), ours / max(other, 1), files["machine"],
+    )  # fmt: skip
 
 
 def honesty(kept: list[dict[str, Any]]) -> Iterator[Row]:

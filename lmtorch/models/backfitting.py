@@ -38,6 +38,8 @@ NORMAL = 1.4826  # from the median of |r| to a standard deviation, for normal r
 SECOND = 6**0.5  # from the noise of points to that of their second differences
 ENOUGH = 4.0  # a guess with so many times the squares of noise needs no other beside it,
 CERTAIN = 1.5  # or with so many, where unlike terms might have changed places
+SETTLED = 1.2  # or with so many, where it has peaks and dips on both sides of the background, of
+BOTH = 0.3  # which the smaller is at least this part of the larger
 MANY = 3  # terms that are not backgrounds up to which all orders are tried, and not two
 SMALL = 0.1  # nothing is divided by a factor below this part of its largest value
 # what stands out of a background: what is on one side of it, on both, or all but the ends of data
@@ -83,6 +85,7 @@ def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
     best: Values | None = None
     even: Values | None = None  # the nearest whose peaks are all on one side
     grounds: list[Values] = []
+    settled = False
     for way in WAYS if under else WAYS[:1]:
         ground: Values = {}
         rest = points
@@ -97,8 +100,13 @@ def _together(terms: "Sequence[Model]", points: Points, rules: Rules) -> Values:
             found = _again([*under, *order], found, points, rules)
             best = found if best is None else _better(terms, best, found, points)
             even = found if even is None else _more_even(terms, over, even, found, points)
-            done = (_cost(terms, best, points) <= enough) & ~_odd(over, best)
-            if bool(done.all()):
+            squares = _cost(terms, best, points)
+            odd = _odd(over, best)
+            if not settled and bool((odd & (squares <= enough)).any()):
+                settled = True  # is asked once: it costs as much as a guess
+                best, clear = _settled(terms, over, best, points, rules)
+                odd = odd & ~clear
+            if bool(((squares <= enough) & ~odd).all()):
                 return best
     return {} if best is None or even is None else _evened(terms, over, best, even, points, rules)
 
@@ -110,6 +118,22 @@ def _odd(over: "Sequence[Model]", values: Values) -> Tensor:
         return torch.zeros_like(next(iter(values.values())), dtype=torch.bool)
     signs = torch.stack(heights, -1).sign()
     return (signs > 0).any(-1) & (signs < 0).any(-1)
+
+
+def _settled(
+    terms: "Sequence[Model]", over: "Sequence[Model]", best: Values, points: Points, rules: Rules
+) -> tuple[Values, Tensor]:
+    """A guess with peaks and dips, corrected, and where it is clear that there are both, (...,).
+
+    They are seen on both sides of the background, and nothing but noise is left: a guess with all
+    of them on one side cannot come nearer.
+    """
+    near = corrected(best, lambda values: curve(terms, values, points), points.y, rules)
+    found = curve(over, near, points)
+    sides = torch.stack([found.amax(-1), -found.amin(-1)])
+    clear = sides.amin(0) >= BOTH * sides.amax(0)
+    clear = clear & (_cost(terms, near, points) <= SETTLED * _squares(points))
+    return {name: torch.where(clear, near[name], best[name]) for name in best}, clear
 
 
 def _more_even(

@@ -107,6 +107,20 @@ class Model(Ruled):
         """
         return {}
 
+    def start_within(self, x: Tensor, y: Tensor, box: Mapping[str, Pair]) -> dict[str, Tensor]:
+        """Guess as `start`, where what a parameter means depends on one that is held or bounded.
+
+        Args:
+            x: as of `start`.
+            y: likewise.
+            box: (lower, upper) by name without prefix, of the parameters with bounds; both are the
+                value of one that is held.
+
+        Returns:
+            As of `start`, which is called by default. A guess is moved into its bounds afterwards.
+        """
+        return self.start(x, y)
+
     def derived(self, *values: Any) -> dict[str, Any]:
         """What follows from the parameters and is asked for beside them, as a peak's height.
 
@@ -266,7 +280,8 @@ class Model(Ruled):
     def _found(self, points: Points, rules: Rules) -> dict[str, Tensor]:
         """What `start` finds, by full name; rules tell only where it looks."""
         points = self._near(points, rules)
-        found = self.start(points.x, points.y)
+        box = {name: rules.box(self._full(name)) for name in self.parameters}
+        found = self.start_within(points.x, points.y, box)
         return {self._full(name): value.expand(points.lead) for name, value in found.items()}
 
     def _near(self, points: Points, rules: Rules) -> Points:

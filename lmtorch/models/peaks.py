@@ -1,13 +1,18 @@
-"""Symmetric peaks: their amplitude is the area, as in lmfit."""
+"""Symmetric peaks: their amplitude is the area, as in lmfit.
+
+Widths at half height are those of |σ|, as a curve of negative σ and amplitude is the same again:
+where bounds of σ were opened, a fit may end there. lmfit's formula has a negative width then.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..calculus.special import voigt_profile
+from .ruled import Pair
 from .searching import TOGETHER, Try, nearest, peak
 from .shape import Shape
 
@@ -45,7 +50,7 @@ class Gaussian(Shape):
     @staticmethod
     def derived(amplitude: Any, center: Any, sigma: Any) -> dict[str, Any]:
         """Full width at half height (of x), and height (of y)."""
-        return {"fwhm": 2 * HALF * sigma, "height": amplitude / (AREA * sigma)}
+        return {"fwhm": 2 * HALF * abs(sigma), "height": amplitude / (AREA * sigma)}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -79,7 +84,7 @@ class Lorentzian(Shape):
     @staticmethod
     def derived(amplitude: Any, center: Any, sigma: Any) -> dict[str, Any]:
         """Full width at half height (of x), and height (of y)."""
-        return {"fwhm": 2 * sigma, "height": amplitude / (math.pi * sigma)}
+        return {"fwhm": 2 * abs(sigma), "height": amplitude / (math.pi * sigma)}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -167,7 +172,7 @@ class PseudoVoigt(Shape):
         """Full width at half height (of x), and height (of y)."""
         bell = math.sqrt(math.log(2) / math.pi)
         height = amplitude / sigma * ((1 - fraction) * bell + fraction / math.pi)
-        return {"fwhm": 2 * sigma, "height": height}
+        return {"fwhm": 2 * abs(sigma), "height": height}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -208,18 +213,17 @@ class Moffat(Shape):
     @staticmethod
     def derived(amplitude: Any, center: Any, sigma: Any, beta: Any) -> dict[str, Any]:
         """Full width at half height (of x); the height is the amplitude."""
-        return {"fwhm": 2 * sigma * torch.expm1(math.log(2) / beta).sqrt()}
+        return {"fwhm": 2 * abs(sigma) * torch.expm1(math.log(2) / beta).sqrt()}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The peak that is most of y."""
-        center, width = peak(x, y)
-        tries = [
-            {"center": center, "sigma": part * width / math.sqrt(2 ** (1 / beta) - 1), "beta": beta}
-            for part in (0.7, 1.0)
-            for beta in (1.0, 2.0, 4.0)
-        ]
-        return fitted(Moffat, x, y, tries)
+        return Moffat.start_within(x, y, {})
+
+    @staticmethod
+    def start_within(x: Tensor, y: Tensor, box: Mapping[str, Pair]) -> dict[str, Tensor]:
+        """The peak that is most of y; the width that σ stands for depends on beta."""
+        return fitted(Moffat, x, y, _by_exponent(x, y, "beta", (1.0, 2.0, 4.0), box))
 
 
 class Pearson7(Shape):
@@ -252,18 +256,36 @@ class Pearson7(Shape):
     def derived(amplitude: Any, center: Any, sigma: Any, expon: Any) -> dict[str, Any]:
         """Full width at half height (of x), and height (of y)."""
         height = amplitude / sigma * torch.exp(_log_height(expon) - 0.5 * math.log(math.pi))
-        return {"fwhm": 2 * sigma * torch.expm1(math.log(2) / expon).sqrt(), "height": height}
+        half = abs(sigma) * torch.expm1(math.log(2) / expon).sqrt()
+        return {"fwhm": 2 * half, "height": height}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The peak that is most of y."""
-        center, width = peak(x, y)
-        tries = [
-            {"center": center, "sigma": part * width / math.sqrt(2 ** (1 / m) - 1), "expon": m}
-            for part in (0.7, 1.0)
-            for m in (1.0, 2.0, 5.0)
-        ]
-        return fitted(Pearson7, x, y, tries)
+        return Pearson7.start_within(x, y, {})
+
+    @staticmethod
+    def start_within(x: Tensor, y: Tensor, box: Mapping[str, Pair]) -> dict[str, Tensor]:
+        """The peak that is most of y; the width that σ stands for depends on expon."""
+        return fitted(Pearson7, x, y, _by_exponent(x, y, "expon", (1.0, 2.0, 5.0), box))
+
+
+def _by_exponent(
+    x: Tensor, y: Tensor, name: str, usual: Sequence[float], box: Mapping[str, Pair]
+) -> list[dict[str, Any]]:
+    """Tries of (1 + ((x − center)/σ)²)^(−m) with the width that the data have.
+
+    Returns:
+        Them, for usual m that are moved into its bounds; where it is held for that alone.
+    """
+    center, width = peak(x, y)
+    low, high = box.get(name, (0.0, math.inf))
+    exponents = sorted({min(max(m, low), high) for m in usual})
+    return [
+        {"center": center, "sigma": part * width / math.sqrt(math.expm1(math.log(2) / m)), name: m}
+        for part in (0.7, 1.0)
+        for m in exponents
+    ]
 
 
 def _half_of_voigt(sigma: Any, gamma: Any, top: Any) -> Any:

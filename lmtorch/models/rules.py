@@ -91,6 +91,11 @@ class Rules:
             {**self.starts, **other.starts},
         )
 
+    def box(self, name: str) -> tuple[float, float]:
+        """(lower, upper) of a parameter; both are its value where it is held or starts there."""
+        value = self.fixed.get(name, self.starts.get(name))
+        return self.bounds.get(name, (-math.inf, math.inf)) if value is None else (value, value)
+
     def check(self, names: list[str], limits: Mapping[str, tuple[float, float]]) -> None:
         """Check that they hold together.
 

@@ -207,7 +207,7 @@ class SplitGaussian(Shape):
     def derived(amplitude: Any, center: Any, sigma: Any, sigma_r: Any) -> dict[str, Any]:
         """Full width at half height (of x), and height (of y)."""
         both = sigma + sigma_r
-        return {"fwhm": HALF * both, "height": 2 * amplitude / (AREA * both)}
+        return {"fwhm": HALF * (abs(sigma) + abs(sigma_r)), "height": 2 * amplitude / (AREA * both)}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -245,7 +245,7 @@ class SplitLorentzian(Shape):
     def derived(amplitude: Any, center: Any, sigma: Any, sigma_r: Any) -> dict[str, Any]:
         """Full width at half height (of x), and height (of y)."""
         both = sigma + sigma_r
-        return {"fwhm": both, "height": 2 * amplitude / (math.pi * both)}
+        return {"fwhm": abs(sigma) + abs(sigma_r), "height": 2 * amplitude / (math.pi * both)}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -72,7 +72,8 @@ class Gaussian2D(Shape):
     ) -> dict[str, Any]:
         """Full widths at half height, and height (of the data)."""
         height = amplitude / (2 * math.pi * sigmax * sigmay)
-        return {"fwhmx": 2 * HALF * sigmax, "fwhmy": 2 * HALF * sigmay, "height": height}
+        widths = {"fwhmx": 2 * HALF * abs(sigmax), "fwhmy": 2 * HALF * abs(sigmay)}
+        return {**widths, "height": height}
 
     @staticmethod
     def start(x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -47,6 +47,29 @@ def test_width_and_height_are_those_of_the_curve(model: Any, values: dict[str, f
     assert found["fwhm"].value == pytest.approx(right - left, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [m for m, v in PEAKS if "sigma" in v and "gamma" not in v],
+    ids=repr,
+)
+def test_a_width_is_none_of_a_sign_where_bounds_of_sigma_were_opened(model: Any) -> None:
+    values = next(v for m, v in PEAKS if m is model)
+    turned = {name: -v if name.startswith("sigma") else v for name, v in values.items()}
+    odd = "amplitude" if "beta" not in values else ""  # Moffat's is the height
+    area = -3.0 if odd else 3.0
+    there = model(X, amplitude=3.0, center=5.0, **values)
+    np.testing.assert_allclose(model(X, amplitude=area, center=5.0, **turned), there, rtol=1e-12)
+    opened = model.with_bounds({name: (None, None) for name in turned if name.startswith("sigma")})
+    held = {
+        which: opened.with_fixed(amplitude=size, center=5.0, **some) + models.Constant()
+        for which, size, some in (("plain", 3.0, values), ("turned", area, turned))
+    }
+    found = {which: curve_fit(one, X, there).derived for which, one in held.items()}
+    assert found["plain"]["fwhm"].value > 0
+    for name, (value, _) in found["plain"].items():  # it is the same curve
+        assert found["turned"][name].value == pytest.approx(value, rel=1e-12)
+
+
 def test_a_spot_has_two_widths_and_a_height() -> None:
     points = np.stack([a.ravel() for a in np.meshgrid(np.arange(9.0), np.arange(9.0))])
     spot = models.Gaussian2D()

@@ -12,6 +12,7 @@ from nist import load
 from scipy.optimize import OptimizeWarning
 
 from lmtorch import InputError, curve_fit, models
+from lmtorch.models import backfitting
 from lmtorch.models.correcting import corrected
 from lmtorch.models.rules import Rules
 
@@ -308,6 +309,43 @@ def test_a_dip_on_a_broad_peak_is_found_where_there_is_one(dtype: torch.dtype) -
     assert fit.success
     # which of two peaks of one shape is which, their places say
     assert min(fit["a_amplitude"], fit["b_amplitude"]) == pytest.approx(-8, rel=0.1)
+
+
+def test_a_guess_of_peaks_and_dips_apart_is_settled_without_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = models.Gaussian("a") + models.Gaussian("b") + models.Constant()
+    y = model(X, 2.0, 3.0, 0.5, -2.0, 7.0, 0.5, 1.0) + noise(101, 0.1, seed=3)
+    tried = []
+    first = backfitting._first
+    monkeypatch.setattr(backfitting, "_first", lambda *a: tried.append(1) or first(*a))
+    found = model.guess(X, y)
+    assert len(tried) == 1  # of six, as nothing but noise is left
+    np.testing.assert_allclose([found["a_amplitude"], found["b_amplitude"]], [2, -2], rtol=0.2)
+    monkeypatch.setattr(backfitting, "SETTLED", 0.0)
+    model.guess(X, y)
+    assert len(tried) == 7  # where it is not settled all the others are tried
+
+
+@pytest.mark.parametrize("shape", [models.Pearson7, models.Moffat])
+@pytest.mark.parametrize("exponent", [0.8, 30.0, 1e4, 1e6])
+def test_a_peak_whose_exponent_is_held_has_its_width_guessed_with_it(
+    shape: Any, exponent: float
+) -> None:
+    (name,) = {"expon", "beta"} & set(shape().names)
+    # of the same width at half height, which sigma is not
+    sigma = 0.6 / np.sqrt(np.expm1(np.log(2) / exponent))
+    peak = shape()(X, 3.0, 4.0, sigma, exponent)
+    y = peak + 1 + noise(101, 0.02 * np.ptp(peak))
+    for held in (
+        shape("p").with_fixed({f"p_{name}": exponent}),
+        shape("p").with_bounds({f"p_{name}": (exponent * (1 - 1e-9), exponent * (1 + 1e-9))}),
+    ):
+        guess = (held + models.Constant()).guess(X, y)
+        assert guess["p_sigma"] == pytest.approx(sigma, rel=0.5)
+        fit = curve_fit(held + models.Constant(), X, y)
+        assert fit["p_center"] == pytest.approx(4, abs=0.05)
+        assert fit["p_sigma"] == pytest.approx(sigma, rel=0.1)
 
 
 def test_a_correction_solves_a_linear_problem_and_leaves_what_is_fixed() -> None:
