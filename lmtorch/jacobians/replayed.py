@@ -2,12 +2,14 @@
 
 Every tensor of a record has memory of its own, made once. What is left of an evaluation is a
 Python function without arguments or branches, a line for each operator. Lines that depend on no
-parameter run once a fit.
+parameter run once a fit. A call of NumPy's costs a quarter of one of torch's: it makes the
+operators that IEEE 754 rounds correctly, which are the same to the last bit by whomever.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,17 @@ FLOATS = (torch.float64, torch.float32)
 # operators whose numbers may be given as tensors, of which torch would make one at each call
 BINARY = frozenset(["add", "sub", "mul", "div", "rsub"])
 COPIES = frozenset(["_to_copy", "clone"])
+# correctly rounded by IEEE 754, hence the same in NumPy; exp and its like are not
+ROUNDED: dict[str, Any] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "neg": np.negative,
+    "sqrt": np.sqrt,
+    "abs": np.absolute,
+    "square": np.square,
+}
 
 
 class Replay:
@@ -150,6 +163,10 @@ def _line(operator: Operator, args: Any, kwargs: Any, out: Tensor, expected: Ten
 def _ways(operator: Operator, args: Any, kwargs: Any, out: Tensor) -> list[_Line]:
     name = operator.name
     found = []
+    arrays = _arrays([*args, out]) if not kwargs else None
+    if arrays and (name in ROUNDED or name == "rsub"):
+        given = arrays[-2::-1] if name == "rsub" else arrays[:-1]
+        found.append(_Line(ROUNDED[name.removeprefix("r")], (*given, arrays[-1]), {}))
     if name in COPIES:
         found.append(_Line(out.copy_, args[:1], {}))
     if name in BINARY and not kwargs and len(args) == 2:
@@ -166,6 +183,17 @@ def _ways(operator: Operator, args: Any, kwargs: Any, out: Tensor) -> list[_Line
         out.copy_(operator.func(*args, **kwargs))
 
     return [*found, _Line(copied, (), {})]
+
+
+def _arrays(tensors: Sequence[Any]) -> list[Any] | None:
+    """Tensors and numbers as arrays in their memory, if all are of one dtype of floats."""
+    out = tensors[-1]
+    made = [_as_tensor(one, out) for one in tensors]
+    if out.dtype not in FLOATS or not all(
+        type(one) is Tensor and one.dtype is out.dtype and not one.is_neg() for one in made
+    ):
+        return None
+    return [one.detach().numpy() for one in made]
 
 
 def _as_tensor(number: Any, like: Tensor) -> Any:
