@@ -67,7 +67,7 @@ def resample(fit: Inference, samples: int, kind: str | None, seed: int) -> Boots
         raise InputError(f"kind={kind!r} is not known{of}: use one of {kinds}.")
     if samples < 2:
         raise InputError(f"samples={samples} must be at least 2.")
-    fitter, data = fit.fitter, fit.fitter.data
+    fitter, data = fit.fitter, fit.fitter.data.unwritten()
     rng = np.random.default_rng(seed)
     y, u = data.y.detach(), fit.u.detach()
     used = (

@@ -37,6 +37,8 @@ def components_at(inference: Inference, x: Any, place: int | None) -> dict[str, 
             "components are the terms of a sum of lmtorch.models: make the function one of them, "
             "models.from_function(f)."
         )
+    if x is None:
+        fitter.data.unwritten()
     points = known if x is None else points_of(x, known, fitter.data)[0]
     p = inference.p.detach()
     where = [inference.names.index(name) for name in names]

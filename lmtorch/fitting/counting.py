@@ -72,7 +72,7 @@ class CountedInference(Inference):
 
     def bound(self, outputs: Tensor) -> Bound:
         """The likelihood of outputs (..., m) beside the data."""
-        data = self.fitter.data
+        data = self.fitter.data.unwritten()
         y, total = data.y.detach().expand(outputs.shape), data.total
         weights = None if data.weights is None else data.weights.detach().expand(outputs.shape)
         return self.likelihood.of(outputs, y, weights, total).bound()
@@ -145,7 +145,7 @@ class CountedInference(Inference):
     @property
     def rsquared(self) -> Tensor:
         """1 − D over the deviance of the best constant, (...,); NaN where that is not known."""
-        level = self.likelihood.level(self.fitter.data)
+        level = self.likelihood.level(self.fitter.data.unwritten())
         if level is None:
             return torch.full_like(self.deviance, torch.nan)
         constant = level.expand(self.fitter.data.y.shape)

@@ -1,7 +1,7 @@
 """Data with their errors: checks, masks, and whitening, which gives all residuals deviation one."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
 from .._arrays import all_finite, tensor_of
-from .._errors import InputError, InputTypeError
-from .reading import as_x, merged, numbers_of, shown_of
+from .._errors import InputError
+from .owned import NONE, Versions, leaves_of, owned, versions_of
+from .reading import as_x, mask_of, merged, numbers_of, shown_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Data:
         sizes: how many points each of several joined data sets has.
         total: of a likelihood, the trials or the like of each point, (..., m) or (m,); None: it has
             none.
+        versions: of x and y where they are the user's own tensors, see `owned`.
     """
 
     x: Any
@@ -39,6 +41,16 @@ class Data:
     each_x: bool
     sizes: tuple[int, ...]
     total: Tensor | None = None
+    versions: Versions = NONE
+
+    def unwritten(self) -> Self:
+        """These data, unless x or y are no longer those of the fit.
+
+        Raises:
+            InputError: they were changed in place.
+        """
+        self.versions.check()
+        return self
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -123,6 +135,7 @@ def gather(
         raise InputError(f"nan_policy={nan_policy!r} must be 'raise', 'omit' or None.")
     numpy = not any(isinstance(leaf, Tensor) for leaf in leaves_of(ydata))
     sizes: tuple[int, ...] = ()
+    xdata, ydata = owned(xdata, ydata)
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
     else:
@@ -163,7 +176,7 @@ def gather(
     ]
     kept = _kept(
         y,
-        mask=_mask(mask),
+        mask=mask_of(mask),
         ydata=shown_of(ydata),
         sigma=_shown_by(sigma, y),
         xdata=torch.cat(shown, -1) if hidden else None,
@@ -207,7 +220,8 @@ def _data(
     count = y.detach().new_full(y.shape[:-1], y.shape[-1])
     if weights is not None:
         count = (weights > 0).to(y).expand(y.shape).sum(-1)
-    return Data(x, y, weights, root, count, numpy, each_x, sizes)
+    seen = versions_of(x, y)
+    return Data(x, y, weights, root, count, numpy, each_x, sizes, versions=seen)
 
 
 def _clean(x: Any, y: Tensor, *given: Any) -> bool:
@@ -218,11 +232,6 @@ def _clean(x: Any, y: Tensor, *given: Any) -> bool:
         leaf for leaf in leaves_of(x) if isinstance(leaf, Tensor) and leaf.is_floating_point()
     )
     return all_finite(y) and all(map(all_finite, floats))
-
-
-def leaves_of(tree: Any) -> list[Any]:
-    """The leaves of a tree, which is mostly one."""
-    return [tree] if tree_is_leaf(tree) else tree_leaves(tree)
 
 
 def _joined(xs: Any, ys: Any, sigma: Any, mask: Any) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:
@@ -361,27 +370,6 @@ def _filled(x: Any, good: Tensor, fits: int) -> Any:
         return torch.where(good.reshape(shape), leaf, stand_in).nan_to_num(0.0, 0.0, 0.0)
 
     return tree_map(filled, x)
-
-
-def _mask(mask: Any) -> Tensor | None:
-    """Convert a mask to a tensor, True for points that count; entries that are masked are False.
-
-    Raises:
-        InputTypeError: it does not hold truth values.
-    """
-    if mask is None or isinstance(mask, Tensor):
-        return None if mask is None else mask.bool()
-    array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(merged(mask, "mask"))
-    if array.dtype.kind == "O" and all(
-        isinstance(value, bool | np.bool_) for value in array.ravel()
-    ):
-        array = array.astype(bool)
-    if array.dtype.kind not in "biuf" or not array.ndim:
-        raise InputTypeError(
-            f"mask={mask!r} must hold True for each point that counts, and False for the others."
-        )
-    # copied, as data frames give arrays that cannot be written to
-    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))
 
 
 def _is_matrix(sigma: Tensor, y: Tensor) -> bool:

@@ -89,7 +89,12 @@ class Fitter:
         bounds: tuple[Tensor, Tensor] | None = None,
         **options: Any,
     ) -> Solution:
-        """Minimise from every row of u against every row of y and weights, where there are rows."""
+        """Minimise from every row of u against every row of y and weights, where there are rows.
+
+        Raises:
+            InputError: the data were changed in place after the first fit.
+        """
+        self.data.unwritten()
         return least_squares(**self.minimisation(u, y=y, weights=weights, bounds=bounds, **options))
 
     def minimisation(

@@ -25,6 +25,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
+from .owned import owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 
@@ -101,6 +102,7 @@ def _start(p0: Any) -> Tensor | None:
 
 def _points(data: Any) -> Tensor | None:
     """Points in float64, all finite; None: they are of another kind."""
+    given = data
     if type(data) is np.ndarray:
         if data.dtype != np.float64:
             return None
@@ -114,7 +116,9 @@ def _points(data: Any) -> Tensor | None:
     ):
         return None
     flat = data.numpy().reshape(-1)
-    return data if flat.size and math.isfinite(flat.dot(flat)) else None
+    if not (flat.size and math.isfinite(flat.dot(flat))):
+        return None
+    return owned(data)[0] if given is data else data
 
 
 def fitted(f: Any, asked: Asked) -> CurveFit | None:
@@ -136,7 +140,10 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         model = copy(model)
         model.function = f
         vars(model).pop("label", None)
-    data = Data(asked.x, asked.y, None, None, asked.y.new_full((), m), asked.numpy, False, ())
+    data = Data(
+        asked.x, asked.y, None, None, asked.y.new_full((), m), asked.numpy, False, (),
+        versions=versions_of(asked.x, asked.y),
+    )  # fmt: skip
     start = asked.start
     if start is None:
         try:

@@ -84,7 +84,7 @@ class Inference(Selection):
     @cached_property
     def curve(self) -> Tensor:
         """The fitted curve at the data, (..., m); NaN where a point is left out."""
-        data = self.fitter.data
+        data = self.fitter.data.unwritten()
         curve = data.y.detach() + data.coloured(self.residual)
         return curve if data.weights is None else torch.where(data.weights > 0, curve, torch.nan)
 
@@ -252,7 +252,7 @@ class Inference(Selection):
 
     def about_mean(self) -> Tensor:
         """χ² of the best constant in place of the curve, (...,)."""
-        data = self.fitter.data
+        data = self.fitter.data.unwritten()
         y, one = data.y.detach().double(), torch.ones_like(data.y, dtype=torch.float64)
         if data.root is not None:
             y, one = ((data.root.double() @ v[..., None])[..., 0] for v in (y, one))
@@ -356,7 +356,8 @@ class Inference(Selection):
 
     def again(self) -> Tensor:
         """The curve at the data as the model gives it now, (..., m); of a batch with one x."""
-        return self.sensitivity(self.fitter.data.x, self.fitter.data.m)[0]
+        data = self.fitter.data.unwritten()
+        return self.sensitivity(data.x, data.m)[0]
 
     def scatter(self, curve: Tensor, sigma: Any) -> Tensor:
         """The variance of new measurements where the curve is so high, (..., k)."""

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from .._errors import level
-from .data import leaves_of
+from .owned import leaves_of
 
 
 def warn_of_order(**given: Any) -> None:

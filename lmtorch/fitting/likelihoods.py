@@ -22,6 +22,7 @@ from ..losses.base import wide
 from ..losses.counts import BinomialNLLLoss, NegativeBinomialNLLLoss, PoissonNLLLoss
 from ..losses.criterion import Criterion, Targeted
 from .data import Data, as_points
+from .owned import owned, versions_of
 from .reading import numbers_of
 
 NAMES = ("gaussian", "poisson", "binomial", "negative_binomial")
@@ -267,6 +268,7 @@ def with_total(data: Data, total: Any) -> Data:
     """
     if total is None:
         return data
+    (total,) = owned(total)
     if data.sizes and isinstance(total, list | tuple):
         if len(total) != len(data.sizes):
             raise InputError(
@@ -285,7 +287,7 @@ def with_total(data: Data, total: Any) -> Data:
     if data.weights is not None and data.weights.ndim == points.ndim:
         # of points that are left out nothing is known
         points = torch.where(data.weights > 0, points, 1.0)
-    return replace(data, total=points)
+    return replace(data, total=points, versions=versions_of(data.x, data.y, points))
 
 
 def check(likelihood: Likelihood, data: Data) -> None:

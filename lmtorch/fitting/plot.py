@@ -132,7 +132,7 @@ def points_of_set(fit: Inference, place: int) -> Points:
     Raises:
         InputError: x is not one number for each point.
     """
-    data, likelihood = fit.fitter.data, fit.fitter.likelihood
+    data, likelihood = fit.fitter.data.unwritten(), fit.fitter.likelihood
     rows = places_of(data.sizes)[place] if data.sizes else slice(None)
     x = np.asarray(to_array(data.x[place] if data.sizes else data.x))
     y = to_array(data.y.detach())[rows]

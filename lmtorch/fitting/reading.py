@@ -41,6 +41,27 @@ def shown_of(values: Any) -> Tensor | None:
     return tensor_of(~np.ma.getmaskarray(values)) if np.ma.is_masked(values) else None
 
 
+def mask_of(mask: Any) -> Tensor | None:
+    """Convert a mask to a tensor, True for points that count; entries that are masked are False.
+
+    Raises:
+        InputTypeError: it does not hold truth values.
+    """
+    if mask is None or isinstance(mask, Tensor):
+        return None if mask is None else mask.bool()
+    array = mask if isinstance(mask, np.ma.MaskedArray) else np.asarray(merged(mask, "mask"))
+    if array.dtype.kind == "O" and all(
+        isinstance(value, bool | np.bool_) for value in array.ravel()
+    ):
+        array = array.astype(bool)
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise InputTypeError(
+            f"mask={mask!r} must hold True for each point that counts, and False for the others."
+        )
+    # copied, as data frames give arrays that cannot be written to
+    return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))
+
+
 def numbers_of(values: Any, name: str) -> Tensor:
     """Convert to a floating-point tensor: arrays and numbers to float64, as in scipy.
 

@@ -107,7 +107,7 @@ def record_of(fit: Any) -> dict[str, Any]:
         "full_output": fit._full,
         "failed": fit._failed,
         "data": {
-            **{name: encoded(getattr(fitter.data, name)) for name in DATA},
+            **{name: encoded(getattr(fitter.data.unwritten(), name)) for name in DATA},
             "numpy": fitter.data.numpy,
             "each_x": fitter.data.each_x,
             "sizes": list(fitter.data.sizes),
