@@ -39,6 +39,7 @@ from ..minimising.user_function import UserFunction
 from .orthogonal import DisplacementResidual, OwnColumns
 from .orthogonal_checks import check_apart, check_given
 from .orthogonal_fitter import OrthogonalFitter, Points
+from .orthogonal_saddles import beside_saddles
 from .orthogonal_watch import Onlooker
 
 STRENGTHS = (1.0, 1e2, 1e4, 1e6)  # κ of the runs of an implicit fit; the last one is repeated
@@ -77,12 +78,13 @@ def minimised(
         if fitter.data.implicit:
             point, spent = (setting.x, 1) if near else _on_equations(fitter, setting)
             return _implicit(fitter, setting._replace(x=point), spent, seen)
-        point, spent = (setting.x, 1) if near else _started(setting, fitter.trials)
-        left = max(1, fitter.trials + 1 - int(tensor_of(spent).max()))
+        # no more than a half is spent on where to begin
+        point, spent = (setting.x, 1) if near else _started(setting, fitter.trials // 2)
+        left = fitter.trials + 1 - int(tensor_of(spent).max())
         seen.spent = spent
-        state, _ = descend(
-            setting.problem, setting.method, Start(point), trials=left, watch=seen.watch
-        )
+        problem, method = setting.problem, setting.method
+        state, _ = descend(problem, method, Start(point), trials=left, watch=seen.watch)
+        state = beside_saddles(problem, method, state, left, seen)
         model = _blocks(setting.problem, state.x)
         return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
 
@@ -244,6 +246,8 @@ def _implicit(
         way = replace(method, tolerances=LOOSE, polish=0, certify=False) if early else method
         seen.spent = evaluations
         state, _ = descend(one, way, Start(point), trials=max(1, left), watch=seen.watch)
+        if not early:
+            state = beside_saddles(one, way, state, left, seen)
         point, evaluations = state.x, evaluations + state.trials
         left = fitter.trials - int(evaluations.max())
         model = _blocks(raw, point)

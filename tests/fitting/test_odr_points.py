@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lmtorch
+from lmtorch.fitting import orthogonal_saddles
 
 T = np.linspace(0.2, 3, 24)
 ANGLES = np.linspace(0, 5, 16)
@@ -420,15 +421,50 @@ def test_what_does_not_go_together_is_refused(change: dict[str, Any], message: s
 
 @pytest.mark.parametrize("m", [20, 400])
 @pytest.mark.parametrize("f", [lambda x, a, b: a * b * x, lambda x, a, b: a**2 * x + b**2])
-def test_a_saddle_is_no_success_however_many_points_there_are(m: int, f: Any) -> None:
+def test_a_saddle_is_left_however_many_points_there_are(
+    m: int, f: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At zero nothing pulls the slope, and it is no minimum."""
     x = np.linspace(0.5, 2, m)
     y = x + 0.01 * np.cos(9 * x)
+    errors = {"sx": 0.01, "sy": 0.01}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the saddle, and that it has no covariance
-        fit = lmtorch.odr(f, x, y, p0=[0.0, 0.0], sx=0.01, sy=0.01)
-    assert fit.status == lmtorch.Status.SADDLE
-    assert not fit.success
+        warnings.simplefilter("ignore")  # of what only the product a·b determines
+        fit = lmtorch.odr(f, x, y, p0=[0.0, 0.0], **errors)
+        near = lmtorch.odr(f, x, y, p0=[0.9, 0.9], **errors)
+        assert fit.success
+        np.testing.assert_allclose(fit.chisqr, near.chisqr, rtol=1e-9)
+        np.testing.assert_allclose(f(x, *fit.popt), f(x, *near.popt), rtol=1e-6)
+        for few in (1, 3, 5, 8):
+            try:
+                short = lmtorch.odr(f, x, y, p0=[0.0, 0.0], max_nfev=few, **errors)
+            except lmtorch.NotConvergedError as stopped:
+                short = stopped.fit
+            assert not short.success
+            assert short.nfev <= few
+        monkeypatch.setattr(orthogonal_saddles, "ROUNDS", 0)  # where no way leads away
+        stays = lmtorch.odr(f, x, y, p0=[0.0, 0.0], **errors)
+    assert stays.status == lmtorch.Status.SADDLE
+    assert not stays.success
+
+
+@pytest.mark.parametrize("device", ["batch", "implicit"])
+def test_saddles_of_a_batch_and_of_an_implicit_model_are_left(device: str) -> None:
+    x = np.linspace(0.5, 2, 20)
+    y = x + 0.01 * np.cos(9 * x)
+    if device == "implicit":
+        fit = lmtorch.odr(
+            lambda at, a, b: at[1] - a**2 * at[0] - b, np.stack([x, y]), None, p0=[0, 0], sx=0.01
+        )
+        assert abs(fit["a"]) == pytest.approx(1, rel=1e-2)
+        return
+    many = np.stack([y, y + 1, 2 * y])
+    fits = lmtorch.odr(
+        lambda x, a, b: a**2 * x + b, np.stack([x, x, x]), many, p0=[[0, 0], [1, 1], [0, 0]],
+        sx=0.01, sy=0.01, batch=True,
+    )  # fmt: skip
+    assert fits.success.all()
+    np.testing.assert_allclose(np.abs(fits.popt[:, 0]), [1, 1, 2**0.5], rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["explicit", "implicit", "batch"])
