@@ -21,7 +21,7 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
         The points and their number.
 
     Raises:
-        InputError: they cannot be counted.
+        InputError: they cannot be counted, there are none, or they have another layout.
     """
     new = tree_map(
         lambda leaf: as_x(leaf, data.y),
@@ -35,6 +35,14 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
             continue
         if not shape:
             return leaf[None], 1
+        if 0 in shape:
+            raise InputError("there are no new points.")
+        layout = tuple(np.shape(before))
+        if isinstance(leaf, Tensor) and sum(size > 1 for size in shape) > max(1, len(layout)):
+            raise InputError(
+                f"new points have shape {tuple(shape)}, and xdata {layout}: give them in its "
+                "layout, as x.ravel() for a curve, and reshape what comes back."
+            )
         in_rows = len(np.shape(before)) > 1 and np.shape(before)[-1] not in (*data.sizes, data.m)
         return new, shape[0 if in_rows else -1]
     raise InputError("new points must be arrays or tensors in the layout of xdata.")

@@ -61,3 +61,13 @@ def test_a_fit_of_a_stack_is_named_by_its_row_and_column() -> None:
     for wrong in ((3, 0), (1,), (0, 0, 0)):
         with pytest.raises(InputError, match=r"does not name one of \(3, 5\) fits"):
             fits.at(*wrong)
+
+
+@pytest.mark.parametrize("use", ["predict", "confidence_band", "prediction_band"])
+def test_new_points_of_another_layout_and_none_at_all_are_refused_in_words(use: str) -> None:
+    x = np.linspace(0, 3, 20)
+    fit = curve_fit(lambda x, a, b: a * torch.exp(-b * x), x, 2 * np.exp(-x) + 0.01 * np.cos(9 * x))
+    with pytest.raises(InputError, match=r"shape \(4, 5\), and xdata \(20,\): .*x\.ravel\(\)"):
+        getattr(fit, use)(x.reshape(4, 5))
+    with pytest.raises(InputError, match="no new points"):
+        getattr(fit, use)([])
