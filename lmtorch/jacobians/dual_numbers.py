@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._autodiff import Params
+from .._autodiff import Function, Params
 from ..calculus.base import NoRuleError
 from ..calculus.duals import Dual, full, variables
 from ..calculus.many import Many, constant_of_many, variables_of_many
@@ -49,6 +49,12 @@ class DualNumbers:
 
     def block(self, part: Part, params: Params) -> Block:
         """All rows of the part, as columns."""
+        if part.by_rows is not None:
+            found: Block | None = part.by_rows.block(
+                _taken_of, part.function, params, part.row_data
+            )
+            if found is not None:
+                return found
         residual, columns = derivatives(part, params)
         return Block(residual, Columns(columns))
 
@@ -63,6 +69,12 @@ class DualNumbers:
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals of the part, by a plain call; of a batch as one, if it can be."""
+        if part.by_rows is not None:
+            found: Tensor | None = part.by_rows.values(
+                _taken_of, part.function, params, part.row_data
+            )
+            if found is not None:
+                return found
         return _values_as_one(part, params) if part.problem is not None else part.function(params)
 
 
@@ -112,6 +124,12 @@ def taken(result: Any) -> Taken:
 def _without_graph(found: Tensor) -> Tensor:
     """The tensor without its graph, if it has one: to make a view takes a microsecond."""
     return found.detach() if found.requires_grad else found
+
+
+def _taken_of(function: Function, params: Params) -> Taken:
+    """Residuals of a function with the derivatives that are not zero."""
+    with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
+        return taken(function(seeded(params)))
 
 
 def _taken(part: Part, params: Params, *, curved: bool) -> Taken:

@@ -21,7 +21,7 @@ from ..calculus.base import Carrier
 from ..calculus.rules import CONSTANT, RULES, name_of
 from ..recording.operators import UnrecordableError
 
-MOST = 400  # operators of a record
+MOST = 400  # operators of a record, if nothing else is said
 NUMBERS = 2**16  # numbers in all values of a record, at most: each is kept
 CONSTANTS, ARGUMENTS, PARAMETERS = 0, 1, 2  # what a value depends on, at most
 # what a function may ask of a tensor beside its rules: it does not depend on the numbers
@@ -168,9 +168,9 @@ class _Reads(FunctionMode):
 class _Operators(DispatchMode):
     """Notes every operator."""
 
-    def __init__(self, record: Evaluation) -> None:
+    def __init__(self, record: Evaluation, most: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch does not declare it
-        self.record = record
+        self.record, self.most = record, most
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -178,7 +178,7 @@ class _Operators(DispatchMode):
         record, schema, kwargs = self.record, func._schema, kwargs or {}
         name = schema.name.split("::")[1]
         drawn = torch.Tag.nondeterministic_seeded in func.tags
-        if schema.is_mutable or drawn or name in UNMADE or len(record.operators) >= MOST:
+        if schema.is_mutable or drawn or name in UNMADE or len(record.operators) >= self.most:
             record.refuse(f"the operator {name}")
         given = list(tensors_in((args, kwargs)))
         level = max(map(record.level, given), default=CONSTANTS)
@@ -222,7 +222,10 @@ def _values(record: Evaluation, arguments: Any) -> Any:
 
 
 def recorded(
-    function: Callable[[], Sequence[Tensor | None]], x: Tensor, arguments: Sequence[Tensor]
+    function: Callable[[], Sequence[Tensor | None]],
+    x: Tensor,
+    arguments: Sequence[Tensor],
+    most: int = MOST,
 ) -> Evaluation:
     """Record what a function computes.
 
@@ -230,6 +233,7 @@ def recorded(
         function: evaluates it, and returns a vector for each result, or None.
         x: the parameters, as the function is given them.
         arguments: tensors of which it is given others next time.
+        most: operators that it may have.
 
     Returns:
         The record.
@@ -241,7 +245,7 @@ def recorded(
     record.inputs = [record.place(x, PARAMETERS)]
     record.inputs += [record.place(argument, ARGUMENTS) for argument in arguments]
     given = (x, *arguments)
-    with _Operators(record), _Reads(record):
+    with _Operators(record, most), _Reads(record):
         results = function()
     if record.refused:
         raise UnrecordableError(record.refused)

@@ -13,6 +13,7 @@ from torch.func import vmap
 from .._autodiff import Function, Params
 from ..arrays import last, take
 from ..jacobians.learned_many import LearnedMany
+from ..jacobians.learned_rows import LearnedRows
 from ..losses.criterion import Bound
 from ..residuals.base import Part
 from ..residuals.layout import Layout
@@ -46,6 +47,8 @@ class ProblemsResidual:
     # the residuals of one problem in blocks of rows, where they follow its data; (): all at once
     blocks: tuple[Function, ...] = ()
     places: tuple[slice, ...] = ()  # rows of each block
+    by_rows: LearnedRows | None = None  # see `Part`, of the blocks
+    row_data: tuple[tuple[Tensor, ...], ...] = ()  # of each block
     loss: Bound | None = None  # of outputs with targets, where they come in blocks
 
     def params(self, x: Tensor) -> Params:
@@ -65,8 +68,11 @@ class ProblemsResidual:
             replace(
                 self._part, function=block, run=partial(_at, block), whole=False,
                 loss=self.loss and self.loss.some(rows),
+                by_rows=self.by_rows, row_data=data,
             )
-            for block, rows in zip(self.blocks, self.places, strict=True)
+            for block, rows, data in zip(
+                self.blocks, self.places, self.row_data or [()] * len(self.blocks), strict=True
+            )
         )  # fmt: skip
 
     @cached_property

@@ -7,6 +7,7 @@ all residuals, at the start and at points near it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,9 @@ from torch.utils._pytree import tree_leaves
 from .. import choose
 from .._autodiff import Params, ranges
 from ..core.bounds import Bounds
+from ..jacobians.learned_rows import FEW, LearnedRows
 from ..residuals.probe import Probe
-from .user_function import UserFunction
+from .user_function import Calls, UserFunction
 
 ROWS = 8192  # of a block; several times their columns fit the cache of a core
 NEARBY = 2  # further points at which blocks are compared
@@ -98,6 +100,40 @@ def row_blocks(
         if not _same(calling, blocks, point, sorted(spread) if which else every):
             return ()
     return tuple(blocks)
+
+
+def learned_rows(
+    calling: UserFunction, count: int
+) -> tuple[LearnedRows | None, tuple[tuple[Tensor, ...], ...]]:
+    """How blocks of rows are evaluated by a record of a few rows, with the data of each block.
+
+    Args:
+        calling: the function of all residuals, whose blocks are known to be those of its data.
+        count: the number of residuals.
+
+    Returns:
+        Nothing, where data are given by name or have the points last.
+    """
+    few = calling.of_rows(slice(0, FEW), count)
+    if few is None:
+        return None, ()
+    pairs = list(zip(few.leaves, calling.leaves, strict=True))
+    places = [place for place, (some, whole) in enumerate(pairs) if some is not whole]
+    named = zip(tree_leaves(few.kwargs), tree_leaves(calling.kwargs), strict=True)
+    data = [calling.leaves[place] for place in places]
+    if not data or any(a is not b for a, b in named) or any(len(one) != count for one in data):
+        return None, ()
+    few.calls = Calls()  # to record is no evaluation of the fit
+
+    def residual(params: Params, rows: Sequence[Tensor]) -> Tensor:
+        other = copy(few)
+        other.leaves = list(few.leaves)
+        for place, some in zip(places, rows, strict=True):
+            other.leaves[place] = some
+        return other.residual(params)
+
+    blocks = tuple(tuple(one[rows] for one in data) for rows in rows_of_blocks(count))
+    return LearnedRows(residual), blocks
 
 
 def rows_of_blocks(count: int) -> tuple[slice, ...]:

@@ -39,7 +39,7 @@ from .opinions import Opinion
 from .problems import ProblemsResidual
 from .ranks import facts_together
 from .results import Results, pick
-from .row_blocks import row_blocks, rows_of_blocks
+from .row_blocks import learned_rows, row_blocks, rows_of_blocks
 from .solution import Solution
 from .starts import Starts, best, sample
 from .targets import bound_of, check
@@ -162,7 +162,10 @@ def set_up(
     if plain and probe.rows * n > choose.DENSE and n <= choose.SMALL:
         blocks = row_blocks(calling.detached(), probe, x, box)
         places = rows_of_blocks(probe.rows) if blocks else ()
-        residual = replace(residual, blocks=blocks, places=places, loss=targets)
+        learned, data = learned_rows(calling.detached(), probe.rows) if blocks else (None, ())
+        residual = replace(
+            residual, blocks=blocks, places=places, loss=targets, by_rows=learned, row_data=data
+        )
     activations = (probe.activations + 8 * probe.rows) * min(count, block)
     facts = Facts(
         n,

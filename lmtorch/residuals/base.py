@@ -56,6 +56,9 @@ class Part:
     precision: torch.dtype | None = None
     # calls a pure function of tensors, named so that it is known again: perhaps a compiled form
     through: Through | None = None
+    # of rows that follow the data, `LearnedRows`: what is known of evaluations of some of them
+    by_rows: Any = None
+    row_data: tuple[Tensor, ...] = ()  # the data of these rows, (rows, ...) each
 
     def evaluate(self, params: Params) -> Tensor:
         """Residuals (..., m), by a compiled form of the function if there is one."""

@@ -20,6 +20,7 @@ class Columns(NamedTuple):
     """One column (..., rows) for each parameter, None where it is zero; not all are None."""
 
     columns: tuple[Tensor | None, ...]
+    whole: Tensor | None = None  # (n, rows), where they are all of its rows, one after the other
 
     @property
     def like(self) -> Tensor:
@@ -48,6 +49,9 @@ class Columns(NamedTuple):
         if root.ndim > self.like.ndim:  # the rows of a sample are mixed
             return self._replace(columns=scale(self.dense(), root).unbind(-1))
         root = to_type(root, self.like.dtype)
+        if self.whole is not None:
+            whole = self.whole * root
+            return self._replace(columns=whole.unbind(), whole=whole)
         return self._replace(columns=tuple(c if c is None else c * root for c in self.columns))
 
     def times(self, v: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ class Columns(NamedTuple):
 
     def dense(self) -> Tensor:
         """All entries, (..., rows, n), column after column in memory."""
-        return beside(self.columns)
+        return beside(self.columns) if self.whole is None else self.whole.mT
 
     def above(self, residual: Tensor) -> Tensor:
         """The columns one above the other, and below them the residuals, (..., n + 1, rows)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Params, ranges
+from ..jacobians.learned_rows import LearnedRows
 from ..losses.criterion import Bound, Targeted
 from ..residuals.base import Part
 from ..residuals.layout import Layout
@@ -176,6 +177,8 @@ class SampleResidual:
         self.through = through
         self.loss = loss
         self.reads = reads
+        plain = per_sample == 1 and loss is None and not reads and not replay.kept
+        self.by_rows = LearnedRows(self._of_few) if plain and through is None else None
         self.known: dict[int, Read] = {}  # targets that were read, by the first sample of a chunk
 
     @property
@@ -203,6 +206,8 @@ class SampleResidual:
                 whole=self.chunk >= self.samples.count,
                 weight=self.weight,
                 through=self.through and self.through.beside(tensors),
+                by_rows=None if self.draws.random else self.by_rows,
+                row_data=tensors,
                 loss=read or (self.loss and self.loss.some(rows)),
             )
 
@@ -299,6 +304,10 @@ class SampleResidual:
             result = self._run(self.closure, self.layout.split(self.layout.flatten()), tensors)
         replay.rewind()
         return result
+
+    def _of_few(self, params: Params, tensors: Sequence[Tensor]) -> Tensor:
+        """Residuals of some samples."""
+        return self._residuals(params, tensors)
 
     def _of_one(self, params: Params, *sample: Tensor) -> Tensor:
         """Residuals (k,) of one sample."""
