@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arrays import on_numpy, where
+from .arrays import on_numpy, reciprocal, where
 
 LARGEST = 8  # columns up to which it pays: the operations grow with n³
 
@@ -45,7 +45,7 @@ class Triangle:
             self.lower.append(scaled)
             self.pivots.append(pivot)
             # no factor where a pivot is not positive: NaN, as the root of it would be
-            self.inverse.append(1 / where(pivot > 0, pivot, torch.nan))
+            self.inverse.append(reciprocal(where(pivot > 0, pivot, torch.nan)))
 
     def forward(self, rhs: Sequence[Tensor]) -> list[Tensor]:
         """L⁻¹ rhs."""

@@ -28,6 +28,7 @@ from .choosing import nowhere as nowhere
 from .choosing import places as places
 from .choosing import put as put
 from .choosing import read as read
+from .choosing import readable as readable
 from .choosing import seen as seen
 from .choosing import select as select
 from .choosing import settled as settled
@@ -46,6 +47,7 @@ from .elementwise import is_nan as is_nan
 from .elementwise import maximum as maximum
 from .elementwise import minimum as minimum
 from .elementwise import never as never
+from .elementwise import reciprocal as reciprocal
 from .elementwise import resolution as resolution
 from .elementwise import smallest as smallest
 from .elementwise import spread as spread

@@ -111,7 +111,7 @@ def minority(mask: Tensor) -> Tensor | None:
     """Where a mask (b,) holds, (k,), if it is known to hold at few of many places."""
     # to take them out of the batch costs many calls, and each of them as much as one on a few
     # hundred numbers: it pays where a quarter of many is left
-    if type(mask) in NUMPY or mask.ndim != 1 or len(mask) < WORTH or not _readable(mask):
+    if type(mask) in NUMPY or mask.ndim != 1 or len(mask) < WORTH or not readable(mask):
         return None
     count = int(mask.sum())
     return places(mask, count) if 4 * count <= len(mask) else None
@@ -144,24 +144,24 @@ def settled(mask: Tensor) -> bool:
     """Whether the mask is known to hold everywhere, read only where that is cheap."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
         return bool(mask)
-    return _readable(mask) and bool(mask.all())
+    return readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
     """Whether the mask is known to hold somewhere, read only where that is cheap."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
         return bool(mask)
-    return _readable(mask) and bool(mask.any())
+    return readable(mask) and bool(mask.any())
 
 
 def nowhere(mask: Tensor) -> bool:
     """Whether the mask is known to hold nowhere, read only on a CPU, where nobody waits for it."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
         return not mask
-    return mask.device.type == "cpu" and _readable(mask) and not mask.any()
+    return mask.device.type == "cpu" and readable(mask) and not mask.any()
 
 
-def _readable(mask: Tensor) -> bool:
+def readable(mask: Tensor) -> bool:
     """Whether a value may be read: not while compiling, nor where one fit waits for a device."""
     # many fits do wait: what they would do in vain costs more
     cheap = mask.device.type == "cpu" or (mask.ndim > 0 and len(mask) >= MANY)

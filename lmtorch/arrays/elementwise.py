@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .border import NUMPY
+from .border import NUMPY, on_numpy
 
 _ndarray: Any = np.ndarray
 _float64, _int64, _bool = np.float64, np.int64, np.bool_
@@ -22,6 +22,11 @@ Number = int | float
 def sqrt(x: Tensor) -> Tensor:
     """√x."""
     return _sqrt(x) if type(x) in NUMPY else x.sqrt()
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    """1 / x, in one operation: torch makes two of the division of a number by a tensor."""
+    return 1 / x if on_numpy(x) else x.reciprocal()
 
 
 def finite(x: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .._symmetric import add_gram_, mirror_, products_of_last, vectors_last
+from .._symmetric import add_gram_, mirror_, vectors_last
 from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
-from . import by_columns
+from . import by_columns, coarse
 from .base import Accumulator, Exact, Prior, Sums, Values, cost_beyond
 from .kronecker import KroneckerSum, worth_it
 
@@ -293,7 +293,7 @@ class ManyAccumulator:
         """Sum up the products of a block."""
         given = rows.columns if isinstance(rows, Columns) else rows.matrix.unbind(-1)
         if vectors_last(residual):
-            products = products_of_last([*given, residual], self.like.dtype)
+            products = coarse.products([*given, residual], self.like.dtype)
         else:
             zero = torch.zeros_like(residual) if any(c is None for c in given) else residual
             columns = [zero if column is None else column for column in given]
