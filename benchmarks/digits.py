@@ -19,6 +19,7 @@ ENOUGH = 0.98
 SECONDS = 3.0  # of a processor, in which it is to be reached
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 BATCHES = (32, 64, 128, 256)
+OURS = (128, 256)  # lmtorch's batches, at its defaults
 LOOKED_AT = 5  # updates of Adam after which held-out images are looked at
 Step = Callable[[], None]
 Begin = Callable[[nn.Module, int], Step]
@@ -26,7 +27,9 @@ Begin = Callable[[nn.Module, int], Step]
 
 def run(adams: Iterable[tuple[float, int]] = tuple(product(RATES, BATCHES))) -> str:
     """The table, with Adam at these rates and sizes of batches."""
-    ways: dict[str, Begin] = {"lmtorch": _lm}
+    ways: dict[str, Begin] = {"lmtorch, all images": _lm}
+    for batch in OURS:
+        ways[f"lmtorch, batches of {batch}"] = _lm_of_batches(batch)
     for rate, batch in adams:
         ways[f"Adam, rate {rate:g}, batches of {batch}"] = _adam(rate, batch)
     rows = []
@@ -74,6 +77,29 @@ def _lm(net: nn.Module, seed: int) -> Step:
         opt.step(lambda x, y: criterion(net(x), y), images, labels)
 
     return step
+
+
+def _lm_of_batches(batch: int) -> Begin:
+    def begin(net: nn.Module, seed: int) -> Step:
+        (images, labels), _ = digits.data()
+        criterion = lmtorch.CrossEntropyLoss()
+        opt = lmtorch.LevenbergMarquardt(
+            net, weight_decay=0.5 * batch / len(images), seed=seed
+        )  # on the scale of the sum
+        generator = torch.Generator().manual_seed(seed)
+        batches: list[torch.Tensor] = []
+
+        def step() -> None:
+            if not batches:
+                order = torch.randperm(len(images), generator=generator)
+                # another size would be planned for anew
+                batches.extend(some for some in order.split(batch) if len(some) == batch)
+            chosen = batches.pop()
+            opt.step(lambda x, y: criterion(net(x), y), images[chosen], labels[chosen])
+
+        return step
+
+    return begin
 
 
 def _adam(rate: float, batch: int) -> Begin:

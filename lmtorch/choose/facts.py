@@ -52,7 +52,8 @@ class Plan(NamedTuple):
     alternatives: tuple[Alternative, ...]
     terms: tuple[Derivation, ...]
     dtype: torch.dtype  # of the linear algebra
-    share: float | None  # of the samples that JᵀJ is made of at first; None: all
+    share: float | None  # of the rows that JᵀJ is made of at first; None: all
     differences: bool  # bends along a step by differences of the residuals, not forward mode
     keep: bool  # r(x) stays with the linear model, for these bends
     reasons: tuple[tuple[str, str, str], ...]  # (what, choice, why)
+    mixes: bool = False  # the share is of rows that mix the k outputs of a sample

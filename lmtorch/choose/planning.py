@@ -3,6 +3,7 @@
 The rule, with the measurements behind it, is in docs/choices.md.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -46,6 +47,8 @@ MOMENTUM = 0.7  # of the last step, where data that change leave directions open
 SAMPLED_SHARE = 0.1  # share of the rows that is sampled at first
 SAMPLED_LEAST = 1.5  # rows per parameter in the sample, at least
 SAMPLED_ENOUGH = 1000  # rows in the sample that steps by products need at least
+MIXED_LEAST = 256  # rows that mix those of a criterion's samples, at least
+MIXED_ENOUGH = 512  # of them, where a tenth of the samples are no more
 DUAL_LEAST = 256  # rows in the sample of which the m x m equations are made, at least
 DUAL_ENOUGH = 1024  # rows of several terms from which they are made of a sample at first
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
@@ -126,7 +129,10 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         reasons.append(("momentum", f"{momentum:g} of the last step" if momentum else "none", why))
     reasons.append(("certificate", *_why_certify(options, method, small)))
     reasons += of_derivations
+    mixes = share is not None and _mixes(facts, solver)
     rows_taken = "all rows" if share is None else f"{share:.0%} of the samples at first"
+    if mixes:
+        rows_taken = f"{share:.1%} of the rows at first, mixed by random signs"
     reasons.append(("curvature", rows_taken, why_share))
     if facts.streams:
         reasons.append(
@@ -150,6 +156,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         not small,
         keep,
         tuple(reasons),
+        mixes,
     )
 
 
@@ -298,8 +305,16 @@ def _momentum(facts: Facts, options: Options) -> tuple[float, bool, str]:
         return float(options.momentum or 0.0), True, "given"
     if m >= n:
         return 0.0, False, "m >= n: in the end steps without are nearer to the solution"
+    if facts.outputs > 1:
+        return 0.0, False, "outputs of a criterion: other images say other things"
     why = "m < n: where the loss shows that the data are not those of the last step"
     return MOMENTUM, False, why
+
+
+def _mixes(facts: Facts, solver: Solver) -> bool:
+    """Whether the rows of a criterion's samples may be mixed: where products of them are taken."""
+    here = facts.samples is not None and facts.residuals > facts.samples and not facts.streams
+    return here and facts.outputs > 1 and isinstance(solver.form, ProductsForm)
 
 
 def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple[float | None, str]:
@@ -314,10 +329,18 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
     # steps by products need no rank: damping stands for what the sample does not see
     products = isinstance(solver.form, ProductsForm)
+    if _mixes(facts, solver):
+        rows = min(MIXED_ENOUGH, max(facts.samples, MIXED_LEAST))
+        share = min(1.0, max(SAMPLED_SHARE * facts.samples, rows) / m)
+        if share == 1 and options.curvature == "auto":
+            return None, f"no more than {MIXED_LEAST} rows"
+        return share, (
+            f"{math.ceil(share * m)} random combinations of the {m // facts.samples} rows of a "
+            "sample; twice as many when the gain ratio falls under 1/4 on the same data; cost and "
+            "gradient are exact"
+        )
     enough = SAMPLED_ROWS * (min(n, SAMPLED_ENOUGH) if products else n)
-    # the k rows of an image say less than k rows of images of their own: a sample is enough sooner
-    few = m < (enough / 4 if products and facts.outputs > 1 else enough)
-    if options.curvature == "auto" and (small or few):
+    if options.curvature == "auto" and (small or m < enough):
         return (
             None,
             f"n <= {SMALL}, several terms, or fewer than {SAMPLED_ROWS} rows for each parameter",

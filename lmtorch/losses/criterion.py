@@ -303,6 +303,19 @@ class Bound:
             None if solved is None else share * solved.reshape(residual.shape),
         )
 
+    def mixed(self, residual: Tensor, signs: Tensor) -> Tensor:
+        """Rᵀv for vectors v (s, r, rows / s) of s samples: weights of outputs, of that shape.
+
+        Of random signs v the outputs by these weights have rows whose squares are on average those
+        of R J: E[Rᵀv vᵀR] = RᵀR.
+        """
+        root = self.factor**0.5 * self.criterion.root(self._outputs(residual), *self._given())
+        s, r, rows = signs.shape
+        own = signs.to(root.dtype).view(s, r, -1, self.together)
+        root = root.view(s, 1, *own.shape[2:], *root.shape[2:])
+        weights = own * root if root.ndim == own.ndim else (own[..., None, :] @ root)[..., 0, :]
+        return weights.reshape(s, r, rows)
+
     def curvature(self, residual: Tensor) -> Tensor:
         """The exact second derivative, (..., s, k, k), or (..., rows) if k is 1."""
         found = self.factor * self.criterion.curvature(self._outputs(residual), *self._given())

@@ -198,7 +198,7 @@ class SampleResidual:
             read = self._reading(chosen.start, tensors)
             yield Part(
                 partial(self._residuals, tensors=tensors, read=read),
-                partial(self._run, tensors=tensors),
+                partial(self.run, tensors=tensors),
                 sample=self._of_one,
                 samples=tensors,
                 random=self.draws.random,
@@ -220,7 +220,7 @@ class SampleResidual:
 
     def results(self, params: Params) -> list[Any]:
         """What the closure returns at params, chunk by chunk."""
-        return [self._run(self.closure, params, part.samples) for part in self.parts()]
+        return [self.run(self.closure, params, part.samples) for part in self.parts()]
 
     def with_loss(self, loss: Bound) -> "SampleResidual":
         """The same, of outputs with targets."""
@@ -281,6 +281,12 @@ class SampleResidual:
         self, params: Params, tensors: Sequence[Tensor], read: Read | None = None
     ) -> Tensor:
         """Residuals (s · k,) of s samples."""
+        return self.evaluated(params, tensors, read)[0].reshape(-1)
+
+    def evaluated(
+        self, params: Params, tensors: Sequence[Tensor], read: Read | None = None
+    ) -> tuple[Tensor, Any]:
+        """Residuals (s, k) of s samples, and what the closure returned."""
         with torch.enable_grad():  # a physics-informed closure differentiates its network by itself
             result = self.swap(
                 self.layout.twins(params), self.closure, *self.samples.arguments(tensors)
@@ -295,13 +301,13 @@ class SampleResidual:
                 f"the closure returned {rows.shape[1]} residuals for each sample after "
                 f"{self.per_sample} before. Each sample needs the same number in every evaluation."
             )
-        return rows.reshape(-1)
+        return rows, result
 
     def _read(self, tensors: Sequence[Tensor]) -> Any:
         """What the closure returns at the parameters as they are, without a trace of the call."""
         replay = Replay(self.draws.device, self.draws.random, self.draws.kept)
         with replay(), torch.enable_grad():
-            result = self._run(self.closure, self.layout.split(self.layout.flatten()), tensors)
+            result = self.run(self.closure, self.layout.split(self.layout.flatten()), tensors)
         replay.rewind()
         return result
 
@@ -313,5 +319,6 @@ class SampleResidual:
         """Residuals (k,) of one sample."""
         return self._residuals(params, [t[None] for t in sample])
 
-    def _run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
+    def run(self, other: Callable[..., Any], params: Params, tensors: Sequence[Tensor]) -> Any:
+        """Call as the closure is called, at params and on these samples."""
         return self.swap(self.layout.twins(params), other, *self.samples.arguments(tensors))

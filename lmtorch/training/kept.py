@@ -59,9 +59,17 @@ class Kept:
         return None if plan.share is None else self.common.get("share") or plan.share
 
     def judge_share(
-        self, plan: Plan, told: Told, before: Start, gained: float | None = None
+        self,
+        plan: Plan,
+        told: Told,
+        before: Start,
+        gained: float | None = None,
+        changed: Tensor | None = None,
     ) -> None:
         """Double the share after a step that gained much less than its sample had promised.
+
+        Of rows that are mixed only on the data of the step before: on others the step is no better
+        for more rows of a batch, whose slope is as rough as its curvature.
 
         Args:
             plan: of the step.
@@ -69,11 +77,15 @@ class Kept:
             before: what it began with.
             gained: what all rows have gained over what the sample itself has; None: the model has
                 known the gradient of all of them.
+            changed: whether the data are others than those of the step before, () bool; None: there
+                was none.
         """
         share = self.share(plan)
         if share is None or told.resting or told.ended == Status.NOT_FINITE:
             return
         if told.gain < DOUBLING or (gained is not None and not gained >= COMMON):
+            if plan.mixes and (changed is None or bool(changed)):
+                return
             # equations of more than half of the rows cost nearly as much as those of all of them
             most = 1.0 if gained is None else 0.5
             self.common["share"] = 2 * share if 2 * share <= most else 1.0

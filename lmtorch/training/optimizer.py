@@ -260,9 +260,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     @face
     @torch.no_grad()
-    # an override of another type: torch's closure returns a loss, and step a float; here residuals
-    # are tensors, and to read the loss as a float would wait for the device
-    def step(  # type: ignore[override]
+    # to read the loss as a float, as torch's step returns it, would wait for the device
+    def step(  # type: ignore[override]  # torch's closure returns a loss, this one residuals
         self, closure: Closure | Sequence[Any] | None = MISSING, *batch: Any
     ) -> Tensor | None:
         """One step: linearize, then try until the loss goes down.
@@ -365,7 +364,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         seconds = parts | {"total": time.perf_counter() - begun}
         least = task.least
         self._report = Report(state, seconds, task.prepared.sources, least)
-        self._kept.judge_share(plan, told, task.start, gained)
+        self._kept.judge_share(plan, told, task.start, gained, state.changed)
         if state.changed is not None:
             rows, n = task.problem.rows, layout.n
             self._batches.look(state.trial.cost, state.cost, state.changed, rows, n)
@@ -409,7 +408,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             residual,
             x,
             choose.loss(self._options),
-            sample_of(residual, share, seed),
+            sample_of(residual, share, seed, mixes=prepared.plan.mixes),
             across,
         )
         start = self._kept.start(variables.layout, prepared.plan, x)

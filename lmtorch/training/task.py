@@ -17,6 +17,7 @@ from .closure import ClosureResidual, SampleResidual
 from .compiled import Through
 from .in_place import InPlaceSwap
 from .joint import TermResidual, TermsResidual, with_targets
+from .mixed import MixedResidual, mixed
 from .preparation import Preparation
 from .streamed import StreamResidual
 from .terms import Term
@@ -121,7 +122,7 @@ def problem_of(
     residual: TermResidual | TermsResidual,
     x: Tensor,
     loss: Loss,
-    sample: TermResidual | TermsResidual | None = None,
+    sample: TermResidual | TermsResidual | MixedResidual | None = None,
     processes: Processes | None = None,
 ) -> Problem:
     """The loop's problem.
@@ -161,13 +162,25 @@ def problem_of(
 
 
 def sample_of(
-    residual: TermResidual | TermsResidual, share: float | None, seed: int
-) -> TermResidual | TermsResidual | None:
-    """A random share of the samples of each term; None: all of them are taken."""
+    residual: TermResidual | TermsResidual,
+    share: float | None,
+    seed: int,
+    *,
+    mixes: bool = False,
+) -> TermResidual | TermsResidual | MixedResidual | None:
+    """A random share of the rows of each term; None: all of them are taken.
+
+    They are all rows of some samples, or with `mixes` few of as many samples as that takes, see
+    `mixed`.
+    """
     if share is None or share >= 1:
         return None
     terms = residual.terms if isinstance(residual, TermsResidual) else (residual,)
     generator = torch.Generator().manual_seed(seed)
+    if mixes:
+        (term,) = terms
+        assert isinstance(term, SampleResidual)
+        return _mixed(term, share, generator)
     chosen: list[TermResidual] = []
     for term in terms:
         if isinstance(term, StreamResidual):
@@ -175,12 +188,25 @@ def sample_of(
             continue
         assert isinstance(term, SampleResidual)  # a plan with a share has samples
         count = term.samples.count
-        order = torch.randperm(count, generator=generator, device="cpu")
-        indices = order[: math.ceil(share * count)].sort().values
-        device = term.samples.tensors[0].device
-        # non_blocking: nothing waits for the device
-        chosen.append(term.subset(indices.to(device, non_blocking=True)))
+        chosen.append(_some(term, math.ceil(share * count), generator))
     return TermsResidual(chosen) if len(chosen) > 1 else chosen[0]
+
+
+def _some(term: SampleResidual, few: int, generator: torch.Generator) -> SampleResidual:
+    """So many of the samples."""
+    order = torch.randperm(term.samples.count, generator=generator, device="cpu")
+    device = term.samples.tensors[0].device
+    # non_blocking: nothing waits for the device
+    return term.subset(order[:few].sort().values.to(device, non_blocking=True))
+
+
+def _mixed(term: SampleResidual, share: float, generator: torch.Generator) -> MixedResidual:
+    """A share of the rows, one of each sample as long as there are samples enough."""
+    rows = math.ceil(share * term.rows)
+    each = max(1, -(-rows // max(1, term.samples.count)))  # other processes may have the samples
+    few = -(-rows // each)
+    some = term if few == term.samples.count else _some(term, few, generator)
+    return mixed(some, each, generator)
 
 
 def gained_beside_sample(problem: Problem, before: Tensor, state: State) -> float | None:

@@ -107,8 +107,14 @@ def test_of_several_terms_the_steps_are_exact() -> None:
     assert not isinstance(found.method.solver, ConjugateGradients)
 
 
-def test_images_are_sampled_sooner_than_rows_of_their_own() -> None:
+def test_the_rows_of_images_are_mixed_where_they_are_more_than_some_hundred() -> None:
     few = IMAGES._replace(residuals=4000, samples=400)
-    assert plan([few], Options()).share == 0.25  # a thousand rows
-    assert plan([few._replace(residuals=1500, samples=150)], Options()).share is None
+    found = plan([few], Options())
+    assert found.mixes
+    assert found.share == 0.1  # one row an image
+    larger = plan([few._replace(residuals=20_000, samples=2000)], Options())
+    assert larger.share == 512 / 20_000
+    assert plan([few._replace(residuals=1500, samples=150)], Options()).share == 256 / 1500
+    assert plan([few._replace(residuals=256, samples=128, outputs=2)], Options()).share is None
+    assert not plan([few._replace(streams=True)], Options()).mixes
     assert plan([few._replace(outputs=1, layers=True)], Options()).share is None
