@@ -329,7 +329,7 @@ def _share(facts: Facts, options: Options, solver: Solver, small: bool) -> tuple
         return None, "given" if options.curvature == "full" else "no samples, or J is kept whole"
     # steps by products need no rank: damping stands for what the sample does not see
     products = isinstance(solver.form, ProductsForm)
-    if _mixes(facts, solver):
+    if _mixes(facts, solver) and not (small and options.curvature == "auto"):
         rows = min(MIXED_ENOUGH, max(facts.samples, MIXED_LEAST))
         share = min(1.0, max(SAMPLED_SHARE * facts.samples, rows) / m)
         if share == 1 and options.curvature == "auto":
