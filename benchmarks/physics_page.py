@@ -75,10 +75,8 @@ HOW = """The machine was shared with other work while this ran. Seconds are ther
 processor, which a busy machine stretches less than those of the clock; looking at the error is not
 counted. Their seconds are of the clock. A dash says that the runs ended before. Several seeds are
 given by their medians."""
-BEFORE = """The runs of 5-256-256-128-128-1, of the heat equation and of 5-64-48-32-16-1 with
-`momentum=0` are from before steps on more parameters than rows began with a sample of the rows
-([choices.md](choices.md#sampled-curvature)), and before products along a direction went by layers.
-In a first run since, seed 0, the heat equation came below 1e-4 after 18 s instead of 28."""
+BEFORE = """The run of 5-64-48-32-16-1 with `momentum=0` is from before steps on more parameters than
+rows began with a sample of the rows ([choices.md](choices.md#sampled-curvature))."""
 PICTURE = """![Errors against seconds](images/physics_table.png)
 
 Each line is a run. Dotted: the last error of the best published entry; the star is its time to 1e-5

@@ -2,7 +2,8 @@
 
 The sizes of chunks follow from two budgets. One must never be exceeded: a share of the memory that
 the device has free. The other is the cache of a CPU: a chunk of the Jacobian that is still in cache
-when JᵀJ is accumulated costs less than one that has been to memory and back (benchmarks/).
+when JᵀJ is accumulated costs less than one that has been to memory and back (benchmarks/). A GPU
+takes as long to be called as to go through a hundred megabytes: there chunks are large.
 """
 
 import os
@@ -16,10 +17,12 @@ import torch
 MODEST = 16 * 2**20
 SHARE = 0.25  # the largest part of the free memory that a single allocation may take
 CACHE = {"cpu": 64 * 2**20}  # bytes that may be evaluated together
-CACHE_ROWS = {"cpu": 16 * 2**20}  # bytes that rows of J made together may take
+# bytes that rows of J made together may take
+CACHE_ROWS = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 # bytes of one number for each residual of all the problems of a batch that are evaluated together
 PLANE = {"cpu": 2**20}
-STREAM = 256 * 2**20  # the limit of both on other devices (GPUs)
+STREAM = 2**30  # the limit of both on other devices (GPUs)
+PART = 64  # of the memory of a GPU that is the limit where it is less
 
 
 def free_bytes(device: torch.device) -> int:
@@ -75,7 +78,14 @@ def stream_rows(
     cache: Mapping[str, int] = CACHE,
 ) -> int:
     """How many rows a streamed chunk has: as many as fit cache and limit, at least one."""
-    target = cache.get(device.type, STREAM)
+    target = cache.get(device.type) or _streamed(device)
     if limit is not None:
         target = min(target, limit)
     return max(1, target // max(1, bytes_per_row))
+
+
+def _streamed(device: torch.device) -> int:
+    """Bytes that may be evaluated together on a GPU: always the same on the same one."""
+    if device.type != "cuda":
+        return STREAM
+    return min(STREAM, int(torch.cuda.get_device_properties(device).total_memory) // PART)

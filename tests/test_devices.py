@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch import _memory
+from lmtorch import _memory, choose
+from lmtorch.minimising import row_blocks, run
 from lmtorch.residuals.replay import Replay
 
 from .faces import curve, data
@@ -133,6 +134,36 @@ def test_least_squares_goes_where_x0_is(options: dict[str, Any], elsewhere: torc
     same(there.x, expected.x)
 
 
+@pytest.mark.parametrize(("far", "room", "expected"), [(20, 2**27, 2), (20, 8, 3), (100, 2**27, 0)])
+def test_blocks_of_rows_are_larger_elsewhere(
+    far: int, room: int, expected: int, elsewhere: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def spied(*args: Any) -> Any:
+        made.append(row_blocks.row_blocks(*args))
+        return made[-1]
+
+    monkeypatch.setattr(choose, "DENSE", 10)
+    monkeypatch.setattr(run, "row_blocks", spied)
+    for name, value in {"ROWS": 16, "FAR": far, "FAR_BYTES": room}.items():
+        monkeypatch.setattr(row_blocks, name, value)
+    found = []
+    for device in ("cpu", str(elsewhere)):
+        t, y = data(device)
+        x0 = torch.ones(3, dtype=F64, device=device)
+        found.append(lmtorch.least_squares(lambda x, t, y: curve(t, *x) - y, x0, args=(t, y)))
+    same(found[1].x, found[0].x)
+    assert [len(blocks) for blocks in made] == [-(-len(found[0].fun) // 16), expected]
+
+
+def test_more_is_evaluated_together_elsewhere(elsewhere: torch.device) -> None:
+    here, there = (_memory.stream_rows(1000, device) for device in (torch.device("cpu"), elsewhere))
+    assert there > here
+    assert _memory.stream_rows(1000, elsewhere, 10_000) == 10
+    assert _memory.stream_rows(2**40, elsewhere) == 1
+
+
 def test_gradients_lead_back_to_data_elsewhere(elsewhere: torch.device) -> None:
     gradients = []
     for device in ("cpu", str(elsewhere)):
@@ -160,4 +191,7 @@ def test_the_generator_of_a_gpu_is_put_back() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU alone has memory of its own")
 def test_the_memory_of_a_gpu_is_what_its_driver_tells() -> None:
     device = torch.device("cuda")
-    assert 0 < _memory.free_bytes(device) <= torch.cuda.get_device_properties(device).total_memory
+    whole = torch.cuda.get_device_properties(device).total_memory
+    assert 0 < _memory.free_bytes(device) <= whole
+    # a small part of it is evaluated together
+    assert _memory.stream_rows(1, device) == min(_memory.STREAM, whole // _memory.PART)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..rows.factors import ENTRIES
+from ..rows.factors import at_once
 
 
 class Kind(Protocol):
@@ -90,7 +90,7 @@ class Convolution:
         s, k = g.shape[:2]
         rows = g.new_empty(s, k, *weight)
         each = self.places(g) * a.shape[1] * weight[2:].numel()
-        step = max(1, ENTRIES // max(1, each))
+        step = at_once(each, g.device)
         for begin in range(0, s, step):
             some = slice(begin, begin + step)
             seen = self.patches(a[some]).unflatten(1, (self.groups, -1))[:, None]

@@ -22,6 +22,8 @@ from ..residuals.probe import Probe
 from .user_function import Calls, UserFunction
 
 ROWS = 8192  # of a block; several times their columns fit the cache of a core
+# on other devices, where a call costs as much as its work on so many: rows, and bytes of their J
+FAR, FAR_BYTES = 2**18, 2**27
 NEARBY = 2  # further points at which blocks are compared
 SPREAD = 8  # blocks that are compared at the last of them, about, from the first to the last
 MOVE = 0.05  # share by which every parameter differs there
@@ -81,7 +83,7 @@ def row_blocks(
     Returns:
         Functions of the parameters.
     """
-    sliced = [calling.of_rows(rows, probe.rows) for rows in rows_of_blocks(probe.rows)]
+    sliced = [calling.of_rows(rows, probe.rows) for rows in rows_of_blocks(probe.rows, x)]
     blocks = [one.residual for one in sliced if one is not None]
     if len(blocks) < max(2, len(sliced)):
         return ()
@@ -103,13 +105,14 @@ def row_blocks(
 
 
 def learned_rows(
-    calling: UserFunction, count: int
+    calling: UserFunction, count: int, x: Tensor
 ) -> tuple[LearnedRows | None, tuple[tuple[Tensor, ...], ...]]:
     """How blocks of rows are evaluated by a record of a few rows, with the data of each block.
 
     Args:
         calling: the function of all residuals, whose blocks are known to be those of its data.
         count: the number of residuals.
+        x: (n,), where it starts.
 
     Returns:
         Nothing, where data are given by name or have the points last.
@@ -132,13 +135,16 @@ def learned_rows(
             other.leaves[place] = some
         return other.residual(params)
 
-    blocks = tuple(tuple(one[rows] for one in data) for rows in rows_of_blocks(count))
+    blocks = tuple(tuple(one[rows] for one in data) for rows in rows_of_blocks(count, x))
     return LearnedRows(residual), blocks
 
 
-def rows_of_blocks(count: int) -> tuple[slice, ...]:
-    """The rows of each block, of so many in all."""
-    return tuple(ranges(count, ROWS))
+def rows_of_blocks(count: int, x: Tensor) -> tuple[slice, ...]:
+    """The rows of each block, of so many in all, for parameters (n,)."""
+    if x.device.type == "cpu":
+        return tuple(ranges(count, ROWS))
+    most = FAR_BYTES // (x.element_size() * max(1, len(x)))
+    return tuple(ranges(count, max(ROWS, min(FAR, most))))
 
 
 def _same(
@@ -152,7 +158,7 @@ def _same(
     params = calling.unknowns.layout.split(x)
     with torch.no_grad():
         whole = calling.residual(params) if known is None else known
-        room, places = _room(whole), rows_of_blocks(len(whole))
+        room, places = _room(whole), rows_of_blocks(len(whole), x)
         for block in chosen:
             try:
                 found = blocks[block](params)

@@ -161,8 +161,8 @@ def set_up(
     plain = x.ndim == 1 and not (probe.black_box or estimate) and options.jacobian == "auto"
     if plain and probe.rows * n > choose.DENSE and n <= choose.SMALL:
         blocks = row_blocks(calling.detached(), probe, x, box)
-        places = rows_of_blocks(probe.rows) if blocks else ()
-        learned, data = learned_rows(calling.detached(), probe.rows) if blocks else (None, ())
+        places = rows_of_blocks(probe.rows, x) if blocks else ()
+        learned, data = learned_rows(calling.detached(), probe.rows, x) if blocks else (None, ())
         residual = replace(
             residual, blocks=blocks, places=places, loss=targets, by_rows=learned, row_data=data
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 from .base import scale
 
 ENTRIES = 2**20  # numbers of a block that is made on the way, so that it stays in cache
+FAR = 2**24  # on other devices, where a call costs more than to go through so few
 
 
 class Factor(Protocol):
@@ -100,7 +101,8 @@ class Weight(NamedTuple):
             found = left.mT @ self.right[:, 0].square()
             squares[self.start : self.start + self.columns] += found.flatten()
         else:
-            for some in pieces(self.columns, self.line, self.left.shape[:2].numel()):
+            rows = self.left.shape[:2].numel()
+            for some in pieces(self.columns, self.line, rows, self.left.device):
                 place = slice(self.start + some.start, self.start + some.stop)
                 squares[place] += self.written(some).square().sum((0, 1))
         if self.bias is not None:
@@ -268,15 +270,20 @@ def _changed(factor: Factor, change: Callable[[str], Tensor]) -> Factor:
     return found
 
 
-def pieces(columns: int, line: int, rows: int, most: int = 0) -> list[slice]:
-    """Columns in pieces of whole lines, each of `most` or `ENTRIES` numbers with so many rows."""
-    width = line * at_once(rows * line, most)
+def pieces(columns: int, line: int, rows: int, device: torch.device, most: int = 0) -> list[slice]:
+    """Columns in pieces of whole lines, each of `most` or `room` numbers with so many rows."""
+    width = line * at_once(rows * line, device, most)
     return [slice(begin, min(begin + width, columns)) for begin in range(0, columns, width)]
 
 
-def at_once(entries: int, most: int = 0) -> int:
+def room(device: torch.device) -> int:
+    """Numbers of a block that is made on the way."""
+    return ENTRIES if device.type == "cpu" else FAR
+
+
+def at_once(entries: int, device: torch.device, most: int = 0) -> int:
     """How many things of so many entries are made together."""
-    return max(1, max(ENTRIES, most) // max(1, entries))
+    return max(1, max(room(device), most) // max(1, entries))
 
 
 def scaled(left: Tensor, root: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def _add_(
     known = {i: part for i, part in there if any(i in pair for pair in written)}
     line = max(part.line for part in known.values())
     count = sum(places[i].stop - places[i].start for i in known)
-    for columns in pieces(some.columns, line, count, gram.numel() // 2):
+    for columns in pieces(some.columns, line, count, gram.device, gram.numel() // 2):
         entries = {i: part.written(columns).flatten(0, 1) for i, part in known.items()}
         _add_columns_(gram, places, written, entries, squares[some.start])
     weights = {i: part for i, part in known.items() if isinstance(part, Weight)}
@@ -109,7 +109,7 @@ def _add_inner_(gram: Tensor, a: Factor, b: Factor, squares: Tensor) -> None:
     assert isinstance(b, Weight | Lookup)
     s, k, t, _ = a.left.shape
     samples, residuals, u, _ = b.left.shape
-    width = factors.at_once(k * t * samples * residuals * u)
+    width = factors.at_once(k * t * samples * residuals * u, gram.device)
     if a is b:
         width = max(1, min(width, -(-s // STRIPS)))
     own = squares[a.start]

@@ -110,7 +110,7 @@ class LayerRows(NamedTuple):
         shares = matrix.split([block.rows for block in self.blocks])
         for block, rows in zip(_biases_apart(self.blocks), shares, strict=True):
             for factor in block.factors:
-                for some in pieces(factor.columns, factor.line, block.rows):
+                for some in pieces(factor.columns, factor.line, block.rows, rows.device):
                     place = slice(factor.start + some.start, factor.start + some.stop)
                     rows[:, place] = factor.written(some).flatten(0, 1)
         return matrix

@@ -135,7 +135,7 @@ def test_patches_are_made_of_some_samples_at_a_time(
     small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr("lmtorch.jacobians.layer_kinds.ENTRIES", 100 if small else 10**6)
+    monkeypatch.setattr("lmtorch.rows.factors.ENTRIES", 100 if small else 10**6)
     conv = nn.Conv2d(2, 3, 2, padding=1)
     agree(nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.Linear(108, 2)).double(), images())
 
