@@ -56,8 +56,9 @@ physics-informed neural networks](https://arxiv.org/abs/2405.15603) (NeurIPS 202
 same tanh networks and numbers of points, in float64. Their figures are the best entry of each of
 their tables: of energy natural gradients (ENGD), KFAC, Hessian-free optimization, Adam, L-BFGS and
 others, each the best of 50 to 100 runs with different settings, on an RTX 6000 GPU. lmtorch has run
-at its defaults, on one core of a CPU, and nothing was tuned. Errors are the root of the mean square
-of u_net − u, here at 10,000 random points that take no part in training.
+at its defaults, on one core of a CPU and, further below, on a GPU; nothing was tuned. Errors are
+the root of the mean square of u_net − u, here at 10,000 random points that take no part in
+training.
 
 Our draws are uniform, and our networks begin as Glorot has it; theirs may differ in both. The loss
 is the mean square of the equation inside and that of the condition on the edge, without weights.
@@ -75,8 +76,8 @@ HOW = """The machine was shared with other work while this ran. Seconds are ther
 processor, which a busy machine stretches less than those of the clock; looking at the error is not
 counted. Their seconds are of the clock. A dash says that the runs ended before. Several seeds are
 given by their medians."""
-BEFORE = """The run of 5-64-48-32-16-1 with `momentum=0` is from before steps on more parameters than
-rows began with a sample of the rows ([choices.md](choices.md#sampled-curvature))."""
+BEFORE = """The run of 5-64-48-32-16-1 with `momentum=0` is from before steps on more parameters
+than rows began with a sample of the rows ([choices.md](choices.md#sampled-curvature))."""
 PICTURE = """![Errors against seconds](images/physics_table.png)
 
 Each line is a run. Dotted: the last error of the best published entry; the star is its time to 1e-5

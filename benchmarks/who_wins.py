@@ -274,7 +274,7 @@ def black_boxes(kept: list[dict[str, Any]]) -> Iterator[Row]:
 
 def physics() -> Iterator[Row]:
     """Equations, in the seconds that all have had, and beside the published table."""
-    found = physics_page.runs()
+    found, elsewhere = physics_page.runs(), physics_page.runs(physics_page.ON_GPU)
     for name, row in physics_page.ROWS.items():
         ours = found.get((name, "lm"))
         if not ours:
@@ -288,6 +288,14 @@ def physics() -> Iterator[Row]:
             f"published, {published.method}", f"{published.error:.1e}", published.error / end,
             where,
         )  # fmt: skip
+        if there := elsewhere.get((name, "lm")):
+            last = median(run["curve"][-1][physics_page.ERROR] for run in there)
+            card = there[0]["machine"].split("; ")[1].split(", ")[-1]
+            yield Row(
+                "Equations", f"{which}: last error, ours on {card}, theirs on an RTX 6000",
+                f"{last:.1e}", f"published, {published.method}", f"{published.error:.1e}",
+                published.error / last, f"{there[0]['machine']}; seeds: {len(there)}",
+            )  # fmt: skip
         peers = {m: found[name, m] for m in physics_page.NAMES if m != "lm" and (name, m) in found}
         if peers:
             every = [run for of in (ours, *peers.values()) for run in of]
