@@ -20,11 +20,9 @@ def alternatives(method: Method, options: Options, small: bool) -> tuple[Alterna
         or options.acceleration is True
     ):
         return ()
-    ways = []
-    if method.careful is not None:
-        ways += [("singular values", method.damping, method.scaling, False)]
+    if method.careful is not None:  # they are few, and digits may be what was missing
         method = replace(method, solver=method.careful, careful=None)
-    ways += [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
+    ways = [("D forgotten, from where it had ended", method.damping, method.scaling, True)]
     if options.scaling == "auto":
         ways += [
             ("Nielsen's damping and current column norms", Nielsen(), CurrentNorms(), False),

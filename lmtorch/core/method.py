@@ -67,4 +67,4 @@ class Method:
         some: dict[str, Any] = {
             name: member.take(places) for name, member in members.items() if hasattr(member, "take")
         }
-        return replace(self, **some)
+        return replace(self, **some) if some else self

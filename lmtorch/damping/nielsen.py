@@ -48,6 +48,7 @@ class Nielsen:
 
     initial: float = 1e-3
     arrays: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     data: ClassVar[tuple[str, ...]] = ("initial",)  # what a compiled program is given as numbers
 
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> NielsenState:

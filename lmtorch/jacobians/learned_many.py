@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..recording.operators import UnrecordableError
 from .base import NOISE
+from .learned import Evaluations
 from .recorded import recorded
 from .replayed_many import ManyReplay
 from .signs import simplified
@@ -25,9 +26,14 @@ Evaluate = Callable[[Sequence[Tensor], Sequence[Tensor]], Taken]
 
 
 class LearnedMany:
-    """What is known of evaluations of one function for many problems."""
+    """What is known of evaluations of one function for many problems.
+
+    Attributes:
+        single: what is known of those for one of them by itself.
+    """
 
     def __init__(self) -> None:
+        self.single = Evaluations()
         self.refused = False
         self._known: dict[bool, _Known] = {}
 

@@ -9,45 +9,26 @@ from torch import Tensor
 
 from .. import _memory
 from .._autodiff import ranges
-from ..arrays import (
-    join,
-    last,
-    places,
-    put,
-    stacked,
-    take,
-    unbatched,
-)
+from ..arrays import join, last, places, put, take
 from ..core.loop import Watch, descend
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State, Told
-from ..core.termination import Status
+from ..core.termination import RUNNING
 from ..losses.robust import Robust
 from .compiled import Compiling
 from .ending import Ending, look_at_end, of_sure, without_unknowns
-from .opinions import (
-    ALONE,
-    BestRun,
-    Opinion,
-    Quick,
-    alone,
-    ask,
-    doubtful,
-    separable,
-    unasked,
-    usual,
-)
+from .opinions import ENOUGH, BestRun, Opinion, Quick, ask, doubtful, unasked, usual
 from .scale import with_estimated_scale
+from .singly import few, further, go_on_alone, here
 from .watch import Watcher
 
 T = TypeVar("T")
-RUNNING = int(Status.RUNNING)
+QUARTER = 4  # the last of a block that go on alone are no more than one in so many
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
 COMPILED = 2**16  # problems of a block where descents are compiled
 # problems of a block on a CPU: their numbers, but for the residuals, stay in the cache
 AT_ONCE = 2**14
-ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 
 
 def minimise(
@@ -242,6 +223,8 @@ def _many(task: _Task, block: int) -> Ending:
         part = task.take(chosen)
         part = part.last()
         leave = 0 if every or task.trials < ENOUGH else len(part.x) // LEFT
+        if leave and len(x) <= block and task.watch is None:  # they wait for no other block
+            leave = max(leave, min(few(part.problem, part.method, part.x), len(x) // QUARTER))
         state, _ = part.descend(leave)
         asked = bool(task.opinions) or task.acceptable is not None
         unsure = part.doubts(state) if asked else state.status == RUNNING
@@ -283,36 +266,11 @@ def _gone_on(
     chosen = places(running, count)
     some = take(state, chosen)
     part, way, limit = problem.take(chosen), method.take(chosen), trials - int(some.trials.max())
-    leave = ALONE if watch is None and separable(problem, state.x) and limit >= ENOUGH else 0
-    found, _ = descend(part, way, _here(some), trials=limit, leave=leave, watch=watch)
-    found, strategy = _further(some, found), found.damping
-    left = places(found.status == RUNNING, int((found.status == RUNNING).sum())).tolist()
-    if left and method.careful is not None:
-        way = replace(way, solver=method.careful, careful=None)
-        part = replace(part, form=method.careful.form)
-        ends = []
-        for place in left:
-            one = unbatched(found._replace(damping=strategy), place)
-            last_trials = trials - int(one.trials)
-            end, _ = descend(alone(part, place), way.take(place), _here(one), trials=last_trials)
-            ends.append(_further(one, end))
-        found = put(found, torch.tensor(left, device=state.x.device), stacked(ends))
+    alone = watch is None and limit >= ENOUGH
+    leave = few(part, way, some.x) if alone else 0
+    found, _ = descend(part, way, here(some), trials=limit, leave=leave, watch=watch)
+    found = go_on_alone(part, way, further(some, found)._replace(damping=found.damping), trials)
     return put(state._replace(damping=None), chosen, found)
-
-
-def _here(state: State) -> Start:
-    """Where a run goes on that was left."""
-    return Start(state.x, state.scale, state.damping, state.begun)
-
-
-def _further(before: State, after: State) -> State:
-    """Where a run has got to that was left, with the effort of both parts."""
-    return after._replace(
-        damping=None,
-        trials=before.trials + after.trials,
-        # where it was left the model had been made
-        linearizations=before.linearizations + after.linearizations - 1,
-    )
 
 
 def _numbers(chosen: slice, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ has helped none of a sample is not asked about the rest. What is not asked keeps
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..core.pace import WINDOW
 from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import Status, among
+from .singly import alone, descend_alone, few, go_on_alone
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
 AGREE = 1e-6  # relative difference of two costs up to which both runs have ended at the same place
@@ -29,7 +30,7 @@ BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy 
 # ends from which a run may go on once its strategy has forgotten what made the steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
 TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
-ALONE = 4  # problems up to which each is run again by itself
+ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
 SAMPLE = 64  # problems that ended alike of which a way must help one before it is asked of the rest
 BEYOND = 10  # times the usual trials, after which another run is given up
@@ -45,7 +46,6 @@ class Opinion(NamedTuple):
     restart: bool  # begin where the best run has ended, not where the first began
     factors: Tensor | float | None = None  # one or (n,), by which the start is multiplied
     of_lost: bool = False  # asked only where parameters have no influence
-    digits: bool = False  # nothing differs from the first run but how equations are solved
 
     def take(self, places: Tensor) -> "Opinion":
         """The opinion on some problems of a batch (b,)."""
@@ -124,7 +124,7 @@ def ask(
 ) -> BestRun:
     """Run again in other ways what the first run has left unsure of its minimum.
 
-    Where a run is `quick`, problems are not sampled, and what tells only digits apart is left out.
+    Where a run is `quick`, problems are not sampled.
     """
     best = unasked(_without_strategy(state))
     if settled(~doubtful(state, acceptable)):
@@ -134,7 +134,7 @@ def ask(
     doubts = _doubts(opinions, best.state, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
-        if not doubt.number or (opinion.digits and quick is not None):
+        if not doubt.number:
             continue
         # a run with more patience gets only what the others have left, lest nothing ever end
         patient = not opinion.method.patience
@@ -288,11 +288,14 @@ def _hear(
     found = None if quick is None else quick(part, way.method, start, trials, allowed)
     if found is not None:
         other = found
-    elif doubt.number <= ALONE and watch is None and separable(problem, x):
+    elif watch is not None:
+        other, _ = descend(part, way.method, start, trials=trials, watch=show)
+    elif doubt.number <= (alone_up_to := few(part, way.method, start.x)):
         other = _each(part, way, x[chosen], before.state, trials)
     else:
-        listening = None if watch is None else show
-        other, _ = descend(part, way.method, start, trials=trials, watch=listening)
+        leave = alone_up_to if trials >= ENOUGH else 0
+        other, _ = descend(part, way.method, start, trials=trials, leave=leave)
+        other = go_on_alone(part, way.method, other, trials)
     if hurried:  # the trials that the user allows were not used up
         out = other.status == Status.EVALUATIONS.value
         other = other._replace(status=torch.where(out, Status.SLOW.value, other.status))
@@ -301,35 +304,14 @@ def _hear(
 
 
 def _each(problem: Problem, opinion: Opinion, x: Tensor, state: State, trials: int) -> State:
-    """The ends of a few problems (k,), one after the other: a trial of one costs less than of two.
-
-    It is made on NumPy's arrays, see `core/small.py`.
-    """
+    """The ends of a few problems (k,), one after the other."""
     ends = []
     for place in range(len(x)):
         one = alone(problem, place)
         start = beginning(opinion, x[place].contiguous(), unbatched(state, place), one.bounds)
-        end, _ = descend(one, opinion.method.take(place), start, trials=trials)
+        end = descend_alone(one, opinion.method.take(place), start, trials)
         ends.append(_without_strategy(end))
     return stacked(ends)
-
-
-def separable(problem: Problem, x: Tensor) -> bool:
-    """Whether a few problems of a batch are better run one by one: on a CPU."""
-    return x.device.type == "cpu" and hasattr(problem.residual, "alone")
-
-
-def alone(problem: Problem, place: int) -> Problem:
-    """One problem of a batch by itself, whose x has no batch dimension."""
-    residual: Any = problem.residual
-    loss: Any = problem.loss
-    return replace(
-        problem,
-        residual=residual.alone(place),
-        loss=loss.take(place) if hasattr(loss, "take") else loss,
-        bounds=problem.bounds and problem.bounds.take(place),
-        together=None,
-    )
 
 
 def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:

@@ -136,6 +136,15 @@ class ProblemsResidual:
             sizes=self.sizes if self.sizes is None else _of(self.sizes, place),
         )
 
+    @property
+    def own(self) -> tuple[Tensor, ...]:
+        """The share of the arguments of a problem that is `alone`."""
+        call = self.call
+        shares: tuple[Tensor, ...] = ()
+        if isinstance(call, partial) and call.func is _with_shares:
+            _, shares = call.args
+        return shares
+
     def _run(self, function: Callable[..., Any], params: Params) -> Any:
         """What a function (params, *shares) of one problem returns, for all of them."""
         once = _evaluated if self.memory is None else self.memory

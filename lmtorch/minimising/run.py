@@ -15,7 +15,6 @@ from .._errors import InputError
 from ..choose import Facts, Options, Plan
 from ..choose.agreed import check_same
 from ..core.bounds import Bounds
-from ..core.method import Method
 from ..core.problem import Problem
 from ..damping.scaling import FixedScale
 from ..distributed.processes import Processes
@@ -268,13 +267,7 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
     if wanted is False:
         return ()
     method = run.plan.method
-    ways = [
-        Opinion(
-            other.name, other.method, other.restart,
-            digits=not other.restart and _only_digits(method, other.method),
-        )
-        for other in run.plan.alternatives
-    ]  # fmt: skip
+    ways = [Opinion(other.name, other.method, other.restart) for other in run.plan.alternatives]
     if not ways:
         return ()
     if method.careful is not None:  # they are few
@@ -287,11 +280,6 @@ def opinions(run: Run, wanted: bool | int) -> tuple[Opinion, ...]:
         for factors in 10 ** rng.uniform(-DECADES, DECADES, (wanted, run.x.shape[-1])):
             ways.append(Opinion("another start", method, False, tensor_of(factors)))
     return tuple(ways)
-
-
-def _only_digits(method: Method, other: Method) -> bool:
-    """Whether nothing but its solver tells another method from a method."""
-    return (other.damping, other.scaling) == (method.damping, method.scaling)
 
 
 def finish(run: Run, results: Results, ending: Ending) -> Solution:

@@ -80,6 +80,9 @@ class Recorded(ABC):
     def __rtruediv__(self, other: Any) -> Any:
         return self.through(REVERSED, lambda a, b: quotient(b, a), other)
 
+    def __pow__(self, other: Any) -> Any:
+        return self.through("{0} ** {1}", lambda a, b: a**b, other)
+
     def __neg__(self) -> Any:
         return self.through("-{0}", lambda a: -a)
 

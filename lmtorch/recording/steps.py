@@ -245,10 +245,14 @@ def _alike(method: Any) -> object:
     """The same object for methods that are equal: to hash a method costs more than an iteration."""
     found = _SEEN.get(id(method))
     if found is None or found[0] is not method:
-        if len(_SEEN) >= KEPT:  # what was recorded under an object that is forgotten is made anew
+        if len(_SEEN) >= KEPT:
             _SEEN.clear()
+        if len(_ALIKE) >= KEPT:  # what was recorded under an object that is forgotten is made anew
             _ALIKE.clear()
-        found = _SEEN[id(method)] = method, _ALIKE.setdefault(method, object())
+            _SEEN.clear()
+        # when a run is given up no function asks
+        same = replace(method, patience=0.0, windows=0)
+        found = _SEEN[id(method)] = method, _ALIKE.setdefault(same, object())
     return found[1]
 
 

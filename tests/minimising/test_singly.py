@@ -1,0 +1,110 @@
+"""The last few problems of a batch, which run one by one, with what is recorded of the first."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lmtorch
+from lmtorch.jacobians.learned import Learned
+from lmtorch.minimising import singly
+
+from .setting import F64
+
+B = torch.tensor([0, 10, 20, 40, 80, 150, 250, 400, 600, 800.0], dtype=F64)
+
+
+def misfit(p: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """Two exponentials, which many data of one leave in doubt."""
+    signal, share, fast, slow = p
+    return signal * (share * torch.exp(-b * fast) + (1 - share) * torch.exp(-b * slow)) - y
+
+
+def signals(count: int) -> Tensor:
+    """Every other of them has one exponential only, and noise."""
+    noise = torch.randn(count, len(B), generator=torch.Generator().manual_seed(1), dtype=F64)
+    share = torch.where(torch.arange(count) % 2 == 0, 0.0, 0.3)[:, None]
+    curve = share * torch.exp(-0.05 * B) + (1 - share) * torch.exp(-0.001 * B)
+    return curve + 0.02 * noise
+
+
+def fitted(y: Tensor, function: Any = misfit) -> lmtorch.Solution:
+    """All of them in one call."""
+    x0 = torch.tensor([1.0, 0.2, 0.02, 0.001], dtype=F64)
+    return lmtorch.least_squares(function, x0, args=(B, y), in_dims=(None, None, 0))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[singly.Start]:
+    """Where runs of single problems have begun."""
+    begun: list[singly.Start] = []
+    real = singly.descend_alone
+
+    def noted(one: Any, method: Any, start: singly.Start, trials: int) -> Any:
+        begun.append(start)
+        return real(one, method, start, trials)
+
+    monkeypatch.setattr(singly, "descend_alone", noted)
+    monkeypatch.setattr("lmtorch.minimising.opinions.descend_alone", noted)
+    return begun
+
+
+def test_a_record_gives_what_the_function_gives(
+    alone: list[singly.Start], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = signals(40)
+    found = fitted(y)
+    assert len(alone) > 20
+    monkeypatch.setattr(singly, "_recorded", lambda *_: False)
+    monkeypatch.setattr(singly, "FEW", singly.RECORDED)
+    plain = fitted(y)
+    # what has no minimum may run apart for ever
+    sure = plain.status > 0
+    assert 10 < int(sure.sum()) < 40
+    assert torch.equal(found.status > 0, sure)
+    sure &= plain.x[:, 3] > 0  # where a signal grows round-off is all that is left of a valley
+    assert int(sure.sum()) > 10
+    # one ends by Newton's steps, the other may by Gauss and Newton's: 1e-8 of the cost is promised
+    torch.testing.assert_close(found.cost[sure], plain.cost[sure], rtol=1e-10, atol=0)
+    torch.testing.assert_close(found.x[sure], plain.x[sure], rtol=1e-5, atol=0)
+
+
+def test_a_record_that_is_not_the_function_is_refused_and_the_runs_are_made_without(
+    alone: list[singly.Start], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = signals(40)
+    plain = fitted(y)
+    refused: list[None] = []
+    real = Learned.refuse
+
+    def noted(learned: Learned) -> None:
+        refused.append(None)
+        real(learned)
+
+    # of what is replayed nothing is that of the function
+    replay = singly.OfFit.at
+
+    def wrong(fit: singly.OfFit, x: Any) -> Any:
+        rows = replay(fit, x)
+        return None if rows is None else 1.5 * rows
+
+    monkeypatch.setattr(Learned, "refuse", noted)
+    monkeypatch.setattr(singly.OfFit, "at", wrong)
+    found = fitted(y)
+    assert refused
+    assert torch.equal(found.status > 0, plain.status > 0)
+    sure = plain.status > 0
+    torch.testing.assert_close(found.cost[sure], plain.cost[sure], rtol=1e-6, atol=0)
+
+
+def test_problems_in_single_precision_or_with_their_own_derivatives_are_not_recorded(
+    alone: list[singly.Start], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(singly, "Latest", fail)
+    y = signals(40).float()
+    x0 = torch.tensor([1.0, 0.2, 0.02, 0.001])
+    lmtorch.least_squares(misfit, x0, args=(B.float(), y), in_dims=(None, None, 0))
