@@ -249,8 +249,9 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
         kind = getattr(xdata, "dtype", None) or f"type {type(xdata).__name__}"
         raise InputTypeError(
             f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give "
-            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates, or a column of "
-            "a table, table['x']; or take in f what it needs of xdata."
+            "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates (of text "
+            "pandas.to_datetime makes them), or a column of a table, table['x']; or take in f what "
+            "it needs of xdata."
         ) from error
 
 

@@ -93,7 +93,20 @@ def numbers_of(values: Any, name: str) -> Tensor:
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{name} is no array of real numbers: {error}") from error
+        raise InputTypeError(
+            f"{name} is no array of real numbers: {error}{_of_text(error)}"
+        ) from error
+
+
+def _of_text(error: Exception) -> str:
+    """How text becomes numbers, where a table was read with its numbers as text."""
+    if "could not convert string to float" not in str(error):
+        return ""
+    return (
+        ". Text becomes numbers where the table is read, decimal commas by pandas.read_csv(file, "
+        "sep=';', decimal=','), or by pandas.to_numeric(column, errors='coerce'), which makes NaN "
+        "of words"
+    )
 
 
 def as_x(leaf: Any, y: Tensor) -> Any:

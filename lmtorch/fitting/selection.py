@@ -1,6 +1,7 @@
 """Some fits of a batch: one by its place, or blocks of them whose Jacobians fit a cache."""
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -61,10 +62,13 @@ class Selection(ABC):
             InputError: there is no such fit.
         """
         inside = len(index) == len(self.lead) and all(
-            -n <= i < n for i, n in zip(index, self.lead, strict=True)
+            _is_place(i) and -n <= i < n for i, n in zip(index, self.lead, strict=True)
         )
         if not inside or not self.lead:
-            raise InputError(f"at({index}) does not name one of {self.lead} fits.")
+            raise InputError(
+                f"at({index}) does not name one of {self.lead} fits: it takes a place, whole "
+                "numbers from 0, one for each leading dimension of ydata."
+            )
         index = tuple(i % n for i, n in zip(index, self.lead, strict=True))
         place, size = int(np.ravel_multi_index(index, self.lead)), math.prod(self.lead)
         parts = {
@@ -117,3 +121,12 @@ class Selection(ABC):
                 return value
         part = self.solution.part(name, chosen)
         return part[0] if one else part
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it counts, as integers of Python, NumPy and torch do, and labels do not."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True

@@ -31,7 +31,9 @@ def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
             "the residuals do not depend on any parameter: no gradient leads from them to what the "
             "optimizer was given. Compute them from the parameters with torch operations (no "
             ".detach(), .item(), NumPy or torch.no_grad() on the way; and are the model's "
-            "parameters those of the optimizer?), or choose jacobian='2-point' for a black box."
+            "parameters those of the optimizer?), or choose jacobian='2-point' for a black box. "
+            "Second derivatives of a network of ReLU are zero everywhere: take tanh, or another "
+            "smooth function."
         )
 
 

@@ -1,6 +1,7 @@
 """What is passed to `step`: a closure with its batch, or several such terms."""
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +57,22 @@ class Term(NamedTuple):
         return (samples.arguments(samples.tensors) for samples in self.stream.read())
 
 
+def _takes_too_few(closure: Any, rest: list[Any]) -> bool:
+    """Whether a function is among the batch, and the closure takes less than all of it.
+
+    Then the function is the closure of a next term. A closure that takes it has it as a constant.
+    """
+    if not any(map(callable, rest)):
+        return False
+    try:
+        signature(closure).bind(*rest)
+    except TypeError:
+        return True
+    except ValueError:  # one of C, which shows no signature
+        return False
+    return False
+
+
 def terms_of(closure: Any, batch: tuple[Any, ...], empty: bool = False) -> tuple[Term, ...]:
     """What was passed to `step` as terms.
 
@@ -83,8 +100,10 @@ def terms_of(closure: Any, batch: tuple[Any, ...], empty: bool = False) -> tuple
                 "several terms opt.step((equation, inside), (condition, boundary)), each a closure "
                 "followed by its batch."
             )
-        if any(isinstance(a, tuple | list) and a and callable(a[0]) for a in rest) or (
-            rest and all(map(callable, rest))
+        if (
+            any(isinstance(a, tuple | list) and a and callable(a[0]) for a in rest)
+            or (rest and all(map(callable, rest)))
+            or _takes_too_few(first, rest)
         ):
             raise InputError(
                 "a closure is followed by its batch, and here by another closure or term. For "

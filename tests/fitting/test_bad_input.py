@@ -31,7 +31,9 @@ def refused(arguments: dict[str, Any], message: str) -> None:
     ("arguments", "message"),
     [
         bad("ydata is empty", ydata=[]),
-        bad("ydata is no array of real numbers", ydata=["a", "b"]),
+        bad("ydata is no array of real numbers: .*'a'.*to_numeric", ydata=["a", "b"]),
+        bad("ydata is no array .*'1,5'.* decimal=','", ydata=["1,5", "0,7"]),
+        bad("sigma is no array .*'0,1'.* decimal=','", sigma=["0,1"] * 40),
         bad("ydata is no array of real numbers: .*inhomogeneous", ydata=[[1, 2], [3]]),
         bad("ydata is complex", ydata=1j * Y),
         bad("ydata is complex: fit real and imaginary parts", ydata=torch.as_tensor(1j * Y)),

@@ -220,7 +220,7 @@ def test_by_itself_a_fit_has_its_own_sigma_mask_x_and_start() -> None:
     assert one.ndata == alone.ndata
 
 
-@pytest.mark.parametrize("index", [(0, 0), (), 3, -4])
+@pytest.mark.parametrize("index", [(0, 0), (), 3, -4, "a", 1.0, None, slice(2)])
 def test_a_fit_that_is_not_there_is_refused(index: Any) -> None:
     fits = curve_fit(line, T, T + noise((3, 40)))
     with pytest.raises(InputError, match="does not name one of"):

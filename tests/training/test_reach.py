@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmtorch import InputError, LevenbergMarquardt, Status
+from lmtorch import InputError, LevenbergMarquardt, Status, laplacian
 
 F64 = torch.float64
 
@@ -87,6 +87,16 @@ def test_another_model_than_the_optimizers_is_refused(batch, device):
     opt = LevenbergMarquardt(net)
     with pytest.raises(InputError, match="do not depend on any parameter"):
         opt.step(lambda x, y: other(x) - y, x, y) if batch else opt.step(lambda: other(x) - y)
+
+
+def test_second_derivatives_of_what_does_not_bend_are_refused(device):
+    net = nn.Sequential(nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 1)).to(device, F64)
+    x, y = data(device)
+    before = [p.detach().clone() for p in net.parameters()]
+    opt = LevenbergMarquardt(net)
+    with pytest.raises(InputError, match="of ReLU are zero everywhere: take tanh"):
+        opt.step((lambda x, y: laplacian(net, x) - y, x, y), (net, x[:1]))
+    assert all(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("size", [2, 100], ids=["few parameters", "many"])

@@ -629,6 +629,8 @@ def test_an_exception_in_one_term_is_raised_and_leaves_the_parameters():
             "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.small, f.small)],
             "followed by its batch, and here by another closure or term"),
+        (lambda f: [f.equation, f.inside, f.condition, f.edge],
+            "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.equation, f.inside, (f.small,))],
             "followed by its batch, and here by another closure or term"),
         (lambda f: [(f.equation, f.inside), (f.data, f.x, f.y[:3])],
