@@ -9,8 +9,9 @@ algorithm 7.1; the constants are those of MINPACK's lmder and lmpar, but for the
 radius, see `TrustRegion`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -109,20 +110,20 @@ def multiplier(
 ) -> Tensor:
     """λ ≥ 0, (...,), with ‖D p(λ)‖ within a tenth of Δ, or zero for a shorter Gauss–Newton step."""
     zero = zeros(radius)
-    length, slope = _scalars(factor, zero, radius)
+    length, slope = _measured(factor, zero, radius)
     inside = length <= (1 + CLOSE) * radius
     if settled(inside):
         return zero
     # φ is convex and falls: Newton from λ = 0 stays left of the root; ‖D p(λ)‖ ≤ ‖D⁻¹g‖ / λ
     # bounds it from the right
-    newton = (length - radius) / -slope
+    newton = (length - radius) / -slope()
     lower = at_least(where(finite(newton), newton, 0.0), 0.0)
     upper = gradient / radius
     damping = minimum(maximum(guess, lower), upper)
     damping = where(damping > 0, damping, where(finite(length), gradient / length, FLOOR * upper))
     damping = where(inside, zero, damping)
     search = Search(radius, damping, lower, upper, inside)
-    return where(inside, zero, _found(factor, search, iterations))
+    return _found(factor, search, iterations)  # where the search is done from the first, zero
 
 
 class Search(NamedTuple):
@@ -135,7 +136,7 @@ class Search(NamedTuple):
     done: Tensor  # bool
 
 
-def _found(factor: Factor, search: Search, iterations: int) -> Tensor:
+def _found(factor: Any, search: Search, iterations: int) -> Tensor:
     """λ by Hebden's iteration; most problems of a batch do not need the last of them, and leave."""
     radius, damping, lower, upper, done = search
     for number in range(iterations):
@@ -143,8 +144,12 @@ def _found(factor: Factor, search: Search, iterations: int) -> Tensor:
         left = None if taken is None else minority(~done)
         if taken is not None and left is not None:
             rest = take(Search(radius, damping, lower, upper, done), left)
-            return put(damping, left, _found(taken(left), rest, iterations - number))
-        length, slope = _scalars(factor, damping, radius)
+            some = taken(left)
+            own = _found(some, rest, iterations - number)
+            damping = put(damping, left, own)
+            factor.join(damping, left, some, own)
+            return damping
+        length, slope = _measured(factor, damping, radius)
         excess = length - radius
         done = done | (abs(excess) <= CLOSE * radius)
         if settled(done):
@@ -152,13 +157,18 @@ def _found(factor: Factor, search: Search, iterations: int) -> Tensor:
         failed = ~finite(length)  # no factorisation at this λ: it is too small
         lower = where((excess > 0) | failed, maximum(lower, damping), lower)
         upper = where(excess < 0, minimum(upper, damping), upper)
-        hebden = damping + length / radius * excess / -slope
+        hebden = damping + length / radius * excess / -slope()
         middle = maximum(FLOOR * upper, sqrt(lower * upper))
         outside = ~finite(hebden) | (hebden < lower) | (hebden > upper)
         damping = where(done, damping, where(outside, middle, hebden))
     return damping
 
 
-def _scalars(factor: Factor, damping: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    length, slope = factor.length(damping)
-    return to_type(length, like.dtype), to_type(slope, like.dtype)
+def _measured(factor: Factor, damping: Tensor, like: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    """‖D p(λ)‖, (...,), and what gives its derivative."""
+    many = getattr(factor, "measured", None)  # of many small problems, of which it is made if asked
+    if many is not None:
+        length, slope = many(damping)
+        return to_type(length, like.dtype), lambda: to_type(slope(), like.dtype)
+    length, known = factor.length(damping)
+    return to_type(length, like.dtype), lambda: to_type(known, like.dtype)

@@ -13,6 +13,7 @@ Reference: Nocedal & Wright, Numerical Optimization (2006), §10.3; Higham, Accu
 Stability (2002), §10.1, and chapter 12 for refinement.
 """
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .._triangles import LARGEST, Triangle, dot, side_by_side
-from ..arrays import take
+from ..arrays import nowhere, put, take
 from ..linearizations.normal import Normal, NormalForm
 from .base import length_by_solving
 
@@ -155,10 +156,26 @@ class UnrolledFactor:
         self.empty = (normal.diagonal(dim1=-2, dim2=-1) == 0).to(normal.dtype).unbind(-1)
         self.last: tuple[Tensor, Triangle] | None = None
         self.step_of: tuple[Tensor, list[Tensor]] | None = None
+        # the same without damping, which is asked for at the point and for the step from it
+        self.undamped: tuple[Triangle, list[Tensor]] | None = None
 
     def take(self, places: Tensor) -> "UnrolledFactor":
         """The equations of the problems at `places` (k,)."""
         return UnrolledFactor(*take(self.equations, places))
+
+    def join(self, damping: Tensor, places: Tensor, some: "UnrolledFactor", own: Tensor) -> None:
+        """Know the steps for λ from those of a search that has gone on with some of the problems.
+
+        Args:
+            damping: λ, (b,); elsewhere than at `places` that of the last step that was asked for.
+            places: (k,).
+            some: the equations there, see `take`.
+            own: their λ, (k,).
+        """
+        if self.step_of is not None:
+            here = some._step(own)
+            pairs = zip(self.step_of[1], here, strict=True)
+            self.step_of = damping, [put(whole, places, part) for whole, part in pairs]
 
     def _triangle(self, damping: Tensor) -> Triangle:
         if self.last is None or self.last[0] is not damping:
@@ -175,7 +192,16 @@ class UnrolledFactor:
     def _step(self, damping: Tensor) -> list[Tensor]:
         """−p(λ), entry by entry."""
         if self.step_of is None or self.step_of[0] is not damping:
-            self.step_of = damping, self._triangle(damping).solve(self.gradient)
+            undamped = nowhere(damping != 0)
+            if undamped and self.undamped is not None:
+                triangle, step = self.undamped
+                self.last = damping, triangle
+            else:
+                triangle = self._triangle(damping)
+                step = triangle.solve(self.gradient)
+            if undamped:
+                self.undamped = triangle, step
+            self.step_of = damping, step
         return self.step_of[1]
 
     def step(self, damping: Tensor) -> Tensor:
@@ -188,7 +214,12 @@ class UnrolledFactor:
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖."""
+        length, slope = self.measured(damping)
+        return length, slope()
+
+    def measured(self, damping: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """‖D p‖, and what makes its derivative, of which the last λ of a search has no need."""
         step = self._step(damping)
         force = [square * entry for square, entry in zip(self.squares, step, strict=True)]
         length = dot(force, step).sqrt()
-        return length, -self._triangle(damping).quadratic(force) / length
+        return length, lambda: -self._triangle(damping).quadratic(force) / length

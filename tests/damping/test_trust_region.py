@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmtorch.arrays import last
+from lmtorch.arrays.choosing import WORTH
 from lmtorch.damping.trust_region import TrustRegion, multiplier
 from lmtorch.solvers.base import Solver
 from lmtorch.solvers.cholesky import Cholesky, UnrolledFactor
@@ -118,3 +119,31 @@ def test_searches_for_a_multiplier_that_are_done_leave_the_others_as_they_are() 
     assert 20 < outside.sum() < 180
     assert ((length - radius).abs() <= 0.1 * radius)[outside].all()
     assert (length <= 1.1 * radius)[~outside].all()
+
+
+@pytest.mark.parametrize("steepest", [-6.0, -1.0], ids=["some need many", "most need none"])
+def test_steps_that_a_search_has_made_on_its_way_are_those_of_the_multipliers_it_found(
+    steepest: float,
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    many = 2 * WORTH
+    rows = torch.randn(many, 12, 3, generator=g, dtype=torch.float64)
+    gradient = last(torch.randn(many, 3, generator=g, dtype=torch.float64))
+    equations = last(rows.mT @ rows), gradient, last(torch.ones_like(gradient))
+    radius = 10 ** torch.linspace(4, steepest, many, dtype=torch.float64)
+    factor, fresh = UnrolledFactor(*equations), UnrolledFactor(*equations)
+    factor.step(torch.zeros(many, dtype=torch.float64))
+    size = torch.linalg.vector_norm(gradient, dim=-1)
+    for guess in (torch.zeros_like(radius), torch.rand(many, generator=g, dtype=torch.float64)):
+        found = multiplier(factor, size, radius, guess)
+        assert factor.step_of is not None
+        assert factor.step_of[0] is found  # no step is made once more
+        expected = fresh.step(found.clone())
+        assert torch.allclose(factor.step(found), expected, rtol=1e-12, atol=0)
+        length, slope = factor.length(found)
+        other = UnrolledFactor(*equations).length(found)
+        assert torch.allclose(length, other[0], rtol=1e-12, atol=0)
+        assert torch.allclose(slope, other[1], rtol=1e-12, atol=0)
+        again = factor.step(torch.zeros_like(radius))
+        assert torch.equal(again, UnrolledFactor(*equations).step(torch.zeros_like(radius)))
+        assert torch.allclose(factor.solve(gradient, found), -expected, rtol=1e-12, atol=0)
