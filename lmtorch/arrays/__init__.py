@@ -59,6 +59,7 @@ from .elementwise import zeros as zeros
 from .matrices import along as along
 from .matrices import apply as apply
 from .matrices import beside as beside
+from .matrices import cholesky as cholesky
 from .matrices import column_norms as column_norms
 from .matrices import diagonal as diagonal
 from .matrices import diagonal_matrix as diagonal_matrix
@@ -68,6 +69,7 @@ from .matrices import gram as gram
 from .matrices import identity as identity
 from .matrices import joined as joined
 from .matrices import norms_along as norms_along
+from .matrices import ones as ones
 from .matrices import put_beside as put_beside
 from .matrices import reduced as reduced
 from .matrices import reduced_of as reduced_of

@@ -23,7 +23,7 @@ _ndarray: Any = np.ndarray
 # matrices at once on a GPU: cuSOLVER fails for some more (CUDA 13: 10⁵, not 10⁴)
 TOGETHER = 2**14
 SMALL = 9  # entries of a matrix whose products are summed one by one, see `sums`
-USED = ("dgeqrf", "dgesdd", "dsyevd")  # of LAPACK
+USED = ("dgeqrf", "dgesdd", "dsyevd", "dpotrf")  # of LAPACK
 
 
 @cache
@@ -55,8 +55,8 @@ def _upper(n: int) -> Any:
 
 
 @cache
-def _ones(m: int) -> Any:
-    """Ones, of which a product with a matrix makes sums at half the cost of NumPy's own."""
+def ones(m: int) -> Any:
+    """Ones (m,), to be read only: products with them are sums, at half the cost of NumPy's own."""
     return np.ones(m)
 
 
@@ -154,7 +154,7 @@ def column_norms(matrix: Tensor) -> Tensor:
     """‖M e_j‖, (..., n)."""
     if type(matrix) is _ndarray:
         array: Any = matrix
-        return _ones(len(array)).dot(array * array) ** 0.5
+        return ones(len(array)).dot(array * array) ** 0.5
     return torch.linalg.vector_norm(matrix, dim=-2)
 
 
@@ -223,6 +223,12 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return u, singular, vh
     found = torch.linalg.svd(matrix, full_matrices=False)
     return found.U, found.S, found.Vh
+
+
+def cholesky(matrix: Tensor) -> Tensor | None:
+    """The diagonal (n,) of the Cholesky factor of an array (n, n); None: it has none."""
+    factor, failed = _lapack().dpotrf(matrix, clean=0)
+    return None if failed else factor.diagonal()
 
 
 def eigvalsh(matrix: Tensor) -> Tensor:

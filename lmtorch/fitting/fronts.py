@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import quiet
 from ..compiling.unchanged import place_of
 from ..minimising import remembered
 from ..minimising.arguments import bounds_as_key
@@ -25,7 +26,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
-from .owned import owned, versions_of
+from .owned import NONE, little, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 
@@ -45,6 +46,7 @@ class Front(NamedTuple):
 
     kind: tuple[Any, ...]  # of the fit of `Fitter.residual`
     fitter: Fitter  # without its data
+    points: Tensor  # how many there are, (), in float64
     absolute: bool
     full_output: bool
     begin: Callable[[Data], Tensor]  # the start (P,) of data for which there is none
@@ -116,7 +118,9 @@ def _points(data: Any) -> Tensor | None:
     ):
         return None
     flat = data.numpy().reshape(-1)
-    if not (flat.size and math.isfinite(flat.dot(flat))):
+    with quiet():  # of numbers whose squares are none
+        square = flat.dot(flat)
+    if not (flat.size and math.isfinite(square)):
         return None
     return owned(data)[0] if given is data else data
 
@@ -134,32 +138,31 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     front = _FRONTS.get(asked.place)
     if front is None:
         return None
-    before, m = front.fitter, len(asked.y)
+    before = front.fitter
     model: Any = before.model
     if model.function is not f:
         model = copy(model)
         model.function = f
         vars(model).pop("label", None)
+    own = little(asked.x, asked.y)
+    versions = NONE if own else versions_of(asked.x, asked.y)
     data = Data(
-        asked.x, asked.y, None, None, asked.y.new_full((), m), asked.numpy, False, (),
-        versions=versions_of(asked.x, asked.y),
-    )  # fmt: skip
+        asked.x, asked.y, None, None, front.points, asked.numpy, False, (), versions=versions
+    )
     start = asked.start
     if start is None:
         try:
             start = front.begin(data)
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return None
-    if not m > len(start):
+    if not len(asked.y) > len(start):
         return None
-    fitter = Fitter(
-        model, before.parameters, data, start.clone(), before.bounds, None, before.options
-    )
-    vars(fitter).update(bounded=before.bounded, varying=before.varying)
+    fitter = object.__new__(Fitter)  # as the one before, with what was found of it
+    vars(fitter).update(vars(before), model=model, data=data, start=start.clone())
     tensors = [asked.x.contiguous(), asked.y.contiguous(), fitter.start]
     args = [asked.x, asked.y, None, None, fitter.start, None]
     bar = acceptable_of_one(asked.y.numpy())
-    call = Call(front.kind, f, start, args, tensors, bar)
+    call = Call(front.kind, f, start, args, tensors, bar, own)
     solution = remembered.solved(fitter.residual, call, Calls())
     if solution is None or not solution.success:
         return None
@@ -194,7 +197,9 @@ def remember(
     )
     vars(empty).update(bounded=fitter.bounded, varying=fitter.varying)
     with _LOCK:
-        _FRONTS[asked.place] = Front(kind, empty, absolute, full_output, begin)
+        _FRONTS[asked.place] = Front(
+            kind, empty, fitter.data.count.detach(), absolute, full_output, begin
+        )
         while len(_FRONTS) > KEPT:
             _FRONTS.popitem(last=False)
 

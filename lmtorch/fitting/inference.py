@@ -22,16 +22,21 @@ from ..minimising.scale import NORMAL
 from ..minimising.solution import Solution
 from ..minimising.user_function import LARGEST, SMALLEST
 from .bands import Band, about, variance
-from .covariance import Covariance, combinations, inverse_normal, of_one, sandwich
+from .covariance import (
+    CLEARLY,
+    Covariance,
+    combinations,
+    determines,
+    inverse_normal,
+    of_one,
+    sandwich,
+)
 from .curves import points_of
 from .fitter import Fitter
 from .goodness import exceeded, normal_likelihood
 from .parameters import Parameters
 from .selection import Selection
 from .unsaved import Unsaved
-
-# smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero
-CLEAR = 1e-8
 
 
 class Inference(Selection):
@@ -405,16 +410,18 @@ class Inference(Selection):
         """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
         if self.loss is not None or (self.fitter.bounded and bool(self.held.any())):
             return False
-        if self._at_once is not None:
-            return True
         normal: Any = self.solution.normal
         with quiet():  # of what is no number nothing is clear
             if normal is None:
                 jacobian: Any = to_array(self.solution.jac).astype(np.float64, copy=False)
-                normal = jacobian.T @ jacobian
+                normal = jacobian.T.dot(jacobian)
+            if determines(normal):
+                return True
+            if self._at_once is not None:
+                return True
             length = normal.diagonal() ** 0.5
             scaled = normal / length / length[:, None]
-            return bool(all_entries_finite(scaled) and eigvalsh(scaled)[0] > CLEAR)
+            return bool(all_entries_finite(scaled) and eigvalsh(scaled)[0] > CLEARLY)
 
     @property
     def _spent(self) -> bool:

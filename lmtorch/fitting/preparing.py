@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from .._arrays import all_finite, tensor_of, to_array
 from .._errors import InputError, InputTypeError, warn_of_fit
 from .._names import meant
-from ..arrays import quiet, resolution
+from ..arrays import ones, quiet, resolution
 from ..core.termination import Status
 from ..losses.base import Loss
 from ..losses.linear import Linear
@@ -27,6 +27,7 @@ from .parameters import Parameters
 SLIGHTLY = 1e-6  # a fit may cost more than a constant by this part of the constant's cost
 TOGETHER = 2**16  # numbers of the data of many fits that are looked at together, in cache
 ROUNDINGS = 16  # a fit may miss every point by so many times the rounding error of the data
+EPS = ROUNDINGS * resolution(torch.float64)
 
 
 def names_of(fixed: Any) -> tuple[str, ...]:
@@ -321,13 +322,13 @@ def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
 
 def acceptable_of_one(y: Any) -> float:
     """`acceptable` of one curve without weights, an array (m,) in float64: NumPy sums quicker."""
-    eps = ROUNDINGS * resolution(torch.float64)
+    m = len(y)
     with quiet():
-        mean = float(y.sum()) / len(y)
+        mean = float(ones(m).dot(y)) / m
         apart = y - mean
-        spread = float(apart.dot(apart)) / len(y)
-    floor = eps * mean
-    bar = ((1 + SLIGHTLY + eps**2) * spread + floor * floor) * (len(y) / 2)
+        spread = float(apart.dot(apart))
+    floor = EPS * mean
+    bar = (1 + SLIGHTLY + EPS * EPS) * (spread / 2) + floor * floor * (m / 2)
     return bar if math.isfinite(bar) else math.inf
 
 

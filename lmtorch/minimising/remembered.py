@@ -73,6 +73,7 @@ class Call(NamedTuple):
         args: of the function, numbers and tensors.
         tensors: those that are tensors, contiguous.
         acceptable: the largest cost that is believed.
+        own: whether nobody else writes into the arguments, so that they need no copies.
     """
 
     place: tuple[Any, ...]
@@ -81,6 +82,7 @@ class Call(NamedTuple):
     args: list[Any]
     tensors: list[Tensor]
     acceptable: float
+    own: bool = False
 
 
 def call_of(
@@ -272,21 +274,21 @@ class Known:
             return None
         if not end.cost <= call.acceptable:
             return None
-        calling = copy(self.calling)
-        calling.function, calling.leaves, calling.calls = fun, call.args, calls
+        calling = self._calling(fun, call.args, calls)
         try:
             with torch.no_grad():
                 residual = calling.residual((torch.from_numpy(end.x.copy()).view(self.shape),))
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return None
         residual = residual.detach()
-        values = to_array(residual)
+        values = residual.numpy() if residual.device.type == "cpu" else to_array(residual)
         if residual.dtype not in FLOATS or not self._agrees(values, end):
             from ..compiling.descent import doubt
 
             doubt(self.program)
             return None
-        again = partial(self._jacobians, fun, [_copied(arg) for arg in call.args], end)
+        args = call.args if call.own else [_copied(arg) for arg in call.args]
+        again = partial(self._jacobians, fun, args, end)
         end = end._replace(x=end.x.copy())  # the solution's own, which may be written into
         kept: Any = values if self.calling.unknowns.numpy else residual
         solution = self.results.solution(_ending(end, kept, box), None, again)
@@ -305,10 +307,18 @@ class Known:
             return False  # in another unit
         cost = self.problem.loss.cost(values)
         eps = max(resolution(end.x.dtype), resolution(values.dtype))
+        apart = abs(cost - end.cost)
+        if apart <= eps**AGREE * end.cost:
+            return True
         # a cost that is nothing but round-off is never the same again
         lengths = float(np.square(end.x) @ end.normal.diagonal())
-        found: bool = abs(cost - end.cost) <= eps**AGREE * end.cost + eps**1.5 * lengths
-        return found
+        return bool(apart <= eps**AGREE * end.cost + eps**1.5 * lengths)
+
+    def _calling(self, fun: Callable[..., Any], args: list[Any], calls: Calls) -> UserFunction:
+        """The function with its arguments."""
+        calling = object.__new__(UserFunction)  # a copy, without the detours of `copy`
+        vars(calling).update(vars(self.calling), function=fun, leaves=args, calls=calls)
+        return calling
 
     def _source(self) -> Ladder:
         """The source of derivatives that the first fit has used, and verified."""
@@ -318,8 +328,7 @@ class Known:
 
     def _jacobians(self, fun: Callable[..., Any], args: list[Any], end: "End") -> Jacobians:
         """What makes J at the end."""
-        calling = copy(self.calling)
-        calling.function, calling.leaves, calling.calls = fun, args, Calls()
+        calling = self._calling(fun, args, Calls())
         residual: Any = self.problem.residual
         problem = replace(
             self.problem,

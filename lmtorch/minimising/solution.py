@@ -256,8 +256,9 @@ class Solution(dict[str, Any]):
         return self.__dict__.get("_normal")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy keeps beside the entries: the explanation, in words."""
-        return {} if (text := self.explanation) is None else {"_explanation": partial(str, text)}
+        """What a copy keeps beside the entries: the explanation, in words, and JᵀJ."""
+        kept = {} if (text := self.explanation) is None else {"_explanation": partial(str, text)}
+        return kept if self.normal is None else {**kept, "_normal": self.normal}
 
     def explain(self) -> None:
         """Print what was chosen, the numbers behind it, and how the run ended."""

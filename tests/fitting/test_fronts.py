@@ -1,5 +1,6 @@
 """What comes before and after a fit is remembered: the third is told from no other."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch.fitting import fronts
-from lmtorch.fitting.covariance import inverse_normal, of_one
+from lmtorch.fitting.covariance import determines, inverse_normal, of_one
 from lmtorch.fitting.data import Data
 from lmtorch.fitting.preparing import acceptable
 from lmtorch.losses.linear import Linear
@@ -373,6 +374,49 @@ def test_the_inverse_of_a_normal_matrix_is_that_by_singular_values() -> None:
     assert of_one(jacobian.T @ jacobian) is None
     jacobian[:, 3] = np.nan
     assert of_one(jacobian.T @ jacobian) is None
+
+
+def test_what_determines_at_a_glance_has_no_eigenvalue_that_rounding_may_hide() -> None:
+    rng = np.random.default_rng(1)
+    units = np.array([1e-3, 1.0, 1e5, 1e80])
+    taken = []
+    for apart in np.logspace(0, -9, 200):
+        jacobian = rng.standard_normal((20, 4))
+        jacobian[:, 3] = jacobian[:, 0] + apart * jacobian[:, 3]
+        unit = jacobian / np.linalg.norm(jacobian, axis=0)
+        least = np.linalg.svd(unit, compute_uv=False)[-1] ** 2
+        jacobian = jacobian * units
+        taken.append(determines(jacobian.T @ jacobian))
+        assert least > 1e-8 or not taken[-1]
+        assert least < 1e-6 or taken[-1]  # what is far from dependent takes no second look
+    assert 0 < sum(taken) < len(taken)
+    for column in (0.0, np.nan, np.inf, 1e-120, 1e120):
+        jacobian = rng.standard_normal((20, 4))
+        jacobian[:, 3] *= column
+        with np.errstate(all="ignore"):
+            assert not determines(jacobian.T @ jacobian)
+    assert not determines(np.eye(3, dtype=np.float32))  # whose rounding is another
+    assert determines(np.array([[4.0]]))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_data_whose_squares_are_no_numbers_are_fitted_in_silence(quick: list[Any]) -> None:
+    for _ in range(2):
+        fit = lmtorch.curve_fit(line, T, 1e200 * Y, [1e200, 1e200])
+        np.testing.assert_allclose(fit.popt, 1e200 * np.polyfit(T, Y, 1), rtol=1e-8)
+    assert not quick
+
+
+def test_errors_are_made_when_they_are_asked_for_and_the_same_of_a_copy(compiled: bool) -> None:
+    def curve(t: Any, a: Any, b: Any) -> Any:
+        return a * torch.exp(-b * t)
+
+    fits = [lmtorch.curve_fit(curve, T, Y, [1.0, 1.0], compile=compiled) for _ in range(8)]
+    first, last = fits[0], fits[-1]
+    assert not {"covariance", "_at_once"} & vars(last._inference).keys()
+    twin, read = copy.deepcopy(fits[-2]), fits[-2].pcov
+    np.testing.assert_array_equal(twin.pcov, read)
+    np.testing.assert_allclose(last.pcov, first.pcov, rtol=1e-9)
 
 
 @pytest.mark.filterwarnings("error")
