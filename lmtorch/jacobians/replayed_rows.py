@@ -182,22 +182,22 @@ class RowReplay:
             raise UnrecordableError(f"tensors that {name} is given by name")
         tensors = [self._tensors[one.place] for one in operator.args if isinstance(one, Value)]
         alike = all(one.dtype == result.dtype for one in tensors if one.ndim)
+        args = operator.args
         if name in SCALED and alike and not operator.kwargs and result.dtype in FLOATS:
-            seen = [self._operand(one, result) for one in operator.args]
+            if name == "rsub" and len(args) == 2:
+                name, args = "sub", args[::-1]
+            seen = [self._operand(one, result) for one in args]
             if name == "neg":
                 return seen[0]._replace(factor=-seen[0].factor)
             if len(seen) == 2:
-                if name == "rsub":
-                    name, seen = "sub", seen[::-1]
-                one, other = seen
                 together = self._product if name in ("mul", "div") else self._sum
-                found = together(name, one, other, kind)
+                found = together(name, *seen, kind)
                 if found is not None:
                     return found
         if name == "rsub" or getattr(torch, name, None) is None:
             raise UnrecordableError(f"no function {name}")
         given = []
-        for one in operator.args:
+        for one in args:
             if isinstance(one, Value):
                 seen_one = self._operand(one, result)
                 given.append(self._plain(seen_one, self._tensors[one.place]))
@@ -228,8 +228,7 @@ class RowReplay:
         return _Seen(self._line("mul", sorted((one.name, other.name)), "", kind), by)
 
     def _sum(self, name: str, one: _Seen, other: _Seen, kind: Any) -> _Seen | None:
-        if "1" in (one.name, other.name):
-            return None
+        one, other = self._standing(one, kind), self._standing(other, kind)
         sign = -1.0 if name == "sub" else 1.0
         if one.name == other.name:
             by = one.factor + sign * other.factor
@@ -283,6 +282,12 @@ class RowReplay:
             return self._line("neg", [seen.name], "", kind)
         by = self._constant(torch.tensor(seen.factor, dtype=like.dtype))
         return self._line("mul", [seen.name, by], "", kind)
+
+    def _standing(self, seen: _Seen, kind: Any) -> _Seen:
+        """The same; of a factor alone, a number that every run is given."""
+        if seen.name != "1":
+            return seen
+        return _Seen(self._constant(torch.tensor(seen.factor, dtype=kind[1])))
 
     def _constant(self, value: Any) -> str:
         """The name of an object that every run is given."""

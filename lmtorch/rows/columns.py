@@ -47,7 +47,7 @@ class Columns(NamedTuple):
     def scaled(self, root: Tensor) -> Self:
         """R J, in new columns."""
         if root.ndim > self.like.ndim:  # the rows of a sample are mixed
-            return self._replace(columns=scale(self.dense(), root).unbind(-1))
+            return self._replace(columns=scale(self.dense(), root).unbind(-1), whole=None)
         root = to_type(root, self.like.dtype)
         if self.whole is not None:
             whole = self.whole * root

@@ -38,6 +38,12 @@ def column(p: Tensor, x: Tensor) -> Tensor:
     return (p[0] * wide + p[1] / (1 + wide**2)).reshape(-1)
 
 
+def falling(p: Tensor, x: Tensor) -> Tensor:
+    """Numbers less what a row has, which is no sum of their factors: 1 − σ, 4 − x, 3 − x, x − 1."""
+    steps = p[0] * torch.sigmoid(x - p[1]) + torch.tanh(p[2] * x)
+    return steps * (4 - p[3] * x) - (3 - x) / (2 + x) + torch.square((0.5 - x) - p[4]) * (x - 1)
+
+
 POINT = torch.tensor([0.3, 0.2, 0.4, 1.3, 2.0, 1.0, -0.3, 0.7], dtype=torch.float64)
 
 
@@ -46,7 +52,7 @@ def both(model: Model, p: Tensor, x: Tensor, few: Model | None = None) -> tuple[
     return learned, learned.block(_taken_of, lambda params: model(params[0], x), (p,), (x,))
 
 
-@pytest.mark.parametrize("model", [peaks, decays, mask, column])
+@pytest.mark.parametrize("model", [peaks, decays, mask, column, falling])
 def test_rows_are_those_of_the_function_at_other_points_and_blocks(model: Model) -> None:
     x = torch.linspace(-1, 2, ROWS, dtype=torch.float64)
     learned, _ = both(model, POINT, x)
