@@ -25,7 +25,8 @@ def warn_of_order(**given: Any) -> None:
     ]
     for name, index in known[1:]:
         first, begun = known[0]
-        if index.equals(begun) or len(index) != len(begun):
+        # labels of other depths are never the same, and pandas refuses to look for them
+        if index.equals(begun) or (len(index), index.nlevels) != (len(begun), begun.nlevels):
             continue
         if index.is_unique and begun.is_unique and index.isin(begun).all():
             warnings.warn(

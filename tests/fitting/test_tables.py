@@ -177,6 +177,16 @@ def test_columns_with_the_same_labels_in_another_order_warn(pandas: Any) -> None
     curve_fit(decay, table.t, mixed.to_numpy()[::-1].copy())  # nothing is said of arrays
 
 
+def test_labels_of_several_levels_are_compared_with_their_like(pandas: Any) -> None:
+    deep = pandas.MultiIndex.from_product([range(4), range(10)])
+    x, y = pandas.Series(T, index=deep), pandas.Series(Y, index=deep)
+    for one, other in ((T, y), (x, y), (x.reset_index(drop=True), y), (x, pandas.Series(Y))):
+        fit = curve_fit(decay, one, other)  # warnings are errors here
+        np.testing.assert_allclose(fit.popt, known(), rtol=1e-8)
+    with pytest.warns(UserWarning, match="another order"):
+        curve_fit(decay, x[::-1], y)
+
+
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
 def test_a_series_of_truth_values_is_a_mask(pandas: Any, dtype: str) -> None:
     kept = pandas.Series(np.arange(40) % 5 != 0, index=np.arange(40)[::-1]).astype(dtype)
