@@ -191,7 +191,8 @@ class RowReplay:
                 return seen[0]._replace(factor=-seen[0].factor)
             if len(seen) == 2:
                 together = self._product if name in ("mul", "div") else self._sum
-                found = together(name, *seen, kind)
+                one, other = seen
+                found = together(name, one, other, kind)
                 if found is not None:
                     return found
         if name == "rsub" or getattr(torch, name, None) is None:
