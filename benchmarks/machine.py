@@ -28,8 +28,9 @@ def description() -> str:
         except PackageNotFoundError:
             versions.append(f"{package} not installed")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    threads = torch.get_num_threads()
     return (
-        f"{today}; {processor}, {torch.get_num_threads()} threads, {device}; Python "
+        f"{today}; {processor}, {threads} thread{'s' * (threads > 1)}, {device}; Python "
         f"{platform.python_version()}; " + ", ".join(versions)
     )
 

@@ -232,7 +232,7 @@ def on_gpu(found: Runs) -> str:
 def _head() -> list[str]:
     """What stands above the lines of `of_row`."""
     return [
-        "row", "network, parameters", "published: last error", "s to 1e-5",
+        "row", "network, parameters", "published: last error", "published: s to 1e-5",
         *(f"ours: s to 1e-{round(-math.log10(target))}" for target in TARGETS),
         "last error", "after s, steps", "seeds",
     ]  # fmt: skip
