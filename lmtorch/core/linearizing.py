@@ -31,10 +31,9 @@ from .problem import Problem
 from .state import Begun, Start, State, Tried, fresh
 from .termination import COST, NOTHING, RUNNING, at_point
 
-# Share of the cost from which a trial is no longer worth its evaluation: Newton's steps with the
-# exact Hessian, which square the distance from the minimum, measured in standard errors, are taken
-# at the end as long as they promise more than float64 shows (core/glance.py).
-AHEAD = 1e-9
+# Share of the cost from which one Newton step with the exact Hessian leaves nothing that float64
+# shows: it squares the distance from the minimum, measured in standard errors.
+AHEAD = 1e-12
 
 
 class Last(NamedTuple):
