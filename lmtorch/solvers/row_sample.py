@@ -130,8 +130,13 @@ class Waiting(NamedTuple):
 
 
 def few(model: ByProducts) -> bool:
-    """Whether all rows, of factors of layers, are here and few enough to be written out."""
-    here = known(model) and all(isinstance(rows, LayerRows) for rows in model.blocks)
+    """Whether all rows, of factors of layers, are here and few enough to be written out.
+
+    Of several processes each would answer for rows of its own, and they would go different ways.
+    """
+    if model.across is not None or not known(model):
+        return False
+    here = all(isinstance(rows, LayerRows) for rows in model.blocks)
     return here and sum(rows.shape.numel() for rows in model.blocks) <= WRITTEN
 
 

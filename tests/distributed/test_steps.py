@@ -166,6 +166,15 @@ def test_sampled_curvature_is_the_same_step_on_all(two: Ranks, solver: Any) -> N
     assert losses[-1] < 0.2 * losses[0]
 
 
+def test_few_sampled_rows_of_a_criterion_are_the_same_step_on_all(two: Ranks) -> None:
+    options = {"curvature": "sampled", "solver": "cg"}
+    how = {"hidden": 20, "rows": 800, "steps": 4, "kind": "uneven", "criterion": True}
+    many = two.run(fits.train, {**how, "options": options})
+    assert all(torch.equal(a, b) for one in many[1:] for a, b in zip(many[0], one, strict=True))
+    losses = many[0][-1]
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("solver", ["auto", "cholesky", ConjugateGradients(forcing=1e-13)], ids=str)
 def test_a_loader_on_each_process(two: Ranks, solver: Any) -> None:
     hidden = 1 if isinstance(solver, ConjugateGradients) else 6
