@@ -9,7 +9,6 @@ with the loop.
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -24,12 +23,16 @@ from ..core.problem import Problem
 from ..core.state import Begun, Start, State, blank, fresh
 from ..core.termination import RUNNING, Status
 from ..jacobians.ladder import Ladder
-from .building import NoCompilerError, build, folder
+from . import parallel
+from .building import NoCompilerError, folder
+from .doubtful import alone, go_on, longer
 from .given import Given
 from .grids import UnsupportedError
 from .iteration import iterate, start, whole
 from .keys import NoKeyError, key_of
-from .programs import ALONE, WIDTH, Descended, Make, Program, written
+from .parallel import Parallel
+from .programs import ALONE, MANY, Descended, Program, written
+from .recipes import Recipe
 from .single import End
 
 KEPT = 64  # programs that a process keeps in memory
@@ -42,26 +45,6 @@ _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why th
 _RIGHT: set[str] = set()  # programs that were held to the loop in this process
 
 
-class Recipe(NamedTuple):
-    """What is to be compiled.
-
-    Attributes:
-        make: the problem of one fit, (1, ...), from its arguments.
-        given: the arguments of all fits.
-        method: how each is minimised.
-        source: of derivatives, with which the loop would run.
-        alone: whether it is for one fit at a time.
-        depends: everything that the program depends on beside the shapes of arguments.
-    """
-
-    make: Make
-    given: Sequence[Given]
-    method: Method
-    depends: Any
-    source: Ladder
-    alone: bool = False
-
-
 class Compiled(NamedTuple):
     """Where fits have ended.
 
@@ -69,13 +52,15 @@ class Compiled(NamedTuple):
         state: of all fits.
         gradient: (..., n), of all variables; of fits whose end the loop has found it is old.
         cosine: (...,), the largest between the residuals and a column of J, likewise.
-        left: (k,), the fits whose end the loop has found.
+        left: (k,), the fits whose end the loop has found, or has still to find.
+        later: (j,), those whose end it has still to find.
     """
 
     state: State
     gradient: Tensor
     cosine: Tensor
     left: Tensor
+    later: Tensor
 
 
 class RefusedError(Exception):
@@ -99,13 +84,15 @@ def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program 
     shapes = [(g.shared, tuple(g.tensor.shape[not g.shared :]), g.tensor.dtype)
               for g in recipe.given]  # fmt: skip
     try:
-        key = key_of(recipe.alone, recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype)
+        key = key_of(
+            recipe.alone, recipe.device, recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype
+        )  # fmt: skip
     except NoKeyError as error:
         raise RefusedError(str(error)) from error
     with _LOCK:
         found = _PROGRAMS.get(key)
         if found is None:
-            found = _from_disk(key)
+            found = _from_disk(key, x.device)
             if found is None and only_known:
                 return None
             if found is None:
@@ -115,7 +102,10 @@ def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program 
             _keep(key, found)
         _PROGRAMS.move_to_end(key)
         if isinstance(found, Program) and key not in _RIGHT:
-            wrong = _wrong(recipe, found, x)
+            try:
+                wrong = _wrong(recipe, found, x)
+            except NoCompilerError as error:  # a device may refuse to run what it has loaded
+                wrong = str(error)
             if wrong:
                 found = wrong
                 _keep(key, found)
@@ -141,10 +131,14 @@ def _keep(key: str, found: "Program | str") -> None:
 def _new(recipe: Recipe, x: Tensor) -> "Program | str":
     """The program, or why there is none."""
     try:
-        program = written(
-            recipe.make, recipe.method, x, recipe.given, ALONE if recipe.alone else WIDTH
-        )
-        build(program.text)
+        if recipe.device == "cpu":
+            layout = ALONE if recipe.alone else MANY
+            program = written(recipe.make, recipe.method, x, recipe.given, layout)
+        else:
+            program = written(
+                recipe.make, recipe.method, x, recipe.given, parallel.LAYOUT, Parallel
+            )
+        program.ready(x.device)
     except (UnsupportedError, NoCompilerError) as error:
         return str(error)
     except torch.OutOfMemoryError:
@@ -155,14 +149,14 @@ def _new(recipe: Recipe, x: Tensor) -> "Program | str":
     return program
 
 
-def _from_disk(key: str) -> Program | None:
+def _from_disk(key: str, device: torch.device) -> Program | None:
     place = folder() / f"{key}.program"
     # a file of an earlier version, or one that is damaged, is no program
     with suppress(Exception):
         with place.open("rb") as file:
             found = pickle.load(file)
         if isinstance(found, Program):
-            build(found.text)
+            found.ready(device)
             return found
     return None
 
@@ -177,7 +171,7 @@ def _to_disk(key: str, program: Program) -> None:
 
 def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     """Where a program differs from the loop on some of the fits; empty: nowhere."""
-    places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).long()
+    places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT), device=x.device).long()
     some = [g if g.shared else Given(g.tensor[places], False) for g in recipe.given]
     *tensors, numbers = (g.tensor for g in some)
     problem, method, x = recipe.make(tensors), whole(recipe.method, numbers), x[places]
@@ -235,6 +229,7 @@ def run(
     begin: Start,
     trials: int,
     allowed: int | None = None,
+    later: bool = False,
 ) -> Compiled:
     """Run fits (b, n), compiled, and with the loop where the program cannot say how they end.
 
@@ -246,6 +241,7 @@ def run(
         begin: the starts (b, n), and where the first of several runs began.
         trials: of each fit, after which no more steps are taken.
         allowed: trials that the last steps, too, must not exceed. Default: the same.
+        later: where the program cannot say it, `go_on` is called for what is left, and not here.
 
     Returns:
         Where they end.
@@ -257,23 +253,18 @@ def run(
     spent = _spent(unsure)._replace(damping=None)
     state = _written(_state(ended, x), ended.places, spent, {x.data_ptr()})
     left = ended.places[~_told(unsure, ended.told[ended.places])]
-    if len(left):
-        before = take(state, left)
-        near = (before.status > 0) | (before.status == int(Status.EVALUATIONS))
-        begin = Start(
-            torch.where(near[:, None], before.x, x[left]),
-            begun=before.begun if begun is None else take(begun, left),
-        )
-        after, _ = descend(problem.take(left), method.take(left), begin, trials=trials)
-        state = put(state, left, _longer(after, before.trials, before.linearizations))
+    waiting = left if later else left[:0]
+    if len(left) and not later:
+        some = Start(x[left], begun=None if begun is None else take(begun, left))
+        part = recipe.of(left), problem.take(left), method.take(left)
+        state = put(state, left, go_on(*part, some, take(state, left), trials, allowed))
     over = state.trials > (trials if allowed is None else allowed)
+    over[waiting] = False
     if count := int(over.sum()):  # the program does not count what the last steps may still cost
-        some = places(over, count)
-        begin = Start(x[some], begun=None if begun is None else take(begun, some))
-        after, _ = descend(problem.take(some), method.take(some), begin, trials=trials)
-        state = put(state, some, after._replace(damping=None))
-        left = torch.cat([left, some]).unique()
-    return Compiled(state, ended.gradient, ended.cosine, left)
+        again = places(over, count)
+        state = put(state, *alone(recipe, problem, method, begin, trials, again))
+        left = torch.cat([left, again]).unique()
+    return Compiled(state, ended.gradient, ended.cosine, left, waiting)
 
 
 def run_single(
@@ -293,7 +284,8 @@ def _run_single(
 ) -> Compiled:
     x, begun = begin.x, begin.begun
     given = [g.tensor.contiguous() for g in recipe.given]
-    if begun is None and (end := program.single.run(x.contiguous(), given, trials)):
+    at_once = recipe.device == "cpu" and begun is None
+    if at_once and (end := program.single.run(x.contiguous(), given, trials)):
         return _at_once(end, x)
     begun = None if begun is None else Begun(*(part[None] for part in begun))
     ended = program.run(x[None], recipe.given, trials, begun=begun)
@@ -301,14 +293,15 @@ def _run_single(
     state = _state(ended, x[None])
     if len(ended.places):
         state = _spent(unsure)._replace(damping=None)
-    alone: Compiled = _first(Compiled(state, ended.gradient, ended.cosine, ended.places[None]))
+    none = ended.places[None]
+    alone: Compiled = _first(Compiled(state, ended.gradient, ended.cosine, none, none[:, :0]))
     if not len(ended.places) or bool(_told(unsure, ended.told)):
         return alone
     before = alone.state
     near = int(before.status) > 0 or int(before.status) == Status.EVALUATIONS
     begin = Start(before.x if near else x, begun=before.begun if near else begin.begun)
     after, _ = descend(problem, method, begin, trials=trials)
-    return alone._replace(state=_longer(after, before.trials, before.linearizations))
+    return alone._replace(state=longer(after, before.trials, before.linearizations))
 
 
 def _state(ended: Descended, x: Tensor) -> State:
@@ -346,7 +339,8 @@ def _at_once(end: End, x: Tensor) -> Compiled:
     state = fresh(place, cost, counts[0], nothing, None, Begun(x, cost, nothing))
     certificate = blank(x)._replace(promise=promise)
     state = state._replace(trials=counts[1], linearizations=counts[2], certificate=certificate)
-    return Compiled(state, gradient, torch.tensor(end.cosine), torch.empty(0, dtype=torch.int64))
+    none = torch.empty(0, dtype=torch.int64)
+    return Compiled(state, gradient, torch.tensor(end.cosine), none, none)
 
 
 def _told(state: State, seen: Tensor) -> Tensor:
@@ -358,15 +352,6 @@ def _spent(state: State) -> State:
     """The state in which those that still run have used up their trials."""
     over = state.status == RUNNING
     return state._replace(status=torch.where(over, int(Status.EVALUATIONS), state.status))
-
-
-def _longer(state: State, trials: Tensor, linearizations: Tensor) -> State:
-    """The state with the effort of what was compiled added to its own."""
-    return state._replace(
-        damping=None,
-        trials=state.trials + trials,
-        linearizations=state.linearizations + linearizations,
-    )
 
 
 def _first(value: Any) -> Any:

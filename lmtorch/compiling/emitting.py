@@ -1,11 +1,11 @@
-"""Expressions as a program in C++: the descent of many fits, W of them side by side in vectors.
+"""Expressions as a program: the descent of many fits, some of them side by side.
 
-    for each W fits:
+    for each fit:
         begin
-    while fits run, W of them side by side:
+    while fits run, some of them side by side:
         iterate
-        let the next ones take the lanes of those that have ended
-    for each W fits:
+        let the next ones take the places of those that have ended
+    for each fit:
         look at the ends
         while one of them is not sure, and a Newton step may help: settle
 
@@ -16,14 +16,12 @@ leave the registers.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .expressions import REAL, SINGLE, TRUTH, WHOLE, Expression
-from .prelude import DRIVER, PRELUDE
+from .fields import TYPES, Argument, fields
 from .tracing import ordered
 
-TYPES = {REAL: "D", SINGLE: "S", WHOLE: "L", TRUTH: "L"}
-STORED = {REAL: "double", SINGLE: "float", WHOLE: "int64_t", TRUTH: "bool"}
 SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
 SUMS = {
     "sum": "{0} += {1};", "any": "{0} |= {1};", "all": "{0} &= {1};",
@@ -34,20 +32,6 @@ MUCH = 40  # expressions from which it pays to look whether any fit needs them
 FIRST = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY", "any": "0", "all": "-1"}
 
 
-class Argument(NamedTuple):
-    """A tensor that the program reads.
-
-    Attributes:
-        kind: of its numbers.
-        size: numbers of one fit, or of all, where fits share it.
-        shared: whether they do.
-    """
-
-    kind: str
-    size: int
-    shared: bool
-
-
 class Block(NamedTuple):
     """Something that is computed of W fits: its outputs, and where an argument of it is found."""
 
@@ -55,8 +39,25 @@ class Block(NamedTuple):
     where: Callable[[Expression, str], str]  # (input, index of the point) -> C++
 
 
+class Layout(Protocol):
+    """How fits run beside each other, and where their numbers lie."""
+
+    def before(self, data: Sequence[Argument]) -> str:
+        """What stands in front, with how a number of an argument is read."""
+        ...
+
+    def after(
+        self,
+        data: Sequence[Argument],
+        carried: Sequence[str],  # the kind of each number
+        begun: Sequence[int],  # places of what is known of where the first of several runs began
+    ) -> str:
+        """What brings numbers in and out, and the loops around the blocks."""
+        ...
+
+
 def program(
-    width: int,
+    layout: Layout,
     points: int,
     data: Sequence[Argument],
     carried: Sequence[str],  # the kind of each number that is carried from iteration to iteration
@@ -68,38 +69,24 @@ def program(
     told: tuple[int, int, int],  # places of status and trials among them, and the status "running"
     begun: Sequence[int],  # places of what is known of where the first of several runs began
 ) -> str:
-    """The program, in C++."""
-    state = _fields(carried)
-    buffers = "\n".join(
-        f"  const {STORED[a.kind]} *b{i};" if a.shared else f"  {STORED[a.kind]} (*b{i})[W];"
-        for i, a in enumerate(data)
-    )
+    """The program, in C++ or CUDA, as the layout is."""
     status, trials, running = told
     parts = [
-        f"#define W {width}\n#define POINTS {points}",
-        PRELUDE,
-        f"struct Data {{\n{buffers}\n}};\nstruct State {{\n{state}\n}};",
-        f"struct Rest {{\n{_fields(rest)}\n}};",
-        _lanes(data),
+        f"#define POINTS {points}",
+        layout.before(data),
+        f"struct State {{\n{fields(carried)}\n}};\nstruct Rest {{\n{fields(rest)}\n}};",
         _function("begin", begin, len(carried)),
         _function("step", step, len(carried)),
         _function("look", look, len(carried)),
         _function("settle", settle, len(carried)),
-        _loading(data),
-        _storing(carried, begun),
-        "static void told(const State &p, L &running, L &trials) {\n"
+        "FUNCTION void told(const State &p, L &running, L &trials) {\n"
         f"  running = p.s{status} == (int64_t){running};\n  trials = p.s{trials};\n}}",
-        "static bool going(void *const *kept, int64_t fit, int64_t limit) {\n"
+        "FUNCTION bool going(void *const *kept, int64_t fit, int64_t limit) {\n"
         f"  return ((int64_t *)kept[{status}])[fit] == (int64_t){running} &&\n"
         f"         ((int64_t *)kept[{trials}])[fit] < limit;\n}}",
-        DRIVER,
+        layout.after(data, carried, begun),
     ]
     return "\n\n".join(parts)
-
-
-def _fields(kinds: Sequence[str]) -> str:
-    """The numbers of a structure."""
-    return "\n".join(f"  {TYPES[kind]} s{i};" for i, kind in enumerate(kinds))
 
 
 def _function(name: str, block: Block, carried: int) -> str:
@@ -161,7 +148,7 @@ def _function(name: str, block: Block, carried: int) -> str:
         lines.append(f"{where} = {names[id(output)]};")
     body = "\n".join("  " + line for line in lines)
     arguments = "const Data &d, const State &p, const Rest &r, State &q, Rest &t"
-    return f"static void {name}({arguments}) {{\n{body}\n}}"
+    return f"FUNCTION void {name}({arguments}) {{\n{body}\n}}"
 
 
 def _loop(
@@ -205,22 +192,6 @@ def _type(one: Expression) -> str:
     if one.operator == "eigen":
         return f"Eigen<{TYPES[one.kind]}, {one.value}>"
     return TYPES[one.kind]
-
-
-def _lanes(data: Sequence[Argument]) -> str:
-    """How a number of each fit is read from what its lane holds, or what all share."""
-    return """
-template <class V, class T> INLINE V lanes(const T (*b)[W], int64_t i) {
-  V r;
-  if constexpr (sizeof(T) == sizeof(r[0]))
-    std::memcpy(&r, b[i], sizeof(V));
-  else
-    for (int l = 0; l < W; l++) r[l] = -(int64_t)b[i][l];  // truth
-  return r;
-}
-template <class V, class T> INLINE V all(const T *b, int64_t i) {
-  return sizeof(T) == 1 ? V{} - b[i] : V{} + b[i];
-}"""
 
 
 def _inside(one: Expression, members: Sequence[Expression]) -> bool:
@@ -312,76 +283,3 @@ def _written(one: Expression, names: dict[int, str]) -> str:
     if one.operator.startswith("to_"):
         function = one.operator
     return f"{function}({', '.join(operands)})"
-
-
-def _loading(data: Sequence[Argument]) -> str:
-    """Brings what belongs to a fit into its lane."""
-    lines = [
-        "static void load(Data &d, const void *const *arguments, int lane, int64_t fit) {",
-    ]
-    for i, one in enumerate(data):
-        if not one.shared:
-            lines.append(
-                f"  {{ const {STORED[one.kind]} *from = (const {STORED[one.kind]} *)arguments[{i}] "
-                f"+ fit * {one.size}; for (int64_t j = 0; j < {one.size}; j++) "
-                f"d.b{i}[j][lane] = from[j]; }}"
-            )
-    lines += [
-        "}",
-        "static void load_all(",
-        "    Data &d, const void *const *arguments, int64_t fit, int64_t end) {",
-        "  for (int lane = 0; lane < W; lane++)",
-        "    load(d, arguments, lane, fit + lane < end ? fit + lane : fit);",
-        "}",
-        "static void hold(Data &d, const void *const *arguments, char *memory) {",
-    ]
-    for i, one in enumerate(data):
-        kind = STORED[one.kind]
-        if one.shared:
-            lines.append(f"  d.b{i} = (const {kind} *)arguments[{i}];")
-        else:
-            lines.append(f"  d.b{i} = ({kind} (*)[W])memory; memory += {_bytes(one)} * W;")
-    lines.append("}")
-    size = sum(_bytes(one) for one in data if not one.shared)
-    lines.append(f'extern "C" int64_t memory() {{ return {size} * W + 64; }}')
-    return "\n".join(lines)
-
-
-def _bytes(one: Argument) -> int:
-    return -(-one.size * 8 // 64) * 64
-
-
-def _storing(carried: Sequence[str], begun: Sequence[int]) -> str:
-    """Puts states where they are kept between calls, and takes them back: of a lane, or of all."""
-    put = ["static void put(const State &p, void *const *kept, int lane, int64_t fit) {"]
-    take = ["static void take(State &p, void *const *kept, int lane, int64_t fit) {"]
-    chosen = ["static void choose_all(State &p, L mask, const State &q) {"]  # p where it is true
-    whole = "(State &p, void *const *kept, int64_t fit, int64_t end) {\n  if (end - fit < W) {"
-    # idle lanes repeat the first fit
-    put_all = [
-        f"static void put_all{whole}",
-        "    for (int l = 0; l < W && fit + l < end; l++) put(p, kept, l, fit + l);",
-        "    return;\n  }",
-    ]
-    take_all = [
-        f"static void take_all{whole}",
-        "    for (int l = 0; l < W; l++) take(p, kept, l, fit + l < end ? fit + l : fit);",
-        "    return;\n  }",
-    ]
-    for i, kind in enumerate(carried):
-        stored, truth = STORED[kind], kind == TRUTH
-        at = f"(({stored} *)kept[{i}])[fit"
-        sign = "-(int64_t)" if truth else ""
-        put.append(f"  {at}] = ({stored})p.s{i}[lane];")
-        take.append(f"  p.s{i}[lane] = {sign}{at}];")
-        chosen.append(f"  p.s{i} = choose(mask, p.s{i}, q.s{i});")
-        if truth:
-            put_all.append(f"  for (int l = 0; l < W; l++) {at} + l] = p.s{i}[l];")
-            take_all.append(f"  for (int l = 0; l < W; l++) p.s{i}[l] = {sign}{at} + l];")
-        else:
-            put_all.append(f"  std::memcpy(&{at}], &p.s{i}, sizeof p.s{i});")
-            take_all.append(f"  std::memcpy(&p.s{i}, &{at}], sizeof p.s{i});")
-    only = ["static void take_begun(State &p, void *const *kept, int lane, int64_t fit) {"]
-    only += [take[1 + i] for i in begun]
-    parts = (put, take, only, put_all, take_all, chosen)
-    return "\n".join("\n".join([*part, "}"]) for part in parts)

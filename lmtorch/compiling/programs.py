@@ -16,27 +16,27 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..core.certificate import NEWTON
 from ..core.method import Method
-from ..core.problem import Problem
 from ..core.state import Begun
 from ..core.termination import RUNNING
 from .building import build
-from .emitting import Argument, Block, program
+from .emitting import Block, Layout, program
 from .expressions import TRUTH, Expression, Expressions
+from .fields import Argument
 from .given import Given
 from .grids import UnsupportedError, kind_of
 from .iteration import Rest, Seen, Standing, iterate, look, settle, start, unseen, whole
+from .lanes import Lanes
+from .recipes import Make
 from .single import Single
 from .tracing import MOST_POINTS, Traced, entries, trace
 
-WIDTH = 8  # fits side by side: as many float64 as the widest registers hold
-ALONE = 2  # in the program of a single fit, which all lanes repeat: the least that every CPU has
+MANY = Lanes(8)  # fits side by side: as many float64 as the widest registers hold
+ALONE = Lanes(2)  # of a single fit, which all lanes repeat: the least that every CPU has
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8
 SHARE = 2000  # fits whose scratch stays in the cache; no power of two, which would share its lines
 T = TypeVar("T")
 _TRACING = threading.Lock()
-
-Make = Callable[[Sequence[Tensor]], Problem]  # the problem of arguments of one fit, (1, ...)
 
 
 class Descended(NamedTuple):
@@ -64,13 +64,11 @@ class Program:
     Attributes:
         text: the program, in C++.
         leaves: shape of one fit, and dtype, of each tensor that is carried.
-        width: fits side by side.
         places: the standing of a run, with the number of the leaf in the place of each tensor.
         constants: tensors that the function holds itself.
     """
 
     text: str
-    width: int
     leaves: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     places: Standing
     constants: tuple[Tensor, ...]
@@ -79,6 +77,14 @@ class Program:
     def single(self) -> Single:
         """The program, ready for one fit at a time."""
         return Single(self)
+
+    def ready(self, device: torch.device) -> None:
+        """Compile it, if it is not there.
+
+        Raises:
+            NoCompilerError: there is no compiler, or it has refused.
+        """
+        build(self.text)
 
     def run(
         self,
@@ -112,12 +118,7 @@ class Program:
         ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(arguments))(*(a.data_ptr() for a in arguments))
         state: Any = self.places.state
-        linearization: Any = self.places.linearization
-        wanted: list[int] = [
-            state.x, state.cost, state.status, state.trials, state.linearizations,
-            state.certificate.promise, state.certificate.lowest, linearization.gradient,
-            *range(len(self.leaves) - len(Seen._fields), len(self.leaves)),
-        ]  # fmt: skip
+        wanted = self.wanted
         certain = wanted[-2]
         whole = {place: self._empty(place, count) for place in wanted}
         one = min(count, SHARE)
@@ -155,14 +156,29 @@ class Program:
             kept = [torch.cat(parts, -1) for parts in zip(*(k for _, k in found), strict=True)]
         else:
             places, kept = torch.arange(0), [self._empty(i, 0) for i in range(len(self.leaves))]
+        columns = [self._shaped(i, whole[i]) for i in wanted]
+        return Descended._make([*columns, places, self._standing(kept)])
+
+    @property
+    def wanted(self) -> list[int]:
+        """The leaves that are kept of all fits, in the order of `Descended`."""
+        state: Any = self.places.state
+        linearization: Any = self.places.linearization
+        return [
+            state.x, state.cost, state.status, state.trials, state.linearizations,
+            state.certificate.promise, state.certificate.lowest, linearization.gradient,
+            *range(len(self.leaves) - len(Seen._fields), len(self.leaves)),
+        ]  # fmt: skip
+
+    def _empty(self, place: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+        shape, dtype = self.leaves[place]
+        return torch.empty((math.prod(shape), count), dtype=dtype, device=device)
+
+    def _standing(self, kept: Sequence[Tensor]) -> Standing:
+        """Where fits stand, from the rows of all leaves."""
         shaped = [self._shaped(i, part) for i, part in enumerate(kept)]
         standing: Standing = tree_map(lambda i: None if i is None else shaped[i], self.places)
-        columns = [self._shaped(i, whole[i]) for i in wanted]
-        return Descended._make([*columns, places, standing])
-
-    def _empty(self, place: int, count: int) -> Tensor:
-        shape, dtype = self.leaves[place]
-        return torch.empty((math.prod(shape), count), dtype=dtype)
+        return standing
 
     def _shaped(self, place: int, part: Tensor) -> Tensor:
         """Rows of a leaf as (b, ...), with the fits last in memory."""
@@ -195,7 +211,12 @@ def _in_threads(call: Callable[[range], T], shares: Sequence[range]) -> list[T]:
 
 
 def written(
-    make: Make, method: Method, x: Tensor, given: Sequence[Given], width: int = WIDTH
+    make: Make,
+    method: Method,
+    x: Tensor,
+    given: Sequence[Given],
+    layout: Layout = MANY,
+    kind: type[Program] = Program,
 ) -> Program:
     """Trace the descent of one of the fits from x (b, n), and write it as a program.
 
@@ -204,7 +225,8 @@ def written(
         method: how it is minimised.
         x: starts.
         given: what the problems are made of.
-        width: fits side by side.
+        layout: how fits run beside each other.
+        kind: what runs the program.
 
     Returns:
         The program.
@@ -277,8 +299,8 @@ def written(
     leaves = tuple((tuple(leaf.shape[1:]), leaf.dtype) for leaf in carried)
     numbers = iter(range(number - len(nothing)))
     places: Standing = tree_unflatten([next(numbers) if there else None for there in present], tree)
-    text = _text(parts, carried, unrest, places, one, given, constants, points, width)
-    return Program(text, width, leaves, places, tuple(constants))
+    text = _text(parts, carried, unrest, places, one, given, constants, points, layout)
+    return kind(text, leaves, places, tuple(constants))
 
 
 def _text(
@@ -290,9 +312,9 @@ def _text(
     given: Sequence[Given],
     constants: Sequence[Tensor],
     points: int,
-    width: int,
+    layout: Layout,
 ) -> str:
-    """The program, in C++."""
+    """The program, in C++ or CUDA."""
     (places, kinds), (rests, others) = _numbered(carried), _numbered(rest)
     shared = [False, *(g.shared for g in given), *(True for _ in constants)]
     data = [
@@ -326,7 +348,7 @@ def _text(
         return read
 
     return program(
-        width, max(points, 1), data, kinds,
+        layout, max(points, 1), data, kinds,
         Block(entries(first.outputs), where(0)),
         Block(entries(following.outputs), where(len(carried))),
         Block(entries(last.outputs), where(len(carried))),

@@ -30,12 +30,15 @@ from .user_function import Calls, UserFunction
 if TYPE_CHECKING:
     from ..compiling.descent import Compiled
     from ..compiling.programs import Program
+    from ..compiling.recipes import Recipe
 
 # With compile="auto": fits from which a program that is there already is used, and a new one made.
 # To look for one costs less than a fit; to make one takes as long as 80,000 to 270,000 fits, the
 # more the cheaper they are.
-KNOWN, NEW = 2, 300_000
+# On a GPU the eager path is quicker, and NVRTC slower, so that more are needed.
+KNOWN, NEW, NEW_ON_DEVICE = 2, 300_000, 3_000_000
 ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
+DEVICES = ("cpu", "cuda")
 ON_DAMPING = 3  # iterations on λ in a trial
 TOLD: set[Any] = set()  # what this process has warned of: of which function, and why
 
@@ -64,6 +67,7 @@ class Compiling:
         begin: Start,
         trials: int,
         allowed: int | None = None,
+        later: bool = False,
     ) -> "Compiled | None":
         """Run the fits from (n,) or (b, n); warn once where that was asked for and is not to be.
 
@@ -73,6 +77,7 @@ class Compiling:
             begin: where.
             trials: after which no more steps are taken.
             allowed: trials that the last steps, too, must not exceed. Default: the same.
+            later: what the program cannot judge is left, for `go_on`.
 
         Returns:
             Where they end; None: the loop has to be run.
@@ -80,7 +85,8 @@ class Compiling:
         if not self.wanted:
             return None
         x = begin.x
-        known = self.wanted == "auto" and (x.ndim == 1 or len(x) < NEW)
+        new = NEW if x.device.type == "cpu" else NEW_ON_DEVICE
+        known = self.wanted == "auto" and (x.ndim == 1 or len(x) < new)
         if known and (x.ndim == 1 or len(x) < KNOWN):
             return None
         reason = "a callback, history or table needs every iteration" if self.watched else ""
@@ -93,8 +99,7 @@ class Compiling:
             many = x if x.ndim > 1 else x[None]
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
-            ladder: Any = problem.source
-            recipe = descent.Recipe(*_parts(problem, quick), ladder, x.ndim == 1)
+            recipe = _recipe(problem, quick, x)
             name = repr(recipe.method)
             try:
                 program = self.known.get(name)
@@ -106,13 +111,26 @@ class Compiling:
                     return None
                 self.known[name] = program
                 if x.ndim > 1:
-                    return descent.run(recipe, program, problem, method, begin, trials, allowed)
+                    return descent.run(
+                        recipe, program, problem, method, begin, trials, allowed, later
+                    )
                 found = descent.run_single(recipe, program, problem, method, begin, trials)
-                self.program = None if len(found.left) else program
+                self.program = None if len(found.left) or recipe.device != "cpu" else program
                 self.numbers = recipe.given[-1].tensor
                 return found
         self.refuse(reason)
         return None
+
+    def go_on(
+        self, problem: Problem, method: Method, x: Tensor, before: State, trials: int
+    ) -> State:
+        """Where fits from x (b, n) end that were left for later, `before`."""
+        from ..compiling.doubtful import go_on
+
+        quick = choose.in_entries(method, x.shape[-1])
+        assert quick is not None
+        recipe = _recipe(problem, quick, x)
+        return go_on(recipe, problem, method, Start(x), before, trials)
 
     def quick(
         self, problem: Problem, method: Method, begin: Start, trials: int, allowed: int
@@ -144,11 +162,16 @@ def _itself(function: Any) -> Any:
     return plain.__code__ if type(plain) is FunctionType else type(plain)
 
 
+def backend(device: torch.device) -> str:
+    """The kind of device that a program is written for."""
+    return device.type
+
+
 def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:
     """Why a problem is not compiled, as far as it shows from outside; empty if it may be."""
     residual, scale = problem.residual, getattr(problem.loss, "scale", None)
-    if x.device.type != "cpu":
-        return f"programs are written for CPUs, and x0 is on {x.device}"
+    if x.device.type not in DEVICES:
+        return f"programs are written for CPUs and CUDA, and x0 is on {x.device}"
     if quick is None:
         return (
             f"it has {x.shape[-1]} parameters, and few can be compiled, or a solver, damping or "
@@ -167,7 +190,17 @@ def _reason(problem: Problem, quick: Method | None, x: Tensor) -> str:
     return ""
 
 
-def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, Any]:
+def _recipe(problem: Problem, quick: Method, x: Tensor) -> "Recipe":
+    """What is compiled of fits from x (b, n) or (n,)."""
+    from ..compiling.recipes import Recipe
+
+    ladder: Any = problem.source
+    return Recipe(*_parts(problem, quick, x.device), ladder, x.ndim == 1, backend(x.device))
+
+
+def _parts(
+    problem: Problem, method: Method, device: torch.device
+) -> tuple[Any, list[Given], Method, Any]:
     """How the problem of one fit is made of tensors, these tensors, and what it depends on."""
     from ..compiling.iteration import apart
 
@@ -194,7 +227,7 @@ def _parts(problem: Problem, method: Method) -> tuple[Any, list[Given], Method, 
         targets = [Given(target, not loss.batched) for target in loss.targets]
         given += targets
     method, options = apart(method)
-    given.append(Given(torch.tensor(options, dtype=torch.float64), True))
+    given.append(Given(torch.tensor(options, dtype=torch.float64, device=device), True))
     numbers = [None if isinstance(value, Tensor) else value for value in values]
     count = len(residual.shares)
 

@@ -172,8 +172,8 @@ def least_squares(
             free.
         compile: trace fun, and the loop with it, and compile them to machine code, once for all
             fits of the kind, at the price of seconds; "auto": where a batch is large enough.
-            Needs a C++ compiler; what cannot be compiled runs as ever, after a warning, see
-            docs/least_squares.md. Default: False.
+            Needs a C++ compiler, or on a GPU NVRTC, which comes with torch; what cannot be
+            compiled runs as ever, after a warning, see docs/least_squares.md. Default: False.
         process_group: processes that share the rows, `torch.distributed.group.WORLD` or another
             group: fun returns the residuals of its own data on each, and all come to the same
             solution, whose `fun` and `jac` have the rows of this process alone. Default: this

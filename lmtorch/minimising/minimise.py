@@ -26,7 +26,8 @@ from .watch import Watcher
 T = TypeVar("T")
 QUARTER = 4  # the last of a block that go on alone are no more than one in so many
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
-COMPILED = 2**16  # problems of a block where descents are compiled
+# problems of a block where descents are compiled: on a CPU, and on a GPU, whose threads are many
+COMPILED, ON_DEVICE = 2**16, 2**20
 # problems of a block on a CPU: their numbers, but for the residuals, stay in the cache
 AT_ONCE = 2**14
 
@@ -155,8 +156,10 @@ def _compiled(compiling: Compiling, task: _Task, block: int) -> Ending | None:
     quick = compiling.quick if x.ndim > 1 else None
     left: list[_Left] = []
     begin = 0
-    for part in task.blocks(min(block, COMPILED)):
-        first = compiling.descend(part.problem, part.method, Start(part.x), part.trials)
+    for part in task.blocks(min(block, COMPILED if x.device.type == "cpu" else ON_DEVICE)):
+        first = compiling.descend(
+            part.problem, part.method, Start(part.x), part.trials, later=not task.jacobian
+        )
         if first is None:
             return None
         unsure = part.doubts(first.state)
@@ -168,17 +171,21 @@ def _compiled(compiling: Compiling, task: _Task, block: int) -> Ending | None:
             found = of_sure(part.problem, first)
             unsure[first.left] = True
         if not task.jacobian and len(some := places(unsure, int(unsure.sum()))):
-            left.append(_Left(some + begin, take(first.state, some)))
+            todo = torch.zeros_like(unsure)
+            todo[first.later] = True
+            left.append(_Left(some + begin, take(first.state, some), todo[some]))
         if task.watcher is not None:
             task.watcher.ended(found.state.status[~unsure])
         whole = len(part.x) == len(x)
         ending = found if whole else _into(ending, found, slice(begin, begin + len(part.x)), x)
         begin += len(part.x)
-    return ending if not left or ending is None else _asked(task, ending, left, block, quick)
+    if not left or ending is None:
+        return ending
+    return _asked(task, ending, left, block, compiling)
 
 
 def _asked(
-    task: _Task, ending: Ending, left: Sequence["_Left"], block: int, quick: Quick | None
+    task: _Task, ending: Ending, left: Sequence["_Left"], block: int, compiling: Compiling
 ) -> Ending:
     """The ending with what further runs make of the problems of all blocks that are not sure."""
     rest, x = join(left), task.x
@@ -188,7 +195,13 @@ def _asked(
     for chosen in ranges(len(rest.places), min(block, COMPILED)):
         some = rest.places[chosen]
         part = task.take(some)
-        best = part.ask(take(rest.state, _numbers(chosen, x)), most, quick)
+        state = take(rest.state, _numbers(chosen, x))
+        if count := int(rest.todo[chosen].sum()):
+            todo = places(rest.todo[chosen], count)
+            few, before = part.take(todo), take(state, todo)
+            after = compiling.go_on(few.problem, few.method, few.x, before, few.trials)
+            state = put(state, todo, after)
+        best = part.ask(state, most, compiling.quick)
         found = part.look(best, keep=False)
         ending = _into(ending, found, some, x)
         if task.watcher is not None:
@@ -201,6 +214,7 @@ class _Left(NamedTuple):
 
     places: Tensor  # (k,), among all
     state: State
+    todo: Tensor  # (k,) bool: the loop has still to find their ends
 
 
 def _many(task: _Task, block: int) -> Ending:
@@ -230,7 +244,7 @@ def _many(task: _Task, block: int) -> Ending:
         unsure = part.doubts(state) if asked else state.status == RUNNING
         if count := int(unsure.sum()):
             where = places(unsure, count)
-            left.append(_Left(where + chosen.start, take(state, where)))
+            left.append(_Left(where + chosen.start, take(state, where), unsure[where]))
         found = part.look(unasked(state), keep=keep)
         ending = _into(ending, found, chosen, x)
         if watcher is not None:
