@@ -76,6 +76,7 @@ def _together(processes: Processes, each: Sequence[Facts]) -> Facts:
         residuals=sum(facts.residuals for facts in there),
         samples=None if mine.samples is None else sum(counted),
         activations=max(facts.activations for facts in there),
+        outputs=max(facts.outputs for facts in there),
         precision=there[0].precision,
         leading=None if None in leading else sum(length or 0 for length in leading),
         functional=all(facts.functional for facts in there),

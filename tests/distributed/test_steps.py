@@ -166,9 +166,10 @@ def test_sampled_curvature_is_the_same_step_on_all(two: Ranks, solver: Any) -> N
     assert losses[-1] < 0.2 * losses[0]
 
 
-def test_few_sampled_rows_of_a_criterion_are_the_same_step_on_all(two: Ranks) -> None:
+@pytest.mark.parametrize("kind", ["uneven", "empty"])
+def test_few_sampled_rows_of_a_criterion_are_the_same_step_on_all(two: Ranks, kind: str) -> None:
     options = {"curvature": "sampled", "solver": "cg"}
-    how = {"hidden": 20, "rows": 800, "steps": 4, "kind": "uneven", "criterion": True}
+    how = {"hidden": 20, "rows": 800, "steps": 4, "kind": kind, "criterion": True}
     many = two.run(fits.train, {**how, "options": options})
     assert all(torch.equal(a, b) for one in many[1:] for a, b in zip(many[0], one, strict=True))
     losses = many[0][-1]
