@@ -24,7 +24,6 @@ from .singly import few, further, go_on_alone, here
 from .watch import Watcher
 
 T = TypeVar("T")
-QUARTER = 4  # the last of a block that go on alone are no more than one in so many
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
 # problems of a block where descents are compiled: on a CPU, and on a GPU, whose threads are many
 COMPILED, ON_DEVICE = 2**16, 2**20
@@ -237,8 +236,6 @@ def _many(task: _Task, block: int) -> Ending:
         part = task.take(chosen)
         part = part.last()
         leave = 0 if every or task.trials < ENOUGH else len(part.x) // LEFT
-        if leave and len(x) <= block and task.watch is None:  # they wait for no other block
-            leave = max(leave, min(few(part.problem, part.method, part.x), len(x) // QUARTER))
         state, _ = part.descend(leave)
         asked = bool(task.opinions) or task.acceptable is not None
         unsure = part.doubts(state) if asked else state.status == RUNNING

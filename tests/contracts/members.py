@@ -54,6 +54,7 @@ from lmtorch.solvers.qr import QR
 from lmtorch.solvers.row_sample import RowSample
 from lmtorch.solvers.schur import Schur
 from lmtorch.solvers.svd import SVD
+from lmtorch.training.mixed import MixedResidual
 from lmtorch.training.streamed import StreamResidual
 from lmtorch.training.targets import Read
 
@@ -189,6 +190,8 @@ ELSEWHERE: dict[type, str] = {
     DualNumbers: "tests/jacobians/test_dual_numbers.py",
     # What another source has given is remembered, of a pure function on a CPU.
     Latest: "tests/jacobians/test_latest.py",
+    # Rows that are drawn, of which only the mean of the squares is the criterion's.
+    MixedResidual: "tests/training/test_mixed.py",
     # A criterion with its targets: of one problem, and of as many outputs as it has targets.
     Bound: "tests/losses/test_criteria.py",
     # It is there to be traced: the fits that are written from it are held to those of the loop.
