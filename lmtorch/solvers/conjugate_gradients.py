@@ -22,7 +22,7 @@ from ..arrays import inner, where
 from ..linearizations.products import ByProducts, ProductsForm
 from .base import length_by_solving
 from .preconditioners import Divide, Preconditioner, Prepared, Scales
-from .row_sample import Awaited, RowSample, few, known, written
+from .row_sample import RowSample, known
 
 LOOSEST = 0.1  # share of the right-hand side that may be left, far from a stationary point
 DRIFT = 20  # iterations from which the remainder of the recursion is looked at anew
@@ -71,9 +71,7 @@ class ConjugateGradients:
         else:
             forcing = torch.full_like(linearization.cost, self.forcing, dtype=scale.dtype)
         chosen = self.preconditioner
-        if chosen is None and few(linearization):
-            linearization, chosen = written(linearization), Awaited()
-        elif chosen is None:
+        if chosen is None:
             chosen = RowSample() if known(linearization) else Scales()
         prepared = chosen.prepare(linearization, scale)
         return Iteration(linearization, scale, prepared, forcing, self.iterations)

@@ -11,7 +11,6 @@ information (2020).
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +25,6 @@ from ..rows.layers import LayerBlock, LayerRows, joined
 from ..rows.matrix import DenseRows
 from .preconditioners import Divide
 
-WRITTEN = 2**20  # entries up to which rows known by factors are written out
 WORTH = 2  # iterations whose products the equations of the rows may cost
 FEWEST = 64  # rows that are worth the calls
 SAFE = 10  # units of round-off of the longest row, below which λ is not seen
@@ -96,54 +94,6 @@ def worth(iterations: float, m: int, n: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-@dataclass(frozen=True)
-class Awaited:
-    """D² alone, until iterations have cost as much as the equations of some rows do.
-
-    Where rows are few and written out, a product with them takes hardly longer than its call, and
-    most steps take less time than the equations would.
-    """
-
-    def prepare(self, model: ByProducts, scale: Tensor) -> "Waiting":
-        """Nothing yet."""
-        return Waiting(model, scale)
-
-
-class Waiting(NamedTuple):
-    """D² alone, and what follows it."""
-
-    model: ByProducts
-    scale: Tensor  # D, (..., n)
-
-    def at(self, damping: Tensor) -> Divide:
-        """Divide by D²: λ is a factor."""
-        squares = self.scale.square()
-        return lambda w: w / squares
-
-    def grown(self, iterations: int) -> "Woodbury":
-        """As many rows as the iterations that were made have cost."""
-        m = sum(rows.shape[-2] for rows in self.model.blocks)
-        count = min(m, worth(WORTH + iterations, m, self.scale.shape[-1]))
-        return Woodbury(self.model, self.scale, RowSample(), count)
-
-
-def few(model: ByProducts) -> bool:
-    """Whether all rows, of factors of layers, are here and few enough to be written out.
-
-    Of several processes each would answer for rows of its own, and they would go different ways.
-    """
-    if model.across is not None or not known(model):
-        return False
-    here = all(isinstance(rows, LayerRows) for rows in model.blocks)
-    return here and sum(rows.shape.numel() for rows in model.blocks) <= WRITTEN
-
-
-def written(model: ByProducts) -> ByProducts:
-    """The model with its rows as numbers."""
-    blocks = tuple(DenseRows(rows.dense()) for rows in model.blocks)
-    return model._replace(blocks=blocks)
 
 
 class Woodbury:
