@@ -15,6 +15,7 @@ import torch
 from .operators import AND, LARGER, OR, SMALLER, Plain, Recorded, UnrecordableError, greater, less
 
 NAMES = {math.inf: "inf", -math.inf: "(-inf)"}
+KINDS: dict[Any, type] = {torch.bool: bool, torch.int64: int, torch.float64: float}
 
 
 class Line:
@@ -306,13 +307,14 @@ def _where(mask: Any, new: Any, old: Any) -> Any:
 
 def _full(like: Any, number: Plain, dtype: Any = None) -> Any:
     entries = like.entries if isinstance(like, Vector) else [like]
-    text, _, value = text_of(number)
+    kind = KINDS.get(dtype) or type(entries[0].value)
+    text, _, value = text_of(kind(number))
     found = [Number(one.record, value, text, constant=True) for one in entries]
     return Vector(found) if isinstance(like, Vector) else found[0]
 
 
 def _zeros(like: Any, dtype: Any = None) -> Any:
-    return _full(like, False if dtype is torch.bool else 0.0)
+    return _full(like, 0, dtype)
 
 
 def _norm(x: Vector, dim: int = -1) -> Any:

@@ -108,3 +108,15 @@ def test_problems_in_single_precision_or_with_their_own_derivatives_are_not_reco
     y = signals(40).float()
     x0 = torch.tensor([1.0, 0.2, 0.02, 0.001])
     lmtorch.least_squares(misfit, x0, args=(B.float(), y), in_dims=(None, None, 0))
+
+
+def test_the_same_batch_again_ends_in_the_same_places(alone: list[singly.Start]) -> None:
+    """With D of ones as well, which a record has as numbers of its own."""
+    y = signals(250)
+    first, *others = (fitted(y) for _ in range(2))
+    assert len(alone) > 30
+    for other in others:
+        assert other.x.dtype == F64
+        assert torch.equal(other.status, first.status)
+        sure = (first.status > 0) & (first.x[:, 3] > 0)
+        torch.testing.assert_close(other.cost[sure], first.cost[sure], rtol=1e-10, atol=0)
