@@ -19,8 +19,8 @@ if DEVICE == "cpu":  # one thread against one thread
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 # JAX reads the settings above while it is imported, and counts the cores that it may use
-import jax  # noqa: E402  # not at the top: it would read no settings there
-import jax.numpy as jnp  # noqa: E402  # likewise
+import jax  # noqa: E402  # below the settings, which it reads while it is imported
+import jax.numpy as jnp  # noqa: E402  # it imports jax, so below the settings as well
 
 if DTYPE == "float64":
     jax.config.update("jax_enable_x64", True)

@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 from scipy import optimize
 
-import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
+import lmtorch.xarray  # noqa: F401  # to import it gives every DataArray its accessor .lm
 
 from . import machine
 from .many_tall import child, high_water

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-import lmtorch.xarray  # noqa: F401  (gives arrays their accessor)
+import lmtorch.xarray  # noqa: F401  # to import it gives every DataArray its accessor .lm
 
 DATA = Path(__file__).parent / "data" / "dwi_64d.npz"
 DARK = 130  # signals that noise hides

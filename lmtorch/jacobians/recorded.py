@@ -169,7 +169,7 @@ class _Operators(DispatchMode):
     """Notes every operator."""
 
     def __init__(self, record: Evaluation, most: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch does not declare it
+        super().__init__()  # type: ignore[no-untyped-call]  # torch 2.13 annotates no types on it
         self.record, self.most = record, most
 
     def __torch_dispatch__(

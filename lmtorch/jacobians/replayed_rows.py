@@ -73,9 +73,8 @@ class RowReplay:
         self._scope: dict[str, Any] = {}
         self._lines: dict[str, _Line] = {}
         self._made: dict[Any, str] = {}  # by what a line does, its variable
-        self._before: dict[
-            str, tuple[str, torch.Size]
-        ] = {}  # of a view, what it is of, and its shape
+        # of a view, what it is of, and the shape of that
+        self._before: dict[str, tuple[str, torch.Size]] = {}
         self._values: dict[int, _Seen] = {}  # of what has a number for each row
         for number, place in enumerate(record.inputs[shared:]):
             if not record.tensors[place].ndim or len(record.tensors[place]) != few:

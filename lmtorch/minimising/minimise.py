@@ -197,8 +197,8 @@ def _asked(
         state = take(rest.state, _numbers(chosen, x))
         if count := int(rest.todo[chosen].sum()):
             todo = places(rest.todo[chosen], count)
-            few, before = part.take(todo), take(state, todo)
-            after = compiling.go_on(few.problem, few.method, few.x, before, few.trials)
+            late, before = part.take(todo), take(state, todo)
+            after = compiling.go_on(late.problem, late.method, late.x, before, late.trials)
             state = put(state, todo, after)
         best = part.ask(state, most, compiling.quick)
         found = part.look(best, keep=False)
@@ -241,7 +241,8 @@ def _many(task: _Task, block: int) -> Ending:
         unsure = part.doubts(state) if asked else state.status == RUNNING
         if count := int(unsure.sum()):
             where = places(unsure, count)
-            left.append(_Left(where + chosen.start, take(state, where), unsure[where]))
+            todo = state.status[where] == RUNNING
+            left.append(_Left(where + chosen.start, take(state, where), todo))
         found = part.look(unasked(state), keep=keep)
         ending = _into(ending, found, chosen, x)
         if watcher is not None:

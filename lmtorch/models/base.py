@@ -93,7 +93,10 @@ class Model(Ruled):
         Returns:
             The curve, (m,) or (..., m). What does not depend on x may be a number for all points.
         """
-        raise NotImplementedError("a Model needs a formula")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no formula: give it a method formula(x, *values) that "
+            "returns the curve at x, with a value for each name in `parameters`."
+        )
 
     def start(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Guess the parameters from data; a static method where it needs nothing of the model.

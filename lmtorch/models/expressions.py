@@ -264,14 +264,16 @@ def _value(node: ast.AST, values: Mapping[str, Any], constants: Sequence[str]) -
         KeyError: a name has no value.
     """
     if isinstance(node, ast.Constant):
-        return float(node.value)  # type: ignore[arg-type] # a number, as has been checked
+        assert isinstance(node.value, int | float)
+        return float(node.value)
     parts: list[Any] = []
     for part in _parts(node):
         parts.append(_value(part, values, constants))
     if isinstance(node, ast.BinOp | ast.UnaryOp):
         return OPERATORS[type(node.op)](*parts)
     if isinstance(node, ast.Call):
-        of_tensors, of_numbers = FUNCTIONS[node.func.id]  # type: ignore[attr-defined] # a name
+        assert isinstance(node.func, ast.Name)
+        of_tensors, of_numbers = FUNCTIONS[node.func.id]
         like = next((value for value in parts if is_tensor(value)), None)
         if like is None:
             return of_numbers(*parts)

@@ -263,7 +263,7 @@ class Matrix:
         self.rows, self.product, self.transposed = rows, product, transposed
 
     @property
-    def mT(self) -> "Matrix":  # noqa: N802  # the name that it has in torch and NumPy
+    def mT(self) -> "Matrix":  # noqa: N802  # torch and NumPy spell it with a capital
         """Rows and columns exchanged."""
         rows = list(zip(*self.rows, strict=True))
         return Matrix(rows, self.product, transposed=not self.transposed)

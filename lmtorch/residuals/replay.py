@@ -109,8 +109,7 @@ class Generators:
 
     def read(self) -> list[Any]:
         """Their states."""
-        # of NumPy the global generator, which ruff forbids: users draw their data from it
-        of_numpy = np.random.get_state()  # noqa: NPY002  # it is the user's, not ours
+        of_numpy = np.random.get_state()  # noqa: NPY002  # closures of users draw from this one
         states = [torch.get_rng_state(), random.getstate(), of_numpy]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
@@ -121,7 +120,7 @@ class Generators:
         common, own = states[: len(states) - len(self.own)], states[len(states) - len(self.own) :]
         torch.set_rng_state(common[0])
         random.setstate(common[1])
-        np.random.set_state(common[2])  # noqa: NPY002  # it is the user's, not ours
+        np.random.set_state(common[2])  # noqa: NPY002  # closures of users draw from this one
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(common[3], self.device)
         for generator, state in zip(self.own, own, strict=True):

@@ -124,8 +124,7 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def _storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    # torch raises the one or the other, by layout, where a tensor has no storage: sparse, wrapped
-    with suppress(NotImplementedError, RuntimeError):
+    with suppress(NotImplementedError, RuntimeError):  # torch's, by layout, if it has no storage
         return int(tensor.untyped_storage()._cdata)
     return None
 

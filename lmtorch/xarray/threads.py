@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
     clears its pages, and gives it back after the operation: eager fits took three times as long.
     So what is freed is kept while tasks run, and given back when for a second none has.
     """
-    global _running, _before  # noqa: PLW0603  (there is one setting for the whole process)
+    global _running, _before  # noqa: PLW0603  # as torch's setting they are the process's
     with _lock:
         if not _running:
             _before = torch.get_num_threads()

@@ -24,10 +24,9 @@ from lmtorch.minimising import remembered
 from lmtorch.minimising.watch import Watcher
 
 from ..nist import PROBLEMS, log_relative_error
-from ..programs import compiler, forget
+from ..programs import T, compiler, decays, forget
 
 F64 = torch.float64
-T = torch.linspace(0, 4, 20, dtype=F64)
 FACTOR = 1.0  # a global that a model reads
 
 
@@ -41,15 +40,6 @@ def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return FACTOR * p[0] * torch.exp(-p[1] * t) - y
-
-
-def decays(count: int) -> tuple[Tensor, Tensor]:
-    """Starts (b, 2) and noisy data (b, 20) of `decay`."""
-    drawn = torch.Generator().manual_seed(1)
-    truth = 1 + torch.rand(count, 2, generator=drawn, dtype=F64)
-    noise = torch.randn(count, len(T), generator=drawn, dtype=F64)
-    y = truth[:, :1] * torch.exp(-truth[:, 1:] * T) + 0.02 * noise
-    return 1.3 * truth, y
 
 
 def fit(count: int = 50, compile: bool | str = True, fun: Any = decay, **options: Any) -> Any:

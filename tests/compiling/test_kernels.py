@@ -17,12 +17,11 @@ from lmtorch.compiling.parallel import Parallel
 from lmtorch.minimising import compiled as asked
 from lmtorch.minimising import minimise
 
-from ..programs import compiler
+from ..programs import T, compiler, decays
 from . import simulated
 from .test_ends import B, signals, two_decays
 
 F32, F64 = torch.float32, torch.float64
-T = torch.linspace(0, 4, 20, dtype=F64)
 pytestmark = pytest.mark.usefixtures("own_programs")
 WEIGHTS = torch.linspace(0.5, 1.5, 20, dtype=F64)  # a constant that a model holds
 
@@ -31,26 +30,23 @@ def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return p[0] * torch.exp(-p[1] * t) - y
 
 
-def decays(count: int) -> tuple[Tensor, Tensor]:
-    """Starts (b, 2) and noisy data (b, 20) of `decay`."""
-    drawn = torch.Generator().manual_seed(1)
-    truth = 1 + torch.rand(count, 2, generator=drawn, dtype=F64)
-    noise = torch.randn(count, len(T), generator=drawn, dtype=F64)
-    y = truth[:, :1] * torch.exp(-truth[:, 1:] * T) + 0.02 * noise
-    return 1.3 * truth, y
-
-
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fits of CPU tensors run as on a GPU; the numbers of fits of each run."""
-    runs: list[int] = []
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of fits of each run of a program for a GPU."""
+    counts: list[int] = []
     plain = Parallel.run
 
     def run(self: Parallel, x: Tensor, *rest: Any, **options: Any) -> Any:
-        runs.append(len(x))
+        counts.append(len(x))
         return plain(self, x, *rest, **options)
 
     monkeypatch.setattr(Parallel, "run", run)
+    return counts
+
+
+@pytest.fixture
+def kernels(runs: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Fits of CPU tensors run as on a GPU; the numbers of fits of each run."""
     monkeypatch.setattr(parallel, "module", simulated.module)
     return runs
 
@@ -263,26 +259,12 @@ def test_without_nvrtc_the_loop_runs_after_a_warning(monkeypatch: pytest.MonkeyP
 there = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-@pytest.fixture
-def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of fits of each run of a program on a GPU."""
-    runs: list[int] = []
-    plain = Parallel.run
-
-    def run(self: Parallel, x: Tensor, *rest: Any, **options: Any) -> Any:
-        runs.append(len(x))
-        return plain(self, x, *rest, **options)
-
-    monkeypatch.setattr(Parallel, "run", run)
-    return runs
-
-
 @there
 @pytest.mark.cuda
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-9), (F32, 2e-4)])
 def test_a_gpu_ends_where_the_loop_on_the_cpu_does(
-    case: str, dtype: torch.dtype, tolerance: float, on_gpu: list[int]
+    case: str, dtype: torch.dtype, tolerance: float, runs: list[int]
 ) -> None:
     x0, y = (t.to(dtype) for t in decays(3000))
     x0[::7] *= 3
@@ -305,7 +287,7 @@ def test_a_gpu_ends_where_the_loop_on_the_cpu_does(
     ]  # fmt: skip
     ours, theirs = found
     assert ours.x.device.type == "cuda"
-    assert max(on_gpu) == 3000
+    assert max(runs) == 3000
     assert torch.equal(ours.success.cpu(), theirs.success)
     torch.testing.assert_close(ours.x.cpu(), theirs.x, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(ours.cost.cpu(), theirs.cost, rtol=tolerance, atol=0)
@@ -313,7 +295,7 @@ def test_a_gpu_ends_where_the_loop_on_the_cpu_does(
 
 @there
 @pytest.mark.cuda
-def test_what_a_program_cannot_judge_ends_as_on_the_cpu(on_gpu: list[int]) -> None:
+def test_what_a_program_cannot_judge_ends_as_on_the_cpu(runs: list[int]) -> None:
     y = signals(2000)
     start = torch.tensor([1.0, 0.2, 0.02, 0.001], dtype=F64)
     ours, theirs = (
@@ -323,7 +305,7 @@ def test_what_a_program_cannot_judge_ends_as_on_the_cpu(on_gpu: list[int]) -> No
         )
         for device in ("cuda", "cpu")
     )  # fmt: skip
-    assert len(on_gpu) >= 5
+    assert len(runs) >= 5
     mine, success = ours.cost.cpu(), ours.success.cpu()
     assert float((success == theirs.success).double().mean()) >= 0.95
     both = success & theirs.success
@@ -333,7 +315,7 @@ def test_what_a_program_cannot_judge_ends_as_on_the_cpu(on_gpu: list[int]) -> No
 
 @there
 @pytest.mark.cuda
-def test_kernels_wait_for_the_current_stream(on_gpu: list[int]) -> None:
+def test_kernels_wait_for_the_current_stream(runs: list[int]) -> None:
     """Data that another stream is still making are read when they are there."""
     x0, y = (t.cuda() for t in decays(2000))
     t = T.cuda()
@@ -351,7 +333,7 @@ def test_kernels_wait_for_the_current_stream(on_gpu: list[int]) -> None:
         found = fit(late).x
     stream.synchronize()
     assert torch.equal(found, expected)
-    assert max(on_gpu) == 2000
+    assert max(runs) == 2000
 
 
 @pytest.mark.parametrize("holds", [False, True])

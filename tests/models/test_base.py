@@ -39,6 +39,14 @@ def test_a_prefix_that_makes_no_names_is_refused(prefix: str) -> None:
         models.Gaussian(prefix)
 
 
+def test_a_model_without_a_formula_says_what_it_needs() -> None:
+    class Empty(models.Model):
+        parameters = ("height",)
+
+    with pytest.raises(NotImplementedError, match=r"Empty has no formula.*formula\(x, \*values\)"):
+        Empty()(X, height=1.0)
+
+
 def test_values_are_lmfits() -> None:
     values = {"amplitude": 3.0, "center": 2.2, "sigma": 0.7}
     ours = models.Gaussian()(X, **values)
