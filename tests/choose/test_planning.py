@@ -117,4 +117,13 @@ def test_the_rows_of_images_are_mixed_where_they_are_more_than_some_hundred() ->
     assert plan([few._replace(residuals=1500, samples=150)], Options()).share == 256 / 1500
     assert plan([few._replace(residuals=256, samples=128, outputs=2)], Options()).share is None
     assert not plan([few._replace(streams=True)], Options()).mixes
+    # a network of fewer parameters than rows are mixed, too, but none that is small
+    modest = few._replace(parameters=136, residuals=1600, outputs=4)
+    found = plan([modest], Options())
+    assert found.mixes
+    assert found.share == 0.25
+    small = modest._replace(parameters=64, residuals=80_000, samples=20_000)
+    assert isinstance(plan([small], Options()).method.solver, ConjugateGradients)
+    assert plan([small], Options()).share is None
+    assert plan([small], Options(curvature="sampled", solver="cg")).mixes
     assert plan([few._replace(outputs=1, layers=True)], Options()).share is None
