@@ -121,6 +121,8 @@ def read(*numbers: Tensor) -> list[int]:
     """Counts and flags, 0-d each, as the host's numbers: one transfer that waits."""
     if type(numbers[0]) in NUMPY:
         return [int(number) for number in numbers]
+    if type(numbers[0]) in RECORDED:  # flags of one problem
+        return [int(bool(number)) for number in numbers]
     return [
         int(number)
         for number in torch.stack([number.to(torch.int64) for number in numbers]).tolist()

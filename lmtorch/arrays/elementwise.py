@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .border import NUMPY, on_numpy
+from .border import NUMPY, RECORDED, on_numpy
 
 _ndarray: Any = np.ndarray
 _float64, _int64, _bool = np.float64, np.int64, np.bool_
@@ -150,6 +150,8 @@ def unseen(x: Tensor) -> Tensor:
     """NaN for each problem (...,) of x (..., n), in float64 if the device has it."""
     if type(x) in NUMPY:
         return _number(np.nan)
+    if type(x) in RECORDED:
+        return filled(x.amax(-1), torch.nan)
     dtype = torch.float32 if x.device.type == "mps" else torch.float64
     return torch.full(x.shape[:-1], torch.nan, dtype=dtype, device=x.device)
 

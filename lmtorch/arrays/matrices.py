@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from importlib.util import module_from_spec
+from math import copysign, inf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _ndarray: Any = np.ndarray
 # matrices at once on a GPU: cuSOLVER fails for some more (CUDA 13: 10⁵, not 10⁴)
 TOGETHER = 2**14
 SMALL = 9  # entries of a matrix whose products are summed one by one, see `sums`
+TWO = 2  # columns of which a triangle is decomposed by a formula
+FAR_FROM_ZERO = 1e-200  # squares above this have all their digits, and so have products of roots
 USED = ("dgeqrf", "dgesdd", "dsyevd", "dpotrf")  # of LAPACK
 
 
@@ -179,7 +182,7 @@ def reduced(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return r, apply(q.mT, vector)
 
 
-def scaled_svd(both: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def scaled_svd(both: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of an array with the columns of a tall M one above the other, and below them a vector v.
 
     Args:
@@ -187,14 +190,58 @@ def scaled_svd(both: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale: D, (n,).
 
     Returns:
-        The singular values of M D⁻¹ = U S Vᵀ, (n,), falling, Vᵀ (n, n), and Uᵀv (n,).
+        The singular values of M D⁻¹ = U S Vᵀ, (n,), falling, their squares, Vᵀ (n, n), and
+        S Uᵀv (n,).
     """
     packed, n = _lapack().dgeqrf(both.T)[0], len(scale)
+    if n == TWO:
+        (a, b, p), (_, d, q) = packed[:n].tolist()
+        one, other = scale.tolist()
+        found = _of_two(a / one, b / other, d / other, p, q)
+        if found is not None:
+            return found
     triangle = packed[:n, :n] / scale
     for row in range(1, n):  # below the diagonal LAPACK leaves numbers of its own
         triangle[row, :row] = 0.0
     u, singular, vh = svd(triangle)
-    return singular, vh, along(u, packed[:n, n])
+    return singular, singular * singular, vh, singular * along(u, packed[:n, n])
+
+
+def _of_two(f: float, g: float, h: float, p: float, q: float) -> Any:
+    """The results of `scaled_svd` for the triangle (f g, 0 h) and Qᵀv = (p, q).
+
+    One rotation of Jacobi's makes two columns orthogonal. The longer one gives the larger singular
+    value and a left vector, to which the other is at right angles; the smaller value follows from
+    the determinant, to all its digits.
+
+    Returns:
+        The results; None where squares leave the range of the dtype.
+
+    Reference: Golub & Van Loan, Matrix Computations (2013), §8.6.3.
+    """
+    left, right, inner = f * f, g * g + h * h, f * g
+    clear = (left == 0 or left > FAR_FROM_ZERO) and (right == 0 or right > FAR_FROM_ZERO)
+    if not (clear and 0 < left + right < inf):
+        return None
+    cosine, sine = 1.0, 0.0
+    if inner:
+        cotangent = (right - left) / (2 * inner)  # of twice the angle
+        tangent = copysign(1 / (abs(cotangent) + sqrt(1 + cotangent * cotangent)), cotangent)
+        cosine = 1 / sqrt(1 + tangent * tangent)
+        sine = cosine * tangent
+    if right >= left:
+        v, w = (sine, cosine), (-cosine, sine)
+        x, y = sine * f + cosine * g, cosine * h
+    else:
+        v, w = (cosine, -sine), (sine, cosine)
+        x, y = cosine * f - sine * g, -sine * h
+    larger = sqrt(x * x + y * y)
+    smaller = f * h / larger  # its sign is that of its left vector
+    squares = larger * larger, smaller * smaller
+    moved = x * p + y * q, smaller * (x * q - y * p) / larger
+    return (
+        np.array((larger, abs(smaller))), np.array(squares), np.array((v, w)), np.array(moved),
+    )  # fmt: skip
 
 
 def reduced_of(both: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,10 @@ def _short(x: Any) -> bool:
     return len(x) <= SHORT and x.dtype.char == "d"
 
 
+def _number(value: float) -> Any:
+    return _float64(value)
+
+
 def dot(x: Sequence[float], y: Sequence[float]) -> Any:
     """Σ xᵢ yᵢ, from the first to the last, as a number of NumPy."""
     found = None
@@ -40,6 +44,9 @@ def dot(x: Sequence[float], y: Sequence[float]) -> Any:
 def total(x: Tensor) -> Tensor:
     """Σ xᵢ."""
     if type(x) is _ndarray:
+        if x.ndim == 1 and _short(x):
+            entries: Any = x.tolist()
+            return _number(sum(entries[1:], entries[0]) if entries else 0.0)
         found: Any = np.add.reduce(x, -1)
         return found
     return x.sum(-1)

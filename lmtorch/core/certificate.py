@@ -17,7 +17,7 @@ References: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the New
 Nocedal & Wright (2006), theorem 2.4 on second-order conditions, and §10.3.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from torch import Tensor
 from ..arrays import (
     at_least,
     every,
+    never,
     norm,
     nowhere,
     on_numpy,
@@ -34,8 +35,10 @@ from ..arrays import (
     some,
     spread,
     sqrt,
+    statuses,
     where,
 )
+from ..recording.steps import functions
 from .influence import ROUNDINGS, Suspects, lost, suspects
 from .method import Method
 from .polish import fine
@@ -72,6 +75,7 @@ LOWEST = 1e-6  # a curvature above this is positive beyond doubt, and its digits
 # share of the cost that round-off in the gradient may hide without a loss of digits: its root is
 # the share of a standard error by which a parameter may be off
 HIDDEN = 1e-16
+LOOKED = ("state", "trials")  # what a look is given beside problem and method
 FALL = 0.5  # a Newton step must shrink the gradient by at least this factor
 
 
@@ -119,10 +123,20 @@ def certify_clear(
     parameter where the gradient that is left is clear to no more than a share of its standard
     error: the root of `hidden`, whatever the condition.
     """
-    state, seen = _certified(problem, method, state, ended, trials)
-    clear = seen is not None and bool(
-        (state.status > 0) & seen.exact & (seen.hidden <= HIDDEN) & (seen.promise <= HIDDEN)
-    )
+    look: Any = functions(problem, method, state, ((_clear, LOOKED),))[0]
+    most = None if trials is None else statuses(state.cost, trials)
+    state, clear = look(problem, method, state, most)
+    return state, bool(clear)
+
+
+def _clear(
+    problem: Problem, method: Method, state: State, trials: int | None
+) -> tuple[State, Tensor]:
+    """The same, recorded where it can be, see `recording`."""
+    state, seen = _certified(problem, method, state, None, trials)
+    if seen is None:
+        return state, never(state.cost)
+    clear = (state.status > 0) & seen.exact & (seen.hidden <= HIDDEN) & (seen.promise <= HIDDEN)
     return state, clear
 
 

@@ -29,6 +29,7 @@ from ..arrays import (
 )
 from ..jacobians.base import Bends
 from ..losses.base import Loss
+from ..recording.outside import outside
 from ..residuals.base import Part
 from ..rows.base import scale
 from .problem import Problem
@@ -37,6 +38,7 @@ from .sums import total
 FEW = 4  # units of the last digit by which parameters are moved to see how far round-off moves r
 
 
+@outside
 def exact_hessian(problem: Problem, x: Tensor) -> Curved | None:
     """The exact Hessian of F, curvature of the residuals included, and its gradient.
 

@@ -3,6 +3,8 @@
 Where points have variables of their own, `linearizations/arrow.py` answers the same questions.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from ..arrays import (
@@ -12,11 +14,13 @@ from ..arrays import (
     eigh,
     every_entry,
     identity,
+    on_numpy,
     spread,
     sqrt,
     transposed,
     where,
 )
+from ..recording.outside import outside
 
 
 class Whole:
@@ -24,6 +28,11 @@ class Whole:
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
+
+    @staticmethod
+    def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `recording` notes: attributes, and methods that are called."""
+        return ("diagonal", "finite", "zero"), ("between", "scaled", "spectrum")
 
     def between(self, free: Tensor) -> "Whole":
         """Zero rows and columns outside `free` (..., n)."""
@@ -54,6 +63,12 @@ class Whole:
         return WholeSpectrum(*eigh(where(spread(spread(finite)), matrix, identity(matrix))))
 
 
+@outside
+def whole(matrix: Any) -> Any:
+    """A matrix of all variables as a `Whole`; one that knows its spectrum as it is."""
+    return matrix if hasattr(matrix, "spectrum") else Whole(matrix)
+
+
 class WholeSpectrum:
     """Eigenvalues and eigenvectors.
 
@@ -65,6 +80,11 @@ class WholeSpectrum:
     def __init__(self, values: Tensor, vectors: Tensor) -> None:
         self.values, self.vectors = values, vectors
 
+    @staticmethod
+    def recorded() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What `recording` notes: attributes, and methods that are called."""
+        return ("values", "vectors", "every", "lowest"), ("error",)
+
     @property
     def every(self) -> Tensor:
         """All values that stand in the way of a minimum, where they are negative."""
@@ -73,7 +93,8 @@ class WholeSpectrum:
     @property
     def lowest(self) -> Tensor:
         """The smallest of these, (...,)."""
-        return self.values[..., 0]
+        # of NumPy's an ellipsis makes an array of no dimension, no number
+        return self.values[0] if on_numpy(self.values) else self.values[..., 0]
 
     def along(self, gradient: Tensor) -> Tensor:
         """The gradient in the coordinates of `every`."""

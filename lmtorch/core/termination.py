@@ -20,6 +20,8 @@ from ..arrays import (
     maximum,
     never,
     nowhere,
+    on_numpy,
+    seen,
     smallest,
     some,
     statuses,
@@ -150,7 +152,9 @@ def at_rest(
     found = among(status, chosen)
     if able is not None:
         found = found & able
-    return found, int(found.sum()) if ended is None else int(ended in chosen)
+    if ended is not None:
+        return found, int(ended in chosen)
+    return found, int(seen(found)) if on_numpy(found) else int(found.sum())
 
 
 @dataclass(frozen=True)

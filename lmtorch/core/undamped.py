@@ -39,7 +39,7 @@ from .curvature import exact_blocks, exact_hessian, residual_curvature, tremblin
 from .influence import FINE_ENOUGH, ROUNDINGS, Looked, underflow
 from .method import Method
 from .problem import Problem
-from .spectrum import Whole
+from .spectrum import whole as whole_of
 from .state import State
 
 # parameters up to which the Hessian is made: each takes a reverse pass through the gradient
@@ -101,7 +101,7 @@ def examine(
         curvature, exact = _curvature(problem, state, whole, length, doubted)
     else:
         curvature, exact = near.curvature, near.exact
-    matrix: Any = curvature if hasattr(curvature, "spectrum") else Whole(curvature)
+    matrix: Any = whole_of(curvature)
     if problem.bounds is not None:
         matrix = matrix.between(free)
 

@@ -173,6 +173,14 @@ class Number(Recorded):
     def __getitem__(self, places: Any) -> Self:
         return self  # one number beside vectors is one number
 
+    def sum(self) -> Self:
+        """Of all problems: of the only one."""
+        return self
+
+    def any(self) -> Self:
+        """Whether it holds for any problem: for the only one."""
+        return self
+
 
 class Vector(Recorded):
     """A few numbers.
@@ -249,9 +257,10 @@ class Matrix:
         rows: of it.
         product: its product with a vector; None: it is written out.
         transposed: whether rows and columns are exchanged.
+        at: what has written it down, the array, and where that is found; None: it is in no place.
     """
 
-    __slots__ = ("product", "rows", "transposed")
+    __slots__ = ("at", "product", "rows", "transposed")
 
     def __init__(
         self,
@@ -259,8 +268,24 @@ class Matrix:
         product: Callable[[Vector, bool], Vector] | None,
         *,
         transposed: bool = False,
+        at: tuple[Any, Any, str] | None = None,
     ) -> None:
-        self.rows, self.product, self.transposed = rows, product, transposed
+        self.rows, self.product, self.transposed, self.at = rows, product, transposed, at
+
+    @property
+    def asks(self) -> Any:
+        """What calls functions outside of the record; None: nothing does."""
+        return self.at and self.at[0]
+
+    @property
+    def value(self) -> Any:
+        """The array, where there is one."""
+        return self.at and self.at[1]
+
+    @property
+    def recorded_at(self) -> str:
+        """Where the array is found; nowhere: empty."""
+        return self.at[2] if self.at else ""
 
     @property
     def mT(self) -> "Matrix":  # noqa: N802  # torch and NumPy spell it with a capital
@@ -272,6 +297,19 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
         return len(self.rows), len(self.rows[0])
+
+    def isfinite(self) -> "Matrix":
+        """Whether each entry is a finite number."""
+        return Matrix([Vector(row).isfinite().entries for row in self.rows], None)
+
+    def all(self, dim: int = -1) -> Vector:
+        """Whether all entries of a row hold."""
+        return Vector([Vector(row).all() for row in self.rows])
+
+    def __getitem__(self, places: Any) -> Vector:
+        if places == (Ellipsis, 0):
+            return Vector([row[0] for row in self.rows])
+        raise UnrecordableError("a part of a matrix")
 
     def __matmul__(self, vector: Vector) -> Vector:
         if self.product is not None:

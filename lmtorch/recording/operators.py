@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 Plain = float | int | bool
+SQUARE = 2
 AND, OR = "{0} and {1}", "{0} or {1}"  # of masks, which are bools
 LARGER = "({0} if {0} > {1} or {0} != {0} else {1})"
 QUOTIENT = "({0} / {1} if {1} else {0} * copysign(inf, {1}))"
@@ -81,6 +82,8 @@ class Recorded(ABC):
         return self.through(REVERSED, lambda a, b: quotient(b, a), other)
 
     def __pow__(self, other: Any) -> Any:
+        if type(other) is int and other == SQUARE:
+            return self * self
         return self.through("{0} ** {1}", lambda a, b: a**b, other)
 
     def __neg__(self) -> Any:

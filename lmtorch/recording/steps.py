@@ -14,7 +14,7 @@ from ..arrays.border import RECORDED
 from .numbers import Number, Vector
 from .operators import UnrecordableError
 from .trees import MISSING, Tree, function_of
-from .values import SCOPE, Entry, Given, Raw, Scribe, root
+from .values import SCOPE, Entry, Given, Raw, Scribe, real, root
 
 LARGEST = 8  # parameters up to which every entry is written out
 KEPT = 64  # methods of which functions are kept
@@ -48,14 +48,15 @@ class Member(Raw):
         found = getattr(kind, name)
         if name in self._outside:
             return partial(self._asked, name)
+        if isinstance(found, property):
+            raise UnrecordableError(f"{kind.__name__}.{name}, of which nothing is noted")
         return partial(found, self) if isfunction(found) else found
 
-    def _asked(self, name: str, vector: Vector) -> Any:
-        text, uses, value = self._scribe.array(vector)
+    def _asked(self, name: str, *arguments: Any) -> Any:
         path = self.recorded_at
-        return self._scribe.asked(
-            f"{path}.{name}({text})", (root(path), *uses), getattr(self.value, name)(value)
-        )  # fmt: skip
+        return self._scribe.called_by(
+            f"{path}.{name}", (root(path),), getattr(self.value, name), arguments
+        )
 
 
 RECORDED.update((Number, Given, Entry, Vector))
@@ -79,8 +80,15 @@ class _Solver:
 class _Problem:
     """The stand-in of a problem, whose function is evaluated outside."""
 
+    recorded_at = "problem"
+
     def __init__(self, scribe: Scribe, problem: Any) -> None:
-        self._scribe, self._problem = scribe, problem
+        self._scribe, self._problem, self.value = scribe, problem, problem
+
+    @property
+    def asks(self) -> Scribe:
+        """What calls functions outside of the record."""
+        return self._scribe
 
     def __getattr__(self, name: str) -> Any:
         if name in BOXED:  # where the box is given, as the point is
@@ -104,12 +112,16 @@ class _Problem:
         return found
 
     def model(self, x: Vector) -> Any:
-        text, uses, value = self._scribe.array(x)
-        return self._scribe.asked(f"problem.model({text})", uses, self._problem.model(value))
+        return self._asked("model", x)
+
+    def model_at_end(self, x: Vector) -> Any:
+        return self._asked("model_at_end", x)
 
     def cost(self, x: Vector) -> Any:
-        text, uses, value = self._scribe.array(x)
-        return self._scribe.asked(f"problem.cost({text})", uses, self._problem.cost(value))
+        return self._asked("cost", x)
+
+    def _asked(self, name: str, x: Vector) -> Any:
+        return self._scribe.called_by(f"problem.{name}", (), getattr(self._problem, name), (x,))
 
 
 class Function:
@@ -174,7 +186,7 @@ class Function:
                 self._tree.add(entries, text, uses)
                 names = ("problem", "solver", *self.names)
                 self.run = function_of(self._tree, self.plain.__name__, names, self._scope)
-        return _real(result)
+        return real(result)
 
 
 def _from_outside(error: BaseException) -> bool:
@@ -204,21 +216,6 @@ class Pair(NamedTuple):
 
     first: Any
     second: Any
-
-
-def _real(value: Any) -> Any:
-    """The values that stand-ins stand for."""
-    if isinstance(value, Number):
-        plain = value.value
-        kind: Any = {bool: np.bool_, int: np.int64, float: np.float64}[type(plain)]
-        return kind(plain)
-    if isinstance(value, Vector):
-        return np.array([entry.value for entry in value.entries])
-    if isinstance(value, tuple):
-        made: Any = value
-        parts = [_real(part) for part in value]
-        return made._make(parts) if hasattr(made, "_make") else tuple(parts)
-    return getattr(value, "value", value) if hasattr(value, "recorded_at") else value
 
 
 _KNOWN: OrderedDict[Any, list[Any]] = OrderedDict()  # with the number of runs

@@ -110,7 +110,8 @@ class Scribe:
             rows = [
                 Array(self.record, row, f"{path}[{i}]").entries for i, row in enumerate(value)
             ]  # fmt: skip
-            return Matrix(rows, self._product(value, path) if value.size > SMALL else None)
+            product = self._product(value, path) if value.size > SMALL else None
+            return Matrix(rows, product, at=(self, value, path))
         if value is None or hasattr(kind, "recorded"):
             self._same_kind(kind, path)
             return value if value is None else self.member(self, value, path)
@@ -157,6 +158,38 @@ class Scribe:
     def asked(self, text: str, uses: tuple[str, ...], value: Any) -> Any:
         """The stand-in of what a call of something outside has returned."""
         return self.given(value, self.record.line(text, uses, asked=True))
+
+    def called(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The stand-in of what a function gives that is called outside.
+
+        Args:
+            function: the same in every run.
+            arguments: its own, stand-ins and what is written.
+
+        Returns:
+            The stand-in.
+        """
+        return self.called_by(self.known(function), (), function, arguments)
+
+    def called_by(
+        self, text: str, uses: tuple[str, ...], function: Callable[..., Any], arguments: Any
+    ) -> Any:
+        """The same of a function of which it is known how it is written.
+
+        Args:
+            text: how.
+            uses: names that stand in that.
+            function: the function.
+            arguments: its own.
+
+        Returns:
+            The stand-in of what it gives.
+        """
+        given = [self.written(argument) for argument in arguments]
+        for _, names in given:
+            uses = (*uses, *names)
+        found = function(*(real(argument) for argument in arguments))
+        return self.asked(f"{text}({', '.join(part for part, _ in given)})", uses, found)
 
     def known(self, value: Any) -> str:
         """A name for something that is the same in every run."""
@@ -210,6 +243,21 @@ class Raw:
 
     def __init__(self, value: Any, path: str) -> None:
         self.value, self.recorded_at = value, path
+
+
+def real(value: Any) -> Any:
+    """The values that stand-ins stand for."""
+    if isinstance(value, Number):
+        plain = value.value
+        kind: Any = {bool: np.bool_, int: np.int64, float: np.float64}[type(plain)]
+        return kind(plain)
+    if isinstance(value, Vector):
+        return np.array([entry.value for entry in value.entries])
+    if isinstance(value, tuple):
+        made: Any = value
+        parts = [real(part) for part in value]
+        return made._make(parts) if hasattr(made, "_make") else tuple(parts)
+    return getattr(value, "value", value) if hasattr(value, "recorded_at") else value
 
 
 def _values(vector: Vector) -> Any:

@@ -24,6 +24,7 @@ from ..arrays import (
     scaled_svd,
     settled,
     spread,
+    squared,
     svd,
     to_type,
     transposed,
@@ -76,14 +77,14 @@ class SVD:
 def _of_rows(linearization: Dense, scale: Tensor) -> "SVDFactor | None":
     """The factor of one small problem, by fewer operations; None: not all numbers are finite."""
     both, norms = linearization.both, linearization.column_norms
-    if not settled(all_finite(norms) & all_finite(linearization.gradient)):
+    size = squared(norms) + squared(linearization.gradient)
+    if size - size != 0 and not settled(all_finite(norms) & all_finite(linearization.gradient)):
         return None
-    singular, vh, projected = scaled_svd(both, scale)
-    squares = undamped = singular * singular
-    rounding = both.shape[-1] * resolution(singular.dtype) * singular[0]
+    singular, squares, vh, moved = scaled_svd(both, scale)
+    undamped, rounding = squares, both.shape[-1] * resolution(both.dtype) * singular[0]
     if not singular[-1] > rounding:
         undamped = where(singular > rounding, squares, torch.inf)
-    return SVDFactor(squares, undamped, vh, singular * projected, scale, norms > 0)
+    return SVDFactor(squares, undamped, vh, moved, scale, norms > 0)
 
 
 class SVDFactor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lmtorch
-from lmtorch.core import linearizing, loop
+from lmtorch.core import certificate, linearizing, loop
 from lmtorch.core.method import Method
 from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
@@ -128,7 +128,24 @@ def test_what_cannot_be_recorded_is_not_tried_for_ever(recorded, monkeypatch):
         lambda: [lmtorch.least_squares(problem.residual, problem.starts[0]) for _ in range(8)],
     )
     assert all(map(same, plain, others[0]))
-    assert len(tried) == steps.FAILURES  # of a trial and what follows it
+    # of a trial and what follows it, and of the look at the end
+    assert len(tried) == 2 * steps.FAILURES
+
+
+@pytest.mark.parametrize("name", ["Misra1a", "Rat42", "Thurber", "Gauss1"])
+def test_the_look_at_the_end_is_recorded(name, recorded, monkeypatch):
+    problem, looks = PROBLEMS[name], []
+    for start in problem.starts:
+        for _ in range(TURNS):
+            lmtorch.least_squares(problem.residual, start)
+    plain = certificate._clear
+    monkeypatch.setattr(  # the function stays the one that was recorded
+        certificate, "examine", lambda *given, **more: looks.append(given)
+    )
+    found = lmtorch.least_squares(problem.residual, problem.starts[0])
+    assert found.success
+    assert certificate._clear is plain
+    assert not looks
 
 
 @pytest.mark.parametrize("scale", ["jac", "marquardt", "levenberg"])
