@@ -22,10 +22,11 @@ from torch.func import vmap
 
 from .._autodiff import Function, Params
 from ..arrays import arrays_of
-from ..jacobians.base import Block, Workspace, as_block
-from ..jacobians.dual_numbers import DualNumbers
+from ..jacobians.base import Bends, Block, Workspace, as_block
+from ..jacobians.dual_numbers import DualNumbers, bent_vectors, vectors
 from ..jacobians.ladder import Ladder
 from ..jacobians.latest import POINTS
+from ..jacobians.learned import OfFit
 from ..linearizations.arrow import Arrow, Curvature, summed
 from ..minimising.user_function import UserFunction
 from ..residuals.base import Part
@@ -130,12 +131,14 @@ class OwnColumns:
 
     Args:
         inner: takes these derivatives.
+        learned: evaluations of this problem that were recorded in earlier fits; None: there are
+            none.
     """
 
     kinds = (OwnRows,)
 
-    def __init__(self, inner: Ladder) -> None:
-        self.inner = inner
+    def __init__(self, inner: Ladder, learned: OfFit | None = None) -> None:
+        self.inner, self.learned = inner, learned
         self._known: dict[tuple[bytes, ...], Block] = {}
         self._residual: DisplacementResidual | None = None  # that they are of
 
@@ -178,6 +181,12 @@ class OwnColumns:
                     del self._known[next(iter(self._known))]
         return block
 
+    def saw(self, part: Part, x: Any, found: Any) -> None:
+        """Learn from what `at_once` gave at a point, an array: J and r, (n + k + 1, q·m)."""
+        if self.learned is not None:
+            evaluate = partial(_at, _of(part), vectors)
+            self.learned.saw(self.learned.evaluations.first, x, evaluate, found)
+
     def evaluate(self, part: Part, params: Params) -> Tensor:
         """The residuals, as the inner source evaluates them."""
         block = None
@@ -197,7 +206,7 @@ class OwnColumns:
         Where dual numbers do not give these, reverse mode twice gives the sums.
         """
         residual = _of(part)
-        bends = self.inner.second(residual.shifted(params[1]), (residual.with_tau(params[0]),))
+        bends = self._bends(residual, params)
         if bends is None or not isinstance(bends.rows, Columns):
             found = by_reverse_mode(part.function, params)
             return arrays_of(found) if on_numpy else found
@@ -206,6 +215,25 @@ class OwnColumns:
             columns, values = arrays_of((columns, values))
             second = {key: arrays_of(bend) for key, bend in second.items()}
         return summed(columns, values, second, residual.each, residual.n)
+
+    def _bends(self, residual: DisplacementResidual, params: Params) -> Any:
+        """First and second derivatives in (β, τ), of the inner source or, as arrays, replayed."""
+        learned, x = self.learned, None
+        if learned is not None:
+            x = torch.cat([params[0], params[1].flatten()]).numpy()
+            rows, n = learned.bent(x), residual.n + residual.predictors
+            if rows is not None:
+                second = dict(zip(learned.evaluations.second.keys, rows[n + 1 :], strict=True))
+                return Bends(rows[n], Columns(tuple(rows[:n])), second)
+        found = self.inner.second(residual.shifted(params[1]), (residual.with_tau(params[0]),))
+        if learned is not None and found is not None and isinstance(found.rows, Columns):
+            known, keys = learned.evaluations.second, tuple(found.second)
+            if known.record is None:
+                known.keys = keys
+            every = torch.stack([*found.rows.above(found.residual), *found.second.values()])
+            same = every.numpy() if keys == known.keys else None
+            learned.saw(known, x, partial(_at, residual, bent_vectors), same)
+        return found
 
     def bend(self, part: Part, params: Params, direction: Params) -> Tensor | None:
         """d²r(x + tv)/dt² at t = 0, (..., q·m), as the inner source has it."""
@@ -246,6 +274,12 @@ def by_reverse_mode(function: Function, params: Params) -> Curvature:
     blocks = torch.stack(own, -1)
     gradient = torch.cat([of_beta, of_eta.flatten(-2)], -1).detach()
     return Curvature(Arrow((shared + shared.mT) / 2, border, (blocks + blocks.mT) / 2), gradient)
+
+
+def _at(residual: DisplacementResidual, evaluate: Callable[..., Any], x: Tensor) -> Any:
+    """What is evaluated at a point x, with the derivatives in (β, τ)."""
+    beta, eta = residual.params(x)
+    return evaluate(residual.shifted(eta), (residual.with_tau(beta),))
 
 
 def _of(part: Part) -> DisplacementResidual:

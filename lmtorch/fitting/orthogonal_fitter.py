@@ -41,6 +41,12 @@ class OrthogonalFitter(Fitter):
     trials: int = TRIALS
 
     @property
+    def computes(self) -> tuple[Any, Any] | None:
+        """As of a `Fitter`, told apart from the fits without errors in x."""
+        found = super().computes
+        return found and (found[0], ("errors in x", found[1]))
+
+    @property
     def points(self) -> Points:
         """Those of the data."""
         data = self.data
@@ -101,10 +107,21 @@ class OrthogonalFitter(Fitter):
     ) -> Any:
         """R (f − y) of one fit at θ = (u, τ), all points displaced by T (η + τ), (q·m,)."""
         values = self.values_at(theta, eta, x, spread, start)
-        whitening = tensor_of(whitening)
-        left = values - tensor_of(y).to(values)
-        rows = _whitened(whitening, torch.where(used(whitening), left, 0.0))
-        return in_kind(rows.reshape(-1), theta)
+        return in_kind(distances(values, y, whitening).reshape(-1), theta)
+
+    def still_at(self, u: Any, x: Any, y: Any, whitening: Any, start: Any) -> Any:
+        """The same with no point displaced, (q·m,)."""
+        p = self.parameters_at(u, start)
+        found = self.curve(self.model(x, in_kind(p, u)), p, self.data.each * self.data.points)
+        values = found.reshape(self.data.each, self.data.points)
+        return in_kind(distances(values, y, whitening).reshape(-1), u)
+
+    def still_rows(self, u: Any, x: Any, y: Any, whitening: Any, start: Any) -> Any:
+        """The user's ∂f/∂p as derivatives of `still_at` in u, (q·m, n)."""
+        k, m, given = self.data.predictors, self.data.points, tensor_of(u)
+        theta, rest = torch.cat([given, given.new_zeros(k)]), in_kind(given.new_zeros(k, m), u)
+        rows = self.given_rows(in_kind(theta, u), rest, x, rest, y, whitening, start)
+        return rows[:, : given.shape[-1]]
 
     def values_at(self, theta: Any, eta: Any, x: Any, spread: Any, start: Any) -> Tensor:
         """f at θ, (q, m)."""
@@ -153,6 +170,13 @@ class OrthogonalFitter(Fitter):
         else:
             rows = torch.einsum("abm,bmn->amn", whitening, rows)
         return in_kind(rows.flatten(0, 1), theta)
+
+
+def distances(values: Tensor, y: Any, whitening: Any) -> Tensor:
+    """R (f − y) of one fit, (q, m), for values f of that shape; zero for what has no weight."""
+    whitening = tensor_of(whitening)
+    left = values - tensor_of(y).to(values)
+    return _whitened(whitening, torch.where(used(whitening), left, 0.0))
 
 
 def _whitened(whitening: Tensor, left: Tensor) -> Tensor:

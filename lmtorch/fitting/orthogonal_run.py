@@ -10,56 +10,37 @@ References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimizat
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import choose
 from .._arrays import tensor_of, to_array
-from .._errors import FallbackWarning, InputError
+from .._errors import FallbackWarning
 from .._threads import quiet as quiet_of
-from ..choose import Facts, Options
 from ..core.bounds import Bounds
 from ..core.loop import descend
-from ..core.method import Method
 from ..core.problem import Problem
 from ..core.state import Start, State
-from ..core.termination import Status, Tolerances
-from ..jacobians.finite_difference import FiniteDifference
-from ..jacobians.given import GivenJacobian
-from ..jacobians.ladder import Ladder
+from ..core.termination import Status
+from ..jacobians.ladder import same_values
 from ..linearizations.blocks import Blocks
-from ..losses.linear import Linear
 from ..minimising.least_squares import least_squares
-from ..minimising.probing import probe
 from ..minimising.solution import Solution
-from ..minimising.unknowns import Unknowns
-from ..minimising.user_function import UserFunction
-from .orthogonal import DisplacementResidual, OwnColumns
-from .orthogonal_checks import check_apart, check_given
-from .orthogonal_fitter import OrthogonalFitter, Points
+from . import orthogonal_memory as memory
+from .orthogonal_fitter import OrthogonalFitter, Points, distances
 from .orthogonal_saddles import beside_saddles
+from .orthogonal_setting import Setting, set_up
+from .orthogonal_still import LOOSE, fitted
 from .orthogonal_watch import Onlooker
 
 STRENGTHS = (1.0, 1e2, 1e4, 1e6)  # κ of the runs of an implicit fit; the last one is repeated
 ROUNDS = 10  # runs at most
-LOOSE = Tolerances(1e-3, 1e-3, 1e-3)  # of runs whose y is still far off
 MET = 1e-12  # f is zero if it is less than what this share of the displacements makes of it
 DOUBTED = 1e4  # of that is left where the equations are not fulfilled
 LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
 VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
-
-
-class Setting(NamedTuple):
-    """What is minimised, how, and from where."""
-
-    problem: Problem
-    method: Method
-    x: Tensor  # (..., n + m·k)
-    shares: tuple[Tensor, ...]
-    n: int
 
 
 def minimised(
@@ -72,24 +53,58 @@ def minimised(
     callback: Callable[..., Any] | None = None,
 ) -> Solution:
     """Minimise from every row of u, (n,) or (b, n), which is near a minimum or may be far."""
+    where = None if callback is not None else memory.place(fitter, u, points)
+    kind = where and memory.known(where, fitter)
+    if kind:
+        found = _again(fitter, set_up(fitter, u, points, bounds, kind), u, near=near)
+        if found is not None:
+            kind.fits.append(None)
+            return found
+        memory.forget(kind)
     setting = set_up(fitter, u, points, bounds)
-    seen = Onlooker(callback, u, fitter.parameters.variables, fitter.data.numpy)
+    seen = Onlooker(callback, u, fitter.parameters.variables, numpy=fitter.data.numpy)
+    solution = _minimised(fitter, setting, u, seen, near=near)
+    source: Any = setting.problem.source
+    if where and solution.success and source.inner.verified:
+        memory.keep(where, fitter, setting.look, source.inner.current)
+    return solution
+
+
+def _again(fitter: OrthogonalFitter, setting: Setting, u: Tensor, *, near: bool) -> Solution | None:
+    """A fit of a kind that is remembered; None: it is to be made as the first time."""
+    try:
+        solution = _minimised(fitter, setting, u, Onlooker(None, u, [], numpy=False), near=near)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever it is: the first way says what is wrong, in its own words
+        return None
+    finally:
+        for one in setting.opened:
+            one.close()
+    return solution if solution.success else None
+
+
+def _minimised(
+    fitter: OrthogonalFitter, setting: Setting, u: Tensor, seen: Onlooker, *, near: bool
+) -> Solution:
     with torch.no_grad():
         if fitter.data.implicit:
             point, spent = (setting.x, 1) if near else _on_equations(fitter, setting)
             return _implicit(fitter, setting._replace(x=point), spent, seen)
         # no more than a half is spent on where to begin
-        point, spent = (setting.x, 1) if near else _started(setting, fitter.trials // 2)
+        point, spent = (setting.x, 1) if near else _started(fitter, setting, fitter.trials // 2)
         left = fitter.trials + 1 - int(tensor_of(spent).max())
         seen.spent = spent
         problem, method = setting.problem, setting.method
         state, _ = descend(problem, method, Start(point), trials=left, watch=seen.watch)
         state = beside_saddles(problem, method, state, left, seen)
-        model = _blocks(setting.problem, state.x)
+        model = setting.blocks(setting.problem, state.x)
         return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
 
 
-def _started(setting: Setting, trials: int) -> tuple[Tensor, Tensor | int]:
+def _started(
+    fitter: OrthogonalFitter, setting: Setting, trials: int
+) -> tuple[Tensor, Tensor | int]:
     """From where to begin: p0, or the fit without errors in x.
 
     Far from a minimum points that may move far fit themselves to whatever curve there is. The
@@ -98,92 +113,17 @@ def _started(setting: Setting, trials: int) -> tuple[Tensor, Tensor | int]:
     Returns:
         The point, and the evaluations for that.
     """
-    problem, method, point, (x, spread, *rest), n = setting
+    problem, point, (x, spread, y, whitening, start), n = setting[0], *setting[2:5]
     if not bool(spread.any()):  # it is the same fit
         return point, 1
-    still = _of(problem, (x, torch.zeros_like(spread), *rest))
-    way = replace(method, tolerances=LOOSE, polish=0, certify=False)
-    state, _ = descend(still, way, Start(point), trials=trials)
-    other = torch.cat([state.x[..., :n], point[..., n:]], -1)
+    box = problem.bounds and Bounds(*(side[..., :n] for side in problem.bounds))
+    state = fitted(
+        fitter, setting.look, point[..., :n], (x, y, whitening, start), box, trials, setting.kind
+    )
+    other = torch.cat([state.x, point[..., n:]], -1)
     # a list: out of a generator a StopIteration of the user's function would come as another error
-    here, there = [
-        _blocks(problem, one).reduced().dense.residual.square().sum(-1) for one in (point, other)
-    ]
+    here, there = [setting.distance(one) for one in (point, other)]
     return torch.where((there < here)[..., None], other, point), 1 + state.trials
-
-
-def set_up(
-    fitter: OrthogonalFitter, u: Tensor, points: Points, bounds: tuple[Tensor, Tensor]
-) -> Setting:
-    """The loop's problem."""
-    data, n, k, m = fitter.data, u.shape[-1], fitter.data.predictors, fitter.data.points
-    batched, count = u.ndim > 1, len(u) if u.ndim > 1 else 1
-    x, spread, y, whitening, eta = (one.detach().expand(count, *one.shape[1:]) for one in points)
-    begin = fitter.start.expand(count, -1)
-    shares = (x, spread, y, whitening, begin)
-    theta = torch.cat([u, u.new_zeros(*u.shape[:-1], k)], -1)
-    given = to_array(theta) if data.numpy else theta
-    unknowns = Unknowns(given, 0, count) if batched else Unknowns(given)
-
-    def make(arrays: bool) -> UserFunction:
-        arguments = (eta.mT, *shares)
-        return UserFunction(
-            fitter.residual_at, unknowns, arguments, {}, (0,) * len(arguments), arrays
-        )
-
-    def box_of(free: int) -> Bounds:
-        room = theta.new_full((*bounds[0].shape[:-1], free), math.inf)
-        return Bounds(torch.cat([bounds[0], -room], -1), torch.cat([bounds[1], room], -1))
-
-    calling, probed = probe(make, None if fitter.jac is None else False, box_of(k))
-    if not probed.finite and not batched:
-        raise InputError(
-            "the residuals are not finite at p0: start elsewhere, or look for NaN in the data."
-        )
-    if not data.implicit:
-        check_apart(calling, theta[0] if batched else theta, (eta.mT, *shares), data.each)
-    source: str | GivenJacobian | FiniteDifference = "auto"
-    if fitter.jac is not None:
-        rows = calling.jacobian(fitter.given_rows)
-        check_given(fitter, calling, rows, theta[0] if batched else theta, (eta.mT, *shares))
-        source = GivenJacobian(rows)
-    elif probed.black_box:
-        source = FiniteDifference()
-    ftol, xtol, gtol = fitter.tolerances
-    options = Options(
-        solver=choose.elimination(k),
-        damping="trust_region",
-        scaling="more",
-        jacobian=source,
-        ftol=ftol,
-        xtol=xtol,
-        gtol=gtol,
-        polish=choose.POLISH,
-    )
-    facts = Facts(
-        n + k, data.each * m, None, probed.activations * count, u.dtype, u.device, problems=count,
-        functional=not batched,
-    )  # fmt: skip
-    plan = choose.plan([facts], options)
-    residual = DisplacementResidual(
-        calling.detached(), shares, n, m, k, data.each,
-        batched=batched, looped=probed.looped, black_box=probed.black_box and fitter.jac is None,
-    )  # fmt: skip
-    start = eta if batched else eta[0]
-    point = torch.cat([u, start.flatten(-2)], -1)
-    box = box_of(m * k)
-    bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
-    problem = Problem(
-        residual,
-        OwnColumns(Ladder(plan.terms[0].rungs)),
-        plan.method.solver.form,
-        Linear(),
-        plan.dtype,
-        penalty=torch.cat([u.new_zeros(n), u.new_ones(m * k)]).to(plan.dtype),
-        bounds=Bounds(*(side.to(plan.dtype) for side in box)) if bounded else None,
-        differences=plan.differences,
-    )
-    return Setting(problem, plan.method, point, shares, n)
 
 
 def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, Tensor | int]:
@@ -197,8 +137,8 @@ def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, T
     Returns:
         The point, and the evaluations for that.
     """
-    problem, _, point, (x, spread, y, mask, start), n = setting
-    raw = _of(problem, (x, spread, torch.zeros_like(y), mask, start))
+    point, (x, spread, y, mask, start), n = setting[2:5]
+    raw = setting.of((x, spread, torch.zeros_like(y), mask, start))
     (part,) = raw.residual.parts()
     if point.ndim > 1 or part.black_box or fitter.jac is not None or mask.shape[1] > 1:
         return point, 1
@@ -230,19 +170,19 @@ def _implicit(
     fitter: OrthogonalFitter, setting: Setting, spent: Tensor | int, seen: Onlooker
 ) -> Solution:
     """Runs whose y moves until f is zero."""
-    problem, method, point, shares, _ = setting
+    method, point, shares = setting[1:4]
     mask = shares[3]
     force = torch.zeros_like(mask)  # λ, by which F changes with each f
     evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device) * spent
-    raw = _with(problem, shares, torch.zeros_like(mask), mask)
-    model, before = _blocks(raw, point), math.inf
+    raw = _with(setting, torch.zeros_like(mask), mask)
+    model, before = setting.blocks(raw, point), math.inf
     left = fitter.trials + 1 - int(evaluations.max())
     begun = _slopes(model, mask)
     for number in range(ROUNDS):
         early = number < len(STRENGTHS) - 1
         weights = _Weights(model, mask, STRENGTHS[min(number, len(STRENGTHS) - 1)])
         y = torch.where(mask > 0, -weights.inverse(force), 0.0)
-        one = _with(problem, shares, y, weights.root)
+        one = _with(setting, y, weights.root)
         way = replace(method, tolerances=LOOSE, polish=0, certify=False) if early else method
         seen.spent = evaluations
         state, _ = descend(one, way, Start(point), trials=max(1, left), watch=seen.watch)
@@ -250,7 +190,7 @@ def _implicit(
             state = beside_saddles(one, way, state, left, seen)
         point, evaluations = state.x, evaluations + state.trials
         left = fitter.trials - int(evaluations.max())
-        model = _blocks(raw, point)
+        model = setting.blocks(raw, point)
         force = weights.times(model.residual.view(mask.shape) - y)
         apart = _apart(raw, model, point, mask)
         most = float(apart.amax())
@@ -278,23 +218,10 @@ def _judged(status: Tensor, apart: Tensor, *, spent: bool) -> Tensor:
     return torch.where(~met & ended, int(Status.EVALUATIONS if spent else Status.LOST), status)
 
 
-def _with(problem: Problem, shares: tuple[Tensor, ...], y: Tensor, whitening: Tensor) -> Problem:
+def _with(setting: Setting, y: Tensor, whitening: Tensor) -> Problem:
     """The problem with other y and R."""
-    x, spread, _, _, start = shares
-    return _of(problem, (x, spread, y, whitening, start))
-
-
-def _of(problem: Problem, shares: tuple[Tensor, ...]) -> Problem:
-    """The problem with other arguments."""
-    residual = problem.residual
-    assert isinstance(residual, DisplacementResidual)
-    return replace(problem, residual=replace(residual, shares=shares))
-
-
-def _blocks(problem: Problem, x: Tensor) -> Blocks:
-    model = problem.model(x)
-    assert isinstance(model, Blocks)
-    return model
+    x, spread, _, _, start = setting.shares
+    return setting.of((x, spread, y, whitening, start))
 
 
 class _Weights:
@@ -365,6 +292,9 @@ def _solution(
     told = [Status(int(number)) for number in status.reshape(-1).tolist()]
     eta = problem.residual.params(x)[1]
     plain = (torch.zeros_like(setting.shares[2]), torch.ones_like(setting.shares[2]))
+    curve = _with(setting, *plain).values(x)[0]
+    if any(one.replayed for one in setting.opened):  # by the function itself, at the end
+        _confirm(fitter, setting, model, curve)
     out = to_array if fitter.data.numpy else torch.Tensor.detach
     cost = state.cost
     if fitter.data.implicit:
@@ -382,8 +312,20 @@ def _solution(
         f_scale=1.0,
         eta=eta,
         normals=_normals(model, whole.root, floor),
-        curve=_with(problem, setting.shares, *plain).values(x)[0],
+        curve=curve,
     )
+
+
+def _confirm(fitter: OrthogonalFitter, setting: Setting, model: Blocks, curve: Tensor) -> None:
+    """Compare residuals at the end, which may be replayed, with those of a plain evaluation.
+
+    Raises:
+        ArithmeticError: they differ.
+    """
+    y, whitening = setting.shares[2][0], setting.shares[3][0]
+    y = torch.zeros_like(y) if fitter.data.implicit else y
+    found = distances(curve.reshape(y.shape), y, whitening).reshape(-1)
+    same_values(found, model.residual)
 
 
 def _normals(model: Blocks, root: Tensor, floor: Tensor | float) -> Tensor:

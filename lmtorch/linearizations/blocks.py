@@ -49,17 +49,18 @@ class Blocks(NamedTuple):
     rows: OwnRows  # G and V
     prior: Prior  # (..., n + m·k) each, w and e; zero where there is no penalty
     cost: Tensor  # (...,)
+    gradient: Tensor  # (..., n + m·k), Jᵀ(r, e): an iteration asks for it a dozen times
+    column_norms: Tensor  # (..., n + m·k), ‖J e_j‖
     values: Values = None
 
-    @property
-    def gradient(self) -> Tensor:
-        """Jᵀ(r, e), (..., n + m·k)."""
-        return self.rows.transposed_times(self.residual) + self.prior.root * self.prior.residual
-
-    @property
-    def column_norms(self) -> Tensor:
-        """‖J e_j‖, (..., n + m·k)."""
-        return sqrt(self.rows.column_norms**2 + self.prior.root**2)
+    @classmethod
+    def of(
+        cls, residual: Tensor, rows: OwnRows, prior: Prior, cost: Tensor, values: Values = None
+    ) -> Self:
+        """The blocks with what follows from them."""
+        gradient = rows.transposed_times(residual) + prior.root * prior.residual
+        norms = sqrt(rows.column_norms**2 + prior.root**2)
+        return cls(residual, rows, prior, cost, gradient, norms, values)
 
     @property
     def normal(self) -> Tensor:
@@ -88,24 +89,20 @@ class Blocks(NamedTuple):
     def freeze(self, free: Tensor) -> Self:
         """Zero columns outside `free`."""
         of_shared, of_own = self.rows.parts(free)
-        return self._replace(
-            rows=self.rows._replace(
-                shared=where(of_shared[..., None, :], self.rows.shared, 0.0),
-                own=where(of_own[..., None, :, :], self.rows.by_point, 0.0).reshape(
-                    self.rows.own.shape
-                ),
+        rows = self.rows._replace(
+            shared=where(of_shared[..., None, :], self.rows.shared, 0.0),
+            own=where(of_own[..., None, :, :], self.rows.by_point, 0.0).reshape(
+                self.rows.own.shape
             ),
-            prior=Prior(self.prior.root * free, self.prior.residual * free),
         )
+        prior = Prior(self.prior.root * free, self.prior.residual * free)
+        return self.of(self.residual, rows, prior, self.cost, self.values)
 
     def shifted(self, shift: Tensor) -> Self:
         """Residuals where the linear model comes to by `shift` (..., n + m·k)."""
-        return self._replace(
-            residual=self.residual + self.rows.times(shift),
-            prior=Prior(self.prior.root, self.prior.residual + self.prior.root * shift),
-            cost=cost_beyond(self, shift),
-            values=None,
-        )
+        residual = self.residual + self.rows.times(shift)
+        prior = Prior(self.prior.root, self.prior.residual + self.prior.root * shift)
+        return self.of(residual, self.rows, prior, cost_beyond(self, shift))
 
     def optimality(self) -> Tensor:
         """The largest cosine between the residuals and a column of J, (...,)."""
@@ -245,7 +242,7 @@ class BlocksForm:
         n = len(both) - 1 - self.own
         points = (len(prior.root) - n) // self.own
         rows = OwnRows(both[:n].T, both[n:-1].T, both.shape[1] // points)
-        return Blocks(both[-1], rows, prior, cost, values)
+        return Blocks.of(both[-1], rows, prior, cost, values)
 
 
 class BlocksAccumulator:
@@ -286,4 +283,4 @@ class BlocksAccumulator:
         if prior is None:
             zero = zeros(room(self.like, *self.shape))
             prior = Prior(zero, zero)
-        return Blocks(joined(self.residuals, -1), rows, prior, cost, values)
+        return Blocks.of(joined(self.residuals, -1), rows, prior, cost, values)

@@ -27,6 +27,8 @@ class Schur:
     form: BlocksForm = BlocksForm()
     exact_at_zero: ClassVar[bool] = True
     arrays: ClassVar[bool] = True
+    # of the reduced rows; also of the shared variables where all others rest
+    shared: ClassVar[SVD] = SVD()
 
     def factor(self, linearization: Blocks, scale: Tensor) -> "SchurFactor":
         """Nothing yet: the reduced rows depend on λ."""
@@ -49,7 +51,7 @@ class SchurFactor:
         strength = to_type(damping, self.point_scale.dtype)[..., None, None]
         of_points = strength * self.point_scale**2
         reduced = self.model.reduced(of_points)
-        factor = SVD().factor(reduced.dense, self.scale)
+        factor = Schur.shared.factor(reduced.dense, self.scale)
         self.last = damping, reduced, factor
         return reduced, factor
 

@@ -43,7 +43,7 @@ def drawn(
     residual, parameters = draw(q * m), draw(q * m, n)
     zero = draw(n) * 0
     flat, far = weights.flatten(-2), errors.flatten(-2)
-    blocks = Blocks(
+    blocks = Blocks.of(
         residual,
         OwnRows(parameters, points.flatten(-3, -2), q),
         Prior(torch.cat([zero, flat], -1), torch.cat([zero, far], -1)),
@@ -153,7 +153,8 @@ def test_a_variable_that_nothing_holds_has_no_undamped_step() -> None:
     blocks, _, _, scale, _ = drawn(4, 2, 1, 3, False)
     weights = blocks.prior.root.clone()
     weights[2] = 0.0
-    loose = blocks._replace(prior=Prior(weights, blocks.prior.residual))
+    prior = Prior(weights, blocks.prior.residual)
+    loose = Blocks.of(blocks.residual, blocks.rows, prior, blocks.cost)
     zero = torch.tensor(0.0, dtype=torch.float64)
     assert Schur().factor(loose, scale).step(zero).isnan().any()
     damping = torch.tensor(0.3, dtype=torch.float64)

@@ -31,7 +31,7 @@ def blocks() -> Linearization:
     """The first column is the parameter's, the second the error in x of the third point."""
     zero = torch.zeros(4, dtype=F64)
     points = torch.tensor([[0.0], [0.0], [2.0]], dtype=F64)
-    return Blocks(R, OwnRows(J[:, :1], points), Prior(zero, zero), R.square().sum() / 2)
+    return Blocks.of(R, OwnRows(J[:, :1], points), Prior(zero, zero), R.square().sum() / 2)
 
 
 MODELS = {"dense": dense(DenseForm()), "normal": dense(NormalForm()), "blocks": blocks()}
