@@ -28,6 +28,7 @@ from ..linearizations.blocks import Blocks
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import orthogonal_memory as memory
+from .orthogonal import OwnColumns
 from .orthogonal_fitter import OrthogonalFitter, Points, distances
 from .orthogonal_saddles import beside_saddles
 from .orthogonal_setting import Setting, set_up
@@ -116,13 +117,15 @@ def _started(
     problem, point, (x, spread, y, whitening, start), n = setting[0], *setting[2:5]
     if not bool(spread.any()):  # it is the same fit
         return point, 1
+    here = setting.distance(point)  # after which derivatives are known to be right
     box = problem.bounds and Bounds(*(side[..., :n] for side in problem.bounds))
+    arguments, source = (x, y, whitening, start), problem.source
+    assert isinstance(source, OwnColumns)
     state = fitted(
-        fitter, setting.look, point[..., :n], (x, y, whitening, start), box, trials, setting.kind
+        fitter, setting.look, point[..., :n], arguments, box, trials, source.inner, setting.kind
     )
     other = torch.cat([state.x, point[..., n:]], -1)
-    # a list: out of a generator a StopIteration of the user's function would come as another error
-    here, there = [setting.distance(one) for one in (point, other)]
+    there = setting.distance(other)
     return torch.where((there < here)[..., None], other, point), 1 + state.trials
 
 

@@ -118,7 +118,9 @@ def set_up(
     start = eta if batched else eta[0]
     point = torch.cat([u, start.flatten(-2)], -1)
     box = box_of(m * k)
-    bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
+    bounded = fitter.bounded
+    if bounds is not fitter.bounds:
+        bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
     inner = Ladder(look.rungs)
     inner.verified = kind is not None
     plan = look.plan

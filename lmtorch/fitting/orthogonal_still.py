@@ -17,7 +17,7 @@ from ..core.state import Start, State
 from ..core.termination import Tolerances
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
-from ..jacobians.latest import Latest
+from ..jacobians.latest import ENTRIES, Latest
 from ..losses.linear import Linear
 from ..minimising.problems import ProblemsResidual
 from ..minimising.unknowns import Unknowns
@@ -42,6 +42,7 @@ def fitted(
     arguments: tuple[Tensor, ...],  # x, y, R and p0, (b, ...) each
     bounds: Bounds | None,
     trials: int,
+    known: Ladder,
     kind: Kind | None = None,
 ) -> State:
     """Minimise from u, with points where they are.
@@ -53,7 +54,8 @@ def fitted(
         arguments: of `still_at`.
         bounds: of u.
         trials: evaluations at most.
-        kind: of fits that were made before, whose source of derivatives is known to be right.
+        known: sources of derivatives, as far as they are known to be right with errors in x.
+        kind: of fits that were made before.
 
     Returns:
         Where that ends.
@@ -64,16 +66,19 @@ def fitted(
     dims = (0,) * len(arguments) if batched else (None,) * len(arguments)
     values = arguments if batched else tuple(one[0] for one in arguments)
     calling = UserFunction(fitter.still_at, unknowns, values, {}, dims, look.arrays)
-    rungs = look.rungs
+    rungs = known.rungs
     if fitter.jac is not None:
         rungs = [GivenJacobian(calling.jacobian(fitter.still_rows))]
-    source = Ladder(rungs) if batched or look.black_box else Latest(rungs)
-    learned = None
-    if kind is not None and isinstance(source, Latest):
-        source.verified, source.count = True, u.shape[-1]
-        source.learned = learned = kind.still.of_fit(values) if kind.learns else None
+    rows, n = fitter.data.each * fitter.data.points, u.shape[-1]
+    few = u.ndim == 1 and u.device.type == "cpu" and n * rows <= ENTRIES
+    source = Latest(rungs) if few and not look.black_box else Ladder(rungs)
+    learned, source.verified = None, known.verified
+    if isinstance(source, Latest):
+        source.count = n
+        if kind is not None and kind.learns:
+            source.learned = learned = kind.still.of_fit(values)
     residual = ProblemsResidual(
-        calling.residual, unknowns.layout, calling.shares, fitter.data.each * fitter.data.points,
+        calling.residual, unknowns.layout, calling.shares, rows,
         batched=batched, looped=look.looped, black_box=look.black_box and fitter.jac is None,
     )  # fmt: skip
     solver = look.still.solver
