@@ -8,6 +8,7 @@ from ._errors import FallbackWarning as FallbackWarning
 from ._errors import InputError as InputError
 from ._errors import NotConvergedError as NotConvergedError
 from ._errors import RankError as RankError
+from ._errors import ZeroDerivativeWarning as ZeroDerivativeWarning
 from .core.report import Report as Report
 from .core.termination import Status as Status
 from .derivatives import DerivativeCheck as DerivativeCheck

@@ -120,12 +120,28 @@ class FallbackWarning(UserWarning):
     """
 
 
-def from_within() -> bool:
+class ZeroDerivativeWarning(UserWarning):
+    """All derivatives are zero by how the function is written, which is nearly never meant.
+
+    Second derivatives of a network with ReLU are, for example, as it is piecewise linear. The
+    message names the operators and layers by which it is so.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", ZeroDerivativeWarning)  # end a training that learns this
+        >>> warnings.simplefilter("default", ZeroDerivativeWarning)
+    """
+
+
+def from_within(above: int = 0) -> bool:
     """Whether the nearest caller outside torch is lmtorch, and not the user's function.
 
     Code that surrounds the user's function, such as modes and swaps, does not count.
+
+    Args:
+        above: how many callers to pass over, from the one of this function on.
     """
-    frame = sys._getframe(1)
+    frame = sys._getframe(1 + above)
     while (
         frame.f_back is not None
         and (name := frame.f_globals.get("__name__", "")).split(".")[0] in INSIDE

@@ -92,6 +92,15 @@ def by_autograd(
     return algebra.chain(z, algebra.differentiated(lambda v: func(v, *args, **kwargs), z))
 
 
+def kinked(algebra: Algebra, func: Callable[..., Tensor], z: Any, *args: Any, **kwargs: Any) -> Any:
+    """The rule of a piecewise linear function that torch differentiates."""
+    _constants(func, *args, **kwargs)
+    if not isinstance(z, Carrier) or z.value.is_complex():
+        raise NoRuleError(f"{func.__name__} of complex numbers, or of several variables")
+    slopes = algebra.differentiated(lambda v: func(v, *args, **kwargs), z)
+    return algebra.chain(z, slopes._replace(curvature=None))
+
+
 def _constants(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Raise where a further argument is a function of x, or the operator writes over its input."""
     if kwargs.get("inplace") or any(isinstance(a, Carrier) for a in (*args, *kwargs.values())):
@@ -370,10 +379,8 @@ def euclidean(
 
 # ---- by name -------------------------------------------------------------------------------------
 
-BY_AUTOGRAD = (
-    "celu clamp clip elu erfinv gelu hardtanh leaky_relu lgamma logit mish selu sinc softplus "
-    "softsign tanhshrink"
-)
+BY_AUTOGRAD = "celu elu erfinv gelu lgamma logit mish selu sinc softplus softsign tanhshrink"
+KINKED = "clamp clip hardtanh"
 ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
     "sin": formulas.sin,
     "cos": formulas.cos,
@@ -397,6 +404,7 @@ ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
     "rsqrt": formulas.rsqrt,
     **dict.fromkeys(("abs", "absolute"), formulas.absolute),
     "relu": formulas.relu,
+    "leaky_relu": formulas.leaky_relu,
     **dict.fromkeys(("erf", "special_erf"), formulas.erf),
     **dict.fromkeys(("erfc", "special_erfc"), formulas.erfc),
     "special_erfcx": formulas.erfcx,
@@ -420,6 +428,7 @@ CONSTANT = frozenset(WITHOUT_DERIVATIVE.split())
 RULES: dict[str, Rule] = {
     **{name: elementwise(slopes) for name, slopes in ELEMENTWISE.items()},
     **dict.fromkeys(BY_AUTOGRAD.split(), by_autograd),
+    **dict.fromkeys(KINKED.split(), kinked),
     **dict.fromkeys(LINEAR.split(), linear),
     **dict.fromkeys(MOVED.split(), moved),
     **dict.fromkeys(RESHAPED.split(), reshaped),

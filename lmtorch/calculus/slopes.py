@@ -155,6 +155,14 @@ def relu(z: Tensor, inplace: bool = False) -> Slopes:
     return Slopes(torch.relu(z), (z > 0).to(z.dtype), None)
 
 
+def leaky_relu(z: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Slopes:
+    """max(z, 0) + s min(z, 0) with g′ = 1 where z > 0, elsewhere s."""
+    if inplace:
+        raise NoRuleError("leaky_relu in place")
+    slope = torch.where(z > 0, torch.ones_like(z), negative_slope)
+    return Slopes(torch.nn.functional.leaky_relu(z, negative_slope), slope, None)
+
+
 def erf(z: Tensor) -> Slopes:
     """erf z with g′ = 2/√π exp(−z²) and g″/g′ = −2z."""
     slope = torch.exp(-z * z) * (2 / math.sqrt(math.pi))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +15,8 @@ from .. import _memory
 from .._errors import InputError
 from .._modules import batch_statistics
 from ..residuals.watching import Operators
-from .formulas import KERNELS, Constants, Plainly
+from .bends import BATCH, COUPLED, FUSED, KINK, Noted, contents, coupled, note, tell
+from .formulas import Constants, Plainly
 
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")
@@ -51,12 +51,14 @@ class Call:
         x: (*batch, *in).
         batch: how many dimensions of x are samples.
         again: whether the result may be differentiated again.
+        noted: by what derivatives are zero, as far as it was seen.
     """
 
     function: Function
     x: Tensor
     batch: int
     again: bool = field(default_factory=followed)
+    noted: Noted = field(default_factory=Noted)
 
     @property
     def samples(self) -> torch.Size:
@@ -76,10 +78,15 @@ class Call:
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate and check, in plain operators where the derivatives of fused ones are wrong."""
         y = self.held(self.function(x))
-        if not self.again:
-            return y
         with torch._C.DisableTorchFunction():  # Taylor mode would intercept each attribute access
-            if not _fused(y):
+            found = contents(y)
+            if found & KINK:
+                note(self.noted, y, x, self.batch == 0 and y.ndim == 0)
+            if found & BATCH and self.batch and coupled(y):
+                raise InputError(
+                    COUPLED.format("a batch norm in training mode, within the function,")
+                )
+            if not (found & FUSED and self.again):
                 return y
         with Plainly(), sdpa_kernel(SDPBackend.MATH):
             return self.held(self.function(x))
@@ -124,29 +131,6 @@ class Call:
             chosen = slice(chosen[0] % self.size, chosen[0] % self.size + 1)
         units = torch.eye(self.size, dtype=self.x.dtype, device=self.x.device)[chosen]
         return units.reshape(-1, *(1,) * self.batch, *self.inputs)
-
-
-def _fused(y: Tensor) -> bool:
-    """Whether y comes from a kernel whose derivatives are not all right."""
-    # as `history` and `any` do it, in half the time: every differentiable evaluation waits for it
-    nodes = [y.grad_fn]
-    known = set(nodes)
-    for node in nodes:  # which grows
-        if node is None:
-            continue
-        if _of_kernel(node.name()):
-            return True
-        for following, _ in node.next_functions:
-            if following not in known:
-                known.add(following)
-                nodes.append(following)
-    return False
-
-
-@cache
-def _of_kernel(name: str) -> bool:
-    """Whether a node of autograd with this name is one of a fused kernel."""
-    return any(kernel in name for kernel in KERNELS)
 
 
 def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> Call:
@@ -237,11 +221,7 @@ def refuse_coupling(module: nn.Module) -> None:
     """
     layer = batch_statistics(module)
     if layer is not None:
-        raise InputError(
-            f"{layer}, makes every output depend on all samples of the batch: there are no "
-            "derivatives per sample. Use model.eval(), a norm without batch statistics (GroupNorm, "
-            "LayerNorm), or batch_dims=0 for the derivatives across the whole batch."
-        )
+        raise InputError(COUPLED.format(f"{layer},"))
 
 
 def check_chunk(chunk_size: Any) -> None:
@@ -296,6 +276,32 @@ def at_once(
     with torch.no_grad(), Operators() as touched:
         evaluate()
     return min(directions, max(least, _memory.stream_rows(2 * touched.bytes, device)))
+
+
+def answered(
+    f: Function, call: Call, order: int, ways: Sequence[tuple[str, Callable[[], T]]], mode: str
+) -> T:
+    """What `first_that_works` finds; the user is told where it is zero by how f is written.
+
+    Args:
+        f: the user's function.
+        call: what was made of it.
+        order: of the derivatives.
+        ways: as in `first_that_works`.
+        mode: as in `first_that_works`.
+
+    Raises:
+        InputError: as in `first_that_works`, or the function has changed x.
+    """
+    version = call.x._version
+    found = first_that_works(ways, mode)
+    if call.x._version != version:
+        raise InputError(
+            "the function writes over its input in place, and x is no longer what it was. Let it "
+            "work on a copy, x.clone()."
+        )
+    tell(call.noted, order, f)
+    return found
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:

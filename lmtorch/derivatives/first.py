@@ -10,6 +10,7 @@ from .calling import (
     Call,
     Function,
     RefusedError,
+    answered,
     checked,
     chunk_of,
     first_that_works,
@@ -111,7 +112,12 @@ def batch_jacobian(
         >>> lmtorch.batch_jacobian(classifier, images).shape
         torch.Size([5, 3, 1, 8, 8])
     """
-    call = checked(f, x, batch_dims, chunk_size)
+    return _batch_jacobian(f, checked(f, x, batch_dims, chunk_size), mode, chunk_size)
+
+
+def _batch_jacobian(f: Function, call: Call, mode: str, chunk_size: int | None) -> Tensor:
+    """The Jacobian of each sample, of what was made of the user's function f."""
+    x = call.x
 
     def along() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
@@ -150,7 +156,7 @@ def batch_jacobian(
         large = x.device.type == "cpu" and x.numel() * x.element_size() > FULL
         plain = large and chunk_size is None and not followed()
         ways = ways[:1:-1] if plain else ways[2:]
-    return first_that_works(ways, mode)
+    return answered(f, call, 1, ways, mode)
 
 
 def gradient(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> Tensor:
@@ -182,7 +188,7 @@ def gradient(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto")
         one_number(call, y, "gradient")
         return y.reshape(call.samples)
 
-    return batch_jacobian(single, x, batch_dims=batch_dims, mode=mode)
+    return _batch_jacobian(f, Call(single, x, batch_dims, noted=call.noted), mode, None)
 
 
 def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> Tensor:
@@ -226,7 +232,7 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
             total = total + chosen.diagonal(dim1=-2, dim2=-1).sum(-1)
         return total
 
-    vector = Call(field, x, batch_dims)
+    vector = Call(field, x, batch_dims, noted=call.noted)
     blocks = list(ranges(call.size, chunk_of(call, call.size, None)))
 
     def along() -> Tensor:
@@ -243,10 +249,8 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
         y, found = rows_by_autograd(vector, variable(x), torch.is_grad_enabled())
         return summed([(slice(None), found.to(y.dtype))])
 
-    return first_that_works(
-        [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)],
-        mode,
-    )
+    ways = [("taylor", along), ("forward", forward), ("reverse", reverse), ("autograd", autograd)]
+    return answered(f, call, 1, ways, mode)
 
 
 def curl(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> Tensor:
@@ -322,7 +326,7 @@ def jvp(f: Function, x: Tensor, v: Tensor, *, mode: str = "auto") -> Tensor:
         ("forward", lambda: columns(call, v[None])[0]),
         ("reverse", reverse),
     ]
-    return first_that_works(ways, mode)
+    return answered(f, call, 1, ways, mode)
 
 
 def vjp(f: Function, x: Tensor, w: Tensor) -> Tensor:
@@ -361,4 +365,4 @@ def vjp(f: Function, x: Tensor, w: Tensor) -> Tensor:
         weights = fitting(w, y, "w")
         return torch.autograd.grad(y, at, weights, create_graph=record, materialize_grads=True)[0]
 
-    return first_that_works([("reverse", reverse), ("autograd", autograd)], "auto")
+    return answered(f, call, 1, [("reverse", reverse), ("autograd", autograd)], "auto")

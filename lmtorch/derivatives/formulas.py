@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from .._modes import FunctionMode
 from ..calculus.rules import name_of
+from .bends import refuse_batch_norm
 
 WRONG = frozenset({"cholesky_inverse", "scatter_reduce", "scatter_reduce_", "triangular_solve"})
 _FACTORED = (
@@ -42,8 +43,6 @@ FROZEN = frozenset(
     {prefix + name for prefix in ("", "linalg_", "_linalg_") for name in _FACTORED}
     | {"custom_function_call", "logdet", "orgqr", *_NORMS}
 )
-# how such norms, and fused attention, are called in the names of autograd's nodes
-KERNELS = ("LayerNorm", "BatchNorm", "ScaledDotProduct")
 
 
 def layer_norm(
@@ -163,10 +162,12 @@ class Constants(FunctionMode):
     Args:
         again: whether the result may be differentiated again.
         nested: whether a transform of torch.func around it will do that.
+        batch: how many leading dimensions are independent samples.
     """
 
-    def __init__(self, again: bool, nested: bool) -> None:
+    def __init__(self, again: bool, nested: bool, batch: int = 0) -> None:
         super().__init__()
+        self.batch = batch
         self.again = again
         self.nested = nested
         self.frozen = ""  # an operator that was met and must not be differentiated again
@@ -178,6 +179,8 @@ class Constants(FunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if self.batch and name_of(func) == "batch_norm":
+            refuse_batch_norm(*args, **(kwargs or {}))
         if self.again and func in PLAINLY:
             with self:
                 return PLAINLY[func](*args, **(kwargs or {}))

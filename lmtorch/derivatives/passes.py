@@ -35,7 +35,7 @@ def taylor(call: Call, directions: Tensor, pairing: Pairing | None = None) -> Je
     """
     if transformed():
         raise RuntimeError("Taylor mode does not run inside a transform of torch.func")
-    jet = expand(call.function, Jet(call.x, directions), call.batch, pairing)
+    jet = expand(call.function, Jet(call.x, directions), call.batch, pairing, call.noted)
     # checked after Taylor mode has ended: inside it every attribute access is intercepted
     call.held(jet.value)
     return jet
@@ -46,11 +46,12 @@ class Cut:
 
     Args:
         function: takes and returns tensors.
+        batch: how many leading dimensions of these are independent samples.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
+    def __init__(self, function: Callable[..., Tensor], batch: int = 0) -> None:
         self.function = function
-        self.mode = Constants(followed(), transformed())
+        self.mode = Constants(followed(), transformed(), batch)
 
     def __call__(self, *args: Any) -> Tensor:
         """Evaluate the function."""
@@ -70,7 +71,7 @@ class Cut:
 
 def columns(call: Call, directions: Tensor) -> Tensor:
     """J v for each of the directions v, by forward mode: (c, *batch, *out)."""
-    function = Cut(call)
+    function = Cut(call, call.batch)
 
     def along(v: Tensor) -> Tensor:
         derivative: Tensor = jvp(function, (call.x,), (v.expand_as(call.x),))[1]
@@ -218,7 +219,7 @@ def products(call: Call, directions: Tensor) -> Tensor:
             )
         return y
 
-    function, record = Cut(plain), torch.is_grad_enabled()
+    function, record = Cut(plain, call.batch), torch.is_grad_enabled()
     inner = Call(function, call.x, call.batch)
 
     def jacobian(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._autodiff import ranges
 from .._errors import InputError
 from ..calculus.jets import among, diagonal, every, trace, watched
-from .calling import Call, Function, checked, chunk_of, first_that_works, transformed
+from .calling import Call, Function, answered, checked, chunk_of, transformed
 from .passes import (
     by_columns,
     by_rows,
@@ -125,7 +125,7 @@ def batch_hessian(
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
     if mode == "auto" and not _few_pairs(call, call.size):
         ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def value_jacobian_hessian(
@@ -198,7 +198,7 @@ def value_jacobian_hessian(
         ways = [("reverse", lambda: _of_one(call, chosen[0] % call.size, shape)), *ways]
     elif mode == "auto" and not _few_pairs(call, len(chosen)):
         ways = [("reverse", partial(reverse, most=1)), *ways[len(chosen) > PAIRS :]]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def _of_one(call: Call, place: int, shape: torch.Size) -> ValueJacobianHessian:
@@ -306,7 +306,7 @@ def laplacian(
         ("forward", lambda: summed(partial(by, products))),
         ("reverse", lambda: summed(partial(by, products_by_reverse))),
     ]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def hessian_diagonal(
@@ -362,7 +362,7 @@ def hessian_diagonal(
         ("forward", lambda: joined(partial(by, products))),
         ("reverse", lambda: joined(partial(by, products_by_reverse))),
     ]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "auto") -> Tensor:
@@ -398,12 +398,12 @@ def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "
         one_number(call, y, "hvp")
         return y.reshape(call.samples)
 
-    number = Call(single, x, batch_dims)
+    number = Call(single, x, batch_dims, noted=call.noted)
     ways = [
         ("forward", lambda: products(number, v[None])[0]),
         ("reverse", lambda: products_by_reverse(number, v[None])[0]),
     ]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def second_directional_derivative(
@@ -456,7 +456,7 @@ def second_directional_derivative(
         ("forward", lambda: by(products)),
         ("reverse", lambda: by(products_by_reverse)),
     ]
-    return first_that_works(ways, mode)
+    return answered(f, call, 2, ways, mode)
 
 
 def _chosen(call: Call, coordinates: int | Sequence[int] | None) -> list[int]:

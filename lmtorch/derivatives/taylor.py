@@ -31,15 +31,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from .._autodiff import history
+from .._errors import from_within
 from .._modes import FunctionMode
 from ..calculus.base import Carrier, NoRuleError
 from ..calculus.jets import Jet, Jets, Pairing, watched
 from ..calculus.rules import CONSTANT, RULES, name_of
+from .bends import COMPARISONS, CUTS, KINKS, MODULUS, ROUNDINGS, Noted, refuse_batch_norm
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 # the attribute of a tensor that the function sees: (the evaluation, the tensor's jet); it lives as
 # long as the tensor does
 MARK = "_lmtorch_jet"
+STEP = "_lmtorch_step"  # of a tensor that is piecewise constant in x: the operator that made it so
 CONTAINERS = (tuple, list, dict)
 # a result of one of these types carries no derivative; a tuple is a torch.Size here
 PLAIN = (bool, int, float, complex, str, tuple, torch.dtype, torch.device, torch.layout)
@@ -50,6 +53,7 @@ def expand(
     start: Jet,
     batch: int,
     pairing: Pairing | None = None,
+    noted: Noted | None = None,
 ) -> Jet:
     """The function's jet at x: value (*out), first (d, *out) and, with a pairing, second (q, *out).
 
@@ -59,6 +63,7 @@ def expand(
             derivatives.
         batch: how many leading dimensions of x are samples.
         pairing: which second derivatives are carried. None: none.
+        noted: where it is noted by what derivatives are zero.
 
     Raises:
         NoRuleError: an operator has no rule, or cannot be seen.
@@ -67,7 +72,10 @@ def expand(
     setting = Jets(batch, pairing, seen, fresh=not seen and not torch.is_grad_enabled())
     directions = start.first
     count = directions.shape[0]
-    jet = Expansion(setting).evaluate(function, start)
+    expansion = Expansion(setting, batch)
+    jet = expansion.evaluate(function, start)
+    if noted is not None:
+        expansion.note(noted, jet)
     if not isinstance(jet, Jet):  # it does not depend on x
         jet = Jet(jet, jet.new_zeros(()).expand(count, *(1,) * jet.ndim))
     shape = jet.value.shape
@@ -86,12 +94,17 @@ class Expansion(FunctionMode):
 
     Args:
         algebra: how what carries derivatives goes through operators.
+        batch: how many leading dimensions of what it shows are samples, which are independent.
     """
 
-    def __init__(self, algebra: Any) -> None:
+    def __init__(self, algebra: Any, batch: int = 0) -> None:
         super().__init__()
         self.algebra = algebra
+        self.batch = batch
         self.record = torch.is_grad_enabled()
+        self.kinks: dict[str, None] = {}  # operators that were met
+        self.cuts: dict[str, None] = {}
+        self.stepped = False  # whether there is a tensor with the mark STEP
 
     def evaluate(self, function: Callable[..., Tensor], *starts: Carrier) -> Any:
         """Evaluate the function of as many tensors as there are carriers.
@@ -124,7 +137,12 @@ class Expansion(FunctionMode):
         leaves, spec = tree_flatten((args, kwargs)) if kwargs or _nested(args) else (args, None)
         jets = [self._jet(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
         if jets.count(None) == len(jets):
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if self.stepped:
+                step = next(filter(None, (getattr(leaf, STEP, None) for leaf in leaves)), None)
+                if step is not None and isinstance(result, Tensor):
+                    setattr(result, STEP, step)
+            return result
         name = name_of(func)
         if name == "requires_grad":
             return True
@@ -145,17 +163,50 @@ class Expansion(FunctionMode):
             with torch.no_grad():
                 result = func(*args, **kwargs)
             if not constant and not all(_known(leaf) for leaf in tree_leaves(result)):
+                if name == "batch_norm" and self.batch:
+                    refuse_batch_norm(*args, **kwargs)
                 raise NoRuleError(f"no rule for {name!r}")
+            self._look_at_constant(name, result)
             return result  # a constant, a shape, a comparison
+        if name in KINKS:
+            self.kinks[name] = None
         for leaf, jet in zip(leaves, jets, strict=True):
             if jet is None and isinstance(leaf, Tensor):
                 self._refuse_unseen(leaf)
+                if self.stepped and (step := getattr(leaf, STEP, None)) is not None:
+                    self.kinks[step] = None
         args, kwargs = _built(
             [leaf if jet is None else jet for leaf, jet in zip(leaves, jets, strict=True)], spec
         )
         with torch.set_grad_enabled(self.record):
             result = rule(self.algebra, func, *args, **kwargs)
         return self._show(result) if isinstance(result, Carrier) else tree_map(self._show, result)
+
+    def note(self, noted: Noted, result: Any) -> None:
+        """Note by which operators the derivatives of a result are zero, all or the second ones."""
+        if not isinstance(result, Jet):
+            noted.steps.update(self.kinks)
+            noted.cuts.update(self.cuts)
+        elif self.algebra.pairing is not None and result.second is None:
+            # |f| of a whole x is what a loss is made of, whose Hessian may well be zero
+            loss = self.batch == 0 and result.value.ndim == 0
+            noted.bends.update(
+                {name: None for name in self.kinks if not (loss and name in MODULUS)}
+            )
+
+    def _look_at_constant(self, name: str, result: Any) -> None:
+        """Remember what an operator without derivatives has made of something that has some."""
+        if name in COMPARISONS or name in ROUNDINGS:
+            if isinstance(result, Tensor):
+                self.stepped = True
+                setattr(result, STEP, "a comparison" if name in COMPARISONS else name)
+        elif name in CUTS:
+            # our own modes take values from tensors that they have shown; above are this method and
+            # that which called it
+            if not from_within(above=2):
+                self.cuts[name] = None
+        elif not torch.is_grad_enabled() and name in RULES and not from_within(above=2):
+            self.cuts["torch.no_grad()"] = None
 
     def _show(self, leaf: Any) -> Any:
         """What the function sees of a carrier: its value, as a leaf whose uses autograd notes."""
