@@ -1,10 +1,14 @@
 """What every test may ask for."""
 
+import ctypes
+import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from . import stand_in
@@ -26,6 +30,13 @@ GPU = pytest.param(
     ],
 )
 DEVICES = ["cpu", GPU]
+QUICKLY = {"-O3": "-O0"}  # of the flags of a compiler
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no later search for garbage walks through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=DEVICES)
@@ -46,22 +57,48 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs of a file of tests are kept."""
-    return tmp_path_factory.mktemp("compiled")
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the compiled programs of all tests are, each of which is compiled once, and quickly.
+
+    All processes of a run share the folder, by what is compiled as the product does, and one that
+    needs what another is compiling waits for it. Without the compiler's optimisations a program
+    computes the same a fifth as long after; `as_users_have_them` is for what depends on them.
+    """
+    from lmtorch.compiling import building
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+    folder.mkdir(exist_ok=True)
+    plain = building._compiled
+
+    def once(key: str, text: str) -> ctypes.CDLL:
+        place = building.folder()
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / f"{key}.lock"):
+            return building.load(place / f"{key}.so", key) or plain(key, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMTORCH_CACHE", str(folder))
+        patch.setattr(building, "FLAGS", tuple(QUICKLY.get(flag, flag) for flag in building.FLAGS))
+        patch.setattr(building, "_compiled", once)
+        yield folder
 
 
 @pytest.fixture
-def own_programs(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs of these tests alone, built quickly, and nothing that is remembered of others."""
-    from lmtorch.compiling import building
-
+def own_programs() -> Iterator[None]:
+    """A process that remembers no programs, as before its first fit; on disk there may be some."""
     from .programs import forget
 
-    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
-    quickly = tuple("-O0" if flag == "-O3" else flag for flag in building.FLAGS)
-    monkeypatch.setattr(building, "FLAGS", quickly)
     forget()
     yield
     forget()
+
+
+@pytest.fixture
+def as_users_have_them(own_programs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are compiled with the flags that users have, for half a minute each."""
+    from lmtorch.compiling import building
+
+    slowly = {quick: flag for flag, quick in QUICKLY.items()}
+    monkeypatch.setattr(building, "FLAGS", tuple(slowly.get(f, f) for f in building.FLAGS))

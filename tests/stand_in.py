@@ -13,8 +13,9 @@ GPU shows more.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import torch.utils.backend_registration as registration
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "stand_in"
 PACKAGE = Path(__file__).parents[1] / "lmtorch"
@@ -90,11 +90,18 @@ def _place() -> str:
     """The line of the package that is being run, or of whoever called it."""
     frame: Any = sys._getframe(2)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if PACKAGE in path.parents and path.parent.name != "arrays":  # helpers that read for others
-            return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno} ({frame.f_code.co_name})"
+        if name := _name(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno} ({frame.f_code.co_name})"
         frame = frame.f_back
     return "outside the package"
+
+
+@cache
+def _name(file: str) -> str:
+    """The name of a file of the package, but for helpers that read for others."""
+    path = Path(file)
+    inside = PACKAGE in path.parents and path.parent.name != "arrays"
+    return "/".join(path.parts[-2:]) if inside else ""
 
 
 class Elsewhere(Tensor):
@@ -154,16 +161,27 @@ def _rebuilt(inner: Tensor, requires_grad: bool, parameter: bool) -> Tensor:
     )
 
 
+# of what operators take and return, tensors and lists of them, a general walk through trees costs
+# more than everything else here together
 def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, Elsewhere) else value
+    if isinstance(value, Elsewhere):
+        return value.inner
+    return type(value)(map(_inner, value)) if type(value) in (list, tuple) else value
 
 
 def _outer(value: Any) -> Any:
-    return (
-        Elsewhere(value)
-        if isinstance(value, Tensor) and not isinstance(value, Elsewhere)
-        else value
-    )
+    if isinstance(value, Tensor) and not isinstance(value, Elsewhere):
+        return Elsewhere(value)
+    return type(value)(map(_outer, value)) if type(value) in (list, tuple) else value
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _tensors(value)
 
 
 def _is_there(device: Any) -> bool:
@@ -172,13 +190,13 @@ def _is_there(device: Any) -> bool:
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """An operator of torch: on the tensors within, after a look at where they say they are."""
-    name = func._schema.name.split("::")[1]
+    name, aliased = _known(func)
     device = kwargs.get("device")
     if device is not None:
         kwargs = {**kwargs, "device": CPU if _is_there(device) else device}
     if name == "copy_":
         return _copy(args[1], args[0], kwargs.get("non_blocking", len(args) > 2 and args[2]))
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((*args, *kwargs.values())))
     here = any(isinstance(tensor, Elsewhere) for tensor in tensors)
     if name == "_to_copy":
         if (
@@ -193,14 +211,21 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if here:
         _check(func, name, tensors)
         _note(name, args)
-    result = LAZY.get(name, func)(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    within = {key: _inner(value) for key, value in kwargs.items()}
+    result = LAZY.get(name, func)(*map(_inner, args), **within)
     if not (here or _is_there(device)):
         return result
-    result = tree_map(_outer, result)
-    # lists, which torch's function does not know
-    if not func._schema.returns or name.startswith("_foreach"):
-        return result
-    return return_and_correct_aliasing(func, args, kwargs, result)
+    result = _outer(result)
+    return return_and_correct_aliasing(func, args, kwargs, result) if aliased else result
+
+
+@cache
+def _known(func: Any) -> tuple[str, bool]:
+    """The name of an operator, and whether it returns what it was given, or a view of it."""
+    name = func._schema.name.split("::")[1]
+    # of lists torch's function does not know
+    lists = name.startswith("_foreach")
+    return name, not lists and any(one.alias_info for one in func._schema.returns)
 
 
 def _check(func: Any, name: str, tensors: list[Tensor]) -> None:

@@ -3,6 +3,7 @@
 The times themselves are not asserted; `python -X importtime` shows them.
 """
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -71,6 +72,28 @@ FITS = {
 }
 
 
-@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
-def test_a_first_fit_loads_nothing_heavy(fit: str) -> None:
-    assert brought(DATA + fit) == "[]"
+# a copy of one process for each, in which none of the others has been
+FORKED = """
+import os
+for name, use in USES.items():
+    reading, writing = os.pipe()
+    if not os.fork():
+        exec(DATA + use)
+        os.write(writing, repr(sorted(HEAVY & (set(sys.modules) - before))).encode())
+        os._exit(0)
+    os.close(writing)
+    print(name, os.fdopen(reading).read(), os.wait()[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process cannot be copied")
+def test_a_first_fit_loads_nothing_heavy() -> None:
+    found = brought(f"DATA, USES, HEAVY = {DATA!r}, {FITS!r}, {HEAVY!r}\n{FORKED}").splitlines()
+    assert found == [*(f"{name} [] 0" for name in FITS), "[]"]
+
+
+def test_what_is_heavy_is_found() -> None:
+    """It is looked for in each copy."""
+    uses = {"one": "sys.modules['dask'] = sys", "two": ""}
+    found = brought(f"DATA, USES, HEAVY = '', {uses!r}, {HEAVY!r}\n{FORKED}").splitlines()
+    assert found == ["one ['dask'] 0", "two [] 0", "[]"]

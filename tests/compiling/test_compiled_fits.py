@@ -4,7 +4,7 @@ import ctypes
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,8 @@ from ..nist import PROBLEMS, log_relative_error
 from ..programs import T, compiler, decays, forget
 
 F64 = torch.float64
+pytestmark = pytest.mark.usefixtures("own_programs")
 FACTOR = 1.0  # a global that a model reads
-
-
-@pytest.fixture(autouse=True)
-def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs of these tests alone, in a folder that they share."""
-    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
-    yield
-    forget()
 
 
 def decay(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -50,6 +43,7 @@ def fit(count: int = 50, compile: bool | str = True, fun: Any = decay, **options
 
 
 @compiler
+@pytest.mark.usefixtures("as_users_have_them")
 def test_a_batch_ends_where_scipys_fits_do() -> None:
     found = fit(21)
     x0, y = decays(21)
@@ -264,11 +258,19 @@ def test_a_single_fit_has_the_certified_digits(name: str) -> None:
     assert digits(name, 1) > 9
 
 
+# one of each kind of formula, and the largest: with all that a compiler can do to them
+OPTIMIZED = (
+    "Misra1a", "Lanczos3", "Gauss1", "Thurber", "Bennett5", "Nelson", "Roszman1", "Rat43", "MGH10",
+)  # fmt: skip
+
+
 @compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_nist(name: str, start: int) -> None:
+def test_nist(name: str, start: int, request: pytest.FixtureRequest) -> None:
+    if name in OPTIMIZED:
+        request.getfixturevalue("as_users_have_them")
     assert digits(name, start) > 9
 
 
@@ -348,16 +350,18 @@ def test_curves_are_told_apart_in_warnings() -> None:
 @compiler
 @pytest.mark.parametrize("there", [True, False])
 def test_a_wrong_file_in_the_place_of_a_program_is_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, disk: Path, there: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: Path, there: bool
 ) -> None:
     fit(20)
     monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path / "of another"))
     building.build('extern "C" int other() { return 0; }')
     (other,) = (tmp_path / "of another").glob("*.so")
     mixed = tmp_path / "mixed"
-    shutil.copytree(disk, mixed)
-    for place in mixed.glob("*.so"):
-        shutil.copy(other, place)
+    mixed.mkdir()
+    for place in programs.glob("*.program"):
+        shutil.copy(place, mixed)
+    for place in programs.glob("*.so"):
+        shutil.copy(other, mixed / place.name)
     forget()  # as in another process, which has the disk alone
     monkeypatch.setenv("LMTORCH_CACHE", str(mixed))
     expected = fit(20, compile=False).x
@@ -449,14 +453,20 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @compiler
-@pytest.mark.parametrize(
-    "name",
-    [
-        *list(FUNCTIONS)[:2],
-        *(pytest.param(name, marks=pytest.mark.slow) for name in list(FUNCTIONS)[2:]),
-    ],
-)
+@pytest.mark.parametrize("name", list(FUNCTIONS)[:2])
 def test_functions_have_their_values_and_derivatives(name: str) -> None:
+    functions_are_torchs(name)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_have_them")  # with functions of whole vectors
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_vectors_have_their_values_and_derivatives(name: str) -> None:
+    functions_are_torchs(name)
+
+
+def functions_are_torchs(name: str) -> None:
     """The first use of a program is held to torch, and a difference would be a warning."""
 
     def fun(p: Tensor, s: Tensor) -> Tensor:
@@ -472,6 +482,7 @@ def test_functions_have_their_values_and_derivatives(name: str) -> None:
 
 
 @compiler
+@pytest.mark.usefixtures("as_users_have_them")
 @pytest.mark.parametrize("width", [8, 2])  # with the widest registers, and without
 def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
     text = f"#define W {width}\n{PRELUDE}" + (

@@ -1,8 +1,6 @@
 """How compiled fits end: what the program says of an end is what the loop says of it."""
 
 import ctypes
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +18,7 @@ from lmtorch.minimising import compiled as asked
 from ..programs import compiler
 
 F64 = torch.float64
-pytestmark = compiler
+pytestmark = [compiler, pytest.mark.usefixtures("own_programs")]
 B = torch.tensor([0.0, 10, 20, 30, 50, 80, 120, 200, 300, 500, 800], dtype=F64)
 START = [1.0, 0.2, 0.02, 0.001]
 EIGEN = """
@@ -32,15 +30,6 @@ extern "C" void eigen(const double *lower, double *values, double *vectors) {
   std::memcpy(vectors, e.vectors, sizeof e.vectors);
 }
 """
-
-
-@pytest.fixture(autouse=True)
-def own_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Programs of these tests alone, in a folder that they share."""
-    monkeypatch.setenv("LMTORCH_CACHE", str(disk))
-    descent._PROGRAMS.clear()
-    yield
-    descent._PROGRAMS.clear()
 
 
 def two_decays(p: Tensor, b: Tensor, y: Tensor) -> Tensor:
@@ -95,6 +84,16 @@ def same(one: Tensor, other: Tensor) -> float:
 
 
 def test_a_first_run_is_called_lost_a_saddle_or_a_minimum_as_by_the_loop() -> None:
+    first_runs_end_as_the_loops()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_have_them")
+def test_a_first_run_that_users_have_ends_as_the_loop_s() -> None:
+    first_runs_end_as_the_loops()
+
+
+def first_runs_end_as_the_loops() -> None:
     y = signals(400)
     ours, loop = (fitted(y, second_opinion=False, compile=way) for way in (True, False))
     assert {Status.LOST, Status.SADDLE} <= set(loop.status.tolist())
@@ -107,10 +106,13 @@ def test_a_first_run_is_called_lost_a_saddle_or_a_minimum_as_by_the_loop() -> No
     assert float(worse.double().mean()) <= 0.01
 
 
-def test_second_opinions_end_as_the_loop_s_and_go_by_where_the_first_run_began(
+def test_second_opinions_end_as_the_loop_s_go_by_where_the_first_run_began_and_share_programs(
     opinions: list[Asked],
 ) -> None:
     fitted(signals(200), compile=True)
+    # those that differ by numbers share a program: a trust region's, and Nielsen's
+    assert len(opinions) >= 5
+    assert len(descent._PROGRAMS) == 2
     assert {a.restarted for a in opinions} == {True, False}
     statuses = [
         torch.cat([run.status for run in runs]) for runs in list(zip(*opinions, strict=True))[1:]
@@ -126,12 +128,6 @@ def test_second_opinions_end_as_the_loop_s_and_go_by_where_the_first_run_began(
         lost = (one.ours.status == Status.LOST) & (one.loop.status == Status.LOST)
         gone = one.ours.certificate.lost == one.loop.certificate.lost
         assert bool(gone[lost].double().mean() >= 0.9 if int(lost.sum()) else True)
-
-
-def test_opinions_that_differ_by_numbers_share_a_program(opinions: list[Asked]) -> None:
-    fitted(signals(200), compile=True)
-    assert len(opinions) >= 5
-    assert len(descent._PROGRAMS) == 2  # a trust region's, and Nielsen's
 
 
 def test_successes_are_no_fewer_and_as_good() -> None:
@@ -155,6 +151,7 @@ def test_a_bound_is_active_where_the_loop_s_is_and_the_gradient_there_is_whole()
     torch.testing.assert_close(ours.grad[held], loop.grad[held], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.usefixtures("as_users_have_them")
 @pytest.mark.parametrize("kind", ["any", "equal", "graded", "diagonal", "indefinite"])
 def test_eigenvalues_in_lanes_are_lapack_s(kind: str) -> None:
     torch.manual_seed(1)

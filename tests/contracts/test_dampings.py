@@ -1,5 +1,6 @@
 """What every damping promises, seen trial by trial."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +19,12 @@ from .setting import NAMES, path, start_of
 both = on_both(DAMPINGS)
 dampings = pytest.mark.parametrize("damping", both.values(), ids=both)
 names = pytest.mark.parametrize("name", NAMES)
+
+
+@cache
+def walked(damping: Damping, name: str) -> list[Any]:
+    """The path from the start of a problem: the laws look at the same one."""
+    return path(CLASSICAL[name].residual, start_of(name), damping)
 
 
 def valley(x: Tensor) -> Tensor:
@@ -54,7 +61,7 @@ def test_an_accepted_trial_lowers_the_cost_and_a_refused_one_changes_nothing(
     damping: Damping, name: str
 ) -> None:
     fun = CLASSICAL[name].residual
-    for before, _, after in path(fun, start_of(name), damping):
+    for before, _, after in walked(damping, name):
         if after.trial.accepted:
             assert fun(after.x).square().sum() < fun(before.x).square().sum()
             assert after.cost < before.cost
@@ -67,7 +74,7 @@ def test_an_accepted_trial_lowers_the_cost_and_a_refused_one_changes_nothing(
 @names
 def test_a_refusal_allows_no_longer_a_step(damping: Damping, name: str) -> None:
     # the same one where λ is still below round-off, or the radius no shorter than the step
-    for before, model, after in path(CLASSICAL[name].residual, start_of(name), damping, trials=30):
+    for before, model, after in walked(damping, name)[:30]:
         if not after.trial.accepted:
             assert reach(damping, model, after.damping) <= reach(damping, model, before.damping)
 
@@ -76,8 +83,7 @@ def test_a_refusal_allows_no_longer_a_step(damping: Damping, name: str) -> None:
 def test_refusals_in_a_row_make_the_step_as_short_as_it_must_be_and_a_gain_longer_again(
     damping: Damping,
 ) -> None:
-    x = start_of("kowalik_osborne")
-    _, model, after = path(CLASSICAL["kowalik_osborne"].residual, x, damping, trials=1)[0]
+    _, model, after = walked(damping, "kowalik_osborne")[0]
     state = after.damping
     first = reach(damping, model, state)
     for _ in range(30):
@@ -93,7 +99,7 @@ def test_refusals_in_a_row_make_the_step_as_short_as_it_must_be_and_a_gain_longe
 @names
 def test_a_good_gain_allows_no_shorter_a_step(damping: Damping, name: str) -> None:
     # a trust region may meet its radius a tenth short at one time, and a tenth beyond at another
-    for before, model, after in path(CLASSICAL[name].residual, start_of(name), damping, trials=30):
+    for before, model, after in walked(damping, name)[:30]:
         if after.trial.ratio > 0.9:
             allowed = reach(damping, model, after.damping)
             assert allowed >= 0.99 * reach(damping, model, before.damping)
@@ -108,7 +114,7 @@ def test_rescaled_parameters_take_the_same_path_under_mores_scaling(
     # rounding in the factorisation
     fun, x = CLASSICAL[name].residual, start_of(name)
     units = 2.0 ** torch.arange(-8, 3 * x.shape[0] - 8, 3, dtype=torch.float64)
-    plain = path(fun, x, damping, trials=12)
+    plain = walked(damping, name)[:12]
     rescaled = path(lambda z: fun(z / units), x * units, damping, trials=12)
     assert len(plain) == len(rescaled)
     for (_, _, mine), (_, _, theirs) in zip(plain, rescaled, strict=True):
@@ -120,7 +126,7 @@ def test_rescaled_parameters_take_the_same_path_under_mores_scaling(
 @dampings
 @names
 def test_what_the_linear_model_promises_for_is_downhill(damping: Damping, name: str) -> None:
-    for _, model, after in path(CLASSICAL[name].residual, start_of(name), damping, trials=10):
+    for _, model, after in walked(damping, name)[:10]:
         gradient = model.linearization.gradient
         assert (gradient * promised(damping, model, after.damping)).sum() <= 0
 
@@ -151,8 +157,7 @@ def test_a_batch_takes_the_paths_of_its_problems(damping: Damping) -> None:
 def test_a_trial_that_is_no_number_shortens_the_reach_and_leaves_a_usable_state(
     damping: Damping,
 ) -> None:
-    x = start_of("kowalik_osborne")
-    _, model, after = path(CLASSICAL["kowalik_osborne"].residual, x, damping, trials=1)[0]
+    _, model, after = walked(damping, "kowalik_osborne")[0]
     nan = torch.tensor(torch.nan, dtype=torch.float64)
     outcome = Outcome(
         gain_ratio(nan, nan), torch.tensor(False), length=nan, slope=nan, actual=nan, predicted=nan,

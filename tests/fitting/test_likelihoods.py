@@ -178,8 +178,8 @@ def test_large_batches_are_looked_at_in_blocks(monkeypatch: pytest.MonkeyPatch) 
 
 @compiler
 @pytest.mark.slow
-def test_fits_can_be_compiled(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))
+@pytest.mark.usefixtures("as_users_have_them")
+def test_fits_can_be_compiled() -> None:
     trials = np.full(len(T), 50.0)
     share = 1 / (1 + np.exp(-(T - 2)))
     died = np.random.default_rng(2).binomial(50, share, (5, len(T))).astype(float)

@@ -115,8 +115,8 @@ def test_a_batch_has_a_loss_for_each_problem(many: int) -> None:
 
 
 @compiler
-def test_a_batch_can_be_compiled(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))
+@pytest.mark.usefixtures("own_programs")
+def test_a_batch_can_be_compiled() -> None:
     plain = least_squares(counts, START, args=(T, COUNTS), in_dims=(None, None, 0))
     found = least_squares(counts, START, args=(T, COUNTS), in_dims=(None, None, 0), compile=True)
     torch.testing.assert_close(found.x, plain.x, rtol=1e-6, atol=0)

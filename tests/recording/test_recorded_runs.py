@@ -268,7 +268,7 @@ def test_a_bound_of_each_run_is_kept(recorded):
     assert compiled()
 
 
-def test_an_error_of_the_function_is_heard_once(recorded):
+def test_an_error_of_the_function_is_heard_once(recorded, monkeypatch):
     t = torch.arange(6.0, dtype=torch.float64)
     seen = []
 
@@ -285,6 +285,13 @@ def test_an_error_of_the_function_is_heard_once(recorded):
     fail = True
     with pytest.raises(ValueError, match="out of range"):
         lmtorch.least_squares(residual, [1.0, 1.0])
+    recorded_calls = len(seen)
+    seen.clear()
+    monkeypatch.setattr(steps, "LARGEST", 0)
+    with pytest.raises(ValueError, match="out of range"):
+        lmtorch.least_squares(residual, [1.0, 1.0])
+    # it is not taken for an error of recorded arithmetic, after which the function is asked again
+    assert recorded_calls == len(seen) > 0
 
 
 def test_what_a_run_is_not_asked_for_tells_its_kind(recorded):
