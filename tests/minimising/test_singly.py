@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 import lmtorch
+from lmtorch.arrays import take
+from lmtorch.core.termination import RUNNING
 from lmtorch.jacobians.learned import Learned
-from lmtorch.minimising import singly
+from lmtorch.minimising import opinions, singly
 
 from .setting import F64
 
@@ -29,10 +31,12 @@ def signals(count: int) -> Tensor:
     return curve + 0.02 * noise
 
 
-def fitted(y: Tensor, function: Any = misfit) -> lmtorch.Solution:
+X0 = torch.tensor([1.0, 0.2, 0.02, 0.001], dtype=F64)
+
+
+def fitted(y: Tensor, **options: Any) -> lmtorch.Solution:
     """All of them in one call."""
-    x0 = torch.tensor([1.0, 0.2, 0.02, 0.001], dtype=F64)
-    return lmtorch.least_squares(function, x0, args=(B, y), in_dims=(None, None, 0))
+    return lmtorch.least_squares(misfit, X0, args=(B, y), in_dims=(None, None, 0), **options)
 
 
 @pytest.fixture
@@ -96,6 +100,39 @@ def test_a_record_that_is_not_the_function_is_refused_and_the_runs_are_made_with
     assert torch.equal(found.status > 0, plain.status > 0)
     sure = plain.status > 0
     torch.testing.assert_close(found.cost[sure], plain.cost[sure], rtol=1e-6, atol=0)
+
+
+def test_a_run_that_was_left_and_gone_on_with_has_the_effort_and_the_beginning_of_one_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a parameter has lost is measured by what it had where the first run began."""
+    whole: list[Any] = []  # without leaving any
+    descend, gone_on = opinions.descend, opinions.go_on_alone
+    pairs: list[tuple[Any, Any]] = []
+
+    def left(*args: Any, leave: int = 0, **options: Any) -> Any:
+        whole.append(descend(*args, **options)[0])
+        return descend(*args, leave=leave, **options)
+
+    def compared(problem: Any, method: Any, state: Any, trials: int) -> Any:
+        end = gone_on(problem, method, state, trials)
+        apart = (state.status == RUNNING).nonzero()[:, 0]
+        pairs.append((take(end, apart), take(whole[-1]._replace(damping=None), apart)))
+        return end
+
+    monkeypatch.setattr(opinions, "descend", left)
+    monkeypatch.setattr(opinions, "go_on_alone", compared)
+    fitted(signals(250))
+    assert sum(len(end.x) for end, _ in pairs) >= 16
+    same = []
+    for end, one in pairs:
+        torch.testing.assert_close(end.begun.x, one.begun.x, rtol=0, atol=0)
+        torch.testing.assert_close(end.begun.cost, one.begun.cost, rtol=0, atol=0)
+        # round-off may lead it elsewhere, to an end at another trial
+        alike = (end.trials == one.trials) & (end.status == one.status)
+        same.append(end.linearizations[alike] == one.linearizations[alike])
+    assert len(torch.cat(same)) >= 4
+    assert torch.cat(same).double().mean() >= 0.5
 
 
 def test_problems_in_single_precision_or_with_their_own_derivatives_are_not_recorded(
