@@ -308,17 +308,21 @@ def test_what_a_run_is_not_asked_for_tells_its_kind(recorded):
 def test_steps_of_an_optimizer_are_the_same_to_the_last_bit(recorded, monkeypatch):
     t = torch.linspace(0, 2, 12, dtype=torch.float64)
 
-    def run():
+    def run(decay=0.0):
         b = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
-        optimizer = lmtorch.LevenbergMarquardt([b])
+        optimizer = lmtorch.LevenbergMarquardt([b], weight_decay=decay)
         for _ in range(8):
             optimizer.step(lambda: b[0] * torch.exp(-b[1] * t) - torch.cos(t))
         return b.detach().numpy()
 
     with monkeypatch.context() as apart:
         apart.setattr(steps, "LARGEST", 0)
-        plain = run()
-    assert np.array_equal(plain, run())
+        plain, decayed = run(), run(0.3)
+    assert not np.array_equal(plain, decayed)
+    for _ in range(2):
+        assert np.array_equal(plain, run())
+    for _ in range(2):  # after others without a penalty, of which a linear model has a part more
+        assert np.array_equal(decayed, run(0.3))
     assert np.array_equal(plain, run())
 
 

@@ -96,7 +96,7 @@ def test_a_single_pixel_and_none_at_all(tmp_path: Path, shape: tuple[int, ...]) 
             same_bits(da.lm.curvefit("t", decay, start=start), found)
 
 
-def test_two_passes_go_on_too(tmp_path: Path) -> None:
+def test_two_passes_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     da, store = stack().chunk({"y": 4, "x": 5}), tmp_path / "fit.zarr"
     lost = np.isin(np.arange(10), (4, 5, 6))
     plain = {"p0": {"b": xr.DataArray(np.where(lost, 1e5, 1.0), dims="x")}, "start": "neighbour"}
@@ -105,6 +105,14 @@ def test_two_passes_go_on_too(tmp_path: Path) -> None:
     first = da.lm.curvefit("t", decay, **options).load()
     assert first.curvefit_from_neighbour.values[:, 4:7].all()
     same_bits(stack().lm.curvefit("t", decay, **plain), first)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("fitted again")
+
+    with monkeypatch.context() as done:  # of a block that was fitted twice the last results count
+        done.setattr(lmtorch.xarray.store, "fit_block", never)
+        done.setattr(lmtorch.xarray.store, "fit_again", never)
+        same_bits(first, da.lm.curvefit("t", decay, resume=True, **options).load())
     # the second pass of a block was begun, and its status is what it was before
     zarr.open_group(store, path="lmtorch", mode="r+")["fitted_again"][1, 0] = 0
     zarr.open_group(store, mode="r+")["curvefit_status"][4:8, 4] = -6
