@@ -154,8 +154,10 @@ def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     curved = list(second.values())
     if problem.noises is not None:
         residual, dense = arrays_of((residual, dense))
-    weights = to_type(loss.expand(residual).slope, residual.dtype)
-    matrix = transposed(dense) @ scale(dense, loss.curvature(residual))
+    plain = getattr(loss, "plain", False)  # of squares weights are the residuals, and W is one
+    weights = residual if plain else to_type(loss.expand(residual).slope, residual.dtype)
+    weighed = dense if plain else scale(dense, loss.curvature(residual))
+    matrix = transposed(dense) @ weighed
     if on_numpy(residual):  # all of them in one product
         bends_as_rows = [bend[None] for bend in arrays_of(tuple(curved))]
         entries = list(apply(joined(bends_as_rows, 0), weights)) if curved else []

@@ -122,8 +122,8 @@ def _run(
 ) -> tuple[State, Told]:
     """The run itself, on tensors or arrays."""
     whole = problem, method
-    state, model = begin(problem, method, start)
-    advanced, step, follow = _functions(problem, method, state)
+    advanced, step, follow, first = _functions(problem, method, start)
+    state, model = first(problem, method, start)
     working, pace, told = WorkingSet(state), even(state.cost), Told()
     early = None if single else ahead_of_end(problem, method, state, trials)
     gains = no_gains(state.cost, early is not None)
@@ -196,16 +196,16 @@ def _run(
     return look(problem, method, state, told.ended, trials), told
 
 
-def _functions(problem: Problem, method: Method, state: State) -> Sequence[Any]:
-    """`advance`, `attempt` and `linearize`; of one small problem recorded, see `recording`.
+def _functions(problem: Problem, method: Method, start: Start) -> Sequence[Any]:
+    """`advance`, `attempt`, `linearize` and `begin`; of one small problem recorded.
 
     Where there is no small problem, nor a model that is tried once or a step that rests, there is
     no `advance`.
     """
-    if not on_numpy(state.x) or method.momentum:
-        return None, attempt, linearize
-    plain = (advance, ADVANCED), (attempt, STARTED), (linearize, TRIED)
-    found: Sequence[Any] = functions(problem, method, state, plain)
+    if not on_numpy(start.x) or method.momentum:
+        return None, attempt, linearize, begin
+    plain = (advance, ADVANCED), (attempt, STARTED), (linearize, TRIED), (begin, ("start",))
+    found: Sequence[Any] = functions(problem, method, start, plain)
     return found if problem.rate is None else (None, *found[1:])
 
 

@@ -26,7 +26,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
-from .owned import NONE, little, owned, versions_of
+from .owned import LITTLE, NONE, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 
@@ -78,7 +78,8 @@ def asked_of(
     if OTHERWISE.intersection(options) or box is None:
         return None
     names, values = tuple(options), tuple(options.values())
-    x, y = _points(xdata), _points(ydata)
+    with quiet():  # of numbers whose squares are none
+        x, y = _points(xdata), _points(ydata)
     if x is None or y is None or not 0 < x.ndim <= 2:
         return None
     if not remembered.plain(values) or y.ndim != 1 or x.shape[-1] != len(y):
@@ -108,7 +109,7 @@ def _points(data: Any) -> Tensor | None:
     if type(data) is np.ndarray:
         if data.dtype != np.float64:
             return None
-        data = torch.from_numpy(np.array(data, order="C"))
+        data = np.array(data, order="C")
     elif not (
         type(data) is Tensor
         and data.dtype is torch.float64
@@ -117,12 +118,10 @@ def _points(data: Any) -> Tensor | None:
         and not data.requires_grad
     ):
         return None
-    flat = data.numpy().reshape(-1)
-    with quiet():  # of numbers whose squares are none
-        square = flat.dot(flat)
-    if not (flat.size and math.isfinite(square)):
+    flat = (data.numpy() if given is data else data).reshape(-1)
+    if not (flat.size and math.isfinite(flat.dot(flat))):
         return None
-    return owned(data)[0] if given is data else data
+    return owned(data)[0] if given is data else torch.from_numpy(data)
 
 
 def fitted(f: Any, asked: Asked) -> CurveFit | None:
@@ -144,11 +143,13 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         model = copy(model)
         model.function = f
         vars(model).pop("label", None)
-    own = little(asked.x, asked.y)
+    own = asked.x.nbytes + asked.y.nbytes <= LITTLE
     versions = NONE if own else versions_of(asked.x, asked.y)
-    data = Data(
-        asked.x, asked.y, None, None, front.points, asked.numpy, False, (), versions=versions
-    )
+    data = object.__new__(Data)  # a frozen one takes longer to be made
+    vars(data).update(
+        vars(NOTHING),
+        x=asked.x, y=asked.y, count=front.points, numpy=asked.numpy, versions=versions,
+    )  # fmt: skip
     start = asked.start
     if start is None:
         try:

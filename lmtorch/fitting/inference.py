@@ -63,7 +63,8 @@ class Inference(Selection):
         self.lead = fitter.data.lead
         self.n = fitter.varying
         u = tensor_of(solution.x)
-        self.u = u.reshape(*self.lead, u.shape[-1])  # with a graph, if the solution has one
+        # with a graph, if the solution has one
+        self.u = u.reshape(*self.lead, u.shape[-1]) if self.lead else u
 
     @cached_property
     def p(self) -> Tensor:

@@ -99,8 +99,17 @@ class OfNumbers:
 
     def __call__(self, x: Any, p: Any, place: int | None = None) -> Any:
         """The function's value, called as f(x, *p)."""
-        positional, keywords = self.arguments.passed(self.names, list(p))
+        # to take a tensor apart by itself is quicker than to go over it
+        values = p.unbind() if type(p) is Tensor else list(p)
+        if self._by_position:
+            return self.function(x, *values)
+        positional, keywords = self.arguments.passed(self.names, values)
         return self.function(x, *positional, **keywords)
+
+    @cached_property
+    def _by_position(self) -> bool:
+        """Whether no parameter is passed by its name."""
+        return not self.arguments.passed(self.names, self.names)[1]
 
 
 class OfTensors:

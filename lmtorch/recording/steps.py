@@ -270,9 +270,8 @@ def functions(
     x = state.x
     if x.dtype != np.float64 or not recordable(problem, method, len(x)):
         return [function for function, _ in plain]
-    none: Any = np.False_
     key = (
-        len(x), _alike(method), problem.eps(x), problem.fused(none), problem.penalty is None,
+        len(x), _alike(method), problem.eps(x), problem.penalty is None,
         problem.bounds is None, problem.keep, tuple(part is None for part in state),
         tuple(function for function, _ in plain),
     )  # fmt: skip
