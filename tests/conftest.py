@@ -62,8 +62,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the compiled programs of all tests are, each of which is compiled once, and quickly.
 
     All processes of a run share the folder, by what is compiled as the product does, and one that
-    needs what another is compiling waits for it. Without the compiler's optimisations a program
-    computes the same a fifth as long after; `as_users_have_them` is for what depends on them.
+    needs what another is compiling waits for it. Without the compiler's optimisations that takes a
+    fifth of the time; `as_users_have_them` is for what depends on them.
     """
     from lmtorch.compiling import building
 

@@ -375,10 +375,19 @@ def test_a_wrong_file_in_the_place_of_a_program_is_none(
     torch.testing.assert_close(found.x, expected, rtol=1e-10, atol=0)
 
 
+WRONG: dict[str, Callable[..., Any]] = {
+    "other numbers": lambda call, a: call.apply("exp", call.apply("mul", a, 1.01)),
+    "no numbers": lambda call, a: call.apply("log", a),  # of negative ones
+}
+
+
 @compiler
-def test_what_is_compiled_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", WRONG.values(), ids=WRONG)
+def test_what_is_compiled_wrong_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: Callable[..., Any]
+) -> None:
     monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))
-    monkeypatch.setitem(RULES, "exp", lambda call, a: call.apply("exp", call.apply("mul", a, 1.01)))
+    monkeypatch.setitem(RULES, "exp", rule)
     with pytest.warns(FallbackWarning, match="disagree") as told:
         found = fit(20)
     assert len(told) == 1

@@ -15,6 +15,7 @@ from lmtorch.compiling import doubtful, modules, parallel
 from lmtorch.compiling.building import NoCompilerError
 from lmtorch.compiling.parallel import Parallel
 from lmtorch.core.state import Begun
+from lmtorch.core.termination import Status
 from lmtorch.minimising import compiled as asked
 from lmtorch.minimising import minimise
 
@@ -401,3 +402,13 @@ def test_few_fits_elsewhere_go_on_on_the_cpu_unless_the_function_holds_a_tensor(
     assert state.x.device.type == state.certificate.promise.device.type == elsewhere.type
     assert state.status.cpu().gt(0).all()
     torch.testing.assert_close(state.x.cpu(), found.x.cpu(), rtol=1e-9, atol=0)
+    if holds:
+        return
+    # the effort of the program before is added to that of the loop
+    before = state._replace(
+        status=torch.full_like(state.status, int(Status.LOST)),
+        trials=torch.full_like(state.trials, 5), linearizations=torch.full_like(state.trials, 3),
+    )  # fmt: skip
+    after = doubtful.go_on(recipe, problem, method, begin, before, trials)
+    assert torch.equal(after.trials.cpu(), state.trials.cpu() + 5)
+    assert torch.equal(after.linearizations.cpu(), state.linearizations.cpu() + 3)
