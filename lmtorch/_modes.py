@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 from typing import Self
 
+import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,6 +47,10 @@ def leave_alone(kind: type, method: str) -> None:
     Otherwise it would compile them, and write about it to stderr.
     """
     if kind in _LEFT_ALONE or "torch._dynamo" not in sys.modules:
+        return
+    if (
+        torch.compiler.is_dynamo_compiling()
+    ):  # it compiles this, and ends in an error at what follows
         return
     _LEFT_ALONE.add(kind)
     with suppress(ImportError, AttributeError):  # private names of torch, as they are in 2.13

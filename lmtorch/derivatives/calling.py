@@ -42,7 +42,7 @@ def followed() -> bool:
     return torch.is_grad_enabled() or transformed()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # dynamo asks for the hash of one that has no fields yet
 class Call:
     """A function and the point at which it is differentiated.
 

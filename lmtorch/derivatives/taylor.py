@@ -37,6 +37,7 @@ from ..calculus.base import Carrier, NoRuleError
 from ..calculus.jets import Jet, Jets, Pairing, watched
 from ..calculus.rules import CONSTANT, RULES, name_of
 from .bends import COMPARISONS, CUTS, KINKS, MODULUS, ROUNDINGS, Noted, refuse_batch_norm
+from .uncompiled import Uncompiled
 
 IN_PLACE = frozenset({"__setitem__", "__set__", "__delete__"})
 # the attribute of a tensor that the function sees: (the evaluation, the tensor's jet); it lives as
@@ -116,7 +117,7 @@ class Expansion(FunctionMode):
             NoRuleError: an operator has no rule, or cannot be seen.
         """
         seen = [self._show(start) for start in starts]
-        with torch.enable_grad(), self:
+        with torch.enable_grad(), Uncompiled(), self:
             result = function(*seen)
         if not isinstance(result, Tensor):
             raise NoRuleError(f"the function returned {type(result).__name__}")
