@@ -412,6 +412,8 @@ class Inference(Selection):
         if self.loss is not None or (self.fitter.bounded and bool(self.held.any())):
             return False
         normal: Any = self.solution.normal
+        if normal is not None and determines(normal):
+            return True
         with quiet():  # of what is no number nothing is clear
             if normal is None:
                 jacobian: Any = to_array(self.solution.jac).astype(np.float64, copy=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _memory
 from .._arrays import tensor_of
-from ..arrays import arrays_of, every, joined, on_numpy, quiet, tensors_of, where
+from ..arrays import arrays_of, every, joined, never, on_numpy, quiet, tensors_of, where
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.small import of_arrays, small
@@ -141,7 +141,7 @@ def _seen(
     if form != problem.form or keep != problem.keep:
         problem = replace(problem, form=form, keep=keep)
     model = problem.model_at_end(x)
-    residual, rejected = _residuals(problem, x, model.values)
+    residual, rejected = _residuals(problem, x, model.values, status)
     free = problem.free(x, model.gradient)
     # where nothing has any influence, or a loss rejects every residual, the gradient vanishes and
     # says nothing
@@ -155,7 +155,7 @@ def _seen(
     return _Seen(status, residual, model.gradient, cosine, free, kept)
 
 
-def _residuals(problem: Problem, x: Tensor, known: Values) -> tuple[Tensor, Tensor]:
+def _residuals(problem: Problem, x: Tensor, known: Values, status: Tensor) -> tuple[Tensor, Tensor]:
     """Look at the residuals at the end.
 
     Returns:
@@ -174,6 +174,8 @@ def _residuals(problem: Problem, x: Tensor, known: Values) -> tuple[Tensor, Tens
     across = problem.across
     if across is None:
         residual = own()
+        if getattr(problem.loss, "plain", False):  # squares reject no residual but zero
+            return residual, never(status)
         slopes, zeros = silent(residual)
         return residual, slopes & ~zeros
     residual, told = across.telling("end", own, lambda r: [float(one) for one in silent(r)], 2)
