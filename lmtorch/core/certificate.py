@@ -19,7 +19,6 @@ Nocedal & Wright (2006), theorem 2.4 on second-order conditions, and §10.3.
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..arrays import (
@@ -39,12 +38,13 @@ from ..arrays import (
     where,
 )
 from ..recording.steps import functions
+from .allowance import LOOSER, allowance
 from .influence import ROUNDINGS, Suspects, lost, suspects
 from .method import Method
 from .polish import fine
 from .problem import Problem
 from .state import Certificate, State, blank
-from .termination import Status, Tolerances, among, at_rest
+from .termination import Status, among, at_rest
 from .undamped import Undamped, examine
 from .working_set import WorkingSet
 
@@ -62,10 +62,6 @@ MINIMUM, SADDLE, VALLEY, LOST = (
     int(s) for s in (Status.MINIMUM, Status.SADDLE, Status.VALLEY, Status.LOST)
 )
 SLOW, FLAT, EVALUATIONS = int(Status.SLOW), int(Status.FLAT), int(Status.EVALUATIONS)
-# share of the cost that a certified point may still promise, by the resolution of the dtype
-ENOUGH = {resolution(torch.float64): 1e-8}
-ENOUGH_COARSE = 1e-5  # the share that it may promise in coarser dtypes
-LOOSER = 10  # where the user's tolerances allow more than `ENOUGH`, so many times as much is enough
 NEGATIVE = 1e-6  # a curvature below minus this makes a saddle; the largest is about one
 NEWTON = 12  # Newton steps at most; they converge quadratically
 # On the way to the minimum the Hessian changes by some such multiple of the root of what is
@@ -275,7 +271,7 @@ def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float)
         gone: parameters that have lost their influence, (..., n) bool.
         enough: share of the cost that the point may still promise.
     """
-    nothing = (seen.promise <= enough) | (seen.decrement <= ROUNDINGS * seen.noise)
+    nothing = (seen.promise <= enough) | (seen.decrement <= seen.excused)
     # where every column of J vanishes no cosine says anything, and only the curvature can
     upgraded = (ended <= 0) | every(seen.norms == 0)
     status = where(upgraded, MINIMUM, ended)
@@ -283,9 +279,3 @@ def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float)
     status = where(nothing, status, where(ended == SLOW, ended, VALLEY))
     status = where(some(gone), LOST, status)
     return where(seen.flat & (seen.cost > 0), FLAT, status)
-
-
-def allowance(tolerances: Tolerances, dtype: torch.dtype) -> float:
-    """Share of the cost that a certified point may promise; more if the user asked for less."""
-    asked = max(tolerances.cost, tolerances.gradient**2, tolerances.step**2)
-    return max(ENOUGH.get(resolution(dtype), ENOUGH_COARSE), LOOSER * asked)

@@ -16,7 +16,8 @@ from .._triangles import LARGEST, Triangle, dot, side_by_side
 from ..arrays import select
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
-from .certificate import CHANGE, FALL, JUDGED, LOWEST, MINIMUM, NEWTON, allowance
+from .allowance import allowance
+from .certificate import CHANGE, FALL, JUDGED, LOWEST, MINIMUM, NEWTON
 from .curvature import exact_hessian
 from .influence import DEAD, ROUNDINGS
 from .method import Method
@@ -40,7 +41,8 @@ class Point(NamedTuple):
     """The linear model at a point, as the certificate measures it."""
 
     model: Linearization
-    decrement: Tensor  # (b,), in units of the cost
+    decrement: Tensor  # (b,), in units of the cost; zero where it may be round-off
+    promised: Tensor  # (b,), the same with what may be round-off
     length: Tensor  # (b,), ‖g‖ in the units
     noise: Tensor  # (b,), rounding error of the cost
 
@@ -89,7 +91,7 @@ def view(
     seen = _View(problem, method, state, found.matrix, found.gradient)
     state, point = seen.newton(state, judged, trials)
     sure = judged & seen.sure & seen.nothing(point)
-    promise = torch.where(point.decrement > 0, point.decrement / point.model.cost, 0.0)
+    promise = torch.where(point.promised > 0, point.promised / point.model.cost, 0.0)
     certificate = state.certificate._replace(
         promise=torch.where(sure, promise, torch.nan),
         lowest=torch.where(sure, seen.margin.to(promise.dtype), torch.nan),
@@ -156,9 +158,10 @@ class _View:
         slope = (model.gradient * self.inverse).unbind(-1)
         squared = dot(slope, slope)
         unclear = ROUNDINGS * self.eps * carried(model, wide)
-        decrement = self.triangle.quadratic(slope).to(model.cost.dtype) / 2
-        decrement = torch.where(squared <= unclear.square(), 0.0, decrement)
-        return Point(model, decrement, squared.sqrt(), model.rounding(wide, self.eps))
+        promised = self.triangle.quadratic(slope).to(model.cost.dtype) / 2
+        decrement = torch.where(squared <= unclear.square(), 0.0, promised)
+        noise = model.rounding(wide, self.eps)
+        return Point(model, decrement, promised, squared.sqrt(), noise)
 
     def newton(self, state: State, judged: Tensor, trials: int | None) -> tuple[State, Point]:
         """The state after steps with the Hessian of the first point, while the gradient falls."""
@@ -193,7 +196,10 @@ class _View:
         return state, point
 
     def nothing(self, point: Point) -> Tensor:
-        """Whether the model of second order promises nothing worth the while, (b,) bool."""
-        enough = allowance(self.method.tolerances, self.precision)
-        little = point.decrement <= enough * point.model.cost
-        return little | (point.decrement <= ROUNDINGS * point.noise)
+        """Whether the model of second order promises nothing worth the while, (b,) bool.
+
+        What may be round-off is for the full look to tell: it asks the rows of J.
+        """
+        return (
+            point.promised <= allowance(self.method.tolerances, self.precision) * point.model.cost
+        )

@@ -12,16 +12,18 @@ Where round-off has refused the last trial, the same step tells a minimum from a
 import torch
 from torch import Tensor
 
-from ..arrays import filled, resolution, to_type, where
+from ..arrays import filled, minimum, resolution, sqrt, to_type, total, where
 from ..damping.scaling import positive
-from ..linearizations.base import predicted_decrease
-from .certificate import VALLEY, allowance
+from ..linearizations.base import Linearization, predicted_decrease
+from .allowance import allowance
+from .certificate import VALLEY
 from .influence import ROUNDINGS
 from .method import Method
 from .polish import SLACK
 from .problem import Problem
 from .state import State, blank
 from .termination import SINGLE_MOVE_SLACK, Status, at_rest
+from .undamped import carried
 
 COST = int(Status.COST)
 CLAIMS = (Status.GRADIENT, Status.COST, Status.STEP)
@@ -39,11 +41,11 @@ def asked(problem: Problem, method: Method, state: State, ended: int | None = No
     claimed, count = at_rest(state.status, CLAIMS, ended)
     if count == 0:
         return state
-    promised, far, noise, cost = _promised(problem, method, state.x)
+    promised, far, unclear, cost = _promised(problem, method, state.x)
     promised = where(torch.isfinite(promised), promised, 0.0)
     share = where(promised > 0, promised / cost, 0.0)
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
-    more = claimed & (share > enough) & (promised > ROUNDINGS * noise)
+    more = claimed & (share > enough) & (promised > unclear)
     # where the data are met a step promises all of the cost, however short it is
     more = more & (far > SINGLE_MOVE_SLACK * max(method.tolerances.step, problem.eps(state.x)))
     seen = blank(state.x)
@@ -80,7 +82,8 @@ def _promised(
     """A step without damping, or with as little, where columns are of length one.
 
     Returns:
-        What the linear model promises of it, its relative length, round-off, and the cost, (...,).
+        What the linear model promises of it, its relative length, how much of the promise may be
+        round-off, and the cost, (...,).
     """
     model = problem.model_at_end(x)
     if problem.bounds is not None:
@@ -89,6 +92,19 @@ def _promised(
     step = factor.step(filled(model.cost, damping))
     promised = to_type(predicted_decrease(model, step), model.cost.dtype)
     wide = to_type(x, problem.dtype)
-    noise = model.rounding(wide, problem.eps(x))
     far = model.relative_length(wide, step)
-    return promised, far, noise, model.cost
+    return promised, far, _unclear(model, wide, step, problem.eps(x)), model.cost
+
+
+def _unclear(model: Linearization, x: Tensor, step: Tensor, eps: float) -> Tensor:
+    """How much of what the linear model promises of an undamped step may be round-off, (...,).
+
+    It promises ½‖P r‖², P the projection on the columns of J: of an error e of the residuals ½‖e‖²
+    and less, where the cost would hide ‖r‖ ‖e‖. What rounding J costs the gradient tells along the
+    step.
+    """
+    length = to_type(sqrt(2 * model.cost), step.dtype)
+    of_rows = ROUNDINGS * eps * carried(model, x)
+    of_columns = ROUNDINGS * eps * length * total(abs(model.column_norms * step))
+    found = to_type(of_rows * of_rows / 2 + of_columns, model.cost.dtype)
+    return minimum(found, ROUNDINGS * model.rounding(x, eps))

@@ -3,7 +3,7 @@
 Where points have variables of their own, `linearizations/arrow.py` answers the same questions.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -25,6 +25,8 @@ from ..recording.outside import outside
 
 class Whole:
     """A symmetric matrix of all variables, (..., n, n)."""
+
+    of_all: ClassVar[bool] = True  # its directions are of all variables
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix

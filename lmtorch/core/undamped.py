@@ -7,21 +7,26 @@ elsewhere JᵀJ, and where that leaves a doubt about a black box, with differenc
 Reference: Boyd & Vandenberghe, Convex optimization (2004), §9.5.1, on the Newton decrement.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._autodiff import ranges
 from ..arrays import (
     all_entries_finite,
     all_finite,
     count,
     every,
     gathered,
+    join,
     largest,
     maximum,
+    minimum,
     never,
     norm,
+    nowhere,
     resolution,
     select,
     settled,
@@ -35,6 +40,8 @@ from ..arrays import (
 )
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
+from ..recording.outside import outside
+from .allowance import strict
 from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
 from .influence import FINE_ENOUGH, ROUNDINGS, Looked, underflow
 from .method import Method
@@ -56,6 +63,7 @@ class Undamped(NamedTuple):
     gradient: Tensor  # (..., n), of the variables that may move
     units: Tensor  # (..., n): in them every curvature is at most about one
     noise: Tensor  # (...,), rounding error of the cost
+    excused: Tensor  # (...,), a decrement up to this may be round-off, in units of the cost
     decrement: Tensor  # (...,), in units of the cost; infinite where nothing can be said
     lowest: Tensor  # (...,), smallest curvature
     downward: Tensor  # (..., n), the direction of it, of length one in the units
@@ -115,17 +123,27 @@ def examine(
     values, every_value, vectors = spectrum.values, spectrum.every, spectrum.vectors
 
     eps = problem.eps(x)
-    along = spectrum.along(slope)
+    every_along = spectrum.along(slope)
     error = _column_error(problem, method, model, wide)
     unclear = ROUNDINGS * eps * spread(carried(model, wide)) + length * (
         ROUNDINGS * method.slopes + error / units
     )
     clear = where(abs(slope) > unclear, slope, 0.0)
     unclear = spectrum.error(unclear)
-    along = where(abs(along) > unclear, along, 0.0)
     floor = underflow(units, problem.rows)
     finite = finite & gathered(floor < 1)  # else all of the curvature may be error
     floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
+    noise = model.rounding(wide, eps)
+    excused = ROUNDINGS * noise
+    if _has_rows(problem, method, matrix):
+        # a bound of norms may hide what has no part in it: where it matters, the rows are asked
+        rough = total(every_along * every_along / maximum(abs(every_value), floor)) / 2
+        doubt = finite & (rough > strict(problem.precision or x.dtype) * model.cost)
+        if not nowhere(doubt):
+            turned = length + turned_along(problem, whole, wide, spectrum, units, free)
+            unclear = where(spread(doubt), minimum(unclear, ROUNDINGS * eps * turned), unclear)
+        excused = zeros(noise)
+    along = where(abs(every_along) > unclear, every_along, 0.0)
     # a curvature within round-off has no sign
     lowest = spectrum.lowest
     lowest = where(abs(lowest) <= gathered(floor), 0.0, lowest)
@@ -139,9 +157,9 @@ def examine(
     newton = -spectrum.back(where(every_value > floor, along / every_value, 0.0)) / units
     hidden = total(unclear * unclear / maximum(abs(every_value), floor))
     hidden = to_type(hidden, model.cost.dtype) / 2
-    noise = model.rounding(wide, eps)
     if doubted:
         noise = maximum(noise, gathered(length) * trembling(problem, x))
+        excused = maximum(excused, ROUNDINGS * noise)
     remains = finite & (model.cost > ROUNDINGS * noise)
     looked = Looked(
         model.cost,
@@ -162,6 +180,7 @@ def examine(
         norms=whole.column_norms,
         units=units,
         noise=noise,
+        excused=excused,
         decrement=where(finite, decrement, torch.inf),
         lowest=to_type(where(finite, lowest, -torch.inf), model.cost.dtype),
         downward=to_type(vectors[..., 0] / units, x.dtype),
@@ -174,6 +193,58 @@ def examine(
         looked=looked,
     )
     return problem.agreed(seen)
+
+
+def _has_rows(problem: Problem, method: Method, matrix: Any) -> bool:
+    """Whether the rows of J can be asked what round-off does to the gradient.
+
+    The error of finite differences is another than round-off, and points with variables of their
+    own have as many directions.
+    """
+    return (
+        getattr(matrix, "of_all", False)
+        and not method.slopes
+        and hasattr(problem.form, "of_roundoff")
+    )
+
+
+@outside
+def turned_along(
+    problem: Problem, model: Any, x: Tensor, spectrum: Any, units: Tensor, free: Tensor
+) -> Tensor:
+    """How far the gradient at x is turned by round-off, in units of it, along each eigenvector.
+
+    Args:
+        problem: what was minimised.
+        model: at x, whatever may move.
+        x: in the dtype of the linear algebra, (..., n).
+        spectrum: of the curvature in the units.
+        units: of the parameters, (..., n).
+        free: which may move, (..., n) bool.
+    """
+    directions = where(free[..., :, None], spectrum.vectors / units[..., :, None], 0.0)
+    return _turned(problem, model, x, directions)
+
+
+def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Tensor:
+    """How far the gradient at x is turned by round-off, in units of it, along directions (..., k).
+
+    Args:
+        problem: what was minimised.
+        model: at x.
+        x: in the dtype of the linear algebra, (..., n).
+        directions: of the parameters, (..., n, k).
+    """
+    if hasattr(model, "turned"):
+        found: Tensor = model.turned(directions, x)
+        return found
+    if problem.apart(x):
+        chosen = ranges(len(x), problem.together or len(x))
+        return join([_turned(problem.take(s), None, x[s], directions[s]) for s in chosen])
+    form: Any = problem.form
+    asking = replace(problem, form=form.of_roundoff(directions, x), sample=None, keep=False)
+    told: Any = asking.model(x)
+    return told.found
 
 
 def carried(model: Linearization, x: Tensor) -> Tensor:

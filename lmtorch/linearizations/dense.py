@@ -30,6 +30,7 @@ from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values, shifted_rows
+from .roundoff import RoundOffForm, turned, turned_by_prior
 
 
 class Dense(NamedTuple):
@@ -89,6 +90,11 @@ class Dense(NamedTuple):
         """How far round-off alone may move the cost, (...,)."""
         return by_columns.rounding(self, x, eps)
 
+    def turned(self, directions: Tensor, x: Tensor) -> Tensor:
+        """How far round-off turns the gradient: see `linearizations/roundoff.py`, (..., k)."""
+        found = turned(self.residual, self.rows, directions, x)
+        return found + turned_by_prior(self.prior, directions, x)
+
     def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
         """The largest entry of a step beside its parameter, (...,)."""
         return by_columns.relative_length(self, x, step)
@@ -127,6 +133,10 @@ class DenseForm:
     def described(self, n: int, m: int) -> str:
         """The Jacobian with its shape."""
         return f"Jacobian ({m} x {n})"
+
+    def of_roundoff(self, directions: Tensor, x: Tensor) -> RoundOffForm:
+        """The form that says of the same rows how far round-off turns the gradient."""
+        return RoundOffForm(directions, x)
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> "DenseAccumulator":
         """One matrix for all rows, filled block by block."""

@@ -18,6 +18,7 @@ from ..rows.outer import Outer, OuterRows
 from . import by_columns, coarse
 from .base import Accumulator, Exact, Prior, Sums, Values, cost_beyond
 from .kronecker import KroneckerSum, worth_it
+from .roundoff import RoundOffForm
 
 TOGETHER = 8192  # rows whose products are summed in their own dtype, before these sums are added up
 FEW = 16  # parameters up to which the sums of a batch of problems are made all at once
@@ -103,6 +104,10 @@ class NormalForm:
     def described(self, n: int, m: int) -> str:
         """The normal matrix with its shape."""
         return f"normal matrix ({n} x {n})"
+
+    def of_roundoff(self, directions: Tensor, x: Tensor) -> RoundOffForm:
+        """The form that says of the same rows how far round-off turns the gradient."""
+        return RoundOffForm(directions, x)
 
     def accumulator(self, shape: tuple[int, ...], rows: int, like: Tensor) -> Accumulator:
         """Sums that start at zero."""
