@@ -41,8 +41,10 @@ from .preparing import (
     understood,
     warn_of,
 )
+from .reading import in_unit_of
 from .result import CurveFit
 from .rho import robust_of
+from .runaways import beyond_infinity, runaways, told
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -58,6 +60,10 @@ FIRST = (
     "compile",
 )
 minimised = unwrap(least_squares)  # without its face, whose work this face has done
+FROM_ZERO = (
+    "All parameters start at zero, where they may cancel each other: start from numbers of the "
+    "size that you expect."
+)
 STARTS = 8  # how many more starts are tried if p0 was not given and the first fails
 
 
@@ -213,6 +219,7 @@ def curve_fit(
         )
     warn_of_order(xdata=xdata, ydata=ydata, sigma=sigma, mask=mask)
     likely = likelihood_of(likelihood, total_count, options, sigma)
+    sigma = in_unit_of(sigma, ydata, ("sigma", "ydata"))
     data = gather(
         xdata, ydata, sigma, mask,
         check_finite=check_finite, nan_policy=nan_policy, joint=shared is not None,
@@ -252,10 +259,17 @@ def curve_fit(
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     if quiet.keys() != options.keys():
         fitter = replace(fitter, options=quiet)
+    away = [] if data.lead else runaways(fitter, solution, u)
+    if away:
+        solution = beyond_infinity(fitter, solution, away)
+        away = runaways(fitter, solution, u)
     inference = _inference(fitter, solution, absolute_sigma, robust)
     if why := failure(solution, data):
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
-    warn_of(solution, data, inference.edge)
+    hint = inference.edge
+    if not (data.lead or solution.success or bool((u != 0).any())):
+        hint = hint or FROM_ZERO
+    warn_of(solution, data, hint)
     if rules.limits and (out := beyond(rules.limits, by_name(inference.names, inference.p))):
         warn_of_fit(
             f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."
@@ -266,6 +280,8 @@ def curve_fit(
             f"{names} start, and another start may end at a lower minimum: give "
             "p0={name: value, ...}, or from_function(f, guess=...)."
         )
+    if away:
+        warn_of_fit(told(parameters.variables, away, solution, u))
     if not data.lead:
         inference.warn()
     if call and not names:  # a fit by what is remembered would say nothing

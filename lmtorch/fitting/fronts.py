@@ -29,6 +29,7 @@ from .models import OfNumbers
 from .owned import LITTLE, NONE, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
+from .runaways import runaways
 
 
 class Asked(NamedTuple):
@@ -165,7 +166,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     bar = acceptable_of_one(asked.y.numpy())
     call = Call(front.kind, f, start, args, tensors, bar, own)
     solution = remembered.solved(fitter.residual, call, Calls())
-    if solution is None or not solution.success:
+    if solution is None or not solution.success or runaways(fitter, solution, start):
         return None
     inference = Inference(fitter, solution, front.absolute, None)
     inference.warn()

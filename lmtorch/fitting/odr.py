@@ -20,6 +20,7 @@ from .orthogonal_fit import OrthogonalFit, concluded, refuse_scaled
 from .orthogonal_fitter import OrthogonalFitter
 from .parameters import Parameters, Tie, Transform
 from .preparing import bounds_from, box_of, check_count, check_order, start_of
+from .reading import in_unit_of
 
 
 @face
@@ -125,6 +126,7 @@ def odr(
     if callback is not None and not callable(callback):
         raise InputError(f"callback is {type(callback).__name__}, not a function.")
     warn_of_order(x=x, y=y, sx=sx, sy=sy)
+    sx, sy = in_unit_of(sx, x, ("sx", "x")), in_unit_of(sy, y, ("sy", "y"))
     data = read(x, y, Given(sx, sy, wd, we, fixed_x, delta0), batch)
     p0 = started(p0)
     if not batch:

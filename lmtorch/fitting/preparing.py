@@ -26,6 +26,7 @@ from .parameters import Parameters
 
 SLIGHTLY = 1e-6  # a fit may cost more than a constant by this part of the constant's cost
 TOGETHER = 2**16  # numbers of the data of many fits that are looked at together, in cache
+OFFSET = 100.0  # times as far from zero as they are wide: points that a user should move to zero
 ROUNDINGS = 16  # a fit may miss every point by so many times the rounding error of the data
 EPS = ROUNDINGS * resolution(torch.float64)
 
@@ -271,7 +272,24 @@ def failure(solution: Solution, data: Data) -> str:
     }
     if status not in advice:
         return ""
-    return f"no optimal parameters were found: {solution.message}. {advice[status]}"
+    helps = offset(data) if status != Status.EVALUATIONS else ""
+    return f"no optimal parameters were found: {solution.message}. {helps or advice[status]}"
+
+
+def offset(data: Data) -> str:
+    """Say what to do where x lies far from zero, as times in seconds since 1970 do; "": nothing."""
+    x = data.x
+    if not isinstance(x, Tensor) or x.ndim != 1 or not x.is_floating_point() or x.numel() < 2:
+        return ""
+    low, high = float(x.min()), float(x.max())
+    least = min(abs(low), abs(high))
+    if not (low * high > 0 and high > low and least > OFFSET * (high - low)):
+        return ""
+    return (
+        f"x runs from {low:.10g} to {high:.10g}, {least / (high - low):.2g} times farther from "
+        "zero than it is wide: parameters that say what the curve does at x = 0 are out of reach "
+        "there. Fit x - x[0]."
+    )
 
 
 def warn_of(solution: Solution, data: Data, hint: str = "") -> None:
@@ -287,7 +305,8 @@ def warn_of(solution: Solution, data: Data, hint: str = "") -> None:
         Status(int(solution.status)),
         "Start nearer, or see whether the data determine all parameters.",
     )
-    warn_of_fit(f"the fit is not to be trusted: {solution.message}. {hint or helps}")
+    helps = hint or offset(data) or helps
+    warn_of_fit(f"the fit is not to be trusted: {solution.message}. {helps}")
 
 
 def acceptable_counts(data: Data, likelihood: Likelihood) -> Tensor | None:

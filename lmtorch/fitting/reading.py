@@ -62,6 +62,34 @@ def mask_of(mask: Any) -> Tensor | None:
     return tensor_of(np.array(np.ma.filled(array, 0), dtype=bool))
 
 
+def in_unit_of(errors: Any, values: Any, names: tuple[str, str]) -> Any:
+    """Errors in the unit of their values, where both have one, as quantities of astropy do.
+
+    A number that leaves its unit behind in silence would be wrong by a factor.
+
+    Args:
+        errors: of the values.
+        values: that were measured.
+        names: of both, for messages.
+
+    Returns:
+        The errors; as they are, where one of both has no unit.
+
+    Raises:
+        InputError: the units are of different things.
+    """
+    unit, own = (getattr(one, "unit", None) for one in (values, errors))
+    if unit is None or own is None or own == unit or not hasattr(errors, "to_value"):
+        return errors
+    try:
+        return errors.to_value(unit)
+    except Exception as error:  # whatever the package of the units raises
+        raise InputError(
+            f"{names[0]} is in {own} and {names[1]} in {unit}: errors are in the unit of what they "
+            f"are of ({error})."
+        ) from error
+
+
 def numbers_of(values: Any, name: str) -> Tensor:
     """Convert to a floating-point tensor: arrays and numbers to float64, as in scipy.
 
