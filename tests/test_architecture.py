@@ -23,6 +23,7 @@ LAYERS = (
         "_memory",
         "_modes",
         "_modules",
+        "_elsewhere",
         "_names",
         "_printing",
         "_threads",

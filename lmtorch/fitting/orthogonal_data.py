@@ -192,6 +192,12 @@ def _numbers(given: Any, name: str) -> tuple[Tensor, Tensor | None]:
         InputError: there are none.
         InputTypeError: they are a table.
     """
+    if type(given).__module__.startswith("scipy.odr"):
+        raise InputTypeError(
+            f"{name} is a {type(given).__name__} of scipy.odr: give its arrays, odr(f, data.x, "
+            "data.y, p0, sx=..., sy=...), or keep the program with the classes of the recipe "
+            "docs/recipes/scipy_odr.md."
+        )
     if is_table(given):
         raise InputTypeError(f"{name} is a table: give its columns as an array (k, m).")
     values = numbers_of(given, name)

@@ -2,18 +2,41 @@
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from .._arrays import tensor_of
 from .._checks import flag
+from .._elsewhere import Elsewhere
 from . import table
 from .derived import Derived, derived_of
 from .fitted import Fitted
 
 
-class Views(Fitted):
+class Views(Fitted, Elsewhere):
     """Reports, tables and pictures of a fit, or of a batch of fits."""
+
+    # lmfit's names, and those of scipy's results
+    _elsewhere: ClassVar[Mapping[str, str]] = {
+        "best_values": "fit.params",
+        "values": "fit.params",
+        "fit_report": "fit.report()",
+        "eval": "fit.predict(x)",
+        "eval_components": "fit.components(x)",
+        "eval_uncertainty": "fit.confidence_band(x)",
+        "conf_interval": "fit.profile().intervals",
+        "ci_report": "fit.profile().intervals",
+        "covar": "fit.pcov",
+        "cov_beta": "fit.pcov",
+        "perr": "fit.stderr",
+        "sd_beta": "fit.stderr",
+        "beta": "fit.popt",
+        "x": "fit.popt",
+        "uvars": "fit.to_uncertainties()",
+        "plot_fit": "fit.plot()",
+        "init_fit": "fit.predict(x) of the start, model.plot(x, y)",
+    }
 
     names: list[str]
     solution: Any

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._arrays import is_tensor, tensor_of, to_array
+from .._elsewhere import Elsewhere
 from .._errors import InputError, InputTypeError
 from .._names import meant
 from .._threads import quiet
@@ -23,7 +24,7 @@ from .ruled import Pair, Ruled
 from .rules import Rules
 
 
-class Model(Ruled):
+class Model(Ruled, Elsewhere):
     """A function f(x, parameters) with named parameters, which can guess them from data.
 
     A model of one's own is a subclass with `parameters`, `formula` and `start`, and whichever of
@@ -71,6 +72,14 @@ class Model(Ruled):
     limits: ClassVar[Mapping[str, Pair]] = {}
     linear: Sequence[str] = ()
     background: bool = False
+    # lmfit's names
+    _elsewhere: ClassVar[Mapping[str, str]] = {
+        "fit": "lmtorch.curve_fit(model, x, y)",
+        "make_params": "model.guess(x, y), or p0={name: value} in curve_fit",
+        "eval": "model(x, name=value, ...)",
+        "param_names": "model.names",
+        "set_param_hint": "model.with_bounds, with_fixed, with_start or with_ties",
+    }
 
     def __init__(self, prefix: str = "", **options: Any) -> None:
         self.prefix = _checked(prefix)

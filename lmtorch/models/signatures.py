@@ -40,6 +40,11 @@ class Arguments(NamedTuple):
         needed = [name for name in self.names[count:] if name not in self.defaults]
         if count > len(self.names) or needed:
             vector = len(self.names) == 1 < count
+            if vector and self.names[0] in ("x", "t"):  # scipy.odr's order, and that of many
+                raise InputTypeError(
+                    f"f takes {self.names[0]} last: here it comes first, then every parameter by "
+                    "itself, f(x, a, b, ...). Of f(beta, x) make lambda x, *beta: f(beta, x)."
+                )
             advice = f" If it is a vector of all of them, write f(x, *{self.names[0]})."
             raise InputTypeError(
                 f"p0 has {count} entries, and f has {len(self.names)} parameters after x: "

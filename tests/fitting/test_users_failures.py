@@ -3,6 +3,8 @@
 Each test names the report. The numbers come from the reports, from scipy, or from certified values.
 """
 
+import copy
+import pickle
 import warnings
 from typing import Any
 
@@ -194,3 +196,51 @@ def test_a_start_of_zeros_that_cancel_is_told() -> None:
     with pytest.warns(OptimizeWarning, match="All parameters start at zero"):
         fit = curve_fit(lambda x, a, b: b * (1 - torch.exp(-a * x)), x, y, p0=[0, 0])
     assert not fit.success
+
+
+def test_names_of_lmfit_are_answered() -> None:
+    x = np.linspace(0, 3, 20)
+    model = models.Exponential()
+    fit = curve_fit(model, x, 2 * np.exp(-x))
+    for thing, names in (
+        (fit, ("best_values", "fit_report", "conf_interval", "covar", "eval", "perr", "x")),
+        (model, ("fit", "make_params", "eval", "param_names", "set_param_hint")),
+    ):
+        for name in names:
+            with pytest.raises(AttributeError, match=f"{name}.*: write "):
+                getattr(thing, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        _ = fit.nothing
+    assert not hasattr(model, "fit")
+    again = pickle.loads(pickle.dumps(fit))
+    assert again["decay"] == fit["decay"]
+    assert copy.copy(model).names == model.names
+
+
+def test_an_attribute_error_within_a_property_is_heard() -> None:
+    class Own(models.Model):
+        parameters = ("a",)
+
+        @property
+        def fit(self) -> Any:
+            return self.missing_thing
+
+    with pytest.raises(AttributeError, match="missing_thing"):
+        _ = Own().fit
+
+
+def test_scipys_order_and_data_of_odr_are_answered() -> None:
+    x = np.linspace(0, 3, 20)
+
+    def curve(beta: Any, x: Any) -> Any:
+        return beta[0] * torch.exp(-beta[1] * x)
+
+    with pytest.raises(InputError, match=r"make lambda x, \*beta: f\(beta, x\)"):
+        odr(curve, x, 2 * np.exp(-x), [1.0, 1.0])
+    fit = odr(lambda x, *beta: curve(beta, x), x, 2 * np.exp(-x), [1.0, 1.0])
+    np.testing.assert_allclose(fit.popt, [2, 1], rtol=1e-8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        theirs = pytest.importorskip("scipy.odr")
+    with pytest.raises(InputError, match=r"a RealData of scipy\.odr: give its arrays"):
+        odr(lambda x, a: a * x, theirs.RealData(x, x), None, [1.0])
