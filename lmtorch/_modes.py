@@ -5,10 +5,21 @@ from contextlib import suppress
 from typing import Self
 
 import torch
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _LEFT_ALONE: set[type] = set()
+
+
+def within_something() -> bool:
+    """Whether torch runs in a mode, a transform or a level, where a call means something else."""
+    return bool(
+        torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 class FunctionMode(TorchFunctionMode):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import _one_pass
+
 # columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
 BLOCK = 128
 BLOCKS = 8  # blocks at most: with them 9/16 of the full product is made, and more gain nothing
@@ -72,8 +74,11 @@ def products_of_last(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Te
     like = next(column for column in columns if column is not None)
     (b, m), k = like.shape, len(columns)
     sums = torch.zeros(k, k, b, dtype=dtype, device=like.device)
-    plane = torch.empty(m, b, dtype=dtype, device=like.device)
     wide = [_vectors(column, dtype) for column in columns]
+    if _one_pass.in_one_pass(*(one for one in wide if one is not None)):
+        _one_pass.products(wide, m, sums)
+        return sums.movedim(-1, 0)
+    plane = torch.empty(m, b, dtype=dtype, device=like.device)
     for i, one in enumerate(wide):
         for j, other in enumerate(wide[: i + 1]):
             if one is not None and other is not None:
@@ -86,12 +91,14 @@ def products_of_last(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Te
 def sums_with(weights: Tensor, vectors: Sequence[Tensor]) -> list[Tensor]:
     """Σ w v, (b,) each, of vectors v (b, m) and weights w (b, m) that have the problems last."""
     like, dtype = weights.mT, weights.dtype
-    plane, found = torch.empty_like(like), []
-    for vector in vectors:
-        wide = _vectors(vector, dtype)
-        assert wide is not None
+    wide, found = [_vectors(vector, dtype) for vector in vectors], list[Tensor]()
+    if _one_pass.in_one_pass(like, *(one for one in wide if one is not None)):
+        return _one_pass.products_with(like, wide)
+    plane = torch.empty_like(like)
+    for vector in wide:
+        assert vector is not None
         found.append(weights.new_empty(len(weights)))
-        _sum_of_products(wide, like, plane, found[-1])
+        _sum_of_products(vector, like, plane, found[-1])
     return found
 
 

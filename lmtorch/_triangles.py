@@ -9,6 +9,7 @@ Reference: Golub & Van Loan, Matrix Computations (2013), §4.1.2.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,14 +76,21 @@ def _less(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a - b * c if on_numpy(a) else torch.addcmul(a, b, c, value=-1)
 
 
+def more(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a + b c."""
+    return a + b * c if on_numpy(a) else torch.addcmul(a, b, c)
+
+
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Σ aᵢ bᵢ."""
     found = a[0] * b[0]
     for left, right in zip(a[1:], b[1:], strict=True):
-        found = torch.addcmul(found, left, right)
+        found = more(found, left, right)
     return found
 
 
 def side_by_side(entries: Sequence[Tensor]) -> Tensor:
-    """Vectors (b,) as (b, n), with the problems last in memory."""
+    """Vectors (b,), tensors or arrays, as a tensor (b, n), with the problems last in memory."""
+    if on_numpy(entries[0]):
+        return torch.from_numpy(np.stack(list(entries))).movedim(0, -1)
     return torch.stack(list(entries)).movedim(0, -1)

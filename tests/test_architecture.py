@@ -25,6 +25,7 @@ LAYERS = (
         "_modules",
         "_elsewhere",
         "_names",
+        "_one_pass",
         "_printing",
         "_threads",
         "_symmetric",

@@ -145,21 +145,21 @@ def put(whole: T, places: Tensor, part: T) -> T:
 def settled(mask: Tensor) -> bool:
     """Whether the mask is known to hold everywhere, read only where that is cheap."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
-        return bool(mask)
+        return bool(mask.all()) if type(mask) is _ndarray else bool(mask)
     return readable(mask) and bool(mask.all())
 
 
 def seen(mask: Tensor) -> bool:
     """Whether the mask is known to hold somewhere, read only where that is cheap."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
-        return bool(mask)
+        return bool(mask.any()) if type(mask) is _ndarray else bool(mask)
     return readable(mask) and bool(mask.any())
 
 
 def nowhere(mask: Tensor) -> bool:
     """Whether the mask is known to hold nowhere, read only on a CPU, where nobody waits for it."""
     if type(mask) in NUMPY or type(mask) in RECORDED:
-        return not mask
+        return not mask.any() if type(mask) is _ndarray else not mask
     return mask.device.type == "cpu" and readable(mask) and not mask.any()
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._one_pass import inner_of_last
+
 _ndarray: Any = np.ndarray
 _float64 = np.float64
 SHORT = 8  # entries of a vector in double precision up to which they are summed one by one
@@ -57,12 +59,16 @@ def inner(x: Tensor, y: Tensor) -> Tensor:
     if type(x) is _ndarray:
         found: Any = dot(x.tolist(), y.tolist()) if _short(x) else x.dot(y)
         return found
-    return (x * y).sum(-1)
+    summed = inner_of_last(x, y)
+    return (x * y).sum(-1) if summed is None else summed
 
 
 def squared(x: Tensor) -> Tensor:
     """Σ xᵢ²."""
-    return inner(x, x) if type(x) is _ndarray else x.square().sum(-1)
+    if type(x) is _ndarray:
+        return inner(x, x)
+    summed = inner_of_last(x, x)
+    return x.square().sum(-1) if summed is None else summed
 
 
 def norm(x: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ def norm(x: Tensor) -> Tensor:
         found: Any = _float64(sqrt(inner(x, x))) if _short(x) else x.dot(x) ** 0.5
         return found
     if x.ndim > 1 and x.stride(-1) != 1:  # the kernel runs along the dimension, one by one
-        return x.square().sum(-1).sqrt()
+        return squared(x).sqrt()
     return torch.linalg.vector_norm(x, dim=-1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..arrays import (
     always,
+    arrays_of,
     at_least,
     at_most,
     finite,
@@ -25,7 +26,9 @@ from ..arrays import (
     minority,
     never,
     norm,
+    on_numpy,
     put,
+    quiet,
     settled,
     sqrt,
     take,
@@ -109,6 +112,12 @@ def multiplier(
     iterations: int = NEWTON,
 ) -> Tensor:
     """λ ≥ 0, (...,), with ‖D p(λ)‖ within a tenth of Δ, or zero for a shorter Gauss–Newton step."""
+    if getattr(factor, "arrays", False) and not on_numpy(radius):  # many problems, on NumPy's
+        many: Any = factor
+        with quiet():
+            given = arrays_of((gradient, radius, guess))
+            found: Tensor = many.known_as(multiplier(factor, *given, iterations))
+        return found
     zero = zeros(radius)
     length, slope = _measured(factor, zero, radius)
     inside = length <= (1 + CLOSE) * radius
@@ -145,7 +154,7 @@ def _found(factor: Any, search: Search, iterations: int) -> Tensor:
         if taken is not None and left is not None:
             rest = take(Search(radius, damping, lower, upper, done), left)
             some = taken(left)
-            own = _found(some, rest, iterations - number)
+            own = _found_by(some, rest, iterations - number)
             damping = put(damping, left, own)
             factor.join(damping, left, some, own)
             return damping
@@ -162,6 +171,15 @@ def _found(factor: Any, search: Search, iterations: int) -> Tensor:
         outside = ~finite(hebden) | (hebden < lower) | (hebden > upper)
         damping = where(done, damping, where(outside, middle, hebden))
     return damping
+
+
+def _found_by(factor: Any, search: Search, iterations: int) -> Tensor:
+    """The same, on arrays where the equations are on them."""
+    if not factor.arrays:
+        return _found(factor, search, iterations)
+    with quiet():
+        found: Tensor = factor.known_as(_found(factor, arrays_of(search), iterations))
+    return found
 
 
 def _measured(factor: Factor, damping: Tensor, like: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:

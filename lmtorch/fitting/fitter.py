@@ -70,12 +70,17 @@ class Fitter:
 
     @property
     def computes(self) -> tuple[Any, Any] | None:
+        """As `evaluates`, of one curve; of several None."""
+        return None if self.data.lead else self.evaluates
+
+    @property
+    def evaluates(self) -> tuple[Any, Any] | None:
         """The user's function, and all else that tells what `residual` makes of its arguments.
 
         None where that is more than names.
         """
         model = self.model
-        plain = self.likelihood is None and not self.data.lead
+        plain = self.likelihood is None
         if type(model) is not OfNumbers or not self.parameters.free or not plain:
             return None
         return model.function, (model.arguments.open_ended, *model.names)

@@ -6,6 +6,7 @@ again: what is not the same once is never replayed any more.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -28,14 +29,29 @@ Evaluate = Callable[[Sequence[Tensor], Sequence[Tensor]], Taken]
 class LearnedMany:
     """What is known of evaluations of one function for many problems.
 
+    Args:
+        before: what earlier calls with the same function have found; None: there were none.
+
     Attributes:
         single: what is known of those for one of them by itself.
+        recalled: whether there was an earlier call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: "LearnedMany | None" = None) -> None:
         self.single = Evaluations()
         self.refused = False
+        self.many = MANY
+        self.recalled = before is not None
         self._known: dict[bool, _Known] = {}
+        if before is not None and not before.refused:
+            # held to the function from the first evaluation on, as a new record is
+            self.single, self.many = before.single, FEW
+            self._known = {curved: known.again() for curved, known in before.every.items()}
+
+    @property
+    def every(self) -> "dict[bool, _Known]":
+        """The kinds of evaluations that are recorded."""
+        return dict(self._known)
 
     def taken(
         self, evaluate: Evaluate, params: Sequence[Tensor], shares: Sequence[Tensor], curved: bool
@@ -56,7 +72,7 @@ class LearnedMany:
             OutOfMemoryError: torch's own.
         """
         known, count = self._known.get(curved), len(params[0])
-        if self.refused or count < (MANY if known is None else FEW):
+        if self.refused or count < (self.many if known is None else FEW):
             return None
         if params[0].device.type != "cpu":
             return None
@@ -73,6 +89,12 @@ class LearnedMany:
 
 class _Known:
     """One kind of evaluation, recorded."""
+
+    def again(self) -> "_Known":
+        """The same record, of which nothing has been asked yet."""
+        other = copy(self)
+        other.asked = 0
+        return other
 
     def __init__(
         self, evaluate: Evaluate, params: Sequence[Tensor], shares: Sequence[Tensor]

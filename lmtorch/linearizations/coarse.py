@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._one_pass import in_one_pass
 from .._symmetric import products_of_last
 from .._triangles import Triangle
-from ..arrays import places, readable, select
+from ..arrays import places, quiet, readable, select
 
 # share of its square that the columns before it must leave of a column: with float32's round-off
 # the step is then right to three digits, and the trial says what it is worth
@@ -42,7 +43,13 @@ def products(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
     if kinds != {torch.float32} or dtype != torch.float64 or not readable(like):
         return products_of_last(columns, dtype)
     rough = products_of_last(columns, torch.float32)
-    unsure = ~_clear(rough, [column is not None for column in columns])
+    there = [column is not None for column in columns]
+    if in_one_pass(rough):  # NumPy's calls cost less
+        with quiet():  # overflow says what it is to say
+            numbers: Any = rough.movedim(0, -1).numpy()
+            unsure = torch.from_numpy(~_clear(numbers, there))
+    else:
+        unsure = ~_clear(rough.movedim(0, -1), there)
     count, found = int(unsure.sum()), rough.to(dtype)
     if FEW * count > len(unsure):  # what one has does not depend on the others
         found = select(unsure, products_of_last(columns, dtype), found)
@@ -53,18 +60,21 @@ def products(columns: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
     return found
 
 
-def _clear(rough: Tensor, there: Sequence[bool]) -> Tensor:
-    """Where products in float32 are enough, (b,) bool; columns of zeros have no part in it."""
+def _clear(rough: Any, there: Sequence[bool]) -> Any:
+    """Where products (k, k, b) in float32 are enough, (b,) bool, of a tensor or an array.
+
+    Columns of zeros have no part in it.
+    """
     *own, _ = (i for i, known in enumerate(there) if known)
-    entries = [[rough[:, i, j] for j in own] for i in own]
+    entries = [[rough[i, j] for j in own] for i in own]
     squares = [row[i] for i, row in enumerate(entries)]
-    of_residual = rough[:, -1, -1]
+    of_residual = rough[-1, -1]
     # sums of products are no larger than the squares: they overflow where one of those does
     clear = (of_residual > LEAST) & (of_residual < torch.inf)
     pivots = Triangle(entries, squares).pivots
     for pivot, square in zip(pivots, squares, strict=True):
         # of what is not finite this is NaN; and no pivot exceeds its square
-        clear = clear & (torch.sub(pivot, square, alpha=CLEAR) > LEAST)
+        clear = clear & (pivot - CLEAR * square > LEAST)
     return clear
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._symmetric import add_gram_, mirror_, vectors_last
+from ..arrays import inner
 from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
@@ -45,7 +46,7 @@ class Normal(NamedTuple):
             moved = rows[0] * entries[0][..., None]
             for row, entry in zip(rows[1:], entries[1:], strict=True):
                 moved = torch.addcmul(moved, row, entry[..., None])
-            return (moved * step).sum(-1)
+            return inner(moved, step)
         return ((self.normal @ step[..., None])[..., 0] * step).sum(-1)
 
     def freeze(self, free: Tensor) -> Self:

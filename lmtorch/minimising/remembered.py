@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import choose
 from .._arrays import to_array
+from .._modes import within_something
 from ..arrays import arrays_of, resolution
 from ..choose import Plan
 from ..compiling.keys import NoKeyError
@@ -145,7 +145,7 @@ def call_of(
 def plain(options: tuple[Any, ...]) -> bool:
     """Whether options are names and numbers, and torch runs in no mode of its own."""
     usual = PLAIN.issuperset(map(type, options)) or all(map(_plain, options))
-    return usual and not _within_something()
+    return usual and not within_something()
 
 
 def _plain(value: Any) -> bool:
@@ -159,16 +159,6 @@ def _number(acceptable: Any) -> float | None:
         cost = float(acceptable.detach() if type(acceptable) is Tensor else acceptable)
         return None if math.isnan(cost) else cost
     return None
-
-
-def _within_something() -> bool:
-    """Whether torch runs in a mode, a transform or a level, where a call means something else."""
-    return bool(
-        torch._C._len_torch_function_stack()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
 
 
 class Begin(NamedTuple):

@@ -23,6 +23,7 @@ from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..jacobians.latest import ENTRIES, Latest
+from ..jacobians.learned_many import LearnedMany
 from ..linearizations.products import ProductsForm
 from ..losses.base import Loss
 from ..losses.criterion import Bound
@@ -37,6 +38,7 @@ from .minimise import block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .ranks import facts_together
+from .recalled import learned_of
 from .results import Results, pick
 from .row_blocks import learned_rows, row_blocks, rows_of_blocks
 from .solution import Solution
@@ -151,6 +153,7 @@ def set_up(
         looped=probe.looped,
         black_box=probe.black_box,
         box=bounds and (bounds.lower, bounds.upper),
+        learned=learned_of(calling, x) if x.ndim > 1 and starts.number == 1 else LearnedMany(),
     )
     targets = _targets(calling, probe, x, shares)
     residual = remembering(residual, options, calling, probe, x)

@@ -16,18 +16,20 @@ Stability (2002), §10.1, and chapter 12 for refinement.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .._triangles import LARGEST, Triangle, dot, side_by_side
-from ..arrays import nowhere, put, take
+from .._one_pass import in_one_pass
+from .._triangles import LARGEST, Triangle, dot, more, side_by_side
+from ..arrays import arrays_of, nowhere, put, quiet, sqrt, take, tensor_from, to_type, where
 from ..linearizations.normal import Normal, NormalForm
 from .base import length_by_solving
 
 ROUNDS = 20  # of refinement at most
 SLOWEST = 0.3  # share of the remainder that a round may leave
+ON_ARRAYS = 2048  # problems up to which their equations are solved on NumPy's arrays
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,29 @@ def lower_triangle(damped: Tensor) -> Tensor:
 
 
 class UnrolledFactor:
-    """JᵀJ + λD² of many problems (b,), and the triangle of the last λ."""
+    """JᵀJ + λD² of many problems (b,), and the triangle of the last λ.
+
+    Attributes:
+        arrays: whether the entries are NumPy's arrays, of which a call costs a third of torch's:
+            that is most of what a thousand problems cost. λ may be an array then, too.
+    """
 
     def __init__(self, normal: Tensor, gradient: Tensor, scale: Tensor) -> None:
         self.equations = normal, gradient, scale
-        self.normal = [list(row.unbind(-1)) for row in normal.unbind(-2)]  # n × n of (b,)
-        self.gradient = gradient.unbind(-1)
-        self.squares = scale.square().unbind(-1)
+        self.arrays = len(gradient) <= ON_ARRAYS and in_one_pass(normal, gradient, scale)
+        rows: Any = normal.movedim(0, -1)
+        forces: Any = gradient.movedim(0, -1)
+        units: Any = scale.movedim(0, -1)
+        if self.arrays:
+            rows, forces, units = rows.numpy(), forces.numpy(), units.numpy()
+        self.normal = [list(row) for row in rows]  # n × n of (b,)
+        self.gradient = list(forces)
+        self.squares = [unit * unit for unit in units]
         # a parameter without influence (unused, or held at a bound) has an empty row, and stays
-        self.empty = (normal.diagonal(dim1=-2, dim2=-1) == 0).to(normal.dtype).unbind(-1)
+        self.diagonal = [
+            row[i] if nowhere(row[i] == 0) else where(row[i] == 0, 1.0, row[i])
+            for i, row in enumerate(self.normal)
+        ]
         self.last: tuple[Tensor, Triangle] | None = None
         self.step_of: tuple[Tensor, list[Tensor]] | None = None
         # the same without damping, which is asked for at the point and for the step from it
@@ -173,21 +189,35 @@ class UnrolledFactor:
             own: their λ, (k,).
         """
         if self.step_of is not None:
-            here = some._step(own)
-            pairs = zip(self.step_of[1], here, strict=True)
-            self.step_of = damping, [put(whole, places, part) for whole, part in pairs]
+            here = some.step(own)
+            pairs = zip(self.step_of[1], here.unbind(-1), strict=True)
+            self.step_of = damping, [put(whole, places, -part) for whole, part in pairs]
+
+    def known_as(self, damping: Tensor) -> Tensor:
+        """λ as a tensor; what is known for the array is known for it."""
+        found = tensor_from(damping)
+        if self.last is not None and self.last[0] is damping:
+            self.last = found, self.last[1]
+        if self.step_of is not None and self.step_of[0] is damping:
+            self.step_of = found, self.step_of[1]
+        return found
 
     def _triangle(self, damping: Tensor) -> Triangle:
         if self.last is None or self.last[0] is not damping:
-            wide = damping.to(self.gradient[0].dtype)
+            wide = self._like_entries(damping)
             diagonal = [
-                torch.addcmul(row[i] + empty, wide, square)
-                for i, (row, square, empty) in enumerate(
-                    zip(self.normal, self.squares, self.empty, strict=True)
-                )
+                more(entry, wide, square)
+                for entry, square in zip(self.diagonal, self.squares, strict=True)
             ]
             self.last = damping, Triangle(self.normal, diagonal)
         return self.last[1]
+
+    def _like_entries(self, damping: Tensor) -> Tensor:
+        """λ as the entries are."""
+        if not self.arrays:
+            return damping.to(self.gradient[0].dtype)
+        given: Any = damping
+        return to_type(arrays_of(given), self.gradient[0].dtype)
 
     def _step(self, damping: Tensor) -> list[Tensor]:
         """−p(λ), entry by entry."""
@@ -206,20 +236,28 @@ class UnrolledFactor:
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (b, n)."""
-        return side_by_side(self._step(damping)).neg_()
+        with quiet():
+            return side_by_side(self._step(damping)).neg_()
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs, (b, n)."""
-        return side_by_side(self._triangle(damping).solve(rhs.unbind(-1)))
+        entries: Any = rhs.movedim(0, -1)
+        with quiet():
+            given = list(entries.numpy() if self.arrays else entries)
+            return side_by_side(self._triangle(damping).solve(given))
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖."""
-        length, slope = self.measured(damping)
-        return length, slope()
+        with quiet():
+            length, slope = self.measured(damping)
+            return tensor_from(length), tensor_from(slope())
 
     def measured(self, damping: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        """‖D p‖, and what makes its derivative, of which the last λ of a search has no need."""
+        """‖D p‖, and what makes its derivative, of which the last λ of a search has no need.
+
+        Where `arrays` are, these are arrays.
+        """
         step = self._step(damping)
         force = [square * entry for square, entry in zip(self.squares, step, strict=True)]
-        length = dot(force, step).sqrt()
+        length = sqrt(dot(force, step))
         return length, lambda: -self._triangle(damping).quadratic(force) / length
