@@ -89,6 +89,7 @@ def test_another_model_than_the_optimizers_is_refused(batch, device):
         opt.step(lambda x, y: other(x) - y, x, y) if batch else opt.step(lambda: other(x) - y)
 
 
+@pytest.mark.filterwarnings("ignore::lmtorch.ZeroDerivativeWarning")  # the operator says it, too
 def test_second_derivatives_of_what_does_not_bend_are_refused(device):
     net = nn.Sequential(nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 1)).to(device, F64)
     x, y = data(device)
