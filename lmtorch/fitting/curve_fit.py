@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._arrays import tensor_of
 from .._autocast import without_autocast
 from .._checks import flag
 from .._errors import InputError, InputTypeError, NotConvergedError, warn_of_fit
@@ -20,6 +21,7 @@ from ..minimising.solution import Solution
 from . import fronts
 from .blind_starts import beside, unknown
 from .brought import beyond, brought, start_from
+from .coarse_data import warn_if_coarse
 from .data import Data, gather
 from .fitter import Fitter
 from .inference import Inference
@@ -270,6 +272,8 @@ def curve_fit(
     if not (data.lead or solution.success or bool((u != 0).any())):
         hint = hint or FROM_ZERO
     warn_of(solution, data, hint)
+    if robust is None and fitter.likelihood is None:
+        warn_if_coarse(data, tensor_of(solution.cost))
     if rules.limits and (out := beyond(rules.limits, by_name(inference.names, inference.p))):
         warn_of_fit(
             f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."
