@@ -15,6 +15,7 @@ MODULES = sorted(
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees
 # only the bases of others.
 LAYERS = (
+    ("_one_pass",),
     (
         "_arrays",
         "_autocast",
@@ -25,7 +26,6 @@ LAYERS = (
         "_modules",
         "_elsewhere",
         "_names",
-        "_one_pass",
         "_printing",
         "_threads",
         "_symmetric",

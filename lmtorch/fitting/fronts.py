@@ -26,7 +26,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
-from .owned import LITTLE, NONE, owned, versions_of
+from .owned import NONE, little, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 from .runaways import runaways
@@ -144,7 +144,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         model = copy(model)
         model.function = f
         vars(model).pop("label", None)
-    own = asked.x.nbytes + asked.y.nbytes <= LITTLE
+    own = little(asked.x, asked.y)
     versions = NONE if own else versions_of(asked.x, asked.y)
     data = object.__new__(Data)  # a frozen one takes longer to be made
     vars(data).update(

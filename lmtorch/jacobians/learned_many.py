@@ -30,28 +30,24 @@ class LearnedMany:
     """What is known of evaluations of one function for many problems.
 
     Args:
-        before: what earlier calls with the same function have found; None: there were none.
+        before: what an earlier call with the same function has found; None: there was none.
 
     Attributes:
         single: what is known of those for one of them by itself.
-        recalled: whether there was an earlier call.
     """
 
     def __init__(self, before: "LearnedMany | None" = None) -> None:
         self.single = Evaluations()
         self.refused = False
-        self.many = MANY
-        self.recalled = before is not None
         self._known: dict[bool, _Known] = {}
-        if before is not None and not before.refused:
-            # held to the function from the first evaluation on, as a new record is
-            self.single, self.many = before.single, FEW
-            self._known = {curved: known.again() for curved, known in before.every.items()}
+        # Records of earlier calls spare the making of new ones, and are used where those would be:
+        # a call gives the same bits whatever came before it.
+        self._before = {} if before is None or before.refused else before.every
 
     @property
     def every(self) -> "dict[bool, _Known]":
-        """The kinds of evaluations that are recorded."""
-        return dict(self._known)
+        """The kinds of evaluations that are recorded, of earlier calls as well."""
+        return {**self._before, **self._known}
 
     def taken(
         self, evaluate: Evaluate, params: Sequence[Tensor], shares: Sequence[Tensor], curved: bool
@@ -72,13 +68,15 @@ class LearnedMany:
             OutOfMemoryError: torch's own.
         """
         known, count = self._known.get(curved), len(params[0])
-        if self.refused or count < (self.many if known is None else FEW):
+        if self.refused or count < (MANY if known is None else FEW):
             return None
         if params[0].device.type != "cpu":
             return None
         try:
             if known is None:
-                known = self._known[curved] = _Known(evaluate, params, shares)
+                former = self._before.get(curved)
+                known = former.again() if former else _Known(evaluate, params, shares)
+                self._known[curved] = known
             return known(evaluate, params, shares)
         except torch.OutOfMemoryError:
             raise

@@ -20,7 +20,7 @@ from .compiled import Compiling
 from .ending import Ending, look_at_end, of_sure, without_unknowns
 from .opinions import ENOUGH, BestRun, Opinion, Quick, ask, doubtful, unasked, usual
 from .scale import with_estimated_scale
-from .singly import RECORDED, few, further, go_on_alone, here
+from .singly import few, further, go_on_alone, here
 from .watch import Watcher
 
 T = TypeVar("T")
@@ -57,7 +57,6 @@ def minimise(
         ending = _compiled(compiling, task, block)
         if ending is not None:
             return ending
-    task = replace(task, handful=task.few())
     if method.careful is not None and not estimate:
         return _many(task, block)
     outcomes = []
@@ -70,7 +69,7 @@ def minimise(
             )
             part, best = replace(part, problem=scaled), unasked(state)
         else:
-            first = part.first()
+            first, _ = part.descend()
             best = part.ask(first, usual(first.trials, ~part.doubts(first)))
         outcomes.append(part.look(best, estimate))
         if watcher is not None:
@@ -92,7 +91,6 @@ class _Task:
     watcher: Watcher | None
     limit: int | None
     jacobian: bool
-    handful: bool = False  # they are so few that each is run by itself, but for a first trial
 
     @property
     def watch(self) -> Watch | None:
@@ -131,30 +129,6 @@ class _Task:
             self.problem, self.method, Start(self.x), trials=self.trials, leave=leave,
             watch=self.watch,
         )  # fmt: skip
-
-    def first(self) -> State:
-        """The end of the first run; of a handful of problems each is run by itself."""
-        if not self.handful:
-            return self.descend()[0]
-        state, _ = self.descend(len(self.x))
-        return _gone_on(self.problem, self.method, state, self.trials, None)
-
-    def leave(self) -> int:
-        """How many of the last problems wait for those of other blocks, or go on one by one."""
-        return len(self.x) if self.handful else len(self.x) // LEFT
-
-    def few(self) -> bool:
-        """Whether these are all problems of the call, and so few that each is run by itself."""
-        # to record how takes as long as some calls of a handful of problems
-        x, residual = self.x, self.problem.residual
-        return (
-            x.ndim > 1
-            and 1 < len(x) <= RECORDED
-            and getattr(getattr(residual, "learned", None), "recalled", False)
-            and self.watch is None
-            and self.trials >= ENOUGH
-            and few(self.problem, self.method, x, begun=False) >= len(x)
-        )
 
     def doubts(self, state: State) -> Tensor:
         """The problems that are not sure of their minimum, (...,) bool."""
@@ -261,7 +235,8 @@ def _many(task: _Task, block: int) -> Ending:
     for chosen in ranges(len(x), block):
         part = task.take(chosen)
         part = part.last()
-        state, _ = part.descend(0 if every or task.trials < ENOUGH else part.leave())
+        leave = 0 if every or task.trials < ENOUGH else len(part.x) // LEFT
+        state, _ = part.descend(leave)
         asked = bool(task.opinions) or task.acceptable is not None
         unsure = part.doubts(state) if asked else state.status == RUNNING
         if count := int(unsure.sum()):
@@ -305,10 +280,8 @@ def _gone_on(
     part, way, limit = problem.take(chosen), method.take(chosen), trials - int(some.trials.max())
     alone = watch is None and limit >= ENOUGH
     leave = few(part, way, some.x) if alone else 0
-    if count > leave:
-        found, _ = descend(part, way, here(some), trials=limit, leave=leave, watch=watch)
-        some = further(some, found)._replace(damping=found.damping)
-    found = go_on_alone(part, way, some, trials)
+    found, _ = descend(part, way, here(some), trials=limit, leave=leave, watch=watch)
+    found = go_on_alone(part, way, further(some, found)._replace(damping=found.damping), trials)
     return put(state._replace(damping=None), chosen, found)
 
 

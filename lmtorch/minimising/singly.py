@@ -30,33 +30,23 @@ FEW = 4  # problems up to which each is run by itself
 RECORDED = 16  # the same where what is done with them can be recorded
 
 
-def few(problem: Problem, method: Method, x: Tensor, *, begun: bool = True) -> int:
-    """Tell up to how many problems of a batch (b, n) are better run one by one.
-
-    Args:
-        problem: the batch.
-        method: how it is minimised.
-        x: where its problems stand.
-        begun: whether an evaluation has told of what kind the derivatives are.
-
-    Returns:
-        The number; none on a GPU.
-    """
+def few(problem: Problem, method: Method, x: Tensor) -> int:
+    """Up to how many problems of a batch (b, n) are better run one by one; none on a GPU."""
     residual: Any = problem.residual
     if x.device.type != "cpu" or not hasattr(residual, "alone"):
         return 0
     careful = method if method.careful is None else _carefully(method)
     one = alone(replace(problem, form=careful.solver.form), 0)
-    return RECORDED if _recorded(one, careful.take(0), x[0], begun) else FEW
+    return RECORDED if _recorded(one, careful.take(0), x[0]) else FEW
 
 
-def _recorded(one: Problem, method: Method, x: Tensor, begun: bool = True) -> bool:
+def _recorded(one: Problem, method: Method, x: Tensor) -> bool:
     """Whether runs of such a problem can be recorded."""
     source = one.source
     return (
         x.dtype == torch.float64
         and type(source) is Ladder
-        and (source.verified or not begun)
+        and source.verified
         and type(source.current) is DualNumbers
         and small(one, method, x)
         and recordable(one, method, len(x))

@@ -14,6 +14,7 @@ Stability (2002), §10.1, and chapter 12 for refinement.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -212,6 +213,10 @@ class UnrolledFactor:
             self.last = damping, Triangle(self.normal, diagonal)
         return self.last[1]
 
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Around work on NumPy's arrays; what is traced for torch.compile must not meet it."""
+        return quiet() if self.arrays else nullcontext()
+
     def _like_entries(self, damping: Tensor) -> Tensor:
         """λ as the entries are."""
         if not self.arrays:
@@ -236,19 +241,19 @@ class UnrolledFactor:
 
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (b, n)."""
-        with quiet():
+        with self._quiet():
             return side_by_side(self._step(damping)).neg_()
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """(JᵀJ + λD²)⁻¹ rhs, (b, n)."""
         entries: Any = rhs.movedim(0, -1)
-        with quiet():
+        with self._quiet():
             given = list(entries.numpy() if self.arrays else entries)
             return side_by_side(self._triangle(damping).solve(given))
 
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖."""
-        with quiet():
+        with self._quiet():
             length, slope = self.measured(damping)
             return tensor_from(length), tensor_from(slope())
 

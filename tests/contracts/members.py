@@ -31,6 +31,7 @@ from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.layered import LayeredForm
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.linearizations.products import ProductsForm
+from lmtorch.linearizations.roundoff import RoundOffForm
 from lmtorch.linearizations.scattered import ScatteredForm, ScatteredRows
 from lmtorch.losses.base import Loss
 from lmtorch.losses.criterion import Bound
@@ -199,6 +200,8 @@ ELSEWHERE: dict[type, str] = {
     # Rows that lie with several processes, and products that all of these make together.
     ScatteredRows: "tests/distributed/test_steps.py",
     ScatteredForm: "tests/distributed/test_steps.py",
+    # Sums of round-off over the rows of a form: no linear model, and no member of a method.
+    RoundOffForm: "tests/linearizations/test_roundoff.py",
     # Samples of a loader, and the targets that are read with them.
     StreamResidual: "tests/training/test_loaders.py",
     Read: "tests/training/test_loaders.py",

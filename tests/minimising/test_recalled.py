@@ -13,7 +13,7 @@ from lmtorch.minimising import recalled
 
 F64 = torch.float64
 T = torch.linspace(0, 4, 30, dtype=F64)
-COUNTS = (5, 40, 600)  # one by one, and as batches of few and of many
+COUNTS = (5, 40, 600)  # of the last evaluations are recorded
 
 
 def decays(count: int, t: Tensor = T, power: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -109,6 +109,23 @@ def test_what_problems_share_is_no_argument_of_each(count: int) -> None:
             torch.testing.assert_close(
                 curves, y if dims[2] == 0 else y[:1].expand_as(y), rtol=1e-7, atol=1e-7
             )
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_what_came_before_a_call_changes_no_bit_of_it(count: int) -> None:
+    """Blocks of one image are fitted by workers that have done this and that before."""
+
+    def own(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return p[0] * torch.exp(-p[1] * t) - y
+
+    _, y = decays(count)
+    y = y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=F64)
+    first = fit(own, T, y)
+    fit(own, T, decays(700)[1])  # leaves records of many behind
+    for _ in range(3):
+        again = fit(own, T, y)
+        for name in ("x", "cost", "nfev", "status"):
+            assert torch.equal(first[name], again[name]), name
 
 
 def test_a_second_call_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
