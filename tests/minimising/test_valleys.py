@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lmtorch import Status, least_squares
 
+from ..programs import compiler
 from .setting import F64
 from .test_singly import B, fitted, misfit, signals
 
@@ -47,9 +48,12 @@ def test_no_start_in_a_valley_without_an_end_is_called_a_minimum(x0: list[float]
     assert honest(int(end.status), float(end.cost), least)
 
 
-def test_nor_is_it_in_a_batch_and_what_has_a_minimum_stays_a_success() -> None:
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=[compiler, pytest.mark.slow])]
+)
+def test_nor_is_it_in_a_batch_and_what_has_a_minimum_stays_a_success(compiled: bool) -> None:
     y = signals(40)
-    ends = fitted(y)
+    ends = fitted(y, compile=compiled)
     assert honest(int(ends.status[OF]), float(ends.cost[OF]), floor(y[OF]))
     assert int((ends.status > 0).sum()) > 15
 
