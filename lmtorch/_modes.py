@@ -59,9 +59,7 @@ def leave_alone(kind: type, method: str) -> None:
     """
     if kind in _LEFT_ALONE or "torch._dynamo" not in sys.modules:
         return
-    if (
-        torch.compiler.is_dynamo_compiling()
-    ):  # it compiles this, and ends in an error at what follows
+    if torch.compiler.is_dynamo_compiling():  # it would end in an error at what follows
         return
     _LEFT_ALONE.add(kind)
     with suppress(ImportError, AttributeError):  # private names of torch, as they are in 2.13

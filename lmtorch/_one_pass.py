@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Products that are summed one after the other; sums of so many are added up in pairs, so that the
 # rounding error does not grow with the number of rows.
@@ -35,6 +36,7 @@ def in_one_pass(*operands: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
     )
 
 

@@ -50,7 +50,6 @@ class Inference(Selection):
     """
 
     extras: tuple[str, ...] = ()  # attributes that are saved beside those of every fit
-    x_error: Tensor | None = None  # (m, k), standard deviations of x if x has errors
 
     def __init__(
         self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None
@@ -65,6 +64,11 @@ class Inference(Selection):
         u = tensor_of(solution.x)
         # with a graph, if the solution has one
         self.u = u.reshape(*self.lead, u.shape[-1]) if self.lead else u
+
+    @property
+    def x_error(self) -> Tensor | None:
+        """Standard deviations of x, (..., m, k); None: x is exact."""
+        return None
 
     @cached_property
     def p(self) -> Tensor:

@@ -46,7 +46,7 @@ class OrthogonalInference(Inference):
         return eta.reshape(*self.lead, *eta.shape[-2:])
 
     @property
-    def x_error(self) -> Tensor:  # type: ignore[override]  # other fits have None
+    def x_error(self) -> Tensor:
         """Standard deviations of x, (..., m, k); zero where it is exact."""
         spread = self.data.spread
         if spread.ndim > 2 + len(self.lead):

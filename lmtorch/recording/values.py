@@ -35,7 +35,7 @@ class Given(Number):
         self.path, self._name = path, name or f"{kind}({path})"
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # Number has an attribute; here a line is written first
+    def name(self) -> str:  # type: ignore[override]  # an attribute of Number, here made when asked for
         """Its name, from a line of its own."""
         if self._name.endswith(")"):
             self._name = self.record.line(self._name, (root(self.path),))
@@ -52,7 +52,7 @@ class Entry(Number):
         self.array, self.place = array, place
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # Number has an attribute; here a line is written first
+    def name(self) -> str:  # type: ignore[override]  # an attribute of Number, here made when asked for
         """Its name, from a line for all entries."""
         return self.array.names()[self.place]
 

@@ -266,7 +266,7 @@ def _changed(factor: Factor, change: Callable[[str], Tensor]) -> Factor:
     """
     names = [name for name in ("left", "right", "places", "matrix") if hasattr(factor, name)]
     changes = {name: change(name) for name in names}
-    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # NamedTuple's
+    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # of NamedTuple, see above
     return found
 
 

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
     clears its pages, and gives it back after the operation: eager fits took three times as long.
     So what is freed is kept while tasks run, and given back when for a second none has.
     """
-    global _running, _before  # noqa: PLW0603  # as torch's setting they are the process's
+    global _running, _before  # noqa: PLW0603  # one setting of torch for the process, so one count and one former value
     with _lock:
         if not _running:
             _before = torch.get_num_threads()
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 def _keep_memory() -> None:
     """Have glibc keep what is freed, where the environment says that it is not to."""
-    global _waiting  # noqa: PLW0603  (as above)
+    global _waiting  # noqa: PLW0603  # glibc has one heap for the process, so one timer waits
     library, trimmed = _glibc(), _trimmed()
     if library is None or trimmed is None:
         return
@@ -72,7 +72,7 @@ def _keep_memory() -> None:
 
 
 def _return_memory_soon() -> None:
-    global _waiting  # noqa: PLW0603  (as above)
+    global _waiting  # noqa: PLW0603  # glibc has one heap for the process, so one timer waits
     if _glibc() is not None and _trimmed() is not None:
         _waiting = threading.Timer(IDLE, _return_memory)
         _waiting.daemon = True
@@ -81,7 +81,7 @@ def _return_memory_soon() -> None:
 
 def _return_memory() -> None:
     """Give back what was kept, and set glibc to what the environment says."""
-    global _waiting  # noqa: PLW0603  (as above)
+    global _waiting  # noqa: PLW0603  # glibc has one heap for the process, so one timer waits
     with _lock:
         library, trimmed = _glibc(), _trimmed()
         # a task may have come while this waited for the lock

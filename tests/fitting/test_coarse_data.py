@@ -50,6 +50,15 @@ def test_what_float32_resolves_is_fitted_without_a_word(fits: tuple[int, ...]) -
     assert float(moved.max()) < 0.01
 
 
+@pytest.mark.parametrize("sigma", [None, 1e3, 1e-3])
+def test_noise_that_is_wide_beside_the_steps_of_float32_hides_them(sigma: float | None) -> None:
+    y = measured(1e4, 0.1).float()
+    errors = None if sigma is None else torch.full((50,), sigma)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lmtorch.curve_fit(peak, X.float(), y, p0=[1.0, 4.5, 1.2, 1e4], sigma=errors)
+
+
 def test_an_offset_that_is_subtracted_first_costs_nothing() -> None:
     y = measured(1e4, 0.002)
     with warnings.catch_warnings():

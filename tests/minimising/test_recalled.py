@@ -1,6 +1,6 @@
 """Records of evaluations that outlast a call, and what must not be taken from an earlier one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -141,6 +141,19 @@ def test_a_second_call_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first = len(made)
     fit(own, T.clone(), y + 0.01)
     assert first == len(made) > 0
+
+
+def test_a_record_that_was_wrong_once_is_not_handed_on() -> None:
+    before = learned_many.LearnedMany()
+
+    def evaluate(params: Sequence[Tensor], shares: Sequence[Tensor]) -> learned_many.Taken:
+        return params[0] * shares[0], {0: shares[0]}, {}
+
+    given = [torch.ones(300, 1, dtype=F64)], [torch.ones(300, 4, dtype=F64)]
+    assert before.taken(evaluate, *given, curved=False) is not None
+    assert learned_many.LearnedMany(before).every
+    before.refused = True
+    assert not learned_many.LearnedMany(before).every
 
 
 def test_curves_of_a_model_are_fitted_again_and_again() -> None:
