@@ -213,8 +213,8 @@ def settle(
     )
 
 
-class _Fused:
-    """A problem whose linear model is always made with the cost of a trial."""
+class _Like:
+    """A problem that answers some questions in a way of its own."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -222,19 +222,27 @@ class _Fused:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._problem, name)
 
+    @property
+    def modelled(self) -> Any:
+        """Itself, where all rows are: taken for a sample, each trial would be evaluated twice."""
+        rows = self._problem.modelled
+        return self if rows is self._problem else rows
+
+
+class _Fused(_Like):
+    """A problem whose linear model is always made with the cost of a trial."""
+
     def fused(self, kept: Tensor) -> bool:
         """Yes."""
         return True
 
 
-class _At:
+class _At(_Like):
     """A problem whose linear model at one point is known."""
 
     def __init__(self, problem: Problem, x: Tensor, known: Linearization) -> None:
-        self._problem, self._x, self._known = problem, x, known
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._problem, name)
+        super().__init__(problem)
+        self._x, self._known = x, known
 
     def model(self, x: Tensor) -> Linearization:
         """The known one at that point."""

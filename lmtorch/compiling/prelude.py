@@ -75,15 +75,19 @@ INLINE L ne_(L a, L b) { return a != b; }
 INLINE D to_double(S a) { return _mm512_cvtps_pd(a); }
 INLINE S to_float(D a) { return _mm512_cvtpd_ps(a); }
 INLINE I narrow(L a) { return (I)_mm512_cvtepi64_epi32((__m512i)a); }
-#else
-INLINE D to_double(S a) { return __builtin_convertvector(a, D); }
-INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
-INLINE I narrow(L a) { return __builtin_convertvector(a, I); }
-#endif
 INLINE L lt_(S a, S b) { return to_double(a) < to_double(b); }
 INLINE L le_(S a, S b) { return to_double(a) <= to_double(b); }
 INLINE L eq_(S a, S b) { return to_double(a) == to_double(b); }
 INLINE L ne_(S a, S b) { return to_double(a) != to_double(b); }
+#else
+INLINE D to_double(S a) { return __builtin_convertvector(a, D); }
+INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
+INLINE I narrow(L a) { return __builtin_convertvector(a, I); }
+INLINE L lt_(S a, S b) { return __builtin_convertvector(a < b, L); }
+INLINE L le_(S a, S b) { return __builtin_convertvector(a <= b, L); }
+INLINE L eq_(S a, S b) { return __builtin_convertvector(a == b, L); }
+INLINE L ne_(S a, S b) { return __builtin_convertvector(a != b, L); }
+#endif
 INLINE D choose(L m, D a, D b) { return m ? a : b; }
 INLINE L choose(L m, L a, L b) { return m ? a : b; }
 INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
@@ -143,8 +147,8 @@ INLINE S exp_(S x) {
 }
 #else
 INLINE D exp_(D x) {
-  D low_ = D{} - 746.0, high_ = D{} + 710.0;
-  D bounded = choose(lt_(x, low_), low_, choose(lt_(high_, x), high_, x));
+  const D low_ = D{} - 746.0, high_ = D{} + 710.0;
+  D bounded = x < low_ ? low_ : high_ < x ? high_ : x;
   const D shift = D{} + 0x1.8p52;
   D shifted = bounded * 1.4426950408889634 + shift;
   D k = shifted - shift;
@@ -163,8 +167,8 @@ INLINE D exp_(D x) {
   return p * down * up;
 }
 INLINE S exp_(S x) {
-  S low_ = S{} - 104.0f, high_ = S{} + 89.0f;
-  S bounded = choose(lt_(x, low_), low_, choose(lt_(high_, x), high_, x));
+  const S low_ = S{} - 104.0f, high_ = S{} + 89.0f;
+  S bounded = x < low_ ? low_ : high_ < x ? high_ : x;
   const S shift = S{} + 0x1.8p23f;
   S shifted = bounded * 1.44269504f + shift;
   S k = shifted - shift;

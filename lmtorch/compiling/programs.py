@@ -30,7 +30,7 @@ from .recipes import Make
 from .single import Single
 from .tracing import MOST_POINTS, Traced, entries, trace
 
-MANY = Lanes(8)  # fits side by side: as many float64 as the widest registers hold
+MANY = Lanes()  # fits side by side
 ALONE = Lanes(2)  # of a single fit, which all lanes repeat: the least that every CPU has
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8

@@ -1,6 +1,7 @@
 """`compile=True`: the same ends as the loop's and scipy's; a warning and the loop elsewhere."""
 
 import ctypes
+import re
 import shutil
 import threading
 import warnings
@@ -19,6 +20,7 @@ from lmtorch import FallbackWarning
 from lmtorch.compiling import building, descent
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
+from lmtorch.compiling.programs import Program
 from lmtorch.minimising import compiled as asked
 from lmtorch.minimising import remembered
 from lmtorch.minimising.watch import Watcher
@@ -76,6 +78,21 @@ def test_a_fit_does_not_depend_on_those_that_run_beside_it() -> None:
         )
         for name in ("x", "cost", "status", "nfev", "njev", "grad"):
             assert torch.equal(getattr(other, name), getattr(first, name)[order]), name
+
+
+@compiler
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_trial_evaluates_the_function_once_at_each_point(dtype: torch.dtype) -> None:
+    """The cost of a trial and the linear model there come from one exponential of the decay."""
+    x0, y = (part.to(dtype) for part in decays(20))
+    lmtorch.least_squares(
+        decay, x0, args=(T.to(dtype), y), in_dims=(0, None, 0), compile=True, second_opinion=False
+    )
+    [program] = descent._PROGRAMS.values()
+    assert isinstance(program, Program)
+    step = program.text.split("FUNCTION void step(")[1].split("FUNCTION void look(")[0]
+    # two points are written side by side, of which the second has other names
+    assert len(set(re.findall(r"v(\d+)_* = exp_\(", step))) == 1
 
 
 @compiler
@@ -492,7 +509,7 @@ def functions_are_torchs(name: str) -> None:
 
 @compiler
 @pytest.mark.usefixtures("as_users_have_them")
-@pytest.mark.parametrize("width", [8, 2])  # with the widest registers, and without
+@pytest.mark.parametrize("width", [8, 4, 2])  # with the widest registers, and without
 def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
     text = f"#define W {width}\n{PRELUDE}" + (
         'extern "C" void each(const double *x, double *y, int n) {'
