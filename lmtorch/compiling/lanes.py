@@ -28,8 +28,8 @@ class Lanes:
         return "\n\n".join([_loading(data), _storing(carried, begun), DRIVER])
 
 
-# GCC takes what is longer than a register apart number by number, comparisons and choices above all:
-# eight float64 on a machine whose registers hold four took nine times the instructions (GCC 12)
+# GCC takes apart what is longer than a register, comparisons and choices number by number: eight
+# float64 on a machine whose registers hold four took nine times the instructions (GCC 12)
 WIDEST = """#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define W 8
 #elif defined(__AVX2__)
