@@ -103,7 +103,8 @@ class Woodbury:
         self.model, self.scale, self.choice, self.count = model, scale, choice, count
         self.total = _total(model)
         self.rows = _sample(model, count / self.total, choice.seed)
-        self.gram: Tensor | None = None  # Jₛ D⁻² Jₛᵀ, where D² is all that λ is added to
+        self.gram: Tensor | None = None  # Jₛ D⁻² Jₛᵀ
+        self.decay = _multiple(model, scale)  # w where W = w D²
 
     def grown(self, iterations: int) -> "Woodbury | None":
         """More rows, as many as the iterations that were made have cost."""
@@ -122,9 +123,11 @@ class Woodbury:
             self.gram = self._products(squares)
         largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
         wide = torch.maximum(wide, SAFE * torch.finfo(squares.dtype).eps * largest)
-        if self.model.prior is None:
+        if self.decay is not None:
+            wide = wide + self.decay
             divisor, matrix = wide * squares, self.gram / wide[..., None]
-        else:
+        else:  # the prior is of another shape than D²
+            assert self.model.prior is not None
             divisor = self._level(wide * squares + self.model.prior.root.square())
             matrix = self._products(divisor)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1)
@@ -161,6 +164,15 @@ class Woodbury:
         for start, stop in segments:
             found[start:stop] = squares[start:stop].mean()
         return found
+
+
+def _multiple(model: ByProducts, scale: Tensor) -> Tensor | float | None:
+    """w where the prior's W is w D², as one weight decay beside D = I has it; None: it is not."""
+    if model.prior is None:
+        return 0.0
+    shares = (model.prior.root / scale).square()
+    low, high = torch.aminmax(shares)
+    return high if bool(low == high) else None
 
 
 def _segments(block: LayerBlock) -> list[tuple[int, int]]:

@@ -172,6 +172,36 @@ def test_some_rows_stand_for_all_of_their_kind() -> None:
     torch.testing.assert_close(divide(model.gradient), expected)
 
 
+@pytest.mark.parametrize("decay", [None, 0.5, "unlike"], ids=["none", "one decay", "unlike decays"])
+def test_all_rows_with_a_decay_are_the_inverse_at_every_damping(
+    decay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residual, rows = layers_of((3, 6, 5, 2), 60)
+    J, n = rows.dense(), rows.n
+    square = None
+    if decay is not None:
+        square = torch.full((n,), 0.5, dtype=F64)
+    if decay == "unlike":
+        square = 0.2 + drawn(n, seed=4).abs()
+    prior = None if square is None else Prior(square.sqrt(), torch.zeros(n, dtype=F64))
+    made, gram = [], LayerRows.gram
+    monkeypatch.setattr(LayerRows, "gram", lambda *given: made.append(1) or gram(*given))
+    ones = torch.ones(n, dtype=F64)
+    prepared = RowSample(10**6).prepare(model_of(rows, residual, prior), ones)
+    w = drawn(n, seed=6)
+    for damping in (1e-2, 1.0, 30.0):
+        matrix = J.mT @ J + damping * torch.eye(n, dtype=F64)
+        divided = prepared.at(torch.tensor(damping, dtype=F64))(w)
+        if square is not None:
+            matrix = matrix + square.diag()
+        if decay != "unlike":  # of a layer all parameters are taken to have the same there
+            torch.testing.assert_close(divided, torch.linalg.solve(matrix, w), rtol=1e-8, atol=1e-8)
+        else:
+            assert 0 < float(inner(w, divided)) < 2 * float(inner(w, torch.linalg.solve(matrix, w)))
+    # JJᵀ is a tenth of a step: it is made once, whatever λ and one weight decay are
+    assert len(made) == (4 if decay == "unlike" else 1)
+
+
 def test_rows_that_are_taken_cost_as_much_as_was_said() -> None:
     for m, n in ((1000, 1000), (10**5, 10**4), (10**4, 10**6)):
         s = worth(2, m, n)
