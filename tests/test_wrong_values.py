@@ -92,6 +92,7 @@ LEAST_SQUARES: dict[str, list[Any]] = {
     "history": FLAGS,
     "progress": FLAGS,
     "memory_limit": [0, *COUNTS],
+    "precision": NAMES,
     "process_group": ["x", 3, PAIR, THING],
 }
 # anything goes: it is for the function to judge, or ignored

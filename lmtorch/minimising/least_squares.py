@@ -89,6 +89,7 @@ def least_squares(
     history: bool = False,
     progress: bool = False,
     memory_limit: int | None = None,
+    precision: str = "auto",
     compile: bool | str = False,
     process_group: Any = None,
 ) -> Solution:
@@ -170,6 +171,11 @@ def least_squares(
             the share of failures among them; of one its iterations and cost.
         memory_limit: bytes that one allocation may take. Default: a quarter of what the device has
             free.
+        precision: of sums over rows and of factors, where x0 is float32 or less: "single", float32;
+            "mixed", products in float32 that are added up and factored in float64, with
+            solver="cholesky"; "double", all of it in float64. Residuals and derivatives are always
+            of the dtype of x0. Default: "auto", double up to 64 parameters, otherwise single
+            (docs/numerics.md#precision has what each buys).
         compile: trace fun, and the loop with it, and compile them to machine code, once for all
             fits of the kind, at the price of seconds; "auto": where a batch is large enough.
             Needs a C++ compiler, or on a GPU NVRTC, which comes with torch; what cannot be
@@ -217,7 +223,7 @@ def least_squares(
             fun, x0, args,
             (jac, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
              in_dims, solver, damping, acceleration, polish, second_opinion, n_starts, seed,
-             memory_limit, tuple(names) if type(names) is list else names, compiled),
+             memory_limit, precision, tuple(names) if type(names) is list else names, compiled),
             (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable, bounds,
         )  # fmt: skip
         if kind and (found := remembered.solved(fun, kind, calls)):
@@ -249,6 +255,7 @@ def least_squares(
         loss_scale=1.0 if estimate else real_number(f_scale, "f_scale"),
         polish=polish,
         memory_limit=memory_limit,
+        precision=precision,
         certified=CERTIFIED,
         ftol=ftol,
         xtol=xtol,
