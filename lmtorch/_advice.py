@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +52,17 @@ def of_repeated(count: int) -> None:
         f"the DistributedSampler repeats {count} samples to give all processes as many, and these "
         "count twice in the sum that a step minimises. Give it drop_last=True, or each process a "
         "shard of its own without it: shards may differ in length."
+    )
+
+
+def of_strange(names: Sequence[str]) -> None:
+    """Warn of parameters that the module got after the optimizer was made: they are not fitted."""
+    some = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    _say(
+        f"the module has parameters that the optimizer does not, {some}: a layer was replaced, "
+        "added or pruned, or its weight given another form, after the optimizer was made. They "
+        "stay as they are. Make the optimizer anew, or call add_param_group; freeze what is to "
+        "stay: requires_grad_(False)."
     )
 
 

@@ -45,13 +45,13 @@ class Operators(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         for tensor in _targets(func, args, kwargs):
-            place = _storage(tensor)
+            place = storage(tensor)
             if place is not None and place not in self._made:
                 self._made.add(place)
                 self.written.append((tensor.detach(), tensor.detach().clone()))
         result = func(*args, **kwargs)
         # what is a view of an argument takes nothing: the transposed weight of a linear layer
-        there = {_storage(leaf) for leaf in args if isinstance(leaf, Tensor)}
+        there = {storage(leaf) for leaf in args if isinstance(leaf, Tensor)}
         if func in DIFFERENCES and _column_and_vector(args):
             self.spread.add(result.numel())
         for leaf in tree_leaves(result):
@@ -61,7 +61,7 @@ class Operators(DispatchMode):
                 self.precision is None or _eps(leaf.dtype) > _eps(self.precision)
             ):
                 self.precision = leaf.dtype
-            place = _storage(leaf)
+            place = storage(leaf)
             if place is None or place not in there:
                 self.bytes += leaf.numel() * leaf.element_size()
             if place is not None:
@@ -122,7 +122,7 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
 
 
-def _storage(tensor: Tensor) -> int | None:
+def storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
     with suppress(NotImplementedError, RuntimeError):  # torch's, by layout, if it has no storage
         return int(tensor.untyped_storage()._cdata)

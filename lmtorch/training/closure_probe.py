@@ -15,9 +15,9 @@ from ..losses.criterion import Targeted
 from ..residuals.layout import Layout
 from ..residuals.probe import Probe
 from ..residuals.replay import Replay
-from ..residuals.watching import Habits, Operators
+from ..residuals.watching import Habits, Operators, storage
 from . import outputs
-from .reach import check_dependence, check_reach, swaps
+from .reach import UNLIKE, alike, check_dependence, check_reach, swaps
 from .samples import Samples
 from .swap import Swap
 
@@ -93,9 +93,12 @@ def probe_samples(
     """Evaluate a closure on the first sample alone, and on the first two.
 
     Raises:
-        InputError: no row of residuals for each sample, or rows that depend on other samples.
+        InputError: no row of residuals for each sample, or rows that depend on other samples; a
+            batch that depends on the parameters, or that the closure changes.
         ValueError: the closure's own.
     """
+    for tensor in samples.tensors:
+        check_reach(tensor, layout.tensors, layout.names)  # slices of it have no graph
     replay = Replay(layout.tensors[0].device)
     count = min(2, samples.count)
     both = samples.arguments(samples.take(slice(count)))
@@ -106,6 +109,7 @@ def probe_samples(
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
     written, activations = _written(operators), operators.bytes
+    _refuse_changes(written, samples)
     if count > 1:
         single = _single(layout, swap, closure, samples, replay, rows, operators)
         activations = max(activations - single, single)
@@ -190,12 +194,32 @@ def _single(
     if not replay.random and not torch.allclose(
         first[0], rows[0].detach(), rtol=tolerance, atol=tolerance, equal_nan=True
     ):
+        with replay():
+            once_more, *_ = _evaluate(
+                layout, swap, closure, samples.arguments(samples.take(slice(1)))
+            )
+        if not alike(first, outputs.by_sample(once_more, 1)):
+            raise InputError(UNLIKE)
         raise InputError(
             COUPLED.format(
                 reason="BatchNorm in training mode, or some other operation over the batch"
             )
         )
     return alone.bytes
+
+
+def _refuse_changes(written: Sequence[Tensor], samples: Samples) -> None:
+    """See that the closure does not write to its batch, of which each evaluation has to see all.
+
+    Raises:
+        InputError: it does.
+    """
+    places = {storage(t) for t in samples.tensors} - {None}
+    if any(storage(t) in places for t in written):
+        raise InputError(
+            "the closure changes its batch in place, and is called several times in a step: each "
+            "call would see other data. Make a new tensor, x * 2 in the place of x.mul_(2)."
+        )
 
 
 def _written(operators: Operators) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import choose
-from .._advice import Batches, of_derivatives, of_rate
+from .._advice import Batches, of_derivatives, of_rate, of_strange
 from .._autocast import apart_from_autocast
 from .._checks import count, flag, to_compile
 from .._errors import InputError, RankError
@@ -154,6 +154,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     _last: Preparation | None = None  # of the last step
     _report: Report | None = None
     _advised = False  # about derivatives that the closure takes by itself
+    _strange: tuple[str, ...] = ()  # the module's parameters that no group has, as was said
     _warned = False  # of a Jacobian that fell back: once for each optimizer
     _compile: bool | str = False
     _processes: Processes | None = None
@@ -424,6 +425,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if not self._advised and any(probe.differentiates for probe in task.prepared.probes):
             self._advised = True
             of_derivatives()
+        strange = task.variables.strange
+        if strange != self._strange:  # a step on the same module says it once
+            self._strange = strange
+            if strange:
+                of_strange(strange)
 
     @property
     def _kept(self) -> Kept:

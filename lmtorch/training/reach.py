@@ -1,4 +1,7 @@
-"""Whether twins replace the parameters everywhere: if not, columns of J would silently be zero."""
+"""Whether twins replace the parameters everywhere: if not, columns of J would silently be zero.
+
+And whether the closure gives the same twice: if not, trials would be judged on other data.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +15,14 @@ from .._errors import InputError
 from ..losses.criterion import Targeted
 from ..residuals.replay import Replay
 from .swap import Swap
+
+UNLIKE = (
+    "the closure returned other residuals when it was called again at the same parameters: it "
+    "draws from a generator that is not torch's own (NumPy's, Python's, a torch.Generator, an "
+    "iterator over batches), counts its calls, or changes its data in place. All evaluations "
+    "within a step must see the same data: draw random points or batches outside the closure, or "
+    "pass the batch as step(closure, *batch)."
+)
 
 
 def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
@@ -30,8 +41,9 @@ def check_dependence(residual: Tensor, twins: Sequence[Tensor]) -> None:
         raise InputError(
             "the residuals do not depend on any parameter: no gradient leads from them to what the "
             "optimizer was given. Compute them from the parameters with torch operations (no "
-            ".detach(), .item(), NumPy or torch.no_grad() on the way; and are the model's "
-            "parameters those of the optimizer?), or choose jacobian='2-point' for a black box. "
+            ".detach(), .item(), NumPy, torch.no_grad() or checkpoint(use_reentrant=True) on the "
+            "way; and are the model's parameters those of the optimizer?), or choose "
+            "jacobian='2-point' for a black box. "
             "Second derivatives of a network of ReLU are zero everywhere: take tanh, or another "
             "smooth function."
         )
@@ -84,15 +96,20 @@ def swaps(
         swap: calls it with twins.
         replay: around each of two evaluations, so that they draw the same random numbers and leave
             no trace.
+
+    Raises:
+        InputError: the two evaluations differ.
     """
     twins = [t.detach().clone().requires_grad_() for t in parameters]
     try:
-        mine, size = _gradients(lambda: swap(twins, closure, *args), twins, replay)
-        theirs, other = _gradients(lambda: closure(*args), parameters, replay)
+        mine, values = _gradients(lambda: swap(twins, closure, *args), twins, replay)
+        theirs, others = _gradients(lambda: closure(*args), parameters, replay)
     except RuntimeError:
         return True  # not to be differentiated like this: nothing to compare with
-    if size != other:
+    if [t.shape for t in values] != [t.shape for t in others]:
         return True  # not the same data at every call, which the next evaluation will say
+    if not all(map(alike, values, others)):
+        raise InputError(UNLIKE)
     eps = torch.finfo(parameters[0].dtype).eps
     # what is not finite says nothing of the size
     sizes = [
@@ -109,10 +126,17 @@ def swaps(
     )
 
 
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two evaluations of the same residuals are the same, but for the order of sums."""
+    share = torch.finfo(one.dtype).eps ** 0.5
+    size = float(one.abs().nan_to_num(0.0, 0.0, 0.0).amax()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=share, atol=share * size, equal_nan=True)
+
+
 def _gradients(
     call: Callable[[], Any], inputs: Sequence[Tensor], replay: Replay
-) -> tuple[list[Tensor], list[torch.Size]]:
-    """Gradients of a sum of the results with random weights, and the shapes of the results."""
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of a sum of the results with random weights, and the results."""
     with replay(), torch.enable_grad():
         result = call()
         found = tree_leaves(result.values if isinstance(result, Targeted) else result)
@@ -127,4 +151,4 @@ def _gradients(
             allow_unused=True,
             materialize_grads=True,
         )
-    return [g.to_dense() for g in gradients], [leaf.shape for leaf in leaves]
+    return [g.to_dense() for g in gradients], [leaf.detach() for leaf in leaves]

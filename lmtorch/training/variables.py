@@ -1,7 +1,7 @@
 """The parameters that a step fits, with the options of their groups: those that are not frozen."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ class Variables(NamedTuple):
     layout: Layout
     groups: tuple[dict[str, Any], ...]  # the param group of each parameter
     swap: Swap
+    strange: tuple[str, ...] = ()  # names of the module's parameters that no group has
 
     def option(self, name: str, neutral: float, like: Tensor) -> Tensor | None:
         """An option of the groups for each entry of x, (n,) as `like`; None: neutral everywhere."""
@@ -45,7 +46,7 @@ class Variables(NamedTuple):
         )
 
 
-def variables_of(param_groups: Iterable[dict[str, Any]], module: nn.Module | None) -> Variables:
+def variables_of(param_groups: Sequence[dict[str, Any]], module: nn.Module | None) -> Variables:
     """Gather what is not frozen.
 
     Args:
@@ -73,12 +74,21 @@ def variables_of(param_groups: Iterable[dict[str, Any]], module: nn.Module | Non
             "every parameter is frozen. Call requires_grad_() on those that are to be fitted."
         )
     layout = Layout(tensors, names)
-    return Variables(layout, tuple(groups), _swap(layout, module))
-
-
-def _swap(layout: Layout, module: nn.Module | None) -> Swap:
-    """The swap through the module where the parameters are known to be its own."""
     if module is None:
-        return TensorSwap(layout.tensors)
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    return combined(module, names, layout.tensors)
+        return Variables(layout, tuple(groups), TensorSwap(layout.tensors))
+    own = {id(parameter): name for name, parameter in module.named_parameters()}
+    swap = combined(module, own, layout.tensors)
+    return Variables(layout, tuple(groups), swap, _strange(param_groups, module, own))
+
+
+def _strange(
+    param_groups: Sequence[dict[str, Any]], module: nn.Module, own: dict[int, str]
+) -> tuple[str, ...]:
+    """Names of the module's parameters, not frozen, that no group has: they came later."""
+    listed = {id(tensor) for group in param_groups for tensor in group["params"]}
+    later = own.keys() - listed
+    if not later:
+        return ()
+    return tuple(
+        name for name, p in module.named_parameters() if id(p) in later and p.requires_grad
+    )
