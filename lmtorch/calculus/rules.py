@@ -364,12 +364,10 @@ def euclidean(
     **kwargs: Any,
 ) -> Any:
     """The length of vectors, √Σz²."""
-    if (
-        kwargs.pop("p", ord) not in (2, "fro", None)
-        or dim is None
-        or any(v is not None for v in kwargs.values())
-    ):
+    if kwargs.pop("p", ord) not in (2, "fro", None) or any(v is not None for v in kwargs.values()):
         raise NoRuleError("another norm than that of vectors")
+    if dim is None:  # of all entries
+        dim = tuple(range(-values(z).ndim, 0))
     if func is torch.linalg.norm and ord == 2 and not isinstance(dim, int) and len(dim) == 2:
         raise NoRuleError("the largest singular value")
     squares = algebra.product(torch.mul, z, z)
@@ -377,9 +375,23 @@ def euclidean(
     return algebra.chain(total, formulas.root(total.value))
 
 
+def distances(
+    algebra: Algebra, func: Callable[..., Any], a: Any, b: Any, p: float = 2.0, **kwargs: Any
+) -> Any:
+    """cdist: the length of each difference of a row of a and a row of b."""
+    if p != 2:
+        raise NoRuleError("another distance than the length of the difference")
+    # torch declares no second derivatives of its own kernel (2.13)
+    left, right = (
+        algebra.reshaped(torch.unsqueeze, x, dim) if isinstance(x, Carrier) else x.unsqueeze(dim)
+        for x, dim in ((a, -2), (b, -3))
+    )
+    return euclidean(algebra, func, subtracted(algebra, torch.sub, left, right), dim=-1)
+
+
 # ---- by name -------------------------------------------------------------------------------------
 
-BY_AUTOGRAD = "celu elu erfinv gelu lgamma logit mish selu sinc softplus softsign tanhshrink"
+BY_AUTOGRAD = "celu elu erfinv gelu lgamma logit mish selu softplus softsign tanhshrink"
 KINKED = "clamp clip hardtanh"
 ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
     "sin": formulas.sin,
@@ -405,6 +417,8 @@ ELEMENTWISE: dict[str, Callable[..., Slopes]] = {
     **dict.fromkeys(("abs", "absolute"), formulas.absolute),
     "relu": formulas.relu,
     "leaky_relu": formulas.leaky_relu,
+    "hardsigmoid": formulas.hardsigmoid,
+    **dict.fromkeys(("sinc", "special_sinc"), formulas.sinc),
     **dict.fromkeys(("erf", "special_erf"), formulas.erf),
     **dict.fromkeys(("erfc", "special_erfc"), formulas.erfc),
     "special_erfcx": formulas.erfcx,
@@ -461,6 +475,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), join),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), euclidean),
+    "cdist": distances,
     "__getitem__": index,
     "where": selected,
     "maximum": larger,

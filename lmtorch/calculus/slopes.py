@@ -163,6 +163,41 @@ def leaky_relu(z: Tensor, negative_slope: float = 0.01, inplace: bool = False) -
     return Slopes(torch.nn.functional.leaky_relu(z, negative_slope), slope, None)
 
 
+def hardsigmoid(z: Tensor, inplace: bool = False) -> Slopes:
+    """The line z/6 + 1/2 between 0 and 1. Torch's own has no second derivative, not even zero."""
+    if inplace:
+        raise NoRuleError("hardsigmoid in place")
+    slope = ((z > -3) & (z < 3)).to(z.dtype) / 6
+    return Slopes((z / 6 + 0.5).clamp(0, 1), slope, None)
+
+
+def sinc(z: Tensor) -> Slopes:
+    """sin πz / πz. Near zero by its series: the quotients lose all digits there, and torch NaN."""
+    near = z.abs() < 0.25
+    u = (torch.pi * torch.where(near, z, 0.0)) ** 2
+    rising, bent = torch.zeros_like(z), torch.zeros_like(z)
+    for k in range(9, 0, -1):  # Σ (−u)ᵏ / (2k + 1)!, differentiated; the next term is below 1e-20
+        term = (-1) ** k * 2 * k / math.factorial(2 * k + 1)
+        rising, bent = rising * u + term, bent * u + term * (2 * k - 1)
+    far = torch.where(near, 1.0, z)
+    value = torch.sinc(far)
+    slope = (torch.cos(torch.pi * far) - value) / far
+    curvature = -(torch.pi**2) * value - 2 * slope / far
+    return Slopes(
+        torch.where(near, _even(u), value),
+        torch.where(near, torch.pi**2 * z * rising, slope),
+        lambda: torch.where(near, torch.pi**2 * bent, curvature),
+    )
+
+
+def _even(u: Tensor) -> Tensor:
+    """sin √u / √u for small u."""
+    total = torch.zeros_like(u)
+    for k in range(9, -1, -1):
+        total = total * u + (-1) ** k / math.factorial(2 * k + 1)
+    return total
+
+
 def erf(z: Tensor) -> Slopes:
     """erf z with g′ = 2/√π exp(−z²) and g″/g′ = −2z."""
     slope = torch.exp(-z * z) * (2 / math.sqrt(math.pi))
@@ -244,12 +279,18 @@ def raised(base: Any, z: Tensor) -> Slopes:
 
 
 def root(z: Tensor) -> Slopes:
-    """√z with derivatives of zero at z = 0, as torch has them for the length of a vector."""
+    """√z for the length of a vector: at z = 0 a slope of zero, as torch has it, and then NaN."""
+    # the length squared has a second derivative there, but the chain rule through a slope of zero
+    # does not give it: NaN is what a backward pass of a backward pass makes of it
     zero = z == 0
     safe = torch.where(zero, 1.0, z)
     root = safe.sqrt()
     slope = torch.where(zero, 0.0, 0.5 / root)
-    return Slopes(torch.where(zero, 0.0, root), slope, lambda: -0.5 * slope / safe)
+    return Slopes(
+        torch.where(zero, 0.0, root),
+        slope,
+        lambda: torch.where(zero, torch.nan, -0.5 * slope / safe),
+    )
 
 
 # ---- of several variables ------------------------------------------------------------------------

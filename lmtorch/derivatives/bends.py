@@ -14,7 +14,9 @@ result is of one of five kinds, and what operators make of these is as in
     products   step · linear = bent; two that are no steps are curved
     kinks      linear becomes bent
 
-An operator that is not known here makes its result curved, of which nothing is said.
+An operator that is not known here makes its result curved, of which nothing is said. A choice
+between branches, by a mask or `torch.where`, leaves no trace in the graph: what seems linear there
+is evaluated between two points (`branches.py`).
 """
 
 import inspect
@@ -29,9 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, ZeroDerivativeWarning, level
+from . import asked
 
 CONSTANT, STEP, LINEAR, BENT, CURVED = range(5)
-FUSED, KINK, BATCH = 1, 2, 4  # bits of what the graph of a result holds
+FUSED, KINK, BATCH, CURVE = 1, 2, 4, 8  # bits of what the graph of a result holds
 # how norms with a kernel of their own, and fused attention, are called in the names of nodes
 KERNELS = ("LayerNorm", "BatchNorm", "ScaledDotProduct")
 
@@ -59,7 +62,7 @@ _SUMS = _words(
     "Squeeze Unsqueeze Select Slice Index IndexSelect Gather Cat Stack Split SplitWithSizes "
     "Unbind Clone ToCopy Alias Cumsum Where MaskedFill Lerp AvgPool2D AvgPool3D "
     "AdaptiveAvgPool2D Unfold ConstantPadNd Roll Flip Repeat Diagonal Tril Triu "
-    "UpsampleNearest1D UpsampleNearest2D UpsampleBilinear2D NativeDropout"
+    "UpsampleNearest1D UpsampleNearest2D UpsampleBilinear2D NativeDropout IndexPut"
 )
 _PRODUCTS = _words("Mul Mm Bmm Mv Dot")
 _SUMS_WITH_PRODUCTS = _words("Addmm Addmv Baddbmm Addbmm Addcmul Addr")
@@ -73,6 +76,13 @@ _STEPS = _words("Sign Sgn Round Floor Ceil Trunc")
 # of a backward pass: (slope, z) -> slope · step(z)
 _SLOPES = _words(
     "ThresholdBackward LeakyReluBackward HardtanhBackward HardshrinkBackward SoftshrinkBackward"
+)
+_STRAIGHT = (
+    _SUMS
+    | _PRODUCTS
+    | _SUMS_WITH_PRODUCTS
+    | _words("Div Convolution NativeBatchNorm")
+    | {"torch::autograd::AccumulateGrad"}
 )
 _LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
     "relu": (nn.ReLU,),
@@ -96,10 +106,12 @@ class Noted:
     bends: dict[str, None] = field(default_factory=dict)  # operators; f is piecewise linear by them
     steps: dict[str, None] = field(default_factory=dict)  # f is piecewise constant by these
     cuts: dict[str, None] = field(default_factory=dict)  # f does not depend on x but through these
+    linear: bool = False  # whether f is linear in x, as far as its graph tells
+    constant: bool = False  # whether f does not depend on x, as far as its graph tells
 
 
 def contents(y: Tensor) -> int:
-    """Which of `FUSED`, `KINK` and `BATCH` the graph of a result holds, as bits."""
+    """Which of `FUSED`, `KINK`, `BATCH` and `CURVE` the graph of a result holds, as bits."""
     # every differentiable evaluation waits for this: it is a loop without calls
     nodes = [y.grad_fn]
     known = set(nodes)
@@ -128,7 +140,9 @@ def _content(node: Any) -> int:
     plain = _plain(name)
     if plain in _KINKS or plain in _STEPS or plain in _SLOPES or plain == "PreluKernel":
         found |= KINK
-    if kind.__name__ == name:  # nodes that torch has no type for share one
+    elif plain not in _STRAIGHT:
+        found |= CURVE
+    if kind.__name__ == name.rpartition("::")[2]:  # nodes that torch has no type for share one
         _bits[kind] = found
     return found
 
@@ -214,6 +228,10 @@ def note(noted: Noted, y: Tensor, x: Tensor, loss: bool) -> None:
         noted.bends.update(met)
     elif kinds.get(y.grad_fn) == STEP:
         noted.steps.update(met)
+    elif kinds.get(y.grad_fn) == LINEAR and not loss:
+        noted.linear = True
+    elif not y.requires_grad and x.requires_grad and torch.is_grad_enabled():
+        noted.constant = True
 
 
 def _kind(node: Any, name: str, inputs: list[int]) -> int:
@@ -275,6 +293,8 @@ def tell(noted: Noted, order: int, function: Callable[..., Any]) -> None:
         order: of the derivatives that were asked for.
         function: the user's.
     """
+    if asked.looking():
+        return
     if noted.steps:
         text = (
             "all of these derivatives are zero, as what the function returns is constant between "

@@ -17,6 +17,7 @@ from ..calculus.adjoints import Adjoints, Node
 from ..calculus.base import NoRuleError
 from ..calculus.jets import Entries, watched
 from .calling import at_once, check_chunk, first_that_works, followed, transformed
+from .draws import alike
 from .model_parameters import Index, check_inputs, chosen_parameters, names_given, single_output
 from .passes import PLAIN, Cut, wanted
 from .taylor import Expansion, expand
@@ -145,7 +146,7 @@ def _columns_by_taylor(
         start = Entries(tensor, directions[some], places=tuple(places[some]))
         return expand(lambda p: function((p,)), start, 0).first
 
-    found = [along(some) for some in ranges(count, chunk)]
+    found = [along(some) for some in alike(ranges(count, chunk), tensor)]
     return torch.cat(found) if len(found) > 1 else found[0]
 
 

@@ -32,7 +32,9 @@ from .calling import (
     first_that_works,
     refuse_coupling,
     transformed,
+    within,
 )
+from .coupling import refuse_meeting
 from .model_parameters import Index, check_inputs, chosen_parameters, single_output
 from .taylor import Expansion
 
@@ -94,6 +96,8 @@ def parameter_jacobian(
             f"output={output!r} is no place in a sample's output: give an int, or a tuple of ints."
         )
     refuse_coupling(model)
+    if inputs and not within():
+        refuse_meeting(model, inputs, 1)
     tensors = tuple(parameters.values())
     outputs = _Outputs(model, list(parameters), output)
     chunks = partial(_chunks, outputs, tensors, inputs, chunk_size)

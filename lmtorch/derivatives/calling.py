@@ -14,8 +14,11 @@ from torch.utils._pytree import tree_map_only
 from .. import _memory
 from .._errors import InputError
 from .._modules import batch_statistics
+from ..calculus.jets import watched
 from ..residuals.watching import Operators
-from .bends import BATCH, COUPLED, FUSED, KINK, Noted, contents, coupled, note, tell
+from .bends import BATCH, COUPLED, CURVE, FUSED, KINK, Noted, contents, coupled, note, tell
+from .branches import look_at_branches
+from .coupling import refuse_meeting
 from .formulas import Constants, Plainly
 
 Function = Callable[[Tensor], Tensor]
@@ -52,6 +55,8 @@ class Call:
         batch: how many dimensions of x are samples.
         again: whether the result may be differentiated again.
         noted: by what derivatives are zero, as far as it was seen.
+        meeting: whether samples may meet in the function.
+        asked: the user's function, of which `function` may be made.
     """
 
     function: Function
@@ -59,6 +64,8 @@ class Call:
     batch: int
     again: bool = field(default_factory=followed)
     noted: Noted = field(default_factory=Noted)
+    meeting: bool = False
+    asked: Any = None
 
     @property
     def samples(self) -> torch.Size:
@@ -80,7 +87,8 @@ class Call:
         y = self.held(self.function(x))
         with torch._C.DisableTorchFunction():  # Taylor mode would intercept each attribute access
             found = contents(y)
-            if found & KINK:
+            # in Taylor mode y is a leaf
+            if found & KINK or (not found & CURVE and not (y.requires_grad and y.grad_fn is None)):
                 note(self.noted, y, x, self.batch == 0 and y.ndim == 0)
             if found & BATCH and self.batch and coupled(y):
                 raise InputError(
@@ -180,7 +188,7 @@ def checked(function: Any, x: Any, batch_dims: Any, chunk_size: Any = None) -> C
     check_chunk(chunk_size)
     if batch_dims and isinstance(function, nn.Module):
         refuse_coupling(function)
-    return Call(function, x, batch_dims)
+    return Call(function, x, batch_dims, asked=function)
 
 
 def check_kind(tensor: Tensor, name: str) -> None:
@@ -291,8 +299,10 @@ def answered(
         mode: as in `first_that_works`.
 
     Raises:
-        InputError: as in `first_that_works`, or the function has changed x.
+        InputError: as in `first_that_works`, or the function has changed x, or samples meet in it.
     """
+    if call.batch and not call.meeting and not within():
+        refuse_meeting(f, (call.x,), call.batch)
     version = call.x._version
     found = first_that_works(ways, mode)
     if call.x._version != version:
@@ -300,8 +310,20 @@ def answered(
             "the function writes over its input in place, and x is no longer what it was. Let it "
             "work on a copy, x.clone()."
         )
+    if call.noted.constant or (order == 2 and call.noted.linear):
+        look_at_branches(f, call.x, call.batch, call.noted, watched=within())
     tell(call.noted, order, f)
     return found
+
+
+def within() -> bool:
+    """Whether a transform, a mode or a compiler watches, to which what we try would be a part."""
+    return (
+        torch.compiler.is_compiling()
+        or transformed()
+        or watched()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
@@ -364,7 +386,16 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
                 raise
             except Exception:  # torch has many kinds for what it cannot differentiate
                 continue
-        return ways[-1][1]()  # the plainest way: what it raises is the function's own fault
+        try:
+            return ways[-1][1]()  # the plainest way: what it raises is the function's own fault
+        except (NotImplementedError, RuntimeError) as error:
+            if "derivative for" not in str(error) or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise RefusedError(  # nor has any other way, then
+                f"torch has no such derivatives of an operator of the function: "
+                f"{first_line(error)} Write it in other operators, or use "
+                "finite_difference_jacobian for first derivatives."
+            ) from error
     if mode not in names:
         raise InputError(
             f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}."

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,8 @@ from ..jacobians.base import Workspace
 from ..jacobians.finite_difference import FiniteDifference
 from ..residuals.base import Part
 from .calling import Call, check_function, checked, first_line
-from .first import batch_jacobian
+from .draws import Draws
+from .first import jacobian_of
 from .passes import by_columns
 
 LOOSE = 10.0  # a finite difference may be off by so many times its estimated error
@@ -68,11 +69,13 @@ def finite_difference_jacobian(
         step = size
 
     def black_box(x: Tensor) -> Tensor:
+        draws.again()
         y = f(x)
         plain = isinstance(y, float | list | tuple)  # torch would take these for float32
         return torch.as_tensor(y, dtype=x.dtype if plain else None, device=x.device)
 
     call = checked(black_box, x, batch_dims)
+    draws = Draws(x)
     x = x.detach()
     shapes: list[torch.Size] = []
 
@@ -168,7 +171,7 @@ def check_derivatives(
         y = call(x)
         for mode in ("autograd", "reverse", "taylor", "forward"):
             try:
-                found[mode] = batch_jacobian(f, x, batch_dims=batch_dims, mode=mode)
+                found[mode] = jacobian_of(f, replace(call, meeting=True), mode, None)
             except InputError as error:
                 errors[mode] = first_line(error.__cause__ or error)
         coupling = None if batch_dims == 0 else _coupling(call, y)

@@ -1,5 +1,7 @@
 """First derivatives: Jacobians, gradients, divergence, curl, and products with them."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
@@ -17,6 +19,7 @@ from .calling import (
     followed,
     transformed,
 )
+from .draws import alike
 from .passes import (
     PLAIN,
     by_columns,
@@ -100,8 +103,8 @@ def batch_jacobian(
         and in the parameters of f.
 
     Raises:
-        InputError: as in `jacobian`; or the outputs do not begin with the batch, or f has a
-            BatchNorm in training mode.
+        InputError: as in `jacobian`; or the outputs do not begin with the batch, or those of one
+            sample depend on others (BatchNorm in training mode, a mean over the batch).
 
     Reference: Griewank & Walther, Evaluating Derivatives (2008), ch. 3, on the modes.
 
@@ -112,23 +115,24 @@ def batch_jacobian(
         >>> lmtorch.batch_jacobian(classifier, images).shape
         torch.Size([5, 3, 1, 8, 8])
     """
-    return _batch_jacobian(f, checked(f, x, batch_dims, chunk_size), mode, chunk_size)
+    return jacobian_of(f, checked(f, x, batch_dims, chunk_size), mode, chunk_size)
 
 
-def _batch_jacobian(f: Function, call: Call, mode: str, chunk_size: int | None) -> Tensor:
+def jacobian_of(f: Function, call: Call, mode: str, chunk_size: int | None) -> Tensor:
     """The Jacobian of each sample, of what was made of the user's function f."""
     x = call.x
 
     def along() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
-        parts = [taylor(call, call.directions(some)).first for some in ranges(call.size, chunk)]
+        blocks = alike(ranges(call.size, chunk), x)
+        parts = [taylor(call, call.directions(some)).first for some in blocks]
         return by_columns(call, torch.cat(parts))
 
     def forward() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
+        blocks = alike(ranges(call.size, chunk), x)
         return by_columns(
-            call,
-            torch.cat([columns(call, call.directions(some)) for some in ranges(call.size, chunk)]),
+            call, torch.cat([columns(call, call.directions(some)) for some in blocks])
         )
 
     def reverse() -> Tensor:
@@ -188,7 +192,7 @@ def gradient(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto")
         one_number(call, y, "gradient")
         return y.reshape(call.samples)
 
-    return _batch_jacobian(f, Call(single, x, batch_dims, noted=call.noted), mode, None)
+    return jacobian_of(f, replace(call, function=single), mode, None)
 
 
 def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto") -> Tensor:
@@ -232,14 +236,16 @@ def divergence(f: Function, x: Tensor, *, batch_dims: int = 1, mode: str = "auto
             total = total + chosen.diagonal(dim1=-2, dim2=-1).sum(-1)
         return total
 
-    vector = Call(field, x, batch_dims, noted=call.noted)
+    vector = replace(call, function=field)
     blocks = list(ranges(call.size, chunk_of(call, call.size, None)))
 
     def along() -> Tensor:
-        return summed([(some, taylor(vector, vector.directions(some)).first) for some in blocks])
+        each = alike(blocks, x)
+        return summed([(some, taylor(vector, vector.directions(some)).first) for some in each])
 
     def forward() -> Tensor:
-        return summed([(some, columns(vector, vector.directions(some))) for some in blocks])
+        each = alike(blocks, x)
+        return summed([(some, columns(vector, vector.directions(some))) for some in each])
 
     def reverse() -> Tensor:
         y, pull = pullback(vector, x)

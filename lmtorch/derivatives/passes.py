@@ -20,6 +20,7 @@ from .._errors import InputError
 from .._threads import forward_mode
 from ..calculus.jets import Jet, Pairing, watched
 from .calling import Call, followed, transformed
+from .compared import Comparison
 from .formulas import Constants, frozen
 from .taylor import expand
 
@@ -71,13 +72,13 @@ class Cut:
 
 def columns(call: Call, directions: Tensor) -> Tensor:
     """J v for each of the directions v, by forward mode: (c, *batch, *out)."""
-    function = Cut(call, call.batch)
+    function, comparison = Cut(call, call.batch), Comparison(call, 1)
 
     def along(v: Tensor) -> Tensor:
         derivative: Tensor = jvp(function, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if torch.is_grad_enabled() else derivative.detach()
 
-    return function.held(_each(along, directions))
+    return comparison.hold(directions, function.held(_each(along, directions)))
 
 
 def _each(along: Callable[[Tensor], Tensor], directions: Tensor) -> Tensor:
@@ -207,7 +208,7 @@ def products(call: Call, directions: Tensor) -> Tensor:
     """H v for each of the directions v, forward over reverse: (c, *batch, *out, *in).
 
     Raises:
-        RuntimeError: the function is scripted.
+        RuntimeError: the function is scripted, or forward mode is wrong.
     """
 
     def plain(x: Tensor) -> Tensor:
@@ -220,6 +221,7 @@ def products(call: Call, directions: Tensor) -> Tensor:
         return y
 
     function, record = Cut(plain, call.batch), torch.is_grad_enabled()
+    comparison = Comparison(call, 2)
     inner = Call(function, call.x, call.batch)
 
     def jacobian(x: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ def products(call: Call, directions: Tensor) -> Tensor:
             derivative: Tensor = jvp(jacobian, (call.x,), (v.expand_as(call.x),))[1]
         return derivative if record else derivative.detach()
 
-    return function.held(_each(along, directions))
+    return comparison.hold(directions, function.held(_each(along, directions)))
 
 
 def twice_by_reverse(

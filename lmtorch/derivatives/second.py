@@ -1,6 +1,7 @@
 """Second derivatives: Hessians, diagonals, traces and products, and both orders in one pass."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from operator import index
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from .._autodiff import ranges
 from .._errors import InputError
 from ..calculus.jets import among, diagonal, every, trace, watched
 from .calling import Call, Function, answered, checked, chunk_of, transformed
+from .draws import alike
 from .passes import (
     by_columns,
     by_rows,
@@ -114,7 +116,7 @@ def batch_hessian(
 
     def forward() -> Tensor:
         chunk = chunk_of(call, call.size, chunk_size)
-        blocks = ranges(call.size, chunk)
+        blocks = alike(ranges(call.size, chunk), x)
         return by_columns(
             call, torch.cat([products(call, call.directions(some)) for some in blocks])
         )
@@ -185,9 +187,14 @@ def value_jacobian_hessian(
         return found._replace(hessian=found.hessian.reshape(found.value.shape + shape))
 
     def forward() -> ValueJacobianHessian:
-        blocks = ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
-        columns = [products(call, call.directions(chosen[some])) for some in blocks]
-        return of_columns(*rows(call, x), torch.cat(columns))
+        chunks = ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
+        (value, jacobian), *columns = (
+            rows(call, x)
+            if some is None
+            else (products(call, call.directions(chosen[some])), call.x)
+            for some in alike([None, *chunks], x)
+        )
+        return of_columns(value, jacobian, torch.cat([found for found, _ in columns]))
 
     def reverse(most: int | None = None) -> ValueJacobianHessian:
         return of_columns(*twice_by_reverse(call, call.directions(chosen), most))
@@ -297,7 +304,7 @@ def laplacian(
     def summed(of: Callable[[list[int]], Tensor]) -> Tensor:
         blocks = [
             of(chosen[some])
-            for some in ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
+            for some in alike(ranges(len(chosen), chunk_of(call, len(chosen), chunk_size)), x)
         ]
         return torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]
 
@@ -351,7 +358,8 @@ def hessian_diagonal(
     def joined(of: Callable[[list[int]], Tensor]) -> Tensor:
         every_one = list(range(call.size))
         blocks = [
-            of(every_one[some]) for some in ranges(call.size, chunk_of(call, call.size, chunk_size))
+            of(every_one[some])
+            for some in alike(ranges(call.size, chunk_of(call, call.size, chunk_size)), x)
         ]
         return (
             torch.cat(blocks, -1).unflatten(-1, call.inputs) if call.inputs else blocks[0][..., 0]
@@ -398,7 +406,7 @@ def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "
         one_number(call, y, "hvp")
         return y.reshape(call.samples)
 
-    number = Call(single, x, batch_dims, noted=call.noted)
+    number = replace(call, function=single)
     ways = [
         ("forward", lambda: products(number, v[None])[0]),
         ("reverse", lambda: products_by_reverse(number, v[None])[0]),

@@ -125,6 +125,8 @@ class Expansion(FunctionMode):
         jet = self._jet(result)
         if jet is not None:
             return jet
+        if self.stepped and (step := getattr(result, STEP, None)) is not None:
+            self.kinks[step] = None
         return result if self.record else result.detach()
 
     def __torch_function__(
@@ -188,6 +190,7 @@ class Expansion(FunctionMode):
         if not isinstance(result, Jet):
             noted.steps.update(self.kinks)
             noted.cuts.update(self.cuts)
+            noted.constant = True
         elif self.algebra.pairing is not None and result.second is None:
             # |f| of a whole x is what a loss is made of, whose Hessian may well be zero
             loss = self.batch == 0 and result.value.ndim == 0

@@ -13,7 +13,7 @@ from lmtorch.calculus.duals import variables
 from lmtorch.calculus.rules import CONSTANT, RULES
 from lmtorch.jacobians.dual_numbers import taken
 
-from .operators import F64, KERNEL, OF_VECTORS, ROW, TABLE, W, bent, points
+from .operators import BY_HAND, F64, KERNEL, OF_VECTORS, ROW, TABLE, W, bent, points
 
 ROUNDINGS = 256  # sums of up to some ten terms, rounded in another order
 CASES = {**TABLE, **OF_VECTORS}
@@ -34,9 +34,10 @@ def carried(f: Callable[[Any], Any], x: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return value, torch.stack(firsts, -1), torch.stack([torch.stack(s, -1) for s in seconds], -2)
 
 
-def same(f: Callable[[Any], Any], x: Tensor) -> None:
+def same(f: Callable[[Any], Any], x: Tensor, by_hand: Callable[[Any], Any] | None = None) -> None:
     """Value, first and second derivatives as torch has them, by reverse mode."""
     value, first, second = carried(f, x)
+    f = by_hand or f
     plain = f(x)
     torch.testing.assert_close(value, plain)
 
@@ -52,13 +53,19 @@ def same(f: Callable[[Any], Any], x: Tensor) -> None:
 
 
 def test_every_rule_is_tried() -> None:
-    assert set(CASES) == set(RULES)
+    assert set(CASES) | set(BY_HAND) == set(RULES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_rule_gives_first_and_second_derivatives(name: str) -> None:
     dtype = torch.float32 if name == "float" else F64
     same(lambda x: CASES[name](x, bent(x)), points(2, 3, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_what_torch_cannot_differentiate_twice_is_as_written_by_hand(name: str) -> None:
+    rule, by_hand = BY_HAND[name]
+    same(lambda x: rule(x, bent(x)), points(2, 3), lambda x: by_hand(x, bent(x)))
 
 
 def unpacked(a: Any, b: Any, c: Any) -> Any:

@@ -11,12 +11,12 @@ from torch import Tensor
 import lmtorch
 from lmtorch.calculus.rules import CONSTANT, RULES
 
-from ..calculus.operators import BIAS, KERNEL, OF_VECTORS, ROW, TABLE, W, bent
+from ..calculus.operators import BIAS, BY_HAND, KERNEL, OF_VECTORS, ROW, TABLE, W, bent
 from .setting import F32, F64, close, jacobians, points, same_derivatives
 
 
 def test_every_rule_is_in_the_table() -> None:
-    assert set(RULES) == set(TABLE) | set(OF_VECTORS)
+    assert set(RULES) == set(TABLE) | set(OF_VECTORS) | set(BY_HAND)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -34,6 +34,14 @@ def test_a_rule_gives_first_and_second_derivatives(
     dtype = F32 if name == "float" else F64
     same_derivatives(lambda x: TABLE[name](x, bent(x)), points(4, 3, dtype=dtype))
     assert used
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_what_torch_cannot_differentiate_twice_is_as_written_by_hand(name: str) -> None:
+    x, (rule, by_hand) = points(4, 3), BY_HAND[name]
+    for of in (lmtorch.batch_jacobian, lmtorch.batch_hessian):
+        expected = of(lambda x: by_hand(x, bent(x)), x, mode="reverse")
+        close(of(lambda x: rule(x, bent(x)), x, mode="taylor"), expected.detach())
 
 
 @pytest.mark.parametrize(

@@ -288,3 +288,77 @@ def test_a_function_that_writes_over_its_input_is_refused(operator: Operator, in
     # whether torch refuses it or x has changed: no derivative at another point is returned
     with pytest.raises((InputError, RuntimeError), match=r"in place|in-place"):
         operator(f, points(5, inputs))
+
+
+def filled(x: Tensor) -> Tensor:
+    y = 2 * x
+    y[y < 2] = 0
+    return y
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: torch.where(x > 1, x, 0.1 * x),
+        lambda x: (x > 1) * x,
+        lambda x: (x > 1).double() * x,
+        lambda x: (2 * x).masked_fill(x < 1, 0.0),
+        filled,
+    ],
+    ids=["where", "mask", "a mask of numbers", "masked_fill", "written"],
+)
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
+def test_masks_by_hand_are_told_of_in_every_mode(f: Operator, mode: str) -> None:
+    x = points(20, 4)
+    number = lambda x: f(x).sum(-1)
+    for _ in range(2):
+        for call in (
+            lambda: lmtorch.batch_hessian(f, x, mode=mode),
+            lambda: lmtorch.laplacian(f, x, mode=mode),
+            lambda: lmtorch.hvp(number, x, x, batch_dims=1, mode=mode),
+        ):
+            assert "piecewise linear" in told(call)
+
+
+def test_nothing_is_said_of_masks_of_what_bends() -> None:
+    x = points(20, 4)
+    for f in (
+        lambda x: (x > 1) * x.sin(),
+        lambda x: (x > 1) * x**2,
+        lambda x: x.detach().norm() * x + x.detach(),
+        lambda x: x @ torch.ones(4, 1, dtype=x.dtype),
+    ):
+        for mode in ("auto", "forward", "reverse"):
+            assert not told(lambda f=f, mode=mode: lmtorch.batch_hessian(f, x, mode=mode))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: torch.sin(x.detach()),
+        no_grad_inside,
+        lambda x: (x > 1).double(),
+        lambda x: x.argmax(1, keepdim=True).double(),
+        lambda x: x.round(),
+    ],
+    ids=["detach", "no_grad", "comparison", "argmax", "round"],
+)
+def test_functions_without_a_graph_are_told_of_whatever_the_operator(f: Operator) -> None:
+    x = points(20, 4)
+    number = lambda x: f(x).sum(-1)
+    for call in (
+        lambda: lmtorch.batch_jacobian(f, x),
+        lambda: lmtorch.gradient(number, x),
+        lambda: lmtorch.vjp(f, x, 1.0),
+        lambda: lmtorch.jvp(f, x, x),
+        lambda: lmtorch.hvp(number, x, x, batch_dims=1),
+        lambda: lmtorch.laplacian(f, x),
+    ):
+        assert "derivatives are zero" in told(call)
+
+
+def test_nothing_is_said_of_constants_that_differ_from_sample_to_sample() -> None:
+    x = points(20, 4)
+    f = lambda x: torch.arange(20.0, dtype=x.dtype)
+    for operator in (lmtorch.batch_jacobian, lmtorch.laplacian, lmtorch.gradient):
+        assert not told(lambda operator=operator: operator(f, x))
