@@ -25,7 +25,8 @@ INDEPENDENT = 1e4
 CLEAR = 1e6  # the same for a single fit that has JᵀJ and no J: eight digits of an error suffice
 # smallest eigenvalue of JᵀJ, for columns of length one, above which no rounding hides a zero
 CLEARLY = 1e-8
-INVOLVED = 1e-6  # smaller entries of a null vector (columns of J scaled) count as zero
+INVOLVED = 1e-6  # of the largest: smaller parts of a combination are not written
+ROUNDINGS = 8  # of n numbers, which entries of a null vector are off by
 
 
 class Covariance(NamedTuple):
@@ -158,7 +159,12 @@ def _by_svd(
     null = torch.where((kept | own | ~finite[..., None])[..., None], 0.0, vh)
     matrix = _symmetric(root @ root.mT)
     matrix = torch.where(finite[..., None, None], matrix, torch.nan)
-    null = torch.where(null.abs() > INVOLVED, null, 0.0) / scale[..., None, :]
+    # nothing bounds what goes along a null vector: a variable has its part in it however small its
+    # entry is, if only it is more than round-off, which the least of the others enlarges
+    least = torch.where(kept, singular, math.inf).amin(-1)
+    noise = ROUNDINGS * n * torch.finfo(singular.dtype).eps * singular[..., 0] / least
+    involved = null.abs() > noise.clamp(max=INVOLVED)[..., None, None]
+    null = torch.where(involved, null, 0.0) / scale[..., None, :]
     return Covariance(matrix, null)
 
 

@@ -27,8 +27,8 @@ from .fitter import Fitter
 from .inference import Inference
 from .labels import warn_of_order
 from .likelihoods import check, likelihood_of, with_total
-from .models import by_name, model_of, started
-from .options import check_options
+from .models import by_name, model_of, of_lmfit, started
+from .options import check_options, refuse_sides
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
@@ -46,7 +46,7 @@ from .preparing import (
 from .reading import in_unit_of
 from .result import CurveFit
 from .rho import robust_of
-from .runaways import beyond_infinity, runaways, told
+from .runaways import beyond_infinity, grown, told
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -207,6 +207,7 @@ def curve_fit(
             "multiply residuals, as in lmfit or numpy.polyfit, give sigma=1/weights; of those that "
             "multiply their squares, as in R or MATLAB, sigma=1/numpy.sqrt(weights)."
         )
+    refuse_sides(sigma, absolute_sigma)
     absolute_sigma, full_output = (
         flag(absolute_sigma, "absolute_sigma"),
         flag(full_output, "full_output"),
@@ -214,6 +215,8 @@ def curve_fit(
     check_finite = (
         nan_policy is None if check_finite is None else flag(check_finite, "check_finite")
     )
+    if elsewhere := of_lmfit(f):
+        raise InputTypeError(elsewhere)
     if shared is None and not callable(f):
         raise InputTypeError(
             f"f is {type(f).__name__}: give a function f(x, a, b, ...), f(x, params) or a module. "
@@ -261,12 +264,12 @@ def curve_fit(
     quiet = {key: value for key, value in options.items() if key not in FIRST}
     if quiet.keys() != options.keys():
         fitter = replace(fitter, options=quiet)
-    away = [] if data.lead else runaways(fitter, solution, u)
-    if away:
-        solution = beyond_infinity(fitter, solution, away)
-        away = runaways(fitter, solution, u)
+    away: list[int] = []
+    if not data.lead:
+        solution, away = beyond_infinity(fitter, solution, u)
     inference = _inference(fitter, solution, absolute_sigma, robust)
     if why := failure(solution, data):
+        why += grown(parameters.variables, solution, u)
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
     hint = inference.edge
     if not (data.lead or solution.success or bool((u != 0).any())):
@@ -287,7 +290,7 @@ def curve_fit(
     if away:
         warn_of_fit(told(parameters.variables, away, solution, u))
     if not data.lead:
-        inference.warn()
+        inference.warn([parameters.variables[i] for i in away])
     if call and not names:  # a fit by what is remembered would say nothing
         fronts.remember(call, fitter, solution, absolute_sigma, full_output, begin)
     return CurveFit(inference, full_output=full_output)

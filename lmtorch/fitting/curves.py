@@ -69,6 +69,11 @@ def curve_of(values: Any, like: Any, count: int, hint: str = "") -> Tensor:
         raise InputTypeError(
             "f returned nothing. It must return the curve, a number for each point."
         )
+    if isinstance(values, tuple) and len(values) == 2 and np.ndim(values[1]) == 2:
+        raise InputTypeError(
+            "f returned two things, as if a curve with its Jacobian: it must return the curve "
+            "alone. Derivatives are exact without being given; jac= is for those of your own."
+        )
     if values.is_complex() if is_tensor(values) else np.iscomplexobj(values):
         raise InputError(
             "f returned complex numbers. Fit real and imaginary parts as two data "

@@ -396,8 +396,11 @@ def _errors(sigma: Any, y: Tensor, kept: Tensor | None) -> tuple[Tensor | None, 
     )
     bad = ~(deviations > 0) if kept is None else ~(deviations > 0) & kept
     if bool(bad.any()):
+        first = tuple(torch.nonzero(bad)[0].tolist())
         raise InputError(
-            "sigma has entries that are zero, negative or NaN: it holds standard deviations."
+            f"sigma has entries that are zero, negative or NaN, {int(bad.sum())} of them, first at "
+            f"{first}: it holds standard deviations. A mean of one measurement has none of its "
+            "own: give it that of its neighbours, or leave the point out by mask."
         )
     return 1 / deviations, None
 

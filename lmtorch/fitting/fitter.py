@@ -102,6 +102,24 @@ class Fitter:
         self.data.unwritten()
         return least_squares(**self.minimisation(u, y=y, weights=weights, bounds=bounds, **options))
 
+    def linear_model(self, u: Tensor) -> Solution:
+        """Residuals and J at u (..., n), by a minimisation that may not take a step.
+
+        Returns:
+            A solution of a batch, of one where the fit is single: its values need not be finite.
+        """
+        rows = u.reshape(-1, u.shape[-1])
+        once: dict[str, Any] = {
+            "max_nfev": 1,
+            "polish": 0,
+            "second_opinion": False,
+            "compile": False,
+        }
+        self.data.unwritten()
+        # what is to be said was said when it was fitted
+        with quiet(FallbackWarning), np.errstate(all="ignore"):
+            return least_squares(**self.minimisation(rows, bounds=(-math.inf, math.inf), **once))
+
     def minimisation(
         self,
         u: Tensor,

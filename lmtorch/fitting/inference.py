@@ -14,19 +14,15 @@ import torch
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
-from .._errors import InputError, warn_of_fit
+from .._errors import InputError
 from .._threads import forward_mode
-from ..arrays import all_entries_finite, eigvalsh, quiet
 from ..losses.robust import Robust
 from ..minimising.scale import NORMAL
 from ..minimising.solution import Solution
 from ..minimising.user_function import LARGEST, SMALLEST
 from .bands import Band, about, variance
 from .covariance import (
-    CLEARLY,
     Covariance,
-    combinations,
-    determines,
     inverse_normal,
     of_one,
     sandwich,
@@ -35,11 +31,11 @@ from .curves import points_of
 from .fitter import Fitter
 from .goodness import exceeded, normal_likelihood
 from .parameters import Parameters
-from .selection import Selection
+from .telling import Telling
 from .unsaved import Unsaved
 
 
-class Inference(Selection):
+class Inference(Telling):
     """What follows from a fitter and the solution that it found.
 
     Args:
@@ -153,7 +149,7 @@ class Inference(Selection):
         normal = self.solution.normal
         if normal is None or self.loss is not None or self.fitter.bounded:
             return None
-        return of_one(normal)
+        return None if self.met and self.absent is not None else of_one(normal)
 
     @cached_property
     def unit(self) -> float:
@@ -177,6 +173,8 @@ class Inference(Selection):
         jacobian = tensor_of(self.solution.jac).detach().double()
         jacobian = jacobian if self.unit == 1 else self.unit * jacobian
         jacobian = jacobian.reshape(*self.lead, *jacobian.shape[-2:])
+        if self.absent is not None:
+            jacobian = torch.where(self.absent[..., None, :], 0.0, jacobian)
         if self.loss is None:
             return inverse_normal(jacobian, self.held)
         scale = tensor_of(self.solution.f_scale, dtype=torch.float64).to(self.u.device)
@@ -324,10 +322,6 @@ class Inference(Selection):
         count = self.fitter.data.count
         return count * (self.chisqr / count).log() + self.n * count.log()
 
-    def undetermined(self) -> list[str]:
-        """Combinations of parameters that do not change the curve, for a single fit."""
-        return combinations(self.covariance.null @ self.slopes.mT, self.names)
-
     def band(self, x: Any, probability: float, dataset: int | None, sigma: Any) -> Band:
         """The curve at new points with its limits; with sigma, with those of a new measurement.
 
@@ -374,68 +368,6 @@ class Inference(Selection):
         deviation = torch.as_tensor(sigma, dtype=curve.dtype, device=curve.device)
         scatter = self.variance if self.loss is None else self.spread()
         return deviation.square() * scatter[..., None]
-
-    @property
-    def edge(self) -> str:
-        """Of a single fit: why it has no minimum inside of where the model is defined."""
-        return ""  # squares are defined wherever the model is
-
-    def notes(self) -> list[str]:
-        """What a reader of the errors of a single fit should know."""
-        notes = list(self.lost)
-        pinned = self.held & ~self.equal_bounds
-        names = [
-            name
-            for name, at in zip(self.fitter.parameters.variables, pinned.tolist(), strict=True)
-            if at
-        ]
-        if names:
-            notes.append(
-                f"{', '.join(names)} ended at a bound: no error is given for it, and those of the "
-                "others hold with it there"
-            )
-        if self._spent:
-            notes.append(
-                "as many parameters as points: no degrees of freedom are left to tell the errors "
-                "from"
-            )
-        return notes + [
-            f"undetermined: changing {text} does not change the curve"
-            for text in self.undetermined()
-        ]
-
-    def warn(self) -> None:
-        """Warn if the covariance of a single fit is infinite in part."""
-        if self._spent or (not self._clear and self.undetermined()):
-            told = "; ".join(self.notes())
-            warn_of_fit(f"the covariance of the parameters is infinite in part: {told}.")
-
-    @property
-    def _clear(self) -> bool:
-        """Whether the data of a single fit determine every variable, beyond doubt: a quick look."""
-        if self.loss is not None or (self.fitter.bounded and bool(self.held.any())):
-            return False
-        normal: Any = self.solution.normal
-        if normal is not None and determines(normal):
-            return True
-        with quiet():  # of what is no number nothing is clear
-            if normal is None:
-                jacobian: Any = to_array(self.solution.jac).astype(np.float64, copy=False)
-                normal = jacobian.T.dot(jacobian)
-            if determines(normal):
-                return True
-            if self._at_once is not None:
-                return True
-            length = normal.diagonal() ** 0.5
-            scaled = normal / length / length[:, None]
-            return bool(all_entries_finite(scaled) and eigvalsh(scaled)[0] > CLEARLY)
-
-    @property
-    def _spent(self) -> bool:
-        """Whether no degrees of freedom are left to tell the errors of a single fit from."""
-        if self.absolute or float(self.fitter.data.count) > self.n:
-            return False
-        return float(self.freedom) <= 0
 
     def points(self, x: Any, dataset: int | None) -> tuple[Any, int]:
         """Convert new points to what f takes, and count them."""

@@ -310,12 +310,34 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
 
 
 def started(p0: Any) -> Any:
-    """A start with labels (a pandas Series) as a dict by name, any other as it is."""
+    """A start with labels (a pandas Series) as a dict by name, any other as it is.
+
+    Raises:
+        InputTypeError: it is lmfit's, with bounds and fixed values that would be lost.
+    """
+    if hasattr(p0, "valuesdict"):
+        raise InputTypeError(
+            f"p0 is {type(p0).__name__} of lmfit. Give p0=params.valuesdict(), and what else it "
+            "holds as bounds={name: (low, high)}, fixed=[name] and ties={name: expression}."
+        )
     if hasattr(p0, "to_dict") and all(
         isinstance(label, str) for label in getattr(p0, "index", [None])
     ):
         return p0.to_dict()
     return p0
+
+
+def of_lmfit(f: Any) -> str:
+    """What to write in the place of a model of lmfit; "": it is none."""
+    kind = type(f)
+    if not kind.__module__.startswith("lmfit."):
+        return ""
+    from .. import models as shapes  # all of them: this module needs their base alone
+
+    name = kind.__name__.removesuffix("Model")
+    if name and hasattr(shapes, name):
+        return f"f is {kind.__name__} of lmfit: write lmtorch.models.{name}()."
+    return f"f is {kind.__name__} of lmfit: give its function, of torch's operations."
 
 
 def by_name(names: list[str], p: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..minimising.arguments import limits, tolerance
 from .brought import brought, start_from
 from .labels import warn_of_order
 from .models import Model, model_of, started
+from .options import refuse
 from .orthogonal_data import Given, PointData, read
 from .orthogonal_fit import OrthogonalFit, concluded, refuse_scaled
 from .orthogonal_fitter import OrthogonalFitter
@@ -49,6 +50,7 @@ def odr(
     gtol: float | str | None = "auto",
     max_nfev: int | None = None,
     callback: Callable[..., Any] | None = None,
+    **other: Any,
 ) -> OrthogonalFit:
     """Fit a curve to data with errors in x and y: points move to it by the shortest way.
 
@@ -91,6 +93,7 @@ def odr(
         callback: as for `least_squares`: called after every iteration with an `Iterate`, whose x
             are the parameters; may raise StopIteration to end the fit where it stands, which is
             then no success and may `resume`. A first look without errors in x is not shown.
+        other: there is no other option; the error says which one may be meant.
 
     Returns:
         An `OrthogonalFit`, which unpacks to popt, pcov.
@@ -118,6 +121,7 @@ def odr(
         >>> lmtorch.odr(circle, ring + 0.01 * rng.standard_normal((2, 20)), None, p0=[0, 0, 1])
         CurveFit(a=-0.003(3), b=0.999(3), r=3.000(2))
     """
+    refuse(other, odr)
     absolute_sigma, batch = flag(absolute_sigma, "absolute_sigma"), flag(batch, "batch")
     tolerances = tuple(
         tolerance(value, name) for value, name in ((ftol, "ftol"), (xtol, "xtol"), (gtol, "gtol"))
@@ -150,7 +154,7 @@ def odr(
     if data.implicit:
         refuse_scaled(fitter, u)
     solution = fitter.solve(u, near=delta0 is not None, callback=callback)
-    return concluded(fitter, solution, absolute_sigma)
+    return concluded(fitter, solution, absolute_sigma, u)
 
 
 def _pair(jac: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._arrays import all_finite, tensor_of
-from .._errors import InputError, NotConvergedError
+from .._errors import InputError, NotConvergedError, warn_of_fit
 from ..core.termination import Status
 from ..minimising.solution import Solution
 from .bands import Band
@@ -23,6 +23,7 @@ from .orthogonal_fitter import OrthogonalFitter
 from .preparing import failure, warn_of
 from .reading import merged, numbers_of
 from .result import CurveFit
+from .runaways import beyond_infinity, told
 
 NOTHING = 1e-6  # share of its terms below which f of an implicit model is zero
 TOLD_APART = 1e-8  # inverse condition below which an implicit model's parameters are one too many
@@ -76,6 +77,24 @@ class OrthogonalInference(Inference):
         """Twice the cost, (...,): both errors count."""
         cost = tensor_of(self.solution.cost, dtype=torch.float64)
         return 2 * cost.reshape(self.lead)
+
+    def size_of_data(self) -> Tensor:
+        """The norm of y in units of its errors, (...,)."""
+        root, y = self.data.whitening, self.data.grid
+        whitened = root * y if root.ndim == y.ndim else (root * y[..., None, :, :]).sum(-2)
+        whitened = torch.where(whitened.isfinite(), whitened, 0.0).double()
+        return torch.linalg.vector_norm(whitened.reshape(*self.lead, -1), dim=-1)
+
+    def model_at(self, u: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Residuals (1, q·m) and J (1, q·m, n) of a single fit at other variables (n,), as x is."""
+        data = self.data
+        if self.lead or data.implicit or data.each > 1:
+            return None
+        with np.errstate(all="ignore"):  # zero may be no value that the model has an answer for
+            curve, rows = self.fitter.sensitivity(u, data.x, data.m)
+        root = torch.where(data.counts, data.whitening, 0.0).double()
+        left = torch.where(root > 0, root * (curve.double() - data.grid), 0.0)
+        return left, root[..., None] * rows.double()
 
     @property
     def chisqr_x(self) -> Tensor:
@@ -194,6 +213,20 @@ class OrthogonalFit(CurveFit):
         """
         return self._by_point(self._inference.residual)
 
+    def size_of_data(self) -> Tensor:
+        """The norm of y in units of its errors, (...,)."""
+        root, y = self.data.whitening, self.data.grid
+        whitened = root * y if root.ndim == y.ndim else (root * y[..., None, :, :]).sum(-2)
+        whitened = torch.where(whitened.isfinite(), whitened, 0.0).double()
+        return torch.linalg.vector_norm(whitened.reshape(*self.lead, -1), dim=-1)
+
+    def rows_at(self, u: Tensor) -> Tensor | None:
+        """Derivatives of f at the data in other variables (n,), (q·m, n), of a single fit."""
+        if self.lead or self.data.implicit:
+            return None
+        with np.errstate(all="ignore"):
+            return self.fitter.sensitivity(u, self.data.x, self.data.m)[1].double()
+
     @property
     def chisqr_x(self) -> Any:
         """The part of χ² that the displacements make, (...,); scipy.odr's sum_square_delta."""
@@ -300,8 +333,16 @@ class OrthogonalFit(CurveFit):
         return Band(*(self._by_point(side) for side in band))
 
 
-def concluded(fitter: OrthogonalFitter, solution: Solution, absolute: bool) -> OrthogonalFit:
+def concluded(
+    fitter: OrthogonalFitter, solution: Solution, absolute: bool, start: Tensor | None = None
+) -> OrthogonalFit:
     """The result of a solution, which goes on from where that has ended.
+
+    Args:
+        fitter: of the fit.
+        solution: where it has ended.
+        absolute: whether errors are in the units of the data.
+        start: of the variables; None: parameters that ran away are not looked for.
 
     Returns:
         The fit.
@@ -312,6 +353,15 @@ def concluded(fitter: OrthogonalFitter, solution: Solution, absolute: bool) -> O
     data, eta = fitter.data, solution.eta
     fitter = replace(fitter, data=replace(data, eta=eta.reshape(data.eta.shape)))
     inference = OrthogonalInference(fitter, solution, absolute, None)
+    away: list[str] = []
+    # where the data determine all there is nothing to look for, and no read of a device to spend
+    if not (start is None or data.lead or data.implicit or (solution.success and inference.clear)):
+        found, places = beyond_infinity(fitter, solution, start)
+        if found is not solution:
+            return concluded(fitter, found, absolute, tensor_of(found.x))
+        away = [fitter.parameters.variables[i] for i in places]
+        if places:
+            warn_of_fit(told(fitter.parameters.variables, places, solution, start))
     why = failure(solution, data)
     if not why and data.implicit and not data.lead:
         why = trivial(inference)
@@ -319,7 +369,7 @@ def concluded(fitter: OrthogonalFitter, solution: Solution, absolute: bool) -> O
         raise NotConvergedError(why, OrthogonalFit(inference, failed=True))
     warn_of(solution, data)
     if not data.lead:
-        inference.warn()
+        inference.warn(away)
     return OrthogonalFit(inference)
 
 

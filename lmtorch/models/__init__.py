@@ -1,5 +1,7 @@
 """Models with named parameters that guess their start from data, and that add and multiply."""
 
+from typing import TYPE_CHECKING
+
 from ..calculus.special import faddeeva as faddeeva
 from ..calculus.special import voigt_profile as voigt_profile
 from .base import Model as Model
@@ -41,3 +43,17 @@ from .steps import Step as Step
 from .surfaces import Gaussian2D as Gaussian2D
 from .waves import DampedSine as DampedSine
 from .waves import Sine as Sine
+
+if not TYPE_CHECKING:  # a checker that saw it would take any name for one that there is
+
+    def __getattr__(name: str) -> object:
+        """Answer lmfit's names of models, as `GaussianModel`.
+
+        Raises:
+            AttributeError: always; it says what to write.
+        """
+        said = f"module {__name__!r} has no attribute {name!r}"
+        known = name.endswith("Model") and name.removesuffix("Model") in globals()
+        raise AttributeError(
+            f"{said}: write models.{name.removesuffix('Model')}" if known else said
+        )

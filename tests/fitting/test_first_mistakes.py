@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import lmfit
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import lmtorch
-from lmtorch import InputError, curve_fit, models
+from lmtorch import InputError, NotConvergedError, curve_fit, models, odr
 
 from .setting import decay
 
@@ -87,6 +88,33 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         'in brackets, as in confidence_region(("a", "b"))',
     ),
     "lengths": (lambda: curve_fit(decay, T, Z[1:]), "Have xdata and ydata one length?"),
+    "errors in x": (lambda: curve_fit(PEAKS, X, Y, sx=0.1), "Errors in x are for odr"),
+    "data=": (lambda: curve_fit(PEAKS, X, Y, data=TABLE), "Give columns of a table"),
+    "xerr of odr": (lambda: odr(decay, T, Z, xerr=0.1), "odr has no option 'xerr'. Is 'sx' meant?"),
+    "yerr of odr": (lambda: odr(decay, T, Z, yerr=0.1), "Is 'sy' meant?"),
+    "maxit of odr": (lambda: odr(decay, T, Z, maxit=10), "Is 'max_nfev' meant?"),
+    "typing error in odr": (lambda: odr(decay, T, Z, bound=1), "Is 'bounds' meant?"),
+    "nan_policy of odr": (lambda: odr(decay, T, Z, nan_policy="omit"), "numpy.ma.masked_invalid"),
+    "sides": (
+        lambda: curve_fit(decay, T, Z, [1, 1, 1], [0, 0, 0], [9, 9, 9]),
+        "give bounds=([0, 0, 0], [9, 9, 9])",
+    ),
+    "curve and Jacobian": (
+        lambda: curve_fit(lambda x, a: (a * x, torch.ones(20, 1)), T, Z),
+        "it must return the curve alone",
+    ),
+    "parameters of lmfit": (
+        lambda: curve_fit(decay, T, Z, lmfit.create_params(a=1, b=1, c=0)),
+        "Give p0=params.valuesdict()",
+    ),
+    "model of lmfit": (
+        lambda: curve_fit(lmfit.models.GaussianModel(), T, Z),
+        "write lmtorch.models.Gaussian()",
+    ),
+    "errors of one": (
+        lambda: curve_fit(decay, T, Z, sigma=[0.1] * 19 + [np.nan]),
+        "1 of them, first at (19,)",
+    ),
     # a class in place of a model
     "class": (lambda: curve_fit(models.Gaussian, X, Y), "write Gaussian(), or with a prefix"),
     "class with p0": (
@@ -131,6 +159,18 @@ def test_a_first_mistake_is_answered(mistake: str) -> None:
 def test_a_name_of_no_option_is_a_type_error_as_python_has_it() -> None:
     with pytest.raises(TypeError, match="no option 'tolerance'"):
         curve_fit(decay, T, Z, tolerance=1e-3)
+
+
+def test_names_of_lmfits_models_are_answered() -> None:
+    with pytest.raises(AttributeError, match=r"write models\.Gaussian"):
+        _ = models.GaussianModel  # type: ignore[attr-defined] # it is not there
+    with pytest.raises(AttributeError, match=r"no attribute 'Gausian'$"):
+        _ = models.Gausian  # type: ignore[attr-defined] # it is not there
+
+
+def test_a_response_without_its_upper_level_is_answered() -> None:
+    with pytest.raises(NotConvergedError, match=r"top \(from .*ec50 \(from .*still grew"):
+        curve_fit(models.Hill(), [0.01, 0.03, 0.1, 0.3, 1.0], [5, 6, 9, 16, 40.0])
 
 
 def test_functions_of_math_are_named_beside_their_error() -> None:
