@@ -37,7 +37,9 @@ class LearnedMany:
     """
 
     def __init__(self, before: "LearnedMany | None" = None) -> None:
-        self.single = Evaluations()
+        # The record of one problem is held to the function to the last bit before it is used: what
+        # earlier calls have made of it changes no bit.
+        self.single: Evaluations = Evaluations() if before is None else before.single
         self.refused = False
         self._known: dict[bool, _Known] = {}
         # Records of earlier calls spare the making of new ones, and are used where those would be:

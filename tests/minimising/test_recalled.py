@@ -156,6 +156,18 @@ def test_a_record_that_was_wrong_once_is_not_handed_on() -> None:
     assert not learned_many.LearnedMany(before).every
 
 
+def test_what_is_known_of_one_problem_by_itself_outlasts_the_call() -> None:
+    before = learned_many.LearnedMany()
+    before.single.first.learn(
+        lambda p: [p * p, p + p], torch.ones(3, dtype=F64), [torch.ones(3, dtype=F64)]
+    )
+    assert before.single.first.record is not None
+    after = learned_many.LearnedMany(before).single
+    assert after.first.record is before.single.first.record
+    after.refuse()  # what was wrong once is replayed by no later call
+    assert learned_many.LearnedMany(before).single.first.refused
+
+
 def test_curves_of_a_model_are_fitted_again_and_again() -> None:
     def model(t: Tensor, a: Tensor, k: Tensor) -> Tensor:
         return a * torch.exp(-k * t)
