@@ -28,7 +28,8 @@ def met(cost: float, size: float) -> bool:
     Returns:
         False where it has not.
     """
-    return 2 * cost <= (ROUNDINGS * SINGLE * size) ** 2
+    noise = ROUNDINGS * SINGLE * size
+    return 2 * cost <= noise * noise  # a power of a large float is an error, a product infinite
 
 
 def absent(inference: Any) -> Tensor | None:

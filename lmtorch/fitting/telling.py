@@ -146,7 +146,7 @@ class Telling(Selection):
         least = UNSEEN**2 * (1.0 if self.absolute else 2 * cost / freedom) / CLEARLY
         lengths = self._normal.diagonal().tolist()
         return all(
-            start == 0 or length * max(size, start) ** 2 > least
+            start == 0 or length * max(size, start) * max(size, start) > least
             for length, size, start in zip(lengths, sizes, begun, strict=True)
         )
 
