@@ -47,6 +47,7 @@ from .reading import in_unit_of
 from .result import CurveFit
 from .rho import robust_of
 from .runaways import beyond_infinity, grown, told
+from .stopped_short import warn_if_short
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -277,6 +278,8 @@ def curve_fit(
     warn_of(solution, data, hint)
     if robust is None and fitter.likelihood is None:
         warn_if_coarse(data, tensor_of(solution.cost))
+        if not data.lead:
+            warn_if_short(inference)
     if rules.limits and (out := beyond(rules.limits, by_name(inference.names, inference.p))):
         warn_of_fit(
             f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."

@@ -1,0 +1,96 @@
+"""A fit in float32 that has ended short of its minimum says so; one that has not is silent."""
+
+import warnings
+
+import pytest
+import torch
+from scipy.optimize import OptimizeWarning
+from torch import Tensor
+
+import lmtorch
+from lmtorch.fitting.stopped_short import steps
+
+SINGLE = torch.finfo(torch.float32).eps
+
+
+def bumps(x: Tensor, *parameters: Tensor) -> Tensor:
+    """Gaussians side by side, which overlap: heights first, then centers."""
+    height, center = torch.stack(parameters).chunk(2)
+    width = 0.8 / len(height)
+    return (height * torch.exp(-0.5 * ((x[:, None] - center) / width) ** 2)).sum(1)
+
+
+def measured(count: int, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x and y of so many Gaussians, and what they are made of."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.linspace(0, 1, 12 * count, dtype=torch.float64)
+    height = 1 + torch.rand(count, generator=generator, dtype=torch.float64)
+    center = torch.linspace(0.02, 0.98, count, dtype=torch.float64)
+    truth = torch.cat([height, center])
+    scatter = torch.randn(len(x), generator=generator, dtype=torch.float64)
+    return x, bumps(x, *truth) + noise * scatter, truth
+
+
+@pytest.mark.parametrize(("count", "noise"), [(5, 1e-4), (20, 1e-4), (20, 1e-3), (33, 1e-4)])
+def test_a_fit_that_says_nothing_is_where_float64_ends(count: int, noise: float) -> None:
+    x, y, truth = measured(count, noise)
+    fine = lmtorch.curve_fit(bumps, x, y, p0=truth)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        coarse = lmtorch.curve_fit(bumps, x.float(), y.float(), p0=truth.float())
+    moved = float(((coarse.popt.double() - fine.popt).abs() / fine.stderr).max())
+    assert said or moved < 0.2
+
+
+def test_one_that_has_ended_short_is_told_of_with_how_far_it_is_off() -> None:
+    x, y, truth = measured(33, 1e-4)
+    with pytest.warns(OptimizeWarning, match=r"ended short of its minimum: p\d+ is off by some"):
+        coarse = lmtorch.curve_fit(bumps, x.float(), y.float(), p0=truth.float())
+    fine = lmtorch.curve_fit(bumps, x, y, p0=truth)
+    assert float(((coarse.popt.double() - fine.popt).abs() / fine.stderr).max()) > 0.1
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("seed", range(3))
+def test_ordinary_fits_are_silent(noise: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.linspace(0, 10, 200, dtype=torch.float64)
+    model = lmtorch.models.Gaussian() + lmtorch.models.Linear()
+    y = model(x, amplitude=5.0, center=5.0, sigma=0.7, slope=0.2, intercept=1.0)
+    y = y + noise * torch.randn(200, generator=generator, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lmtorch.curve_fit(model, x.float(), y.float())
+
+
+def test_what_is_held_and_errors_that_are_given_count() -> None:
+    x, y, truth = measured(33, 1e-3)
+    bounds = (truth.float() - 10, truth.float() + 10)
+    with pytest.warns(OptimizeWarning, match="ended short"):
+        lmtorch.curve_fit(
+            bumps, x.float(), y.float(), p0=truth.float(), sigma=1e-3, absolute_sigma=True
+        )
+    with pytest.warns(OptimizeWarning, match="ended short"):
+        lmtorch.curve_fit(bumps, x.float(), y.float(), p0=truth.float(), bounds=bounds)
+    with warnings.catch_warnings():  # errors so large that what is missing is nothing beside them
+        warnings.simplefilter("error")
+        lmtorch.curve_fit(
+            bumps, x.float(), y.float(), p0=truth.float(), sigma=1.0, absolute_sigma=True
+        )
+
+
+def test_steps_are_those_of_least_squares_without_what_rounding_has_left_nothing_of() -> None:
+    generator = torch.Generator().manual_seed(1)
+    jacobian = torch.randn(30, 4, generator=generator, dtype=torch.float64)
+    jacobian = jacobian * torch.tensor([1.0, 1e6, 1e-5, 1.0], dtype=torch.float64)
+    residual = torch.randn(30, generator=generator, dtype=torch.float64)
+    step, error = steps(residual, jacobian, SINGLE)
+    expected = torch.linalg.lstsq(jacobian, residual[:, None]).solution[:, 0]
+    inverse = torch.linalg.pinv(jacobian, rtol=1e-15)
+    torch.testing.assert_close(step, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(error, inverse.norm(dim=1), rtol=1e-6, atol=0)
+    jacobian[:, 3] = jacobian[:, 0] * (1 + 1e-9 * residual)  # no more than rounding
+    step, error = steps(residual, jacobian, SINGLE)
+    kept = torch.linalg.lstsq(jacobian[:, :3], residual[:, None]).solution[:, 0]
+    torch.testing.assert_close(step[1:3], kept[1:], rtol=1e-6, atol=0)
+    torch.testing.assert_close(step[0] + step[3], kept[0], rtol=1e-6, atol=0)
