@@ -411,7 +411,8 @@ def test_the_table_has_every_option(face: str) -> None:
     of: Callable[..., Any] = getattr(lmtorch, face)
     parameters = inspect.signature(of).parameters
     options = {name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-    if len(options) < len(parameters):  # further options are those of `least_squares`
+    # further options are those of `least_squares`; odr has none, and only says so
+    if len(options) < len(parameters) and face != "odr":
         options |= set(inspect.signature(lmtorch.least_squares).parameters) - {
             "fun",
             "x0",

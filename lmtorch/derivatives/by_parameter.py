@@ -29,6 +29,7 @@ from ..jacobians.layers import (
 from ..rows.matrix import DenseRows
 from .calling import (
     check_chunk,
+    check_mode,
     first_that_works,
     refuse_coupling,
     transformed,
@@ -96,8 +97,6 @@ def parameter_jacobian(
             f"output={output!r} is no place in a sample's output: give an int, or a tuple of ints."
         )
     refuse_coupling(model)
-    if inputs and not within():
-        refuse_meeting(model, inputs, 1)
     tensors = tuple(parameters.values())
     outputs = _Outputs(model, list(parameters), output)
     chunks = partial(_chunks, outputs, tensors, inputs, chunk_size)
@@ -118,10 +117,13 @@ def parameter_jacobian(
     def autograd() -> list[Tensor]:
         return _by_autograd(outputs, tensors, inputs)
 
+    ways = [("layerwise", layerwise), ("reverse", reverse), ("autograd", autograd)]
+    check_mode(ways, mode)
+    if inputs and not within():
+        refuse_meeting(model, inputs, 1)
     if count == 0:  # there is nothing to differentiate, which would show the shape
         with torch.no_grad():
             outputs.look(model(*inputs), count)
-    ways = [("layerwise", layerwise), ("reverse", reverse), ("autograd", autograd)]
     found = first_that_works(ways, mode)
     shape = outputs.shape if output is None else ()
     return {

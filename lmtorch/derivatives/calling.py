@@ -301,6 +301,7 @@ def answered(
     Raises:
         InputError: as in `first_that_works`, or the function has changed x, or samples meet in it.
     """
+    check_mode(ways, mode)
     if call.batch and not call.meeting and not within():
         refuse_meeting(f, (call.x,), call.batch)
     version = call.x._version
@@ -324,6 +325,19 @@ def within() -> bool:
         or watched()
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+def check_mode(ways: Sequence[tuple[str, Any]], mode: str) -> None:
+    """Refuse a name that no way has.
+
+    Raises:
+        InputError: the mode is not known.
+    """
+    names = ["auto", *(name for name, _ in ways)]
+    if mode not in names:
+        raise InputError(
+            f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, names))}."
+        )
 
 
 def first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
@@ -375,7 +389,6 @@ def _silenced() -> bool:
 
 
 def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) -> T:
-    names = [name for name, _ in ways]
     if mode == "auto":
         for _, way in ways[:-1]:
             try:
@@ -396,10 +409,7 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
                 f"{first_line(error)} Write it in other operators, or use "
                 "finite_difference_jacobian for first derivatives."
             ) from error
-    if mode not in names:
-        raise InputError(
-            f"mode={mode!r} is not known here. Use one of {', '.join(map(repr, ('auto', *names)))}."
-        )
+    check_mode(ways, mode)
     try:
         return dict(ways)[mode]()
     except (InputError, torch.OutOfMemoryError):

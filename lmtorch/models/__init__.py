@@ -1,6 +1,6 @@
 """Models with named parameters that guess their start from data, and that add and multiply."""
 
-from typing import TYPE_CHECKING
+import typing as _typing  # no name of the field, which are all that stands here
 
 from ..calculus.special import faddeeva as faddeeva
 from ..calculus.special import voigt_profile as voigt_profile
@@ -44,7 +44,7 @@ from .surfaces import Gaussian2D as Gaussian2D
 from .waves import DampedSine as DampedSine
 from .waves import Sine as Sine
 
-if not TYPE_CHECKING:  # a checker that saw it would take any name for one that there is
+if not _typing.TYPE_CHECKING:  # a checker that saw it would take any name for one that there is
 
     def __getattr__(name: str) -> object:
         """Answer lmfit's names of models, as `GaussianModel`.
