@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import places, put, read, select, settled, stacked, statuses, take, unbatched
+from ..arrays import never, places, put, read, select, settled, stacked, statuses, take, unbatched
 from ..core.bounds import Bounds
 from ..core.loop import Watch, descend
 from ..core.method import Method
@@ -29,12 +29,14 @@ AGREE = 1e-6  # relative difference of two costs up to which both runs have ende
 BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy would not change
 # ends from which a run may go on once its strategy has forgotten what made the steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
-TOO_FAR = (Status.LOST, Status.FLAT)  # ends that say that the start was too far off
+# ends that may say that the start was too far off
+TOO_FAR = (Status.LOST, Status.FLAT, Status.SLOW)
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
 NEAR = 1e-5  # share of the cost that is promised where a slow run is near its end
 SAMPLE = 64  # problems that ended alike of which a way must help one before it is asked of the rest
-BEYOND = 10  # times the usual trials, after which another run is given up
-LEAST = 8 * WINDOW  # but never before, as another run may well be slow where the first was quick
+MANY = 32 * SAMPLE  # problems up to which a run of all takes about as long as that of a sample
+BEYOND = 5  # times the usual trials, after which another run is given up
+LEAST = 4 * WINDOW  # but never before, as another run may well be slow where the first was quick
 USUAL = 32  # problems of a batch, and half of it, that must be sure to tell what is usual
 
 
@@ -45,7 +47,12 @@ class Opinion(NamedTuple):
     method: Method
     restart: bool  # begin where the best run has ended, not where the first began
     factors: Tensor | float | None = None  # one or (n,), by which the start is multiplied
-    of_lost: bool = False  # asked only where parameters have no influence
+    of_lost: bool = False  # asked only where runs end too far off: without influence, or slowly
+
+    @property
+    def same_start(self) -> bool:
+        """Whether it is another strategy from where the first run began."""
+        return not self.restart and self.factors is None
 
     def take(self, places: Tensor) -> "Opinion":
         """The opinion on some problems of a batch (b,)."""
@@ -63,6 +70,9 @@ class BestRun(NamedTuple):
     state: State
     runs: Tensor  # (...,) int, how many there were
     kept: Tensor  # (...,) int, the number of the opinion that was kept; 0: the first run
+    # (...,) bool: another strategy from the same start has ended at the same place, too far off
+    agreed: Tensor
+    elsewhere: Tensor  # (...,) bool: so has a run from a smaller start
 
 
 class _Listening:
@@ -97,8 +107,8 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
 
 def unasked(state: State) -> BestRun:
     """The best of one run alone: that run."""
-    none = statuses(state.cost, 0)
-    return BestRun(state, none + 1, none)
+    none, nobody = statuses(state.cost, 0), never(state.cost)
+    return BestRun(state, none + 1, none, nobody, nobody)
 
 
 def usual(trials: Tensor, sure: Tensor) -> int | None:
@@ -131,7 +141,7 @@ def ask(
         return best
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
-    doubts = _doubts(opinions, best.state, acceptable)
+    doubts = _doubts(opinions, best, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -152,7 +162,7 @@ def ask(
         best = (
             _sampled(hear, number, best, doubt, listening) if quick is None else hear(best, doubt)
         )
-        doubts = _doubts(opinions, best.state, acceptable)
+        doubts = _doubts(opinions, best, acceptable)
         # the user's word ends all runs, not this one alone
         if listening is not None and listening.stop:
             status = torch.where(
@@ -200,10 +210,15 @@ class _Doubt(NamedTuple):
     spent: int  # trials that one of them has cost, at most
 
 
-def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None) -> list[_Doubt]:
-    """What each opinion would be asked about as things stand: one host read for all."""
+def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | None) -> list[_Doubt]:
+    """What each opinion would be asked about as things stand: one host read for all.
+
+    Where two strategies from one start, or runs from two, have ended at the same place too far off,
+    no further one of the kind is asked.
+    """
     if not opinions:
         return []
+    state = best.state
     every, numbers = [], []
     doubt = doubtful(state, acceptable)
     for opinion in opinions:
@@ -211,7 +226,9 @@ def _doubts(opinions: Sequence[Opinion], state: State, acceptable: Tensor | None
         if opinion.restart:
             own = own & _goes_on(state, opinion)
         if opinion.of_lost:
-            own = own & among(state.status, TOO_FAR)
+            own = own & among(state.status, TOO_FAR) & ~best.elsewhere
+        elif opinion.same_start:
+            own = own & ~best.agreed
         every.append(own)
         numbers += [own.sum(), torch.where(own, state.trials, 0).amax()]
     found = read(*numbers)
@@ -234,7 +251,7 @@ def _sampled(
     listening: _Listening | None,
 ) -> BestRun:
     """One opinion on a sample of many problems in doubt, and on all that ended as one it helped."""
-    if doubt.number <= 2 * SAMPLE:
+    if doubt.number <= MANY:
         return hear(best, doubt)
     ended = best.state.status
     some = torch.zeros_like(doubt.where)
@@ -275,7 +292,7 @@ def _hear(
     if x.ndim == 1:
         start = beginning(opinion, x, best.state, problem.bounds)
         other, _ = descend(problem, opinion.method, start, trials=trials, watch=watch)
-        return _better(best, other, number, acceptable)
+        return _better(best, other, number, opinion, acceptable)
     chosen = places(doubt.where, doubt.number)
     before = take(best, chosen)
     whole = best.state
@@ -300,7 +317,7 @@ def _hear(
         out = other.status == Status.EVALUATIONS.value
         other = other._replace(status=torch.where(out, Status.SLOW.value, other.status))
     bar = None if acceptable is None else acceptable[chosen]
-    return put(best, chosen, _better(before, other, number, bar))
+    return put(best, chosen, _better(before, other, number, opinion, bar))
 
 
 def _each(problem: Problem, opinion: Opinion, x: Tensor, state: State, trials: int) -> State:
@@ -314,7 +331,9 @@ def _each(problem: Problem, opinion: Opinion, x: Tensor, state: State, trials: i
     return stacked(ends)
 
 
-def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None) -> BestRun:
+def _better(
+    best: BestRun, other: State, number: int, opinion: Opinion, acceptable: Tensor | None
+) -> BestRun:
     """The better of two ends, with the effort of both: lower cost, and if equal the surer."""
     state = best.state
     # a cost that is not finite is above every other
@@ -326,7 +345,13 @@ def _better(best: BestRun, other: State, number: int, acceptable: Tensor | None)
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
         linearizations=state.linearizations + other.linearizations,
     )
-    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept))
+    agreed, elsewhere = best.agreed, best.elsewhere
+    equal = equal & among(state.status, TOO_FAR) & among(other.status, TOO_FAR)
+    if opinion.same_start:
+        agreed = agreed | equal
+    elif opinion.of_lost:
+        elsewhere = elsewhere | equal
+    return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept), agreed, elsewhere)
 
 
 def _without_strategy(state: State) -> State:

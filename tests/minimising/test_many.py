@@ -121,8 +121,8 @@ def test_what_one_fit_has_many_have(options: dict[str, object]) -> None:
         )
 
     many, one = fit("auto"), fit("svd")
-    assert torch.equal(many.success, one.success)
-    found = many.success
+    found = one.success
+    assert bool(many.success[found].all())  # "auto" asks for second opinions, which find one more
     assert int(found.sum()) >= 60
     torch.testing.assert_close(many.x[found], one.x[found], rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(many.fun[found], one.fun[found], rtol=0.0, atol=1e-8)

@@ -16,11 +16,13 @@ from lmtorch.damping.scaling import More
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.minimising import opinions
 from lmtorch.minimising.opinions import (
+    MANY,
     SAMPLE,
     BestRun,
     Opinion,
     _better,
     _Doubt,
+    _doubts,
     _hear,
     _sampled,
     beginning,
@@ -33,6 +35,9 @@ from lmtorch.solvers.svd import SVD
 from .setting import F64
 
 METHOD = Method(SVD(), TrustRegion(), More())
+OTHER = Opinion("another strategy", METHOD, restart=False)
+SMALLER = Opinion("a smaller start", METHOD, False, 0.1, of_lost=True)
+ONWARD = Opinion("from where it had ended", METHOD, restart=True)
 
 
 def end(cost: Any, status: Any, trials: int = 5, made: int = 3) -> State:
@@ -67,7 +72,7 @@ def test_the_lower_cost_is_kept_and_of_equal_ones_the_sure(
     first: tuple[float, Status], second: tuple[float, Status], kept: int, batch: bool
 ) -> None:
     mine, theirs = ([[v] for v in run] if batch else list(run) for run in (first, second))
-    best = _better(unasked(end(*mine)), end(*theirs, trials=11, made=4), 7, None)
+    best = _better(unasked(end(*mine)), end(*theirs, trials=11, made=4), 7, OTHER, None)
     assert best.kept.reshape(()) == kept
     chosen = torch.tensor(second[0] if kept else first[0], dtype=F64)
     torch.testing.assert_close(best.state.cost.reshape(()), chosen, rtol=0, atol=0, equal_nan=True)
@@ -81,8 +86,47 @@ def test_the_lower_cost_is_kept_and_of_equal_ones_the_sure(
 def test_a_number_is_kept_through_further_runs_that_are_worse() -> None:
     best: BestRun = unasked(end(3.0, UNSURE))
     for number, cost in ((1, 2.0), (2, 2.5), (3, 1.0), (4, 4.0)):
-        best = _better(best, end(cost, UNSURE), number, None)
+        best = _better(best, end(cost, UNSURE), number, OTHER, None)
     assert (int(best.kept), int(best.runs), float(best.state.cost)) == (3, 5, 1.0)
+
+
+WORSE, LOWER = 1.0 + 1e-5, 1.0 - 1e-5
+PLACES = [
+    (OTHER, 1.0 + 1e-7, [False, True, True]),  # from one start it is the same place for the third
+    (OTHER, WORSE, [True, True, True]),
+    (OTHER, LOWER, [True, True, True]),
+    (OTHER, math.nan, [True, True, True]),
+    (SMALLER, 1.0, [True, False, True]),  # of two starts
+    (SMALLER, WORSE, [True, True, True]),
+    (ONWARD, 1.0, [True, True, True]),  # which had not far to go
+]
+
+
+@pytest.mark.parametrize(("asked", "cost", "further"), PLACES, ids=str)
+def test_where_two_strategies_from_a_start_end_at_one_place_no_third_is_asked(
+    asked: Opinion, cost: float, further: list[bool]
+) -> None:
+    lost = [Status.LOST, Status.LOST]
+    best = _better(unasked(end([1.0, 1.0], lost)), end([cost, 2.0], lost), 1, asked, None)
+    every = [doubt.where for doubt in _doubts([OTHER, SMALLER, Opinion("", METHOD, False, 3.0)],
+                                              best, None)]  # fmt: skip
+    assert [bool(where[0]) for where in every] == further
+    assert all(where[1] for where in every)  # each problem for itself
+
+
+@pytest.mark.parametrize("status", [Status.SADDLE, Status.COST, Status.VALLEY])
+def test_two_strategies_at_one_saddle_or_poor_minimum_say_nothing_of_a_third(
+    status: Status,
+) -> None:
+    best = _better(unasked(end([1.0], [status])), end([1.0], [status]), 1, OTHER, None)
+    (doubt,) = _doubts([OTHER], best, torch.tensor([0.5], dtype=F64))  # more than is believed
+    assert bool(doubt.where)
+
+
+def test_a_slow_run_is_asked_again_from_smaller_starts() -> None:
+    ended = [Status.SLOW, Status.LOST, Status.FLAT, Status.SADDLE, Status.COST]
+    (doubt,) = _doubts([SMALLER], unasked(end([1.0] * 5, ended)), None)
+    assert doubt.where.tolist() == [True, True, True, False, False]
 
 
 DOUBTS = [
@@ -145,6 +189,7 @@ def test_what_is_usual_is_told_by_many_sure_problems_only() -> None:
 def test_a_way_is_asked_of_the_rest_that_ended_as_one_it_helped() -> None:
     count = 3000
     status = torch.full((count,), int(Status.LOST))
+    assert count > MANY  # up to which all are asked at once
     status[::10], status[1::30] = int(Status.SLOW), int(Status.SADDLE)
     best = unasked(end(torch.ones(count), status))
     asked = []
