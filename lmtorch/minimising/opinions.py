@@ -213,8 +213,9 @@ class _Doubt(NamedTuple):
 def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | None) -> list[_Doubt]:
     """What each opinion would be asked about as things stand: one host read for all.
 
-    Where two strategies from one start, or runs from two, have ended at the same place too far off,
-    no further one of the kind is asked.
+    In a batch, where two strategies from one start, or runs from two, have ended at the same place
+    too far off, no further one of the kind is asked. A single fit is asked: the third strategy
+    found two of the classical minima.
     """
     if not opinions:
         return []
@@ -226,8 +227,10 @@ def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | Non
         if opinion.restart:
             own = own & _goes_on(state, opinion)
         if opinion.of_lost:
-            own = own & among(state.status, TOO_FAR) & ~best.elsewhere
-        elif opinion.same_start:
+            own = own & among(state.status, TOO_FAR)
+        if state.cost.ndim and opinion.of_lost:
+            own = own & ~best.elsewhere
+        elif state.cost.ndim and opinion.same_start:
             own = own & ~best.agreed
         every.append(own)
         numbers += [own.sum(), torch.where(own, state.trials, 0).amax()]
