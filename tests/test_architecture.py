@@ -24,6 +24,7 @@ LAYERS = (
         "_memory",
         "_modes",
         "_modules",
+        "_draws",
         "_elsewhere",
         "_names",
         "_printing",

@@ -401,8 +401,8 @@ def _first_that_works(ways: Sequence[tuple[str, Callable[[], T]]], mode: str) ->
                 continue
         try:
             return ways[-1][1]()  # the plainest way: what it raises is the function's own fault
-        except (NotImplementedError, RuntimeError) as error:
-            if "derivative for" not in str(error) or isinstance(error, torch.OutOfMemoryError):
+        except RuntimeError as error:
+            if "derivative for" not in str(error):
                 raise
             raise RefusedError(  # nor has any other way, then
                 f"torch has no such derivatives of an operator of the function: "

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .. import _draws
+
 T = TypeVar("T")
 
 
@@ -19,15 +21,12 @@ class Draws:
     """The state of torch's random numbers, on the processor and on the device of a tensor."""
 
     def __init__(self, x: Tensor) -> None:
-        self._cuda = x.device if x.device.type == "cuda" else None
-        self._state = torch.get_rng_state()
-        self._of_cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
+        self._device = x.device
+        self._states = _draws.read(x.device)
 
     def again(self) -> None:
         """Go back to it."""
-        torch.set_rng_state(self._state)
-        if self._cuda is not None and self._of_cuda is not None:
-            torch.cuda.set_rng_state(self._of_cuda, self._cuda)
+        _draws.write(self._states, self._device)
 
 
 def alike(blocks: Iterable[T], x: Tensor) -> Iterator[T]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from operator import index
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -188,13 +188,14 @@ def value_jacobian_hessian(
 
     def forward() -> ValueJacobianHessian:
         chunks = ranges(len(chosen), chunk_of(call, len(chosen), chunk_size))
-        (value, jacobian), *columns = (
-            rows(call, x)
-            if some is None
-            else (products(call, call.directions(chosen[some])), call.x)
-            for some in alike([None, *chunks], x)
-        )
-        return of_columns(value, jacobian, torch.cat([found for found, _ in columns]))
+
+        def some_columns(some: slice) -> Tensor:
+            return products(call, call.directions(chosen[some]))
+
+        passes: list[Callable[[], Any]] = [partial(rows, call, x)]
+        passes += [partial(some_columns, some) for some in chunks]
+        (value, jacobian), *columns = (evaluate() for evaluate in alike(passes, x))
+        return of_columns(value, jacobian, torch.cat(columns))
 
     def reverse(most: int | None = None) -> ValueJacobianHessian:
         return of_columns(*twice_by_reverse(call, call.directions(chosen), most))

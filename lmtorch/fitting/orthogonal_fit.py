@@ -213,20 +213,6 @@ class OrthogonalFit(CurveFit):
         """
         return self._by_point(self._inference.residual)
 
-    def size_of_data(self) -> Tensor:
-        """The norm of y in units of its errors, (...,)."""
-        root, y = self.data.whitening, self.data.grid
-        whitened = root * y if root.ndim == y.ndim else (root * y[..., None, :, :]).sum(-2)
-        whitened = torch.where(whitened.isfinite(), whitened, 0.0).double()
-        return torch.linalg.vector_norm(whitened.reshape(*self.lead, -1), dim=-1)
-
-    def rows_at(self, u: Tensor) -> Tensor | None:
-        """Derivatives of f at the data in other variables (n,), (q·m, n), of a single fit."""
-        if self.lead or self.data.implicit:
-            return None
-        with np.errstate(all="ignore"):
-            return self.fitter.sensitivity(u, self.data.x, self.data.m)[1].double()
-
     @property
     def chisqr_x(self) -> Any:
         """The part of χ² that the displacements make, (...,); scipy.odr's sum_square_delta."""

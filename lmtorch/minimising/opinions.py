@@ -214,8 +214,8 @@ def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | Non
     """What each opinion would be asked about as things stand: one host read for all.
 
     In a batch, where two strategies from one start, or runs from two, have ended at the same place
-    too far off, no further one of the kind is asked. A single fit is asked: the third strategy
-    found two of the classical minima.
+    too far off, no further one of the kind is asked. A single fit asks them all: otherwise it would
+    miss three of the minima of the classical problems.
     """
     if not opinions:
         return []
@@ -228,10 +228,8 @@ def _doubts(opinions: Sequence[Opinion], best: BestRun, acceptable: Tensor | Non
             own = own & _goes_on(state, opinion)
         if opinion.of_lost:
             own = own & among(state.status, TOO_FAR)
-        if state.cost.ndim and opinion.of_lost:
-            own = own & ~best.elsewhere
-        elif state.cost.ndim and opinion.same_start:
-            own = own & ~best.agreed
+        if state.cost.ndim and (opinion.of_lost or opinion.same_start):
+            own = own & ~(best.elsewhere if opinion.of_lost else best.agreed)
         every.append(own)
         numbers += [own.sum(), torch.where(own, state.trials, 0).amax()]
     found = read(*numbers)

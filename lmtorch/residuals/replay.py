@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _draws
+
 
 class Replay:
     """Remembers the generators at a step's first evaluation and puts them back for each other one.
@@ -51,19 +53,19 @@ class Replay:
     def _same_draws(self) -> Iterator[None]:
         first = self.before is None
         if self.before is None:
-            self.before = self._read()
+            self.before = _draws.read(self.device)
         elif self.random:
-            self._write(self.before)
+            _draws.write(self.before, self.device)
         try:
             yield
         except BaseException:
             # an evaluation that failed was none: its draws are taken back, and the next one is the
             # first again
-            self._write(self.before)
+            _draws.write(self.before, self.device)
             self.before = None if first else self.before
             raise
         if first:
-            self.after = self._read()
+            self.after = _draws.read(self.device)
             self.random |= not all(
                 torch.equal(a, b) for a, b in zip(self.before, self.after, strict=True)
             )
@@ -71,28 +73,17 @@ class Replay:
     def finish(self) -> None:
         """Leave the generators as one evaluation would: the next step draws new ones."""
         if self.random and self.after is not None:
-            self._write(self.after)
+            _draws.write(self.after, self.device)
 
     def rewind(self) -> None:
         """Leave the generators as if nothing had been evaluated."""
         if self.random and self.before is not None:
-            self._write(self.before)
+            _draws.write(self.before, self.device)
 
     def _put_back(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for tensor, value in zip(self.kept, values, strict=True):
                 tensor.copy_(value)
-
-    def _read(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        return states
-
-    def _write(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], self.device)
 
 
 class Generators:
@@ -106,23 +97,20 @@ class Generators:
     def __init__(self, device: torch.device, own: Sequence[Any] = ()) -> None:
         self.device = device
         self.own = list(_held(own))
+        self.torchs = len(_draws.read(device))  # how many of the states, the first, are torch's
 
     def read(self) -> list[Any]:
         """Their states."""
         of_numpy = np.random.get_state()  # noqa: NPY002  # closures of users draw from this one
-        states = [torch.get_rng_state(), random.getstate(), of_numpy]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        return states + [_state(generator) for generator in self.own]
+        own = [_state(generator) for generator in self.own]
+        return [*_draws.read(self.device), random.getstate(), of_numpy, *own]
 
     def write(self, states: Sequence[Any]) -> None:
         """Put states back."""
-        common, own = states[: len(states) - len(self.own)], states[len(states) - len(self.own) :]
-        torch.set_rng_state(common[0])
-        random.setstate(common[1])
-        np.random.set_state(common[2])  # noqa: NPY002  # closures of users draw from this one
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(common[3], self.device)
+        _draws.write(states[: self.torchs], self.device)
+        of_python, of_numpy, *own = states[self.torchs :]
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002  # closures of users draw from this one
         for generator, state in zip(self.own, own, strict=True):
             _set_state(generator, state)
 

@@ -187,9 +187,8 @@ class Stream:
         if self.end is None:
             return
         now = self.generators.read()
-        common = len(now) - len(self.generators.own)
         for place, (begin, end) in enumerate(zip(self.begin, self.end, strict=True)):
-            torchs = place in (0, 3) and place < common
+            torchs = place < self.generators.torchs
             if not (same_state(begin, end) or (torchs and drawn)):
                 now[place] = end
         self.generators.write(now)

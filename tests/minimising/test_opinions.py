@@ -114,6 +114,12 @@ def test_where_two_strategies_from_a_start_end_at_one_place_no_third_is_asked(
     assert all(where[1] for where in every)  # each problem for itself
 
 
+@pytest.mark.parametrize("asked", [OTHER, SMALLER], ids=str)
+def test_a_single_fit_asks_all_the_same(asked: Opinion) -> None:
+    best = _better(unasked(end(1.0, Status.LOST)), end(1.0, Status.LOST), 1, asked, None)
+    assert all(bool(doubt.where) for doubt in _doubts([OTHER, SMALLER], best, None))
+
+
 @pytest.mark.parametrize("status", [Status.SADDLE, Status.COST, Status.VALLEY])
 def test_two_strategies_at_one_saddle_or_poor_minimum_say_nothing_of_a_third(
     status: Status,
