@@ -3,8 +3,7 @@
 Where the data are met to the last digit, an amplitude that should be zero ends at 1e-16 of the
 data. Its center, width or decay then has a column of J that is round-off, but not zero, and the
 residuals beside it are zero: its error would be zero, and so of what the data say nothing about.
-So J is looked at with such a parameter at zero: what has no influence any more there, and had some
-before, is not determined.
+So J is looked at with such a parameter at zero: what has no influence there is not determined.
 """
 
 from typing import Any
@@ -63,5 +62,5 @@ def absent(inference: Any) -> Tensor | None:
         same = torch.linalg.vector_norm(left, dim=-1) <= 2 * noise.reshape(-1)
         same &= rows.isfinite().all(-1).all(-1) & (rows[..., place] != 0).any(-1)
         gone = (rows == 0).all(-2) & same[:, None]
-        found |= gone.reshape(u.shape) & (lengths > 0) & nothing[..., place, None]
+        found |= gone.reshape(u.shape) & nothing[..., place, None]
     return found if bool(found.any()) else None

@@ -124,7 +124,7 @@ def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
 
 def storage(tensor: Tensor) -> int | None:
     """Which memory it is a view of; None where it has none of its own, as sparse tensors."""
-    with suppress(NotImplementedError, RuntimeError):  # torch's, by layout, if it has no storage
+    with suppress(RuntimeError):  # torch's, by layout, if it has no storage
         return int(tensor.untyped_storage()._cdata)
     return None
 

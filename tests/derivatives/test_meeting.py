@@ -184,3 +184,15 @@ def test_across_the_whole_batch_samples_may_meet() -> None:
     f = MEETING["centred"]
     close(lmtorch.jacobian(f, x), torch.autograd.functional.jacobian(f, x))
     assert not lmtorch.check_derivatives(f, x).ok
+
+
+def test_a_network_that_centres_in_training_mode_only_is_asked_in_each_mode() -> None:
+    class Centring(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x - x.mean(0)) if self.training else torch.tanh(x)
+
+    network, x = Centring().eval(), points(5, 2)
+    lmtorch.laplacian(network, x)
+    with pytest.raises(MeetingError):
+        lmtorch.laplacian(network.train(), x)
+    lmtorch.laplacian(network.eval(), x)

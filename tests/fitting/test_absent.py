@@ -99,3 +99,11 @@ def test_an_error_a_thousand_times_the_value_is_told() -> None:
     with pytest.warns(OptimizeWarning, match="the data hardly determine amplitude, sigma"):
         fit = curve_fit(models.Voigt() + models.Constant(), X, y)
     assert fit.errors["sigma"] > 1000 * fit["sigma"]
+
+
+def test_a_factor_that_has_settled_takes_nothing_away() -> None:
+    x = torch.linspace(1, 2, 20, dtype=torch.float64)
+    with pytest.warns(OptimizeWarning, match="changing 1·u does not change the curve"):
+        # at u = 0 all of it vanishes, but that is another curve
+        fit = curve_fit(lambda x, b, u: b * x * torch.tanh(1e9 * u), x, 3 * x, p0=[1.0, 1.0])
+    assert torch.isfinite(fit.stderr).tolist() == [True, False]

@@ -94,3 +94,14 @@ def test_steps_are_those_of_least_squares_without_what_rounding_has_left_nothing
     kept = torch.linalg.lstsq(jacobian[:, :3], residual[:, None]).solution[:, 0]
     torch.testing.assert_close(step[1:3], kept[1:], rtol=1e-6, atol=0)
     torch.testing.assert_close(step[0] + step[3], kept[0], rtol=1e-6, atol=0)
+
+
+def test_what_is_held_at_a_bound_has_not_ended_short() -> None:
+    x = torch.linspace(0, 1, 50)
+    y = 1 + 2 * x + 0.1 * torch.sin(9 * x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = lmtorch.curve_fit(
+            lambda x, a, b: a + b * x, x, y, p0=[1.0, 1.0], bounds=([-9, -9], [9, 1.5])
+        )
+    assert float(fit.popt[1]) == 1.5  # and the cost would fall beyond
