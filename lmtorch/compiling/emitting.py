@@ -16,6 +16,7 @@ leave the registers.
 
 import math
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from .expressions import REAL, SINGLE, TRUTH, WHOLE, Expression
@@ -208,12 +209,13 @@ def _apart(
             users.setdefault(id(operand), []).append(one)
     for one in outputs:
         users.setdefault(id(one), []).append(one)  # needed by itself
+    places = {id(one): place for place, one in enumerate(every)}
     found: dict[int, list[Expression]] = {}
     taken: set[int] = set()
     for choice in reversed(every):
         if choice.operator != "where" or choice.point or id(choice) in taken:
             continue
-        sides = [_needed_by(choice, side, users, every) for side in choice.operands[1:]]
+        sides = [_needed_by(choice, side, users, places) for side in choice.operands[1:]]
         largest = max(sides, key=len)
         if len(largest) >= MUCH and not any(id(one) in taken for one in largest):
             found[id(choice)] = largest
@@ -225,24 +227,34 @@ def _needed_by(
     choice: Expression,
     side: Expression,
     users: dict[int, list[Expression]],
-    every: Sequence[Expression],
+    places: dict[int, int],  # of all expressions (by id), operands first
 ) -> list[Expression]:
-    """What nothing but one side of a choice needs, operands first."""
-    if any(user is not choice for user in users.get(id(side), [])):
-        return []  # the side itself is needed elsewhere
+    """What nothing but one side of a choice needs, operands first.
+
+    From the side down to operands, the last in the order of all first: whatever uses an expression
+    has been looked at before it. So it takes as long as what is found is, and not as the program.
+
+    Returns:
+        These expressions.
+    """
     members = {id(choice)}
     found: list[Expression] = []
-    ours = {id(one) for one in ordered([side])}
-    for one in reversed(every):
+    waiting = [(-places[id(side)], side)]
+    seen = {id(side)}
+    while waiting:
+        _, one = heappop(waiting)
         plain = not one.point and one.operator not in (*SUMS, "constant", "input")
-        if id(one) not in ours or not plain or one.stage != choice.stage:
-            continue
-        by = users.get(id(one), [])
         # what the choice itself reads, the mask or the other side, is needed in any case
         other = one is not side and _inside(one, choice.operands)
-        if by and not other and all(id(user) in members for user in by):
+        if not plain or one.stage != choice.stage or other:
+            continue
+        if all(id(user) in members for user in users[id(one)]):
             members.add(id(one))
             found.append(one)
+            for operand in one.operands:
+                if id(operand) not in seen:
+                    seen.add(id(operand))
+                    heappush(waiting, (-places[id(operand)], operand))
     return found[::-1]
 
 
