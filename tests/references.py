@@ -13,6 +13,21 @@ from lmtorch.linearizations.arrow import Arrow
 TOLERANCE = 1e-15  # scipy ignores a tolerance below eps = 2.2e-16 and warns
 
 
+def jacobian(residual: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The exact J (m, n) of a function at (n,), all rows by one backward pass.
+
+    A third to a tenth of what `torch.func.jacfwd` takes, which scipy would call thousands of times.
+    """
+
+    def at(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        r = residual(x)
+        each = torch.eye(len(r), dtype=r.dtype)
+        return torch.autograd.grad(r, x, each, is_grads_batched=True)[0]
+
+    return at
+
+
 def scipy_solution(
     residual: Callable[[Tensor], Tensor],
     start: Sequence[float] | np.ndarray | Tensor,
@@ -26,12 +41,12 @@ def scipy_solution(
         "x_scale": "jac",
         "max_nfev": 10_000,
     }
-    jacobian = torch.func.jacfwd(residual)
+    exact = jacobian(residual)
     with np.errstate(all="ignore"):  # scipy rejects a trial that overflows, but NumPy warns first
         return least_squares(
             lambda x: residual(torch.from_numpy(x)).numpy(),
             np.asarray(start, dtype=np.float64),
-            jac=lambda x: jacobian(torch.from_numpy(x)).numpy(),
+            jac=lambda x: exact(torch.from_numpy(x)).numpy(),
             **(tight | options),
         )
 
