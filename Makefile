@@ -68,9 +68,10 @@ check-tests: $(INSTALLED)
 	@$(ALONE) $(RUN) $(PYTEST) -m "not slow" --durations=10 \
 		$(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
-# without coverage, which would double the time of some
+# without coverage, which would double the time of some; of the files that name the mark alone, since to collect all
+# takes each process half a minute (tests/conftest.py refuses the mark elsewhere)
 check-slow: $(INSTALLED)
-	@$(ALONE) $(RUN) $(PYTEST) -m slow --durations=0
+	@$(ALONE) $(RUN) $(PYTEST) -m slow --durations=0 $$(grep -rl --include='*.py' 'mark\.slow' tests)
 
 fuzz: $(INSTALLED)
 	@$(ALONE) $(RUN) $(PYTEST) -m hypothesis --hypothesis-profile=fuzz -o faulthandler_timeout=3600

@@ -33,8 +33,19 @@ DEVICES = ["cpu", GPU]
 QUICKLY = {"-O3": "-O0"}  # of the flags of a compiler
 
 
+gc.disable()  # until all is collected
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` looks for slow tests in the files that name their mark."""
+    for path in {item.path for item in items if item.get_closest_marker("slow")}:
+        if "mark.slow" not in path.read_text("utf-8"):
+            raise pytest.UsageError(f"{path}: its slow tests have their mark from elsewhere")
+
+
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: no later search for garbage walks through it."""
+    """What was imported and collected stays: no search for garbage walks through it."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
