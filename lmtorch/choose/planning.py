@@ -51,6 +51,9 @@ MIXED_LEAST = 256  # rows that mix those of a criterion's samples, at least
 MIXED_ENOUGH = 512  # of them, where a tenth of the samples are no more
 DUAL_LEAST = 256  # rows in the sample of which the m x m equations are made, at least
 DUAL_ENOUGH = 1024  # rows of several terms from which they are made of a sample at first
+# λ₀ of steps by products on a table, as a share of the largest diagonal entry: with Nielsen's 1e-3
+# the first step of a network is refused once or twice
+FIRST_OF_PRODUCTS = 5e-3
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 # of the cost, where no exact Hessian is looked at: slow steps have to be followed to round-off
 UNSEEN_TOLERANCE = {torch.float32: torch.finfo(torch.float32).eps}
@@ -109,7 +112,7 @@ def _decide(terms: Sequence[Facts], options: Options) -> Plan:
         )
     # rows that are kept are those that bends are taken of
     bent = (share is None or isinstance(solver, Dual)) and not facts.streams
-    damping, scaling, why_damping = _damping(options, solver, small, bent)
+    damping, scaling, why_damping = _damping(facts, options, solver, bent)
     if isinstance(solver, Dual) and options.solver in ("auto", "dual"):
         if facts.processes > 1:
             solver, why = Dual(ScatteredForm()), f"{why}, rows where they are made"
@@ -277,9 +280,10 @@ def _size(facts: Facts) -> str:
 
 
 def _damping(
-    options: Options, solver: Solver, small: bool, bent: bool
+    facts: Facts, options: Options, solver: Solver, bent: bool
 ) -> tuple[Damping, Scaling, str]:
     """How far a step goes, in which units; `bent`: whether bends from all rows may correct it."""
+    small = facts.parameters <= SMALL
     why = f"n {'<=' if small else '>'} {SMALL}"
     # a region is found by several solutions, and an acceleration takes one more: by products each
     # costs as much as the step
@@ -288,9 +292,13 @@ def _damping(
     # along a sampled JᵀJ a bend from all rows would cost more than the step
     if accelerated == "auto":
         accelerated = damping == "auto" and not (small or products) and bent
-    if isinstance(damping, str):
-        region = small and not products
-        damping = DAMPINGS[damping] if damping != "auto" else TrustRegion() if region else Nielsen()
+    if damping == "auto":
+        # of images and their classes the shorter first step was no gain
+        table = products and facts.samples is not None and facts.outputs == 1
+        own = Nielsen(FIRST_OF_PRODUCTS) if table else Nielsen()
+        damping = TrustRegion() if small and not products else own
+    elif isinstance(damping, str):
+        damping = DAMPINGS[damping]
     if isinstance(scaling, str):
         scaling = SCALINGS[scaling] if scaling != "auto" else More() if small else Levenberg()
     if accelerated:

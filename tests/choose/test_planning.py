@@ -8,6 +8,7 @@ import torch
 
 from lmtorch import InputError, _memory, least_squares
 from lmtorch.choose import Facts, Options, plan
+from lmtorch.damping import Nielsen
 from lmtorch.damping.scaling import FixedScale
 from lmtorch.losses.robust import cauchy
 from lmtorch.solvers import Cholesky, ConjugateGradients, Dual
@@ -127,3 +128,20 @@ def test_the_rows_of_images_are_mixed_where_they_are_more_than_some_hundred() ->
     assert plan([small], Options()).share is None
     assert plan([small], Options(curvature="sampled", solver="cg")).mixes
     assert plan([few._replace(outputs=1, layers=True)], Options()).share is None
+
+
+def test_steps_by_products_begin_with_more_damping_on_a_table_than_on_images() -> None:
+    # a table by a network, float32: its first step with Nielsen's 1e-3 is refused once or twice
+    table = Facts(1_377, 20_640, 20_640, 2_000, torch.float32, torch.device("cpu"), layers=True)
+    images = table._replace(residuals=206_400, outputs=10)
+    for facts, first in ((table, 5e-3), (images, 1e-3)):
+        method = plan([facts], Options()).method
+        assert isinstance(method.solver, ConjugateGradients)
+        assert method.damping == Nielsen(first)
+    # what is asked for by its name is as the name has it, and so are exact steps
+    assert plan([table], Options(damping="nielsen")).method.damping == Nielsen(1e-3)
+    exact = plan([table], Options(solver="cholesky", acceleration=False)).method
+    assert exact.damping == Nielsen(1e-3)
+    # of functions without samples nothing was measured
+    alone = table._replace(samples=None, layers=False)
+    assert plan([alone], Options(solver="cg")).method.damping == Nielsen(1e-3)
