@@ -18,12 +18,14 @@ from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
-from . import fronts
+from . import fronts, infinite_slopes
 from .blind_starts import beside, unknown
 from .brought import beyond, brought, start_from
 from .coarse_data import warn_if_coarse
 from .data import Data, gather
+from .doses import explained, mistaken, warn_of_doses
 from .fitter import Fitter
+from .grids import flattened
 from .inference import Inference
 from .labels import warn_of_order
 from .likelihoods import check, likelihood_of, with_total
@@ -67,6 +69,11 @@ FROM_ZERO = (
     "All parameters start at zero, where they may cancel each other: start from numbers of the "
     "size that you expect."
 )
+UNIT = (
+    "absolute_sigma=True without sigma: the errors are those of data whose standard deviation is "
+    "1. Give sigma in the units of ydata (sigma=1 where that is so), or leave absolute_sigma out, "
+    "and the scatter of the data tells."
+)
 STARTS = 8  # how many more starts are tried if p0 was not given and the first fails
 
 
@@ -108,12 +115,14 @@ def curve_fit(
             f(x, *p) with p0; f(x, params), where p0 is a dict of arrays or tensors; or an
             `nn.Module`, whose parameters are fitted and left as they are (`fit.popt` has the
             values). With `shared`, a list with a function for each data set is allowed.
-        xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. With `shared`, a
-            list. A table with named columns (a pandas DataFrame) goes to f as it is, and is not
-            searched for NaN.
+        xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. Grids of the
+            shape of ydata, as numpy.meshgrid makes them, are the points of one surface. With
+            `shared`, a list. A table with named columns (a pandas DataFrame) goes to f as it is,
+            and is not searched for NaN.
         ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the
-            leading dimensions. With `shared`, a list. Points that a masked array (of x, y or sigma)
-            hides are left out, as by `mask`.
+            leading dimensions; or an image over such grids, of whose points the result has a row.
+            With `shared`, a list. Points that a masked array (of x, y or sigma) hides are left out,
+            as by `mask`.
         p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for one
             start for each fit of a batch. It also says how many parameters there are. Default: what
             a model guesses from the data; else f's default values, the middle of bounds, or 1; then
@@ -181,9 +190,12 @@ def curve_fit(
         CurveFit(v_max=213(7), k=0.064(8))
     """
     call = None
+    squares = type(likelihood) is str and likelihood == "gaussian"
+    if absolute_sigma is True and sigma is None and squares:
+        warn_of_fit(UNIT)
     others = (
         sigma, check_finite, method, jac, nan_policy, mask, ties, transforms, shared, each_x,
-        total_count, None if type(likelihood) is str and likelihood == "gaussian" else likelihood,
+        total_count, None if squares else likelihood,
     )  # fmt: skip
     plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
     if plain and type(options.get("compile", False)) is bool:
@@ -226,6 +238,9 @@ def curve_fit(
     warn_of_order(xdata=xdata, ydata=ydata, sigma=sigma, mask=mask)
     likely = likelihood_of(likelihood, total_count, options, sigma)
     sigma = in_unit_of(sigma, ydata, ("sigma", "ydata"))
+    image = shared is None and each_x is None
+    if image and (surface := flattened(f, xdata, ydata, sigma, mask, total_count)):
+        xdata, ydata, sigma, mask, total_count = surface
     data = gather(
         xdata, ydata, sigma, mask,
         check_finite=check_finite, nan_policy=nan_policy, joint=shared is not None,
@@ -256,10 +271,16 @@ def curve_fit(
     fitter = Fitter(model, parameters, data, start, box, jac, options, likely)
     check_count(data, fitter.varying)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
-    with understood(data, xdata):
+    warn_of_doses(f, data)
+    with understood(data, xdata), explained(fitter):
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(fitter, robust, p0))
         solution = minimised(**asked)
+        if infinite_slopes.met(fitter, solution):
+            second = infinite_slopes.by_differences(asked)
+            if infinite_slopes.better(second, solution):
+                infinite_slopes.tell(fitter, solution)
+                fitter, solution = replace(fitter, jac="2-point"), second
     take_back(solution, data, fitter.varying)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
@@ -269,10 +290,11 @@ def curve_fit(
     if not data.lead:
         solution, away = beyond_infinity(fitter, solution, u)
     inference = _inference(fitter, solution, absolute_sigma, robust)
-    if why := failure(solution, data):
+    hint = "" if data.lead or solution.success else mistaken(fitter)
+    if why := failure(solution, data, hint):
         why += grown(parameters.variables, solution, u)
         raise NotConvergedError(why, CurveFit(inference, full_output=full_output, failed=True))
-    hint = inference.edge
+    hint = hint or inference.edge
     if not (data.lead or solution.success or bool((u != 0).any())):
         hint = hint or FROM_ZERO
     warn_of(solution, data, hint)

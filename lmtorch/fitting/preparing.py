@@ -242,6 +242,8 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
     except (TypeError, AttributeError, ValueError) as error:
         if "converted to Python scalar" in str(error):
             error.add_note("f is called with all points at once: torch.exp in place of math.exp.")
+        if "values to unpack" in str(error):
+            _note_shape(error, xdata)
         if isinstance(error, ValueError) and not isinstance(error, TypeError):
             raise
         if isinstance(error, InputError) or all(
@@ -252,13 +254,32 @@ def understood(data: Data, xdata: Any) -> Iterator[None]:
         raise InputTypeError(
             f"xdata of {kind} are no numbers, and f cannot use them: {error}. Give "
             "numbers, such as (time - time[0]) / np.timedelta64(1, 's') for dates (of text "
-            "pandas.to_datetime makes them), or a column of a table, table['x']; or take in f what "
-            "it needs of xdata."
+            "pandas.to_datetime makes them), or a column of a table, table['x']; of several "
+            "columns give a dict, dict(table[['x', 'y']]), whose entries f gets as tensors."
         ) from error
 
 
-def failure(solution: Solution, data: Data) -> str:
-    """Why a single fit has no parameters to return, and what to do; empty if it has some."""
+def _note_shape(error: Exception, xdata: Any) -> None:
+    """Note on an error that x could not be taken apart which shape it has, and what may be meant.
+
+    Of a table or of points in rows f unpacks the points, and not their coordinates.
+    """
+    shape = np.shape(xdata)
+    if len(shape) != 2 or not (shape[1] < shape[0] or hasattr(xdata, "columns")):
+        return
+    turned = "xdata.to_numpy()" if hasattr(xdata, "to_numpy") else "xdata"
+    turned += ".T" if shape[1] < shape[0] else ""
+    error.add_note(
+        f"xdata has shape {shape}, and f gets it as it is. Give {turned} where f takes "
+        "x, y = xdata; or take columns in f, x = xdata[:, 0]."
+    )
+
+
+def failure(solution: Solution, data: Data, hint: str = "") -> str:
+    """Why a single fit has no parameters to return, and what to do; empty if it has some.
+
+    The hint says what was found to be the reason.
+    """
     if data.lead:
         return ""
     status = Status(int(solution.status))
@@ -273,7 +294,8 @@ def failure(solution: Solution, data: Data) -> str:
     if status not in advice:
         return ""
     helps = offset(data) if status != Status.EVALUATIONS else ""
-    return f"no optimal parameters were found: {solution.message}. {helps or advice[status]}"
+    helps = hint or helps or advice[status]
+    return f"no optimal parameters were found: {solution.message}. {helps}"
 
 
 def offset(data: Data) -> str:

@@ -345,6 +345,29 @@ def source_of(
     return jac, False
 
 
+def refuse_sides(jac: Any, bounds: Any) -> None:
+    """Refuse numbers in the place of jac, where MATLAB's lsqnonlin has the lower bound.
+
+    Empty vectors mean no bounds there.
+
+    Raises:
+        InputError: jac is a number or has entries.
+    """
+    if isinstance(jac, bool) or not isinstance(
+        jac, list | tuple | np.ndarray | Tensor | float | int
+    ):
+        return
+    if np.size(jac) == 0:
+        told = "Leave it out: there are no bounds without bounds=(lower, upper)."
+    else:
+        upper = "upper" if unbounded(bounds) else repr(bounds)
+        told = (
+            "If bounds are meant, which MATLAB's lsqnonlin has there, write "
+            f"bounds=({jac!r}, {upper})."
+        )
+    raise InputError(f"jac={jac!r} is no name and no function. {told}")
+
+
 def believed(acceptable: Any, lead: Sequence[int], device: torch.device) -> Tensor | None:
     """The largest cost of each problem that is believed, of shape `lead`; None: any.
 

@@ -27,6 +27,7 @@ from .arguments import (
     dims_of,
     limits,
     real_number,
+    refuse_sides,
     scaling_of,
     solver_of,
     source_of,
@@ -230,6 +231,7 @@ def least_squares(
             return found
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
     check_functions(fun, callback, sampler, kwargs)
+    refuse_sides(jac, bounds)
     history, progress = flag(history, "history"), flag(progress, "progress")
     dims = dims_of(in_dims, len(args))
     unknowns = Unknowns(x0, dims[0], UserFunction.count(args, dims[1:]))

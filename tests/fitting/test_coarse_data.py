@@ -83,7 +83,7 @@ def test_numbers_without_scatter_are_a_constant_to_all_their_digits() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit = lmtorch.curve_fit(
-            lambda x, c: c + 0 * x, X.float(), torch.full((50,), 1e4), p0=[9e3], absolute_sigma=True
+            lambda x, c: c + 0 * x, X.float(), torch.full((50,), 1e4), [9e3], 1, absolute_sigma=True
         )
     assert float(fit.popt[0]) == 1e4
 

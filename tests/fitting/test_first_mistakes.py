@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.optimize import OptimizeWarning
 
 import lmtorch
-from lmtorch import InputError, NotConvergedError, curve_fit, models, odr
+from lmtorch import InputError, NotConvergedError, curve_fit, least_squares, models, odr
 
 from .setting import decay
 
@@ -238,3 +240,37 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Any) -> None:
     assert caught.value.filename == str(tmp_path / "missing")
     fit.save(tmp_path / "fit.json")
     assert lmtorch.load(tmp_path / "fit.json", f=decay)["a"] == fit["a"]
+
+
+def test_absolute_errors_without_sigma_are_told_what_they_are_of() -> None:
+    """scipy 12584: absolute_sigma=True with no sigma takes it for one, and says nothing."""
+    x = np.arange(6.0)
+    y = np.array([1.0, 2.0, 2.9, 4.0, 5.2, 5.9])
+    for _ in range(3):  # a fit that is remembered tells as well
+        with pytest.warns(OptimizeWarning, match="standard deviation is 1"):
+            told = curve_fit(lambda x, a, b: a * x + b, x, y, absolute_sigma=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = curve_fit(lambda x, a, b: a * x + b, x, y, sigma=1, absolute_sigma=True)
+        curve_fit(lambda x, a, b: a * x + b, x, y, absolute_sigma=False)
+        counts = curve_fit(
+            lambda x, a, b: a * x + b, x, np.round(y), likelihood="poisson", absolute_sigma=True
+        )
+    np.testing.assert_allclose(told.pcov, said.pcov, rtol=1e-12)
+    assert np.isfinite(counts.pcov).all()
+
+
+def test_bounds_in_the_order_of_lsqnonlin_are_told_how_to_be_given() -> None:
+    def apart(x: Any) -> Any:
+        return torch.stack([x[0] - 1, x[1] - 2])
+
+    low, high = [-1.0, -1.0], [5.0, 5.0]
+    for sides in ((low, high), (np.array(low), np.array(high)), (torch.tensor(low), high)):
+        with pytest.raises(InputError, match=r"lsqnonlin has there, write bounds=\("):
+            least_squares(apart, [0.0, 0.0], *sides)
+    with pytest.raises(InputError, match=r"bounds=\(\[-1.0, -1.0\], upper\)"):
+        least_squares(apart, [0.0, 0.0], low)
+    with pytest.raises(InputError, match="there are no bounds without"):
+        least_squares(apart, [0.0, 0.0], [], [])
+    with pytest.raises(InputError, match=r"write bounds=\(0, 5\)"):
+        least_squares(apart, [1.0, 1.0], 0, 5)
