@@ -21,11 +21,19 @@ from .fitter import Fitter
 
 
 def met(fitter: Fitter, solution: Solution) -> bool:
-    """Whether a fit has ended where the residuals are numbers, and exact derivatives are none."""
-    if fitter.jac is not None or bool(tensor_of(solution.success).all()):
+    """Whether a fit has ended where the residuals are numbers, and exact derivatives are none.
+
+    Of a batch all must have failed: fits that came to an end keep every digit, whatever their
+    neighbours do.
+
+    Returns:
+        True where finite differences may lead on.
+    """
+    if fitter.jac is not None:
         return False
-    lost = tensor_of(solution.status) == int(Status.NOT_FINITE)
-    return bool((lost & tensor_of(solution.cost).isfinite()).any())
+    status = tensor_of(solution.status)
+    lost = status == int(Status.NOT_FINITE)
+    return not bool((status > 0).any()) and bool((lost & tensor_of(solution.cost).isfinite()).any())
 
 
 def tell(fitter: Fitter, solution: Solution) -> None:

@@ -47,6 +47,16 @@ def test_a_batch_is_fitted_from_time_zero_on() -> None:
     np.testing.assert_allclose(fit.popt[:, 1:], np.tile(EXPECTED[1:], (3, 1)), rtol=1e-6)
 
 
+def test_a_fit_that_came_to_an_end_keeps_its_digits_beside_one_that_has_not() -> None:
+    compressed = 2 * np.exp(-((T / 3) ** 1.5))  # whose slopes are finite all the way
+    alone = curve_fit(stretched, T, compressed[None] + 0.1 * Y, [1, 2, 1.4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = curve_fit(stretched, T, np.stack([compressed + 0.1 * Y, Y]), [1, 2, 1.4])
+    assert both.success.tolist() == [True, False]
+    np.testing.assert_allclose(both.popt[0], alone.popt[0], rtol=1e-12)
+
+
 def test_what_is_asked_of_the_fit_afterwards_is_answered() -> None:
     with pytest.warns(FallbackWarning, match=SAID):
         fit = curve_fit(stretched, T, Y, [1, 1, 0.5])
