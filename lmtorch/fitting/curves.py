@@ -1,5 +1,6 @@
 """A model's curve beside the data: new points for it, what it returned, where each set stands."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
                 f"new points have shape {tuple(shape)}, and xdata {layout}: give them in its "
                 "layout, as x.ravel() for a curve, and reshape what comes back."
             )
+        if len(layout) > 2 and math.prod(layout[1:]) == data.m:  # grids of an image
+            return new, math.prod(shape[1:])
         in_rows = len(np.shape(before)) > 1 and np.shape(before)[-1] not in (*data.sizes, data.m)
         return new, shape[0 if in_rows else -1]
     raise InputError("new points must be arrays or tensors in the layout of xdata.")

@@ -90,6 +90,17 @@ def test_errors_and_masks_have_the_shape_of_the_image() -> None:
     same(curve_fit(spot, (X, Y), Z, START, 0.1), of_scipy())
 
 
+def test_what_is_asked_of_an_image_afterwards_takes_grids_or_rows_of_points() -> None:
+    fit = curve_fit(spot, (X, Y), Z, START)
+    finer = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 5))
+    expected = spot(torch.as_tensor(np.array(finer)), *fit.popt).numpy()
+    np.testing.assert_allclose(fit.predict(finer), expected.ravel(), rtol=1e-12)
+    rows = np.stack([part.ravel() for part in finer])
+    np.testing.assert_allclose(fit.predict(rows), expected.ravel(), rtol=1e-12)
+    np.testing.assert_allclose(fit.predict((X, Y)), fit.best_fit, rtol=1e-12)
+    assert fit.best_fit.shape == (Z.size,)
+
+
 def test_a_named_model_takes_grids() -> None:
     peak = models.Gaussian2D()
     grids = curve_fit(peak, (X, Y), Z)
