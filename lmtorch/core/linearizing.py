@@ -137,7 +137,8 @@ def linearize(
     if not settled(~refused):
         state = withdraw(method, state, last, refused)
     return state._replace(
-        cost=where(refused, last.cost, held.cost),
+        # what has ended on the way may stand elsewhere than at its trial
+        cost=where(running, where(refused, last.cost, held.cost), state.cost),
         status=where(running & ~refused, status, state.status),
         scale=select(refused, state.scale, scale),
         linearizations=state.linearizations + counted,
