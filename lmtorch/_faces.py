@@ -3,15 +3,18 @@
 import functools
 import sys
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_any, tree_is_leaf, tree_map
 
 P = ParamSpec("P")
 R = TypeVar("R")
-PLAIN = frozenset({type(None), bool, int, float, str})
+# what holds no tensor, or none that would be looked for
+PLAIN = frozenset({type(None), bool, int, float, str, FunctionType, MethodType, np.ndarray})
 
 
 def face(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,10 +7,11 @@ objects as then, by identity, and every array and tensor the same numbers: nothi
 may change in silence, such as the version of a tensor, which NumPy does not count.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import is_
-from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from itertools import chain, repeat
+from operator import attrgetter, is_
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ MISSING = object()  # in the place of a name that there is not
 BARE = (Tensor, np.ndarray, list, dict, set, frozenset, tuple, partial, MethodType, FunctionType,
         ModuleType, CodeType)  # fmt: skip
 PLAIN = (bool, int, float, complex, str, bytes)
+# of a function, what may be set
+OWN: Callable[[Any], tuple[Any, ...]] = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 SPEAKING = frozenset(["print", "input", "breakpoint"])
 
 Look = Callable[[], tuple[Any, ...]]  # what something holds now
@@ -49,7 +52,9 @@ class Unchanged:
         for _ in noting.all_parts((function, *values)):
             pass
         self.function = function
-        self.looks = [(look, look()) for look in noting.looks]
+        self.looks = [*noting.looks, *_of_functions(noting.functions)]
+        self.kept = [look() for look in self.looks]
+        self.sizes = list(map(len, self.kept))
         self.arrays = noting.arrays
         self.speaks = noting.speaks
         self.own: tuple[Any, ...] | None = None
@@ -71,11 +76,12 @@ class Unchanged:
                     same = self.own is not None and _same(now, self.own)
             if not same:
                 return False
-        for look, kept in self.looks:
-            now = look()
-            same = len(now) == len(kept) and all(map(is_, now, kept))
-            if not (same or _same(now, kept)):
-                return False
+        seen = [look() for look in self.looks]
+        # all at once, as nearly always everything is the same
+        whole = chain.from_iterable
+        same = list(map(len, seen)) == self.sizes and all(map(is_, whole(seen), whole(self.kept)))
+        if not (same or all(map(_same, seen, self.kept))):
+            return False
         return all(array.same() for array in self.arrays)
 
 
@@ -129,6 +135,7 @@ class _Noting(Reader):
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[Look] = []
+        self.functions: list[tuple[FunctionType, Names]] = []
         self.arrays: list[_Array] = []
         self.bytes = 0
         self.speaks = False
@@ -167,9 +174,9 @@ class _Noting(Reader):
             self.looks.append(lambda: tuple(getattr(value, name, None) for name in slots))
 
     def _function(self, function: FunctionType) -> Iterator[str | bytes]:
-        names, _, loaded = names_in(function.__code__)
-        self.speaks = self.speaks or not SPEAKING.isdisjoint(loaded)
-        self.looks.append(partial(_of_function, function, names))
+        names = names_in(function.__code__)
+        self.speaks = self.speaks or not SPEAKING.isdisjoint(names.loaded)
+        self.functions.append((function, names))
         yield from super()._function(function)
 
     def _named(self, found: Any, names: Names) -> Iterator[str | bytes]:
@@ -194,23 +201,60 @@ def _of_attributes(value: Any) -> tuple[Any, ...]:
 
 
 def _of_names(space: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple([space.get(name, MISSING) for name in names])
+    return tuple(map(space.get, names, repeat(MISSING)))
 
 
 def _of_class(kind: type) -> tuple[Any, ...]:
     return (kind.__bases__, *vars(kind), *vars(kind).values())
 
 
+def _of_functions(noted: Sequence[tuple[FunctionType, Names]]) -> list[Look]:
+    """Looks at several functions, of which most are plain and of one module.
+
+    Returns:
+        As few of them as there may be, as each takes its time.
+    """
+    if not noted:
+        return []
+    functions = [function for function, _ in noted]
+    cells = [cell for function in functions for cell in function.__closure__ or ()]
+    spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
+    for function, names in noted:
+        space = function.__globals__
+        spaces.setdefault(id(space), (space, set()))[1].update(names.all)
+    looks: list[Look] = [
+        lambda: tuple(chain.from_iterable(map(OWN, functions))),
+        lambda: tuple(_attributes(functions)),
+        *(partial(_of_names, space, tuple(sorted(names))) for space, names in spaces.values()),
+    ]
+    return [*looks, partial(_of_cells, cells)] if cells else looks
+
+
+def _attributes(functions: Sequence[FunctionType]) -> Iterator[Any]:
+    for function in functions:
+        if held := function.__dict__:
+            yield from (function, *held, *held.values())
+
+
+def _of_cells(cells: Sequence[CellType]) -> tuple[Any, ...]:
+    try:
+        return tuple([cell.cell_contents for cell in cells])
+    except ValueError:  # one of them is empty yet
+        return tuple(map(_content, cells))
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
 def _of_function(function: FunctionType, names: tuple[str, ...]) -> tuple[Any, ...]:
-    cells = function.__closure__
-    found: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__]
-    if cells:
-        for cell in cells:
-            try:
-                found.append(cell.cell_contents)
-            except ValueError:  # it is empty yet
-                found.append(MISSING)
+    found = [*OWN(function)]
+    if cells := function.__closure__:
+        found += _of_cells(cells)
     if held := function.__dict__:
         found += [*held, *held.values()]
-    space = function.__globals__
-    return (*found, *[space.get(name, MISSING) for name in names])
+    found += map(function.__globals__.get, names, repeat(MISSING))
+    return tuple(found)

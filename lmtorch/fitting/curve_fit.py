@@ -74,6 +74,7 @@ UNIT = (
     "1. Give sigma in the units of ydata (sigma=1 where that is so), or leave absolute_sigma out, "
     "and the scatter of the data tells."
 )
+NONE = frozenset([type(None)])
 STARTS = 8  # how many more starts are tried if p0 was not given and the first fails
 
 
@@ -197,7 +198,7 @@ def curve_fit(
         sigma, check_finite, method, jac, nan_policy, mask, ties, transforms, shared, each_x,
         total_count, None if squares else likelihood,
     )  # fmt: skip
-    plain = all(value is None for value in others) and type(fixed) is tuple and not fixed
+    plain = NONE.issuperset(map(type, others)) and type(fixed) is tuple and not fixed
     if plain and type(options.get("compile", False)) is bool:
         given = {**options, "absolute": absolute_sigma, "full": full_output}
         call = fronts.asked_of(f, xdata, ydata, p0, bounds, given)

@@ -26,7 +26,7 @@ from .data import Data
 from .fitter import Fitter
 from .inference import Inference
 from .models import OfNumbers
-from .owned import NONE, little, owned, versions_of
+from .owned import NONE, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 from .runaways import runaways
@@ -38,6 +38,7 @@ class Asked(NamedTuple):
     place: tuple[Any, ...]
     x: Tensor  # (m,) or (k, m)
     y: Tensor  # (m,)
+    square: float  # Σ y²
     start: Tensor | None  # (P,); None: it is to be found
     numpy: bool
 
@@ -80,8 +81,11 @@ def asked_of(
         return None
     names, values = tuple(options), tuple(options.values())
     with quiet():  # of numbers whose squares are none
-        x, y = _points(xdata), _points(ydata)
-    if x is None or y is None or not 0 < x.ndim <= 2:
+        points, counted = _points(xdata), _points(ydata)
+    if points is None or counted is None:
+        return None
+    (x, _), (y, square) = points, counted
+    if not 0 < x.ndim <= 2:
         return None
     if not remembered.plain(values) or y.ndim != 1 or x.shape[-1] != len(y):
         return None
@@ -93,7 +97,7 @@ def asked_of(
         place_of(f), box, names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
         None if start is None else start.shape, torch.get_default_dtype(),
     )  # fmt: skip
-    return Asked(place, x, y, start, type(ydata) is np.ndarray)
+    return Asked(place, x, y, square, start, type(ydata) is np.ndarray)
 
 
 def _start(p0: Any) -> Tensor | None:
@@ -104,8 +108,8 @@ def _start(p0: Any) -> Tensor | None:
     return start.x if start.x.dtype is torch.float64 else None
 
 
-def _points(data: Any) -> Tensor | None:
-    """Points in float64, all finite; None: they are of another kind."""
+def _points(data: Any) -> tuple[Tensor, float] | None:
+    """Points in float64, all finite, and the sum of their squares; None: of another kind."""
     given = data
     if type(data) is np.ndarray:
         if data.dtype != np.float64:
@@ -120,9 +124,10 @@ def _points(data: Any) -> Tensor | None:
     ):
         return None
     flat = (data.numpy() if given is data else data).reshape(-1)
-    if not (flat.size and math.isfinite(flat.dot(flat))):
+    square = float(flat.dot(flat))
+    if not (flat.size and math.isfinite(square)):
         return None
-    return owned(data)[0] if given is data else torch.from_numpy(data)
+    return owned(data)[0] if given is data else torch.from_numpy(data), square
 
 
 def fitted(f: Any, asked: Asked) -> CurveFit | None:
@@ -144,8 +149,8 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         model = copy(model)
         model.function = f
         vars(model).pop("label", None)
-    own = little(asked.x, asked.y)
-    versions = NONE if own else versions_of(asked.x, asked.y)
+    versions = versions_of(asked.x, asked.y)
+    own = versions is NONE
     data = object.__new__(Data)  # a frozen one takes longer to be made
     vars(data).update(
         vars(NOTHING),
@@ -168,9 +173,25 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     solution = remembered.solved(fitter.residual, call, Calls())
     if solution is None or not solution.success or runaways(fitter, solution, start):
         return None
-    inference = Inference(fitter, solution, front.absolute, None)
+    inference = _inference(fitter, solution, front.absolute, asked)
     inference.warn()
-    return CurveFit(inference, full_output=front.full_output)
+    # free parameters are the variables
+    return CurveFit(inference, full_output=front.full_output, popt=solution.x)
+
+
+def _inference(fitter: Fitter, solution: Solution, absolute: bool, asked: Asked) -> Inference:
+    """What follows from a fit of free parameters, with what a quick look at it needs at hand."""
+    found = object.__new__(Inference)
+    ended, begun = solution.x.tolist(), fitter.start.tolist()
+    glance = (
+        float(solution.cost), math.sqrt(asked.square), float(len(asked.y)),
+        list(map(abs, ended)), list(map(abs, begun)),
+    )  # fmt: skip
+    vars(found).update(
+        fitter=fitter, solution=solution, absolute=absolute, loss=None,
+        names=list(fitter.model.names), lead=(), n=fitter.varying, _glance=glance,
+    )  # fmt: skip
+    return found
 
 
 def remember(

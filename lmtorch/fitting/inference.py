@@ -57,9 +57,12 @@ class Inference(Telling):
         self.names = list(fitter.model.names)
         self.lead = fitter.data.lead
         self.n = fitter.varying
-        u = tensor_of(solution.x)
-        # with a graph, if the solution has one
-        self.u = u.reshape(*self.lead, u.shape[-1]) if self.lead else u
+
+    @cached_property
+    def u(self) -> Tensor:  # type: ignore[override]  # of others it is an attribute, made at once
+        """The variables (..., n), with a graph, if the solution has one."""
+        u = tensor_of(self.solution.x)
+        return u.reshape(*self.lead, u.shape[-1]) if self.lead else u
 
     @property
     def x_error(self) -> Tensor | None:

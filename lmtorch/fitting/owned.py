@@ -24,8 +24,12 @@ def leaves_of(tree: Any) -> list[Any]:
 
 def little(*trees: Any) -> bool:
     """Whether the tensors in trees are small together."""
-    tensors = (one for tree in trees for one in leaves_of(tree) if isinstance(one, Tensor))
-    return sum(one.numel() * one.element_size() for one in tensors) <= LITTLE
+    held = 0
+    for tree in trees:
+        for one in [tree] if type(tree) is Tensor else leaves_of(tree):
+            if isinstance(one, Tensor):
+                held += one.numel() * one.element_size()
+    return held <= LITTLE
 
 
 def owned(*trees: Any) -> tuple[Any, ...]:

@@ -44,14 +44,19 @@ class CurveFit(Statistics, Predictions, Views):
     """
 
     def __init__(
-        self, inference: Inference, *, full_output: bool = False, failed: bool = False
+        self,
+        inference: Inference,
+        *,
+        full_output: bool = False,
+        failed: bool = False,
+        popt: Any = None,
     ) -> None:
         self._inference = inference
         self._full = full_output
         self._failed = failed
         self.solution = inference.solution
         self.names = inference.names
-        self.popt = self._out(inference.p)
+        self.popt = self._out(inference.p) if popt is None else popt
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle the fit; what cannot be imported where it is read is left out, as by `save`."""

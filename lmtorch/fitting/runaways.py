@@ -40,10 +40,14 @@ def runaways(
     Returns:
         Their numbers; mostly none.
     """
-    x, begun = np.abs(to_array(solution.x)), np.abs(to_array(start))
-    far = (x > FAR * begun) & (begun > 0)
-    if not far.any() or fitter.likelihood is not None:
+    ended = to_array(solution.x)
+    pairs = zip(ended.tolist(), start.tolist(), strict=True)
+    if not any(abs(value) > FAR * abs(begun) > 0 for value, begun in pairs):
         return []
+    if fitter.likelihood is not None:
+        return []
+    x, begun = np.abs(ended), np.abs(to_array(start))
+    far = (x > FAR * begun) & (begun > 0)
     freedom = float(fitter.data.count) - x.size
     if freedom <= 0 or not (solution.success or seeking):
         return []

@@ -158,12 +158,11 @@ def bounds_of(bounds: Any, unknowns: Unknowns) -> Bounds | None:
 
 def unbounded(bounds: Any) -> bool:
     """Whether the bounds are two numbers, minus infinity and infinity."""
-    return (
-        isinstance(bounds, tuple | list)
-        and len(bounds) == 2
-        and all(isinstance(side, float) for side in bounds)
-        and tuple(bounds) == (-math.inf, math.inf)
-    )
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return False
+    lower, upper = bounds
+    numbers = isinstance(lower, float) and isinstance(upper, float)
+    return numbers and lower == -math.inf and upper == math.inf
 
 
 def bounds_as_key(bounds: Any) -> tuple[Any, ...] | None:

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -39,6 +39,7 @@ from ..core.problem import Problem
 from ..jacobians.base import JacobianSource
 from ..jacobians.ladder import Ladder
 from ..jacobians.learned_many import LearnedMany
+from ..losses.linear import Linear
 from .again import Jacobians
 from .arguments import bounds_as_key
 from .ending import Ended, Ending
@@ -120,11 +121,11 @@ def call_of(
     if type(owner).__module__.startswith("lmtorch."):  # a fit of a curve: its data are arguments
         function, more = getattr(owner, "computes", None) or (fun, ())
     x, shape, numpy = start
-    device, leaves, tensors, forms = x.device, list[Any](), list[Tensor](), list[Any]()
+    leaves, tensors, forms = list[Any](), list[Tensor](), list[Any]()
     for arg in args:
         kind = type(arg)
         if kind is np.ndarray:
-            arg = to_tensor(arg, device)
+            arg = to_tensor(arg, x.device)
         if type(arg) is Tensor:
             if arg.device.type != "cpu" or arg.requires_grad or arg.layout is not torch.strided:
                 return None
@@ -194,10 +195,11 @@ def start_of(x0: Any) -> Begin | None:
         if array.dtype.kind not in "iu":
             return None
         array = array.astype(np.float64)
-    if not array.size or not _finite(array.reshape(-1)):
+    flat = array if array.ndim == 1 else array.reshape(-1)
+    if not flat.size or not _finite(flat):
         return None
     # a number is a vector of one
-    return Begin(torch.from_numpy(array.reshape(-1)), array.shape or (1,), True)
+    return Begin(torch.from_numpy(flat), array.shape or (1,), True)
 
 
 def _finite(few: Any) -> bool:
@@ -244,6 +246,11 @@ class Known:
     shape: torch.Size
     rungs: tuple[JacobianSource, ...]
 
+    @cached_property
+    def flat(self) -> bool:
+        """Whether x is a vector."""
+        return len(self.shape) == 1
+
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
         """Solve a fit of this kind.
 
@@ -265,13 +272,14 @@ class Known:
         if not end.cost <= call.acceptable:
             return None
         calling = self._calling(fun, call.args, calls)
+        point = torch.from_numpy(end.x.copy())  # a function may write into what it is given
         try:
             with torch.no_grad():
-                residual = calling.residual((torch.from_numpy(end.x.copy()).view(self.shape),))
+                residual = calling.residual((point if self.flat else point.view(self.shape),))
         except Exception:  # whatever it is: the way that is taken the first time knows what to say
             return None
         residual = residual.detach()
-        values = residual.numpy() if residual.device.type == "cpu" else to_array(residual)
+        values = residual.numpy() if residual.is_cpu else to_array(residual)
         if residual.dtype not in FLOATS or not self._agrees(values, end):
             from ..compiling.descent import doubt
 
@@ -279,9 +287,14 @@ class Known:
             return None
         args = call.args if call.own else [_copied(arg) for arg in call.args]
         again = partial(self._jacobians, fun, args, end)
-        end = end._replace(x=end.x.copy())  # the solution's own, which may be written into
-        kept: Any = values if self.calling.unknowns.numpy else residual
-        solution = self.results.solution(_ending(end, kept, box), None, again)
+        x = end.x.copy()  # the solution's own, which may be written into
+        if self.results.plain and x.dtype == values.dtype == np.float64:
+            free = None if box is None else arrays_of(box).free(x, end.gradient)
+            solution = self.results.of_program(end, x, values, free, again)
+        else:
+            kept: Any = values if self.calling.unknowns.numpy else residual
+            ending = _ending(end._replace(x=x), kept, box)
+            solution = self.results.solution(ending, None, again)
         solution.starts = None
         solution.calls = calls.made
         solution.history = None
@@ -295,7 +308,8 @@ class Known:
         square = float(values.dot(values))
         if not (square == 0 or len(values) * SMALLEST**2 <= square <= LARGEST**2):
             return False  # in another unit
-        cost = self.problem.loss.cost(values)
+        squares = type(self.problem.loss) is Linear and values.dtype == np.float64
+        cost = square / 2 if squares else self.problem.loss.cost(values)
         eps = max(resolution(end.x.dtype), resolution(values.dtype))
         apart = abs(cost - end.cost)
         if apart <= eps**AGREE * end.cost:

@@ -1,8 +1,9 @@
 """Converts the loop's tensors to the user's structure and array type, under scipy's names."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from .ending import Ended, Ending
 from .solution import Later, Solution
 from .unknowns import Unknowns
 from .watch import Iterate
+
+if TYPE_CHECKING:  # a process that compiles nothing does not import what compiles
+    from ..compiling.single import End
 
 
 class Results:
@@ -108,6 +112,48 @@ class Results:
             else self._number(self._shaped(self._ours(outcome.scale))),
             promise=self._number(self._shaped(outcome.promise)),
             lost=self._array(self._shaped(self._lost(state))),
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether a solution of one problem is made of NumPy's numbers as they are."""
+        one = self.unknowns.numpy and self.unknowns.tree is None and not self.lead
+        return one and self.unit == 1 and self.least is None
+
+    def of_program(
+        self, end: "End", x: Any, residual: Any, free: Any, again: Callable[[], Jacobians]
+    ) -> Solution:
+        """The solution of one fit that a program has made a success of, where it is plain.
+
+        It has what `solution` makes of it, for a third of the time, which is a tenth of such a fit.
+
+        Args:
+            end: of the program, in float64.
+            x: of the end, (n,), the solution's own.
+            residual: there, (m,).
+            free: which variables are not held at a bound, (n,); None: there are no bounds.
+            again: makes J.
+        """
+        gradient, n = end.gradient, len(x)
+        steepest = abs(gradient if free is None else np.where(free, gradient, 0.0))
+        status, nfev = Status(end.status), 1 + end.trials
+        told = partial(self._message, status, float(end.cosine), nfev, 1, 0, [False] * n)
+        return Solution(
+            x=x.reshape(self.unknowns.layout.shapes[0]),
+            cost=float(end.cost),
+            fun=residual,
+            jac=self._again(again),
+            grad=gradient,
+            optimality=float(largest(steepest)),
+            active_mask=self._active(x, gradient),
+            nfev=nfev,
+            njev=end.linearizations,
+            status=status,
+            message=Later(told),
+            success=True,
+            f_scale=self.scale,
+            promise=float(end.promise),
+            lost=np.zeros(n, dtype=bool),
         )
 
     def _ours(self, value: Tensor) -> Tensor:

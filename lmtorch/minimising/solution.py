@@ -14,7 +14,7 @@ from ..core.termination import Status
 FIRST = ("message", "success", "status", "fun", "x")  # entries that are shown before the others
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Later:
     """An entry of a solution that is made when it is first asked for.
 

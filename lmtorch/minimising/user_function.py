@@ -179,6 +179,8 @@ class UserFunction:
     def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
         """What the function of one problem is called with: x, and the arguments with its shares."""
         leaves = self.leaves
+        if not (shares or self.arrays) and self.tree is None:
+            return self.unknowns.restore(params), *leaves
         if shares:
             leaves = list(leaves)
             for place, share in zip(self.places, shares, strict=True):

@@ -245,3 +245,19 @@ def test_what_says_by_itself_what_it_computes_is_looked_at_in_full() -> None:
         change(model)
         assert not seen.holds(model)
         assert not of_sum.holds(both)
+
+
+def test_what_moves_from_one_function_to_the_next_is_seen() -> None:
+    def first(x: Any) -> Any:
+        return second(x)
+
+    def second(x: Any) -> Any:
+        return x
+
+    first.level = 1.0  # type: ignore[attr-defined]
+    looked = Unchanged(first)
+    assert looked.holds(first)
+    second.level = vars(first).pop("level")  # type: ignore[attr-defined]
+    assert not looked.holds(first)
+    first.level = vars(second).pop("level")  # type: ignore[attr-defined]
+    assert looked.holds(first)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch.minimising import remembered
+from lmtorch.minimising.results import Results
 
 from ..programs import compiler
 
@@ -222,6 +223,29 @@ def test_what_a_function_uses_has_changed(name: str, monkeypatch: pytest.MonkeyP
     after = [solve(function).x[0] for _ in range(2)]
     np.testing.assert_allclose(before, best(), rtol=1e-10)
     np.testing.assert_allclose(after, best(2.0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("bounds", [(-math.inf, math.inf), ([0.0], [2.0])], ids=["free", "held"])
+@pytest.mark.parametrize("loss", ["linear", "soft_l1"])
+def test_a_solution_is_made_quickly_as_it_is_slowly(
+    bounds: Any, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(p: Tensor) -> Tensor:
+        return p * T - Y
+
+    found = shortcuts(monkeypatch)
+    quick = [solve(line, bounds=bounds, loss=loss) for _ in range(2)][1]
+    monkeypatch.setattr(Results, "plain", False)
+    slow = solve(line, bounds=bounds, loss=loss)
+    assert len(found) == 2
+    assert list(quick) == list(slow)
+    assert quick.explanation == slow.explanation
+    for name in quick:
+        np.testing.assert_array_equal(quick[name], slow[name], err_msg=name)
+        assert type(quick[name]) is type(slow[name]), name
+        assert getattr(quick[name], "dtype", None) == getattr(slow[name], "dtype", None), name
+    quick.x[0] = 7.0  # it is the solution's own
+    assert solve(line, bounds=bounds, loss=loss).x[0] == slow.x[0]
 
 
 def made(factor: float) -> Callable[[Tensor], Tensor]:
