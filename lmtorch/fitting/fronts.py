@@ -76,6 +76,8 @@ def asked_of(
     Returns:
         What is known of it; None: it is of no kind that is remembered.
     """
+    if getattr(ydata, "ndim", 0) != 1:  # before many fits' data are read for nothing
+        return None
     box = bounds_as_key(bounds)
     if OTHERWISE.intersection(options) or box is None:
         return None
@@ -87,7 +89,7 @@ def asked_of(
     (x, _), (y, square) = points, counted
     if not 0 < x.ndim <= 2:
         return None
-    if not remembered.plain(values) or y.ndim != 1 or x.shape[-1] != len(y):
+    if not remembered.plain(values) or x.shape[-1] != len(y):
         return None
     start = None if p0 is None else _start(p0)
     if start is None and p0 is not None:

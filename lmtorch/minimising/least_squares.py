@@ -214,7 +214,9 @@ def least_squares(
     args = tuple(args) if isinstance(args, tuple | list) else (args,)
     calls, kind = Calls(), None
     silent = history is progress is False and type(verbose) is int and verbose == 0
-    alone = silent and process_group is None
+    # of many problems nothing is remembered, and to look at all their starts takes long
+    one = in_dims is None or (type(in_dims) is tuple and all(dim is None for dim in in_dims))
+    alone = silent and process_group is None and one
     if (
         type(compiled) is bool
         and alone

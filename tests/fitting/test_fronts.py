@@ -431,3 +431,15 @@ def test_the_bar_of_one_curve_is_that_of_many(entry: float) -> None:
     many = acceptable(Data(y, y[None], None, None, count[None], False, False, ()), Linear())
     torch.testing.assert_close(one, many[0], rtol=1e-14, atol=0.0)
     assert one.isinf() == (entry != 2.0)
+
+
+def test_the_data_of_many_fits_are_not_read_for_what_is_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[Any] = []
+    real = fronts._points
+    monkeypatch.setattr(fronts, "_points", lambda data: read.append(0) or real(data))
+    assert fit(y=np.stack([Y, 2 * Y])).success.all()
+    assert not read
+    assert fit().success
+    assert len(read) == 2
