@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import norm, select, spread, where
-from ..core.certificate import FALL, JUDGED, LOWEST, Resting, judge, wanted
+from ..core.certificate import FALL, JUDGED, LOWEST, VALLEY, Resting, judge, wanted
 from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, largest_norms, linearize
@@ -193,7 +193,9 @@ def settle(
     state = state._replace(
         trials=state.trials + moving, linearizations=state.linearizations + moving
     )
-    told = where(better, found.exact & (clear | (there.status <= 0)), seen.told)
+    # the loop tries what is promised along directions that single precision blurs
+    valley = (there.status <= 0) & ((found.beyond == 0) | (there.status != VALLEY))
+    told = where(better, found.exact & (clear | valley), seen.told)
     standing = standing._replace(
         state=state, linearization=select(better, end, standing.linearization)
     )

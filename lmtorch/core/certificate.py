@@ -39,7 +39,8 @@ from ..arrays import (
 )
 from ..recording.steps import functions
 from .allowance import LOOSER, allowance
-from .influence import ROUNDINGS, Suspects, lost, suspects
+from .blurred import TRIALS, bearable, tried
+from .influence import FINE_ENOUGH, ROUNDINGS, Suspects, lost, suspects
 from .method import Method
 from .polish import fine
 from .problem import Problem
@@ -144,7 +145,7 @@ def _certified(
     state = state._replace(certificate=blank(state.x))
     if count == 0:
         return state, None
-    working = WorkingSet(state)
+    working, whole, first = WorkingSet(state), (problem, method), judged
     problem, method, state, judged = working.thin(problem, method, state, judged, count, judged)
     rest = Resting(judged, state.status, examine(problem, method, state))
     state, after = _judge(problem, method, state, rest, trials)
@@ -161,7 +162,42 @@ def _certified(
             problem, method, state, after.wanting, after.wanted, rest
         )
         state, rest, after = _newton(problem, method, state, rest, trials)
-    return working.all(state), rest.seen
+    state = working.all(state)
+    if whole[0].eps(state.x) > FINE_ENOUGH:
+        state = _beyond_blur(*whole, state, first, trials)
+    return state, rest.seen
+
+
+def _beyond_blur(
+    problem: Problem, method: Method, state: State, judged: Tensor, trials: int | None
+) -> State:
+    """The state after what blurred directions promise has been tried, see `core/blurred.py`."""
+    working, enough = WorkingSet(state), _enough(problem, method, state)
+    for _ in range(min(NEWTON, method.polish)):
+        doubt = judged & (state.status == VALLEY)
+        if trials is not None:
+            doubt = doubt & (state.trials + TRIALS <= trials)
+        judged, count = at_rest(state.status, (Status.VALLEY,), None, doubt)
+        if count == 0:
+            break
+        problem, method, state, judged = working.thin(problem, method, state, judged, count, judged)
+        seen = examine(problem, method, state)
+        # at once where the last trial has led to a minimum
+        state, _ = _judge(problem, method, state, Resting(judged, state.status, seen), None)
+        judged = judged & (state.status == VALLEY) & (seen.beyond > 0)
+        if nowhere(judged):
+            break
+        state, seen, judged = tried(problem, state, seen, judged, enough)
+        rest = Resting(~judged & (state.status == VALLEY), state.status, seen)
+        state, _ = _judge(problem, method, state, rest, None)
+    return working.all(state)
+
+
+def _enough(problem: Problem, method: Method, state: State) -> float:
+    """Share of the cost that a certified point may promise."""
+    enough = allowance(method.tolerances, problem.precision or state.x.dtype)
+    # the error of finite differences promises something at every point: that much is allowed
+    return max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
 
 
 def _newton(
@@ -173,7 +209,11 @@ def _newton(
     there = state._replace(x=trial)
     ahead = examine(problem, method, there, near=seen if _steady(seen) else None)
     length, fallen = (norm(e.gradient / seen.units) for e in (seen, ahead))
-    better = moving & (fallen <= FALL * length) & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
+    nearer = fallen <= FALL * length
+    if problem.eps(state.x) > FINE_ENOUGH:
+        # round-off in steep directions may be more of the gradient than all of a blurred one
+        nearer = nearer | ((seen.beyond > 0) & (ahead.decrement <= FALL * FALL * seen.decrement))
+    better = moving & nearer & (ahead.cost <= seen.cost + ROUNDINGS * seen.noise)
     state = state._replace(
         x=select(better, trial, state.x),
         cost=where(better, ahead.cost, state.cost),
@@ -251,10 +291,8 @@ def judge(
     """
     judged, ended, seen = rest
     gone = lost(problem, state, seen.looked, suspected, dependent, silent)
-    enough = allowance(method.tolerances, problem.precision or state.x.dtype)
-    # the error of finite differences promises something at every point: that much is allowed
-    enough = max(enough, LOOSER * min(method.slopes, problem.eps(state.x) ** 0.5))
-    status = certified_status(ended, seen, gone, enough)
+    enough = _enough(problem, method, state)
+    status = certified_status(ended, seen, gone, enough, max(enough, bearable(problem.rows)))
     found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)
     return state._replace(
         status=where(judged, status, state.status),
@@ -262,7 +300,9 @@ def judge(
     )
 
 
-def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float) -> Tensor:
+def certified_status(
+    ended: Tensor, seen: Undamped, gone: Tensor, enough: float, beyond: float
+) -> Tensor:
     """The status of a point after a look at it, (...,).
 
     Args:
@@ -270,8 +310,11 @@ def certified_status(ended: Tensor, seen: Undamped, gone: Tensor, enough: float)
         seen: what is seen at the point.
         gone: parameters that have lost their influence, (..., n) bool.
         enough: share of the cost that the point may still promise.
+        beyond: share that it may promise along directions that single precision blurs.
     """
-    nothing = (seen.promise <= enough) | (seen.decrement <= seen.excused)
+    clear = seen._replace(decrement=seen.decrement - seen.beyond).promise
+    blurred = seen._replace(decrement=seen.beyond).promise
+    nothing = ((clear <= enough) & (blurred <= beyond)) | (seen.decrement <= seen.excused)
     # where every column of J vanishes no cosine says anything, and only the curvature can
     upgraded = (ended <= 0) | every(seen.norms == 0)
     status = where(upgraded, MINIMUM, ended)

@@ -17,6 +17,7 @@ from .._autodiff import ranges
 from ..arrays import (
     all_entries_finite,
     all_finite,
+    apply,
     count,
     every,
     gathered,
@@ -35,6 +36,7 @@ from ..arrays import (
     sqrt,
     to_type,
     total,
+    transposed,
     where,
     zeros,
 )
@@ -54,6 +56,10 @@ EXACT = 64
 ENTRIES = 2**24  # entries of the Jacobian up to which the Hessian is made
 # parameters up to which a black box is asked for second differences: (n + 1)(n + 2)/2 evaluations
 DIFFERENCED = 8
+# a gradient in single precision of less than so many times its expected rounding counts as zero:
+# four deviations of ten roundings of a row, each of which is ε/√12 of what is rounded
+WALK = 4.0
+RESOLVED = 4.0  # singular values of J below so many ε of the largest are those of rounded entries
 
 
 class Undamped(NamedTuple):
@@ -75,6 +81,10 @@ class Undamped(NamedTuple):
     hidden: Tensor  # (...,), share of the cost that round-off in the gradient may hide
     norms: Tensor  # (..., n), ‖J e_j‖ of all variables
     looked: Looked  # what influence is judged by
+    # what of the decrement is along directions whose curvature is that of J alone, as single
+    # precision blurs the Hessian's, and the step along them: see `core/blurred.py`
+    beyond: Tensor  # (...,)
+    aside: Tensor  # (..., n)
 
     @property
     def promise(self) -> Tensor:
@@ -133,29 +143,50 @@ def examine(
     floor = underflow(units, problem.rows)
     finite = finite & gathered(floor < 1)  # else all of the curvature may be error
     floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
+    steep = maximum(abs(every_value), floor)
+    resolved, blurred = every_value > floor, never(every_value)
     noise = model.rounding(wide, eps)
     excused = ROUNDINGS * noise
     if _has_rows(problem, method, matrix):
         # a bound of norms may hide what has no part in it: where it matters, the rows are asked
-        rough = total(every_along * every_along / maximum(abs(every_value), floor)) / 2
-        doubt = finite & (rough > strict(problem.precision or x.dtype) * model.cost)
+        rough = total(every_along * every_along / steep) / 2
+        doubt = rough > strict(problem.precision or x.dtype) * model.cost
+        if eps > FINE_ENOUGH:
+            doubt = doubt | some(abs(every_value) <= floor)
+        doubt = doubt & finite
         if not nowhere(doubt):
-            turned = length + turned_along(problem, whole, wide, spectrum, units, free)
-            unclear = where(spread(doubt), minimum(unclear, ROUNDINGS * eps * turned), unclear)
+            told = turned_along(problem, whole, wide, spectrum, units, free)
+            if eps > FINE_ENOUGH:
+                bent, least = told[..., 2, :], spread(largest(every_value)) * (RESOLVED * eps) ** 2
+                # what the Hessian cannot tell from zero, the rows of J may still tell
+                blurred = spread(doubt) & (abs(every_value) <= floor)
+                steep = where(blurred, minimum(maximum(bent, least), floor), steep)
+                resolved = resolved | (blurred & (bent > least))
+                # rounding x moves all rows at once
+                at_once = steep * apply(transposed(abs(vectors)), abs(units * wide))
+                turned = WALK * eps * (sqrt(told[..., 1, :]) + at_once)
+            else:
+                turned = ROUNDINGS * eps * (length + told[..., 0, :])
+            unclear = where(spread(doubt), minimum(unclear, turned), unclear)
         excused = zeros(noise)
     along = where(abs(every_along) > unclear, every_along, 0.0)
     # a curvature within round-off has no sign
     lowest = spectrum.lowest
     lowest = where(abs(lowest) <= gathered(floor), 0.0, lowest)
-    promised = total(along * along / maximum(abs(every_value), floor))
+    promised = total(along * along / steep)
     if method.slopes:
         # the error of one column by differences may hide every direction that it has a part in, and
         # yet along the axis of another the cost falls: no less than that is promised
         axes = clear * clear / maximum(abs(scaled.diagonal), floor)
         promised = maximum(promised, largest(axes))
     decrement = to_type(promised, model.cost.dtype) / 2
-    newton = -spectrum.back(where(every_value > floor, along / every_value, 0.0)) / units
-    hidden = total(unclear * unclear / maximum(abs(every_value), floor))
+    step = where(resolved, along / steep, 0.0)
+    beyond, aside = zeros(decrement), zeros(x)
+    if eps > FINE_ENOUGH:
+        beyond = to_type(total(where(blurred, along * along / steep, 0.0)), decrement.dtype) / 2
+        aside = -spectrum.back(where(blurred, step, 0.0)) / units
+    newton = -spectrum.back(step) / units
+    hidden = total(unclear * unclear / steep)
     hidden = to_type(hidden, model.cost.dtype) / 2
     if doubted:
         noise = maximum(noise, gathered(length) * trembling(problem, x))
@@ -191,6 +222,8 @@ def examine(
         curvature=curvature,
         hidden=hidden / model.cost,
         looked=looked,
+        beyond=where(finite, beyond, 0.0),
+        aside=to_type(where(spread(finite), aside, 0.0), x.dtype),
     )
     return problem.agreed(seen)
 
@@ -212,7 +245,9 @@ def _has_rows(problem: Problem, method: Method, matrix: Any) -> bool:
 def turned_along(
     problem: Problem, model: Any, x: Tensor, spectrum: Any, units: Tensor, free: Tensor
 ) -> Tensor:
-    """How far the gradient at x is turned by round-off, in units of it, along each eigenvector.
+    """How far round-off turns the gradient at x along each eigenvector, (..., 3, k).
+
+    See `linearizations/roundoff.py`.
 
     Args:
         problem: what was minimised.
@@ -227,7 +262,7 @@ def turned_along(
 
 
 def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Tensor:
-    """How far the gradient at x is turned by round-off, in units of it, along directions (..., k).
+    """The same along directions (..., n, k).
 
     Args:
         problem: what was minimised.

@@ -91,7 +91,7 @@ class Dense(NamedTuple):
         return by_columns.rounding(self, x, eps)
 
     def turned(self, directions: Tensor, x: Tensor) -> Tensor:
-        """How far round-off turns the gradient: see `linearizations/roundoff.py`, (..., k)."""
+        """How far round-off turns the gradient: see `linearizations/roundoff.py`, (..., 3, k)."""
         found = turned(self.residual, self.rows, directions, x)
         return found + turned_by_prior(self.prior, directions, x)
 

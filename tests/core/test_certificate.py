@@ -23,7 +23,8 @@ def evidence(**seen: Any) -> Undamped:
         cost=two[0], gradient=0 * two, units=two, noise=1e-16 * two[0], excused=0 * two[0],
         decrement=0 * two[0], lowest=0.5 * two[0],
         downward=two, newton=0 * two, blind=no, flat=no, exact=~no, norms=two, looked=not_asked,
-        curvature=torch.eye(2, dtype=F64), hidden=0 * two[0],
+        curvature=torch.eye(2, dtype=F64), hidden=0 * two[0], beyond=0 * two[0],
+        aside=0 * two,
     )  # fmt: skip
     return minimum._replace(**{name: torch.tensor(value) for name, value in seen.items()})
 
@@ -42,6 +43,10 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     # what round-off may have promised
     (Status.COST, {"decrement": 1.5e-7, "excused": 1.6e-7}, Status.COST),
     (Status.COST, {"decrement": 1.7e-7, "excused": 1.6e-7}, Status.VALLEY),
+    # along directions that are blurred more may be promised, but not without end
+    (Status.COST, {"decrement": 0.9e-6, "beyond": 0.9e-6}, Status.COST),
+    (Status.COST, {"decrement": 0.9e-6, "beyond": 0.8e-6}, Status.VALLEY),
+    (Status.COST, {"decrement": 1.1e-6, "beyond": 1.1e-6}, Status.VALLEY),
     # that of the cost alone is no excuse: the gradient may be clear
     (Status.COST, {"decrement": 1.5e-7, "noise": 1e-8}, Status.VALLEY),
     (Status.COST, {"decrement": 0.0, "cost": 0.0}, Status.COST),  # a root promises nothing, not 0/0
@@ -67,7 +72,7 @@ def test_the_verdict_follows_the_rules(
 ) -> None:
     gone = torch.tensor(seen.get("lost", [False, False]))
     point = evidence(**{name: value for name, value in seen.items() if name != "lost"})
-    status = certified_status(torch.tensor(int(ended)), point, gone, 1e-8)
+    status = certified_status(torch.tensor(int(ended)), point, gone, 1e-8, 1e-6)
     assert Status(int(status)) is expected
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lmtorch.core.undamped import WALK
 from lmtorch.linearizations.base import Prior
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.normal import NormalForm
@@ -43,11 +44,36 @@ def test_no_slope_in_single_precision_is_further_off_than_the_rows_say(
         values, J = decays(torch.tensor(x, dtype=dtype), T.to(F32).to(dtype))
         slopes.append((J.mT @ (values - y.to(dtype))).to(F64))
     residual = values - y.to(F64)
-    found = turned(residual, DenseRows(J), directions, torch.tensor(x, dtype=F64))
+    found = turned(residual, DenseRows(J), directions, torch.tensor(x, dtype=F64))[0]
     # entries of J are rounded, too: exp(z) by z units, and z is up to nine
     of_columns = (J.abs().mT @ residual.abs()) @ directions.abs()
     apart = ((slopes[0] - slopes[1]) @ directions).abs()
     assert bool((apart <= 16 * EPS * (found + of_columns) + 1e-30).all())
+
+
+def test_roundings_of_many_rows_are_a_random_walk_and_far_below_their_worst() -> None:
+    """Slopes in single precision beside double, of 400 rows and 300 decays."""
+    g = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 3, 400, dtype=F64)
+    apart, walks, worst = [], [], []
+    for _ in range(300):
+        x = (4 * torch.rand(4, generator=g, dtype=F64) - 1).to(F32)
+        y = decays(x.to(F64), t)[0].to(F32) + 0.1 * torch.randn(400, generator=g)
+        direction = torch.randn(4, 1, generator=g, dtype=F64)
+        slopes = []
+        for dtype in (F32, F64):
+            values, J = decays(x.to(dtype), t.to(F32).to(dtype))
+            # products in double, as those of the last look are
+            slopes.append(J.to(F64).mT @ (values - y.to(dtype)).to(F64))
+        residual = values - y.to(F64)
+        found = turned(residual, DenseRows(J), direction, x.to(F64))[..., 0]
+        apart.append(float((slopes[0] - slopes[1]) @ direction))
+        walks.append(float(EPS * found[1].sqrt()))
+        worst.append(float(EPS * found[0]))
+    share = torch.tensor(apart).abs() / torch.tensor(walks)
+    assert float(share.median()) > 0.05
+    assert float(share.max()) < WALK
+    assert bool((torch.tensor(worst) > WALK * torch.tensor(walks)).double().mean() > 0.5)
 
 
 @given(seed=st.integers(0, 2**16), spread=st.floats(0, 9))
@@ -60,13 +86,17 @@ def test_the_sum_is_what_the_worst_rounding_of_each_row_does_and_below_that_of_n
     J = J * 10 ** (spread * torch.rand(9, 4, generator=g, dtype=F64))
     r, x = torch.randn(9, generator=g, dtype=F64), torch.randn(4, generator=g, dtype=F64)
     directions = torch.randn(4, 2, generator=g, dtype=F64)
-    found = turned(r, DenseRows(J), directions, x)
+    found, walk, length = turned(r, DenseRows(J), directions, x)
     row = r.abs() + (J * x).abs().sum(-1)
     for k, t in enumerate(directions.unbind(-1)):
         moved = J @ t
         worst = row * moved.sign()
         torch.testing.assert_close(found[k], t @ (J.mT @ worst), rtol=1e-6, atol=0)
         assert found[k] <= 1.001 * moved.norm() * row.norm()
+        torch.testing.assert_close(length[k], moved @ moved, rtol=1e-6, atol=0)
+        entries = (J * t).abs().sum(-1) * r
+        squares = (moved * row) @ (moved * row) + entries @ entries
+        torch.testing.assert_close(walk[k], squares, rtol=1e-6, atol=0)
 
 
 def test_where_one_row_carries_a_column_the_others_are_not_blamed_for_it() -> None:
@@ -74,7 +104,7 @@ def test_where_one_row_carries_a_column_the_others_are_not_blamed_for_it() -> No
     J = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1e9, 3.0]], dtype=F64)
     # along the valley the last row stays as it is
     along = torch.tensor([[-3e-9], [1.0]], dtype=F64)
-    found = turned(torch.ones(3, dtype=F64), DenseRows(J), along, torch.ones(2, dtype=F64))
+    found = turned(torch.ones(3, dtype=F64), DenseRows(J), along, torch.ones(2, dtype=F64))[0]
     of_norms = (J @ along).norm() * J.norm()
     assert 1 < float(found) < 1e-6 * float(of_norms)
 
