@@ -42,6 +42,7 @@ from ..arrays import (
 )
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
+from ..linearizations.roundoff import Told
 from ..recording.outside import outside
 from .allowance import strict
 from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
@@ -157,16 +158,16 @@ def examine(
         if not nowhere(doubt):
             told = turned_along(problem, whole, wide, spectrum, units, free)
             if eps > FINE_ENOUGH:
-                bent, least = told[..., 2, :], spread(largest(every_value)) * (RESOLVED * eps) ** 2
+                bent, least = told.length, spread(largest(every_value)) * (RESOLVED * eps) ** 2
                 # what the Hessian cannot tell from zero, the rows of J may still tell
                 blurred = spread(doubt) & (abs(every_value) <= floor)
                 steep = where(blurred, minimum(maximum(bent, least), floor), steep)
                 resolved = resolved | (blurred & (bent > least))
                 # rounding x moves all rows at once
                 at_once = steep * apply(transposed(abs(vectors)), abs(units * wide))
-                turned = WALK * eps * (sqrt(told[..., 1, :]) + at_once)
+                turned = WALK * eps * (sqrt(told.walk) + at_once)
             else:
-                turned = ROUNDINGS * eps * (length + told[..., 0, :])
+                turned = ROUNDINGS * eps * (length + told.worst)
             unclear = where(spread(doubt), minimum(unclear, turned), unclear)
         excused = zeros(noise)
     along = where(abs(every_along) > unclear, every_along, 0.0)
@@ -244,10 +245,8 @@ def _has_rows(problem: Problem, method: Method, matrix: Any) -> bool:
 @outside
 def turned_along(
     problem: Problem, model: Any, x: Tensor, spectrum: Any, units: Tensor, free: Tensor
-) -> Tensor:
-    """How far round-off turns the gradient at x along each eigenvector, (..., 3, k).
-
-    See `linearizations/roundoff.py`.
+) -> Told:
+    """How far round-off turns the gradient at x along each eigenvector.
 
     Args:
         problem: what was minimised.
@@ -261,7 +260,7 @@ def turned_along(
     return _turned(problem, model, x, directions)
 
 
-def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Tensor:
+def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Told:
     """The same along directions (..., n, k).
 
     Args:
@@ -271,15 +270,16 @@ def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Tens
         directions: of the parameters, (..., n, k).
     """
     if hasattr(model, "turned"):
-        found: Tensor = model.turned(directions, x)
+        found: Told = model.turned(directions, x)
         return found
     if problem.apart(x):
         chosen = ranges(len(x), problem.together or len(x))
         return join([_turned(problem.take(s), None, x[s], directions[s]) for s in chosen])
     form: Any = problem.form
     asking = replace(problem, form=form.of_roundoff(directions, x), sample=None, keep=False)
-    told: Any = asking.model(x)
-    return told.found
+    asked: Any = asking.model(x)
+    told: Told = asked.found
+    return told
 
 
 def carried(model: Linearization, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from . import by_columns
 from .base import Exact, Prior, Sums, Values, shifted_rows
-from .roundoff import RoundOffForm, turned, turned_by_prior
+from .roundoff import RoundOffForm, Told, turned, with_prior
 
 
 class Dense(NamedTuple):
@@ -90,10 +90,10 @@ class Dense(NamedTuple):
         """How far round-off alone may move the cost, (...,)."""
         return by_columns.rounding(self, x, eps)
 
-    def turned(self, directions: Tensor, x: Tensor) -> Tensor:
-        """How far round-off turns the gradient: see `linearizations/roundoff.py`, (..., 3, k)."""
+    def turned(self, directions: Tensor, x: Tensor) -> Told:
+        """How far round-off turns the gradient along each direction."""
         found = turned(self.residual, self.rows, directions, x)
-        return found + turned_by_prior(self.prior, directions, x)
+        return with_prior(found, self.prior, directions, x)
 
     def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
         """The largest entry of a step beside its parameter, (...,)."""

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import apply, joined, to_type, transposed
+from ..arrays import apply, to_type, transposed
 from ..distributed.processes import Processes
 from ..rows.base import Rows
 from ..rows.columns import Columns
@@ -35,17 +35,26 @@ from ..rows.matrix import DenseRows
 from .base import Exact, Prior, Sums, Values
 
 
-def turned(residual: Tensor, rows: Rows, directions: Tensor, x: Tensor) -> Tensor:
-    """What the rows say of each direction t, (..., 3, k).
+class Told(NamedTuple):
+    """What rows say of directions t: sums over the rows, (..., k) each."""
+
+    worst: Tensor  # Σᵢ |(J t)ᵢ| eᵢ
+    walk: Tensor  # the sum of squares of a random walk, see above
+    length: Tensor  # ‖J t‖²
+
+    def with_rows(self, other: "Told") -> "Told":
+        """What these rows and others say together."""
+        return Told(*(own + more for own, more in zip(self, other, strict=True)))
+
+
+def turned(residual: Tensor, rows: Rows, directions: Tensor, x: Tensor) -> Told:
+    """What the rows say of each direction.
 
     Args:
         residual: r, (..., rows).
         rows: of J.
         directions: T, (..., n, k).
         x: where they were made, (..., n).
-
-    Returns:
-        Side by side Σᵢ |(J t)ᵢ| eᵢ, the sum of squares of a random walk, and ‖J t‖².
     """
     given: Any = rows
     if not isinstance(rows, Columns):
@@ -64,34 +73,30 @@ def turned(residual: Tensor, rows: Rows, directions: Tensor, x: Tensor) -> Tenso
         moves = [column * one[..., place, None] for place, column in there]
         along, entries = abs(sum(moves)), sum(abs(move) for move in moves)
         found.append(_sums(along[..., None], entries[..., None], left, spent))
-    return torch.cat(found, -1)
+    return Told(*(torch.cat(sums, -1) for sums in zip(*found, strict=True)))
 
 
-def _sums(along: Tensor, entries: Tensor, left: Tensor, spent: Tensor) -> Tensor:
+def _sums(along: Tensor, entries: Tensor, left: Tensor, spent: Tensor) -> Told:
     """The three sums of |J t| and Σⱼ |tⱼ Jᵢⱼ|, (..., rows, k), with |r| and e, (..., rows)."""
     squares = along * along
     walk = apply(transposed(squares), spent * spent)
     walk = walk + apply(transposed(entries * entries), left * left)
-    return _beside(apply(transposed(along), spent), walk, squares.sum(-2))
+    return Told(apply(transposed(along), spent), walk, squares.sum(-2))
 
 
-def _beside(worst: Tensor, walk: Tensor, length: Tensor) -> Tensor:
-    return joined([worst[..., None, :], walk[..., None, :], length[..., None, :]], -2)
-
-
-def turned_by_prior(prior: Prior | None, directions: Tensor, x: Tensor) -> Tensor | float:
-    """The same of the rows of a prior, whose residuals are their entries times x; 0: none."""
+def with_prior(told: Told, prior: Prior | None, directions: Tensor, x: Tensor) -> Told:
+    """What the rows of a prior say, too, whose residuals are their entries times x."""
     if prior is None:
-        return 0.0
+        return told
     left = abs(prior.root * x)
     along = abs(prior.root[..., :, None] * directions)
-    return _sums(along, along, left, 2 * left)
+    return told.with_rows(_sums(along, along, left, 2 * left))
 
 
 class Turned(NamedTuple):
     """What is summed over all rows, in the place of a linear model."""
 
-    found: Tensor  # (..., 3, k), see `turned`
+    found: Told
     rows: tuple[()] = ()  # none are kept, nor is this another linear model of the point
 
 
@@ -128,17 +133,17 @@ class RoundOff:
 
     def __init__(self, directions: Tensor, x: Tensor) -> None:
         self.directions, self.x = directions, x
-        *batch, _, count = directions.shape
-        self.found = directions.new_zeros(*batch, 3, count)
+        nothing = torch.zeros_like(directions[..., 0, :])
+        self.found = Told(nothing, nothing, nothing)
 
     @property
     def sums(self) -> Sums:
         """All three."""
-        return (self.found,)
+        return tuple(self.found)
 
     @sums.setter
     def sums(self, sums: Sums) -> None:
-        (self.found,) = sums
+        self.found = Told(*sums)
 
     def workspace(self, rows: int) -> Tensor:
         """Room for the rows of a block."""
@@ -147,14 +152,14 @@ class RoundOff:
 
     def add(self, residual: Tensor, rows: Columns | DenseRows) -> None:
         """Sum up the block."""
-        self.found = self.found + turned(residual, rows, self.directions, self.x)
+        self.found = self.found.with_rows(turned(residual, rows, self.directions, self.x))
 
     def share(self, processes: Processes) -> Callable[[], None]:
         """Add the sums over all processes."""
-        adding = processes.adding([self.found])
+        adding = processes.adding(list(self.found))
 
         def arrived() -> None:
-            (self.found,) = adding()
+            self.found = Told(*adding())
 
         return arrived
 
@@ -162,4 +167,4 @@ class RoundOff:
         self, cost: Tensor, prior: Prior | None, exact: Exact | None = None, values: Values = None
     ) -> Turned:
         """The sums, with the prior's rows."""
-        return Turned(self.found + turned_by_prior(prior, self.directions, self.x))
+        return Turned(with_prior(self.found, prior, self.directions, self.x))

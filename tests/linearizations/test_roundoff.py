@@ -44,7 +44,7 @@ def test_no_slope_in_single_precision_is_further_off_than_the_rows_say(
         values, J = decays(torch.tensor(x, dtype=dtype), T.to(F32).to(dtype))
         slopes.append((J.mT @ (values - y.to(dtype))).to(F64))
     residual = values - y.to(F64)
-    found = turned(residual, DenseRows(J), directions, torch.tensor(x, dtype=F64))[0]
+    found = turned(residual, DenseRows(J), directions, torch.tensor(x, dtype=F64)).worst
     # entries of J are rounded, too: exp(z) by z units, and z is up to nine
     of_columns = (J.abs().mT @ residual.abs()) @ directions.abs()
     apart = ((slopes[0] - slopes[1]) @ directions).abs()
@@ -66,10 +66,10 @@ def test_roundings_of_many_rows_are_a_random_walk_and_far_below_their_worst() ->
             # products in double, as those of the last look are
             slopes.append(J.to(F64).mT @ (values - y.to(dtype)).to(F64))
         residual = values - y.to(F64)
-        found = turned(residual, DenseRows(J), direction, x.to(F64))[..., 0]
+        found = turned(residual, DenseRows(J), direction, x.to(F64))
         apart.append(float((slopes[0] - slopes[1]) @ direction))
-        walks.append(float(EPS * found[1].sqrt()))
-        worst.append(float(EPS * found[0]))
+        walks.append(float(EPS * found.walk.sqrt()))
+        worst.append(float(EPS * found.worst))
     share = torch.tensor(apart).abs() / torch.tensor(walks)
     assert float(share.median()) > 0.05
     assert float(share.max()) < WALK
@@ -104,7 +104,7 @@ def test_where_one_row_carries_a_column_the_others_are_not_blamed_for_it() -> No
     J = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1e9, 3.0]], dtype=F64)
     # along the valley the last row stays as it is
     along = torch.tensor([[-3e-9], [1.0]], dtype=F64)
-    found = turned(torch.ones(3, dtype=F64), DenseRows(J), along, torch.ones(2, dtype=F64))[0]
+    found = turned(torch.ones(3, dtype=F64), DenseRows(J), along, torch.ones(2, dtype=F64)).worst
     of_norms = (J @ along).norm() * J.norm()
     assert 1 < float(found) < 1e-6 * float(of_norms)
 
