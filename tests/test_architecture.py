@@ -157,7 +157,8 @@ def test_only_the_chooser_knows_every_member() -> None:
         if folder(module) in {"choose", "solvers", "damping"}:
             continue
         assert siblings(module) & members <= BEYOND_BASE, module
-    choosers = ("choose/members", "choose/planning", "choose/solving", "choose/alternatives")
+    files = ("members", "planning", "solving", "alternatives", "several")
+    choosers = [f"choose/{file}" for file in files]
     assert members <= set().union(*map(siblings, choosers))
 
 

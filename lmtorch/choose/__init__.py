@@ -16,5 +16,6 @@ from .options import SMALL as SMALL
 from .options import Options as Options
 from .options import loss as loss
 from .planning import plan as plan
+from .several import as_one as as_one
 from .solving import DENSE as DENSE
 from .solving import in_entries as in_entries

@@ -243,4 +243,6 @@ def withdraw(method: Method, state: State, last: Last, refused: Tensor) -> State
 def largest_norms(method: Method, scale: Tensor, norms: Tensor) -> Tensor:
     """The largest ‖J e_j‖ that is known: `norms`, or what Moré's D has kept of earlier points."""
     remembers = getattr(method.scaling, "remembers", False)
+    if isinstance(remembers, Tensor):  # of each problem of a batch
+        return where(remembers[..., None], maximum(norms, scale), norms)
     return maximum(norms, scale) if remembers else norms

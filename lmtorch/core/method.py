@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
 from ..solvers.base import Solver
@@ -27,7 +29,8 @@ class Method:
         asks: whether what claims to have converged is asked for a step without damping, see
             `core/last_step.py`.
         patience: share of the cost that 32 trials together must gain; 0: any.
-        windows: after so many times 32 trials in a row that gained less, the run is given up.
+        windows: after so many times 32 trials in a row that gained less, the run is given up; one
+            number, or (b,) for each problem of a batch.
         slopes: relative error of the derivatives beyond round-off, as finite differences have it.
         frugal: evaluations are dear: no trial is made that promises next to nothing, and what is
             certified is not polished.
@@ -46,7 +49,7 @@ class Method:
     certify: bool = False
     asks: bool = False
     patience: float = 0.0
-    windows: int = 3
+    windows: int | Tensor = 3
     slopes: float = 0.0
     frugal: bool = False
     careful: Solver | None = None
@@ -67,4 +70,6 @@ class Method:
         some: dict[str, Any] = {
             name: member.take(places) for name, member in members.items() if hasattr(member, "take")
         }
+        if isinstance(self.windows, Tensor):
+            some["windows"] = self.windows[places]
         return replace(self, **some) if some else self

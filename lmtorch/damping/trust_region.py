@@ -62,11 +62,11 @@ class TrustRegion:
     Args:
         initial: the first radius as a multiple of ‖D x₀‖ (of 1, where that is zero). Default: 1.
             MINPACK's 100 lets the first steps leave the basin: on NIST's 54 starts it loses one and
-            costs 9 % more evaluations.
+            costs 9 % more evaluations. One number, or (b,) for each problem of a batch.
         iterations: Newton's on λ at most.
     """
 
-    initial: float = 1.0
+    initial: float | Tensor = 1.0
     iterations: int = NEWTON
     arrays: ClassVar[bool] = True
     recordable: ClassVar[bool] = True
@@ -75,7 +75,10 @@ class TrustRegion:
     def start(self, linearization: Linearization, scale: Tensor, x: Tensor) -> TrustRegionState:
         """Δ₀ from the size of the parameters."""
         size = to_type(norm(scale * x), linearization.cost.dtype)
-        radius = self.initial * where(size > 0, size, 1.0)
+        radius, initial = where(size > 0, size, 1.0), self.initial
+        if isinstance(initial, Tensor):
+            initial = to_type(initial, radius.dtype)
+        radius = initial * radius
         return TrustRegionState(zeros(radius), radius, always(radius))
 
     def propose(self, model: LinearModel, state: TrustRegionState) -> Proposal:

@@ -20,6 +20,7 @@ from .compiled import Compiling
 from .ending import Ending, look_at_end, of_sure, without_unknowns
 from .opinions import ENOUGH, BestRun, Opinion, Quick, ask, doubtful, unasked, usual
 from .scale import with_estimated_scale
+from .side_by_side import Room
 from .singly import few, further, go_on_alone, here
 from .watch import Watcher
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 LEFT = 32  # the last of so many problems of a block wait for those of other blocks
 # problems of a block where descents are compiled: on a CPU, and on a GPU, whose threads are many
 COMPILED, ON_DEVICE = 2**16, 2**20
+# share of a block that further runs side by side are at most, where not all fits are one block
+SHARE = 4
 # problems of a block on a CPU: their numbers, but for the residuals, stay in the cache
 AT_ONCE = 2**14
 
@@ -134,12 +137,14 @@ class _Task:
         """The problems that are not sure of their minimum, (...,) bool."""
         return doubtful(state, self.acceptable)
 
-    def ask(self, state: State, most: int | None, quick: Quick | None = None) -> BestRun:
+    def ask(
+        self, state: State, most: int | None, quick: Quick | None = None, room: Room = Room(0)
+    ) -> BestRun:
         """The best of the first run, which ended in `state`, and of second opinions."""
         return ask(
             self.problem, self.opinions, self.x, state,
             trials=self.trials, in_all=self.in_all, usual=most, acceptable=self.acceptable,
-            watch=self.watch, quick=quick,
+            watch=self.watch, quick=quick, room=room,
         )  # fmt: skip
 
     def look(self, best: BestRun, estimated: bool = False, keep: bool = True) -> Ending:
@@ -254,13 +259,14 @@ def _many(task: _Task, block: int) -> Ending:
     sure = torch.ones(len(x), dtype=torch.bool, device=x.device)
     sure[rest.places] = False
     most = usual(ending.state.trials, sure & (ending.state.status > 0))
+    room = Room(block if len(x) <= block else block // SHARE, task.method)
     for chosen in ranges(len(rest.places), block):
         some = rest.places[chosen]
         part = task.take(some)
         part = part.last()
         before = take(rest.state, _numbers(chosen, x))
         state = _gone_on(part.problem, part.method, before, task.trials, task.watch)
-        found = part.look(part.ask(state, most), keep=keep)
+        found = part.look(part.ask(state, most, room=room), keep=keep)
         _into(ending, found, some, x)
         if watcher is not None:
             watcher.ended(found.state.status)

@@ -22,6 +22,7 @@ from ..core.pace import WINDOW
 from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import Status, among
+from .side_by_side import Room, Voice, run_together, together
 from .singly import alone, descend_alone, few, go_on_alone
 
 LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
@@ -131,6 +132,7 @@ def ask(
     acceptable: Tensor | None = None,  # (...,), the largest cost that is believed
     watch: Watch | None = None,
     quick: Quick | None = None,
+    room: Room = Room(0),
 ) -> BestRun:
     """Run again in other ways what the first run has left unsure of its minimum.
 
@@ -141,7 +143,14 @@ def ask(
         return best
     if acceptable is not None and bool(doubtful(state, acceptable).any()):
         acceptable = believable(problem, x, state.x, acceptable)
+    enough = None if usual is None else max(LEAST, BEYOND * usual)
     doubts = _doubts(opinions, best, acceptable)
+    if enough is not None and in_all is None and watch is None and quick is None:
+        rounds = _rounds(opinions, doubts, room.runs)
+        for numbers in rounds:
+            best = _at_once(problem, opinions, numbers, x, best, trials, enough, acceptable, room)
+        if rounds:
+            return _poor(problem, best, acceptable)
     for number, opinion in enumerate(opinions, 1):
         doubt = doubts[number - 1]
         if not doubt.number:
@@ -152,7 +161,6 @@ def ask(
         left = trials if shared is None else shared - doubt.spent - 1  # its start counts, too
         if left <= 0:
             continue
-        enough = None if usual is None else max(LEAST, BEYOND * usual)
         listening = watch and _Listening(watch)
         problem = replace(problem, form=opinion.method.solver.form)
         hear = partial(
@@ -169,6 +177,11 @@ def ask(
                 doubtful(best.state, acceptable), Status.STOPPED.value, best.state.status
             )
             return best._replace(state=best.state._replace(status=status))
+    return _poor(problem, best, acceptable)
+
+
+def _poor(problem: Problem, best: BestRun, acceptable: Tensor | None) -> BestRun:
+    """The best of all runs, and no success where that is too poor to be believed."""
     if acceptable is None:
         return best
     poor = (best.state.status > 0) & (best.state.cost > acceptable)
@@ -244,6 +257,71 @@ def _goes_on(state: State, opinion: Opinion) -> Tensor:
     return slow | among(state.status, GOES_ON)
 
 
+def _rounds(opinions: Sequence[Opinion], doubts: Sequence[_Doubt], room: int) -> list[list[int]]:
+    """The opinions by their numbers, those together that are asked side by side; none: each alone.
+
+    The first round has one of each kind, whose ends tell whom a further one of the kind is asked
+    about, and from where one with more patience begins.
+    """
+    kinds = set()
+    first, then = list[int](), list[int]()
+    for number, opinion in enumerate(opinions, 1):
+        kind = opinion.restart, opinion.same_start, opinion.of_lost
+        patient = opinion.restart and not opinion.method.patience
+        (then if kind in kinds or patient else first).append(number)
+        kinds.add(kind)
+    rounds = [numbers for numbers in (first, then) if numbers]
+    for numbers in rounds:
+        runs = [doubts[number - 1].number for number in numbers]
+        if sum(runs) > room or max(runs) > MANY:
+            return []
+    return rounds if together([opinion.method for opinion in opinions]) else []
+
+
+def _at_once(
+    problem: Problem,
+    opinions: Sequence[Opinion],
+    numbers: Sequence[int],  # of those that are asked
+    x: Tensor,  # (b, n)
+    best: BestRun,
+    trials: int,
+    enough: int,
+    acceptable: Tensor | None,
+    room: Room,
+) -> BestRun:
+    """Some opinions, side by side, on the problems in doubt."""
+    doubts = _doubts(opinions, best, acceptable)
+    asked, voices = [], []
+    for number in numbers:
+        opinion, doubt = opinions[number - 1], doubts[number - 1]
+        # a run with more patience gets only what the others have left, lest nothing ever end
+        if not doubt.number or (not opinion.method.patience and doubt.spent + 1 >= trials):
+            continue
+        chosen = places(doubt.where, doubt.number)
+        bounds = problem.bounds and problem.bounds.take(chosen)
+        way = opinion.take(chosen)
+        start = beginning(way, x[chosen], take(best.state, chosen), bounds)
+        asked.append(number)
+        voices.append(Voice(opinion.method, chosen, start))
+    if not voices:
+        return best
+    limit = min(trials, enough)
+    ends = run_together(problem, voices, limit, room)
+    for number, voice, other in zip(asked, voices, ends, strict=True):
+        end = _slow(other) if limit < trials else other
+        bar = None if acceptable is None else acceptable[voice.places]
+        before = take(best, voice.places)
+        better = _better(before, end, number, opinions[number - 1], bar)
+        best = put(best, voice.places, better)
+    return best
+
+
+def _slow(state: State) -> State:
+    """The ends of runs that were given up before all trials that the user allows were used."""
+    out = state.status == Status.EVALUATIONS.value
+    return state._replace(status=torch.where(out, Status.SLOW.value, state.status))
+
+
 def _sampled(
     hear: Callable[[BestRun, _Doubt], BestRun],
     number: int,
@@ -314,9 +392,8 @@ def _hear(
         leave = alone_up_to if trials >= ENOUGH else 0
         other, _ = descend(part, way.method, start, trials=trials, leave=leave)
         other = go_on_alone(part, way.method, other, trials)
-    if hurried:  # the trials that the user allows were not used up
-        out = other.status == Status.EVALUATIONS.value
-        other = other._replace(status=torch.where(out, Status.SLOW.value, other.status))
+    if hurried:
+        other = _slow(other)
     bar = None if acceptable is None else acceptable[chosen]
     return put(best, chosen, _better(before, other, number, opinion, bar))
 

@@ -41,7 +41,8 @@ def fitted(y: Tensor, **options: Any) -> lmtorch.Solution:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> list[singly.Start]:
-    """Where runs of single problems have begun."""
+    """Where runs of single problems have begun; further runs are made one after the other."""
+    monkeypatch.setattr(opinions, "_rounds", lambda *_: [])
     begun: list[singly.Start] = []
     real = singly.descend_alone
 
