@@ -126,7 +126,7 @@ def test_many_whose_steps_go_too_far_end_sooner_at_the_same_minima(
     assert expected.success.all()
     assert found.nfev.sum() < share * expected.nfev.sum()
     least = torch.finfo(dtype).eps ** 0.5
-    assert found.x[:, 0].abs().max() <= least * 1e-3 if dtype is F64 else least
+    assert found.x[:, 0].abs().max() <= (least * 1e-3 if dtype is F64 else least)
 
 
 def test_of_many_those_go_on_as_if_nobody_had_tried_that_a_look_does_not_certify(
