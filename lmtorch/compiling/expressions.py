@@ -8,6 +8,7 @@ never made at all.
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 Number = float | int | bool
@@ -60,9 +61,10 @@ class Expression:
         value: of a constant; of an input, where it is read.
         point: whether it differs between the points of a fit.
         stage: how many loops over the points come before it can be known.
+        place: among all expressions, in the order in which they were made.
     """
 
-    __slots__ = ("kind", "operands", "operator", "point", "stage", "value")
+    __slots__ = ("kind", "operands", "operator", "place", "point", "stage", "value")
 
     def __init__(
         self,
@@ -72,9 +74,10 @@ class Expression:
         value: object,
         point: bool,
         stage: int,
+        place: int,
     ) -> None:
         self.operator, self.operands, self.kind = operator, operands, kind
-        self.value, self.point, self.stage = value, point, stage
+        self.value, self.point, self.stage, self.place = value, point, stage, place
 
 
 class Eigen(NamedTuple):
@@ -164,7 +167,8 @@ class Expressions:
 
     def _made(self, operator: str, operands: tuple[Expression, ...], kind: str) -> Expression:
         if operator in COMMUTING:
-            operands = tuple(sorted(operands, key=id))
+            # in an order that is the same in every process, so that the program is, to the last bit
+            operands = tuple(sorted(operands, key=attrgetter("place")))
         point = any(o.point for o in operands)
         stage = max(o.stage for o in operands)
         return self._one(operator, operands, kind, None, point, stage, None)
@@ -212,7 +216,8 @@ class Expressions:
     ) -> Expression:
         whole = (operator, *map(id, operands), kind, key, point)
         if whole not in self._known:
-            self._known[whole] = Expression(operator, operands, kind, value, point, stage)
+            place = len(self._known)
+            self._known[whole] = Expression(operator, operands, kind, value, point, stage, place)
         return self._known[whole]
 
     def _simplified(
