@@ -42,7 +42,6 @@ from ..arrays import (
 )
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization
-from ..linearizations.roundoff import Told
 from ..recording.outside import outside
 from .allowance import strict
 from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
@@ -156,7 +155,7 @@ def examine(
             doubt = doubt | some(abs(every_value) <= floor)
         doubt = doubt & finite
         if not nowhere(doubt):
-            told = turned_along(problem, whole, wide, spectrum, units, free)
+            told = turned_along(problem, whole, x, spectrum, units, free)
             if eps > FINE_ENOUGH:
                 bent, least = told.length, spread(largest(every_value)) * (RESOLVED * eps) ** 2
                 # what the Hessian cannot tell from zero, the rows of J may still tell
@@ -245,13 +244,13 @@ def _has_rows(problem: Problem, method: Method, matrix: Any) -> bool:
 @outside
 def turned_along(
     problem: Problem, model: Any, x: Tensor, spectrum: Any, units: Tensor, free: Tensor
-) -> Told:
-    """How far round-off turns the gradient at x along each eigenvector.
+) -> Any:
+    """How far round-off turns the gradient at x along each eigenvector: `Told` of a linear model.
 
     Args:
         problem: what was minimised.
         model: at x, whatever may move.
-        x: in the dtype of the linear algebra, (..., n).
+        x: the point, (..., n).
         spectrum: of the curvature in the units.
         units: of the parameters, (..., n).
         free: which may move, (..., n) bool.
@@ -260,26 +259,25 @@ def turned_along(
     return _turned(problem, model, x, directions)
 
 
-def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Told:
+def _turned(problem: Problem, model: Any, x: Tensor, directions: Tensor) -> Any:
     """The same along directions (..., n, k).
 
     Args:
         problem: what was minimised.
         model: at x.
-        x: in the dtype of the linear algebra, (..., n).
-        directions: of the parameters, (..., n, k).
+        x: the point, (..., n), in the dtype in which the residuals take it.
+        directions: of the parameters, (..., n, k), in that of the linear algebra.
     """
+    wide = to_type(x, directions.dtype)
     if hasattr(model, "turned"):
-        found: Told = model.turned(directions, x)
-        return found
+        return model.turned(directions, wide)
     if problem.apart(x):
         chosen = ranges(len(x), problem.together or len(x))
         return join([_turned(problem.take(s), None, x[s], directions[s]) for s in chosen])
     form: Any = problem.form
-    asking = replace(problem, form=form.of_roundoff(directions, x), sample=None, keep=False)
-    asked: Any = asking.model(x)
-    told: Told = asked.found
-    return told
+    asking = replace(problem, form=form.of_roundoff(directions, wide), sample=None, keep=False)
+    told: Any = asking.model(x)
+    return told.found
 
 
 def carried(model: Linearization, x: Tensor) -> Tensor:

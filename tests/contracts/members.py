@@ -11,6 +11,7 @@ from lmtorch.damping.geodesic import Geodesic
 from lmtorch.damping.marquardt import Marquardt
 from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, Scaling
+from lmtorch.damping.several import SeveralDampings
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
@@ -193,6 +194,8 @@ ELSEWHERE: dict[type, str] = {
     Latest: "tests/jacobians/test_latest.py",
     # Rows that are drawn, of which only the mean of the squares is the criterion's.
     MixedResidual: "tests/training/test_mixed.py",
+    # Strategies of their own for each problem of one batch, of which these laws know the number.
+    SeveralDampings: "tests/minimising/test_side_by_side.py",
     # A criterion with its targets: of one problem, and of as many outputs as it has targets.
     Bound: "tests/losses/test_criteria.py",
     # It is there to be traced: the fits that are written from it are held to those of the loop.
