@@ -60,18 +60,6 @@ def glance(problem: Problem, method: Method, state: State, trials: int | None = 
     """
     judged, count = at_rest(state.status, JUDGED, None)
     state = state._replace(certificate=blank(state.x))
-    return some_seen(problem, method, state, judged, count, trials)
-
-
-def some_seen(
-    problem: Problem,
-    method: Method,
-    state: State,
-    judged: Tensor,  # (b,) bool
-    count: int,  # how many are judged
-    trials: int | None,
-) -> Glance:
-    """`glance` at the problems that are judged, whatever their status is."""
     nobody = Glance(state, torch.zeros_like(judged))
     if count == 0:
         return nobody

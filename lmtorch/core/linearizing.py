@@ -137,8 +137,7 @@ def linearize(
     if not settled(~refused):
         state = withdraw(method, state, last, refused)
     return state._replace(
-        # what has ended on the way may stand elsewhere than at its trial
-        cost=where(running, where(refused, last.cost, held.cost), state.cost),
+        cost=where(refused, last.cost, held.cost),
         status=where(running & ~refused, status, state.status),
         scale=select(refused, state.scale, scale),
         linearizations=state.linearizations + counted,

@@ -161,13 +161,13 @@ def _run(
             if ahead is not None:  # where the trial was refused, that of x is known
                 ahead = select(state.trial.accepted, ahead, model.linearization)
             if state.x.ndim > 1:
-                problem, method, state, (last, pace, ahead, gains) = working.thin(
+                problem, method, state, (last, pace, ahead) = working.thin(
                     problem,
                     method,
                     state,
                     state.status == RUNNING,
                     told.running,
-                    Beside(last, pace, ahead, gains),
+                    Beside(last, pace, ahead),
                 )
             del model  # its rows or graph need not be there beside those of the next
             state, model = follow(problem, method, state, last, ahead)
@@ -383,4 +383,3 @@ class Beside(NamedTuple):
     last: Last
     pace: Pace
     ahead: Linearization | None
-    gains: Gains

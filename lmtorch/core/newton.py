@@ -5,9 +5,6 @@ its square. Where second derivatives are to be had from one more evaluation, the
 certificate get to the minimum in a few, and certify it. If they do not, the run goes on as if
 nobody had tried.
 
-The last of many small problems are mostly such: of small steps, every second one is refused, and a
-trial of a dozen costs as much as one of hundreds. They are looked at together (core/glance.py).
-
 Reference: Nocedal & Wright (2006), §10.3, on Gauss–Newton for large residuals.
 """
 
@@ -16,10 +13,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..arrays import filled, maximum, on_numpy, read, select, statuses, where
+from ..arrays import filled, on_numpy, statuses, where
 from ..damping.base import Outcome
 from .certificate import certify_clear
-from .glance import quick, some_seen
 from .influence import FINE_ENOUGH
 from .method import Method
 from .problem import Problem
@@ -29,28 +25,21 @@ from .termination import RUNNING, Status
 NEAR = 1e-4  # share of the cost that a step may gain where Newton's are tried
 DOUBLED = 3  # so often: 2³ Gauss–Newton steps cost more than Newton's and the curvature for them
 AGAIN = 1e-2  # so much less is gained when they are tried once more
-SHORT_OF = 0.75  # gain ratio below which the linear model is poor, though the step is short
-MOST = 0.25  # share of the problems at work that must be so slow for a look at them to pay
 SLOW = int(Status.SLOW)
 
 
-def ahead(
-    problem: Problem, method: Method, state: State, trials: int
-) -> "Ahead | AheadOfMany | None":
-    """What looks ahead in a run of small problems; None: their Hessian is not to be had so."""
+def ahead(problem: Problem, method: Method, state: State, trials: int) -> "Ahead | None":
+    """What looks ahead in a run of one small problem; None: its Hessian is not to be had so."""
     able = (
-        method.certify
+        on_numpy(state.x)
+        and method.certify
         and method.polish > 0
         and method.patience > 0
         and not method.frugal
         and getattr(problem.source, "curves", False)
+        and problem.eps(state.x) <= FINE_ENOUGH
     )
-    if not able:
-        return None
-    if on_numpy(state.x):
-        return Ahead(trials) if problem.eps(state.x) <= FINE_ENOUGH else None
-    many = quick(method, state) and state.x.device.type == "cpu" and problem.across is None
-    return AheadOfMany(trials) if many else None
+    return Ahead(trials) if able else None
 
 
 class Gains(NamedTuple):
@@ -124,41 +113,3 @@ class Ahead:
             return found, gains
         self.taken = int(found.trials - state.trials)
         return state._replace(trials=found.trials, linearizations=found.linearizations), gains
-
-
-class AheadOfMany:
-    """Tries Newton's steps in a batch on a CPU, where the linear model is poor even of short steps.
-
-    Args:
-        trials: evaluations at trial points at most, with those of the run.
-
-    Attributes:
-        clear: False: all ends are looked at after the run.
-        taken: trials, at most, that the last look has made of any problem.
-    """
-
-    clear = False
-
-    def __init__(self, trials: int) -> None:
-        self.taken = 0
-        self._trials = trials
-
-    def look(
-        self, problem: Problem, method: Method, state: State, outcome: Outcome, gains: Gains
-    ) -> tuple[State, Gains]:
-        """The state after a trial, with those ended that are at a minimum, and the gains."""
-        self.taken = 0
-        share = maximum(abs(outcome.actual), outcome.predicted) / state.cost
-        least = max(method.tolerances.cost, problem.eps(state.x))
-        running = state.status == RUNNING
-        near = running & (share > least) & (share < gains.near) & (outcome.ratio < SHORT_OF)
-        count, of = read(near.sum(), running.sum())
-        if not count or count < MOST * of:
-            return state, gains
-        gains = Gains(gains.last, where(near, AGAIN * share, gains.near))
-        slow = state._replace(status=where(near, SLOW, state.status))
-        found, sure, _ = some_seen(problem, method, slow, near, count, self._trials)
-        self.taken = int((found.trials - state.trials).max())
-        # the others go on as if nobody had tried, but for the effort
-        tried = state._replace(trials=found.trials, linearizations=found.linearizations)
-        return select(sure, found._replace(certificate=state.certificate), tried), gains
