@@ -53,7 +53,7 @@ def tried(
     for factor in FACTORS:
         trial = problem.move(state.x, where(spread(doubt), factor * seen.aside, 0.0))
         there = problem.cost(trial)
-        lower = doubt & (there < cost)
+        lower = there < cost
         best, cost = select(lower, trial, best), where(lower, there, cost)
     spent = state.trials + TRIALS * doubt
     gained = doubt & (seen.cost - cost > noise)

@@ -55,6 +55,15 @@ def test_near_decays_in_a_batch_are_at_a_minimum_if_they_say_so(noise: float) ->
     assert float(above(found.x, y)[found.success].max()) < 1e-3
 
 
+@pytest.mark.parametrize("most", range(8, 40, 3))
+def test_what_is_tried_is_counted_and_is_no_more_than_is_allowed(most: int) -> None:
+    y, start = near_decays(1e-4, 10)
+    found = lmtorch.least_squares(
+        decays, start, args=(y,), in_dims=(0, 0), max_nfev=most, second_opinion=False
+    )
+    assert int(found.nfev.max()) <= most
+
+
 def test_near_decays_by_themselves_are_at_a_minimum_if_they_say_so() -> None:
     y, start = near_decays(1e-4, 5)
     ends = [
