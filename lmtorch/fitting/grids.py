@@ -98,7 +98,7 @@ def _as_dims_of(ydata: Any, part: Any) -> Any:
         return part
     if not set(part.dims) <= set(ydata.dims):
         return part
-    return part.broadcast_like(ydata).transpose(*ydata.dims)
+    return part.broadcast_like(ydata)
 
 
 def _row(values: Any, shape: tuple[int, ...]) -> Any:

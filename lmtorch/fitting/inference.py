@@ -59,7 +59,7 @@ class Inference(Telling):
         self.n = fitter.varying
 
     @cached_property
-    def u(self) -> Tensor:  # type: ignore[override]  # of others it is an attribute, made at once
+    def u(self) -> Tensor:
         """The variables (..., n), with a graph, if the solution has one."""
         u = tensor_of(self.solution.x)
         return u.reshape(*self.lead, u.shape[-1]) if self.lead else u

@@ -28,7 +28,6 @@ class Selection(ABC):
     absolute: bool
     loss: Robust | None
     lead: tuple[int, ...]
-    u: Tensor
     kept: tuple[str, ...] = ()  # attributes that were saved, and are not computed again
     lost: tuple[str, ...] = ()  # what a saved fit came without
 
@@ -37,6 +36,11 @@ class Selection(ABC):
         self, fitter: Fitter, solution: Solution, absolute: bool, loss: Robust | None
     ) -> None:
         """From a fit; `at` makes another one of the same kind."""
+
+    @property
+    @abstractmethod
+    def u(self) -> Tensor:
+        """The variables (..., n)."""
 
     def keep(self, known: Mapping[str, Any], lost: Sequence[str] = ()) -> Self:
         """Take numbers as they were saved instead of computing them anew, bit for bit.

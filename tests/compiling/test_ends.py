@@ -15,6 +15,7 @@ from lmtorch.core.state import State
 from lmtorch.core.termination import Status
 from lmtorch.minimising import compiled as asked
 
+from ..core.test_blurred import above, decays, near_decays
 from ..programs import compiler
 
 F64 = torch.float64
@@ -128,6 +129,21 @@ def test_second_opinions_end_as_the_loop_s_go_by_where_the_first_run_began_and_s
         lost = (one.ours.status == Status.LOST) & (one.loop.status == Status.LOST)
         gone = one.ours.certificate.lost == one.loop.certificate.lost
         assert bool(gone[lost].double().mean() >= 0.9 if int(lost.sum()) else True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_have_them")
+def test_in_single_precision_the_loop_is_asked_of_what_a_program_cannot_tell() -> None:
+    """What near decays promise where float32 blurs curvature is tried, and some are minima."""
+    y, start = near_decays(1e-4, 10)
+    ours, loop = (
+        lmtorch.least_squares(
+            decays, start, args=(y,), in_dims=(0, 0), second_opinion=False, compile=way
+        )
+        for way in (True, False)
+    )
+    assert int(ours.success.sum()) >= int(loop.success.sum()) - 1
+    assert float(above(ours.x, y)[ours.success].max()) < 1e-3
 
 
 def test_successes_are_no_fewer_and_as_good() -> None:

@@ -50,6 +50,14 @@ def test_other_functions_that_are_no_number_are_not_explained_so() -> None:
     assert "keep the parameters where the model is defined" in str(told.value)
 
 
+def test_where_f_is_no_number_at_the_sizes_of_x_either_nothing_is_said_of_doses() -> None:
+    """The root needs x ≥ 0, which the points have that are left; its logarithm fails at |x| too."""
+    x = np.linspace(-2, 1, 13)
+    with pytest.raises(InputError) as told:
+        curve_fit(lambda x, a, b: a * torch.sqrt(x) + torch.log(b - x), x, x, [1, 1.5])
+    assert "where x is negative" not in str(told.value)
+
+
 def test_doses_given_to_a_curve_of_their_logarithm_are_told() -> None:
     with pytest.warns(OptimizeWarning) as told:
         curve_fit(of_logarithm, 10**LOG, RESPONSE, [0, 100, -7, 1])

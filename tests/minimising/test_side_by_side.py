@@ -18,7 +18,7 @@ from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More
 from lmtorch.damping.several import SeveralScalings
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.minimising import opinions
-from lmtorch.minimising.opinions import MANY, Opinion, _Doubt, _rounds
+from lmtorch.minimising.opinions import BEYOND, LEAST, MANY, Opinion, _Doubt, _rounds
 from lmtorch.minimising.side_by_side import Room, Voice, run_together, together
 from lmtorch.solvers.qr import QR
 from lmtorch.solvers.svd import SVD
@@ -89,6 +89,15 @@ def test_every_run_is_what_it_is_alone(asked: list[Asked]) -> None:
         took_the_same_way(mine, alone(problem, voice, 12))
     costs = torch.stack([end.cost[-8:] for end in found])
     assert (costs.amax(0) > costs.amin(0)).all()  # no two strategies are the same
+
+
+def test_runs_are_given_up_after_five_times_the_usual_trials(asked: list[Asked]) -> None:
+    found = fitted(signals(64), max_nfev=None)
+    assert asked
+    usual = int(found.nfev[found.success].median())
+    for call in asked:
+        assert call.trials == max(LEAST, BEYOND * usual)
+        assert all(int(end.trials.max()) <= call.trials for end in call.ends)
 
 
 def test_a_restart_remembers_where_the_first_run_began(asked: list[Asked]) -> None:
