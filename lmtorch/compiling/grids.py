@@ -114,10 +114,13 @@ class Grids:
                     and grid.entries.shape[at] != 1
                 ):
                     raise UnsupportedError("points beside something else")
-        arrays = np.broadcast_arrays(*(grid.entries for grid in grids))
+        arrays: Sequence[Any] = [grid.entries for grid in grids]
+        if any(array.shape != arrays[0].shape for array in arrays):
+            arrays = np.broadcast_arrays(*arrays)
         result = np.empty(arrays[0].shape, dtype=object)
-        for place in np.ndindex(*result.shape):
-            result[place] = function(*(array[place] for array in arrays))
+        entries = result.reshape(-1)  # which is the same memory
+        for place, operands in enumerate(zip(*(array.flat for array in arrays), strict=True)):
+            entries[place] = function(*operands)
         return Grid(result, axes.pop() + ndim if axes else None)
 
     def reduced(self, operator: str, grid: Grid, dims: Sequence[int], keep: bool) -> Grid:

@@ -82,8 +82,17 @@ class Call:
         of, made = kind or self.kind, to or kind or self.kind
         return self.grids.each(
             lambda *e: self.make.apply(operator, *e, kind=made),
-            *(self.grid(value, of) for value in values),
+            *(
+                # a copy is for those who return it
+                value if isinstance(value, Grid) and _all_are(value, of) else self.grid(value, of)
+                for value in values
+            ),
         )
+
+
+def _all_are(grid: Grid, kind: str) -> bool:
+    """Whether all entries are numbers of this kind."""
+    return all(entry.kind == kind for entry in grid.entries.flat)
 
 
 def common(*values: Any) -> str:

@@ -7,14 +7,13 @@ an error, as it must: another fit would take the other branch.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from .._modes import DispatchMode
 from .expressions import Expression, Expressions
@@ -24,6 +23,8 @@ from .operators import RULES, Call
 LARGEST = 20_000  # numbers in a tensor, written out, up to which a program is written
 MOST_POINTS = 4096
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select")
+# what operators take and return tensors in; torch's walk through any tree took a third of a trace
+LISTS = (list, tuple)
 # arguments that say how a result is held, and nothing of its numbers
 HOLDING = ("dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking")
 
@@ -108,37 +109,35 @@ class _Reader(DispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name.split("::")[-1]
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        depends = any(self._depends(tensor) for tensor in given)
+        name, plain, mutable, says, random = _about(func)
+        given = [*_tensors(args), *_tensors(kwargs.values())]
+        depends = any(map(self._depends, given))
         if name in READS and depends:
             raise UnsupportedError("a branch or an index that depends on numbers of the fit")
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if random:
             raise UnsupportedError("random numbers")
         # what is no tensor, and what is made of constants alone, is what it is
-        written = func._schema.is_mutable and bool(given)
-        says = not any("Tensor" in str(returned.type) for returned in func._schema.returns)
+        written = mutable and bool(given)
         if says or not (depends or written or name in RULES):
             return func(*args, **kwargs)
-        plain = name if name.startswith("__") else name.removesuffix("_")
         rule = RULES.get(plain)
         if rule is None:
             return self._decomposed(func, args, kwargs)
-        if func._schema.is_mutable and name == plain:
+        if mutable and name == plain:
             raise UnsupportedError(f"the operator {func}, which writes to its arguments")
-        before = tree_map(lambda leaf: self.grid(leaf) if isinstance(leaf, Tensor) else leaf, args)
+        before = self._read(args)
         named = {
             key: self.grid(value) if isinstance(value, Tensor) else value
             for key, value in kwargs.items()
             if key not in HOLDING
         }
         result = func(*args, **kwargs)
-        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+        if next(_tensors((result,)), None) is None:
             return result
         if _named(rule):
             named["name"] = plain
         grids = rule(Call(self.grids, result), *before, **named)
-        if func._schema.is_mutable:
+        if mutable:
             self._write(func, self.grid(args[0]), grids)
             self._known[id(result)] = self.grid(args[0])
             self._alive.append(result)
@@ -148,6 +147,12 @@ class _Reader(DispatchMode):
             self._check(func, grid, tensor)
             self.enter(tensor, grid)
         return result
+
+    def _read(self, value: Any) -> Any:
+        """An argument, or a list of them, with grids in the place of tensors."""
+        if isinstance(value, Tensor):
+            return self.grid(value)
+        return type(value)(map(self._read, value)) if type(value) in LISTS else value
 
     def _depends(self, tensor: Tensor) -> bool:
         """Whether the numbers of a tensor come from the arguments."""
@@ -186,6 +191,46 @@ class _Reader(DispatchMode):
             raise UnsupportedError(f"the operator {func} on {tuple(value.shape)}")
         if grid.entries.size > LARGEST:
             raise UnsupportedError("too many numbers for a program without loops")
+
+
+class _About(NamedTuple):
+    """What an operator is, whatever it is given.
+
+    Attributes:
+        name: without that of its library.
+        plain: without the mark of those that write to their arguments.
+        mutable: whether it writes to them.
+        says: whether what it returns is no tensor.
+        random: whether it draws numbers.
+    """
+
+    name: str
+    plain: str
+    mutable: bool
+    says: bool
+    random: bool
+
+
+@cache
+def _about(func: Any) -> _About:
+    schema = func._schema
+    name = schema.name.split("::")[-1]
+    return _About(
+        name,
+        name if name.startswith("__") else name.removesuffix("_"),
+        schema.is_mutable,
+        not any("Tensor" in str(returned.type) for returned in schema.returns),
+        torch.Tag.nondeterministic_seeded in func.tags,
+    )
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among what operators take and return, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in LISTS:
+            yield from _tensors(value)
 
 
 @cache
