@@ -32,7 +32,8 @@ INSTALLED_DOCS := $(VENV)/.installed-docs
 CHECKS := format lint types docs package tests slow
 # One thread for each process: on small matrices two threads lose to one, and processes would share the cores.
 PYTEST := -m pytest --numprocesses=$(WORKERS) --dist=worksteal
-ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+# Bytecode is kept where the environment forbids it too: every process, of which tests start many, would compile all anew.
+ALONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=
 
 # the oldest version that is supported and the newest
 TORCH ?= 2.11.0 2.15.0

@@ -1,7 +1,6 @@
 """The classical problems through the optimizer: the costs of their papers and of scipy."""
 
 from functools import cache
-from itertools import product
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import lmtorch
 from .problems import CLASSICAL, ClassicalProblem
 from .references import scipy_solution
 
-EXACT = ("forward", "reverse", "autograd", "3-point")
+EXACT = ("forward", "reverse", "autograd")
 CHOICES: list[dict[str, Any]] = [
     *({"solver": name} for name in ("qr", "cholesky", "dual")),
     *({"damping": name} for name in ("nielsen", "marquardt")),
@@ -148,8 +147,9 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
         )
         for name in CLASSICAL
         for choice in CHOICES
-        # exact derivatives lead along one way, whoever has them: the shorter ways tell them apart
-        if not (name in LONG and choice.get("jacobian") in EXACT)
+        # exact derivatives lead along one way, whoever has them: that they are the same matrix is
+        # for the tests of sources, that each comes with every solver and damping for the last here
+        if not (choice.get("jacobian") in EXACT or (name in LONG and "3-point" in choice.values()))
     ],
 )
 def test_every_choice_finds_a_known_minimum(name: str, choice: dict[str, Any]) -> None:
@@ -166,12 +166,19 @@ def test_every_choice_finds_a_known_minimum(name: str, choice: dict[str, Any]) -
     assert found_in(problem, cost), (cost, problem.costs, status)
 
 
+SOURCES = (*EXACT, "2-point", "3-point")
+DAMPINGS = ("trust_region", "nielsen", "marquardt")
+SOLVERS = ("svd", "qr", "cholesky", "dual")
+
+
 @pytest.mark.parametrize("name", FEW)
-@pytest.mark.parametrize("solver", ["svd", "qr", "cholesky", "dual"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_all_choices_together_find_a_known_minimum(name: str, solver: str) -> None:
     problem = CLASSICAL[name]
-    sources = ("forward", "reverse", "autograd", "2-point", "3-point")
-    for jacobian, damping in product(sources, ("trust_region", "nielsen", "marquardt")):
+    # every source; three problems that follow each other have every damping with it
+    first = FEW.index(name) + SOLVERS.index(solver)
+    for number, jacobian in enumerate(SOURCES):
+        damping = DAMPINGS[(first + number) % len(DAMPINGS)]
         choices = {"jacobian": jacobian, "damping": damping, "solver": solver}
         _, cost, status = run(problem, 400, until_known=True, **choices, ftol=1e-14, xtol=1e-14)
         # nine digits of the cost; of one that is zero, what a derivative with half its digits
