@@ -1,12 +1,14 @@
 """Second opinions side by side: a run among many others is the run that it is by itself."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+import lmtorch
 from lmtorch.core.linearizing import largest_norms
 from lmtorch.core.loop import descend
 from lmtorch.core.method import Method
@@ -44,9 +46,9 @@ class Asked(NamedTuple):
     ends: list[State]
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
-    """What calls have run side by side."""
+@cache
+def asked() -> tuple[lmtorch.Solution, list[Asked]]:
+    """A fit of many signals, and what it has run side by side."""
     found: list[Asked] = []
 
     def noted(problem: Problem, voices: Any, trials: int, room: Room) -> list[State]:
@@ -54,8 +56,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
         found.append(Asked(problem, list(voices), trials, room, ends))
         return ends
 
-    monkeypatch.setattr(opinions, "run_together", noted)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opinions, "run_together", noted)
+        solution = fitted(signals(64))
+    assert found
+    return solution, found
 
 
 def alone(problem: Problem, voice: Voice, trials: int) -> State:
@@ -79,9 +84,8 @@ def starts(problems: Tensor) -> Start:
     return Start(X0.expand(len(problems), -1).clone())
 
 
-def test_every_run_is_what_it_is_alone(asked: list[Asked]) -> None:
-    fitted(signals(64))
-    problem = asked[0].problem
+def test_every_run_is_what_it_is_alone() -> None:
+    problem = asked()[1][0].problem
     some = torch.arange(12)
     voices = [Voice(way, some[number:], starts(some[number:])) for number, way in enumerate(WAYS)]
     found = run_together(problem, voices, 12, Room(1000))
@@ -91,20 +95,18 @@ def test_every_run_is_what_it_is_alone(asked: list[Asked]) -> None:
     assert (costs.amax(0) > costs.amin(0)).all()  # no two strategies are the same
 
 
-def test_runs_are_given_up_after_five_times_the_usual_trials(asked: list[Asked]) -> None:
-    found = fitted(signals(64), max_nfev=None)
-    assert asked
+def test_runs_are_given_up_after_five_times_the_usual_trials() -> None:
+    found, calls = asked()
     usual = int(found.nfev[found.success].median())
-    for call in asked:
+    for call in calls:
         assert call.trials == max(LEAST, BEYOND * usual)
         assert all(int(end.trials.max()) <= call.trials for end in call.ends)
 
 
-def test_a_restart_remembers_where_the_first_run_began(asked: list[Asked]) -> None:
-    fitted(signals(64))
+def test_a_restart_remembers_where_the_first_run_began() -> None:
     restarts = [
         (voice, end)
-        for call in asked[:1]
+        for call in asked()[1][:1]
         for voice, end in zip(call.voices, call.ends, strict=True)
         if voice.start.begun is not None
     ]
@@ -117,7 +119,7 @@ def test_a_restart_remembers_where_the_first_run_began(asked: list[Asked]) -> No
 
 
 def test_a_run_with_patience_is_not_given_up_beside_others_that_are() -> None:
-    problem = captured()
+    problem = asked()[1][0].problem
     some = torch.arange(8)
     hasty = replace(METHOD, patience=0.9, windows=1)  # nothing gains so much for ever
     voices = [Voice(way, some, starts(some)) for way in (hasty, replace(hasty, patience=0.0))]
@@ -129,25 +131,10 @@ def test_a_run_with_patience_is_not_given_up_beside_others_that_are() -> None:
     assert (patient.status != int(Status.SLOW)).all()
 
 
-def captured() -> Problem:
-    """The problem of some signals."""
-    found: list[Problem] = []
-    real = opinions.run_together
-
-    def noted(problem: Problem, *rest: Any) -> list[State]:
-        found.append(problem)
-        return real(problem, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opinions, "run_together", noted)
-        fitted(signals(64))
-    return found[0]
-
-
 def test_a_quicker_solver_is_taken_for_many_runs_and_comes_to_the_same_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    problem = captured()
+    problem = asked()[1][0].problem
     some = torch.arange(8)
     voices = [Voice(way, some, starts(some)) for way in WAYS]
     quick = replace(METHOD, solver=QR(), careful=SVD())
@@ -208,10 +195,12 @@ def test_methods_that_differ_in_more_than_the_strategy_run_apart() -> None:
 
 @pytest.mark.parametrize("options", [{"max_nfev": 500}, {"callback": lambda iterate: None}])
 def test_who_counts_or_sees_all_trials_has_one_opinion_after_the_other(
-    asked: list[Asked], options: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
+    beside: list[int] = []
+    monkeypatch.setattr(opinions, "run_together", lambda *given: beside.append(1))
     fitted(signals(40), **options)
-    assert not asked
+    assert not beside
 
 
 def test_only_of_those_that_remember_is_d_the_largest_norm() -> None:
