@@ -111,7 +111,7 @@ def member(
         raise InputError(f"{name}={value!r} is a class: give an instance, {value.__name__}().")
     elif not (hasattr(value, verb) or (function and callable(value))):
         either = "no name, no function" if function else "no name"
-        raise InputError(f"{name}={value!r} is {either} and has no method {verb!r}.")
+        raise InputError(f"{name}={value!r} is {either} and has no method {verb!r}.{hint}")
 
 
 def to_compile(wanted: Any) -> bool | str:

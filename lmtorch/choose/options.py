@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+import torch.nn.functional as F
+from torch.nn.modules.loss import _Loss
+
 from .._checks import choice, count, member, number, positive, tolerance
 from .._errors import InputError
 from ..damping.base import Damping
 from ..damping.scaling import Scaling
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
+from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust, given_rho
 from ..solvers.base import Solver
@@ -64,7 +68,10 @@ class Options:
         ):
             if (value := getattr(self, name)) is not type(self).__dict__[name]:
                 hint = OTHERWISE.get(value, "") if isinstance(value, str) else ""
+                if name == "damping" and isinstance(value, int | float):
+                    hint = f" For a λ₀ of one's own: lmtorch.damping.Nielsen(initial={value})."
                 member(value, name, ("auto", *known), verb, function=function, hint=hint)
+        _no_criterion(self.loss)
         choice(self.curvature, "curvature", CURVATURES)
         choice(self.precision, "precision", PRECISIONS)
         accelerated: Any = self.acceleration  # whatever a caller without a type checker passes
@@ -87,6 +94,21 @@ class Options:
 
     def _keep(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _no_criterion(loss: Any) -> None:
+    """See that the loss is no loss of outputs and targets.
+
+    Raises:
+        InputError: it is.
+    """
+    of_torchs = isinstance(loss, _Loss) or getattr(loss, "__module__", "") == F.__name__
+    if of_torchs or isinstance(loss, Criterion):
+        raise InputError(
+            f"loss={loss!r} is a loss of outputs and targets, and `loss` says what a residual "
+            "costs. Leave it out for squares, or take 'huber' or 'soft_l1'; a criterion such as "
+            "lmtorch.CrossEntropyLoss is called in the closure."
+        )
 
 
 def _share_of_a_step(momentum: Any) -> float | str | None:

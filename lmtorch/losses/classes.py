@@ -9,6 +9,7 @@ the last because ℓ′ sums to zero. Any other distribution q in the place of p
 what it is: so what is hopelessly wrong gets a curvature that is not too far below its slope.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from .base import wide
-from .criterion import FLOOR, Criterion, Targeted, mismatch, raised
+from .criterion import FLOOR, Criterion, Targeted, check_range, mismatch, raised
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -99,6 +100,12 @@ class CrossEntropyLoss(Criterion):
         lead = shape[:classes] + shape[classes + 1 :]
         if not shape or found != (shape if target.is_floating_point() else lead):
             raise InputError(mismatch(self, shape, found))
+        if shape[classes] == 1:
+            raise InputError(
+                f"CrossEntropyLoss was given outputs {shape}, of one class, which is certain "
+                "whatever they are. Of two classes with one output use BCEWithLogitsLoss, whose "
+                "targets are 0 and 1, or give the model an output for each class."
+            )
         if self.weight is not None and self.weight.shape != (shape[classes],):
             raise InputError(
                 f"weight has shape {tuple(self.weight.shape)}, and there are {shape[classes]} "
@@ -108,9 +115,20 @@ class CrossEntropyLoss(Criterion):
 
     def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
         """Class numbers as they are; of probabilities those of a sample side by side."""
-        return (
-            target.movedim(min(1, target.ndim - 1), -1) if target.is_floating_point() else target,
+        if target.is_floating_point():
+            check_range(self, target, 0, math.inf)
+            return (target.movedim(min(1, target.ndim - 1), -1),)
+        classes = shape[-1]
+        number = target.long()  # scatter takes no other integers
+        check_range(
+            self,
+            torch.where(number == self.ignore_index, 0, number),
+            0,
+            classes - 1,
+            f" The outputs have {classes} classes, the second dimension; what counts as no sample "
+            f"is {self.ignore_index}, the ignore_index.",
         )
+        return (number,)
 
     def cost(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Σ a log(a/(A p)) with the weight a of each class and A their sum, (s,)."""
@@ -241,6 +259,7 @@ class BCEWithLogitsLoss(Criterion):
     def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
         """The weights of log σ(f) and of log σ(−f), (*lead, 1) each."""
         y = wide(target)
+        check_range(self, y, 0, 1, " Of -1 and 1 make (y + 1) / 2.")
         ones, others = y, 1 - y
         if self.pos_weight is not None:
             ones = ones * self.pos_weight.to(y)

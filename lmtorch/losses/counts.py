@@ -25,7 +25,7 @@ from torch import Tensor
 from .._errors import InputError
 from .base import wide
 from .classes import BCEWithLogitsLoss, by_sum
-from .criterion import Criterion, raised
+from .criterion import Criterion, check_range, raised
 
 NOTHING = 1e-150  # a mean up to which even the square of its inverse may be no number
 LEAST = 1e-5  # mean from which on a count of zero has the curvature of the Fisher matrix
@@ -99,6 +99,11 @@ class PoissonNLLLoss(Criterion):
         self.log_input = log_input
         self.full = full
         self.eps = eps
+
+    def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
+        """The counts, (*lead, 1)."""
+        check_range(self, target, 0, math.inf)
+        return (target[..., None],)
 
     def cost(self, outputs: Tensor, target: Tensor) -> Tensor:
         """y (eᵗ − 1 − t) with t = log(μ/y), which is μ where y is zero."""
@@ -200,6 +205,7 @@ class NegativeBinomialNLLLoss(Criterion):
     def prepare(self, shape: torch.Size, target: Tensor) -> tuple[Tensor, ...]:
         """The target and r, (*lead, 1) each."""
         y = wide(target)
+        check_range(self, y, 0, math.inf)
         r = self.total_count
         if not isinstance(r, Tensor):
             return y[..., None], torch.full_like(y, r)[..., None]
@@ -308,6 +314,7 @@ class BinomialNLLLoss(BCEWithLogitsLoss):
         y = wide(targets[0])
         n = self.total_count
         whole = n.to(y).expand(y.shape) if isinstance(n, Tensor) else torch.full_like(y, n)
+        check_range(self, y, 0, whole)
         return y[..., None], (whole - y)[..., None]
 
     def cost(self, outputs: Tensor, ones: Tensor, others: Tensor) -> Tensor:

@@ -143,6 +143,36 @@ def mismatch(criterion: Criterion, outputs: Sequence[int], target: Sequence[int]
     )
 
 
+def check_range(
+    criterion: Criterion, target: Tensor, least: Any, most: Any, advice: str = ""
+) -> None:
+    """See whether targets are where the criterion is a likelihood; elsewhere its cost is no number.
+
+    Only on a processor, and outside of transforms: elsewhere to look at them would wait.
+
+    Args:
+        criterion: whose targets they are.
+        target: of any shape.
+        least: the smallest that there may be.
+        most: the largest, a number or a tensor that broadcasts to them.
+        advice: what to do otherwise.
+
+    Raises:
+        InputError: one is outside.
+    """
+    if target.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+        return
+    target = target.detach()
+    outside = (target < least) | (target > most)
+    if bool(outside.any()):
+        bound = f"{most:g}" if isinstance(most, int | float) else "its total_count"
+        span = f"from {least:g} to {bound}" if bound != "inf" else "zero or positive"
+        raise InputError(
+            f"{type(criterion).__name__} was given a target {target[outside][0].item():g}, and "
+            f"they have to be {span}.{advice}"
+        )
+
+
 def raised(curvature: Tensor, slope: Tensor) -> Tensor:
     """Curvature that is nowhere less than a share of the slope."""
     return maximum(curvature, FLOOR * slope.abs())

@@ -23,7 +23,9 @@ class Operators(DispatchMode):
         bytes: of everything that operators return.
         precision: the coarsest floating-point dtype among it.
         written: tensors that were there before and are written to, with copies of what they were.
-        spread: entries of the differences of a column (n, 1) and a vector (n,), which are n × n.
+        spread: entries of what was made of a column (n, 1) and a vector (n,), which is n × n, and
+            never met anything else of that size: differences, and what else an operator makes of
+            one that follows the parameters and one that is data.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,7 @@ class Operators(DispatchMode):
         self.precision: torch.dtype | None = None
         self.written: list[tuple[Tensor, Tensor]] = []
         self.spread: set[int] = set()
+        self._of_spread: set[int] = set()  # the memory of what was made so, and of what follows
         self._made: set[int] = set()
 
     def __torch_dispatch__(
@@ -52,8 +55,7 @@ class Operators(DispatchMode):
         result = func(*args, **kwargs)
         # what is a view of an argument takes nothing: the transposed weight of a linear layer
         there = {storage(leaf) for leaf in args if isinstance(leaf, Tensor)}
-        if func in DIFFERENCES and _column_and_vector(args):
-            self.spread.add(result.numel())
+        self._look_for_spread(func, args, result)
         for leaf in tree_leaves(result):
             if not isinstance(leaf, Tensor):
                 continue
@@ -67,6 +69,25 @@ class Operators(DispatchMode):
             if place is not None:
                 self._made.add(place)
         return result
+
+    def _look_for_spread(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        """See whether a column meets a vector, or what came of that meets n × n data."""
+        if not isinstance(result, Tensor) or torch.Tag.pointwise not in func.tags:
+            return
+        size, tensors = result.numel(), [arg for arg in args if isinstance(arg, Tensor)]
+        if _column_and_vector(func, tensors):
+            self.spread.add(size)
+        elif size in self.spread:
+            ours = [storage(t) in self._of_spread for t in tensors if t.numel() == size]
+            if not any(ours):
+                return
+            if not all(ours):  # a table of all pairs was meant
+                self.spread.discard(size)
+        else:
+            return
+        place = storage(result)
+        if place is not None:
+            self._of_spread.add(place)
 
     def undo(self) -> None:
         """Put back what was written to."""
@@ -129,12 +150,19 @@ def storage(tensor: Tensor) -> int | None:
     return None
 
 
-def _column_and_vector(args: Sequence[Any]) -> bool:
-    shapes = sorted((tuple(a.shape) for a in args[:2] if isinstance(a, Tensor)), key=len)
-    if [len(shape) for shape in shapes] != [1, 2]:
-        return False
-    (n,), column = shapes
-    return n > 1 and column == (n, 1)
+def _column_and_vector(func: Any, tensors: Sequence[Tensor]) -> bool:
+    """Whether an operator is given a column (n, 1) and a vector (n,), as it is by mistake.
+
+    All products or sums of two factors that are both fitted make a table that is meant.
+    """
+    columns = [t for t in tensors if t.ndim == 2 and t.shape[1] == 1 and t.shape[0] > 1]
+    vectors = [t for t in tensors if t.ndim == 1]
+    return any(
+        column.shape[0] == vector.shape[0]
+        and (func in DIFFERENCES or column.requires_grad != vector.requires_grad)
+        for column in columns
+        for vector in vectors
+    )
 
 
 def _eps(dtype: torch.dtype) -> float:

@@ -3,7 +3,8 @@
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..residuals.watching import Habits, Operators, storage
 from . import outputs
 from .reach import UNLIKE, alike, check_dependence, check_reach, swaps
 from .samples import Samples
+from .squared import look_at
 from .swap import Swap
 
 COUPLED = (
@@ -70,6 +72,7 @@ def probe_closure(
         return Probe(0, 0, targeted=targeted)
     _check(residual, layout, twins if differentiable else None)
     _warn_of_columns(residual, operators)
+    look_at(result)
     written = _written(operators)
     in_place = differentiable and not _swaps(layout, swap, closure, (), written, replay)
     replay.rewind()
@@ -102,12 +105,13 @@ def probe_samples(
     replay = Replay(layout.tensors[0].device)
     count = min(2, samples.count)
     both = samples.arguments(samples.take(slice(count)))
-    with replay():
+    with _of_some(count, samples), replay():
         result, twins, operators, habits = _evaluate(layout, swap, closure, both)
     targeted = _targeted(result)
     with torch.enable_grad():
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
+    look_at(result)
     written, activations = _written(operators), operators.bytes
     _refuse_changes(written, samples)
     if count > 1:
@@ -124,6 +128,22 @@ def probe_samples(
         in_place=in_place,
         targeted=targeted,
     )
+
+
+@contextmanager
+def _of_some(count: int, samples: Samples) -> Iterator[None]:
+    """Around a call with some of the samples: what it raises is told how many it was given."""
+    try:
+        yield
+    except Exception as error:
+        if count < samples.count and not isinstance(error, InputError):
+            error.add_note(
+                f"The closure was called with {count} of the {samples.count} samples: "
+                "step(closure, *batch) calls it with parts of the batch. What belongs to all "
+                "samples at once, as the edges of a graph or other tensors of the whole batch, "
+                "needs step(closure) without the batch; what belongs to each goes into the batch."
+            )
+        raise
 
 
 def _targeted(result: Any) -> bool:
@@ -168,7 +188,7 @@ def _single(
         ValueError: the closure's own.
     """
     try:
-        with replay():
+        with _of_some(1, samples), replay():
             result, _, alone, _ = _evaluate(
                 layout, swap, closure, samples.arguments(samples.take(slice(1)))
             )
@@ -282,8 +302,8 @@ def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
     if residual.numel() in operators.spread:
         n = math.isqrt(residual.numel())
         warnings.warn(
-            f"the residuals are {n} x {n} differences of a column ({n}, 1) and a vector ({n},): "
-            "every prediction against every datum. Give both the same shape: model(x) - y[:, "
+            f"the residuals are {n} x {n}, made of a column ({n}, 1) and a vector ({n},): every "
+            "prediction against every datum or weight. Give both the same shape: model(x) - y[:, "
             "None], or model(x)[:, 0] - y.",
             UserWarning,
             stacklevel=level(),

@@ -151,6 +151,12 @@ def check_group(group: dict[str, Any]) -> None:
             )
 
 
+def has_gradients(groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some parameter has a gradient that is not zero, as after `loss.backward()`."""
+    found = (p.grad for group in groups for p in group["params"])
+    return any(bool((grad.to_dense() != 0).any()) for grad in found if grad is not None)
+
+
 def _numbers(value: Any, option: str) -> Tensor | None:
     """Convert an option to a tensor of real numbers; None stays None.
 

@@ -31,7 +31,7 @@ from ..residuals.layout import real
 from ..solvers.base import Solver
 from .checkpoints import values_as_saved
 from .compiled import Forms
-from .groups import check_group, check_tensors, listed, named
+from .groups import check_group, check_tensors, has_gradients, listed, named
 from .joint import TermResidual, TermsResidual
 from .kept import Kept
 from .loaders import Loaders, RecountedError
@@ -271,7 +271,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             closure: returns the residuals (model − data): a tensor of any shape, or a tuple, list
                 or dict of tensors; or a criterion's outputs and targets,
                 `lmtorch.CrossEntropyLoss()(model(x), y)`. An explicit None takes no step, it
-                prepares the state: so `torch.distributed.checkpoint` calls it. A tuple is a term: a
+                prepares the state: so `torch.distributed.checkpoint` calls it; with gradients in
+                the parameters, as a loop of `backward()` and `step()` leaves them, it is an error.
+                A tuple is a term: a
                 closure followed by its batch.
             batch: the closure's arguments, with samples in the first dimension of every tensor. The
                 closure is then called with parts of the batch and must return a row of residuals
@@ -292,7 +294,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 samples in one pass than in another, or can be read once only. Then, as after any
                 other exception, the parameters are those from before.
         """
-        if closure is MISSING:
+        if closure is MISSING or (closure is None and has_gradients(self.param_groups)):
             missing = InputError(
                 "step() needs a closure that returns the residuals: opt.step(lambda: model(x) - "
                 "y), or opt.step(lambda x, y: model(x) - y, x, y). Gradients of a loss do not "
@@ -375,6 +377,10 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def _task(self, terms: tuple[Term, ...]) -> Task:
         """What a step on these terms minimises."""
         variables = variables_of(self.param_groups, self._module)
+        if variables.strange != self._strange:  # a step on the same module says it once
+            self._strange = variables.strange
+            if variables.strange:
+                of_strange(variables.strange)
         x = variables.layout.flatten()
         across, asked, others = self._processes, terms, tuple[int, ...]()
 
@@ -425,11 +431,6 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if not self._advised and any(probe.differentiates for probe in task.prepared.probes):
             self._advised = True
             of_derivatives()
-        strange = task.variables.strange
-        if strange != self._strange:  # a step on the same module says it once
-            self._strange = strange
-            if strange:
-                of_strange(strange)
 
     @property
     def _kept(self) -> Kept:

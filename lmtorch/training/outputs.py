@@ -32,11 +32,17 @@ FORMULAS = {
     "LogSoftmax": "lmtorch.CrossEntropyLoss()(logits, y), where y may be probabilities",
     "LogSigmoid": "lmtorch.BCEWithLogitsLoss()(logits, y)",
     "SoftMarginLoss": "lmtorch.BCEWithLogitsLoss()(logits, (y + 1) / 2), of y = 0 and 1",
+    "AbsBackward": "model(x) - y and loss='soft_l1' or 'huber', which are absolute deviations but "
+    "for small ones",
 }
 POISSON = "lmtorch.PoissonNLLLoss()(log_rate, y), or with log_input=False of the rate"
 GAUSSIAN = "lmtorch.GaussianNLLLoss()(mean, y, variance)"
 DEPTH = 8  # operators that may follow a loss: a mean, a weight, a sum with another
 
+LOSS = (
+    "the closure returned a single number, a loss of torch's. Levenberg–Marquardt needs what the "
+    "loss is made of: return {use}."
+)
 SCALAR = (
     "the closure returned a single number. Levenberg–Marquardt needs the residuals themselves, of "
     "any shape, not the loss: return the residuals, not their sum; for example `model(x) - y` "
@@ -78,10 +84,12 @@ def leaves(result: Any) -> list[Tensor]:
                 f"the residuals are {leaf.dtype}, which has no derivatives. Convert the model's "
                 "output and the data to a floating-point dtype."
             )
+        if leaf.layout != torch.strided:
+            raise InputError(f"the residuals are {leaf.layout}: return dense ones, to_dense().")
     if isinstance(result, Tensor):
         if result.ndim == 0:
             raise InputError(_scalar(result))
-        if use := _instead([result.grad_fn]):  # of each sample: reduction="none"
+        if use := instead([result.grad_fn]):  # of each sample: reduction="none"
             raise InputError(
                 "the closure returned losses of torch's, one for each sample. Levenberg–Marquardt "
                 f"needs what they are made of: return {use}."
@@ -93,16 +101,13 @@ def _scalar(loss: Tensor) -> str:
     """What to return instead of a single number; of torch's own losses, by name."""
     nodes = [getattr(loss, "grad_fn", None)]
     for _ in range(DEPTH):
-        if use := _instead(nodes) or _instead(nodes, FORMULAS) or _composed(nodes):
-            return (
-                "the closure returned a single number, a loss of torch's. Levenberg–Marquardt "
-                f"needs what the loss is made of: return {use}."
-            )
+        if use := instead(nodes) or instead(nodes, FORMULAS) or _composed(nodes):
+            return LOSS.format(use=use)
         nodes = [after for node in nodes if node is not None for after, _ in node.next_functions]
     return SCALAR
 
 
-def _instead(nodes: Sequence[Any], losses: Mapping[str, str] = LOSSES) -> str | None:
+def instead(nodes: Sequence[Any], losses: Mapping[str, str] = LOSSES) -> str | None:
     """What to return in the place of one of torch's losses that these nodes of a graph are."""
     for kind in (type(node).__name__ for node in nodes):
         for name, use in losses.items():
@@ -114,23 +119,23 @@ def _instead(nodes: Sequence[Any], losses: Mapping[str, str] = LOSSES) -> str | 
 def _composed(nodes: Sequence[Any]) -> str | None:
     """What to return in the place of exp f − y f, of μ − y log μ, or of log v + (m − y)²/v."""
     for node in nodes:
-        kind, operands = type(node).__name__, _operands(node)
-        if len(operands) != 2:
+        kind, before = type(node).__name__, operands(node)
+        if len(before) != 2:
             continue
-        first, second = (type(operand).__name__ for operand in operands)
+        first, second = (type(operand).__name__ for operand in before)
         if kind.startswith("SubBackward") and second.startswith("MulBackward"):
-            factors = [type(factor).__name__ for factor in _operands(operands[1])]
+            factors = [type(factor).__name__ for factor in operands(before[1])]
             logarithm = any(factor.startswith("LogBackward") for factor in factors)
             if first.startswith("ExpBackward") or logarithm:
                 return POISSON
         if kind.startswith("AddBackward") and first.startswith("LogBackward"):
-            over = [type(operand).__name__ for operand in _operands(operands[1])]
+            over = [type(operand).__name__ for operand in operands(before[1])]
             if second.startswith("DivBackward") and over and over[0].startswith("PowBackward"):
                 return GAUSSIAN
     return None
 
 
-def _operands(node: Any) -> list[Any]:
+def operands(node: Any) -> list[Any]:
     """The nodes before one that have a graph."""
     return [before for before, _ in getattr(node, "next_functions", ()) if before is not None]
 

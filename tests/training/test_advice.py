@@ -171,3 +171,53 @@ def test_a_weight_that_acts_beside_its_layer_with_a_tiny_share_is_seen():
     reference.step(lambda: Direct.apply(other(x) - y, other[0].weight))
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+def test_a_mask_by_a_hook_on_the_gradient_holds_its_entries(batch):
+    x, y = data()
+    model = network()
+    weight = model[0].weight
+    mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(6)) < 0.5
+    weight.register_hook(lambda g: g * mask)
+    before = weight.detach().clone()
+    opt = LevenbergMarquardt(model)
+    for _ in range(3):
+        opt.step(lambda x, y: model(x) - y, x, y) if batch else opt.step(lambda: model(x) - y)
+    assert opt.report.accepted
+    assert torch.equal(weight[~mask], before[~mask])
+    assert bool((weight[mask] != before[mask]).all())
+
+
+def test_equal_bounds_hold_the_entries_that_a_mask_would_hold():
+    x, y = data()
+    model = network()
+    mask = torch.rand(model[0].weight.shape, generator=torch.Generator().manual_seed(6)) < 0.5
+    before = model[0].weight.detach().clone()
+    edge = torch.where(mask, torch.inf, before)
+    groups = [
+        {"params": [model[0].weight], "lower": torch.where(mask, -edge, before), "upper": edge},
+        {"params": [model[0].bias, *model[2].parameters()]},
+    ]
+    opt = LevenbergMarquardt(groups)
+    for _ in range(5):
+        opt.step(lambda: model(x) - y)
+    assert opt.report.accepted
+    assert torch.equal(model[0].weight[~mask], before[~mask])
+    assert bool((model[0].weight[mask] != before[mask]).all())
+
+
+def test_parameters_that_were_replaced_by_loading_are_named_before_the_step_is_refused():
+    x, y = data()
+    model = network()
+    opt = LevenbergMarquardt(model)
+    model.load_state_dict(model.state_dict(), assign=True)
+
+    def step():
+        with pytest.raises(lmtorch.InputError, match="do not depend on any parameter"):
+            opt.step(lambda: model(x) - y)
+
+    (message,) = told(step)
+    assert "'0.weight'" in message
+    assert "Make the optimizer anew" in message

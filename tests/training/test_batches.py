@@ -421,9 +421,7 @@ def test_a_column_less_a_vector_is_told(batch):
         with pytest.raises(InputError, match=r"A column \(n, 1\) less a vector"):
             opt.step(lambda x, y: model(x) - y, x, y)
     else:
-        with pytest.warns(
-            UserWarning, match=r"12 x 12 differences of a column \(12, 1\) and a vector"
-        ):
+        with pytest.warns(UserWarning, match=r"12 x 12, made of a column \(12, 1\) and a vector"):
             opt.step(lambda: model(x) - y)
 
 

@@ -399,6 +399,17 @@ def test_a_step_without_a_closure_is_refused_as_it_would_train_nothing(device):
         training.opt.step()
 
 
+def test_a_wrapper_that_passes_none_in_a_first_order_loop_is_refused(device):
+    """As AcceleratedOptimizer does: `loss.backward(); optimizer.step()` would train nothing."""
+    training = Training(device)
+    (training.model(training.x) - training.y).square().mean().backward()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"leave out loss\.backward"):
+            training.opt.step(None)
+    training.opt.zero_grad(set_to_none=False)
+    assert training.opt.step(None) is None  # as before a checkpoint, with gradients of zero
+
+
 def test_a_scaler_of_gradients_is_refused_as_it_would_train_nothing(device):
     training = Training(device)
     scaler = torch.amp.GradScaler(device.type)

@@ -1,0 +1,69 @@
+"""Targets that a criterion has no likelihood for, and losses in the wrong place, are refused."""
+
+import pytest
+import torch
+from torch import nn
+
+import lmtorch
+from lmtorch import InputError, LevenbergMarquardt
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["opaque", "samples"])
+@pytest.mark.parametrize(
+    ("criterion", "outputs", "target", "words"),
+    [
+        (lmtorch.CrossEntropyLoss(), 3, torch.tensor([0, 1, 2, 3]), "a target 3.*from 0 to 2"),
+        (lmtorch.CrossEntropyLoss(), 3, torch.tensor([0, 1, 2, -1]), "a target -1.*ignore_index"),
+        (lmtorch.CrossEntropyLoss(), 1, torch.tensor([0, 0, 0, 0]), "BCEWithLogitsLoss"),
+        (lmtorch.CrossEntropyLoss(), 2, torch.tensor([[0.5, 0.5]] * 3 + [[2.0, -1]]), "positive"),
+        (lmtorch.BCEWithLogitsLoss(), 1, torch.tensor([[1.0], [1], [1], [-1]]), r"\(y \+ 1\) / 2"),
+        (lmtorch.PoissonNLLLoss(), 1, torch.tensor([[1.0], [0], [2], [-3]]), "zero or positive"),
+        (lmtorch.NegativeBinomialNLLLoss(2.0), 1, torch.tensor([[1.0], [0], [2], [-3]]), "zero"),
+        (lmtorch.BinomialNLLLoss(4), 1, torch.tensor([[1.0], [0], [2], [5]]), "total_count"),
+    ],
+    ids=["class", "negative", "one class", "shares", "signs", "counts", "spread", "successes"],
+)
+def test_targets_that_have_no_likelihood_are_refused(criterion, outputs, target, words, batch):
+    """They stand in the last sample, which no probe of the first two sees."""
+    x = torch.linspace(-1, 1, 4)[:, None]
+    model = nn.Linear(1, outputs)
+    before = model.weight.detach().clone()
+    opt = LevenbergMarquardt(model)
+    step = (
+        (lambda: opt.step(lambda x, y: criterion(model(x), y), x, target))
+        if batch
+        else (lambda: opt.step(lambda: criterion(model(x), target)))
+    )
+    with pytest.raises(InputError, match=words):
+        step()
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_class_numbers_may_be_any_integers(dtype):
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    y = torch.tensor([0, 1, 0, 2, 1, 2])
+    losses = []
+    for target in (y, y.to(dtype)):
+        torch.manual_seed(0)
+        model = nn.Linear(1, 3).double()
+        opt = LevenbergMarquardt(model)
+        for _ in range(3):
+            loss = opt.step(lambda x, y, m=model: lmtorch.CrossEntropyLoss()(m(x), y), x, target)
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [nn.MSELoss(), nn.functional.mse_loss, lmtorch.CrossEntropyLoss()],
+    ids=["module", "function", "criterion"],
+)
+def test_a_loss_of_outputs_and_targets_is_no_loss_of_residuals(loss):
+    with pytest.raises(InputError, match="says what a residual costs"):
+        LevenbergMarquardt(nn.Linear(1, 1), loss=loss)
+
+
+def test_a_number_as_damping_is_told_where_it_belongs():
+    with pytest.raises(InputError, match=r"lmtorch\.damping\.Nielsen\(initial=0\.1\)"):
+        LevenbergMarquardt(nn.Linear(1, 1), damping=0.1)
