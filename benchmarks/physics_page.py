@@ -88,15 +88,22 @@ card below, which is another. Seconds are those of the clock, the device having 
 from the first step on; points are drawn on the CPU and sent there, and looking at the error is not
 counted."""
 GPU_PICTURE = "![Errors against seconds on a GPU](images/physics_table_gpu.png)"
+REDRAWN = "redrawn"  # beside the options: points are drawn anew after so many steps
 Runs = dict[tuple[str, str], list[dict[str, Any]]]
 
 
 def runs(folder: Path = RESULTS) -> Runs:
-    """By row and method, those with options under `method, option=value`."""
+    """By row and method, those with options under `method, option=value`.
+
+    Points that are drawn at other steps than the row's count as an option, `redrawn`.
+    """
     found = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text())
-        options = (f"{name}={value}" for name, value in run["options"].items())
+        given = dict(run["options"])
+        if "redrawn" in run:
+            given[REDRAWN] = run["redrawn"]
+        options = (f"{name}={value}" for name, value in given.items())
         found[run["row"], ", ".join([run["method"], *options])].append(run)
     return dict(found)
 
@@ -173,11 +180,19 @@ def with_options(found: Runs) -> str:
         seconds = min(run["curve"][-1][SECONDS] for run in [*several, *plain])
         ends = [median(at(run, seconds)[ERROR] for run in of) for of in (several, plain)]
         option = method.partition(", ")[2]
-        cells = [TITLES[name], network(ROWS[name]), f"`{option}`", f"{seconds:.0f}"]
-        lines.append([*cells, *(f"{end:.1e}" for end in ends)])
+        cells = [TITLES[name], network(ROWS[name]), _named(option), f"{len(several)}"]
+        lines.append([*cells, f"{seconds:.0f}", *(f"{end:.1e}" for end in ends)])
     if not lines:
         return ""
-    return table(["row", "network", "option", "seconds", "error", "at the defaults"], lines)
+    return table(["row", "network", "with", "seeds", "seconds", "error", "as above"], lines)
+
+
+def _named(option: str) -> str:
+    """An option, or how often points were drawn anew, in words."""
+    name, _, steps = option.partition("=")
+    if name != REDRAWN:
+        return f"`{option}`"
+    return f"points drawn anew every {steps} steps" if int(steps) else "points that stay"
 
 
 def words(found: Runs, what: int = SECONDS, where: str = "one core against their GPU") -> str:

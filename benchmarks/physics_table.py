@@ -3,6 +3,7 @@
     python -m benchmarks.physics_table poisson-2d --seed 0 --seconds 60
     python -m benchmarks.physics_table poisson-5d --method lbfgs --seconds 60
     python -m benchmarks.physics_table poisson-10d --device cuda --seconds 60
+    python -m benchmarks.physics_table poisson-5d --redrawn 0 --seconds 100
 
 The problems are those of Dangel, Müller & Zeinhofer, Kronecker-factored approximate curvature for
 physics-informed neural networks (NeurIPS 2024). Losses are means of squares, of the equation inside
@@ -262,6 +263,9 @@ def main() -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--seconds", type=float, default=60.0, help="processor's, a GPU's clock's")
     parser.add_argument("--steps", type=int, default=math.inf, help="at most; default: any")
+    parser.add_argument(
+        "--redrawn", type=int, help="draw points anew after so many steps, 0: never; not the row's"
+    )
     parser.add_argument("--beside", type=int, default=0, help="other runs on the GPU meanwhile")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -272,7 +276,11 @@ def main() -> None:
     }  # fmt: skip
     if given.device == "cuda":
         about["beside"] = given.beside
-    parts = [given.row, given.method, *(f"{k}-{v}" for k, v in options.items()), str(given.seed)]
+    row, named = ROWS[given.row], [f"{k}-{v}" for k, v in options.items()]
+    if given.redrawn is not None:
+        row, about["redrawn"] = row._replace(redrawn=given.redrawn), given.redrawn
+        named.append(f"redrawn-{given.redrawn}")
+    parts = [given.row, given.method, *named, str(given.seed)]
     folder = ON_GPU if given.device == "cuda" else RESULTS
     path = folder / ("_".join(parts) + ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +290,6 @@ def main() -> None:
 
     step = partial(METHODS[given.method], **options)
     device = torch.device(given.device)
-    row = ROWS[given.row]
     curve = train(row, step, given.seed, given.seconds, given.steps, keep, device)
     print(path.name, *curve[-1])
 

@@ -146,7 +146,29 @@ def test_runs_with_options_are_compared_in_the_same_seconds_with_those_of_the_sa
         ("poisson-2d", "lm"): [run(1.0, 0.1, 0.02, 0.003), run(1.0, 1.0, 1.0, seed=1)],
         ("poisson-2d", "lm, momentum=0.7"): [run(1.0, 0.2, 0.05)],
     }
-    assert "| `momentum=0.7` | 2 | 5.0e-02 | 2.0e-02 |" in physics_page.with_options(found)
+    assert "| `momentum=0.7` | 1 | 2 | 5.0e-02 | 2.0e-02 |" in physics_page.with_options(found)
+
+
+@pytest.mark.parametrize(
+    ("redrawn", "words"), [(0, "points that stay"), (2, "points drawn anew every 2 steps")]
+)
+def test_a_run_whose_points_are_drawn_at_other_steps_is_kept_apart(
+    redrawn: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROWS, "poisson-2d", TINY)
+    monkeypatch.setattr(physics_table, "RESULTS", tmp_path)
+    command = ["physics_table", "poisson-2d", "--steps", "4"]
+    monkeypatch.setattr("sys.argv", [*command, "--redrawn", f"{redrawn}"])
+    physics_table.main()
+    monkeypatch.setattr("sys.argv", command)
+    physics_table.main()
+    found = physics_page.runs(tmp_path)
+    apart = found["poisson-2d", f"lm, redrawn={redrawn}"][0]
+    other = TINY._replace(redrawn=redrawn)
+    known = physics_table.train(other, METHODS["lm"], 0, seconds=60, most=4)
+    assert apart["curve"][-1][2:] == known[-1][2:]
+    assert found["poisson-2d", "lm"][0]["curve"][-1][3] != known[-1][3]
+    assert f"| {words} | 1 |" in physics_page.with_options(found)
 
 
 def test_the_page_is_of_the_runs_that_are_kept() -> None:
