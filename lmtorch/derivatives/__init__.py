@@ -6,6 +6,8 @@ be differentiated again: in a loss, in the residuals of a `LevenbergMarquardt` s
 `torch.func.vmap`.
 """
 
+from .along import hvp as hvp
+from .along import second_directional_derivative as second_directional_derivative
 from .by_column import parameter_column as parameter_column
 from .by_parameter import parameter_jacobian as parameter_jacobian
 from .checking import DerivativeCheck as DerivativeCheck
@@ -22,7 +24,5 @@ from .second import ValueJacobianHessian as ValueJacobianHessian
 from .second import batch_hessian as batch_hessian
 from .second import hessian as hessian
 from .second import hessian_diagonal as hessian_diagonal
-from .second import hvp as hvp
 from .second import laplacian as laplacian
-from .second import second_directional_derivative as second_directional_derivative
 from .second import value_jacobian_hessian as value_jacobian_hessian

@@ -38,8 +38,8 @@ from .passes import (
 
 # rows of so many bytes, of all samples, fill the cache of a CPU one by one: several at once gain
 # nothing, and plain autograd keeps less than torch.func, which could be differentiated again
-# (a twentieth of the time, benchmarks/)
-FULL = 2 * 2**20
+# (a twentieth of the time, up to a half with a quarter of a MiB of inputs, benchmarks/)
+FULL = 2**18
 # up to so many inputs of a sample forward passes are tried before the number of outputs is known
 CHEAP = 3
 

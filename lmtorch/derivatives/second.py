@@ -1,7 +1,6 @@
 """Second derivatives: Hessians, diagonals, traces and products, and both orders in one pass."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from operator import index
 from typing import Any, NamedTuple
@@ -14,12 +13,11 @@ from .._errors import InputError
 from ..calculus.jets import among, diagonal, every, trace, watched
 from .calling import Call, Function, answered, checked, chunk_of, transformed
 from .draws import alike
+from .layers import second_by_layers
 from .passes import (
     by_columns,
     by_rows,
-    fitting,
     once_by_reverse,
-    one_number,
     products,
     products_by_reverse,
     rows,
@@ -36,6 +34,9 @@ ALONE = 2
 # a batch is large if it has more pairs, of all samples, than this: with fewer the time goes by the
 # number of calls, not by their work (benchmarks/)
 LITTLE = 1_000
+# with a graph, up to so many inputs, of a network of layers, are all taken forward for any number
+# of second derivatives; two backward passes cost as much as four evaluations
+THREE = 3
 Product = Callable[[Call, Tensor], Tensor]  # directions (c, 1 …, *in) -> H v (c, *batch, *out, *in)
 
 
@@ -89,7 +90,8 @@ def batch_hessian(
         batch_dims: how many leading dimensions of x are samples. Default: 1.
         mode: "taylor" (all pairs at once, in plain operations), "forward" (forward over reverse,
             torch.func) or "reverse" (reverse over reverse, torch.autograd, row by row). Default:
-            "auto": Taylor mode for few inputs, else forward over reverse; where an operator
+            "auto": for networks of linear layers and smooth activations all layers at once; else
+            Taylor mode for few inputs, and forward over reverse for more; where an operator
             refuses a mode, the next one is tried.
         chunk_size: columns at once. Default: by the memory that is free and the cache.
 
@@ -127,6 +129,9 @@ def batch_hessian(
     ways = [("taylor", along), ("forward", forward), ("reverse", reverse)]
     if mode == "auto" and not _few_pairs(call, call.size):
         ways = [("reverse", partial(reverse, most=1)), *ways[call.size > PAIRS :]]
+    if mode == "auto" and chunk_size is None and _by_layers(call, call.size):
+        every_input = range(call.size)
+        ways = [("layers", lambda: second_by_layers(call, every_input, "every")[2]), *ways]
     return answered(f, call, 2, ways, mode)
 
 
@@ -206,7 +211,18 @@ def value_jacobian_hessian(
         ways = [("reverse", lambda: _of_one(call, chosen[0] % call.size, shape)), *ways]
     elif mode == "auto" and not _few_pairs(call, len(chosen)):
         ways = [("reverse", partial(reverse, most=1)), *ways[len(chosen) > PAIRS :]]
+    if mode == "auto" and chunk_size is None and _by_layers(call, len(chosen)):
+        layers = partial(second_by_layers, call, chosen, "every")
+        ways = [("layers", lambda: ValueJacobianHessian(*layers())), *ways]
     return answered(f, call, 2, ways, mode)
+
+
+def _by_layers(call: Call, count: int) -> bool:
+    """Whether one pass for all layers is the least work, if the function is made of layers."""
+    # with a graph first derivatives in all inputs go forward, and all pairs of the chosen ones
+    if transformed() or len(call.inputs) != 1:
+        return False
+    return not call.again or call.size <= THREE or _few_pairs(call, count)
 
 
 def _of_one(call: Call, place: int, shape: torch.Size) -> ValueJacobianHessian:
@@ -271,8 +287,9 @@ def laplacian(
         coordinates: the inputs of a sample (flattened), one or several, over which the sum goes,
             for example those of space and not of time. Default: all.
         mode: "taylor" (as described), "forward" (forward over reverse, torch.func) or "reverse"
-            (reverse over reverse, torch.autograd). Default: "auto": Taylor mode; where an operator
-            refuses a mode, the next one is tried.
+            (reverse over reverse, torch.autograd). Default: "auto": for networks of linear layers
+            and smooth activations all layers at once, else Taylor mode; where an operator refuses
+            a mode, the next one is tried.
         chunk_size: directions at once. Default: by the memory that is free and the cache.
 
     Returns:
@@ -314,6 +331,8 @@ def laplacian(
         ("forward", lambda: summed(partial(by, products))),
         ("reverse", lambda: summed(partial(by, products_by_reverse))),
     ]
+    if mode == "auto" and chunk_size is None:
+        ways = [("layers", lambda: second_by_layers(call, chosen, "trace")[2]), *ways]
     return answered(f, call, 2, ways, mode)
 
 
@@ -371,100 +390,9 @@ def hessian_diagonal(
         ("forward", lambda: joined(partial(by, products))),
         ("reverse", lambda: joined(partial(by, products_by_reverse))),
     ]
-    return answered(f, call, 2, ways, mode)
-
-
-def hvp(f: Function, x: Tensor, v: Tensor, *, batch_dims: int = 0, mode: str = "auto") -> Tensor:
-    """H v: the derivative of the gradient along v, without H.
-
-    Args:
-        f: a function with one output for each sample: `(*batch, *in)` to `(*batch,)` or
-            `(*batch, 1)`.
-        x: `(*batch, *in)`, floating.
-        v: a direction for each sample, of the shape of x or what broadcasts to it.
-        batch_dims: how many leading dimensions of x are samples. Default: 0, for an f that returns
-            one number, a loss.
-        mode: "forward" (forward over reverse) or "reverse" (reverse over reverse). Default: "auto".
-
-    Returns:
-        A tensor of the shape of x; differentiable.
-
-    Raises:
-        InputError: as in `gradient`, or v does not fit x.
-
-    Reference: Pearlmutter, Fast exact multiplication by the Hessian (1994).
-
-    Example:
-        >>> import torch, lmtorch
-        >>> lmtorch.hvp(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))
-        tensor([ 6., 12.])
-    """
-    call = checked(f, x, batch_dims)
-    v = fitting(v, x, "v")
-
-    def single(x: Tensor) -> Tensor:
-        y = call(x)
-        one_number(call, y, "hvp")
-        return y.reshape(call.samples)
-
-    number = replace(call, function=single)
-    ways = [
-        ("forward", lambda: products(number, v[None])[0]),
-        ("reverse", lambda: products_by_reverse(number, v[None])[0]),
-    ]
-    return answered(f, call, 2, ways, mode)
-
-
-def second_directional_derivative(
-    f: Function,
-    x: Tensor,
-    v: Tensor,
-    w: Tensor | None = None,
-    *,
-    batch_dims: int = 1,
-    mode: str = "auto",
-) -> Tensor:
-    """vᵀHw of every output: d²f(x + sv + tw)/ds dt at zero.
-
-    Args:
-        f: written for a batch: `(*batch, *in)` to `(*batch, *out)`, each sample by itself.
-        x: `(*batch, *in)`, floating.
-        v: a direction for each sample, of the shape of x or what broadcasts to it: `(*in,)` is the
-            same direction for all.
-        w: a second direction, like v. Default: v, which gives the curvature along v.
-        batch_dims: how many leading dimensions of x are samples. Default: 1.
-        mode: as in `laplacian`.
-
-    Returns:
-        `(*batch, *out)`; differentiable.
-
-    Raises:
-        InputError: as in `batch_jacobian`, or a direction does not fit x.
-
-    Example:
-        >>> import torch, lmtorch
-        >>> f, tx = lambda tx: tx[:, 0] * tx[:, 1] ** 2, torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> lmtorch.second_directional_derivative(f, tx, torch.tensor([0.0, 1.0]))
-        tensor([2., 6.])
-    """
-    call = checked(f, x, batch_dims)
-    v = fitting(v, x, "v")
-    w = None if w is None else fitting(w, x, "w")
-
-    def along() -> Tensor:
-        directions = v[None] if w is None else torch.stack([v, w])
-        second = taylor(call, directions, every).second
-        assert second is not None
-        return second[0 if w is None else 1]  # the pairs are (v, v), (v, w), (w, w)
-
-    def by(product: Product) -> Tensor:
-        return _inner(call, product(call, v[None])[0], v if w is None else w)
-
-    ways = [
-        ("taylor", along),
-        ("forward", lambda: by(products)),
-        ("reverse", lambda: by(products_by_reverse)),
-    ]
+    if mode == "auto" and chunk_size is None:
+        inputs = range(call.size)
+        ways = [("layers", lambda: second_by_layers(call, inputs, "diagonal")[2]), *ways]
     return answered(f, call, 2, ways, mode)
 
 
@@ -496,11 +424,3 @@ def _picked(call: Call, found: Tensor, coordinates: list[int]) -> Tensor:
     """Diagonal entries (H e_i)_i, (*batch, *out, c), from H e_i for the chosen i."""
     flat = _flattened(call, found)
     return torch.stack([part[..., i] for part, i in zip(flat, coordinates, strict=True)], -1)
-
-
-def _inner(call: Call, found: Tensor, w: Tensor) -> Tensor:
-    """wᵀH v, (*batch, *out), from H v (*batch, *out, *in) and w (*batch, *in)."""
-    between = found.ndim - w.ndim
-    weights = w.reshape(call.samples + (1,) * between + call.inputs)
-    products = found * weights
-    return products.flatten(-len(call.inputs)).sum(-1) if call.inputs else products
