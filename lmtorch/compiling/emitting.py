@@ -43,6 +43,11 @@ class Block(NamedTuple):
 class Layout(Protocol):
     """How fits run beside each other, and where their numbers lie."""
 
+    @property
+    def pairs(self) -> bool:
+        """Whether two points in float32 are one vector."""
+        ...
+
     def before(self, data: Sequence[Argument]) -> str:
         """What stands in front, with how a number of an argument is read."""
         ...
@@ -76,10 +81,10 @@ def program(
         f"#define POINTS {points}",
         layout.before(data),
         f"struct State {{\n{fields(carried)}\n}};\nstruct Rest {{\n{fields(rest)}\n}};",
-        _function("begin", begin, len(carried)),
-        _function("step", step, len(carried)),
-        _function("look", look, len(carried)),
-        _function("settle", settle, len(carried)),
+        _function("begin", begin, len(carried), layout.pairs),
+        _function("step", step, len(carried), layout.pairs),
+        _function("look", look, len(carried), layout.pairs),
+        _function("settle", settle, len(carried), layout.pairs),
         "FUNCTION void told(const State &p, L &running, L &trials) {\n"
         f"  running = p.s{status} == (int64_t){running};\n  trials = p.s{trials};\n}}",
         "FUNCTION bool going(void *const *kept, int64_t fit, int64_t limit) {\n"
@@ -90,21 +95,19 @@ def program(
     return "\n\n".join(parts)
 
 
-def _function(name: str, block: Block, carried: int) -> str:
+def _function(name: str, block: Block, carried: int, pairs: bool) -> str:
     """A C++ function that computes a block: number by number, and in loops over the points."""
     every = ordered(block.outputs)
     names = {id(one): f"v{place}" for place, one in enumerate(every)}
     lines: list[str] = []
 
-    def write(one: Expression, into: list[str], point: str, names: dict[int, str] = names) -> None:
-        kind = _type(one)
+    def text(one: Expression, point: str, names: dict[int, str] = names) -> str:
         if one.operator == "constant":
-            text = f"{kind}{{}} + {_literal(one)}"
-        elif one.operator == "input":
-            text = block.where(one, point)
-        else:
-            text = _written(one, names)
-        into.append(f"const {kind} {names[id(one)]} = {text};")
+            return f"{_type(one)}{{}} + {_literal(one)}"
+        return block.where(one, point) if one.operator == "input" else _written(one, names)
+
+    def write(one: Expression, into: list[str]) -> None:
+        into.append(f"const {_type(one)} {names[id(one)]} = {text(one, '0')};")
 
     apart = _apart(every, block.outputs)
     within = {id(one) for found in apart.values() for one in found}
@@ -120,14 +123,14 @@ def _function(name: str, block: Block, carried: int) -> str:
         lines.append(f"if (any_({test})) {{")
         inner: list[str] = []
         for member in apart[id(one)]:
-            write(member, inner, "0")
+            write(member, inner)
         lines.extend("  " + line for line in inner)
         lines.append(f"  {name} = {_written(one, names)};")
         lines.append("}")
 
     for one in every:
         if one.operator == "constant":
-            write(one, lines, "")
+            write(one, lines)
     for stage in range(1 + max((e.stage for e in every), default=0)):
         for one in every:
             if one.stage != stage or one.point or one.operator in (*SUMS, "constant"):
@@ -135,7 +138,7 @@ def _function(name: str, block: Block, carried: int) -> str:
             if id(one) in apart:
                 choose(one)
             elif id(one) not in within:
-                write(one, lines, "0")
+                write(one, lines)
         sums = [e for e in every if e.operator in SUMS and e.stage == stage + 1]
         if not sums:
             continue
@@ -143,7 +146,7 @@ def _function(name: str, block: Block, carried: int) -> str:
             kind = TYPES[one.kind]
             first = f"({_scalar(one.kind)}){FIRST[one.operator]}"
             lines.append(f"{kind} {names[id(one)]} = {kind}{{}} + {first};")
-        lines += _loop(sums, names, write)
+        lines += _loop(sums, names, text, pairs)
     for place, output in enumerate(block.outputs):  # the state q, and what follows is the rest t
         where = f"q.s{place}" if place < carried else f"t.s{place - carried}"
         lines.append(f"{where} = {names[id(output)]};")
@@ -153,13 +156,13 @@ def _function(name: str, block: Block, carried: int) -> str:
 
 
 def _loop(
-    sums: Sequence[Expression], names: dict[int, str], write: Callable[..., None]
+    sums: Sequence[Expression], names: dict[int, str], text: Callable[..., str], pairs: bool
 ) -> list[str]:
     """A loop over the points that makes some sums.
 
     Where it is short two points are written line by line beside each other: what one of them waits
     for, a processor that looks so many instructions ahead fills with the other. The order of what
-    is summed is the same.
+    is summed is the same. In float32, half as long as float64, one vector holds both points.
 
     Returns:
         Its lines.
@@ -172,9 +175,22 @@ def _loop(
             names | {id(one): f"{names[id(one)]}{'_' * at}" for one in every}
             for at in range(len(points))
         ]
+        both = dict(names)  # of both points
         for one in every:
+            if pairs and len(points) == 2 and _paired(one):
+                for same in one.operands:
+                    if not same.point:
+                        both[id(same)] = f"pair({names[id(same)]}, {names[id(same)]})"
+                found = text(one, points[0], both)
+                if one.operator == "input":
+                    found = f"pair({found}, {text(one, points[1])})"
+                lines.append(f"const P {names[id(one)]} = {found};")
+                for own, half in zip(known, ("first_", "second_"), strict=True):
+                    own[id(one)] = f"{half}({names[id(one)]})"
+                continue
             for point, own in zip(points, known, strict=True):
-                write(one, lines, point, own)
+                lines.append(f"const {_type(one)} {own[id(one)]} = {text(one, point, own)};")
+            both[id(one)] = f"pair({', '.join(own[id(one)] for own in known)})"
         for one in sums:
             for own in known:
                 lines.append(SUMS[one.operator].format(names[id(one)], own[id(one.operands[0])]))
@@ -186,6 +202,12 @@ def _loop(
         "for (int64_t k = 0; k + 1 < POINTS; k += 2) {", *body(["k", "(k + 1)"]), "}",
         "if (POINTS % 2) {", *body(["(POINTS - 1)"]), "}",
     ]  # fmt: skip
+
+
+def _paired(one: Expression) -> bool:
+    """Whether a number of each point is made for two points at once: in float32, from such."""
+    alike = all(operand.kind == SINGLE for operand in one.operands)
+    return one.kind == SINGLE and alike and one.operator != "of_eigen"
 
 
 def _type(one: Expression) -> str:

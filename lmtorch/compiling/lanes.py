@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .expressions import TRUTH
 from .fields import STORED, Argument
@@ -13,6 +14,7 @@ class Lanes:
     """So many fits side by side; 0: as many float64 as a register of the machine holds."""
 
     width: int = 0
+    pairs: ClassVar[bool] = True
 
     def before(self, data: Sequence[Argument]) -> str:
         """What stands in front, with how a number of an argument is read."""

@@ -13,10 +13,17 @@ typedef double D __attribute__((vector_size(8 * W)));
 typedef float S __attribute__((vector_size(4 * W)));
 typedef int64_t L __attribute__((vector_size(8 * W)));  // whole numbers, and truth: 0 or -1
 typedef int32_t I __attribute__((vector_size(4 * W)));
+// two points of each of W fits, which fill a register where float64 does: as many lanes twice
+typedef float P __attribute__((vector_size(8 * W)));
+typedef int32_t J __attribute__((vector_size(8 * W)));
 
 // registers that hold eight float64
 #if W == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define WIDE
+#include <immintrin.h>
+// and four, with as many float32 in half of one
+#elif W == 4 && defined(__AVX2__)
+#define FOUR
 #include <immintrin.h>
 #endif
 
@@ -46,6 +53,11 @@ MANY(expm1) MANY(log2) MANY(log10) MANY(exp2)
     S r;                                                                  \
     for (int l = 0; l < W; l++) r[l] = name##f(a[l]);                     \
     return r;                                                             \
+  }                                                                       \
+  INLINE P name##_(P a) {                                                 \
+    P r;                                                                  \
+    for (int l = 0; l < 2 * W; l++) r[l] = name##f(a[l]);                 \
+    return r;                                                             \
   }
 #define TWO(name)                                                            \
   INLINE D name##_(D a, D b) {                                            \
@@ -56,6 +68,11 @@ MANY(expm1) MANY(log2) MANY(log10) MANY(exp2)
   INLINE S name##_(S a, S b) {                                            \
     S r;                                                                  \
     for (int l = 0; l < W; l++) r[l] = name##f(a[l], b[l]);               \
+    return r;                                                             \
+  }                                                                       \
+  INLINE P name##_(P a, P b) {                                            \
+    P r;                                                                  \
+    for (int l = 0; l < 2 * W; l++) r[l] = name##f(a[l], b[l]);           \
     return r;                                                             \
   }
 ONE(log) ONE(sin) ONE(cos) ONE(tan) ONE(asin) ONE(acos) ONE(atan) ONE(sinh) ONE(cosh)
@@ -71,7 +88,9 @@ INLINE L lt_(L a, L b) { return a < b; }
 INLINE L le_(L a, L b) { return a <= b; }
 INLINE L eq_(L a, L b) { return a == b; }
 INLINE L ne_(L a, L b) { return a != b; }
-#ifdef WIDE  // for which a compiler converts in halves
+INLINE J lt_(P a, P b) { return a < b; }
+INLINE J ne_(P a, P b) { return a != b; }
+#if defined(WIDE)  // for which a compiler converts in halves
 INLINE D to_double(S a) { return _mm512_cvtps_pd(a); }
 INLINE S to_float(D a) { return _mm512_cvtpd_ps(a); }
 INLINE I narrow(L a) { return (I)_mm512_cvtepi64_epi32((__m512i)a); }
@@ -79,6 +98,21 @@ INLINE L lt_(S a, S b) { return to_double(a) < to_double(b); }
 INLINE L le_(S a, S b) { return to_double(a) <= to_double(b); }
 INLINE L eq_(S a, S b) { return to_double(a) == to_double(b); }
 INLINE L ne_(S a, S b) { return to_double(a) != to_double(b); }
+INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
+#elif defined(FOUR)  // for which it converts in halves and by way of memory
+INLINE D to_double(S a) { return _mm256_cvtps_pd(a); }
+INLINE S to_float(D a) { return _mm256_cvtpd_ps(a); }
+INLINE L widen(__m128 a) { return (L)_mm256_cvtepi32_epi64((__m128i)a); }
+INLINE __m128 narrow(L a) {  // of what is true in both halves of a number
+  __m256 whole = (__m256)a;
+  return _mm_shuffle_ps(
+      _mm256_castps256_ps128(whole), _mm256_extractf128_ps(whole, 1), _MM_SHUFFLE(2, 0, 2, 0));
+}
+INLINE L lt_(S a, S b) { return widen(_mm_cmplt_ps(a, b)); }
+INLINE L le_(S a, S b) { return widen(_mm_cmple_ps(a, b)); }
+INLINE L eq_(S a, S b) { return widen(_mm_cmpeq_ps(a, b)); }
+INLINE L ne_(S a, S b) { return widen(_mm_cmpneq_ps(a, b)); }
+INLINE S choose(L m, S a, S b) { return _mm_blendv_ps(b, a, narrow(m)); }
 #else
 INLINE D to_double(S a) { return __builtin_convertvector(a, D); }
 INLINE S to_float(D a) { return __builtin_convertvector(a, S); }
@@ -87,15 +121,49 @@ INLINE L lt_(S a, S b) { return __builtin_convertvector(a < b, L); }
 INLINE L le_(S a, S b) { return __builtin_convertvector(a <= b, L); }
 INLINE L eq_(S a, S b) { return __builtin_convertvector(a == b, L); }
 INLINE L ne_(S a, S b) { return __builtin_convertvector(a != b, L); }
+INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
 #endif
 INLINE D choose(L m, D a, D b) { return m ? a : b; }
+INLINE P choose(J m, P a, P b) { return m ? a : b; }
 INLINE L choose(L m, L a, L b) { return m ? a : b; }
-INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
+#ifdef FOUR
+INLINE bool any_(L m) { return _mm256_movemask_pd((__m256d)m); }
+INLINE bool any_(I m) { return _mm_movemask_ps((__m128)m); }
+INLINE bool any_(J m) { return _mm256_movemask_ps((__m256)m); }
+#else
 INLINE bool any_(L m) {
   int64_t found = 0;
   for (int l = 0; l < W; l++) found |= m[l];
   return found;
 }
+INLINE bool any_(I m) { return any_(__builtin_convertvector(m, L)); }
+INLINE bool any_(J m) { return any_((L)m); }
+#endif
+#if defined(WIDE)
+INLINE P pair(S a, S b) { return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1); }
+INLINE S first_(P a) { return _mm512_castps512_ps256(a); }
+INLINE S second_(P a) { return _mm512_extractf32x8_ps(a, 1); }
+#elif defined(FOUR)
+INLINE P pair(S a, S b) { return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1); }
+INLINE S first_(P a) { return _mm256_castps256_ps128(a); }
+INLINE S second_(P a) { return _mm256_extractf128_ps(a, 1); }
+#else
+INLINE P pair(S a, S b) {
+  P r;
+  for (int l = 0; l < W; l++) r[l] = a[l], r[l + W] = b[l];
+  return r;
+}
+INLINE S first_(P a) {
+  S r;
+  for (int l = 0; l < W; l++) r[l] = a[l];
+  return r;
+}
+INLINE S second_(P a) {
+  S r;
+  for (int l = 0; l < W; l++) r[l] = a[l + W];
+  return r;
+}
+#endif
 INLINE D to_double(L a) { return __builtin_convertvector(a, D); }
 INLINE S to_float(L a) { return __builtin_convertvector(a, S); }
 INLINE L to_whole(D a) { return __builtin_convertvector(a, L); }
@@ -145,14 +213,14 @@ INLINE S exp_(S x) {
          (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
   return _mm256_scalef_ps((p * r + 1.0f) * r + 1.0f, k);
 }
+INLINE P exp_(P x) { return pair(exp_(first_(x)), exp_(second_(x))); }
 #else
-INLINE D exp_(D x) {
-  const D low_ = D{} - 746.0, high_ = D{} + 710.0;
-  D bounded = x < low_ ? low_ : high_ < x ? high_ : x;
+// p, and k in the lowest bits of `shifted`
+INLINE D exp_parts(D x, D &shifted) {
   const D shift = D{} + 0x1.8p52;
-  D shifted = bounded * 1.4426950408889634 + shift;
+  shifted = x * 1.4426950408889634 + shift;
   D k = shifted - shift;
-  D r = (bounded - k * 0x1.62e42fefa0000p-1) - k * 0x1.cf79abc9e3b39p-40;
+  D r = (x - k * 0x1.62e42fefa0000p-1) - k * 0x1.cf79abc9e3b39p-40;
   D squared = r * r, fourth = squared * squared;
   D low = (0x1.11111111100cep-7 * r + 0x1.5555555555556p-5) * squared +
           (0x1.5555555555557p-3 * r + 0.5);
@@ -160,32 +228,52 @@ INLINE D exp_(D x) {
              (0x1.a01a01abef415p-13 * r + 0x1.6c16c16c162ccp-10);
   D high = 0x1.1f731ea5352cap-29 * squared + (0x1.af4e196027428p-26 * r + 0x1.27e4db57442fbp-22);
   D p = (high * fourth + middle) * fourth + low;
-  p = (p * r + 1.0) * r + 1.0;
-  L n = (L)shifted - (L)shift;
-  L half = n >> 1;  // in two steps, for results below the smallest normal number
+  return (p * r + 1.0) * r + 1.0;
+}
+template <class V> INLINE V exp_parts(V x, V &shifted) {
+  const V shift = V{} + 0x1.8p23f;
+  shifted = x * 1.44269504f + shift;
+  V k = shifted - shift;
+  V r = (x - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f;
+  V squared = r * r;
+  V p = ((0x1.a12528p-13f * r + 0x1.6d4362p-10f) * squared +
+         (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
+  return (p * r + 1.0f) * r + 1.0f;
+}
+// of results that overflow or are below the smallest normal number, in two steps, and of NaN
+OUTLINE D exp_far(D x) {
+  const D low_ = D{} - 746.0, high_ = D{} + 710.0;
+  D shifted, p = exp_parts(x < low_ ? low_ : high_ < x ? high_ : x, shifted);
+  L n = (L)shifted - (L)(D{} + 0x1.8p52);
+  L half = n >> 1;
   D down = (D)((half + 1023) << 52), up = (D)((n - half + 1023) << 52);
   return p * down * up;
 }
-INLINE S exp_(S x) {
-  const S low_ = S{} - 104.0f, high_ = S{} + 89.0f;
-  S bounded = x < low_ ? low_ : high_ < x ? high_ : x;
-  const S shift = S{} + 0x1.8p23f;
-  S shifted = bounded * 1.44269504f + shift;
-  S k = shifted - shift;
-  S r = (bounded - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f;
-  S squared = r * r;
-  S p = ((0x1.a12528p-13f * r + 0x1.6d4362p-10f) * squared +
-         (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
-  p = (p * r + 1.0f) * r + 1.0f;
-  I n = (I)shifted - (I)shift;
-  I half = n >> 1;
-  S down = (S)((half + 127) << 23), up = (S)((n - half + 127) << 23);
+template <class V, class N> OUTLINE V exp_far(V x) {
+  const V low_ = V{} - 104.0f, high_ = V{} + 89.0f;
+  V shifted, p = exp_parts(x < low_ ? low_ : high_ < x ? high_ : x, shifted);
+  N n = (N)shifted - (N)(V{} + 0x1.8p23f);
+  N half = n >> 1;
+  V down = (V)((half + 127) << 23), up = (V)((n - half + 127) << 23);
   return p * down * up;
 }
+// of all others k is added to the exponent of p
+INLINE D exp_(D x) {
+  D shifted, p = exp_parts(x, shifted), y = (D)((L)p + ((L)shifted << 52));
+  if (__builtin_expect(any_(~(fabs_(x) <= 708.0)), 0)) y = exp_far(x);
+  return y;
+}
+template <class V, class N> INLINE V exp_single(V x) {
+  V shifted, p = exp_parts(x, shifted), y = (V)((N)p + ((N)shifted << 23));
+  if (__builtin_expect(any_(~(fabs_(x) <= 87.0f)), 0)) y = exp_far<V, N>(x);
+  return y;
+}
+INLINE S exp_(S x) { return exp_single<S, I>(x); }
+INLINE P exp_(P x) { return exp_single<P, J>(x); }
 #endif
 """
 
-PRELUDE = VECTORS + SHARED + EXPONENTIALS
+PRELUDE = VECTORS + SHARED + "EXTREMES(P)\n" + EXPONENTIALS
 
 DRIVER = """
 // Descends on `count` fits from number `first` on, whose states are kept in between; `resumed`: 1,

@@ -8,6 +8,7 @@ side by side, so that neighbours read and write neighbours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .expressions import TRUTH
 from .fields import STORED, Argument
@@ -155,6 +156,7 @@ class Threads:
     """A thread for each fit, so many in a block."""
 
     block: int = BLOCK
+    pairs: ClassVar[bool] = False
 
     def before(self, data: Sequence[Argument]) -> str:
         """What stands in front, with how a number of an argument is read."""

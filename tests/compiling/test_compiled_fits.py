@@ -18,6 +18,7 @@ from torch import Tensor
 import lmtorch
 from lmtorch import FallbackWarning
 from lmtorch.compiling import building, descent
+from lmtorch.compiling.lanes import Lanes
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
 from lmtorch.compiling.programs import Program
@@ -508,28 +509,65 @@ def functions_are_torchs(name: str) -> None:
 
 
 @compiler
+@pytest.mark.parametrize("points", [30, 31])
+def test_two_points_in_one_vector_are_what_they_are_alone(
+    points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32: what is chosen between, and what is not, to the last bit."""
+
+    def fun(p: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        bent = torch.where(s > 0.2, torch.maximum(p[0] * s, p[1]), torch.sin(p[1] * s) / 2)
+        return bent + torch.exp(-s.abs()) * p[0] ** 2 - y
+
+    s = torch.linspace(-1, 1, points)
+    y = torch.linspace(0.5, 2, 6 * points).reshape(6, points)
+    start = torch.tensor([0.7, 0.3])
+
+    def fit() -> Any:
+        return lmtorch.least_squares(fun, start, args=(s, y), in_dims=(None, None, 0), compile=True)
+
+    together = fit()
+    assert re.search(r"const P v\d+ = ", list(building.LOADED)[-1])
+    monkeypatch.setattr(Lanes, "pairs", False)
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))  # none is on disk
+    forget()
+    alone = fit()
+    assert not re.search(r"const P v\d+ = ", list(building.LOADED)[-1])
+    assert torch.equal(together.x, alone.x)
+    assert torch.equal(together.cost, alone.cost)
+    expected = lmtorch.least_squares(fun, start, args=(s, y), in_dims=(None, None, 0))
+    torch.testing.assert_close(together.cost, expected.cost, rtol=1e-5, atol=0)
+
+
+@compiler
 @pytest.mark.usefixtures("as_users_have_them")
 @pytest.mark.parametrize("width", [8, 4, 2])  # with the widest registers, and without
 def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
-    text = f"#define W {width}\n{PRELUDE}" + (
-        'extern "C" void each(const double *x, double *y, int n) {'
-        " for (int i = 0; i < n; i++) y[i] = exp_(D{} + x[i])[0]; }"
-        'extern "C" void single(const float *x, float *y, int n) {'
-        " for (int i = 0; i < n; i++) y[i] = exp_(S{} + x[i])[0]; }"
+    """Whatever stands beside a number in its vector: some overflow, some are below the normal."""
+    text = f"#define W {width}\n{PRELUDE}" + "".join(
+        f'extern "C" void of_{vector}(const {kind} *x, {kind} *y, int n) {{'
+        f" {vector} v; for (int i = 0; i < n; i += sizeof(v) / sizeof(v[0])) {{"
+        " std::memcpy(&v, x + i, sizeof v); v = exp_(v); std::memcpy(y + i, &v, sizeof v); } }"
+        for vector, kind in (("D", "double"), ("S", "float"), ("P", "float"))
     )
     library = building.build(text)
+    rng = np.random.default_rng(0)
     special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 710.0, -746.0, -745.0])
-    x = np.concatenate([np.linspace(-745, 709.7, 100_001), np.linspace(-1, 1, 10_001), special])
-    y = np.empty_like(x)
-    library.each(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), len(x))
-    with np.errstate(over="ignore", under="ignore"):
-        exact = np.exp(x.astype(np.longdouble))
-        rounded = exact.astype(float)
-    apart = np.abs(y[:-8] - exact[:-8]) / np.spacing(rounded[:-8])
-    assert apart.max() < 1
-    np.testing.assert_array_equal(y[-8:], rounded[-8:])
-    x32 = np.linspace(-103, 88.7, 100_001, dtype=np.float32)
-    y32 = np.empty_like(x32)
-    library.single(ctypes.c_void_p(x32.ctypes.data), ctypes.c_void_p(y32.ctypes.data), len(x32))
-    exact32 = np.exp(x32.astype(float))
-    assert (np.abs(y32 - exact32) / np.spacing(exact32.astype(np.float32))).max() < 1
+    special[:1].view(np.int64)[:] |= 1954  # with a payload, as R marks what is missing
+    plain = np.concatenate([np.linspace(-745, 709.7, 100_000), np.linspace(-1, 1, 9_992)])
+    for vector, x in (
+        ("D", np.concatenate([plain, special])),
+        ("S", np.concatenate([plain / 745 * 104, special]).astype(np.float32)),
+        ("P", np.concatenate([plain / 745 * 104, special]).astype(np.float32)),
+    ):
+        x = rng.permutation(x)
+        y = np.empty_like(x)
+        call = getattr(library, f"of_{vector}")
+        call(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), len(x))
+        with np.errstate(over="ignore", under="ignore"):
+            exact = np.exp(x.astype(np.longdouble))
+            rounded = exact.astype(x.dtype)
+        there = np.isfinite(x) & np.isfinite(rounded) & (rounded > 0)
+        np.testing.assert_array_equal(y[~there], rounded[~there])
+        apart = np.abs(y[there] - exact[there]) / np.spacing(rounded[there])
+        assert apart.max() < 1
