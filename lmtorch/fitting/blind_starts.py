@@ -43,9 +43,21 @@ def beside(data: Data, residual: Tensor) -> bool:
         Whether they do.
     """
     x = data.x
-    if not isinstance(x, Tensor) or x.ndim != 1 or data.sizes or len(x) < FEWEST:
+    if not isinstance(x, Tensor) or x.ndim != 1 or data.sizes or len(x) != residual.shape[-1]:
         return False
-    rows = residual[..., x.argsort()]
+    return far_off(data, residual[..., x.argsort()])
+
+
+def far_off(data: Data, rows: Tensor) -> bool:
+    """Whether residuals (..., m) in the order of their points go far beyond their scatter.
+
+    Points in no order scatter as widely as their residuals are: of them nothing is told.
+
+    Returns:
+        Whether they do.
+    """
+    if rows.shape[-1] < FEWEST:
+        return False
     if data.weights is not None and not bool((data.weights > 0).all()):
         return False  # points that are left out have residuals of zero
     scatter = NORMAL / SECOND * rows.diff(n=2).abs().median(-1).values

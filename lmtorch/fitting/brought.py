@@ -24,6 +24,7 @@ from .data import Data
 from .likelihoods import Likelihood
 from .models import Joint, OfNumbers
 from .models import Model as Called
+from .positive_starts import guessed
 from .preparing import names_of
 
 Pair = tuple[float, float]
@@ -161,7 +162,8 @@ def start_from(
         if missing and not set(missing) <= rules.ties.keys():
             ties = rules.ties if part.place is None else part.model.ties
             local = Rules(own(bounds), own(rules.fixed), ties, {**own(ready), **own(numbers)})
-            guess = part.model.guessed(_points(part.place, data, likelihood), local)
+            points = _points(part.place, data, likelihood)
+            guess = guessed(part.model, points, local, likelihood)
             for short, name in names.items():
                 found.setdefault(name, []).append(guess[short])
     # what several data sets have in common starts in the middle of what they say

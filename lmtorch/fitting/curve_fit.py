@@ -50,6 +50,7 @@ from .result import CurveFit
 from .rho import robust_of
 from .runaways import beyond_infinity, grown, told
 from .stopped_short import warn_if_short
+from .unguessed import ADVICE, Blind, searched
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -276,12 +277,15 @@ def curve_fit(
     with understood(data, xdata), explained(fitter):
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(fitter, robust, p0))
-        solution = minimised(**asked)
+        blind = Blind(fitter, asked, minimised) if searched(fitter, robust, p0) else None
+        solution, u = (minimised(**asked), u) if blind is None else blind.first(u)
         if infinite_slopes.met(fitter, solution):
             second = infinite_slopes.by_differences(asked)
             if infinite_slopes.better(second, solution):
                 infinite_slopes.tell(fitter, solution)
                 fitter, solution = replace(fitter, jac="2-point"), second
+        if blind is not None:
+            solution, u = blind.second(solution, u, fitter.jac)
     take_back(solution, data, fitter.varying)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}
@@ -313,11 +317,14 @@ def curve_fit(
             f"{names} start, and another start may end at a lower minimum: give "
             "p0={name: value, ...}, or from_function(f, guess=...)."
         )
+    amiss = blind is not None and blind.amiss(solution)
+    if amiss:
+        warn_of_fit(ADVICE)
     if away:
         warn_of_fit(told(parameters.variables, away, solution, u))
     if not data.lead:
         inference.warn([parameters.variables[i] for i in away])
-    if call and not names:  # a fit by what is remembered would say nothing
+    if call and not (names or amiss):  # a fit by what is remembered would say nothing
         fronts.remember(call, fitter, solution, absolute_sigma, full_output, begin)
     return CurveFit(inference, full_output=full_output)
 

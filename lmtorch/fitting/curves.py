@@ -79,8 +79,8 @@ def curve_of(values: Any, like: Any, count: int, hint: str = "") -> Tensor:
         )
     if values.is_complex() if is_tensor(values) else np.iscomplexobj(values):
         raise InputError(
-            "f returned complex numbers. Fit real and imaginary parts as two data "
-            "sets, with shared=[...]."
+            "f returned complex numbers: return torch.cat([z.real, z.imag]), and give ydata as "
+            "numpy.concatenate([z.real, z.imag])."
         )
     curve = (values if is_tensor(values) else numbers_of(values, "what f returned")).reshape(-1)
     if curve.shape[0] != count:

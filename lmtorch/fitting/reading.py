@@ -104,8 +104,8 @@ def numbers_of(values: Any, name: str) -> Tensor:
         array = values if isinstance(values, Tensor | np.ma.MaskedArray) else np.asarray(values)
         if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
             raise InputError(
-                f"{name} is complex: fit real and imaginary parts as two data "
-                "sets, with shared=[...]."
+                f"{name} is complex: give numpy.concatenate([z.real, z.imag]), and have f return "
+                "torch.cat([z.real, z.imag]), twice as many values as xdata has points."
             )
         if isinstance(array, Tensor):
             return array if array.is_floating_point() else array.to(torch.float64)

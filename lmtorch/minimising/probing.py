@@ -14,7 +14,7 @@ from .._errors import FallbackWarning, InputError, level
 from .._threads import quiet
 from ..core.bounds import Bounds
 from ..residuals.probe import Probe
-from ..residuals.watching import Operators
+from ..residuals.watching import Constants, Operators
 from .row_blocks import some_of_many
 from .user_function import UserFunction
 
@@ -46,6 +46,7 @@ def probe(
     # one problem, whose derivatives need memory for what depends on the parameters alone
     alone = exact is not False and not tensors.unknowns.batched
     looking = nullcontext() if alone else Operators()
+    constants = Constants()
     reason, tall = "", None
     try:
         if exact is False and tensors.unknowns.numpy:
@@ -54,12 +55,14 @@ def probe(
             twins = tuple(p.detach().clone().requires_grad_(exact is not False) for p in params)
             tall = some_of_many(tensors, params) if alone else None
             looked_at = tensors if tall is None else tall.some
-            with torch.enable_grad(), looking as operators:
+            with torch.enable_grad(), looking as operators, constants:
                 residual = looked_at.residual(twins, *shares)
         if exact is False:
             assert operators is not None
             return _facts(tensors, residual, operators.bytes, black_box=True)
-        if residual.requires_grad:
+        if constants.met:
+            reason = f"torch has no derivative of {constants.met}, and takes it for a constant"
+        elif residual.requires_grad:
             weights = random_weights(residual.detach())
             gradients = weighted_gradients(residual, weights, twins)
             if not (reason := _lost(looked_at, twins, shares, residual, gradients, box)):

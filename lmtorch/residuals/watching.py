@@ -12,6 +12,20 @@ from .._errors import InputError, from_within
 from .._modes import DispatchMode, FunctionMode
 
 DIFFERENCES = (torch.ops.aten.sub.Tensor, torch.ops.aten.rsub.Tensor)
+# their results do not ask for a gradient, whatever they are given (torch 2.13)
+UNDERIVED = frozenset(
+    f"special_{name}"
+    for name in (
+        "airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "modified_bessel_i0",
+        "modified_bessel_i1", "modified_bessel_k0", "modified_bessel_k1",
+        "scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "spherical_bessel_j0",
+        "chebyshev_polynomial_t", "chebyshev_polynomial_u", "chebyshev_polynomial_v",
+        "chebyshev_polynomial_w", "shifted_chebyshev_polynomial_t",
+        "shifted_chebyshev_polynomial_u", "shifted_chebyshev_polynomial_v",
+        "shifted_chebyshev_polynomial_w", "hermite_polynomial_h", "hermite_polynomial_he",
+        "laguerre_polynomial_l", "legendre_polynomial_p",
+    )
+)  # fmt: skip
 # they write to running statistics without a word of it in their schema (torch 2.13)
 STATISTICS = ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
 
@@ -94,6 +108,36 @@ class Operators(DispatchMode):
         with torch.no_grad():
             for tensor, value in self.written:
                 tensor.copy_(value)
+
+
+class Constants(FunctionMode):
+    """Looks for functions of which torch has no derivative, and which it takes for constants.
+
+    What goes on from them has no graph, so that a gradient lacks their share without a word.
+
+    Attributes:
+        met: the first one that was given something with a derivative; none: "".
+    """
+
+    def __init__(self) -> None:
+        # torch 2.13 has no types for it
+        start: Callable[[FunctionMode], None] = FunctionMode.__init__
+        start(self)
+        self.met = ""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in UNDERIVED and not self.met:
+            given = tree_leaves((args, kwargs))
+            if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given):
+                self.met = f"torch.{name.replace('special_', 'special.', 1)}"
+        return func(*args, **(kwargs or {}))
 
 
 class Habits(FunctionMode):

@@ -36,7 +36,7 @@ def refused(arguments: dict[str, Any], message: str) -> None:
         bad("sigma is no array .*'0,1'.* decimal=','", sigma=["0,1"] * 40),
         bad("ydata is no array of real numbers: .*inhomogeneous", ydata=[[1, 2], [3]]),
         bad("ydata is complex", ydata=1j * Y),
-        bad("ydata is complex: fit real and imaginary parts", ydata=torch.as_tensor(1j * Y)),
+        bad("ydata is complex: give numpy.concatenate", ydata=torch.as_tensor(1j * Y)),
         bad(
             r"ydata has NaN or infinity, first at \(3,\)",
             ydata=np.where(np.arange(40) == 3, NAN, Y),
@@ -245,7 +245,7 @@ def test_roles_that_contradict_are_refused(arguments: dict[str, Any], message: s
         bad(r"jac returned a matrix of \(3, 40\); it must be \(40, 3\)",
             jac=lambda t, a, b, c: torch.ones(3, 40)),
         bad("jac='cs' is not known", jac="cs"),
-        bad("the residuals are not finite", f=lambda t, a: torch.log(-a * (t + 1))),
+        bad("the residuals are not finite", f=lambda t, a: torch.log(-(a**2) * (t + 1))),
     ],
 )  # fmt: skip
 def test_functions_that_are_no_model_are_refused(arguments: dict[str, Any], message: str) -> None:

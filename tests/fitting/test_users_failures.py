@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.optimize import OptimizeWarning
 
-from lmtorch import InputError, NotConvergedError, curve_fit, models, odr
+from lmtorch import FallbackWarning, InputError, NotConvergedError, curve_fit, models, odr
 from tests.nist import PROBLEMS
 
 # https://github.com/scipy/scipy/issues/5980
@@ -244,3 +244,34 @@ def test_scipys_order_and_data_of_odr_are_answered() -> None:
         theirs = pytest.importorskip("scipy.odr")
     with pytest.raises(InputError, match=r"a RealData of scipy\.odr: give its arrays"):
         odr(lambda x, a: a * x, theirs.RealData(x, x), None, [1.0])
+
+
+def test_complex_data_are_fitted_as_real_and_imaginary_parts() -> None:
+    w = np.logspace(0, 4, 40)
+    z = 10 + 100 / (1 + 1j * w * 1e-3)
+
+    def parts(w: Any, r: Any, s: Any, t: Any) -> Any:
+        z = r + s / (1 + 1j * w * t)
+        return torch.cat([z.real, z.imag])
+
+    with pytest.raises(InputError, match=r"give numpy.concatenate\(\[z.real, z.imag\]\)"):
+        curve_fit(parts, w, z, p0=[5, 50, 1e-2])
+    with pytest.raises(InputError, match=r"return torch.cat\(\[z.real, z.imag\]\)"):
+        curve_fit(lambda w, r, t: r / (1 + 1j * w * t), w, z.real, p0=[5, 1e-2])
+    fit = curve_fit(parts, w, np.concatenate([z.real, z.imag]), p0=[8, 80, 1e-3])
+    np.testing.assert_allclose(fit.popt, [10, 100, 1e-3], rtol=1e-8)
+
+
+def test_an_image_of_a_star_is_fitted_through_a_function_without_a_derivative() -> None:
+    """astropy 11946. Torch takes J₁ for a constant, and the share of 1/r alone was a gradient."""
+    x, y = (part.ravel() for part in np.meshgrid(np.linspace(-5, 5, 20), np.linspace(-5, 5, 20)))
+
+    def airy(at: Any, height: Any, x0: Any, y0: Any, radius: Any) -> Any:
+        r = torch.sqrt((at[0] - x0) ** 2 + (at[1] - y0) ** 2) / (radius / 3.8317)
+        return height * (2 * torch.special.bessel_j1(r) / r) ** 2
+
+    true = [1.0, 0.3, -0.2, 2.0]
+    z = airy(torch.from_numpy(np.stack([x, y])), *true).numpy()
+    with pytest.warns(FallbackWarning, match=r"no derivative of torch.special.bessel_j1"):
+        fit = curve_fit(airy, np.stack([x, y]), z, p0=[0.8, 0.05, 0.03, 1.5])
+    np.testing.assert_allclose(fit.popt, true, rtol=1e-6)
