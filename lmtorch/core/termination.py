@@ -53,6 +53,7 @@ class Status(IntEnum):
     STEP = 3
     ZERO = 5  # 4 is scipy's "both cost and step"
     MINIMUM = 6
+    RUNAWAY = 7
     EVALUATIONS = 0
     STOPPED = -2  # -1 is MINPACK's improper input, which is an exception here
     STALLED = -3
@@ -89,6 +90,10 @@ _MESSAGES = {
     Status.STEP: "converged: the last step did not change the parameters any more",
     Status.ZERO: "converged: the residuals are zero",
     Status.MINIMUM: "converged: what the model of second order still promises is below round-off",
+    Status.RUNAWAY: (
+        "converged, but a parameter has run away: the curve hardly depends on it there, and the "
+        "cost falls towards its infinity, if at all"
+    ),
     Status.EVALUATIONS: "out of evaluations: max_nfev is spent, and the last steps still gained",
     Status.STOPPED: "stopped by the callback",
     Status.STALLED: (

@@ -13,6 +13,7 @@ from .._autocast import without_autocast
 from .._checks import flag
 from .._errors import InputError, InputTypeError, NotConvergedError, warn_of_fit
 from .._faces import face
+from ..core.termination import Status
 from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust
@@ -49,6 +50,7 @@ from .reading import in_unit_of
 from .result import CurveFit
 from .rho import robust_of
 from .runaways import beyond_infinity, grown, told
+from .runaways_of_many import mark
 from .stopped_short import warn_if_short
 from .unguessed import ADVICE, Blind, searched
 
@@ -292,7 +294,10 @@ def curve_fit(
     if quiet.keys() != options.keys():
         fitter = replace(fitter, options=quiet)
     away: list[int] = []
-    if not data.lead:
+    ran = ""
+    if data.lead:
+        ran = mark(fitter, solution, u)
+    else:
         solution, away = beyond_infinity(fitter, solution, u)
     inference = _inference(fitter, solution, absolute_sigma, robust)
     hint = "" if data.lead or solution.success else mistaken(fitter)
@@ -321,7 +326,10 @@ def curve_fit(
     if amiss:
         warn_of_fit(ADVICE)
     if away:
-        warn_of_fit(told(parameters.variables, away, solution, u))
+        ran = told(parameters.variables, away, solution, u)
+        solution["status"], solution["message"] = Status.RUNAWAY, Status.RUNAWAY.message
+    if ran:
+        warn_of_fit(ran)
     if not data.lead:
         inference.warn([parameters.variables[i] for i in away])
     if call and not (names or amiss):  # a fit by what is remembered would say nothing

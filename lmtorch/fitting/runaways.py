@@ -52,34 +52,35 @@ def runaways(
     if freedom <= 0 or not (solution.success or seeking):
         return []
     deviation = (2 * float(solution.cost) / freedom) ** 0.5
-    error = deviation * _errors(to_array(solution.jac).astype(np.float64), seeking)
+    error = deviation * unit_errors(to_array(solution.jac).astype(np.float64), seeking)
     found: list[int] = np.flatnonzero(far & (x < UNSEEN * error)).tolist()
     return found
 
 
-def _errors(jacobian: Any, unbounded: bool) -> Any:
+def unit_errors(jacobian: Any, unbounded: bool) -> Any:
     """Standard errors for residuals of deviation one.
 
     Args:
-        jacobian: (m, n).
+        jacobian: (..., m, n).
         unbounded: combinations of parameters that have no influence whatever count as infinite.
             Otherwise they are left out, as the covariance itself says so.
 
     Returns:
-        They, (n,).
+        They, (..., n); zero where J is no number.
     """
-    length = np.linalg.norm(jacobian, axis=0)
-    if not np.isfinite(length).all():
-        return np.zeros_like(length)
-    units = np.where(length > 0, length, 1.0)
-    _, sizes, vectors = np.linalg.svd(jacobian / units, full_matrices=False)
-    seen = sizes > np.finfo(np.float64).eps * max(jacobian.shape) * sizes[0]
+    length = np.linalg.norm(jacobian, axis=-2)
+    known = np.isfinite(length).all(-1, keepdims=True)
+    units = np.where(known & (length > 0), length, 1.0)
+    scaled = np.where(known[..., None], jacobian / units[..., None, :], 0.0)
+    _, sizes, vectors = np.linalg.svd(scaled, full_matrices=False)
+    seen = sizes > np.finfo(np.float64).eps * max(jacobian.shape[-2:]) * sizes[..., :1]
     if unbounded:  # of these entries those are zero that round-off alone has made
-        least = ROUNDINGS * sizes.size * np.finfo(np.float64).eps
+        least = ROUNDINGS * sizes.shape[-1] * np.finfo(np.float64).eps
         vectors = np.where(np.abs(vectors) > least, vectors, 0.0)
     inverse = np.divide(1.0, sizes, out=np.full_like(sizes, BLIND if unbounded else 0), where=seen)
     with quiet():  # what overflows is infinite
-        return np.linalg.norm(inverse[:, None] * vectors, axis=0) / units
+        error = np.linalg.norm(inverse[..., None] * vectors, axis=-2) / units
+    return np.where(known, error, 0.0)
 
 
 def beyond_infinity(
@@ -106,7 +107,9 @@ def beyond_infinity(
     for begun, place in [(ended, place) for place in places] + [(start, place) for place in away]:
         u = begun.detach().clone()
         u[place] = -u[place]
-        if not bool(((lower <= u) & (u <= upper)).all()):
+        inside = bool(((lower <= u) & (u <= upper)).all())
+        # beyond infinity the curve may be undefined, as a power of what is negative there
+        if not (inside and bool(tensor_of(fitter.linear_model(u).cost).isfinite().all())):
             continue
         found = fitter.solve(u)
         spent += int(found.nfev)

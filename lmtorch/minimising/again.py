@@ -39,8 +39,8 @@ class Jacobians:
     limit: int | None
     written: Sequence[tuple[Tensor, int]]
 
-    def of(self, chosen: slice | None) -> Tensor:
-        """Make J of some of the problems; None: of the only one.
+    def of(self, chosen: slice | Tensor | None) -> Tensor:
+        """Make J of some of the problems, a slice or numbers (k,); None: of the only one.
 
         Returns:
             (k, m, n) or (m, n), in the dtype of x.
@@ -87,7 +87,7 @@ class Jacobians:
                 "the fit a copy."
             )
 
-    def _compare(self, chosen: slice | None, model: Dense) -> None:
+    def _compare(self, chosen: slice | Tensor | None, model: Dense) -> None:
         """Refuse J of a function that is no longer that of the fit: its cost would be another."""
         place = slice(None) if chosen is None else chosen
         then, now = self.cost.reshape(-1)[place], model.cost.reshape(-1)

@@ -20,11 +20,12 @@ class Later:
 
     Attributes:
         make: gives it. Nothing that it needs may change until then.
-        part: gives it for some problems of a batch (b,) alone, chosen by a slice.
+        part: gives it for some problems of a batch (b,) alone, chosen by a slice; entries that are
+            tensors also by numbers (k,).
     """
 
     make: Callable[[], Any]
-    part: Callable[[slice], Any] | None = None
+    part: Callable[[Any], Any] | None = None
 
 
 class Solution(dict[str, Any]):
@@ -122,20 +123,20 @@ class Solution(dict[str, Any]):
         """
         return self._maker(name) is not None
 
-    def _maker(self, name: str) -> Callable[[slice], Any] | None:
+    def _maker(self, name: str) -> Callable[[Any], Any] | None:
         """What makes parts of an entry that is not there as a whole."""
         value = super().__getitem__(name)
         if isinstance(value, Later):
             return value.part
-        made: Callable[[slice], Any] | None = self.__dict__.get("_parts", {}).get(name)
+        made: Callable[[Any], Any] | None = self.__dict__.get("_parts", {}).get(name)
         return made if value is None else None
 
-    def part(self, name: str, chosen: slice) -> Any:
+    def part(self, name: str, chosen: Any) -> Any:
         """An entry of some problems of a batch; what waits is made for these alone.
 
         Args:
             name: of the entry.
-            chosen: the problems.
+            chosen: the problems, a slice; of entries that are tensors also their numbers (k,).
         """
         make = self._maker(name)
         return self[name][chosen] if make is None else make(chosen)

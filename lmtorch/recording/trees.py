@@ -59,17 +59,15 @@ class Tree:
         if not self.read:
             body.append(f"{indent}return {last}")
             return
-        deeper = indent + " "
-        first, second = self.after.get(True), self.after.get(False)
-        body.append(f"{indent}if {last}:")
-        if first is None:
-            body.append(f"{deeper}return MISSING")
-        else:
-            first._write(body, deeper)
-        if second is None:
-            body.append(f"{indent}return MISSING")
-        else:
-            second._write(body, indent)
+        # Python has no more than a hundred levels of indentation: the way with fewer is indented
+        ways = [(last, self.after.get(True)), (f"not ({last})", self.after.get(False))]
+        (asked, inner), (_, outer) = sorted(ways, key=lambda way: _levels(way[1]))
+        body.append(f"{indent}if {asked}:")
+        for way, place in ((inner, indent + " "), (outer, indent)):
+            if way is None:
+                body.append(f"{place}return MISSING")
+            else:
+                way._write(body, place)
 
     def _written(self) -> tuple[list[str], str]:
         """The lines that are needed, and what is read or returned after them."""
@@ -94,6 +92,14 @@ class Tree:
             else:
                 written.append(f"{', '.join(line.targets)} = {text}")
         return written, whole(last)
+
+
+def _levels(tree: Tree | None) -> int:
+    """How many levels of indentation a tree takes: the logarithm of its number of ways at most."""
+    if tree is None or not tree.read:
+        return 0
+    few, many = sorted(_levels(tree.after.get(answer)) for answer in (True, False))
+    return max(few + 1, many)
 
 
 def function_of(tree: Tree, name: str, arguments: Sequence[str], known: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..fitting.curve_fit import curve_fit
+from ..fitting.runaways_of_many import untold
 from ..models import Model
 from .starts import defaults_of
 from .task import Named, Task
@@ -204,7 +205,8 @@ def _fitted(
     options = {**task.options, **given}
     if bounds:
         options["bounds"] = bounds
-    fit = curve_fit(func, x, y, p0, **options)
+    with untold():  # each tile would tell of its own
+        fit = curve_fit(func, x, y, p0, **options)
     return {
         "coefficients": np.array(fit.popt),
         "covariance": np.array(fit.pcov),

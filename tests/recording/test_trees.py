@@ -48,6 +48,27 @@ def test_each_way_is_run_and_others_are_missing():
     assert [run(a, b) for a, b in WAYS] == expected
 
 
+@pytest.mark.parametrize("rising", [True, False])
+def test_a_way_may_ask_more_often_than_python_indents(rising):
+    """A hundred levels of indentation were an IndentationError of a fit, after many Newton steps."""
+
+    def counted(a, b):
+        total = a
+        for _ in range(130):
+            if (total < b) if rising else not (total >= b):
+                total = total + 1.0
+        return total
+
+    tree = Tree()
+    for a in (0.0, 100.0, 500.0):
+        recorded(tree, counted, a, 1000.0)
+    recorded(tree, counted, 0.0, 100.0)
+    run = function_of(tree, "run", ("a", "b"), SCOPE)
+    assert [run(a, 1000.0) for a in (0.0, 7.0, 500.0)] == [130.0, 137.0, 630.0]
+    assert run(0.0, 100.0) == 100.0
+    assert run(0.0, 101.0) is MISSING
+
+
 def test_names_of_one_way_do_not_keep_lines_of_another():
     # the same name is one thing after one answer and another after the other: what is needed of it
     # on one way says nothing of the other
