@@ -17,6 +17,7 @@ from ..core.termination import Status
 from ..losses.criterion import Criterion
 from ..losses.linear import Linear
 from ..losses.robust import Robust
+from ..minimising.infinite_slopes import better, by_differences
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts, infinite_slopes
@@ -282,8 +283,8 @@ def curve_fit(
         blind = Blind(fitter, asked, minimised) if searched(fitter, robust, p0) else None
         solution, u = (minimised(**asked), u) if blind is None else blind.first(u)
         if infinite_slopes.met(fitter, solution):
-            second = infinite_slopes.by_differences(asked)
-            if infinite_slopes.better(second, solution):
+            second = by_differences(minimised, asked)
+            if better(second, solution):
                 infinite_slopes.tell(fitter, solution)
                 fitter, solution = replace(fitter, jac="2-point"), second
         if blind is not None:

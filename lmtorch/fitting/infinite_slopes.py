@@ -1,39 +1,27 @@
-"""A model that is a number where its derivatives are none: a power or a root of zero.
+"""A curve that is a number where its derivatives are none: a power or a root of zero.
 
-(t/τ)^β at t = 0 is zero whatever τ is, and its derivative in τ the product of zero and infinity,
-which no rule of differentiation makes a number. A difference of values does: it is zero, as the
-derivative is. So a fit that has ended there is made again by finite differences.
+The fit is made again by finite differences, see `minimising/infinite_slopes.py`; here it is told at
+which point.
 """
 
 import warnings
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from .._arrays import tensor_of
 from .._errors import FallbackWarning, level
-from ..core.termination import Status
-from ..minimising.least_squares import least_squares
+from ..minimising import infinite_slopes as slopes
 from ..minimising.solution import Solution
 from .fitter import Fitter
 
 
 def met(fitter: Fitter, solution: Solution) -> bool:
-    """Whether a fit has ended where the residuals are numbers, and exact derivatives are none.
-
-    Of a batch all must have failed: fits that came to an end keep every digit, whatever their
-    neighbours do.
+    """Whether finite differences may lead on where exact derivatives have not.
 
     Returns:
-        True where finite differences may lead on.
+        False where a way to the derivatives was asked for, or a fit came to an end.
     """
-    if fitter.jac is not None:
-        return False
-    status = tensor_of(solution.status)
-    lost = status == int(Status.NOT_FINITE)
-    return not bool((status > 0).any()) and bool((lost & tensor_of(solution.cost).isfinite()).any())
+    return fitter.jac is None and slopes.met(solution)
 
 
 def tell(fitter: Fitter, solution: Solution) -> None:
@@ -56,16 +44,3 @@ def tell(fitter: Fitter, solution: Solution) -> None:
         FallbackWarning,
         stacklevel=level(),
     )
-
-
-def better(second: Solution, first: Solution) -> bool:
-    """Whether a second run has more fits that came to an end than the first had."""
-    ended = (tensor_of(one.status) > 0 for one in (second, first))
-    others, own = (int(torch.count_nonzero(one)) for one in ended)
-    return others > own
-
-
-def by_differences(asked: dict[str, Any]) -> Solution:
-    """The solution of `least_squares`, asked as before, by finite differences."""
-    with np.errstate(all="ignore"):  # what the exact run has met is met again, on arrays
-        return least_squares(**{**asked, "jac": "2-point", "compile": False})

@@ -34,6 +34,7 @@ from .arguments import (
     tolerances,
 )
 from .compiled import Compiling
+from .infinite_slopes import by_differences_where_needed
 from .minimise import minimise
 from .probing import probe
 from .ranks import ending_together, probe_together, refuse_batches
@@ -52,6 +53,7 @@ CERTIFIED = 512
 @face
 @without_autocast
 @with_names
+@by_differences_where_needed
 @ending_together
 def least_squares(
     fun: Callable[..., Any],

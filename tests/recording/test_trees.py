@@ -50,7 +50,7 @@ def test_each_way_is_run_and_others_are_missing():
 
 @pytest.mark.parametrize("rising", [True, False])
 def test_a_way_may_ask_more_often_than_python_indents(rising):
-    """A hundred levels of indentation were an IndentationError of a fit, after many Newton steps."""
+    """A hundred levels were an IndentationError of a fit, after many Newton steps."""
 
     def counted(a, b):
         total = a
