@@ -19,6 +19,7 @@ from ..arrays import (
     joined,
     norm,
     on_numpy,
+    quiet,
     sqrt,
     tensor_from,
     to_type,
@@ -154,20 +155,21 @@ def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     curved = list(second.values())
     if problem.noises is not None:
         residual, dense = arrays_of((residual, dense))
-    plain = getattr(loss, "plain", False)  # of squares weights are the residuals, and W is one
-    weights = residual if plain else to_type(loss.expand(residual).slope, residual.dtype)
-    weighed = dense if plain else scale(dense, loss.curvature(residual))
-    matrix = transposed(dense) @ weighed
-    if on_numpy(residual):  # all of them in one product
-        bends_as_rows = [bend[None] for bend in arrays_of(tuple(curved))]
-        entries = list(apply(joined(bends_as_rows, 0), weights)) if curved else []
-    else:
-        entries = [torch.linalg.vecdot(weights, bend) for bend in curved]
-    for (i, j), entry in zip(second, entries, strict=True):
-        matrix[..., i, j] += entry
-        if i != j:
-            matrix[..., j, i] += entry
-    return Curved((matrix + transposed(matrix)) / 2, apply(transposed(dense), weights))
+    with quiet():  # squares of what single precision holds may overflow it
+        plain = getattr(loss, "plain", False)  # of squares weights are the residuals, and W is one
+        weights = residual if plain else to_type(loss.expand(residual).slope, residual.dtype)
+        weighed = dense if plain else scale(dense, loss.curvature(residual))
+        matrix = transposed(dense) @ weighed
+        if on_numpy(residual):  # all of them in one product
+            bends_as_rows = [bend[None] for bend in arrays_of(tuple(curved))]
+            entries = list(apply(joined(bends_as_rows, 0), weights)) if curved else []
+        else:
+            entries = [torch.linalg.vecdot(weights, bend) for bend in curved]
+        for (i, j), entry in zip(second, entries, strict=True):
+            matrix[..., i, j] += entry
+            if i != j:
+                matrix[..., j, i] += entry
+        return Curved((matrix + transposed(matrix)) / 2, apply(transposed(dense), weights))
 
 
 def _of_last(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lmtorch import InputError, Solution, curve_fit, least_squares
+from tests.nist import PROBLEMS
 
 F32, F64 = torch.float32, torch.float64
 NOISE = 0.01
@@ -77,6 +78,15 @@ def test_few_parameters_are_fitted_by_either(precision: str) -> None:
     torch.testing.assert_close(
         fits.popt, torch.tensor([[2.5, 1.3], [5.0, 1.3], [7.5, 1.3]]), rtol=1e-5, atol=0
     )
+
+
+def test_squares_that_overflow_single_precision_are_nobody_s_warning() -> None:
+    """A second opinion came by where entries of J are 1e20; NumPy said so to the user."""
+    problem = PROBLEMS["MGH10"]
+    x, y = problem.x.float(), problem.y.float()
+    start = torch.tensor(problem.starts[0], dtype=torch.float32)
+    found = least_squares(lambda b: problem.model(b, x) - y, start)
+    torch.testing.assert_close(found.x.double(), problem.certified, rtol=1e-3, atol=0)
 
 
 def test_a_call_with_another_precision_is_another_call() -> None:
