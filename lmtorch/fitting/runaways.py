@@ -13,6 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from .._arrays import tensor_of, to_array
+from .._errors import FallbackWarning
+from .._threads import quiet as silenced
 from ..arrays import quiet
 from ..minimising.solution import Solution
 from .fitter import Fitter
@@ -111,7 +113,8 @@ def beyond_infinity(
         # beyond infinity the curve may be undefined, as a power of what is negative there
         if not (inside and bool(tensor_of(fitter.linear_model(u).cost).isfinite().all())):
             continue
-        found = fitter.solve(u)
+        with silenced(FallbackWarning):  # where it leads is no fit of the user's
+            found = fitter.solve(u)
         spent += int(found.nfev)
         if found.success and float(found.cost) < (1 - LOWER) * float(best.cost):
             best = found
