@@ -24,6 +24,7 @@ NUMBERS = {
     Status.COST: 1,
     Status.ZERO: 1,
     Status.MINIMUM: 1,
+    Status.RUNAWAY: 1,
     Status.STEP: 2,
     Status.GRADIENT: 4,
     Status.EVALUATIONS: 5,
