@@ -116,17 +116,7 @@ class Blind:
         return bool(solution.success) and self.several and self._misses(solution, MOST)
 
     def _misses(self, solution: Solution, share: float) -> bool:
-        """Whether the curve misses the data by far more than they scatter, and a share of them."""
-        rows = tensor_of(solution.fun).detach()
-        cost = float(solution.cost)
-        if rows.ndim != 1 or not cost > share * self.constant:
-            return False
-        if share == MISSING and (len(rows) < FEWEST or cost > HALF * self.constant):
-            return True  # to look costs time alone
-        data = self.fitter.data
-        x = data.x
-        line = isinstance(x, Tensor) and x.ndim == 1 and len(x) == len(rows)
-        return far_off(data, rows[x.argsort()] if line else rows)
+        return misses(self.fitter.data, solution, self.constant, share)
 
     def _straight(self, u: Tensor) -> bool:
         """Whether the model is linear in its parameters, as far as is seen: it has one minimum."""
@@ -186,6 +176,29 @@ class Blind:
         said = [name in model.defaults for name in fitter.parameters.variables]
         found = torch.where(torch.tensor(said), u, found)
         return list(found.unbind(0))
+
+
+def misses(data: Data, solution: Solution, constant: float, share: float = MISSING) -> bool:
+    """Whether a curve misses its data by far more than they scatter, and by a share of them.
+
+    Args:
+        data: of a single fit.
+        solution: its end.
+        constant: the squares about a constant, halved.
+        share: of these, that are missed at least.
+
+    Returns:
+        Whether it does.
+    """
+    rows = tensor_of(solution.fun).detach()
+    cost = float(solution.cost)
+    if rows.ndim != 1 or not cost > share * constant:
+        return False
+    if share == MISSING and (len(rows) < FEWEST or cost > HALF * constant):
+        return True  # to look costs time alone
+    x = data.x
+    line = isinstance(x, Tensor) and x.ndim == 1 and len(x) == len(rows)
+    return far_off(data, rows[x.argsort()] if line else rows)
 
 
 def better(found: Solution, before: Solution) -> bool:
