@@ -30,7 +30,7 @@ from .owned import NONE, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 from .runaways import runaways
-from .unguessed import misses
+from .unguessed import misses, searched
 
 
 class Asked(NamedTuple):
@@ -176,7 +176,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     solution = remembered.solved(fitter.residual, call, Calls())
     if solution is None or not solution.success or runaways(fitter, solution, start):
         return None
-    if asked.start is None and misses(data, solution, bar):
+    if searched(fitter, None, asked.start) and misses(data, solution, bar):
         return None  # another start may do better
     inference = _inference(fitter, solution, front.absolute, asked)
     inference.warn()
