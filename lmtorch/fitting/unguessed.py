@@ -105,7 +105,7 @@ class Blind:
         if (doubt or self._misses(solution, MISSING)) and not self._straight(u):
             other = self._again(u, {**self.asked, "jac": jac})
             if other is not None:
-                costs = [*self.ends, float(solution.cost)]
+                costs = [*self.ends, _number(solution.cost)]
                 self.several = max(costs) > (1 + UNLIKE) * min(costs)
                 if better(other[0], solution):
                     return other
@@ -146,7 +146,7 @@ class Blind:
             given = to_array(one) if fitter.data.numpy else one
             found = self.minimised(**{**asked, "x0": given, "second_opinion": False})
             if found.success:
-                self.ends.append(float(found.cost))
+                self.ends.append(_number(found.cost))
             if best is None or _before(found, best[0]):
                 best = found, one
         return best
@@ -191,7 +191,7 @@ def misses(data: Data, solution: Solution, constant: float, share: float = MISSI
         Whether it does.
     """
     rows = tensor_of(solution.fun).detach()
-    cost = float(solution.cost)
+    cost = _number(solution.cost)
     if rows.ndim != 1 or not cost > share * constant:
         return False
     if share == MISSING and (len(rows) < FEWEST or cost > HALF * constant):
@@ -203,7 +203,7 @@ def misses(data: Data, solution: Solution, constant: float, share: float = MISSI
 
 def better(found: Solution, before: Solution) -> bool:
     """Whether another end is to be taken: it must have come to a minimum, and to a lower one."""
-    here, there = float(before.cost), float(found.cost)
+    here, there = _number(before.cost), _number(found.cost)
     return bool(found.success) and (not math.isfinite(here) or there < BETTER * here)
 
 
@@ -217,7 +217,7 @@ def _before(found: Solution, best: Solution) -> bool:
     """Whether one end comes before another: a success first, then the lower one."""
     if bool(found.success) != bool(best.success):
         return bool(found.success)
-    return float(found.cost) < float(best.cost)
+    return _number(found.cost) < _number(best.cost)
 
 
 def _cost(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> float:
@@ -230,7 +230,7 @@ def _cost(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> float:
 def _rows(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> Tensor | None:
     """The residuals at u (n,) in float64; None where the function refuses."""
     refusals = (TypeError, RuntimeError, ValueError, ArithmeticError)
-    with torch.no_grad(), np.errstate(all="ignore"), quiet(RuntimeWarning):
+    with torch.no_grad(), np.errstate(all="ignore"), quiet(Warning):
         try:
             rows = fitter.residual(u, *arguments)
         except refusals:
@@ -239,6 +239,11 @@ def _rows(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> Tensor | Non
             except refusals:
                 return None
         return tensor_of(rows).detach().double()
+
+
+def _number(cost: Any) -> float:
+    """A cost as a number; of tensors it may carry a graph."""
+    return float(tensor_of(cost).detach())
 
 
 def _array(value: Any) -> Any:
