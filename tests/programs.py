@@ -9,7 +9,7 @@ from torch import Tensor
 from lmtorch.compiling import building, descent
 from lmtorch.fitting import fronts
 from lmtorch.minimising import compiled as asked
-from lmtorch.minimising import remembered, repeated
+from lmtorch.minimising import effort, remembered, repeated
 
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
@@ -32,6 +32,7 @@ def forget() -> None:
     descent._RIGHT.clear()
     building.LOADED.clear()
     asked.TOLD.clear()
+    effort._EFFORTS.clear()
     remembered._KNOWN.clear()
     repeated._CHANGED.clear()
     fronts._FRONTS.clear()

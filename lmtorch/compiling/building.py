@@ -36,6 +36,11 @@ def folder() -> Path:
     return Path(base) / "lmtorch"
 
 
+def kept(key: str) -> Path:
+    """The file of all that belongs to a program, but for the machine code."""
+    return folder() / f"{key}.program"
+
+
 @lru_cache(maxsize=1)
 def _machine() -> str:
     """What a program is compiled for, which decides whether it may be taken from the disk."""

@@ -24,12 +24,11 @@ from ..core.state import Begun, Start, State, blank, fresh
 from ..core.termination import RUNNING, Status
 from ..jacobians.ladder import Ladder
 from . import parallel
-from .building import NoCompilerError, folder
+from .building import NoCompilerError, folder, kept
 from .doubtful import alone, go_on, longer
 from .given import Given
 from .grids import UnsupportedError
 from .iteration import iterate, start, whole
-from .keys import NoKeyError, key_of
 from .parallel import Parallel
 from .programs import ALONE, MANY, Descended, Program, written
 from .recipes import Recipe
@@ -67,12 +66,13 @@ class RefusedError(Exception):
     """Why there is no compiled descent, in words."""
 
 
-def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program | None:
+def compiled(recipe: Recipe, x: Tensor, key: str, *, only_known: bool = False) -> Program | None:
     """Find or make the program of a recipe for fits x (b, n), held to the loop.
 
     Args:
         recipe: what is compiled.
         x: the starts.
+        key: of the program, see `Recipe.key`.
         only_known: take it from memory or disk, or leave it.
 
     Returns:
@@ -81,14 +81,6 @@ def compiled(recipe: Recipe, x: Tensor, *, only_known: bool = False) -> Program 
     Raises:
         RefusedError: there is none.
     """
-    shapes = [(g.shared, tuple(g.tensor.shape[not g.shared :]), g.tensor.dtype)
-              for g in recipe.given]  # fmt: skip
-    try:
-        key = key_of(
-            recipe.alone, recipe.device, recipe.method, recipe.depends, shapes, x.shape[1:], x.dtype
-        )  # fmt: skip
-    except NoKeyError as error:
-        raise RefusedError(str(error)) from error
     with _LOCK:
         found = _PROGRAMS.get(key)
         if found is None:
@@ -150,7 +142,7 @@ def _new(recipe: Recipe, x: Tensor) -> "Program | str":
 
 
 def _from_disk(key: str, device: torch.device) -> Program | None:
-    place = folder() / f"{key}.program"
+    place = kept(key)
     # a file of an earlier version, or one that is damaged, is no program
     with suppress(Exception):
         with place.open("rb") as file:
@@ -163,10 +155,9 @@ def _from_disk(key: str, device: torch.device) -> Program | None:
 
 def _to_disk(key: str, program: Program) -> None:
     with suppress(OSError, pickle.PicklingError, AttributeError):
-        place = folder()
-        scratch = place / f"{key}.{threading.get_ident()}"
+        scratch = folder() / f"{key}.{threading.get_ident()}"
         scratch.write_bytes(pickle.dumps(program))
-        scratch.replace(place / f"{key}.program")
+        scratch.replace(kept(key))
 
 
 def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:

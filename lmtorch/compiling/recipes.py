@@ -9,6 +9,7 @@ from ..core.method import Method
 from ..core.problem import Problem
 from ..jacobians.ladder import Ladder
 from .given import Given
+from .keys import key_of
 
 Make = Callable[[Sequence[Tensor]], Problem]  # the problem of arguments of one fit, (1, ...)
 
@@ -33,6 +34,21 @@ class Recipe(NamedTuple):
     source: Ladder
     alone: bool = False
     device: str = "cpu"
+
+    def key(self, x: Tensor) -> str:
+        """The key of the program for fits x (b, n), by which it is kept in memory and on disk.
+
+        Returns:
+            The key.
+
+        Raises:
+            NoKeyError: something that the function uses cannot be compared.
+        """
+        shapes = [(g.shared, tuple(g.tensor.shape[not g.shared :]), g.tensor.dtype)
+                  for g in self.given]  # fmt: skip
+        return key_of(
+            self.alone, self.device, self.method, self.depends, shapes, x.shape[1:], x.dtype
+        )
 
     def of(self, places: Tensor) -> "Recipe":
         """The recipe of some of the fits."""

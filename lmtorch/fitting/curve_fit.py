@@ -203,7 +203,7 @@ def curve_fit(
         total_count, None if squares else likelihood,
     )  # fmt: skip
     plain = NONE.issuperset(map(type, others)) and type(fixed) is tuple and not fixed
-    if plain and type(options.get("compile", False)) is bool:
+    if plain:
         given = {**options, "absolute": absolute_sigma, "full": full_output}
         call = fronts.asked_of(f, xdata, ydata, p0, bounds, given)
         if call and (fit := fronts.fitted(f, call)) is not None:

@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import choose
 from .._errors import FallbackWarning, level
+from ..compiling.building import NoCompilerError, compiler, kept
 from ..compiling.columns import ByColumns
 from ..compiling.given import Given
-from ..compiling.keys import speaks_for_itself
+from ..compiling.keys import NoKeyError, speaks_for_itself
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
@@ -24,6 +25,8 @@ from ..damping.scaling import FixedScale
 from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..losses.criterion import Bound
+from .effort import Effort, Work, effort_of, of_batch, of_doubts, of_one, price
+from .ending import Ending
 from .problems import ProblemsResidual
 from .user_function import Calls, UserFunction
 
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from ..compiling.programs import Program
     from ..compiling.recipes import Recipe
 
-# With compile="auto": fits from which a program that is there already is used, and a new one made.
-# To look for one costs less than a fit; to make one takes as long as 80,000 to 270,000 fits, the
-# more the cheaper they are.
-# On a GPU the eager path is quicker, and NVRTC slower, so that more are needed.
-KNOWN, NEW, NEW_ON_DEVICE = 2, 300_000, 3_000_000
+# With compile="auto": fits of a batch from which a program that is there already is used; to look
+# for one costs less than a fit. When a new one is made tells `effort`.
+KNOWN = 2
+# On a GPU the eager path is quicker, and NVRTC slower: fits from which a new one is made there.
+NEW_ON_DEVICE = 3_000_000
 ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
+WAYS = 4  # in which fits in doubt are run again, about
 DEVICES = ("cpu", "cuda")
 ON_DAMPING = 3  # iterations on λ in a trial
 TOLD: set[Any] = set()  # what this process has warned of: of which function, and why
@@ -59,6 +63,9 @@ class Compiling:
         self.program: Program | None = None  # one that was sure of the end of a single fit
         self.numbers: Tensor | None = None  # that it was given of the method
         self.known: dict[str, Program] = {}  # of this call, whose function does not change
+        self.effort: Effort | None = None  # of all fits of the kind, where "auto" may still compile
+        self.others: Effort | None = None  # likewise of further runs, by another program
+        self.sure = False  # that it pays: what this call needs is made
 
     def descend(
         self,
@@ -82,44 +89,137 @@ class Compiling:
         Returns:
             Where they end; None: the loop has to be run.
         """
-        if not self.wanted:
-            return None
         x = begin.x
-        new = NEW if x.device.type == "cpu" else NEW_ON_DEVICE
-        known = self.wanted == "auto" and (x.ndim == 1 or len(x) < new)
-        if known and (x.ndim == 1 or len(x) < KNOWN):
+        found = self._program(problem, method, x) if self.wanted else None
+        if found is None:
+            return None
+        from ..compiling import descent
+
+        recipe, program = found
+        if x.ndim > 1:
+            return descent.run(recipe, program, problem, method, begin, trials, allowed, later)
+        ended = descent.run_single(recipe, program, problem, method, begin, trials)
+        self.program = None if len(ended.left) or recipe.device != "cpu" else program
+        self.numbers = recipe.given[-1].tensor
+        return ended
+
+    def ready(self, problem: Problem, method: Method, x: Tensor) -> bool:
+        """Make the program of fits (b, n), in the midst of a call in which it has shown to pay.
+
+        Returns:
+            Whether there is one now.
+        """
+        self.sure = True
+        self.sure = self._program(problem, method, x) is not None
+        self.effort = None
+        return self.sure
+
+    def _program(
+        self, problem: Problem, method: Method, x: Tensor
+    ) -> "tuple[Recipe, Program] | None":
+        """The program of fits (b, n) or (n,), and of what; None: there is none, or not yet."""
+        if self.wanted == "auto" and x.ndim > 1 and len(x) < KNOWN:
             return None
         reason = "a callback, history or table needs every iteration" if self.watched else ""
         quick = choose.in_entries(method, x.shape[-1])
         reason = reason or _reason(problem, quick, x)
         if not reason and quick is not None:
-            # torch's tracer is imported when it is needed, and not before
-            from ..compiling import descent
-
-            many = x if x.ndim > 1 else x[None]
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
             recipe = _recipe(problem, quick, x)
-            name = repr(recipe.method)
-            try:
-                program = self.known.get(name)
-                program = program or descent.compiled(recipe, many, only_known=known)
-            except descent.RefusedError as error:
-                reason = str(error)
-            else:
-                if program is None:
-                    return None
-                self.known[name] = program
-                if x.ndim > 1:
-                    return descent.run(
-                        recipe, program, problem, method, begin, trials, allowed, later
-                    )
-                found = descent.run_single(recipe, program, problem, method, begin, trials)
-                self.program = None if len(found.left) or recipe.device != "cpu" else program
-                self.numbers = recipe.given[-1].tensor
-                return found
-        self.refuse(reason)
+            program = self.known.get(repr(recipe.method))
+            reason = "" if program else self._find(recipe, problem, x)
+            program = program or self.known.get(repr(recipe.method))
+            if program:
+                return recipe, program
+        if reason:
+            self.refuse(reason)
         return None
+
+    def _find(self, recipe: "Recipe", problem: Problem, x: Tensor) -> str:
+        """Find or make the program of a recipe for fits (b, n) or (n,), if it is to be used now.
+
+        Returns:
+            Why there cannot be one; empty otherwise.
+        """
+        many = x if x.ndim > 1 else x[None]
+        try:
+            key = recipe.key(many)
+        except NoKeyError as error:
+            return str(error)
+        effort, auto = effort_of(key), self.wanted == "auto"
+        make = not auto or self._pays(effort, problem, x)
+        if auto and make and no_compiler(recipe.device):
+            make, effort.refused = False, True
+        if not make and not effort.made:
+            # one fit costs less than to read a program, and to hold it to the loop
+            seldom = x.ndim == 1 and effort.seldom
+            effort.missed = not seldom and not kept(key).exists()
+            if seldom or effort.missed:
+                self._later(effort, recipe.device)
+                return ""
+        # torch's tracer is imported when it is needed, and not before
+        from ..compiling import descent
+
+        try:
+            program = descent.compiled(recipe, many, key, only_known=not make)
+        except descent.RefusedError as error:
+            effort.refused = True
+            return str(error)
+        if program is None:  # a file that is damaged is none
+            effort.made, effort.missed = False, True
+            self._later(effort, recipe.device)
+            return ""
+        effort.made = True
+        self.known[repr(recipe.method)] = program
+        # its price was that of two, where further runs are to be made
+        self.sure = self.sure or (make and effort.doubts)
+        return ""
+
+    def _pays(self, effort: Effort, problem: Problem, x: Tensor) -> bool:
+        """Whether a program of fits (b, n) or (n,) is to be made, if there is none."""
+        if x.device.type != "cpu":
+            return x.ndim > 1 and len(x) >= NEW_ON_DEVICE
+        n = x.shape[-1]
+        ahead = effort.expected(len(x), problem.residual.rows, n) if x.ndim > 1 else 0.0
+        return self.sure or effort.pays(ahead, n)
+
+    def _later(self, effort: Effort, device: str) -> None:
+        """Nothing for now: the work that is done on a CPU without a program is counted."""
+        if device != "cpu":
+            return
+        if self.known:
+            self.others = effort
+        else:
+            self.effort = effort
+
+    def worth(self, work: float, n: int, doubts: bool) -> bool:
+        """Whether fits of n parameters, which are this much work, shall be compiled after all.
+
+        Args:
+            work: of the call, with what is ahead.
+            n: parameters of a fit.
+            doubts: further runs are to be made.
+
+        Returns:
+            Whether that costs less, by all that is known of fits of the kind.
+        """
+        effort = self.effort
+        if effort is None or effort.refused:
+            return False
+        return effort.spent + work >= price(n, doubts or effort.doubts)
+
+    def count(self, ending: Ending, rows: int) -> None:
+        """Count what fits have been that ran without a program."""
+        effort = self.effort
+        if effort is None:
+            return
+        trials, n = ending.state.trials, ending.state.x.shape[-1]
+        if trials.ndim == 0:
+            effort.add(of_one(trials))
+        else:
+            effort.doubts = effort.doubts or bool((ending.runs > 1).any())
+            effort.add(of_batch(trials, ending.runs, rows, n), len(trials))
 
     def go_on(
         self, problem: Problem, method: Method, x: Tensor, before: State, trials: int
@@ -137,7 +237,13 @@ class Compiling:
     ) -> State | None:
         """Where further runs of fits end, compiled; None: the loop has to be run."""
         found = self.descend(problem, method, begin, trials, allowed)
-        return None if found is None else found.state
+        if found is not None:
+            return found.state
+        if self.others is not None:  # one way of several that are asked
+            fits, n = begin.x.shape
+            work = of_doubts(fits, problem.residual.rows, n)
+            self.others.add(Work(work.fixed / WAYS, work.varying / WAYS), fits)
+        return None
 
     def refuse(self, reason: str) -> None:
         """Warn of why there is nothing compiled, if that was asked for, once for each function."""
@@ -160,6 +266,17 @@ def _itself(function: Any) -> Any:
         return type(owner), owner.label
     plain: Any = function.__func__ if bound else function
     return plain.__code__ if type(plain) is FunctionType else type(plain)
+
+
+def no_compiler(device: str) -> bool:
+    """Whether programs for a kind of device can't be made, which is asked before any is traced."""
+    if device != "cpu":
+        return False
+    try:
+        compiler()
+    except NoCompilerError:
+        return True
+    return False
 
 
 def backend(device: torch.device) -> str:

@@ -180,7 +180,8 @@ def least_squares(
             of the dtype of x0. Default: "auto", double up to 64 parameters, otherwise single
             (docs/numerics.md#precision has what each buys).
         compile: trace fun, and the loop with it, and compile them to machine code, once for all
-            fits of the kind, at the price of seconds; "auto": where a batch is large enough.
+            fits of the kind, at the price of seconds; "auto": once fits of the kind, of this call
+            and of earlier ones, are as much work as that (their last bits change then).
             Needs a C++ compiler, or on a GPU NVRTC, which comes with torch; what cannot be
             compiled runs as ever, after a warning, see docs/least_squares.md. Default: False.
         process_group: processes that share the rows, `torch.distributed.group.WORLD` or another
@@ -219,11 +220,7 @@ def least_squares(
     # of many problems nothing is remembered, and to look at all their starts takes long
     one = in_dims is None or (type(in_dims) is tuple and all(dim is None for dim in in_dims))
     alone = silent and process_group is None and one
-    if (
-        type(compiled) is bool
-        and alone
-        and (kwargs is None or (type(kwargs) is dict and not kwargs))
-    ):
+    if alone and (kwargs is None or (type(kwargs) is dict and not kwargs)):
         kind = remembered.call_of(
             fun, x0, args,
             (jac, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
@@ -323,11 +320,16 @@ def least_squares(
     solution.calls = calls.made
     solution.history = watcher.history
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
-    if kind and compiling and compiling.program and ending.runs == 1 and solution.success:
+    if compiling:
+        compiling.count(ending, run.probe.rows)
+    sure = ending.runs == 1 and solution.success if kind else False
+    if kind and sure and compiling and compiling.program:
         assert compiling.numbers is not None
         remembered.keep(kind, fun, run, compiling.program, compiling.numbers, results, trials)
-    elif kind and not (compiling or run.batched) and ending.runs == 1 and solution.success:
-        repeated.keep(kind, run, results, trials)
+    elif kind and sure and not (compiled is True or run.batched):
+        effort = None if compiling is None else compiling.effort
+        if compiling is None or not compiling.known:
+            repeated.keep(kind, run, results, trials, effort)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

@@ -17,6 +17,7 @@ from ..core.state import Start, State, Told
 from ..core.termination import RUNNING
 from ..losses.robust import Robust
 from .compiled import Compiling
+from .effort import of_batch, of_doubts
 from .ending import Ending, look_at_end, of_sure, without_unknowns
 from .opinions import ENOUGH, BestRun, Opinion, Quick, ask, doubtful, unasked, usual
 from .scale import with_estimated_scale
@@ -61,7 +62,7 @@ def minimise(
         if ending is not None:
             return ending
     if method.careful is not None and not estimate:
-        return _many(task, block)
+        return _many(task, block, compiling)
     outcomes = []
     for part in task.blocks(block):
         if estimate:
@@ -221,14 +222,15 @@ class _Left(NamedTuple):
     todo: Tensor  # (k,) bool: the loop has still to find their ends
 
 
-def _many(task: _Task, block: int) -> Ending:
+def _many(task: _Task, block: int, compiling: Compiling | None = None) -> Ending:
     """Minimise many small problems block by block, and what is left of all blocks together.
 
     A call costs the same for two problems as for hundreds: the last of each block, which take many
-    trials, and those whose end is not sure, wait for each other.
+    trials, and those whose end is not sure, wait for each other. Each block tells what the others,
+    and further runs, are going to be: where to compile costs less, all is compiled after all.
     """
     _memory.keep_freed()
-    x, watcher = task.x, task.watcher
+    x, watcher, whole = task.x, task.watcher, block
     every = watcher is not None and watcher.sees_all  # who sees iterates sees those of all problems
     if x.device.type == "cpu" and not every:
         block = min(block, AT_ONCE)
@@ -252,6 +254,14 @@ def _many(task: _Task, block: int) -> Ending:
         ending = _into(ending, found, chosen, x)
         if watcher is not None:
             watcher.ended(found.state.status[~unsure])
+        if compiling is None or compiling.effort is None:
+            continue
+        if _better_compiled(compiling, task, left, state.trials, chosen):
+            if watcher is not None:
+                watcher.again()
+            after = _compiled(compiling, task, whole)
+            assert after is not None
+            return after
     assert ending is not None
     if not left:
         return ending
@@ -271,6 +281,29 @@ def _many(task: _Task, block: int) -> Ending:
         if watcher is not None:
             watcher.ended(found.state.status)
     return ending
+
+
+def _better_compiled(
+    compiling: Compiling, task: _Task, left: Sequence["_Left"], trials: Tensor, chosen: slice
+) -> bool:
+    """Whether all problems are to be compiled after all, now that a block has been run: then do.
+
+    Args:
+        compiling: the wish to.
+        task: of all problems.
+        left: those of blocks so far that are not done.
+        trials: of the problems of this block.
+        chosen: which these are.
+    """
+    rows, n, share = task.problem.residual.rows, task.x.shape[-1], len(task.x) / chosen.stop
+    doubts = sum(int((~one.todo).sum()) for one in left) if task.opinions else 0
+    # the first runs of all, as if they were like those of this block; then of those in doubt
+    first = of_batch(trials, None, rows, n).of(len(task.x) / len(trials))
+    done = first / share
+    ahead = first - done + of_doubts(doubts, rows, n).of(share)
+    # what is nearly at its end is ended: the next call of the kind begins with a program
+    pays = ahead >= done and compiling.worth(done + ahead, n, doubts > 0)
+    return pays and compiling.ready(task.problem, task.method, task.x)
 
 
 def _gone_on(

@@ -34,6 +34,7 @@ from ..jacobians.ladder import Ladder, same_values
 from ..jacobians.latest import Latest
 from ..jacobians.learned import Evaluations, OfFit
 from . import remembered
+from .effort import Effort, of_one
 from .ending import Ending, look_at_end
 from .opinions import unasked
 from .remembered import Call
@@ -72,6 +73,7 @@ class Repeated:
         evaluations: what is known of those of earlier fits.
         fits: for each that was made so, an entry.
         idle: what earlier fits were made with.
+        effort: all work on fits of the kind, where they are compiled once that pays.
     """
 
     unchanged: Unchanged
@@ -86,6 +88,7 @@ class Repeated:
     evaluations: Evaluations = field(default_factory=Evaluations)
     fits: list[None] = field(default_factory=list)
     idle: list[_Ready] = field(default_factory=list)
+    effort: Effort | None = None
 
     def solve(self, fun: Callable[..., Any], call: Call, calls: Calls) -> Solution | None:
         """Solve a fit of this kind.
@@ -98,7 +101,9 @@ class Repeated:
         Returns:
             The solution; None: it has to be found as the first time.
         """
-        box, learned = self.problem.bounds, None
+        box, learned, effort = self.problem.bounds, None, self.effort
+        if effort is not None and effort.due(len(call.x)):
+            return None
         if box is not None and not box.contains(call.x):  # which is refused with words
             return None
         if len(self.fits) < LEARNING:
@@ -119,6 +124,8 @@ class Repeated:
             return None
         calling.leaves, source.known, source.learned = [], {}, None
         self.idle.append(ready)
+        if effort is not None:
+            effort.add(of_one(found.nfev, alike=True))
         return found
 
     def _ready(self) -> _Ready:
@@ -183,7 +190,7 @@ def _squared(cost: Any, rows: int) -> Any:
     return rows * SMALLEST**2 <= 2 * cost <= LARGEST**2
 
 
-def keep(call: Call, run: Run, results: Results, trials: int) -> None:
+def keep(call: Call, run: Run, results: Results, trials: int, effort: Effort | None = None) -> None:
     """Remember a fit that has ended at a minimum, unless what it reaches cannot be compared.
 
     Args:
@@ -191,6 +198,7 @@ def keep(call: Call, run: Run, results: Results, trials: int) -> None:
         run: how it was run.
         results: makes the solution.
         trials: at most.
+        effort: all work on fits of the kind, where they are compiled once that pays.
     """
     source: Any = run.problem.source
     if type(source) is not Latest or type(source.current) is not DualNumbers:
@@ -214,5 +222,6 @@ def keep(call: Call, run: Run, results: Results, trials: int) -> None:
         unchanged, calling,
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
         run.plan, results, trials, run.unknowns.layout.shapes[0], tuple(source.rungs), run.limit,
+        effort=effort,
     )  # fmt: skip
     remembered.put(call.place, known)

@@ -157,6 +157,12 @@ class Watcher:
         self.bar.set_postfix(failed=f"{self.failed / self.done:.2%}", refresh=False)
         self.bar.update(max(0, self.done - self.bar.n))
 
+    def again(self) -> None:
+        """Begin to count anew: all problems are run once more, compiled."""
+        self.done = self.failed = 0
+        if self.bar is not None:
+            self.bar.reset()
+
 
 def bar_of(total: int | None) -> Any:
     """Make a tqdm bar of finished fits, with their number a second; of iterations without a total.
