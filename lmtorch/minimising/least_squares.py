@@ -322,7 +322,8 @@ def least_squares(
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
     if compiling:
         compiling.count(ending, run.probe.rows)
-    sure = ending.runs == 1 and solution.success if kind else False
+    # of several starts there are as many runs
+    sure = kind and not run.batched and bool(ending.runs == 1 and solution.success)
     if kind and sure and compiling and compiling.program:
         assert compiling.numbers is not None
         remembered.keep(kind, fun, run, compiling.program, compiling.numbers, results, trials)
