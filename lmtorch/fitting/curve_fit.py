@@ -52,7 +52,7 @@ from .result import CurveFit
 from .rho import robust_of
 from .runaways import beyond_infinity, grown, told
 from .runaways_of_many import mark
-from .stopped_short import warn_if_short
+from .stopped_short import warn_if_short, warn_if_some_are_short
 from .unguessed import ADVICE, Blind, searched
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
@@ -311,7 +311,9 @@ def curve_fit(
     warn_of(solution, data, hint)
     if robust is None and fitter.likelihood is None:
         warn_if_coarse(data, tensor_of(solution.cost))
-        if not data.lead:
+        if data.lead:
+            warn_if_some_are_short(fitter, solution, absolute_sigma)
+        else:
             warn_if_short(inference)
     if rules.limits and (out := beyond(rules.limits, by_name(inference.names, inference.p))):
         warn_of_fit(

@@ -1,14 +1,19 @@
-"""A fit in float32 that has ended short of its minimum says so; one that has not is silent."""
+"""Fits in float32 that have ended short of their minimum say so; those that have not are silent."""
 
+import re
 import warnings
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import OptimizeWarning
 from torch import Tensor
 
 import lmtorch
-from lmtorch.fitting.stopped_short import steps
+from lmtorch.fitting import stopped_short
+from lmtorch.fitting.stopped_short import shares, steps
 
 SINGLE = torch.finfo(torch.float32).eps
 
@@ -105,3 +110,86 @@ def test_what_is_held_at_a_bound_has_not_ended_short() -> None:
             lambda x, a, b: a + b * x, x, y, p0=[1.0, 1.0], bounds=([-9, -9], [9, 1.5])
         )
     assert float(fit.popt[1]) == 1.5  # and the cost would fall beyond
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def sigmoids(noise: float, count: int = 50) -> tuple[Tensor, Tensor]:
+    """x and y of a batch of sigmoids, between 0 and 100 to 200."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.linspace(0, 10, 60, dtype=torch.float64)
+    height, center, width = torch.rand(3, count, 1, generator=generator, dtype=torch.float64)
+    y = 100 * (1 + height) * torch.sigmoid((x - 4 - 2 * center) / (0.5 + width))
+    return x, y + noise * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+
+
+def sigmoid(x: Tensor, height: Tensor, center: Tensor, width: Tensor, offset: Tensor) -> Tensor:
+    return height * torch.sigmoid((x - center) / width) + offset
+
+
+BEGIN = [100.0, 5.0, 1.0, 0.001]
+WIDE = ([0.0, 0.0, 0.0, -10.0], [1e3, 10.0, 10.0, 10.0])
+
+
+def off_by(noise: float, **options: Any) -> tuple[list[str], Tensor]:
+    """What a batch in float32 says, and standard errors by which its parameters are off, (b,)."""
+    x, y = sigmoids(noise)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        coarse = lmtorch.curve_fit(sigmoid, x.float(), y.float(), BEGIN, **options)
+    fine = lmtorch.curve_fit(sigmoid, x, y.float().double(), BEGIN, **options)
+    moved = ((coarse.popt.double() - fine.popt).abs() / fine.stderr).amax(-1)
+    return [str(warning.message) for warning in said], moved
+
+
+@pytest.mark.parametrize("bounds", [None, WIDE], ids=["free", "in a box"])
+def test_a_batch_that_has_ended_short_says_of_how_many_and_by_how_much(bounds: Any) -> None:
+    said, moved = off_by(1e-4, **({} if bounds is None else {"bounds": bounds}))
+    (text,) = said
+    found = re.match(r"(\d+) of (\d+) fits that were looked at .* by up to ([\d.]+) of a", text)
+    assert found is not None
+    short, looked, most = int(found[1]), int(found[2]), float(found[3])
+    assert 0 < short <= int((moved > 0.1).sum())
+    assert looked == len(moved)
+    assert most == pytest.approx(float(moved.max()), rel=0.3)
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1.0])
+def test_ordinary_batches_are_silent(noise: float) -> None:
+    said, moved = off_by(noise)
+    assert not said
+    assert bool((moved < 0.1).all())
+
+
+def test_errors_of_a_batch_that_are_given_count() -> None:
+    said, _ = off_by(1e-4, sigma=1e-4, absolute_sigma=True)
+    assert "ended short" in said[0]
+    assert not off_by(1e-4, sigma=1.0, absolute_sigma=True)[0]
+
+
+def test_a_batch_in_float64_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = sigmoids(1e-4)
+    monkeypatch.setattr(stopped_short, "shares", lambda *_: pytest.fail("looked at"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lmtorch.curve_fit(sigmoid, x, y, BEGIN)
+
+
+@given(st.integers(0, 1000))
+def test_shares_of_a_batch_are_those_of_its_fits(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    residual = torch.randn(3, 12, generator=generator)
+    jacobian = torch.randn(3, 12, 2, generator=generator)
+    x, size = torch.randn(3, 2, generator=generator), torch.ones(3, dtype=torch.float64)
+    sigma = torch.rand(3, generator=generator, dtype=torch.float64)
+    jacobian[1, :, 0] = 0  # it is held
+    whole = shares(residual, jacobian, x, sigma, size)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = shares(residual[one], jacobian[one], x[one], sigma[one], size[one])
+        torch.testing.assert_close(whole[one], alone)
+    assert whole[1, 0] == 0
+    step = torch.linalg.lstsq(jacobian[0].double(), residual[0, :, None].double()).solution[:, 0]
+    error = torch.linalg.inv(jacobian[0].double().mT @ jacobian[0].double()).diagonal().sqrt()
+    torch.testing.assert_close(whole[0], step.abs() / error / sigma[0] * (whole[0] > 0))
