@@ -288,7 +288,7 @@ def curve_fit(
                 infinite_slopes.tell(fitter, solution)
                 fitter, solution = replace(fitter, jac="2-point"), second
         if blind is not None:
-            solution, u = blind.second(solution, u, fitter.jac)
+            solution, u = blind.second(solution, u, fitter.jac != jac)
     take_back(solution, data, fitter.varying)
     # refits for a profile or a bootstrap start from the solution, and without messages
     quiet = {key: value for key, value in options.items() if key not in FIRST}

@@ -69,10 +69,14 @@ class Blind:
         self, fitter: Fitter, asked: dict[str, Any], minimised: Callable[..., Solution]
     ) -> None:
         self.fitter, self.asked, self.minimised = fitter, asked, minimised
-        constant = asked.get("acceptable")
-        self.constant = math.inf if constant is None else float(constant)
         self.ends: list[float] = []  # the costs of minima from other starts
         self.several = False  # some of them are other minima
+
+    @property
+    def constant(self) -> float:
+        """The squares about a constant, halved."""
+        constant = self.asked.get("acceptable")
+        return math.inf if constant is None else _number(constant)
 
     def first(self, u: Tensor) -> tuple[Solution, Tensor]:
         """The fit from u (n,), or from elsewhere where f is no number there.
@@ -90,20 +94,21 @@ class Blind:
                 raise
             return other
 
-    def second(self, solution: Solution, u: Tensor, jac: Any) -> tuple[Solution, Tensor]:
+    def second(self, solution: Solution, u: Tensor, differences: bool) -> tuple[Solution, Tensor]:
         """The fit from elsewhere, where that ends lower than one that came to nothing.
 
         Args:
             solution: where the fit from u has ended.
             u: from where it began.
-            jac: what derivatives are taken by.
+            differences: finite differences serve, as there are no derivatives.
 
         Returns:
             The end that is better, and from where it began.
         """
         doubt = int(solution.status) in HOPELESS or _lost(solution)
         if (doubt or self._misses(solution, MISSING)) and not self._straight(u):
-            other = self._again(u, {**self.asked, "jac": jac})
+            asked = {**self.asked, "jac": "2-point"} if differences else self.asked
+            other = self._again(u, asked)
             if other is not None:
                 costs = [*self.ends, _number(solution.cost)]
                 self.several = max(costs) > (1 + UNLIKE) * min(costs)
@@ -174,7 +179,7 @@ class Blind:
         )
         found = torch.where((found < low) | (found > high), between, found)
         said = [name in model.defaults for name in fitter.parameters.variables]
-        found = torch.where(torch.tensor(said), u, found)
+        found = torch.where(torch.tensor(said, device=u.device), u, found)
         return list(found.unbind(0))
 
 

@@ -207,7 +207,7 @@ def test_batch_norm_in_training_mode_is_not_taken_for_a_layer_of_samples() -> No
     x = drawn(12, 3)
     # without a batch, where rows need not be independent
     opt = lmtorch.LevenbergMarquardt(model)
-    opt.step(lambda: model(x).square())
+    opt.step(lambda: model(x).sinh())
     assert opt.report is not None
     assert "LayerWise" not in opt.report.jacobian
     assert "batch norm in training mode" in opt._last.ladders[0].refusals[0]
@@ -325,7 +325,7 @@ class Mixed(nn.Module):
         x = torch.cat([x[..., :4], self.attention(*[x[..., :4]] * 3)[0]], -1).mean(1)
         x = torch.tanh(self.last(torch.tanh(self.encode(x))))
         # a weight that is read by itself as well
-        return self.out(x) + self.encode.weight.square().sum()
+        return self.out(x) + self.encode.weight.sinh().sum()
 
 
 def test_other_parameters_come_by_the_general_path_and_are_added() -> None:

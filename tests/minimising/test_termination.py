@@ -160,7 +160,7 @@ def test_nan_in_one_problem_of_a_batch_is_said_of_that_one() -> None:
 
 def test_a_derivative_that_is_not_finite_is_no_success() -> None:
     solution = least_squares(
-        lambda x: torch.stack([x[0].sqrt() - 1, x[1] - 2]), torch.zeros(2, dtype=F64)
+        lambda x: x - 1, torch.zeros(2, dtype=F64), lambda x: torch.diag(1 / x)
     )
     assert solution.status is Status.NOT_FINITE
     assert not solution.success

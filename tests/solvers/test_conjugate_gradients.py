@@ -54,7 +54,7 @@ def after_a_step(solver: Solver, terms: int = 1, **options: Any) -> Tensor:
     else:
         opt.step(
             (lambda x, y: net(x) - y, inputs[:40], targets[:40]),
-            (lambda: net(inputs[40:]).square(),),
+            (lambda: net(inputs[40:]).sinh(),),
         )
     return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
 
