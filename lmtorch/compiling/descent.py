@@ -38,6 +38,8 @@ KEPT = 64  # programs that a process keeps in memory
 LOOKED_AT = 4  # fits whose first iteration is held to the loop's
 AGREE = 0.45  # power of round-off: relative difference from the loop's numbers that is allowed
 LEFT = 0.4  # likewise: share of the first residuals that stands for any smaller one
+# parts of a linear model that are compared, and what a user calls them
+COMPARED = {"cost": "residuals", "gradient": "gradient", "normal": "derivatives"}
 T = TypeVar("T")
 _LOCK = threading.RLock()
 _PROGRAMS: OrderedDict[str, "Program | str"] = OrderedDict()  # a string: why there is none
@@ -170,19 +172,49 @@ def _wrong(recipe: Recipe, program: Program, x: Tensor) -> str:
     # may do so in the fit itself
     problem = replace(problem, source=Ladder(recipe.source.rungs))
     loop = start(problem, method, x)
-    first = loop.linearization.cost
+    model, first = loop.linearization, loop.linearization.cost
     for trials in (0, 1):
+        ours = program.run(x, some, trials, newton=-1, everything=True).standing
+        going = loop.state.status == RUNNING  # of others the end was looked at, too
         if trials:
             loop = iterate(problem, method, loop)
-        ours = program.run(x, some, trials, newton=-1, everything=True).standing
-        for name in ("cost", "gradient", "normal"):
-            mine, other = getattr(ours.linearization, name), getattr(loop.linearization, name)
-            going = loop.state.status == RUNNING  # of others the end was looked at, too
-            apart = _apart(mine, other, loop.linearization, first, name, problem.eps(x))
+            going = loop.state.status == RUNNING
+            apart = _steps_apart(ours.state.x, loop.state.x, x, model, problem.eps(x))
+            if bool(apart[going].any()):
+                return "the compiled step is not that of the function itself"
+            # where steps differ by round-off, costs of the points may differ by more
+            model = problem.model(ours.state.x)
+        for name, what in COMPARED.items():
+            mine, other = getattr(ours.linearization, name), getattr(model, name)
+            apart = _apart(mine, other, model, first, name, problem.eps(x))
             if bool((apart.flatten(1).any(-1) if apart.ndim > 1 else apart)[going].any()):
-                what = {"cost": "residuals", "gradient": "gradient", "normal": "derivatives"}[name]
                 return f"the compiled {what} disagree with what the function itself gives"
     return ""
+
+
+def _steps_apart(mine: Tensor, other: Tensor, x: Tensor, model: Any, eps: float) -> Tensor:
+    """Which fits a program has led elsewhere than the loop, by what differs in the residuals.
+
+    Parameters that residuals hardly depend on may differ by more: round-off decides of them.
+
+    Args:
+        mine: where the program has come to, (b, n).
+        other: where the loop has.
+        x: the starts.
+        model: the linear model there.
+        eps: round-off.
+
+    Returns:
+        True where they have gone apart.
+    """
+
+    def length(step: Tensor) -> Tensor:
+        moved = (model.normal.double() @ step.double()[..., None])[..., 0]
+        return (moved * step.double()).sum(-1).clamp(min=0).sqrt()
+
+    size = length(other - x) + eps**LEFT * (2 * model.cost.double()).sqrt()
+    apart = length(mine - other) > eps**AGREE * size
+    return apart | (mine.isfinite() != other.isfinite()).any(-1)
 
 
 def _apart(mine: Tensor, other: Tensor, model: Any, first: Tensor, name: str, eps: float) -> Tensor:

@@ -1,12 +1,14 @@
 """`compile=True`: the same ends as the loop's and scipy's; a warning and the loop elsewhere."""
 
 import ctypes
+import math
 import re
 import shutil
 import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 import lmtorch
 from lmtorch import FallbackWarning
 from lmtorch.compiling import building, descent
+from lmtorch.compiling.iteration import iterate
 from lmtorch.compiling.lanes import Lanes
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
@@ -410,6 +413,42 @@ def test_what_is_compiled_wrong_is_noticed(
         found = fit(20)
     assert len(told) == 1
     torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+
+
+@compiler
+@pytest.mark.parametrize(("share", "noticed"), [(1e-4, True), (1e-12, False)])
+def test_a_step_that_is_not_the_loops_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float, noticed: bool
+) -> None:
+    def elsewhere(problem: Any, method: Any, standing: Any) -> Any:
+        found = iterate(problem, method, standing)
+        moved = found.state.x + share * (found.state.x - standing.state.x)
+        return found._replace(state=found.state._replace(x=moved))
+
+    monkeypatch.setenv("LMTORCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(descent, "iterate", elsewhere)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = fit(20)
+    assert any("the compiled step is not that" in str(one.message) for one in told) == noticed
+    torch.testing.assert_close(found.x, fit(20, compile=False).x, rtol=1e-10, atol=0)
+
+
+def test_steps_are_compared_by_what_they_change() -> None:
+    """A parameter that residuals do not depend on may be anywhere, but for not being a number."""
+    x, step = torch.zeros(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64)
+    normal = torch.diag(torch.tensor([1.0, 1e-14], dtype=F64))[None]
+    model = SimpleNamespace(normal=normal, cost=torch.zeros(1, dtype=F64))
+    eps = torch.finfo(F64).eps
+
+    def apart(first: float, second: float) -> bool:
+        mine = step + torch.tensor([[first, second]], dtype=F64)
+        return bool(descent._steps_apart(mine, x + step, x, model, eps))
+
+    assert not apart(1e-9, 1e-3)
+    assert apart(1e-6, 0.0)
+    assert apart(0.0, 1e3)
+    assert apart(0.0, math.nan)
 
 
 @compiler
