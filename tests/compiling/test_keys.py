@@ -207,8 +207,8 @@ def test_what_is_reached_by_a_detour_is_part_of_the_key(
 
 def test_what_names_no_value_has_no_key() -> None:
     def inside(x: Any) -> Any:
-        # a module that is nowhere: the function is read, and never called
-        import of_the_user  # type: ignore[import-not-found]
+        # the function is read, and never called
+        import of_the_user  # type: ignore[import-not-found]  # it is nowhere
 
         return x * of_the_user.value
 

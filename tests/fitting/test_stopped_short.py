@@ -193,3 +193,11 @@ def test_shares_of_a_batch_are_those_of_its_fits(seed: int) -> None:
     step = torch.linalg.lstsq(jacobian[0].double(), residual[0, :, None].double()).solution[:, 0]
     error = torch.linalg.inv(jacobian[0].double().mT @ jacobian[0].double()).diagonal().sqrt()
     torch.testing.assert_close(whole[0], step.abs() / error / sigma[0] * (whole[0] > 0))
+
+
+def test_a_batch_on_another_device_is_looked_at_as_well(device: torch.device) -> None:
+    x, y = sigmoids(1e-4)
+    sigma = torch.full((60,), 1e-4, device=device)
+    for options in ({}, {"bounds": WIDE}, {"sigma": sigma}):
+        with pytest.warns(OptimizeWarning, match=r"\d+ of 50 fits that were looked at"):
+            lmtorch.curve_fit(sigmoid, x.float().to(device), y.float().to(device), BEGIN, **options)
