@@ -23,7 +23,7 @@ from ..core.state import Start, State
 from ..core.termination import RUNNING, ZERO, among
 from ..core.undamped import examine
 from ..damping.scaling import CurrentNorms, Levenberg
-from ..linearizations.base import Linearization
+from ..linearizations.base import Linearization, optimality
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing
     seen, ended = unseen(state.cost), state.status == ZERO
     if found is not None:
         end: Any = found.model
-        cosine = end.optimality()
+        cosine = optimality(end)
         if problem.bounds is not None:  # that model is without what may not move
             end = problem.model(found.state.x)
         standing = standing._replace(state=found.state, linearization=end)
@@ -188,7 +188,7 @@ def settle(
     clear = found.lowest > LOWEST
     moving = wanted(there, resting) & clear
     end: Any = problem.model(rest.x)
-    cosine = hold(problem, rest.x, end).optimality()
+    cosine = optimality(hold(problem, rest.x, end))
     state = select(better, there, state)
     state = state._replace(
         trials=state.trials + moving, linearizations=state.linearizations + moving

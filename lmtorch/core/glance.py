@@ -15,7 +15,7 @@ from torch import Tensor
 from .._triangles import LARGEST, Triangle, dot, side_by_side
 from ..arrays import select
 from ..jacobians.base import GROSS
-from ..linearizations.base import Linearization
+from ..linearizations.base import Linearization, rounding_of_cost
 from .allowance import allowance
 from .certificate import CHANGE, FALL, JUDGED, LOWEST, MINIMUM, NEWTON
 from .curvature import exact_hessian
@@ -160,7 +160,7 @@ class _View:
         unclear = ROUNDINGS * self.eps * carried(model, wide)
         promised = self.triangle.quadratic(slope).to(model.cost.dtype) / 2
         decrement = torch.where(squared <= unclear.square(), 0.0, promised)
-        noise = model.rounding(wide, self.eps)
+        noise = rounding_of_cost(model, wide, self.eps)
         return Point(model, decrement, promised, squared.sqrt(), noise)
 
     def newton(self, state: State, judged: Tensor, trials: int | None) -> tuple[State, Point]:

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from ..arrays import filled, minimum, resolution, sqrt, to_type, total, where
 from ..damping.scaling import positive
-from ..linearizations.base import Linearization, predicted_decrease
+from ..linearizations.base import (
+    Linearization,
+    predicted_decrease,
+    relative_length,
+    rounding_of_cost,
+)
 from .allowance import allowance
 from .certificate import VALLEY
 from .influence import ROUNDINGS
@@ -92,7 +97,7 @@ def _promised(
     step = factor.step(filled(model.cost, damping))
     promised = to_type(predicted_decrease(model, step), model.cost.dtype)
     wide = to_type(x, problem.dtype)
-    far = model.relative_length(wide, step)
+    far = relative_length(model, wide, step)
     return promised, far, _unclear(model, wide, step, problem.eps(x)), model.cost
 
 
@@ -107,4 +112,4 @@ def _unclear(model: Linearization, x: Tensor, step: Tensor, eps: float) -> Tenso
     of_rows = ROUNDINGS * eps * carried(model, x)
     of_columns = ROUNDINGS * eps * length * total(abs(model.column_norms * step))
     found = to_type(of_rows * of_rows / 2 + of_columns, model.cost.dtype)
-    return minimum(found, ROUNDINGS * model.rounding(x, eps))
+    return minimum(found, ROUNDINGS * rounding_of_cost(model, x, eps))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..arrays import all_finite, norm, select, spread, to_type, where, zeros
 from ..damping.scaling import positive
-from ..linearizations.base import Linearization
+from ..linearizations.base import Linearization, optimality, rounding_of_cost
 from .influence import ROUNDINGS
 from .method import Method
 from .problem import Problem
@@ -100,7 +100,7 @@ def _step(
     finite = all_finite(step) & eligible
     trial = problem.move(state.x, where(spread(finite), step, 0.0))
     ahead = problem.linearize(trial)
-    noise = SLACK * linearization.rounding(to_type(state.x, problem.dtype), eps)
+    noise = SLACK * rounding_of_cost(linearization, to_type(state.x, problem.dtype), eps)
     after = _rest(method, state, eligible, ahead)
     unclear = ROUNDINGS * eps * carried(ahead, to_type(trial, problem.dtype))
     scale = positive(state.scale)
@@ -124,7 +124,7 @@ def _slow(before: Rest, after: Rest, eps: float) -> Tensor:
     With large residuals Gauss–Newton steps shrink it by a constant factor. Newton's square it, but
     are taken only where the quadratic model promises enough; both are left alone near round-off.
     """
-    cosine = after.linearization.optimality()
+    cosine = optimality(after.linearization)
     soon = cosine * (after.measure / before.measure) ** FEW
     return (soon > MARGIN * eps) & (cosine * cosine > MARGIN * fine(eps))
 

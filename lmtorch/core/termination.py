@@ -29,7 +29,13 @@ from ..arrays import (
     where,
 )
 from ..damping.base import LinearModel, Outcome
-from ..linearizations.base import Linearization, Measures, predicted_decrease
+from ..linearizations.base import (
+    Linearization,
+    Measures,
+    longest_single_move,
+    predicted_decrease,
+    relative_length,
+)
 from .bounds import Bounds
 from .problem import Problem
 from .state import State
@@ -169,7 +175,7 @@ class Tolerances:
     Args:
         cost: decrease of the cost over the cost, both the one found and the one that the linear
             model promised.
-        step: length of the step beside that of the parameters, see `linearizations/by_columns.py`.
+        step: length of the step beside that of the parameters, see `relative_length`.
         gradient: largest cosine between the residuals and a column of the Jacobian.
     """
 
@@ -252,12 +258,12 @@ def gather(
     promised = outcome.predicted
     if not uncut:
         promised = to_type(predicted_decrease(linearization, step.proposed), promised.dtype)
-    length = linearization.relative_length(x, step.taken if uncut else step.proposed)
+    length = relative_length(linearization, x, step.taken if uncut else step.proposed)
     change = maximum(outcome.actual, promised)
     short = (length <= tolerances.step) | (change <= tolerances.cost * state.cost)
     # a long step does not ask how far a single parameter could move
     asked = not nowhere(short & outcome.accepted)
-    alone = linearization.longest_single_move(x) if asked else filled(length, torch.inf)
+    alone = longest_single_move(linearization, x) if asked else filled(length, torch.inf)
     still = every(step.taken == 0)  # a step that changes nothing leaves nothing to try
     return Evidence(
         state.cost,

@@ -41,7 +41,7 @@ from ..arrays import (
     zeros,
 )
 from ..jacobians.base import GROSS
-from ..linearizations.base import Linearization
+from ..linearizations.base import Linearization, rounding_of_cost
 from ..recording.outside import outside
 from .allowance import strict
 from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
@@ -145,7 +145,7 @@ def examine(
     floor = floor + ROUNDINGS * x.shape[-1] * max(eps, resolution(problem.dtype))
     steep = maximum(abs(every_value), floor)
     resolved, blurred = every_value > floor, never(every_value)
-    noise = model.rounding(wide, eps)
+    noise = rounding_of_cost(model, wide, eps)
     excused = ROUNDINGS * noise
     if _has_rows(problem, method, matrix):
         # a bound of norms may hide what has no part in it: where it matters, the rows are asked

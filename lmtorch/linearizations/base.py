@@ -9,9 +9,23 @@ dense rows are written, so that a matrix is filled in place, and adds them up.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from ..arrays import all_finite, inner, to_type
+from ..arrays import (
+    all_finite,
+    at_most,
+    inner,
+    is_nan,
+    largest,
+    maximum,
+    norm,
+    nowhere,
+    spread,
+    sqrt,
+    to_type,
+    where,
+)
 from ..distributed.processes import Processes
 from ..rows.base import Rows
 
@@ -47,7 +61,7 @@ class Linearization(Protocol):
 
     @property
     def column_norms(self) -> Tensor:
-        """‖J e_j‖, the square roots of the diagonal of JᵀJ, (..., n)."""
+        """‖J e_j‖, the square roots of the diagonal of JᵀJ, (..., n), or estimates of them."""
 
     @property
     def normal(self) -> Tensor:
@@ -69,22 +83,6 @@ class Linearization(Protocol):
 
     def shifted(self, shift: Tensor) -> "Linearization":
         """The same model with the step counted from `shift` (..., n) on: r + J shift, and J."""
-
-    def optimality(self) -> Tensor:
-        """How far from stationary, (...,) in [0, 1]: the cosine of r and the best column of J.
-
-        It has no units and is zero exactly at a stationary point. Its square is the share of the
-        cost that the linear model promises for the best move of one parameter alone.
-        """
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off ε in x (..., n) and in the residuals may move the cost at x, (...,)."""
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """How long a step (..., n) is beside x, (...,), without units; zero for a step of zero."""
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length, (...,), of the longest of the best moves of one parameter alone."""
 
 
 class Accumulator(Protocol):
@@ -141,6 +139,57 @@ class Form(Protocol):
         """Begin for x of `shape` (..., n) and so many residuals, on the device of `like`."""
 
 
+def optimality(model: Linearization) -> Tensor:
+    """How far from stationary, (...,) in [0, 1]: the largest cosine between r and a column of J.
+
+    It has no units and is zero exactly at a stationary point. Its square is the share of the cost
+    that the linear model promises for the best move of one parameter alone. MINPACK has it as the
+    scaled gradient.
+
+    Reference: Moré, Garbow & Hillstrom (1980), MINPACK user guide, LMDER's `gtol`.
+    """
+    length = to_type(spread(sqrt(2 * model.cost)), model.gradient.dtype)
+    cosine = abs(model.gradient) / (model.column_norms * length)
+    found = largest(cosine)
+    if not nowhere(is_nan(found)):  # a column is zero, or the residuals are
+        found = largest(where(model.gradient == 0, 0.0, cosine))
+    return at_most(found, 1.0)  # where norms are estimates it would be more
+
+
+def rounding_of_cost(model: Linearization, x: Tensor, eps: float) -> Tensor:
+    """How far round-off alone may move the cost, (...,): ε (F + ‖r‖ ‖J∘x‖).
+
+    A relative change ε of each parameter, which is what storing them costs, moves the residuals by
+    up to ε Σ ‖J e_j‖ |x_j|, and so the cost by up to ‖r‖ times that.
+    """
+    moved = to_type(norm(model.column_norms * x), model.cost.dtype)
+    return eps * (model.cost + sqrt(2 * model.cost) * moved)
+
+
+def relative_length(model: Linearization, x: Tensor, step: Tensor) -> Tensor:
+    """The largest entry of a step beside its x, (...,): max |s_j| / max(|x_j|, ‖r‖ / ‖J e_j‖).
+
+    Moving a parameter alone by ‖r‖ / ‖J e_j‖ changes the residuals by as much as they are: that
+    length stands in for a parameter near zero. A norm over all parameters, as ‖D s‖ / ‖D x‖ in
+    MINPACK, would not do: one parameter that runs away makes ‖D x‖ so large that every step is
+    short beside it.
+    """
+    norms = model.column_norms
+    alone = to_type(spread(sqrt(2 * model.cost)), norms.dtype) / norms
+    beside = maximum(abs(x), alone)
+    if nowhere(model.cost == 0):  # beside a column of zeros, or a step of zero, zero follows
+        return to_type(largest(abs(step) / beside), model.cost.dtype)
+    beside = where(norms > 0, beside, torch.inf)
+    return to_type(largest(where(step == 0, 0.0, abs(step) / beside)), model.cost.dtype)
+
+
+def longest_single_move(model: Linearization, x: Tensor) -> Tensor:
+    """The longest of the best moves of one parameter alone, g_j / ‖J e_j‖², relative, (...,)."""
+    norms = model.column_norms
+    moves = where(norms > 0, abs(model.gradient) / norms / norms, 0.0)
+    return relative_length(model, x, moves)
+
+
 class Measures(NamedTuple):
     """What a linear model says of its point, the same for every trial from there, (...,) each."""
 
@@ -152,7 +201,7 @@ class Measures(NamedTuple):
 def measures(linearization: Linearization, x: Tensor, eps: float) -> Measures:
     """The measures at x (..., n), for residuals of round-off ε."""
     finite = all_finite(linearization.gradient) & all_finite(linearization.column_norms)
-    return Measures(linearization.optimality(), linearization.rounding(x, eps), finite)
+    return Measures(optimality(linearization), rounding_of_cost(linearization, x, eps), finite)
 
 
 def predicted_decrease(linearization: Linearization, step: Tensor) -> Tensor:

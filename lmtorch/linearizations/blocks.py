@@ -36,7 +36,6 @@ from ..arrays import (
     zeros,
 )
 from ..rows.own import OwnRows, flat
-from . import by_columns
 from .arrow import Arrow, summed
 from .base import Exact, Prior, Sums, Values, cost_beyond
 from .dense import Dense
@@ -103,22 +102,6 @@ class Blocks(NamedTuple):
         residual = self.residual + self.rows.times(shift)
         prior = Prior(self.prior.root, self.prior.residual + self.prior.root * shift)
         return self.of(residual, self.rows, prior, cost_beyond(self, shift))
-
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, (...,)."""
-        return by_columns.optimality(self)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, (...,)."""
-        return by_columns.rounding(self, x, eps)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, (...,)."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, (...,)."""
-        return by_columns.longest_single_move(self, x)
 
     def reduced(self, damping: Tensor | None = None, floor: Tensor | float = 1.0) -> "Reduced":
         """Eliminate the own variables of the points.

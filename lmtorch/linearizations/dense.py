@@ -28,7 +28,6 @@ from ..arrays import (
 from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from . import by_columns
 from .base import Exact, Prior, Sums, Values, shifted_rows
 from .roundoff import RoundOffForm, Told, turned, with_prior
 
@@ -82,26 +81,10 @@ class Dense(NamedTuple):
         """The rows themselves, without the prior's."""
         return DenseRows(self.jacobian)
 
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, (...,)."""
-        return by_columns.optimality(self)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, (...,)."""
-        return by_columns.rounding(self, x, eps)
-
     def turned(self, directions: Tensor, x: Tensor) -> Told:
         """How far round-off turns the gradient along each direction."""
         found = turned(self.residual, self.rows, directions, x)
         return with_prior(found, self.prior, directions, x)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, (...,)."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, (...,)."""
-        return by_columns.longest_single_move(self, x)
 
     def reduced(self) -> tuple[Tensor, Tensor]:
         """R (..., n, n) of a tall J = Q R, and Qᵀr, the prior's rows among theirs."""

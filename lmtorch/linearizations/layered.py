@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_map_only
 from ..distributed.processes import Processes
 from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
-from . import by_columns
 from .base import Exact, Prior, Sums, Values, shifted_rows
 from .dense import Dense, DenseAccumulator, no_sample
 
@@ -56,22 +55,6 @@ class Layered(NamedTuple):
             self.residual, self.rows.dense(), self.prior, self.cost, self.gradient,
             self.column_norms, self.values,
         )  # fmt: skip
-
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, ()."""
-        return by_columns.optimality(self)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, ()."""
-        return by_columns.rounding(self, x, eps)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, ()."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, ()."""
-        return by_columns.longest_single_move(self, x)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..distributed.processes import Processes
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
 from ..rows.outer import Outer, OuterRows
-from . import by_columns, coarse
+from . import coarse
 from .base import Accumulator, Exact, Prior, Sums, Values, cost_beyond
 from .kronecker import KroneckerSum, worth_it
 from .roundoff import RoundOffForm
@@ -64,22 +64,6 @@ class Normal(NamedTuple):
     @property
     def rows(self) -> None:
         """None: rows are not kept."""
-
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, (...,)."""
-        return by_columns.optimality(self)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, (...,)."""
-        return by_columns.rounding(self, x, eps)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, (...,)."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, (...,)."""
-        return by_columns.longest_single_move(self, x)
 
 
 def _norms(normal: Tensor) -> Tensor:

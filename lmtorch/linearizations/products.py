@@ -14,13 +14,12 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from ..arrays import at_most, squared, where
+from ..arrays import squared, where
 from ..distributed.processes import Processes
 from ..rows.base import Rows
 from ..rows.layers import LayerRows, joined
 from ..rows.matrix import DenseRows
 from ..rows.products import ProductRows, normal_times
-from . import by_columns
 from .base import Exact, Prior, Sums, Values, cost_beyond
 
 
@@ -85,22 +84,6 @@ class ByProducts(NamedTuple):
 
     def _freed(self, v: Tensor) -> Tensor:
         return v if self.free is None else where(self.free, v, 0.0)
-
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, (...,), 1 at most."""
-        return at_most(by_columns.optimality(self), 1.0)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, (...,)."""
-        return by_columns.rounding(self, x, eps)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, (...,)."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, (...,)."""
-        return by_columns.longest_single_move(self, x)
 
 
 def added(shares: Iterable[Tensor], nothing: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from ..distributed.processes import Processes
 from ..rows.base import scale
 from ..rows.columns import Columns
 from ..rows.matrix import DenseRows
-from . import by_columns
 from .base import Exact, Prior, Sums, Values, shifted_rows
 from .dense import DenseAccumulator, no_sample
 
@@ -128,22 +127,6 @@ class Scattered(NamedTuple):
         """Residuals and gradient where the linear model comes to by `shift` (n,)."""
         shifted: Self = shifted_rows(self, shift)
         return shifted
-
-    def optimality(self) -> Tensor:
-        """The largest cosine between the residuals and a column of J, ()."""
-        return by_columns.optimality(self)
-
-    def rounding(self, x: Tensor, eps: float) -> Tensor:
-        """How far round-off alone may move the cost, ()."""
-        return by_columns.rounding(self, x, eps)
-
-    def relative_length(self, x: Tensor, step: Tensor) -> Tensor:
-        """The largest entry of a step beside its parameter, ()."""
-        return by_columns.relative_length(self, x, step)
-
-    def longest_single_move(self, x: Tensor) -> Tensor:
-        """The relative length of the longest best move of one parameter alone, ()."""
-        return by_columns.longest_single_move(self, x)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..core.problem import Problem
 from ..core.small import of_arrays, small
 from ..core.state import Begun, State, fresh
 from ..core.termination import Status
-from ..linearizations.base import Values
+from ..linearizations.base import Values, optimality
 from ..linearizations.dense import Dense, DenseForm
 from ..losses.robust import Robust
 from .opinions import BestRun
@@ -147,7 +147,7 @@ def _seen(
     # says nothing
     flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
     flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
-    cosine = (model if problem.bounds is None else model.freeze(free)).optimality()
+    cosine = optimality(model if problem.bounds is None else model.freeze(free))
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED.value) & (cosine <= tolerance)
     status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))

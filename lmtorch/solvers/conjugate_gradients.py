@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..arrays import inner, where
+from ..linearizations.base import optimality
 from ..linearizations.products import ByProducts, ProductsForm
 from .base import length_by_solving
 from .preconditioners import Divide, Preconditioner, Prepared, Scales
@@ -66,7 +67,7 @@ class ConjugateGradients:
     def factor(self, linearization: ByProducts, scale: Tensor) -> "Iteration":
         """Nothing is factored: only the forcing term belongs to the point."""
         if self.forcing is None:
-            cosine = linearization.optimality().to(scale.dtype)
+            cosine = optimality(linearization).to(scale.dtype)
             forcing = cosine.sqrt().clamp(torch.finfo(scale.dtype).eps, LOOSEST)
         else:
             forcing = torch.full_like(linearization.cost, self.forcing, dtype=scale.dtype)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lmtorch.core.problem import Problem
 from lmtorch.jacobians.forward import Forward
-from lmtorch.linearizations.base import Form
+from lmtorch.linearizations.base import Form, rounding_of_cost
 from lmtorch.linearizations.dense import DenseForm
 from lmtorch.linearizations.normal import NormalForm
 from lmtorch.losses.base import Loss
@@ -93,7 +93,7 @@ def test_rounding_grows_with_what_the_parameters_move(form: Form) -> None:
     model = problem.model(x)
     length = (2 * model.cost).sqrt()
     moved = torch.tensor([5e6, 1e6], dtype=F64).norm()  # ‖J e_j‖ is 5 and 2
-    rounding = model.rounding(x, 1e-16)
+    rounding = rounding_of_cost(model, x, 1e-16)
     torch.testing.assert_close(rounding, 1e-16 * (model.cost + length * moved))
     assert float(rounding) > 1e6 * 1e-16 * float(model.cost)
 
