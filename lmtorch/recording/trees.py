@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from .numbers import Line, Read
@@ -26,14 +27,21 @@ class Tree:
         """Add a record: names are given in order, so that what is common has the same."""
         tree: Tree = self
         lines: list[Line] = []
+        self._changed()
         for entry in entries:
             if isinstance(entry, Line):
                 lines.append(entry)
                 continue
             tree.lines, tree.read = lines, entry.name
             tree = tree.after.setdefault(entry.found, Tree())
+            tree._changed()
             lines = []
         tree.lines, tree.result, tree.uses = lines, result, uses
+
+    def _changed(self) -> None:
+        """Forget what a new record may change; what is off its way is written as it was."""
+        for known in ("needed", "written", "levels"):
+            self.__dict__.pop(known, None)
 
     def source(self, name: str, arguments: Sequence[str]) -> str:
         """The function."""
@@ -41,11 +49,10 @@ class Tree:
         self._write(body, "    ")
         return f"def {name}({', '.join(arguments)}):\n" + "\n".join(body)
 
-    def _needed(self) -> set[str]:
+    @cached_property
+    def needed(self) -> set[str]:
         """The names that something needs which follows from here."""
-        found = set(self.uses)
-        for tree in self.after.values():
-            found |= tree._needed()
+        found = set(self.uses).union(*(tree.needed for tree in self.after.values()))
         if self.read:
             found.add(self.read)
         for line in reversed(self.lines):
@@ -54,7 +61,7 @@ class Tree:
         return found
 
     def _write(self, body: list[str], indent: str) -> None:
-        lines, last = self._written()
+        lines, last = self.written
         body += [f"{indent}{line}" for line in lines]
         if not self.read:
             body.append(f"{indent}return {last}")
@@ -69,14 +76,15 @@ class Tree:
             else:
                 way._write(body, place)
 
-    def _written(self) -> tuple[list[str], str]:
+    @cached_property
+    def written(self) -> tuple[list[str], str]:
         """The lines that are needed, and what is read or returned after them."""
         # A value that is used once stands where it is used: to give it a name costs a third of what
         # it takes to compute it.
-        needed = self._needed()  # of this way: on another the same name may be something else
-        lines = [one for one in self.lines if one.asked or not needed.isdisjoint(one.targets)]
+        # of this way: on another the same name may be something else
+        lines = [one for one in self.lines if one.asked or not self.needed.isdisjoint(one.targets)]
         last = self.read or self.result
-        later = set[str]().union(*(tree._needed() for tree in self.after.values()))
+        later = set[str]().union(*(tree.needed for tree in self.after.values()))
         times = Counter(NAME.findall(" ".join([*(one.text for one in lines), last])))
         inside: dict[str, str] = {}
 
@@ -93,13 +101,17 @@ class Tree:
                 written.append(f"{', '.join(line.targets)} = {text}")
         return written, whole(last)
 
+    @cached_property
+    def levels(self) -> int:
+        """How many levels of indentation it takes: the logarithm of its number of ways at most."""
+        if not self.read:
+            return 0
+        few, many = sorted(_levels(self.after.get(answer)) for answer in (True, False))
+        return max(few + 1, many)
+
 
 def _levels(tree: Tree | None) -> int:
-    """How many levels of indentation a tree takes: the logarithm of its number of ways at most."""
-    if tree is None or not tree.read:
-        return 0
-    few, many = sorted(_levels(tree.after.get(answer)) for answer in (True, False))
-    return max(few + 1, many)
+    return 0 if tree is None else tree.levels
 
 
 def function_of(tree: Tree, name: str, arguments: Sequence[str], known: dict[str, Any]) -> Any:
