@@ -36,16 +36,25 @@ def beside(data: Data, residual: Tensor) -> bool:
     """Whether residuals (..., m) go far beyond their scatter from point to point, of any curve.
 
     Args:
-        data: points of one coordinate; of others nothing is told.
+        data: points of one coordinate; of others nothing is told. Real and imaginary parts, or the
+            like, may stand one after the other, as many as the points each.
         residual: in units of their errors.
 
     Returns:
         Whether they do.
     """
-    x = data.x
-    if not isinstance(x, Tensor) or x.ndim != 1 or data.sizes or len(x) != residual.shape[-1]:
-        return False
-    return far_off(data, residual[..., x.argsort()])
+    return bool(each_beside(data, residual).any())
+
+
+def each_beside(data: Data, residual: Tensor) -> Tensor:
+    """As `beside`, for each fit, (...,)."""
+    x, none = data.x, torch.zeros(residual.shape[:-1], dtype=torch.bool, device=residual.device)
+    if not isinstance(x, Tensor) or x.ndim != 1 or data.sizes or not len(x):
+        return none
+    if residual.shape[-1] % len(x) or len(x) < FEWEST or _left_out(data):
+        return none
+    parts = residual.unflatten(-1, (-1, len(x)))[..., x.argsort()]
+    return _missing(parts, _size(data)[..., None]).any(-1)
 
 
 def far_off(data: Data, rows: Tensor) -> bool:
@@ -56,13 +65,26 @@ def far_off(data: Data, rows: Tensor) -> bool:
     Returns:
         Whether they do.
     """
-    if rows.shape[-1] < FEWEST:
+    if rows.shape[-1] < FEWEST or _left_out(data):
         return False
-    if data.weights is not None and not bool((data.weights > 0).all()):
-        return False  # points that are left out have residuals of zero
+    return bool(_missing(rows, _size(data)).any())
+
+
+def _left_out(data: Data) -> bool:
+    """Whether points are left out, whose residuals are zero."""
+    return data.weights is not None and not bool((data.weights > 0).all())
+
+
+def _size(data: Data) -> Tensor:
+    """The mean square of the data in units of their errors, (...,)."""
+    values = data.y if data.weights is None else data.y * data.weights
+    return values.square().mean(-1)
+
+
+def _missing(rows: Tensor, size: Tensor) -> Tensor:
+    """Which rows (..., m) go far beyond their scatter; size is the mean square of the data."""
     scatter = NORMAL / SECOND * rows.diff(n=2).abs().median(-1).values
     missed = rows.square().mean(-1)
     # of data without noise a fit leaves what round-off does, which need not scatter
-    values = data.y if data.weights is None else data.y * data.weights
-    least = torch.finfo(rows.dtype).eps * values.square().mean(-1)
-    return bool(torch.any((missed > BESIDE * scatter.square()) & (missed > least)))
+    least = torch.finfo(rows.dtype).eps * size
+    return (missed > BESIDE * scatter.square()) & (missed > least)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from inspect import unwrap
 from typing import Any
@@ -33,6 +34,7 @@ from .labels import warn_of_order
 from .likelihoods import check, likelihood_of, with_total
 from .models import by_name, model_of, of_lmfit, started
 from .options import check_options, refuse_sides
+from .own_rows import check_rows, of_rows
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
@@ -52,6 +54,7 @@ from .result import CurveFit
 from .rho import robust_of
 from .runaways import beyond_infinity, grown, told
 from .runaways_of_many import mark
+from .signs import changed
 from .stopped_short import warn_if_short, warn_if_some_are_short
 from .unguessed import ADVICE, Blind, searched
 
@@ -158,7 +161,7 @@ def curve_fit(
         shared: names of parameters that several data sets have in common: a global fit. Each data
             set has its own copy of the others, called `name[0]`, `name[1]`, ...
         each_x: whether xdata has the leading dimensions of ydata. Default: if it has the shape of
-            ydata, and that is no column.
+            ydata, and that is no column. False: its rows are the variables of f, also then.
         likelihood: "poisson", "binomial" or "negative_binomial" for counts, fitted by maximum
             likelihood with errors from the Fisher information; then f is the mean count, or for
             "binomial" the probability. Or a criterion of one output for each point, such as
@@ -275,9 +278,12 @@ def curve_fit(
     robust = robust_of(options)
     fitter = Fitter(model, parameters, data, start, box, jac, options, likely)
     check_count(data, fitter.varying)
+    own = each_x is None and data.each_x
+    if own:
+        check_rows(model, data, start)
     u = parameters.inward(start.expand(*data.lead, -1) if start.ndim == 1 else start)
     warn_of_doses(f, data)
-    with understood(data, xdata), explained(fitter):
+    with understood(data, xdata), explained(fitter), of_rows(data) if own else nullcontext():
         rows = u.reshape(-1, n) if data.lead else u
         asked = fitter.minimisation(rows, **_doubts(fitter, robust, p0))
         blind = Blind(fitter, asked, minimised) if searched(fitter, robust, p0) else None
@@ -325,6 +331,8 @@ def curve_fit(
             f"{names} start, and another start may end at a lower minimum: give "
             "p0={name: value, ...}, or from_function(f, guess=...)."
         )
+    elif p0 is not None and (said := changed(fitter, solution, inference.residual, u)):
+        warn_of_fit(said)
     amiss = blind is not None and blind.amiss(solution)
     if amiss:
         warn_of_fit(ADVICE)

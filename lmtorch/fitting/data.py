@@ -78,7 +78,7 @@ class Data:
         """How many points each fit has, including those that are left out."""
         return self.y.shape[-1]
 
-    def some(self, chosen: slice) -> "Data":
+    def some(self, chosen: slice | Tensor) -> "Data":
         """The data of some fits of the batch, whose leading dimensions are flattened."""
 
         def part(value: Tensor | None, kept: int) -> Tensor | None:

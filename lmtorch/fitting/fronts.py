@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arrays import tensor_of
 from ..arrays import quiet
 from ..compiling.unchanged import place_of
 from ..minimising import remembered
@@ -30,6 +31,7 @@ from .owned import NONE, owned, versions_of
 from .preparing import acceptable_of_one
 from .result import CurveFit
 from .runaways import runaways
+from .signs import changed
 from .unguessed import misses, searched
 
 
@@ -178,10 +180,18 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
         return None
     if searched(fitter, None, asked.start) and misses(data, solution, bar):
         return None  # another start may do better
+    turned = asked.start is not None and _turned(start, solution.x)
+    if turned and changed(fitter, solution, tensor_of(solution.fun), start):
+        return None  # the way that is taken the first time says so
     inference = _inference(fitter, solution, front.absolute, asked)
     inference.warn()
     # free parameters are the variables
     return CurveFit(inference, full_output=front.full_output, popt=solution.x)
+
+
+def _turned(start: Tensor, end: Tensor) -> bool:
+    """Whether one of a few numbers has changed its sign."""
+    return any(a * b < 0 for a, b in zip(start.tolist(), end.tolist(), strict=True))
 
 
 def _inference(fitter: Fitter, solution: Solution, absolute: bool, asked: Asked) -> Inference:

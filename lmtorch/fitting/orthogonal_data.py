@@ -88,7 +88,7 @@ class PointData(Data):
             each=each,
         )
 
-    def some(self, chosen: slice) -> "PointData":
+    def some(self, chosen: slice | Tensor) -> "PointData":
         """The data of some fits of the batch."""
         found: Any = super().some(chosen)
         return self._with(found, chosen)

@@ -49,7 +49,9 @@ def as_block(found: tuple[Tensor, Any]) -> Block:
     return Block(residual, DenseRows(rows) if isinstance(rows, Tensor) else rows)
 
 
-def disagrees(rows: Rows, weights: Tensor, expected: Tensor, eps: float) -> bool:
+def disagrees(
+    rows: Rows, weights: Tensor, expected: Tensor, eps: float, share: float = GROSS
+) -> bool:
     """Whether Jᵀw is far from what a plain backward pass has found for it, where all is finite.
 
     With random normal weights an error E of a column shows as about ‖E‖₂, however smooth it is.
@@ -59,16 +61,22 @@ def disagrees(rows: Rows, weights: Tensor, expected: Tensor, eps: float) -> bool
         weights: (m,), or (..., m).
         expected: (..., n).
         eps: round-off of the residuals, relative.
+        share: of a column's norm up to which the two are not far apart.
     """
     size = rows.column_norms
-    return far_apart(rows.transposed_times(weights.to(size.dtype)), expected, size, eps)
+    return far_apart(rows.transposed_times(weights.to(size.dtype)), expected, size, eps, share)
 
 
-def far_apart(found: Tensor, expected: Tensor, size: Tensor, eps: float) -> bool:
-    """Whether one Jᵀw is far from another, beside the column norms `size`, where all is finite."""
-    allowed = GROSS * size + eps**NOISE * size.amax(-1, keepdim=True)
+def far_apart(
+    found: Tensor, expected: Tensor, size: Tensor, eps: float, share: float = GROSS
+) -> bool:
+    """Whether one Jᵀw is far from another, beside the column norms `size`, where all is finite.
+
+    That is asked of each problem of a batch by itself.
+    """
+    allowed = share * size + eps**NOISE * size.amax(-1, keepdim=True)
     far = (found - expected.to(found.dtype)).abs() > allowed
-    return bool(found.isfinite().all() & far.any())
+    return bool((found.isfinite().all(-1, keepdim=True) & far).any())
 
 
 class DescendedError(Exception):

@@ -6,6 +6,7 @@ from torch import nn
 
 import lmtorch
 from lmtorch import FallbackWarning, LevenbergMarquardt
+from lmtorch._threads import quiet
 from lmtorch.jacobians.base import disagrees
 from lmtorch.rows.matrix import DenseRows
 
@@ -35,6 +36,39 @@ def test_a_scale_that_is_held_constant_is_held_constant_in_j(m):
     chosen = range(0, m, max(1, m // 20))
     exact = torch.stack([torch.autograd.grad(r[i], p, retain_graph=True)[0] for i in chosen])
     torch.testing.assert_close(found[list(chosen)], exact)
+
+
+def cole(t, p):
+    """An arc of an impedance, whose exponent is real and whose base complex."""
+    z = p[0] + p[1] / (1 + (1j * t * p[2]) ** p[3])
+    return torch.cat([z.real, z.imag])
+
+
+def test_a_wrong_formula_is_noticed_wherever_a_fit_starts():
+    # Forward mode of torch 2.13 has the derivative in such an exponent wrong by a half of its norm
+    # and more. One sum of all rows said nothing of that in one of these thirty.
+    t = 2 * torch.pi * torch.logspace(0, 4, 30, dtype=F64)
+    drawn = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        factors = 2 ** (2 * torch.rand(4, generator=drawn, dtype=F64) - 1)
+        x = torch.tensor([10, 100, 1e-3, 0.8], dtype=F64) * factors
+        with quiet(FallbackWarning):
+            found = lmtorch.least_squares(lambda p: cole(t, p), x, "forward", max_nfev=1).jac
+        exact = torch.autograd.functional.jacobian(lambda p: cole(t, p), x)
+        torch.testing.assert_close(found, exact)
+
+
+def test_a_problem_of_a_batch_that_is_no_number_hides_no_wrong_formula():
+    t = torch.linspace(0, 2, 100, dtype=F64)
+
+    def f(p):
+        with torch.no_grad():
+            size = torch.exp(-p[1] * t).mean()
+        return torch.sqrt(p[0]) * torch.exp(-p[1] * t) / size - 1
+
+    x = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=F64)
+    with pytest.warns(FallbackWarning, match="disagrees with a plain backward pass"):
+        lmtorch.least_squares(f, x, in_dims=0, max_nfev=1)
 
 
 @pytest.mark.parametrize("m", [300, 3000])
