@@ -41,6 +41,7 @@ LAYERS = (
         "_files",
         "_pyplot",
         "_records",
+        "_tangents",
         "distributed",
         "rows",
     ),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from .._autodiff import Params, basis, ranges
+from .._tangents import constants_apart
 from .._threads import forward_mode
 from ..residuals.base import Part
 from .base import Workspace
@@ -33,12 +34,14 @@ class Forward:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of the part, in one block, filled by columns J e_j."""
         n = sum(p.shape[part.batch :].numel() for p in params)
+        # what compiles a function finds the zeros of constants by itself
+        function = constants_apart(part.function) if part.through is None else part.function
         # torch declares integers; None, which it documents, leaves the value without a batch
         out_dims: Any = (None, 0)
 
         def along(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             point, directions = tensors[: len(params)], tensors[len(params) :]
-            push = vmap(partial(jvp, part.function, (point,)), out_dims=out_dims, randomness="same")
+            push = vmap(partial(jvp, function, (point,)), out_dims=out_dims, randomness="same")
             residual, derivatives = push((directions,))[:2]
             return residual, derivatives
 
@@ -55,7 +58,7 @@ class Forward:
     def push(self, part: Part, params: Params, direction: Params) -> Tensor:
         """J v, by one Jacobian-vector product."""
         with forward_mode():
-            derivative: Tensor = jvp(part.function, (params,), (direction,))[1]
+            derivative: Tensor = jvp(constants_apart(part.function), (params,), (direction,))[1]
         return derivative
 
     def evaluate(self, part: Part, params: Params) -> Tensor:
