@@ -38,6 +38,9 @@ BEYOND = {
 }
 # steps that are needed where the way is long; run apart
 LONG = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
+# of the other pairs each choice meets every third problem and each problem every third choice, as
+# on the diagonals of their table; the pairs between run apart
+THIRD = 3
 AFTER = 5  # steps after a known cost, in which it must stay
 FEW = ("rosenbrock", "kowalik_osborne", "box_3d", "freudenstein_roth", "beale")
 # share of J's largest singular value, columns scaled, above which a direction is determined
@@ -142,11 +145,11 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
     [
         pytest.param(
             *(name, choice),
-            marks=[pytest.mark.slow] if name in LONG else [],
+            marks=[pytest.mark.slow] if name in LONG or (place + number) % THIRD else [],
             id="-".join((name, *map(str, *choice.items()))),
         )
-        for name in CLASSICAL
-        for choice in CHOICES
+        for place, name in enumerate(CLASSICAL)
+        for number, choice in enumerate(CHOICES)
         # exact derivatives lead along one way, whoever has them: that they are the same matrix is
         # for the tests of sources, that each comes with every solver and damping for the last here
         if not (choice.get("jacobian") in EXACT or (name in LONG and "3-point" in choice.values()))

@@ -227,10 +227,10 @@ def test_a_glance_is_sure_of_a_minimum_alone() -> None:
 def test_fits_at_the_edges_of_blocks_are_those_of_one_beside_one_of_nan(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 65 = 8 · 8 + 1: the last block has a fit alone, which has its own t, start and bounds
+    # 17 = 2 · 8 + 1: the last block has a fit alone, which has its own t, start and bounds
     monkeypatch.setattr(minimise, "AT_ONCE", 8)
-    t, y, x0 = peaks(65)
-    t, starts = t + 0.002 * torch.arange(65.0)[:, None], x0 + 0.001 * torch.arange(65.0)[:, None]
+    t, y, x0 = peaks(17)
+    t, starts = t + 0.002 * torch.arange(17.0)[:, None], x0 + 0.001 * torch.arange(17.0)[:, None]
     highest = torch.full_like(starts, torch.inf)
     highest[::3, 0] = 1.4
     y[12, 5] = torch.nan
@@ -241,8 +241,8 @@ def test_fits_at_the_edges_of_blocks_are_those_of_one_beside_one_of_nan(
     assert not found.success[12]
     assert found.status[12] == Status.NOT_FINITE.value
     if not options:  # no fit is acceptable there
-        assert found.success.sum() == 64
-    for place in (0, 7, 8, 11, 13, 15, 16, 63, 64):
+        assert found.success.sum() == 16
+    for place in (0, 7, 8, 11, 13, 15, 16):
         alone = lmtorch.least_squares(
             misfit, starts[place], args=(t[place], y[place]), bounds=(lowest[0], highest[place]),
             **options,

