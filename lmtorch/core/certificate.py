@@ -112,7 +112,7 @@ def certify(
 
 
 def certify_clear(
-    problem: Problem, method: Method, state: State, ended: int | None, trials: int | None = None
+    problem: Problem, method: Method, state: State, trials: int | None = None
 ) -> tuple[State, bool]:
     """Certify one problem, and say whether it is at a minimum that round-off hides nothing of.
 

@@ -68,7 +68,7 @@ def _polished(
     # where the Hessian costs little Newton's steps with it are the shorter way
     curves = on_numpy(state.x) and getattr(problem.source, "curves", False)
     if curves and problem.eps(state.x) <= FINE_ENOUGH:
-        certified, clear = certify_clear(problem, method, state, ended, trials)
+        certified, clear = certify_clear(problem, method, state, trials)
         if clear:
             return certified
         # what round-off hides from the Hessian's steps those from J itself may still see

@@ -129,7 +129,7 @@ def linearize(
         ), model
     share = _worth_no_trial(problem, method)
     if share:
-        converged = _converged_ahead(method, model, share)
+        converged = _converged_ahead(model, share)
         status = where((status == RUNNING) & converged, COST, status)
     finite = model.measures.finite if whole is held else None
     refused = dead_end(problem, x, whole, last, finite) & running
@@ -187,7 +187,7 @@ def _worth_no_trial(problem: Problem, method: Method) -> float:
     return min(method.tolerances.cost, AHEAD)
 
 
-def _converged_ahead(method: Method, model: LinearModel, share: float) -> Tensor:
+def _converged_ahead(model: LinearModel, share: float) -> Tensor:
     """Whether even the undamped step promises no more than a share of the cost, (...,) bool."""
     cost = model.linearization.cost
     step = model.factor.step(zeros(cost))

@@ -108,7 +108,7 @@ class Ahead:
             return state, gains
         gains = Gains(gains.last, AGAIN * gains.last)
         slow = state._replace(status=statuses(state.cost, SLOW))
-        found, self.clear = certify_clear(problem, method, slow, SLOW, self._trials)
+        found, self.clear = certify_clear(problem, method, slow, self._trials)
         if self.clear:
             return found, gains
         self.taken = int(found.trials - state.trials)

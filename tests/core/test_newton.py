@@ -91,7 +91,7 @@ def test_a_point_is_clear_only_at_a_minimum(x: list[float], minimum: bool) -> No
         there = of_arrays(problem)
         state, _ = begin(there, method, arrays_of(Start(point)))
         slow = state._replace(status=statuses(state.cost, SLOW))
-        found, clear = certify_clear(there, method, slow, SLOW)
+        found, clear = certify_clear(there, method, slow)
     assert clear is minimum
     assert (int(found.status) > 0) is minimum
     if minimum:
