@@ -50,14 +50,14 @@ def _of_some(fit: Inference) -> dict[str, tuple[Tensor, Tensor]]:
     values = _values(fit, p)
     if not values:
         return {}
-    with forward_mode():
-        columns = [
-            torch.func.jvp(lambda q: _values(fit, q), (p,), (unit.expand(p.shape),))[1]
-            for unit in torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        ]
-    slopes = torch.stack(
-        [torch.stack([column[name] for column in columns], -1) for name in values], -2
-    )
+    count = p.shape[-1]
+    units = torch.eye(count, dtype=p.dtype, device=p.device)
+    units = units.reshape(count, *(1,) * (p.ndim - 1), count).expand(count, *p.shape).clone()
+    with forward_mode():  # all directions at once, as more fits: a width may take many operations
+        columns = torch.func.jvp(
+            lambda q: _values(fit, q), (p.expand_as(units).clone(),), (units,)
+        )[1]
+    slopes = torch.stack([columns[name].movedim(0, -1) for name in values], -2)
     slopes = slopes @ fit.slopes.to(slopes)  # (..., k, n), in the variables
     error = variance(slopes, fit.covariance, fit.factor).sqrt()
     pinned = (fit.held & ~fit.equal_bounds)[..., None, :] & (slopes != 0)
