@@ -34,6 +34,17 @@ def is_tensor(value: Any) -> TypeGuard[Tensor]:
     return hasattr(type(value), "__torch_function__")
 
 
+def bits_of(tensor: Tensor) -> bytes:
+    """The bits of a tensor's numbers, in order."""
+    # NumPy has no bfloat16, but numbers of as many bits
+    known = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
+    return known.numpy(force=True).tobytes()
+
+
 def to_array(leaf: Any) -> Any:
     """Convert a tensor to a NumPy array; leave anything else as it is."""
-    return leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach().cpu()
+    # NumPy has no bfloat16; every one of its numbers is a float32
+    return (leaf.float() if leaf.dtype is torch.bfloat16 else leaf).numpy()

@@ -302,7 +302,7 @@ def answered(
         InputError: as in `first_that_works`, or the function has changed x, or samples meet in it.
     """
     check_mode(ways, mode)
-    if call.batch and not call.meeting and not within():
+    if not call.meeting and not within():
         refuse_meeting(f, (call.x,), call.batch)
     version = call.x._version
     found = first_that_works(ways, mode)

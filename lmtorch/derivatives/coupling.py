@@ -9,8 +9,10 @@ x is compared with that of Σ 2^cᵢ wᵢ·f(x)ᵢ, of which each sample i has a
     where they meet            the parts of other samples have other factors
 
 It takes one evaluation of a few samples and two backward passes, once for each function
-(`asked.py`). What is detached, as batch statistics may be, is a constant here as it is to autograd.
-Not seen are samples that meet only at other points, and functions within a transform of torch.func.
+(`asked.py`). On the way it shows whether torch takes something for a constant of which it has no
+derivative: that is asked of functions of one sample as well. What is detached, as batch statistics
+may be, is a constant here as it is to autograd. Not seen are samples that meet only at other
+points, and functions within a transform of torch.func.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ..residuals.watching import Constants
 from .asked import look, unless_asked
 from .bends import BATCH, COUPLED, contents, coupled
 from .uncompiled import Uncompiled
@@ -37,8 +40,19 @@ MEETING = (
 )
 
 
+UNDERIVED = (
+    "torch has no derivative of {}, and takes it for a constant, so that the derivatives of the "
+    "function lack its share. Write it in other operators or as an autograd.Function with a "
+    "derivative, or use finite_difference_jacobian for first derivatives."
+)
+
+
 class MeetingError(InputError):
     """Samples of the batch meet in the function."""
+
+
+class UnderivedError(InputError):
+    """Something in the function has no derivative in torch, which does not say so."""
 
 
 def refuse_meeting(function: Callable[..., Any], inputs: Sequence[Tensor], batch: int) -> None:
@@ -51,20 +65,20 @@ def refuse_meeting(function: Callable[..., Any], inputs: Sequence[Tensor], batch
 
     Raises:
         MeetingError: an output of one sample depends on another.
+        UnderivedError: torch takes something for a constant that follows the inputs.
     """
-    if inputs[0].shape[:batch].numel() < 2:
-        return
-    remember = unless_asked(("meeting", batch), function)
+    alone = inputs[0].shape[:batch].numel() < 2
+    remember = unless_asked(("meeting", batch, alone), function)
     if remember is None:
         return
-    if _meet(function, inputs, batch):
+    if _meet(function, inputs, batch, alone):
         raise MeetingError(MEETING)
     remember()
 
 
-def _meet(function: Callable[..., Any], inputs: Sequence[Tensor], batch: int) -> bool:
+def _meet(function: Callable[..., Any], inputs: Sequence[Tensor], batch: int, alone: bool) -> bool:
     """Whether samples meet, among a few of them; where the function takes no few, among all."""
-    first, *others = inputs[0].shape[:batch]
+    first, *others = (1,) if alone else inputs[0].shape[:batch]
     few = max(2, ceil(FEW / max(1, torch.Size(others).numel())))
     device = inputs[0].device
     cards = [device] if device.type == "cuda" else []
@@ -72,8 +86,9 @@ def _meet(function: Callable[..., Any], inputs: Sequence[Tensor], batch: int) ->
     with torch.random.fork_rng(cards), torch.enable_grad(), Uncompiled(), look():
         for some in (slice(few), slice(None)) if few < first else (slice(None),):
             try:
-                return _apart(function, [t.detach()[some] for t in inputs], batch) is False
-            except MeetingError:
+                given = [t.detach() if alone else t.detach()[some] for t in inputs]
+                return _apart(function, given, batch, alone) is False
+            except (MeetingError, UnderivedError):
                 raise
             # whatever a function says of fewer samples than it was written for, or of a graph that
             # has no second use: it is said again, if it matters, when it is differentiated
@@ -82,11 +97,18 @@ def _meet(function: Callable[..., Any], inputs: Sequence[Tensor], batch: int) ->
     return False
 
 
-def _apart(function: Callable[..., Any], inputs: list[Tensor], batch: int) -> bool | None:
+def _apart(
+    function: Callable[..., Any], inputs: list[Tensor], batch: int, alone: bool
+) -> bool | None:
     """Whether gradients in each sample have the factor of that sample; None: there are none."""
     points = [t.clone().requires_grad_() for t in inputs if t.is_floating_point()]
     given = iter(points)
-    y = function(*(next(given) if t.is_floating_point() else t for t in inputs))
+    with Constants() as constants:
+        y = function(*(next(given) if t.is_floating_point() else t for t in inputs))
+    if constants.met:
+        raise UnderivedError(UNDERIVED.format(constants.met))
+    if alone:
+        return None
     samples = inputs[0].shape[:batch]
     if not isinstance(y, Tensor) or y.shape[:batch] != samples or not y.requires_grad:
         return None

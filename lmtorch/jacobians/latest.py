@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arrays import bits_of
 from .._autodiff import Params, Pulled
 from ..residuals.base import Part
 from ..rows.columns import Columns
@@ -164,4 +165,4 @@ def _at(part: Part, params: Params) -> Point:
 
 
 def _numbers(params: Params) -> tuple[bytes, ...]:
-    return tuple([p.numpy(force=True).tobytes() for p in params])
+    return tuple([bits_of(p) for p in params])

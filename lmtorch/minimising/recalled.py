@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arrays import bits_of
 from .._modes import within_something
 from ..compiling.keys import NoKeyError
 from ..compiling.unchanged import Unchanged, place_of
@@ -129,4 +130,4 @@ def _described(calling: UserFunction, x: Tensor) -> tuple[Any, Any, list[Tensor]
 
 def _same(one: Tensor, other: Tensor) -> bool:
     """Whether both hold the same bits, and NaN where the other does."""
-    return one.detach().numpy().tobytes() == other.numpy().tobytes()
+    return bits_of(one) == bits_of(other)

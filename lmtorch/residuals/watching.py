@@ -133,15 +133,16 @@ class Constants(FunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in UNDERIVED and not self.met:
+        # autograd is off within an `autograd.Function`, which has a derivative of its own
+        if name in UNDERIVED and not self.met and torch.is_grad_enabled():
             given = tree_leaves((args, kwargs))
             if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given):
                 self.met = f"torch.{name.replace('special_', 'special.', 1)}"
         return func(*args, **(kwargs or {}))
 
 
-class Habits(FunctionMode):
-    """Looks at what other optimizers' closures do.
+class Habits(Constants):
+    """Looks at what other optimizers' closures do, and for what torch takes for constants.
 
     Attributes:
         differentiates: the closure calls `torch.autograd.grad`, as residuals of differential
@@ -167,7 +168,7 @@ class Habits(FunctionMode):
             )
         if func is torch.autograd.grad and not from_within():
             self.differentiates = True
-        return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -72,6 +72,8 @@ def probe_closure(
         return Probe(0, 0, targeted=targeted)
     _check(residual, layout, twins if differentiable else None)
     _warn_of_columns(residual, operators)
+    if differentiable:
+        _warn_of_constants(habits)
     look_at(result)
     written = _written(operators)
     in_place = differentiable and not _swaps(layout, swap, closure, (), written, replay)
@@ -111,6 +113,8 @@ def probe_samples(
     with torch.enable_grad():
         rows = outputs.by_sample(result, count)
     _check(rows, layout, twins if differentiable else None)
+    if differentiable:
+        _warn_of_constants(habits)
     look_at(result)
     written, activations = _written(operators), operators.bytes
     _refuse_changes(written, samples)
@@ -305,6 +309,18 @@ def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
             f"the residuals are {n} x {n}, made of a column ({n}, 1) and a vector ({n},): every "
             "prediction against every datum or weight. Give both the same shape: model(x) - y[:, "
             "None], or model(x)[:, 0] - y.",
+            UserWarning,
+            stacklevel=level(),
+        )
+
+
+def _warn_of_constants(habits: Habits) -> None:
+    """What has no derivative in torch has no part in J, and no operator says so."""
+    if habits.met:
+        warnings.warn(
+            f"torch has no derivative of {habits.met}, and takes it for a constant: steps know "
+            "nothing of what the parameters do through it. Write it in other operators or as an "
+            "autograd.Function with a derivative, or choose jacobian='2-point'.",
             UserWarning,
             stacklevel=level(),
         )
