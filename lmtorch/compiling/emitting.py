@@ -11,7 +11,7 @@
 
 What these compute is the loop's own beginning, iteration and look at the end, traced. Sums
 over the points of a fit are one loop over them, in which residuals and their derivatives never
-leave the registers.
+leave the registers (see `point_loops`).
 """
 
 import math
@@ -21,14 +21,10 @@ from typing import NamedTuple, Protocol
 
 from .expressions import REAL, SINGLE, TRUTH, WHOLE, Expression
 from .fields import TYPES, Argument, fields
+from .point_loops import SUMS, loop, type_of
 from .tracing import ordered
 
 SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
-SUMS = {
-    "sum": "{0} += {1};", "any": "{0} |= {1};", "all": "{0} &= {1};",
-    "amax": "{0} = maximum_({0}, {1});", "amin": "{0} = minimum_({0}, {1});",
-}  # fmt: skip
-SHORT = 60  # expressions up to which a loop takes two points at a time
 MUCH = 40  # expressions from which it pays to look whether any fit needs them
 FIRST = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY", "any": "0", "all": "-1"}
 
@@ -103,11 +99,11 @@ def _function(name: str, block: Block, carried: int, pairs: bool) -> str:
 
     def text(one: Expression, point: str, names: dict[int, str] = names) -> str:
         if one.operator == "constant":
-            return f"{_type(one)}{{}} + {_literal(one)}"
+            return f"{type_of(one)}{{}} + {_literal(one)}"
         return block.where(one, point) if one.operator == "input" else _written(one, names)
 
     def write(one: Expression, into: list[str]) -> None:
-        into.append(f"const {_type(one)} {names[id(one)]} = {text(one, '0')};")
+        into.append(f"const {type_of(one)} {names[id(one)]} = {text(one, '0')};")
 
     apart = _apart(every, block.outputs)
     within = {id(one) for found in apart.values() for one in found}
@@ -146,75 +142,13 @@ def _function(name: str, block: Block, carried: int, pairs: bool) -> str:
             kind = TYPES[one.kind]
             first = f"({_scalar(one.kind)}){FIRST[one.operator]}"
             lines.append(f"{kind} {names[id(one)]} = {kind}{{}} + {first};")
-        lines += _loop(sums, names, text, pairs)
+        lines += loop(sums, names, text, pairs)
     for place, output in enumerate(block.outputs):  # the state q, and what follows is the rest t
         where = f"q.s{place}" if place < carried else f"t.s{place - carried}"
         lines.append(f"{where} = {names[id(output)]};")
     body = "\n".join("  " + line for line in lines)
     arguments = "const Data &d, const State &p, const Rest &r, State &q, Rest &t"
     return f"FUNCTION void {name}({arguments}) {{\n{body}\n}}"
-
-
-def _loop(
-    sums: Sequence[Expression], names: dict[int, str], text: Callable[..., str], pairs: bool
-) -> list[str]:
-    """A loop over the points that makes some sums.
-
-    Where it is short two points are written line by line beside each other: what one of them waits
-    for, a processor that looks so many instructions ahead fills with the other. The order of what
-    is summed is the same. In float32, half as long as float64, one vector holds both points.
-
-    Returns:
-        Its lines.
-    """
-    every = [one for one in ordered([e.operands[0] for e in sums]) if one.point]
-
-    def body(points: Sequence[str]) -> list[str]:
-        lines: list[str] = []
-        known = [
-            names | {id(one): f"{names[id(one)]}{'_' * at}" for one in every}
-            for at in range(len(points))
-        ]
-        both = dict(names)  # of both points
-        for one in every:
-            if pairs and len(points) == 2 and _paired(one):
-                for same in one.operands:
-                    if not same.point:
-                        both[id(same)] = f"pair({names[id(same)]}, {names[id(same)]})"
-                found = text(one, points[0], both)
-                if one.operator == "input":
-                    found = f"pair({found}, {text(one, points[1])})"
-                lines.append(f"const P {names[id(one)]} = {found};")
-                for own, half in zip(known, ("first_", "second_"), strict=True):
-                    own[id(one)] = f"{half}({names[id(one)]})"
-                continue
-            for point, own in zip(points, known, strict=True):
-                lines.append(f"const {_type(one)} {own[id(one)]} = {text(one, point, own)};")
-            both[id(one)] = f"pair({', '.join(own[id(one)] for own in known)})"
-        for one in sums:
-            for own in known:
-                lines.append(SUMS[one.operator].format(names[id(one)], own[id(one.operands[0])]))
-        return ["  " + line for line in lines]
-
-    if len(every) > SHORT:
-        return ["for (int64_t k = 0; k < POINTS; k++) {", *body(["k"]), "}"]
-    return [
-        "for (int64_t k = 0; k + 1 < POINTS; k += 2) {", *body(["k", "(k + 1)"]), "}",
-        "if (POINTS % 2) {", *body(["(POINTS - 1)"]), "}",
-    ]  # fmt: skip
-
-
-def _paired(one: Expression) -> bool:
-    """Whether a number of each point is made for two points at once: in float32, from such."""
-    alike = all(operand.kind == SINGLE for operand in one.operands)
-    return one.kind == SINGLE and alike and one.operator != "of_eigen"
-
-
-def _type(one: Expression) -> str:
-    """The C++ type of an expression: a vector, or the eigenvalues and vectors of a matrix."""
-    if one.operator == "eigen":
-        return f"Eigen<{TYPES[one.kind]}, {one.value}>"
-    return TYPES[one.kind]
 
 
 def _inside(one: Expression, members: Sequence[Expression]) -> bool:

@@ -214,6 +214,7 @@ INLINE S exp_(S x) {
   return _mm256_scalef_ps((p * r + 1.0f) * r + 1.0f, k);
 }
 INLINE P exp_(P x) { return pair(exp_(first_(x)), exp_(second_(x))); }
+INLINE void exp_both(D a, D b, D &of_a, D &of_b) { of_a = exp_(a), of_b = exp_(b); }
 #else
 // p, and k in the lowest bits of `shifted`
 INLINE D exp_parts(D x, D &shifted) {
@@ -263,6 +264,36 @@ INLINE D exp_(D x) {
   if (__builtin_expect(any_(~(fabs_(x) <= 708.0)), 0)) y = exp_far(x);
   return y;
 }
+// of two vectors, line by line: a constant is read once for both
+INLINE void exp_both(D a, D b, D &of_a, D &of_b) {
+  const D shift = D{} + 0x1.8p52;
+  D n = a * 1.4426950408889634 + shift, n_b = b * 1.4426950408889634 + shift;
+  D k = n - shift, k_b = n_b - shift;
+  D r = a - k * 0x1.62e42fefa0000p-1, r_b = b - k_b * 0x1.62e42fefa0000p-1;
+  r = r - k * 0x1.cf79abc9e3b39p-40, r_b = r_b - k_b * 0x1.cf79abc9e3b39p-40;
+  D squared = r * r, squared_b = r_b * r_b;
+  D fourth = squared * squared, fourth_b = squared_b * squared_b;
+#define BOTH(name, first, second, of, third) \
+  D name = first * of + third, name##_b = second * of##_b + third;
+#define TERMS(name, slope, first) BOTH(name, slope, slope, r, first)
+  TERMS(low_1, 0x1.11111111100cep-7, 0x1.5555555555556p-5)
+  TERMS(low_0, 0x1.5555555555557p-3, 0.5)
+  TERMS(middle_1, 0x1.71de021a90822p-19, 0x1.a01a01a6dcaffp-16)
+  TERMS(middle_0, 0x1.a01a01abef415p-13, 0x1.6c16c16c162ccp-10)
+  TERMS(high_0, 0x1.af4e196027428p-26, 0x1.27e4db57442fbp-22)
+#undef BOTH
+#undef TERMS
+  D low = low_1 * squared + low_0, low_b = low_1_b * squared_b + low_0_b;
+  D middle = middle_1 * squared + middle_0, middle_b = middle_1_b * squared_b + middle_0_b;
+  D high = 0x1.1f731ea5352cap-29 * squared + high_0;
+  D high_b = 0x1.1f731ea5352cap-29 * squared_b + high_0_b;
+  D p = (high * fourth + middle) * fourth + low;
+  D p_b = (high_b * fourth_b + middle_b) * fourth_b + low_b;
+  p = (p * r + 1.0) * r + 1.0, p_b = (p_b * r_b + 1.0) * r_b + 1.0;
+  of_a = (D)((L)p + ((L)n << 52)), of_b = (D)((L)p_b + ((L)n_b << 52));
+  if (__builtin_expect(any_(~((fabs_(a) <= 708.0) & (fabs_(b) <= 708.0))), 0))
+    of_a = exp_far(a), of_b = exp_far(b);
+}
 template <class V, class N> INLINE V exp_single(V x) {
   V shifted, p = exp_parts(x, shifted), y = (V)((N)p + ((N)shifted << 23));
   if (__builtin_expect(any_(~(fabs_(x) <= 87.0f)), 0)) y = exp_far<V, N>(x);
@@ -273,7 +304,10 @@ INLINE P exp_(P x) { return exp_single<P, J>(x); }
 #endif
 """
 
-PRELUDE = VECTORS + SHARED + "EXTREMES(P)\n" + EXPONENTIALS
+# points of which costly functions are made before the sums: they stay in the nearest cache
+TILES = "#define TILE 64\n"
+
+PRELUDE = TILES + VECTORS + SHARED + "EXTREMES(P)\n" + EXPONENTIALS
 
 DRIVER = """
 // Descends on `count` fits from number `first` on, whose states are kept in between; `resumed`: 1,

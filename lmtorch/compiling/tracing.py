@@ -7,7 +7,7 @@ an error, as it must: another fit would take the other branch.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -239,8 +239,8 @@ def _named(rule: Callable[..., Any]) -> bool:
     return "name" in inspect.signature(rule).parameters
 
 
-def ordered(roots: Sequence[Expression]) -> list[Expression]:
-    """All expressions that lead to these, operands first."""
+def ordered(roots: Sequence[Expression], known: Collection[int] = frozenset()) -> list[Expression]:
+    """All expressions that lead to these, operands first; not those of which is `known` (by id)."""
     found: dict[int, Expression] = {}
     stack: list[tuple[Expression, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
@@ -251,7 +251,8 @@ def ordered(roots: Sequence[Expression]) -> list[Expression]:
             found[id(one)] = one
             continue
         stack.append((one, True))
-        stack.extend((o, False) for o in reversed(one.operands) if id(o) not in found)
+        if id(one) not in known:
+            stack.extend((o, False) for o in reversed(one.operands) if id(o) not in found)
     return list(found.values())
 
 

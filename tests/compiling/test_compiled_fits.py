@@ -95,7 +95,11 @@ def test_a_trial_evaluates_the_function_once_at_each_point(dtype: torch.dtype) -
     assert isinstance(program, Program)
     step = program.text.split("FUNCTION void step(")[1].split("FUNCTION void look(")[0]
     # two points are written side by side, of which the second has other names
-    assert len(set(re.findall(r"v(\d+)_* = exp_\(", step))) == 1
+    made = re.findall(r"v(\d+)_* = exp_\(", step)
+    made += [name for pair in re.findall(r"exp_both\(\w+, \w+, v(\d+), v(\d+)_\)", step)
+             for name in pair]  # fmt: skip
+    assert len(made) > 1
+    assert len(set(made)) == 1
 
 
 @compiler
@@ -579,6 +583,36 @@ def test_two_points_in_one_vector_are_what_they_are_alone(
 
 
 @compiler
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "points", [64, 131]
+)  # one tile, and two with a part of a third that is odd
+def test_costly_functions_are_made_tile_by_tile(points: int, dtype: torch.dtype) -> None:
+    """Functions of functions, and what both loops over the points need."""
+
+    def fun(b: torch.Tensor, s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        wave = torch.sin(b[1] * torch.exp(-s) + s)
+        return b[0] * wave * torch.exp(0.3 * wave) + torch.log1p(s * s) * b[1] - z
+
+    torch.manual_seed(0)
+    s = torch.linspace(-1, 2, points, dtype=dtype)
+    true = torch.tensor([1.5, 0.7], dtype=dtype) + 0.2 * torch.rand(7, 2, dtype=dtype)
+    y = torch.stack([fun(b, s, torch.zeros_like(s)) for b in true])
+    y = y + 0.01 * torch.randn(7, points, dtype=dtype)
+    start = torch.tensor([1.4, 0.9], dtype=dtype)
+    options = {"args": (s, y), "in_dims": (None, None, 0)}
+    expected = lmtorch.least_squares(fun, start, **options)
+    found = lmtorch.least_squares(fun, start, compile=True, **options)
+    [program] = descent._PROGRAMS.values()
+    assert isinstance(program, Program)
+    assert "[TILE]" in program.text
+    assert bool(found.success.all())
+    rtol = 1e-7 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(found.x, expected.x, rtol=rtol, atol=0)
+    torch.testing.assert_close(found.cost, expected.cost, rtol=rtol, atol=0)
+
+
+@compiler
 @pytest.mark.usefixtures("as_users_have_them")
 @pytest.mark.parametrize("width", [8, 4, 2])  # with the widest registers, and without
 def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
@@ -589,6 +623,14 @@ def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
         " std::memcpy(&v, x + i, sizeof v); v = exp_(v); std::memcpy(y + i, &v, sizeof v); } }"
         for vector, kind in (("D", "double"), ("S", "float"), ("P", "float"))
     )
+    # in each half of the numbers, beside those of the other half
+    text += (
+        'extern "C" void of_both(const double *x, double *y, int n) {'
+        " D v, w, a, b; for (int i = 0; i < n / 2; i += W) {"
+        " std::memcpy(&v, x + i, sizeof v); std::memcpy(&w, x + n / 2 + i, sizeof w);"
+        " exp_both(v, w, a, b);"
+        " std::memcpy(y + i, &a, sizeof a); std::memcpy(y + n / 2 + i, &b, sizeof b); } }"
+    )
     library = building.build(text)
     rng = np.random.default_rng(0)
     special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 710.0, -746.0, -745.0])
@@ -596,6 +638,7 @@ def test_the_exponential_is_right_to_the_last_digit(width: int) -> None:
     plain = np.concatenate([np.linspace(-745, 709.7, 100_000), np.linspace(-1, 1, 9_992)])
     for vector, x in (
         ("D", np.concatenate([plain, special])),
+        ("both", np.concatenate([plain, special])),
         ("S", np.concatenate([plain / 745 * 104, special]).astype(np.float32)),
         ("P", np.concatenate([plain / 745 * 104, special]).astype(np.float32)),
     ):
