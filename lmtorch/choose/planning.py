@@ -54,6 +54,8 @@ DUAL_ENOUGH = 1024  # rows of several terms from which they are made of a sample
 # λ₀ of steps by products on a table, as a share of the largest diagonal entry: with Nielsen's 1e-3
 # the first step of a network is refused once or twice
 FIRST_OF_PRODUCTS = 5e-3
+# and of classes, whose networks refuse two to five first steps from 1e-3, and begin at even shares
+FIRST_OF_CLASSES = 0.2
 DEFAULT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
 # of the cost, where no exact Hessian is looked at: slow steps have to be followed to round-off
 UNSEEN_TOLERANCE = {torch.float32: torch.finfo(torch.float32).eps}
@@ -293,9 +295,8 @@ def _damping(
     if accelerated == "auto":
         accelerated = damping == "auto" and not (small or products) and bent
     if damping == "auto":
-        # of images and their classes the shorter first step was no gain
-        table = products and facts.samples is not None and facts.outputs == 1
-        own = Nielsen(FIRST_OF_PRODUCTS) if table else Nielsen()
+        first = FIRST_OF_PRODUCTS if facts.outputs == 1 else FIRST_OF_CLASSES
+        own = Nielsen(first) if products and facts.samples is not None else Nielsen()
         damping = TrustRegion() if small and not products else own
     elif isinstance(damping, str):
         damping = DAMPINGS[damping]

@@ -38,7 +38,7 @@ from ..arrays import (
 from ..distributed.processes import Processes
 from ..jacobians.base import DescendedError, JacobianSource, as_block, pull
 from ..linearizations.base import Exact, Form, Linearization, Prior, Sharing
-from ..losses.base import Loss, half_sum
+from ..losses.base import Loss, half_sum, sloped
 from ..residuals.base import Part, Residual
 from ..rows.base import Rows
 from .bounds import Bounds
@@ -177,7 +177,7 @@ class Problem:
         accumulator.sums = total([accumulator.sums])
         cost, values, exact = streamed.cost(x), streamed.values, None
         if self.sample is not None and self.form.sampled:
-            cost, gradient, values = self._value_and_gradient(x)
+            cost, gradient, values = self._of_all_rows(x)
             exact = Exact(gradient, self.residual.rows / self.sample.rows)
         elif self.sample is not None:
             cost = self._cost(x)
@@ -232,7 +232,7 @@ class Problem:
         cost, exact = _sum_of(costs, x), None
         if self.sample is not None:
             (_, gradient, _), costs = across.telling(
-                "gradient", lambda: self._value_and_gradient(x), lambda found: _number(found[0]), 1
+                "gradient", lambda: self._of_all_rows(x), lambda found: _number(found[0]), 1
             )
             cost, factor = _sum_of(costs, x), self.rows / self.counts[1] if self.counts else 1.0
             exact = Exact(across.added([gradient])[0], factor)
@@ -256,6 +256,8 @@ class Problem:
         streamed = None
         while streamed is None:
             streamed = self._room_for(rows.rows, x)
+            if hasattr(rows, "begin"):
+                rows.begin()
             if getattr(rows, "streams", False) and hasattr(streamed.accumulator, "anew"):
                 streamed.accumulator.anew = partial(self._anew, rows, x)
             try:
@@ -326,6 +328,17 @@ class Problem:
 
         return once
 
+    def _of_all_rows(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The same as `_value_and_gradient`, from the evaluation of a sample that is of all rows.
+
+        The sample was evaluated at x just before.
+        """
+        ask = getattr(self.sample, "of_all", None)
+        shown = None if ask is None or self.keep else ask()
+        if shown is None:
+            return self._value_and_gradient(x)
+        return *total([(cost, gradient.to(self.dtype)) for cost, gradient in shown]), []
+
     def _value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The cost and Jᵀℓ′ of all rows, without the prior's, and r(x) of each part.
 
@@ -362,9 +375,8 @@ class Problem:
     def _share_of_gradient(self, part: Part, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         """What one part adds to the cost and to Jᵀℓ′, and its r(x); its graph is left behind."""
         values, along = pull(self.source, part, params)
-        expansion = self.loss_of(part).expand(values)
-        gradient = along(expansion.slope.to(values.dtype)).to(self.dtype)
-        return expansion.value, gradient, values
+        value, slope = sloped(self.loss_of(part), values)
+        return value, along(slope.to(values.dtype)).to(self.dtype), values
 
     def _heard(self, blocks: Iterable[Any]) -> Iterator[Any]:
         """The blocks, each made under the user's settings of NumPy."""

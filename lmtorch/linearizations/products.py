@@ -5,7 +5,7 @@ known column norms are estimates, and with them what the loop asks about stoppin
 lengths are then good to a factor of about two, where their tolerances are powers of ten.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -91,6 +91,15 @@ def added(shares: Iterable[Tensor], nothing: Tensor) -> Tensor:
     return reduce(add, shares, nothing)
 
 
+def _as_one(blocks: Sequence[Rows]) -> Rows:
+    """Blocks of factors of the same layers as one; another is alone."""
+    first = blocks[0]
+    if len(blocks) == 1 or not isinstance(first, LayerRows):
+        return first
+    every = (block for rows in blocks if isinstance(rows, LayerRows) for block in rows.blocks)
+    return first._replace(blocks=joined(list(every)))
+
+
 def _normal_times(blocks: Iterable[Rows], v: Tensor) -> Tensor:
     return added((normal_times(rows, v) for rows in blocks), torch.zeros_like(v))
 
@@ -169,11 +178,6 @@ class ProductsAccumulator:
         residual = residual.to(self.like.dtype)
         rows = in_dtype(rows, self.like.dtype)
         if self.anew is None:
-            last = self.blocks[-1] if self.blocks else None
-            if isinstance(rows, LayerRows) and isinstance(last, LayerRows):
-                self.blocks.pop()
-                rows = rows._replace(blocks=joined((*last.blocks, *rows.blocks)))
-                residual = torch.cat([self.residuals.pop(), residual], -1)
             self.residuals.append(residual)
             self.blocks.append(rows)
             return
@@ -182,8 +186,21 @@ class ProductsAccumulator:
         before = self.summed
         self.summed = share if before is None else (before[0] + share[0], before[1] + share[1])
 
+    def _join(self) -> None:
+        """Make one block of those factors of layers that follow each other."""
+        runs: list[tuple[list[Tensor], list[Rows]]] = []
+        for residual, rows in zip(self.residuals, self.blocks, strict=True):
+            if runs and isinstance(rows, LayerRows) and isinstance(runs[-1][1][-1], LayerRows):
+                runs[-1][0].append(residual)
+                runs[-1][1].append(rows)
+            else:
+                runs.append(([residual], [rows]))
+        self.residuals = [torch.cat(found, -1) if found[1:] else found[0] for found, _ in runs]
+        self.blocks = [_as_one(blocks) for _, blocks in runs]
+
     def _sums(self, whole: bool) -> tuple[Tensor, Tensor]:
         """Jᵀr, unless it is known of more rows, and the squares of column norms."""
+        self._join()
         nothing = self.like.new_zeros(self.shape)
         if self.anew is not None:
             return (nothing, nothing) if self.summed is None else self.summed

@@ -83,6 +83,16 @@ class Loss(Protocol):
         """The loss of some problems of a batch (b,), by their numbers (k,)."""
 
 
+def sloped(loss: Loss, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Value (...,) and slope (..., rows) of a loss, without a root of its curvature if it can."""
+    own = getattr(loss, "sloped", None)
+    if own is not None:
+        found: tuple[Tensor, Tensor] = own(residual)
+        return found
+    expansion = loss.expand(residual)
+    return expansion.value, expansion.slope
+
+
 class Bound(Loss, Protocol):
     """The loss of some rows alone, outputs with their targets."""
 

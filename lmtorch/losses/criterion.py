@@ -333,6 +333,11 @@ class Bound:
             None if solved is None else share * solved.reshape(residual.shape),
         )
 
+    def sloped(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost and slope alone, where no curvature is asked for."""
+        slope = self.criterion.slope(self._outputs(residual), *self._given())
+        return self.cost(residual), self.factor * slope.reshape(residual.shape)
+
     def mixed(self, residual: Tensor, signs: Tensor) -> Tensor:
         """Rᵀv for vectors v (s, r, rows / s) of s samples: weights of outputs, of that shape.
 

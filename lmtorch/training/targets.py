@@ -67,6 +67,10 @@ class Read:
         """Cost, slope and root."""
         return self.bound.expand(residual)
 
+    def sloped(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost and slope alone."""
+        return self.bound.sloped(residual)
+
     def curvature(self, residual: Tensor) -> Tensor:
         """The exact second derivative in the outputs."""
         return self.bound.curvature(residual)

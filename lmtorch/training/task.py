@@ -23,6 +23,8 @@ from .streamed import StreamResidual
 from .terms import Term
 from .variables import Variables
 
+NEARLY = 0.9  # share of the samples from which all are mixed
+
 
 class Task(NamedTuple):
     """A step that is ready to be taken."""
@@ -201,12 +203,15 @@ def _some(term: SampleResidual, few: int, generator: torch.Generator) -> SampleR
 
 
 def _mixed(term: SampleResidual, share: float, generator: torch.Generator) -> MixedResidual:
-    """A share of the rows, one of each sample as long as there are samples enough."""
+    """A share of the rows, one of each sample as long as there are samples enough.
+
+    Where it takes nearly all samples it takes all, of which the slope is made as well.
+    """
     rows = math.ceil(share * term.rows)
     each = max(1, -(-rows // max(1, term.samples.count)))  # other processes may have the samples
-    few = -(-rows // each)
-    some = term if few == term.samples.count else _some(term, few, generator)
-    return mixed(some, each, generator)
+    whole = rows >= NEARLY * term.samples.count
+    some = term if whole else _some(term, rows, generator)
+    return mixed(some, each, generator, whole=whole)
 
 
 def gained_beside_sample(problem: Problem, before: Tensor, state: State) -> float | None:
