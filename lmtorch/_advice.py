@@ -37,6 +37,15 @@ def of_derivatives() -> None:
     )
 
 
+def of_not_finite(source: str) -> None:
+    """Warn of a step that was none, which a loss that is finite may hide."""
+    _say(
+        f"the step was not taken, and the parameters stay as they are: {source}. Leave such "
+        "samples out, or give them a finite value inside and torch.where(fine, residuals, 0) "
+        "outside: NaN times zero is NaN."
+    )
+
+
 def of_each_alone() -> None:
     """Warn of a wrapped module whose processes would each take steps of their own."""
     _say(

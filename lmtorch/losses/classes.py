@@ -99,7 +99,7 @@ class CrossEntropyLoss(Criterion):
         classes = min(1, len(shape) - 1)
         lead = shape[:classes] + shape[classes + 1 :]
         if not shape or found != (shape if target.is_floating_point() else lead):
-            raise InputError(mismatch(self, shape, found))
+            raise InputError(mismatch(self, shape, found, _remedy(target, shape, lead)))
         if shape[classes] == 1:
             raise InputError(
                 f"CrossEntropyLoss was given outputs {shape}, of one class, which is certain "
@@ -195,6 +195,25 @@ class CrossEntropyLoss(Criterion):
     def _entropy(self, share: Tensor, whole: Tensor) -> Tensor:
         """Σ a log(A/a), (s,)."""
         return -torch.xlogy(share, share / torch.where(whole > 0, whole, 1)).sum(-1)
+
+
+def _remedy(target: Tensor, outputs: tuple[int, ...], numbers: tuple[int, ...]) -> str:
+    """What to do about a target that is neither class numbers nor probabilities, or "".
+
+    Args:
+        target: what was given.
+        outputs: their shape.
+        numbers: that of class numbers.
+    """
+    found = tuple(target.shape)
+    if target.is_floating_point():
+        of_numbers = found == numbers
+        return "class numbers have to be integers, target.long()." if of_numbers else ""
+    if found == outputs:
+        return "probabilities have to be floats, target.float()."
+    if found[:1] + found[2:] == numbers and found[1:2] == (1,):
+        return "class numbers have no dimension for the classes, target.squeeze(1)."
+    return ""
 
 
 class BCEWithLogitsLoss(Criterion):

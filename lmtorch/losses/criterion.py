@@ -135,11 +135,16 @@ class Criterion(ABC):
         return f"{type(self).__name__}()"
 
 
-def mismatch(criterion: Criterion, outputs: Sequence[int], target: Sequence[int]) -> str:
-    """The words for shapes that do not go together."""
+def mismatch(
+    criterion: Criterion, outputs: Sequence[int], target: Sequence[int], advice: str = ""
+) -> str:
+    """The words for shapes that do not go together, with what to do, if that is known."""
+    advice = advice or "see its docstring for the shapes."
+    if criterion.elementwise:
+        advice = "every output has a target of its own, so squeeze the one or unsqueeze the other."
     return (
         f"{type(criterion).__name__} was given outputs {tuple(outputs)} and a target "
-        f"{tuple(target)}, which do not go together: see its docstring for the shapes."
+        f"{tuple(target)}, which do not go together: {advice}"
     )
 
 
@@ -200,6 +205,39 @@ class Targeted:
         return replace(self, factor=self.factor * factor)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> "Targeted":
+        """The same, counting one over `divisor` times."""
+        if isinstance(divisor, Tensor) or not 0 < divisor < float("inf"):
+            return self * divisor  # which says what is wrong
+        return self * (1 / divisor)
+
+    def __add__(self, other: Any) -> "Targeted":
+        """Not to be had: what is added to it would have no place in the step.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "a criterion's outputs cannot be added to anything: pass each as a term of its own, "
+            "opt.step((lambda x, y: criterion(model(x), y), x, y), (others, z))."
+        )
+
+    __radd__ = __add__
+
+    def backward(self, *_: Any, **__: Any) -> None:
+        """Not to be had: the step takes the derivatives of the outputs by itself.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{type(self.criterion).__name__} gives outputs with their targets, and no loss that "
+            "could be summed or differentiated: return them from the closure of opt.step, without "
+            "zero_grad() and backward(). item() is the loss as a number."
+        )
+
+    mean = sum = backward
 
     def __repr__(self) -> str:
         """The criterion and the shape; targets may be many."""

@@ -27,7 +27,8 @@ COUPLED = (
     "the residuals of a sample change with the other samples of the batch ({reason}), so they are "
     "not independent per sample, as step(closure, *batch) needs. Use model.eval() or a norm "
     "without batch statistics (GroupNorm, LayerNorm), or call step(closure) with a closure over "
-    "the whole batch."
+    "the whole batch. A division by len(x) and means of the batch couple samples as well: take "
+    "numbers that belong to all data."
 )
 
 ONE_ROW = (
@@ -119,7 +120,8 @@ def probe_samples(
     written, activations = _written(operators), operators.bytes
     _refuse_changes(written, samples)
     if count > 1:
-        single = _single(layout, swap, closure, samples, replay, rows, operators)
+        factor = result.factor if targeted else 1.0
+        single = _single(layout, swap, closure, samples, replay, rows, operators, factor)
         activations = max(activations - single, single)
     in_place = differentiable and not _swaps(layout, swap, closure, both, written, replay)
     replay.rewind()
@@ -184,6 +186,7 @@ def _single(
     replay: Replay,
     rows: Tensor,
     operators: Operators,
+    factor: float,
 ) -> int:
     """Compare the rows of the first sample alone with those beside a second; return its bytes.
 
@@ -201,6 +204,8 @@ def _single(
         if STATISTICS in str(cause) and not _of_groups(cause):
             raise InputError(COUPLED.format(reason="BatchNorm in training mode")) from error
         raise
+    if isinstance(result, Targeted) and not math.isclose(result.factor, factor):
+        raise InputError(COUPLED.format(reason="a criterion times another number for each count"))
     first = outputs.by_sample(result, 1)
     if first.shape[1] != rows.shape[1]:
         column = (

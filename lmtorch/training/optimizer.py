@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import choose
-from .._advice import Batches, of_derivatives, of_rate, of_strange
+from .._advice import Batches, of_derivatives, of_not_finite, of_rate, of_strange
 from .._autocast import apart_from_autocast
 from .._checks import count, flag, to_compile
 from .._errors import InputError, RankError
@@ -35,6 +35,7 @@ from .groups import check_group, check_tensors, has_gradients, listed, named
 from .joint import TermResidual, TermsResidual
 from .kept import Kept
 from .loaders import Loaders, RecountedError
+from .not_finite import source_of
 from .preparation import Preparation, Preparations
 from .ranks import (
     changed,
@@ -156,6 +157,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     _advised = False  # about derivatives that the closure takes by itself
     _strange: tuple[str, ...] = ()  # the module's parameters that no group has, as was said
     _warned = False  # of a Jacobian that fell back: once for each optimizer
+    _refused = False  # steps because of NaN: said once for each optimizer
     _compile: bool | str = False
     _processes: Processes | None = None
     _around: tuple[nn.Module, ...] = ()  # DistributedDataParallel
@@ -352,6 +354,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if self._processes is not None and told.ended == Status.NOT_FINITE:
             self._preparations.forget()
             name_not_finite(self._processes, task.problem, task.start.x)
+        if told.ended == Status.NOT_FINITE and not self._refused:
+            self._refused = True
+            of_not_finite(source_of(task))
         if told.resting or told.ended not in (Status.NOT_FINITE, Status.REFUSED):
             alone(self._processes, "buffers", task.leave_traces)
             spread_buffers(self._processes, task.variables.swap.buffers)

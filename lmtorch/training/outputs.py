@@ -164,7 +164,8 @@ def by_sample(result: Any, count: int) -> Tensor:
             raise InputError(
                 f"the residuals have no dimension for the samples: shape {tuple(leaf.shape)} for a "
                 f"batch of {count}. Return one row of residuals for each sample, or call "
-                "step(closure) without the batch."
+                "step(closure) without the batch. Samples that do not count stay as zeros: "
+                "torch.where(mask, residuals, 0) in the place of residuals[mask]."
             )
         parts.append(leaf.reshape(count, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -19,7 +19,8 @@ from .swap import Swap
 UNLIKE = (
     "the closure returned other residuals when it was called again at the same parameters: it "
     "draws from a generator that is not torch's own (NumPy's, Python's, a torch.Generator, an "
-    "iterator over batches), counts its calls, or changes its data in place. All evaluations "
+    "iterator over batches), counts its calls, keeps a hidden state for the next, or changes its "
+    "data in place. All evaluations "
     "within a step must see the same data: draw random points or batches outside the closure, or "
     "pass the batch as step(closure, *batch)."
 )

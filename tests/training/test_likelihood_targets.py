@@ -67,3 +67,57 @@ def test_a_loss_of_outputs_and_targets_is_no_loss_of_residuals(loss):
 def test_a_number_as_damping_is_told_where_it_belongs():
     with pytest.raises(InputError, match=r"lmtorch\.damping\.Nielsen\(initial=0\.1\)"):
         LevenbergMarquardt(nn.Linear(1, 1), damping=0.1)
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        (torch.zeros(30), r"target\.long\(\)"),
+        (torch.zeros(30, 1, dtype=torch.long), r"target\.squeeze\(1\)"),
+        (torch.nn.functional.one_hot(torch.arange(30) % 3), r"target\.float\(\)"),
+        (torch.zeros(30, 2), "docstring"),
+    ],
+    ids=["floats", "column", "one-hot integers", "other classes"],
+)
+def test_targets_of_classes_in_another_form_are_an_error_that_names_the_form(target, remedy):
+    net, criterion = torch.nn.Linear(4, 3), lmtorch.CrossEntropyLoss()
+    opt = lmtorch.LevenbergMarquardt(net)
+    with pytest.raises(InputError, match=remedy):
+        opt.step(lambda x, y: criterion(net(x), y), torch.randn(30, 4), target)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t, x: t * (1 / len(x)), lambda t, x: t / len(x), lambda t, x: 0.5 * len(x) * t],
+    ids=["times", "divided", "grows"],
+)
+def test_a_criterion_that_counts_by_the_length_of_the_batch_is_refused(change):
+    net, criterion = torch.nn.Linear(4, 3), lmtorch.CrossEntropyLoss()
+    x, y = torch.randn(30, 4), torch.arange(30) % 3
+    opt = lmtorch.LevenbergMarquardt(net)
+    with pytest.raises(InputError, match=r"division by len\(x\)"):
+        opt.step(lambda x, y: change(criterion(net(x), y), x), x, y)
+    opt.step(lambda x, y: criterion(net(x), y) / 30, x, y)
+    assert opt.report is not None
+    assert opt.report.accepted
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda t, r: t + r, "a term of its own"),
+        (lambda t, r: r + t, "a term of its own"),
+        (lambda t, r: sum([t, t]), "a term of its own"),
+        (lambda t, r: t.backward(), "return them from the closure"),
+        (lambda t, r: t.mean(), "return them from the closure"),
+        (lambda t, r: t.sum(), "return them from the closure"),
+        (lambda t, r: t / r, "multiplied by a positive number"),
+        (lambda t, r: t / 0, "multiplied by a positive number"),
+    ],
+)
+def test_what_is_done_to_losses_is_an_error_of_a_criterion_that_says_what_to_do(misuse, message):
+    net, criterion = torch.nn.Linear(4, 3), lmtorch.CrossEntropyLoss()
+    x, y = torch.randn(30, 4), torch.arange(30) % 3
+    opt = lmtorch.LevenbergMarquardt(net)
+    with pytest.raises(InputError, match=message):
+        opt.step(lambda x, y: misuse(criterion(net(x), y), net(x)[:, :1]), x, y)

@@ -139,7 +139,8 @@ def test_a_loaded_state_says_nothing_of_the_data_of_the_step_before(device):
     training.run(0, 2)
     state = training.opt.state_dict()
     training.y[:] = float("nan")
-    training.step(2)
+    with pytest.warns(UserWarning, match="the step was not taken"):
+        training.step(2)
     assert training.opt.status is Status.NOT_FINITE
     training.opt.load_state_dict(state)
     assert training.opt.status is Status.RUNNING
