@@ -212,7 +212,23 @@ def _many(fit: Inference) -> str:
             f"{one.high:>12.6g} {one.error:>12.3g}"
         )
         lines.append(f"{row}   ({one.unknown} at a bound or undetermined)" if one.unknown else row)
-    return "\n".join(lines)
+    return "\n".join(lines + _undetermined(fit))
+
+
+def _undetermined(fit: Inference) -> list[str]:
+    """Lines that say how many fits of a batch do not determine which parameters."""
+    good = to_array(tensor_of(fit.solution.status)).reshape(-1) > 0
+    endless = np.isinf(to_array(fit.stderr).reshape(-1, len(fit.names))[good])
+    count = int(endless.any(-1).sum())
+    if not count:
+        return []
+    names = ", ".join(name for name, met in zip(fit.names, endless.any(0), strict=True) if met)
+    return [
+        "[[Notes]]",
+        f"    {count} of the {len(endless)} fits that converged do not determine {names}: these "
+        "errors are",
+        "    infinite. Fix a parameter, or leave its term out, if that is true of most of them.",
+    ]
 
 
 def summary(fit: Inference) -> tuple[list[tuple[int, str]], list[Quantiles]]:

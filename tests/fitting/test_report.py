@@ -343,3 +343,21 @@ def test_a_batch_with_parameters_at_bounds_has_the_errors_of_the_others() -> Non
     row = next(line for line in fit.report().splitlines() if line.strip().startswith("a:"))
     assert "(1 at a bound or undetermined)" in row
     assert "nan" not in row
+
+
+def test_a_batch_says_how_many_fits_do_not_determine_which_parameters():
+    x = torch.linspace(0, 1, 30, dtype=torch.float64)
+    y = 2 * torch.exp(-3 * x) + 0.01 * torch.sin(50 * x)
+
+    def decay(x, a, b):
+        return a * torch.exp(-b * x)
+
+    # of a pixel of zeros a is zero, and b is anything
+    mixed = curve_fit(decay, x, torch.stack([y, 2 * y, torch.zeros_like(y)]), [1.0, 1.0])
+    assert "1 of the 3 fits that converged do not determine b: these" in mixed.report()
+    twice = curve_fit(
+        lambda x, a, b, c: decay(x, a + b, c), x, torch.stack([y, 2 * y]), [1.0, 1.0, 1.0]
+    )
+    assert "2 of the 2 fits that converged do not determine a, b: these" in twice.report()
+    sound = curve_fit(decay, x, torch.stack([y, 2 * y]), [1.0, 1.0])
+    assert "[[Notes]]" not in sound.report()
