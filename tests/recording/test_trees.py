@@ -48,6 +48,22 @@ def test_each_way_is_run_and_others_are_missing():
     assert [run(a, b) for a, b in WAYS] == expected
 
 
+def test_a_new_way_may_need_what_was_left_out_before():
+    def function(a, b):
+        product = a * b
+        if a < b:
+            return a + 1.0
+        return product + product * a if a < 5.0 else product
+
+    tree = Tree()
+    for number, (a, b) in enumerate([(1.0, 2.0), (3.0, 2.0), (6.0, 2.0)], 1):
+        recorded(tree, function, a, b)
+        run = function_of(tree, "run", ("a", "b"), SCOPE)
+        assert ("*" in tree.source("run", ("a", "b"))) is (number > 1)
+        found = [run(1.5, 2.0), run(4.0, 2.0), run(7.0, 2.0)]
+        assert found == [2.5, 40.0, 14.0][:number] + [MISSING] * (3 - number)
+
+
 @pytest.mark.parametrize("rising", [True, False])
 def test_a_way_may_ask_more_often_than_python_indents(rising):
     """A hundred levels were an IndentationError of a fit, after many Newton steps."""
