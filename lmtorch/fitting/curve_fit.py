@@ -128,14 +128,15 @@ def curve_fit(
             `shared`, a list. A table with named columns (a pandas DataFrame) goes to f as it is,
             and is not searched for NaN.
         ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the
-            leading dimensions; or an image over such grids, of whose points the result has a row.
+            leading dimensions; or an image over such grids, or (..., H, W) of as many images, of
+            whose points the result has a row each.
             With `shared`, a list. Points that a masked array (of x, y or sigma) hides are left out,
             as by `mask`.
         p0: the start: numbers in the order of f's arguments, or a dict by name; (..., P) for one
-            start for each fit of a batch. It also says how many parameters there are. Default: what
-            a model guesses from the data; else f's default values, the middle of bounds, or 1; then
-            arguments whose default is no number (True, "linear", None) are no parameters. A dict
-            need not have all names.
+            start for each fit of a batch; or an earlier fit, which gives its popt. It also says how
+            many parameters there are. Default: what a model guesses from the data; else f's default
+            values, the middle of bounds, or 1; then arguments whose default is no number (True,
+            "linear", None) are no parameters. A dict need not have all names.
         sigma: standard deviations of ydata, a number or (m,) or (..., m), infinite for a point that
             does not count; or their covariance (m, m). Default: all equal.
         absolute_sigma: sigma is in the units of ydata, so that χ² needs no scaling.

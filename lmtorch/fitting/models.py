@@ -310,7 +310,10 @@ def model_of(f: Any, p0: Any, shared: Sequence[str] | None, count: int) -> Model
 
 
 def started(p0: Any) -> Any:
-    """A start with labels (a pandas Series) as a dict by name, any other as it is.
+    """A start with labels (a pandas Series) as a dict by name, a fit as its parameters.
+
+    Returns:
+        It; any other as it is given.
 
     Raises:
         InputTypeError: it is lmfit's, with bounds and fixed values that would be lost.
@@ -320,6 +323,8 @@ def started(p0: Any) -> Any:
             f"p0 is {type(p0).__name__} of lmfit. Give p0=params.valuesdict(), and what else it "
             "holds as bounds={name: (low, high)}, fixed=[name] and ties={name: expression}."
         )
+    if hasattr(p0, "popt"):  # an earlier fit, of a neighbour
+        return p0.popt
     if hasattr(p0, "to_dict") and all(
         isinstance(label, str) for label in getattr(p0, "index", [None])
     ):

@@ -17,7 +17,7 @@ from .fitted import Fitted
 class Views(Fitted, Elsewhere):
     """Reports, tables and pictures of a fit, or of a batch of fits."""
 
-    # lmfit's names, and those of scipy's results
+    # lmfit's names, those of scipy's results, and others that are written first
     _elsewhere: ClassVar[Mapping[str, str]] = {
         "best_values": "fit.params",
         "values": "fit.params",
@@ -27,7 +27,18 @@ class Views(Fitted, Elsewhere):
         "eval_uncertainty": "fit.confidence_band(x)",
         "conf_interval": "fit.profile().intervals",
         "ci_report": "fit.profile().intervals",
+        "confint": "fit.profile().intervals",
         "covar": "fit.pcov",
+        "cov": "fit.pcov",
+        "covariance": "fit.pcov",
+        "correl": "fit.correlation",
+        "residuals": "fit.residual",
+        "chi2": "fit.chisqr",
+        "r2": "fit.rsquared",
+        "pvalues": "fit.params and fit.errors: their quotients are t with fit.nfree",
+        "tvalues": "fit.params and fit.errors: their quotients are t with fit.nfree",
+        "summary": "fit.report()",
+        "to_latex": "fit.to_dataframe().to_latex()",
         "cov_beta": "fit.pcov",
         "perr": "fit.stderr",
         "sd_beta": "fit.stderr",

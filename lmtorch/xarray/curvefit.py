@@ -10,6 +10,7 @@ from .._checks import choice, flag
 from .._errors import InputError, InputTypeError
 from .reading import ERRORS, Stack, options_of, stack_of
 from .running import fit_lazily
+from .telling import tell_of_none
 
 
 def curvefit(
@@ -136,7 +137,9 @@ def curvefit(
         from .store import fit_to_store
 
         return fit_to_store(stacks, obj, store, resume=resume, progress=progress)
-    return finished(stacks, [fit_lazily(stack, progress) for stack in stacks], obj)
+    result = finished(stacks, [fit_lazily(stack, progress) for stack in stacks], obj)
+    tell_of_none(stacks, result)
+    return result
 
 
 def finished(stacks: Sequence[Stack], found: Sequence[dict[str, xr.DataArray]], obj: Any) -> Any:

@@ -157,6 +157,18 @@ def coords_of(obj: Any, coords: Any) -> list[xr.DataArray]:
     return found
 
 
+def _as_array(value: Any, data: xr.DataArray) -> str:
+    """How an array that has the sizes of some dimensions becomes a DataArray; "": it has not."""
+    shape, left, dims = np.shape(value), list(data.dims), []
+    for size in shape:
+        while left and data.sizes[left[0]] != size:
+            del left[0]
+        if not left:
+            return ""
+        dims.append(str(left.pop(0)))
+    return f", xarray.DataArray(mask, dims={dims})" if shape else ""
+
+
 def _map_or_number(value: Any, what: str, pixels: Sequence[Hashable]) -> Any:
     """A number as a float, or a DataArray over pixels.
 
@@ -277,7 +289,7 @@ def stack_of(
         ):
             raise InputTypeError(
                 f"mask is {_kind(value)}: it must be a DataArray that holds True for each point "
-                "that counts."
+                f"that counts{_as_array(value, data)}."
             )
         if kind == "sigma" and not isinstance(value, xr.DataArray) and np.ndim(value):
             raise InputTypeError(

@@ -139,6 +139,64 @@ def test_axes_alone_are_told_to_become_grids() -> None:
             curve_fit(spot, axes, Z, START)
 
 
+@pytest.mark.parametrize("form", [tuple, list, np.stack, lambda axes: torch.tensor(np.stack(axes))])
+def test_the_axes_of_a_square_image_are_no_predictors_of_as_many_curves(form: Any) -> None:
+    image, axes = Z[:, :15], (COLUMNS[:15], ROWS)
+    with pytest.raises(InputError, match=r"numpy\.meshgrid.*each_x=False"):
+        curve_fit(spot, form(axes), image, START)
+
+
+def test_as_many_curves_of_several_predictors_are_fitted_where_that_is_said() -> None:
+    rng = np.random.default_rng(0)
+
+    def plane(points: Any, a: Any, b: Any) -> Any:
+        return a * points[0] + b * points[1]
+
+    slopes = rng.normal(size=(15, 2))
+    for points in ((ROWS, ROWS**3), (ROWS, rng.normal(size=15))):
+        curves = slopes @ np.stack(points)
+        fits = curve_fit(plane, points, curves, each_x=False)
+        np.testing.assert_allclose(fits.popt, slopes)
+    fits = curve_fit(plane, points, curves)  # what rises and falls is no axis
+    np.testing.assert_allclose(fits.popt, slopes)
+
+
+STACK = np.stack([Z, 2 * Z + 0.01 * NOISE[::-1], Z[:, ::-1]])
+STACKS = {
+    "a pair": ((X, Y), STACK),
+    "one array": (np.stack([X, Y]), STACK),
+    "a sparse grid": (np.meshgrid(COLUMNS, ROWS, sparse=True), STACK),
+    "tensors": ((torch.tensor(X), torch.tensor(Y)), torch.tensor(STACK)),
+    "as many as coordinates": ((X, Y), STACK[:2]),
+    "two dimensions of them": ((X, Y), STACK[:2].reshape(2, 1, *Z.shape)),
+}
+
+
+@pytest.mark.parametrize("given", STACKS)
+@pytest.mark.parametrize("model", [spot, flat_spot])
+def test_images_over_one_grid_are_fitted_one_by_one(given: str, model: Any) -> None:
+    points, images = STACKS[given]
+    fits = curve_fit(model, points, images, START, sigma=np.broadcast_to(SIGMA, images.shape))
+    assert fits.best_fit.shape == (*images.shape[:-2], Z.size)
+    values, images = np.asarray(fits.popt).reshape(-1, 4), np.asarray(images)
+    for found, image in zip(values, images.reshape(-1, *Z.shape), strict=True):
+        np.testing.assert_allclose(found, of_scipy(image, SIGMA)[0], rtol=1e-6)
+
+
+def test_a_mask_and_errors_of_the_grid_hold_for_all_images() -> None:
+    kept = X**2 + Y**2 < 4
+    fits = curve_fit(spot, (X, Y), STACK, START, sigma=SIGMA, mask=kept)
+    for found, image in zip(fits.popt, STACK, strict=True):
+        np.testing.assert_allclose(found, of_scipy(image, SIGMA, kept)[0], rtol=1e-6)
+
+
+def test_a_model_of_the_library_guesses_for_each_image() -> None:
+    fits = curve_fit(models.Gaussian2D(), (X, Y), STACK)
+    for place, image in enumerate(STACK):
+        one = curve_fit(models.Gaussian2D(), (X, Y), image)
+        np.testing.assert_allclose(fits.popt[place], one.popt, rtol=1e-7)
+
+
 def test_points_in_rows_are_told_to_be_turned() -> None:
     points = np.stack([X.ravel(), Y.ravel()], axis=1)
     with pytest.raises(ValueError, match="unpack") as told:

@@ -204,6 +204,7 @@ def test_names_of_lmfit_are_answered() -> None:
     fit = curve_fit(model, x, 2 * np.exp(-x))
     for thing, names in (
         (fit, ("best_values", "fit_report", "conf_interval", "covar", "eval", "perr", "x")),
+        (fit, ("residuals", "cov", "correl", "chi2", "r2", "summary", "confint", "to_latex")),
         (model, ("fit", "make_params", "eval", "param_names", "set_param_hint")),
     ):
         for name in names:
@@ -215,6 +216,23 @@ def test_names_of_lmfit_are_answered() -> None:
     again = pickle.loads(pickle.dumps(fit))
     assert again["decay"] == fit["decay"]
     assert copy.copy(model).names == model.names
+
+
+def test_a_fit_is_a_start_of_its_neighbour() -> None:
+    x = np.linspace(0, 10, 80)
+    noise = 0.02 * np.random.default_rng(0).normal(size=(3, 80))
+    y = 2 * np.exp(-((x - [[4.0], [4.2], [4.4]]) ** 2)) + noise
+
+    def peak(x: Any, height: Any, center: Any, width: Any) -> Any:
+        return height * torch.exp(-(((x - center) / width) ** 2))
+
+    before = curve_fit(peak, x, y[0], p0=[1, 5, 1])
+    after = curve_fit(peak, x, y[1], p0=before)
+    np.testing.assert_array_equal(after.popt, curve_fit(peak, x, y[1], p0=before.popt).popt)
+    fits = curve_fit(peak, x, y, p0=before)
+    again = curve_fit(peak, x, y, p0=fits)
+    np.testing.assert_allclose(again.popt, fits.popt, rtol=1e-7)
+    assert (again.nfev <= fits.nfev).all()
 
 
 def test_an_attribute_error_within_a_property_is_heard() -> None:
