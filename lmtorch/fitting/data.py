@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
 from .._arrays import all_finite, tensor_of
 from .._errors import InputError
+from .labels import row_labels
 from .owned import NONE, Versions, leaves_of, owned, versions_of
 from .reading import as_x, mask_of, merged, numbers_of, shown_of
 
@@ -30,6 +31,8 @@ class Data:
         total: of a likelihood, the trials or the like of each point, (..., m) or (m,); None: it has
             none.
         versions: of x and y where they are the user's own tensors, see `owned`.
+        labels: of the fits, the index of a table of pandas with a row for each; None: there are
+            none.
     """
 
     x: Any
@@ -42,6 +45,7 @@ class Data:
     sizes: tuple[int, ...]
     total: Tensor | None = None
     versions: Versions = NONE
+    labels: Any = None
 
     def unwritten(self) -> Self:
         """These data, unless x or y are no longer those of the fit.
@@ -88,6 +92,7 @@ class Data:
 
         return replace(
             self,
+            labels=None,
             x=self.x.flatten(0, len(self.lead) - 1)[chosen] if self.each_x else self.x,
             y=self.y.flatten(0, -2)[chosen],
             weights=part(self.weights, 1),
@@ -104,6 +109,7 @@ class Data:
 
         return replace(
             self,
+            labels=None,
             x=self.x[index] if self.each_x else self.x,
             y=self.y[index],
             weights=one(self.weights, 1),
@@ -135,6 +141,7 @@ def gather(
         raise InputError(f"nan_policy={nan_policy!r} must be 'raise', 'omit' or None.")
     numpy = not any(isinstance(leaf, Tensor) for leaf in leaves_of(ydata))
     sizes: tuple[int, ...] = ()
+    labels = row_labels(ydata)
     xdata, ydata = owned(xdata, ydata)
     if joint:
         xdata, ydata, sigma, mask, sizes = _joined(xdata, ydata, sigma, mask)
@@ -160,7 +167,7 @@ def gather(
 
     if mask is None and nan_policy != "omit" and _clean(x, y, xdata, ydata, sigma):
         weights, root = _errors(sigma, y, None)
-        return _data(x, y, weights, root, numpy, each_x, sizes)
+        return _data(x, y, weights, root, numpy, each_x, sizes, labels)
     good_y = y.isfinite()
     fits = len(lead) if each_x else 0
     sets = list(zip(x, xdata, sizes, strict=True)) if joint else [(x, xdata, y.shape[-1])]
@@ -204,7 +211,7 @@ def gather(
         y = torch.where(kept, y, 0.0)
         filled = [_filled(one, good, fits) for (one, _, _), good in zip(sets, goods, strict=True)]
         x = filled if joint else filled[0]
-    return _data(x, y, weights, root, numpy, each_x, sizes)
+    return _data(x, y, weights, root, numpy, each_x, sizes, labels)
 
 
 def _data(
@@ -215,13 +222,15 @@ def _data(
     numpy: bool,
     each_x: bool,
     sizes: tuple[int, ...],
+    labels: Any,
 ) -> Data:
     """The data, with the points that are not left out counted."""
     count = y.detach().new_full(y.shape[:-1], y.shape[-1])
     if weights is not None:
         count = (weights > 0).to(y).expand(y.shape).sum(-1)
     seen = versions_of(x, y)
-    return Data(x, y, weights, root, count, numpy, each_x, sizes, versions=seen)
+    labels = labels if labels is not None and tuple(y.shape[:-1]) == (len(labels),) else None
+    return Data(x, y, weights, root, count, numpy, each_x, sizes, versions=seen, labels=labels)
 
 
 def _clean(x: Any, y: Tensor, *given: Any) -> bool:

@@ -49,7 +49,7 @@ def _of_parameters(fit: Inference, pandas: Any) -> Any:
     }
     if not fit.lead:
         return pandas.DataFrame(columns, index=pandas.Index(names, name="parameter"))
-    levels = [*map(range, fit.lead), names]
+    levels = [*_levels(fit), names]
     index = pandas.MultiIndex.from_product(levels, names=[*_dimensions(fit), "parameter"])
     return pandas.DataFrame(columns, index=index)
 
@@ -64,16 +64,27 @@ def _of_fits(fit: Inference, pandas: Any) -> Any:
     for name in ("nfev", "success"):
         columns[name] = to_array(tensor_of(fit.solution[name])).reshape(-1)
     columns["status"] = [reason.name for reason in fit.solution.reasons]
+    labels = fit.fitter.data.labels
     if len(fit.lead) > 1:
-        levels = [range(size) for size in fit.lead]
-        index = pandas.MultiIndex.from_product(levels, names=_dimensions(fit))
+        index = pandas.MultiIndex.from_product(_levels(fit), names=_dimensions(fit))
+    elif labels is not None:
+        index = labels.rename(*_dimensions(fit))
     else:
         index = pandas.RangeIndex(math.prod(fit.lead), name="fit")
     return pandas.DataFrame(columns, index=index)
 
 
+def _levels(fit: Inference) -> list[Any]:
+    """The labels of the leading dimensions: of the rows of a table, or numbers."""
+    labels = fit.fitter.data.labels
+    return [*map(range, fit.lead)] if labels is None else [labels]
+
+
 def _dimensions(fit: Inference) -> list[str]:
     """The names of the leading dimensions."""
+    labels = fit.fitter.data.labels
+    if labels is not None and labels.name is not None:
+        return [str(labels.name)]
     return ["fit"] if len(fit.lead) == 1 else [f"fit_{i}" for i in range(len(fit.lead))]
 
 

@@ -1,4 +1,4 @@
-"""Labels of pandas: data that lie in another order than their labels say.
+"""Labels of pandas: data that lie in another order than their labels say, and fits with names.
 
 A fit takes points by their places, as scipy does. A column that was sorted by itself has the same
 labels as the others in another order, and its points belong to other points than it seems.
@@ -37,3 +37,10 @@ def warn_of_order(**given: Any) -> None:
                 stacklevel=level(),
             )
             return
+
+
+def row_labels(ydata: Any) -> Any:
+    """The labels of the rows of a table of pandas, one level of them; None: it is no table."""
+    if type(ydata).__module__.partition(".")[0] != "pandas" or getattr(ydata, "ndim", 0) != 2:
+        return None
+    return ydata.index if ydata.index.nlevels == 1 else None

@@ -186,6 +186,7 @@ class Views(Fitted, Elsewhere):
         Returns:
             A `pandas.DataFrame`. Its index has the names of the parameters ("parameter"), or the
             places of the fits in the leading dimensions ("fit", or "fit_0", "fit_1", ...), or both.
+            Where ydata was a table of pandas, its index, by its name, stands for the places.
 
         Raises:
             InputError: pandas is not installed, or `per` is neither of the two.

@@ -16,7 +16,7 @@ from .variables import EMPTY, words
 
 
 def tell_of_none(stacks: Sequence[Stack], result: xr.Dataset) -> None:
-    """Warn of arrays in which no fit has succeeded; of what Dask holds nothing is known yet.
+    """Warn of arrays of pixels of which none has succeeded; what Dask holds is not known yet.
 
     Args:
         stacks: what was fitted.
@@ -24,7 +24,7 @@ def tell_of_none(stacks: Sequence[Stack], result: xr.Dataset) -> None:
     """
     for stack in stacks:
         status = result[f"{stack.name}_curvefit_status" if stack.name else "curvefit_status"]
-        if status.chunks is not None:
+        if status.chunks is not None or not status.ndim:  # the status of one is seen
             continue
         found = status.to_numpy().reshape(-1)
         found = found[found != EMPTY]

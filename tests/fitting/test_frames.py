@@ -1,5 +1,6 @@
 """Fits as data frames, and as numbers with errors."""
 
+import pickle
 import sys
 from typing import Any
 
@@ -41,6 +42,38 @@ def test_of_a_stack_a_row_is_a_fit_and_a_parameter() -> None:
     assert frame.loc[(1, 2, "b"), "value"] == fits.at(1, 2)["b"]
     np.testing.assert_array_equal(frame["stderr"].unstack().to_numpy(), fits.stderr.reshape(6, 3))
     assert curve_fit(line, T, Y + noise((2, 40))).to_dataframe().index.names[0] == "fit"
+
+
+@pytest.mark.parametrize("labels", [["A1", "B7", "H12"], [5, 3, 5], pandas.to_datetime([1, 2, 3])])
+@pytest.mark.parametrize("name", ["well", None])
+def test_fits_of_a_table_have_the_labels_of_its_rows(labels: Any, name: str | None) -> None:
+    curves = Y + noise((3, 40), 0.02)
+    curves[1, 30:] = np.nan
+    table = pandas.DataFrame(curves, index=pandas.Index(labels, name=name), columns=T)
+    fits = curve_fit(decay, table.columns, table, nan_policy="omit")
+    wide = fits.to_dataframe(per="fit")
+    assert wide.index.equals(table.index)
+    assert wide.index.name == (name or "fit")
+    np.testing.assert_array_equal(wide["b"], fits.popt[:, 1])
+    long = fits.to_dataframe()
+    assert long.index.names == [name or "fit", "parameter"]
+    assert list(long.index.get_level_values(0)[::3]) == list(table.index)
+    np.testing.assert_array_equal(long["value"], fits.popt.ravel())
+    again = pickle.loads(pickle.dumps(fits)).to_dataframe(per="fit")
+    pandas.testing.assert_frame_equal(again, wide)
+    one = fits.at(1)
+    assert list(one.to_dataframe().index) == one.names
+    assert len(one.to_dataframe(per="fit")) == 1
+
+
+def test_a_table_with_labels_of_several_levels_or_of_one_curve_counts_its_fits() -> None:
+    pairs = pandas.MultiIndex.from_product([[0, 1], ["a", "b"]])
+    table = pandas.DataFrame(Y + noise((4, 40), 0.02), index=pairs)
+    assert list(curve_fit(decay, T, table).to_dataframe(per="fit").index) == [0, 1, 2, 3]
+    column = pandas.DataFrame({"y": Y}, index=T)  # one curve, whose index is x
+    fit = curve_fit(decay, T, column)
+    assert list(fit.to_dataframe().index) == fit.names
+    assert len(fit.to_dataframe(per="fit")) == 1
 
 
 def test_a_row_for_each_fit_has_all_that_is_known_of_it() -> None:

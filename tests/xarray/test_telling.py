@@ -34,6 +34,12 @@ def test_a_function_that_takes_its_coordinate_last_is_told_to_take_it_first(erro
     assert not (found.curvefit_status > 0).any()
 
 
+def test_a_single_pixel_has_its_status_alone():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert int(curvefit(DATA[0, 0, :1], "b", decay).curvefit_status) < 0
+
+
 def test_of_a_dataset_the_variable_is_named():
     both = xr.Dataset({"good": DATA, "bad": DATA.astype(float) * 0 + np.inf}, coords=DATA.coords)
     with pytest.warns(OptimizeWarning, match="none of 6 fits of 'bad' has") as said:
