@@ -1,7 +1,7 @@
 """First and second derivatives of networks of layers, z = W a + b and a = g(z), and their adjoints.
 
 Of such networks all that Taylor mode does to an operator is known beforehand. Value, first and
-second derivatives are rows of one array, so that a layer is one product for all of them:
+second derivatives are rows of one array, each with the samples last, along which most goes:
 
     y = g(z):   ∂ᵢy = g′ ∂ᵢz,   ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz
 
@@ -52,8 +52,8 @@ class Wanted(NamedTuple):
 class Kept(NamedTuple):
     """What a pass back needs of a layer, for a block of samples."""
 
-    input: Any  # (rows, s, in); of the first layer (s, in)
-    before: Any  # (rows, s, out) without the value's own row; of the first layer (first, 1, out)
+    input: Any  # (rows, in, s); of the first layer (in, s)
+    before: Any  # (rows, out, s) without the value's own row; of the first layer (first, out, 1)
     bend: Bend | None
 
 
@@ -104,15 +104,15 @@ class Layered:
         """The value (s, out), first derivatives (s, out, c) and second ones (s, out, q)."""
         behind = 1 + len(self.wanted.first)
         with quiet():
-            found = [self._forward(self.x[some]) for some in self.blocks]
+            found = [self._forward(self.x[some].T) for some in self.blocks]
         if self.library is np:
-            whole = found[0] if len(found) == 1 else np.concatenate(found, 1)
+            whole = found[0] if len(found) == 1 else np.concatenate(found, -1)
             parts = whole[0], whole[1:behind], whole[behind:]
             value, first, second = map(torch.from_numpy, parts)
         else:  # of parts that are no views of one another
             (whole,) = found
             value, first, second = whole[0].clone(), whole[1:behind].clone(), whole[behind:].clone()
-        return value, first.movedim(0, -1), second.movedim(0, -1)
+        return value.T.contiguous(), first.permute(2, 1, 0), second.permute(2, 1, 0)
 
     def _empty(self, *shape: int) -> Any:
         if self.library is np:
@@ -125,20 +125,20 @@ class Layered:
         a: Any = x
         every: Any = None
         for place, (weight, bias, name) in enumerate(self.layers):
-            width = weight.shape[0]
             if place == 0:
-                z = x @ weight.T
-                slopes, bends = weight.T[first][:, None], None
-                z = z if bias is None else z + bias
+                z = weight @ x
+                slopes, bends = weight.T[first][:, :, None], None
+                if bias is not None:
+                    z += bias[:, None]
                 before = slopes
                 if not name:
                     every = self._empty(self.rows, *z.shape)
                     every[0], every[1 : 1 + c], every[1 + c :] = z, slopes, 0
             else:
-                every = (a.reshape(-1, a.shape[-1]) @ weight.T).reshape(self.rows, -1, width)
+                every = weight @ a
                 z = every[0]
                 if bias is not None:
-                    z += bias
+                    z += bias[:, None]
                 before = every[1:]
                 slopes, bends = every[1 : 1 + c], every[1 + c :]
             bend = None
@@ -193,17 +193,15 @@ class Layered:
         parts = (slice(0, 1), slice(1, 1 + c), slice(1 + c, None))
         given = [None if part is None else plain(library, part) for part in gradient]
         if given[0] is not None:
-            given[0] = given[0][None]
-        for order in (1, 2):
-            if given[order] is not None:
-                given[order] = library.moveaxis(given[order], -1, 0)
+            given[0] = given[0][..., None]
+        given = [None if part is None else library.swapaxes(part, 0, 2) for part in given]
         x = np.empty_like(self.x) if library is np else torch.empty_like(self.x)
         total: list[Any] = [x if needed[0] else None] + [None] * (2 * len(self.layers))
         with quiet():
             for some, kept in zip(self.blocks, self.kept, strict=True):
-                g = self._empty(self.rows, len(self.x[some]), last)
+                g = self._empty(self.rows, last, len(self.x[some]))
                 for rows, part in zip(parts, given, strict=True):
-                    g[rows] = 0 if part is None else part[:, some]
+                    g[rows] = 0 if part is None else part[..., some]
                 self._backward(g, some, kept, needed, total)
         if library is np:
             total = [None if t is None else torch.from_numpy(np.asarray(t)) for t in total]
@@ -224,20 +222,19 @@ class Layered:
             if kept[place].bend is not None:
                 g = self._back(g, kept[place], place == 0)
             if bias is not None and needed[2 + 2 * place]:
-                add(2 + 2 * place, g[0].sum(0))
+                add(2 + 2 * place, g[0].sum(1))
             if place:
-                flat = g.reshape(-1, g.shape[-1])
                 if needed[1 + 2 * place]:
-                    before = kept[place].input
-                    add(1 + 2 * place, flat.T @ before.reshape(-1, before.shape[-1]))
-                g = (flat @ weight).reshape(self.rows, -1, weight.shape[1])
+                    add(1 + 2 * place, (g @ kept[place].input.swapaxes(1, 2)).sum(0))
+                # of one output it is no sum, for which a product of matrices takes longer
+                g = weight.T @ g if len(weight) > 1 else weight.T * g
                 continue
             if needed[1]:
-                of_weight = g[0].T @ kept[0].input
-                of_weight[:, first] += g[1 : 1 + c].sum(1).T
+                of_weight = g[0] @ kept[0].input.T
+                of_weight[:, first] += g[1 : 1 + c].sum(2).T
                 add(1, of_weight)
             if needed[0]:
-                total[0][some] = g[0] @ weight
+                total[0][some] = (weight.T @ g[0]).T
 
     def _back(self, g: Any, kept: Kept, start: bool) -> Any:
         """Gradients in value and derivatives before an activation, from those behind it."""
