@@ -49,9 +49,11 @@ def share_right(net: nn.Module, images: Tensor, digits: Tensor) -> float:
 def optimizer(net: nn.Module, seed: int = 0) -> lmtorch.LevenbergMarquardt:
     """Levenberg–Marquardt, which chooses products of a sample of the curvature by itself.
 
-    The penalty keeps the weights from growing without end once all images are right.
+    A classification begins with small slopes: steps may be long from the first. The penalty keeps
+    the weights from growing without end once all images are right.
     """
-    return lmtorch.LevenbergMarquardt(net, weight_decay=0.5, seed=seed)
+    damping = lmtorch.damping.Nielsen(initial=1e-5)
+    return lmtorch.LevenbergMarquardt(net, damping=damping, weight_decay=0.5, seed=seed)
 
 
 def main(steps: int = 20, enough: float = 0.98) -> float:
