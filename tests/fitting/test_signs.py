@@ -67,6 +67,20 @@ def test_a_batch_counts_them(lead):
     assert ((fits.popt[..., 4] < 0).reshape(-1) == [True, False, True, False]).all()
 
 
+def test_of_many_some_are_looked_at_and_of_few_among_many_none():
+    many = [FAR] * 40 + [NEAR] * 10
+    with pytest.warns(
+        OptimizeWarning, match="40 of 50 fits .* Of the 14 .* 14 need not have"
+    ) as said:
+        lmtorch.curve_fit(circuit, W, measured(1, 50), np.array(many))
+    assert "bounds={'fast': (0, inf)}" in str(said[0].message)
+    few = np.array([FAR] + [NEAR] * 149)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptimizeWarning)
+        fits = lmtorch.curve_fit(circuit, W, measured(1, 150), few)
+    assert fits.popt[0, 4] < 0
+
+
 @pytest.mark.parametrize("amplitude", [-2.0, 2.0])
 def test_a_sign_that_makes_no_difference_or_that_the_data_have_is_no_fault(amplitude):
     x = np.linspace(0, 3, 40)
