@@ -18,7 +18,6 @@ TARGETS = (1e-3, 1e-4, 1e-5)
 SECONDS, WALL, STEPS, ERROR = range(4)  # of an entry of a curve
 AXIS = {SECONDS: "processor seconds", WALL: "seconds"}
 NAMES = {"lm": "lmtorch", "lbfgs": "L-BFGS", "adam": "Adam", "ssbroyden": "SSBroyden"}
-COLOURS = {"lm": "C3", "lbfgs": "C0", "adam": "0.55", "ssbroyden": "C2"}
 TITLES = {
     "poisson-2d": "Poisson, 2-D",
     "poisson-2d-deep": "Poisson, 2-D",
@@ -87,8 +86,20 @@ benchmarks.physics_table ROW --device cuda`. The published figures are of an RTX
 card below, which is another. Seconds are those of the clock, the device having done with the step,
 from the first step on; points are drawn on the CPU and sent there, and looking at the error is not
 counted."""
+STAYING = """The same networks, and the points of the first draw in every step: `python -m
+benchmarks.physics_table ROW --redrawn 0`. The published runs, which draw their points anew in each
+step, are another protocol; these say what can be had in the same seconds (why:
+[physics](physics.md#points-that-are-drawn-anew)). In the picture above they are dashed."""
 GPU_PICTURE = "![Errors against seconds on a GPU](images/physics_table_gpu.png)"
 REDRAWN = "redrawn"  # beside the options: points are drawn anew after so many steps
+KEPT = f"lm, {REDRAWN}=0"
+LINES = {  # of the picture: label, colour and dashes, the upper ones last
+    "ssbroyden": (NAMES["ssbroyden"], "C2", "-"),
+    "adam": (NAMES["adam"], "0.55", "-"),
+    "lbfgs": (NAMES["lbfgs"], "C0", "-"),
+    KEPT: (f"{NAMES['lm']}, points that stay", "C3", "--"),
+    "lm": (NAMES["lm"], "C3", "-"),
+}
 Runs = dict[tuple[str, str], list[dict[str, Any]]]
 
 
@@ -171,7 +182,7 @@ def with_options(found: Runs) -> str:
     """Runs with options beside those without, of the same seeds, in the seconds both have had."""
     lines = []
     for (name, method), several in found.items():
-        if "," not in method or (name, "lm") not in found:
+        if "," not in method or method == KEPT or (name, "lm") not in found:
             continue
         seeds = {run["seed"] for run in several}
         plain = [run for run in found[name, "lm"] if run["seed"] in seeds]
@@ -192,7 +203,7 @@ def _named(option: str) -> str:
     name, _, steps = option.partition("=")
     if name != REDRAWN:
         return f"`{option}`"
-    return f"points drawn anew every {steps} steps" if int(steps) else "points that stay"
+    return f"points drawn anew every {steps} steps"
 
 
 def words(found: Runs, what: int = SECONDS, where: str = "one core against their GPU") -> str:
@@ -220,6 +231,16 @@ def words(found: Runs, what: int = SECONDS, where: str = "one core against their
         "higher": "**Behind in the last error**, whatever time each has had",
     }
     return "\n".join(f"* {heads[key]}: {'; '.join(of)}." for key, of in said.items() if of)
+
+
+def with_points_that_stay(found: Runs) -> str:
+    """The part of the page with the runs whose points are never drawn anew."""
+    staying = {(name, "lm"): of for (name, how), of in found.items() if how == KEPT}
+    if not staying:
+        return ""
+    lines = [of_row(name, staying[name, "lm"]) for name in ROWS if (name, "lm") in staying]
+    parts = ["## With points that stay", STAYING.replace("\n", " ")]
+    return "\n\n".join([*parts, table(_head(), lines), words(staying)])
 
 
 def on_gpu(found: Runs) -> str:
@@ -261,11 +282,10 @@ def draw(found: Runs, path: Path, what: int = SECONDS) -> None:
     figure, axes = plt.subplots(2, 4, figsize=(15, 6.5), layout="constrained")
     panels = list(axes.flat)
     for axis, name in zip(panels, names, strict=False):
-        for method in reversed(NAMES):
-            for number, run in enumerate(found.get((name, method), [])):
-                label = NAMES[method] if number == 0 else None
+        for method, (label, colour, dashes) in LINES.items():
+            for run in found.get((name, method), []):
                 seconds, errors = zip(*((e[what], e[ERROR]) for e in run["curve"][1:]), strict=True)
-                axis.loglog(seconds, errors, color=COLOURS[method], lw=1.3, label=label)
+                axis.loglog(seconds, errors, dashes, color=colour, lw=1.3, label=label)
         theirs = PUBLISHED[name]
         axis.axhline(theirs.error, color="0.3", ls=":", lw=1, label="published, GPU")
         if theirs.seconds is not None:
@@ -275,7 +295,13 @@ def draw(found: Runs, path: Path, what: int = SECONDS) -> None:
         axis.grid(alpha=0.2)
     for axis in panels[len(names) :]:
         axis.axis("off")
-    panels[0].legend(frameon=False, fontsize=8)
+    named = {}
+    for axis in panels:
+        named |= {
+            label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+    # on the GPU's picture two panels are empty, on the other one
+    panels[-1].legend(named.values(), named, frameon=False, fontsize=9, loc="center")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -294,6 +320,7 @@ def page() -> str:
         f"Machine: {where}. {HOW}".replace("\n", " "),
         BEFORE.replace("\n", " "),
         PICTURE,
+        with_points_that_stay(found),
         on_gpu(runs(ON_GPU)),
         "## L-BFGS, Adam and SSBroyden",
         "The same networks, points and losses, seed 0 for these three; torch's L-BFGS with a "

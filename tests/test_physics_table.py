@@ -141,6 +141,20 @@ def test_on_a_gpu_seconds_are_those_of_the_clock() -> None:
     assert physics_page.on_gpu({}) == ""
 
 
+def test_points_that_stay_have_a_table_and_words_of_their_own() -> None:
+    # of the published row: 1e-5 after 52 s, 5.6e-8 in the end
+    redrawn, kept = run(1.0, 1e-3, 1e-6), run(1.0, 1e-4, 9e-6, 2e-8)
+    found = {("poisson-5d", "lm"): [redrawn], ("poisson-5d", physics_page.KEPT): [kept, kept]}
+    said = physics_page.with_points_that_stay(found)
+    line = next(line for line in said.splitlines() if "5-64-1, 449" in line)
+    assert [cell.strip() for cell in line.split("|")][-4:] == ["**2.0e-08**", "3, 3", "2", ""]
+    assert "(2.0e-08, theirs 5.6e-08)" in said
+    assert "Behind" not in said
+    assert physics_page.with_options(found) == ""
+    assert "1.0e-06, theirs" in physics_page.words(found)
+    assert physics_page.with_points_that_stay({("poisson-5d", "lm"): [redrawn]}) == ""
+
+
 def test_runs_with_options_are_compared_in_the_same_seconds_with_those_of_the_same_seeds() -> None:
     found = {
         ("poisson-2d", "lm"): [run(1.0, 0.1, 0.02, 0.003), run(1.0, 1.0, 1.0, seed=1)],
@@ -149,11 +163,9 @@ def test_runs_with_options_are_compared_in_the_same_seconds_with_those_of_the_sa
     assert "| `momentum=0.7` | 1 | 2 | 5.0e-02 | 2.0e-02 |" in physics_page.with_options(found)
 
 
-@pytest.mark.parametrize(
-    ("redrawn", "words"), [(0, "points that stay"), (2, "points drawn anew every 2 steps")]
-)
+@pytest.mark.parametrize("redrawn", [0, 2])
 def test_a_run_whose_points_are_drawn_at_other_steps_is_kept_apart(
-    redrawn: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redrawn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ROWS, "poisson-2d", TINY)
     monkeypatch.setattr(physics_table, "RESULTS", tmp_path)
@@ -168,7 +180,10 @@ def test_a_run_whose_points_are_drawn_at_other_steps_is_kept_apart(
     known = physics_table.train(other, METHODS["lm"], 0, seconds=60, most=4)
     assert apart["curve"][-1][2:] == known[-1][2:]
     assert found["poisson-2d", "lm"][0]["curve"][-1][3] != known[-1][3]
-    assert f"| {words} | 1 |" in physics_page.with_options(found)
+    if redrawn:
+        assert "| points drawn anew every 2 steps | 1 |" in physics_page.with_options(found)
+    else:
+        assert "2-8-1" in physics_page.with_points_that_stay(found)
 
 
 def test_the_page_is_of_the_runs_that_are_kept() -> None:
