@@ -20,12 +20,12 @@ from ..models.base import Model
 from ..models.expressions import circle
 from ..models.guessing import Points
 from ..models.rules import Rules, Tie, ties_of
-from .data import Data
 from .likelihoods import Likelihood
+from .measurements.data import Data
 from .models import Joint, OfNumbers
 from .models import Model as Called
-from .positive_starts import guessed
 from .preparing import names_of
+from .starts.positive import guessed
 
 Pair = tuple[float, float]
 

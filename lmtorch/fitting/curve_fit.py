@@ -22,19 +22,24 @@ from ..minimising.infinite_slopes import better, by_differences
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
 from . import fronts, infinite_slopes
-from .blind_starts import beside, unknown
 from .brought import beyond, brought, start_from
-from .coarse_data import warn_if_coarse
-from .data import Data, gather
-from .doses import explained, mistaken, warn_of_doses
+from .doubts.doses import explained, mistaken, warn_of_doses
+from .doubts.runaways import beyond_infinity, grown, told
+from .doubts.runaways_of_many import mark
+from .doubts.signs import changed
+from .doubts.stopped_short import warn_if_short, warn_if_some_are_short
 from .fitter import Fitter
-from .grids import flattened
-from .inference import Inference
-from .labels import warn_of_order
+from .inference.inference import Inference
+from .inference.rho import robust_of
 from .likelihoods import check, likelihood_of, with_total
+from .measurements.coarse_data import warn_if_coarse
+from .measurements.data import Data, gather
+from .measurements.grids import flattened
+from .measurements.labels import warn_of_order
+from .measurements.own_rows import check_rows, of_rows
+from .measurements.reading import in_unit_of
 from .models import by_name, model_of, of_lmfit, started
 from .options import check_options, refuse_sides
-from .own_rows import check_rows, of_rows
 from .parameters import Parameters, Tie, Transform
 from .preparing import (
     acceptable,
@@ -49,14 +54,9 @@ from .preparing import (
     understood,
     warn_of,
 )
-from .reading import in_unit_of
-from .result import CurveFit
-from .rho import robust_of
-from .runaways import beyond_infinity, grown, told
-from .runaways_of_many import mark
-from .signs import changed
-from .stopped_short import warn_if_short, warn_if_some_are_short
-from .unguessed import ADVICE, Blind, searched
+from .results.result import CurveFit
+from .starts.blind import beside, unknown
+from .starts.unguessed import ADVICE, Blind, searched
 
 # options of `least_squares` that apply to the fit itself, and not to refits for a profile or
 # bootstrap
@@ -354,7 +354,7 @@ def _inference(
 ) -> Inference:
     """What follows from a fit by squares, or by a likelihood."""
     if fitter.likelihood is not None:
-        from .counting import CountedInference  # is imported where it is needed
+        from .inference.counting import CountedInference  # is imported where it is needed
 
         return CountedInference(fitter, solution)
     return Inference(fitter, solution, absolute, robust)

@@ -15,12 +15,12 @@ from .._errors import FallbackWarning, InputTypeError
 from .._threads import forward_mode, quiet
 from ..minimising.least_squares import least_squares
 from ..minimising.solution import Solution
-from .curves import curve_of
-from .data import Data
 from .likelihoods import Likelihood
+from .measurements.curves import curve_of
+from .measurements.data import Data
+from .measurements.reading import numbers_of
 from .models import Model, OfNumbers
 from .parameters import Parameters
-from .reading import numbers_of
 
 BATCH = (
     " ydata of several dimensions is a batch of fits, one for each row: transpose it where its "

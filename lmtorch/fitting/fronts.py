@@ -23,16 +23,16 @@ from ..minimising.arguments import bounds_as_key
 from ..minimising.remembered import KEPT, Call
 from ..minimising.solution import Solution
 from ..minimising.user_function import Calls
-from .data import Data
+from .doubts.runaways import runaways
+from .doubts.signs import changed
 from .fitter import Fitter
-from .inference import Inference
+from .inference.inference import Inference
+from .measurements.data import Data
+from .measurements.owned import NONE, owned, versions_of
 from .models import OfNumbers
-from .owned import NONE, owned, versions_of
 from .preparing import acceptable_of_one
-from .result import CurveFit
-from .runaways import runaways
-from .signs import changed
-from .unguessed import misses, searched
+from .results.result import CurveFit
+from .starts.unguessed import misses, searched
 
 
 class Asked(NamedTuple):

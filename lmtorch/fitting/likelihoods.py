@@ -21,9 +21,9 @@ from .._errors import InputError
 from ..losses.base import wide
 from ..losses.counts import BinomialNLLLoss, NegativeBinomialNLLLoss, PoissonNLLLoss
 from ..losses.criterion import Criterion, Targeted
-from .data import Data, as_points
-from .owned import owned, versions_of
-from .reading import numbers_of
+from .measurements.data import Data, as_points
+from .measurements.owned import owned, versions_of
+from .measurements.reading import numbers_of
 
 NAMES = ("gaussian", "poisson", "binomial", "negative_binomial")
 NEEDS = {

@@ -19,8 +19,8 @@ from ..losses.base import Loss
 from ..losses.linear import Linear
 from ..minimising.arguments import as_pair, as_pairs, check_pairs, unbounded
 from ..minimising.solution import Solution
-from .data import Data
 from .likelihoods import Likelihood
+from .measurements.data import Data
 from .models import Model, OfNumbers
 from .parameters import Parameters
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..fitting.curve_fit import curve_fit
-from ..fitting.runaways_of_many import untold
+from ..fitting.doubts.runaways_of_many import untold
 from ..models import Model
 from .starts import defaults_of
 from .task import Named, Task

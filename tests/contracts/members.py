@@ -13,7 +13,7 @@ from lmtorch.damping.nielsen import Nielsen
 from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, Scaling
 from lmtorch.damping.several import SeveralDampings
 from lmtorch.damping.trust_region import TrustRegion
-from lmtorch.fitting.orthogonal import DisplacementResidual, OwnColumns
+from lmtorch.fitting.orthogonal.residual import DisplacementResidual, OwnColumns
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.by_term import ByTerm
 from lmtorch.jacobians.dual_numbers import DualNumbers
@@ -186,8 +186,8 @@ ELSEWHERE: dict[type, str] = {
     # rows, in batches and with priors, so that it has the same laws in a battery of its own.
     Schur: "tests/linearizations/test_blocks.py",
     # Errors in x: one residual and one source that belong together, and know of points.
-    DisplacementResidual: "tests/fitting/test_orthogonal.py",
-    OwnColumns: "tests/fitting/test_orthogonal.py",
+    DisplacementResidual: "tests/fitting/orthogonal/test_orthogonal.py",
+    OwnColumns: "tests/fitting/orthogonal/test_orthogonal.py",
     # These laws set parameters into modules, which take nothing but tensors.
     DualNumbers: "tests/jacobians/test_dual_numbers.py",
     # What another source has given is remembered, of a pure function on a CPU.

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch.fitting import fronts
-from lmtorch.fitting.covariance import determines, inverse_normal, of_one
-from lmtorch.fitting.data import Data
+from lmtorch.fitting.inference.covariance import determines, inverse_normal, of_one
+from lmtorch.fitting.measurements.data import Data
 from lmtorch.fitting.preparing import acceptable
 from lmtorch.losses.linear import Linear
 from lmtorch.minimising import remembered

@@ -280,7 +280,7 @@ def test_a_spot_is_meant_by_both_of_its_coordinates() -> None:
 
 
 def test_an_image_that_is_not_flattened_is_refused_in_words() -> None:
-    """A fit flattens it, see `tests/fitting/test_grids.py`; a guess by itself does not."""
+    """A fit flattens it (`tests/fitting/measurements/test_grids.py`), a guess does not."""
     with pytest.raises(InputError, match="flatten the image"):
         models.Gaussian2D().guess(np.mgrid[0:9.0, 0:9.0], np.ones((9, 9)))
 

@@ -1,0 +1,1 @@
+"""What may be wrong with a fit although its run has ended well."""

@@ -1,0 +1,1 @@
+"""What was measured: data as users have them, checked, converted and whitened."""

@@ -1,0 +1,1 @@
+"""Errors in x as well as in y: `odr`."""

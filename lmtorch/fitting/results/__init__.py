@@ -1,0 +1,1 @@
+"""What a user is given after a fit: numbers, words, tables and pictures."""

@@ -1,0 +1,1 @@
+"""Where a fit may start, if its user has not said it."""
