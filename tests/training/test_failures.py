@@ -149,7 +149,7 @@ def test_a_jacobian_that_is_not_finite_leaves_scale_and_damping_alone(damping, s
 def test_a_parameter_that_is_not_finite_stops_the_step(device):
     theta = torch.tensor([float("nan"), 1.0], dtype=F64, device=device, requires_grad=True)
     opt = LevenbergMarquardt([theta])
-    with pytest.warns(UserWarning, match="the parameter 'parameter 0' is not finite"):
+    with pytest.warns(UserWarning, match="the parameter 'group 0, parameter 0' is not finite"):
         opt.step(lambda: theta[0] * theta[1] - torch.ones(3, dtype=F64, device=device))
     assert opt.status is Status.NOT_FINITE
     assert torch.equal(theta[1:], torch.ones_like(theta[1:]))
