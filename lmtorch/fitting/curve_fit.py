@@ -332,7 +332,7 @@ def curve_fit(
             f"{names} start, and another start may end at a lower minimum: give "
             "p0={name: value, ...}, or from_function(f, guess=...)."
         )
-    elif p0 is not None and (said := changed(fitter, solution, inference.residual, u)):
+    elif p0 is not None and (said := changed(fitter, solution, u)):
         warn_of_fit(said)
     amiss = blind is not None and blind.amiss(solution)
     if amiss:

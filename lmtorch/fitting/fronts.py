@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arrays import tensor_of
 from ..arrays import quiet
 from ..compiling.unchanged import place_of
 from ..minimising import remembered
@@ -181,7 +180,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     if searched(fitter, None, asked.start) and misses(data, solution, bar):
         return None  # another start may do better
     turned = asked.start is not None and _turned(start, solution.x)
-    if turned and changed(fitter, solution, tensor_of(solution.fun), start):
+    if turned and changed(fitter, solution, start):
         return None  # the way that is taken the first time says so
     inference = _inference(fitter, solution, front.absolute, asked)
     inference.warn()

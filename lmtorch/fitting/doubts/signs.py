@@ -17,6 +17,7 @@ from ..._errors import stopped
 from ..._threads import quiet
 from ...minimising.solution import Solution
 from ..fitter import Fitter
+from ..inference.selection import of_some
 from ..starts.blind import each_beside
 
 LOWER = 0.9  # share of the cost below which another minimum is told of
@@ -25,7 +26,7 @@ FEWEST = 0.01  # of the fits, below which none is tried
 MOST = 16  # that are tried
 
 
-def changed(fitter: Fitter, solution: Solution, residual: Tensor, u: Tensor) -> str:
+def changed(fitter: Fitter, solution: Solution, u: Tensor) -> str:
     """What is said of fits that end lower where variables keep the sign of their start.
 
     Of a batch nothing is said where fewer than one fit in a hundred may be such a one, and some are
@@ -34,7 +35,6 @@ def changed(fitter: Fitter, solution: Solution, residual: Tensor, u: Tensor) -> 
     Args:
         fitter: of one fit or a batch (...).
         solution: of the fit.
-        residual: (..., m), in units of their errors.
         u: the start that was given, (..., n).
 
     Returns:
@@ -45,10 +45,14 @@ def changed(fitter: Fitter, solution: Solution, residual: Tensor, u: Tensor) -> 
     end = tensor_of(solution.x).detach().reshape(start.shape)
     turned = start * end < 0
     fewest = max(1, FEWEST * len(start))
-    if int(turned.any(-1).sum()) < fewest:
+    suspects = turned.any(-1).nonzero()[:, 0]
+    if len(suspects) < fewest:
         return ""
-    off = each_beside(fitter.data, residual.detach()).reshape(-1)
-    suspects = (turned.any(-1) & off).nonzero()[:, 0]
+    if fitter.data.lead:
+        residual = of_some(solution, "fun", suspects).reshape(len(suspects), -1)
+        suspects = suspects[each_beside(fitter.data.some(suspects), residual)]
+    elif not bool(each_beside(fitter.data, tensor_of(solution.fun).detach())):
+        return ""
     if len(suspects) < fewest:
         return ""
     which = suspects[:: -(-len(suspects) // MOST)]

@@ -27,6 +27,7 @@ from ..._errors import warn_of_fit
 from ...core.termination import Status
 from ...minimising.solution import Solution
 from ..fitter import Fitter
+from ..inference.selection import of_some
 
 OFF = 0.1  # standard errors by which a parameter may be off without a word
 ROUNDING = 0.3  # ε, the root of the mean square of what a number is rounded by
@@ -90,7 +91,7 @@ def warn_if_some_are_short(fitter: Fitter, solution: Solution, absolute: bool) -
     if not bool(hidden.any()):
         return
     rows, sigma, size = rows[hidden], sigma[hidden], size[hidden]
-    residual, jacobian = (_of(solution, name, rows) for name in ("fun", "jac"))
+    residual, jacobian = (of_some(solution, name, rows) for name in ("fun", "jac"))
     if fitter.bounded:  # what is against a bound stays there
         held = tensor_of(solution.active_mask)[rows] != 0
         jacobian = torch.where(held[:, None], 0.0, jacobian)
@@ -172,10 +173,3 @@ def _sizes(fitter: Fitter, count: int, rows: Tensor) -> Tensor:
         weights = weights.expand_as(y).reshape(count, -1)[rows]
         chosen = torch.where(weights > 0, weights * chosen, 0.0)
     return torch.linalg.vector_norm(chosen, dim=-1)
-
-
-def _of(solution: Solution, name: str, rows: Tensor) -> Tensor:
-    """An entry of some fits, (k, ...), whether it was kept or not."""
-    if solution.waits(name):
-        return tensor_of(solution.part(name, rows)).detach()
-    return tensor_of(solution[name]).detach()[rows]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import _memory
+from ..._arrays import tensor_of
 from ..._autodiff import ranges
 from ..._errors import InputError
 from ...core.termination import Status
@@ -134,3 +135,10 @@ def _is_place(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def of_some(solution: Solution, name: str, rows: Tensor) -> Tensor:
+    """An entry of some fits of a batch, (k, ...), whether it was kept or is made now."""
+    if solution.waits(name):
+        return tensor_of(solution.part(name, rows)).detach()
+    return tensor_of(solution[name]).detach()[rows]
