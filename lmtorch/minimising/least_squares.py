@@ -33,6 +33,7 @@ from .arguments import (
     source_of,
     tolerances,
 )
+from .changing import warn_if_changing
 from .compiled import Compiling
 from .infinite_slopes import by_differences_where_needed
 from .minimise import minimise
@@ -319,6 +320,7 @@ def least_squares(
     solution = finish(run, results, ending)
     solution.calls = calls.made
     solution.history = watcher.history
+    warn_if_changing(run, ending)
     solution.explained(partial(choose.explanation, run.plan, run.ladders))
     if compiling:
         compiling.count(ending, run.probe.rows)

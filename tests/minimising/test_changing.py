@@ -1,0 +1,98 @@
+"""A function that changes from call to call is told of, one that does not is left alone."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import OptimizeWarning
+
+import lmtorch
+from lmtorch.minimising import changing
+
+from .setting import F64
+
+X = torch.linspace(0, 3, 30, dtype=F64)
+Y = 2 * torch.exp(-X) + 0.01 * torch.cos(40 * X)
+START = torch.tensor([1.0, 0.5], dtype=F64)
+
+
+def decay(p):
+    return p[0] * torch.exp(-p[1] * X) - Y
+
+
+def counting():
+    made = []
+
+    def function(p):
+        made.append(p)
+        return decay(p) + 0.01 * len(made)
+
+    return function
+
+
+def drawing(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda p: decay(p) + 1e-3 * torch.randn(30, dtype=F64, generator=generator)
+
+
+def writing():
+    y = Y.clone()
+
+    def function(p):
+        with torch.no_grad():
+            y.mul_(1.01)
+        return p[0] * torch.exp(-p[1] * X) - y.clone()
+
+    return function
+
+
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")  # of what is written to in place
+@pytest.mark.parametrize("make", [counting, writing])
+@pytest.mark.parametrize("arrays", [False, True], ids=["tensors", "arrays"])
+def test_it_is_told(make, arrays):
+    of_tensors = make()
+    function = lambda p: of_tensors(torch.as_tensor(p)).numpy() if arrays else of_tensors(p)
+    start = START.numpy() if arrays else START
+    with pytest.warns(OptimizeWarning, match="other residuals when it was called again"):
+        lmtorch.least_squares(function, start, jac="2-point" if arrays else "auto")
+
+
+def test_no_success_of_what_is_drawn_at_random_goes_without_a_word():
+    successes = 0
+    for seed in range(8):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = lmtorch.least_squares(drawing(seed), START)
+        told = any("other residuals" in str(one.message) for one in said)
+        assert told or not found.success
+        successes += found.success
+    assert successes
+
+
+def test_a_curve_too():
+    generator = np.random.default_rng(0)
+    noisy = lambda x, a, k: a * np.exp(-k * x) + 1e-3 * generator.standard_normal(x.shape)
+    with pytest.warns(OptimizeWarning, match="draws random numbers"):
+        lmtorch.curve_fit(noisy, X.numpy(), Y.numpy(), [1.0, 0.5], jac="2-point")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_ends_without_residuals_and_at_bounds_are_none(dtype):
+    """There the cosine is as large as any, and round-off depends on how a value is computed."""
+    x, start = X.to(dtype), START.to(dtype)
+    exact = lambda p: p[0] * torch.exp(-p[1] * x) - 2 * torch.exp(-x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptimizeWarning)
+        for bounds in (([0, 0], [9, 9]), ([0, 0], [1.5, 9])):
+            for function in (exact, lambda p: exact(p) * 1e-200 if dtype == F64 else exact(p)):
+                lmtorch.least_squares(function, start, bounds=bounds)
+
+
+def test_a_look_that_fails_costs_no_fit(monkeypatch):
+    def tired(*_):
+        raise RuntimeError("tired")
+
+    found = lmtorch.least_squares(decay, START, max_nfev=3)
+    monkeypatch.setattr(changing, "_residual", tired)
+    assert torch.equal(lmtorch.least_squares(decay, START, max_nfev=3).x, found.x)
