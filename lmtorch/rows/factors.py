@@ -260,13 +260,10 @@ def taken(factor: Factor, samples: Tensor) -> Factor:
 
 
 def _changed(factor: Factor, change: Callable[[str], Tensor]) -> Factor:
-    """The factor with other tensors of samples, by their names.
-
-    Every factor is a NamedTuple, which its protocol cannot say.
-    """
+    """The factor with other tensors of samples, by their names."""
     names = [name for name in ("left", "right", "places", "matrix") if hasattr(factor, name)]
     changes = {name: change(name) for name in names}
-    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # of NamedTuple, see above
+    found: Factor = factor._replace(**changes)  # type: ignore[attr-defined]  # a factor is a NamedTuple, which its protocol cannot say
     return found
 
 

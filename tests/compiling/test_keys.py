@@ -208,7 +208,7 @@ def test_what_is_reached_by_a_detour_is_part_of_the_key(
 def test_what_names_no_value_has_no_key() -> None:
     def inside(x: Any) -> Any:
         # the function is read, and never called
-        import of_the_user  # type: ignore[import-not-found]  # it is nowhere
+        import of_the_user  # type: ignore[import-not-found]  # no module has this name
 
         return x * of_the_user.value
 
