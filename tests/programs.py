@@ -9,7 +9,7 @@ from torch import Tensor
 from lmtorch.compiling import building, descent
 from lmtorch.fitting import fronts
 from lmtorch.minimising import compiled as asked
-from lmtorch.minimising import effort, remembered, repeated
+from lmtorch.minimising import effort, kinds, repeated_eager
 
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
@@ -33,6 +33,6 @@ def forget() -> None:
     building.LOADED.clear()
     asked.TOLD.clear()
     effort._EFFORTS.clear()
-    remembered._KNOWN.clear()
-    repeated._CHANGED.clear()
+    kinds._KNOWN.clear()
+    repeated_eager._CHANGED.clear()
     fronts._FRONTS.clear()

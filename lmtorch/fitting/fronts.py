@@ -1,6 +1,6 @@
 """What comes before and after a fit of a curve that is remembered, remembered with the fit.
 
-Names, parameters, bounds and options are the same for every fit of a kind (`minimising.remembered`
+Names, parameters, bounds and options are the same for every fit of a kind (`minimising.kinds`
 tells what a kind is). Where they are remembered, only the numbers are new.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..arrays import quiet
 from ..compiling.unchanged import place_of
-from ..minimising import remembered
+from ..minimising import kinds
 from ..minimising.arguments import bounds_as_key
-from ..minimising.remembered import KEPT, Call
+from ..minimising.kinds import KEPT, Call
 from ..minimising.solution import Solution
 from ..minimising.user_function import Calls
 from .doubts.runaways import runaways
@@ -91,14 +91,14 @@ def asked_of(
     (x, _), (y, square) = points, counted
     if not 0 < x.ndim <= 2:
         return None
-    if not remembered.plain(values) or x.shape[-1] != len(y):
+    if not kinds.plain(values) or x.shape[-1] != len(y):
         return None
     start = None if p0 is None else _start(p0)
     if start is None and p0 is not None:
         return None
-    kinds = tuple(map(type, values))
+    types = tuple(map(type, values))
     place = (
-        place_of(f), box, names, values, kinds, type(xdata), type(ydata), x.shape, y.shape,
+        place_of(f), box, names, values, types, type(xdata), type(ydata), x.shape, y.shape,
         None if start is None else start.shape, torch.get_default_dtype(),
     )  # fmt: skip
     return Asked(place, x, y, square, start, type(ydata) is np.ndarray)
@@ -106,7 +106,7 @@ def asked_of(
 
 def _start(p0: Any) -> Tensor | None:
     """A start of numbers in float64, (P,); None: it is of another kind."""
-    start = remembered.start_of(p0)
+    start = kinds.start_of(p0)
     if start is None or not start.numpy or len(start.shape) != 1:
         return None
     return start.x if start.x.dtype is torch.float64 else None
@@ -174,7 +174,7 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     args = [asked.x, asked.y, None, None, fitter.start, None]
     bar = acceptable_of_one(asked.y.numpy())
     call = Call(front.kind, f, start, args, tensors, bar, own)
-    solution = remembered.solved(fitter.residual, call, Calls())
+    solution = kinds.solved(fitter.residual, call, Calls())
     if solution is None or not solution.success or runaways(fitter, solution, start):
         return None
     if searched(fitter, None, asked.start) and misses(data, solution, bar):

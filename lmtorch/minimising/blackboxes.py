@@ -12,9 +12,9 @@ from ..damping.scaling import FixedScale
 from ..jacobians.finite_difference import FiniteDifference
 from ..jacobians.given import GivenJacobian
 from ..residuals.probe import Probe
-from .memory import Memory
 from .problems import ProblemsResidual
 from .user_function import UserFunction
+from .values_at_points import ValuesAtPoints
 
 JACOBIANS = 4  # a single problem's evaluations of so many Jacobians are remembered
 # evaluations that are remembered at least: what a doubt about the end asks for where n <= 8, see
@@ -42,9 +42,9 @@ def remembering(
         return residual
     each = 1 + (source.evaluations(n) if isinstance(source, FiniteDifference) else 0)
     if residual.batched:
-        memory = Memory(0, 2 * each)
+        memory = ValuesAtPoints(0, 2 * each)
     else:
-        memory = Memory(each, max(JACOBIANS * each, min(LATEST, NUMBERS // residual.rows)))
+        memory = ValuesAtPoints(each, max(JACOBIANS * each, min(LATEST, NUMBERS // residual.rows)))
     if residual.looped or not residual.batched:
         value = probe.residual
         assert value is not None

@@ -18,7 +18,7 @@ from ..damping.base import Damping
 from ..jacobians.base import JacobianSource
 from ..losses.base import Loss
 from ..solvers.base import Solver
-from . import remembered, repeated
+from . import kinds, repeated_compiled, repeated_eager
 from .arguments import (
     believed,
     bounds_of,
@@ -222,14 +222,14 @@ def least_squares(
     one = in_dims is None or (type(in_dims) is tuple and all(dim is None for dim in in_dims))
     alone = silent and process_group is None and one
     if alone and (kwargs is None or (type(kwargs) is dict and not kwargs)):
-        kind = remembered.call_of(
+        kind = kinds.call_of(
             fun, x0, args,
             (jac, method, ftol, xtol, gtol, x_scale, loss, f_scale, diff_step, max_nfev,
              in_dims, solver, damping, acceleration, polish, second_opinion, n_starts, seed,
              memory_limit, precision, tuple(names) if type(names) is list else names, compiled),
             (tr_solver, tr_options, jac_sparsity, workers, callback, sampler), acceptable, bounds,
         )  # fmt: skip
-        if kind and (found := remembered.solved(fun, kind, calls)):
+        if kind and (found := kinds.solved(fun, kind, calls)):
             return found
     check_scipys(method, tr_solver, tr_options, jac_sparsity, workers, verbose)
     check_functions(fun, callback, sampler, kwargs)
@@ -328,11 +328,12 @@ def least_squares(
     sure = kind and not run.batched and bool(ending.runs == 1 and solution.success)
     if kind and sure and compiling and compiling.program:
         assert compiling.numbers is not None
-        remembered.keep(kind, fun, run, compiling.program, compiling.numbers, results, trials)
+        program, numbers = compiling.program, compiling.numbers
+        repeated_compiled.keep(kind, fun, run, program, numbers, results, trials)
     elif kind and sure and not (compiled is True or run.batched):
         effort = None if compiling is None else compiling.effort
         if compiling is None or not compiling.known:
-            repeated.keep(kind, run, results, trials, effort)
+            repeated_eager.keep(kind, run, results, trials, effort)
     if verbose:
         say(solution.message if isinstance(solution.message, str) else _summary(solution))
     return solution

@@ -17,7 +17,7 @@ from ..jacobians.learned_rows import LearnedRows
 from ..losses.criterion import Bound
 from ..residuals.base import Part
 from ..residuals.layout import Layout
-from .memory import Memory
+from .values_at_points import ValuesAtPoints
 
 Call = Callable[..., Tensor]  # (params, *shares) of one problem -> a tensor
 
@@ -40,7 +40,7 @@ class ProblemsResidual:
     sizes: Tensor | None = None
     # the dtype in which `call` computes, where its results do not show it
     precision: torch.dtype | None = None
-    memory: Memory | None = None  # of a black box, whose points are evaluated once
+    memory: ValuesAtPoints | None = None  # of a black box, whose points are evaluated once
     numbers: tuple[int, ...] = ()  # of the problems in the memory, where they are looped
     refused: list[bool] = field(default_factory=list)  # see `Part`
     learned: LearnedMany = field(default_factory=LearnedMany)  # see `Part`

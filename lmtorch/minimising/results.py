@@ -13,8 +13,8 @@ from ..arrays import arrays_of, largest, on_numpy, take, tensor_from, to_type, w
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
-from .again import Jacobians
 from .ending import Ended, Ending
+from .jacobians_at_end import Jacobians
 from .solution import Later, Solution
 from .unknowns import Unknowns
 from .watch import Iterate

@@ -30,15 +30,15 @@ from ..losses.criterion import Bound
 from ..losses.linear import Linear
 from ..losses.robust import Robust
 from ..residuals.probe import Probe
-from .again import Jacobians
 from .blackboxes import looked_at, remembering
 from .ending import Ending
 from .implicit import attach
+from .jacobians_at_end import Jacobians
 from .minimise import block_size, together
 from .opinions import Opinion
 from .problems import ProblemsResidual
 from .ranks import facts_together
-from .recalled import learned_of
+from .repeated_batches import learned_of
 from .results import Results, pick
 from .row_blocks import learned_rows, row_blocks, rows_of_blocks
 from .solution import Solution

@@ -25,7 +25,7 @@ from lmtorch.compiling.lanes import Lanes
 from lmtorch.compiling.operators import RULES
 from lmtorch.compiling.prelude import PRELUDE
 from lmtorch.compiling.programs import Program
-from lmtorch.minimising import effort, remembered
+from lmtorch.minimising import effort, kinds
 from lmtorch.minimising.watch import Watcher
 
 from ..nist import PROBLEMS, log_relative_error
@@ -461,7 +461,7 @@ def test_of_exact_data_only_round_off_is_left_after_one_step() -> None:
     y = 0.1864 + 0.003 * T
     for x0 in torch.linspace(-3, 3, 8, dtype=F64).reshape(4, 2):
         forget()  # the program is held to the loop each time
-        remembered._KNOWN.clear()
+        kinds._KNOWN.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found = lmtorch.least_squares(exact, x0, args=(T, y), compile=True)

@@ -16,7 +16,7 @@ from lmtorch.fitting.inference.covariance import determines, inverse_normal, of_
 from lmtorch.fitting.measurements.data import Data
 from lmtorch.fitting.preparing import acceptable
 from lmtorch.losses.linear import Linear
-from lmtorch.minimising import remembered
+from lmtorch.minimising import repeated_compiled
 
 from ..nist import PROBLEMS
 from ..programs import compiler
@@ -148,7 +148,8 @@ def test_other_data_and_starts(quick: list[Any]) -> None:
 
 
 def test_what_the_model_uses_has_changed(quick: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered.Known, "_agrees", lambda *_: True)  # seen without that
+    # seen without that
+    monkeypatch.setattr(repeated_compiled.RepeatedCompiled, "_agrees", lambda *_: True)
     for _ in range(3):
         fit()
     monkeypatch.setitem(globals(), "FACTOR", 2.0)

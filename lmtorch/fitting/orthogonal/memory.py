@@ -1,9 +1,9 @@
 """What is seen of a model before a fit with errors in x, and remembered for others of its kind.
 
 To look at a function, to plan, and to hold derivatives to a backward pass costs fifty points as
-much as the fit itself. As of plain fits (`minimising.repeated`) what was found is used again where
-everything that the function reaches is as it was; after some fits its evaluations are recorded and
-replayed, and then the function itself is asked once more at the end.
+much as the fit itself. As of plain fits (`minimising.repeated_eager`) what was found is used again
+where everything that the function reaches is as it was; after some fits its evaluations are
+recorded and replayed, and then the function itself is asked once more at the end.
 """
 
 import threading
@@ -22,7 +22,7 @@ from ...core.method import Method
 from ...jacobians.base import JacobianSource
 from ...jacobians.dual_numbers import DualNumbers
 from ...jacobians.learned import Evaluations
-from ...minimising.remembered import plain
+from ...minimising.kinds import plain
 from .fitter import OrthogonalFitter, Points
 
 KEPT = 32  # kinds of fits that a process remembers

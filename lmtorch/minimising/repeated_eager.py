@@ -33,11 +33,10 @@ from ..jacobians.dual_numbers import DualNumbers
 from ..jacobians.ladder import Ladder, same_values
 from ..jacobians.latest import Latest
 from ..jacobians.learned import Evaluations, OfFit
-from . import remembered
 from .effort import Effort, of_one
 from .ending import Ending, look_at_end
+from .kinds import Call, put
 from .opinions import unasked
-from .remembered import Call
 from .results import Results
 from .run import Run
 from .solution import Solution
@@ -57,7 +56,7 @@ class _Ready(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedEager:
     """A kind of fit that is remembered.
 
     Attributes:
@@ -218,10 +217,10 @@ def keep(call: Call, run: Run, results: Results, trials: int, effort: Effort | N
     calling = copy(run.calling)
     calling.leaves, calling.calls = [], Calls()
     residual: Any = run.problem.residual
-    known = Repeated(
+    known = RepeatedEager(
         unchanged, calling,
         replace(run.problem, residual=replace(residual, call=calling.residual), source=Ladder([])),
         run.plan, results, trials, run.unknowns.layout.shapes[0], tuple(source.rungs), run.limit,
         effort=effort,
     )  # fmt: skip
-    remembered.put(call.place, known)
+    put(call.place, known)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lmtorch
-from lmtorch.minimising import remembered
+from lmtorch.minimising import kinds, repeated_compiled
 from lmtorch.minimising.results import Results
 
 from ..programs import compiler
@@ -47,7 +47,7 @@ def solve(fun: Callable[..., Any], x0: Any = (1.0,), **options: Any) -> Any:
 def shortcuts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The solutions that were found without all that a first fit does, as they are found."""
     found: list[Any] = []
-    real = remembered.solved
+    real = kinds.solved
 
     def noting(*args: Any) -> Any:
         solution = real(*args)
@@ -55,7 +55,7 @@ def shortcuts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             found.append(solution)
         return solution
 
-    monkeypatch.setattr(remembered, "solved", noting)
+    monkeypatch.setattr(kinds, "solved", noting)
     return found
 
 
@@ -214,7 +214,8 @@ def twice(p: Tensor) -> Tensor:
     ["a tensor through NumPy", "an object", "a helper"],
 )
 def test_what_a_function_uses_has_changed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered.Known, "_agrees", lambda *_: True)  # seen without that
+    # seen without that
+    monkeypatch.setattr(repeated_compiled.RepeatedCompiled, "_agrees", lambda *_: True)
     found = shortcuts(monkeypatch)
     function, change = cases(monkeypatch)[name]
     before = [solve(function).x[0] for _ in range(2)]
@@ -251,8 +252,8 @@ def test_a_solution_is_made_quickly_as_it_is_slowly(
 def test_nothing_of_many_problems_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """To see whether each of their starts is finite took a twentieth of compiled fits."""
     asked: list[Any] = []
-    real = remembered.call_of
-    monkeypatch.setattr(remembered, "call_of", lambda *call: asked.append(0) or real(*call))
+    real = kinds.call_of
+    monkeypatch.setattr(kinds, "call_of", lambda *call: asked.append(0) or real(*call))
     starts = torch.ones(3, 1, dtype=F64)
     found = lmtorch.least_squares(lambda p: p * T - Y, starts, in_dims=0)
     assert found.success.all()
@@ -300,7 +301,7 @@ def default_typed(p: Tensor) -> Tensor:
 
 
 def test_another_default_dtype_is_another_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered.Known, "_agrees", lambda *_: True)
+    monkeypatch.setattr(repeated_compiled.RepeatedCompiled, "_agrees", lambda *_: True)
     torch.set_default_dtype(torch.float32)
     coarse = [solve(default_typed).x[0] for _ in range(2)]
     torch.set_default_dtype(torch.float64)
@@ -432,11 +433,11 @@ def test_curve_fit_has_the_errors_of_the_first(monkeypatch: pytest.MonkeyPatch) 
 def test_few_kinds_are_remembered() -> None:
     for factor in (1.0, 2.0):
         solve(made(factor))
-    (alike,) = remembered._KNOWN.values()
+    (alike,) = kinds._KNOWN.values()
     assert len(alike) == 2
-    for number in range(2 * remembered.KEPT):
-        remembered.put(number // 8, alike[0])
-    assert set(map(len, remembered._KNOWN.values())) == {2, remembered.ALIKE}
-    for number in range(remembered.KEPT):
-        remembered.put(number, alike[0])
-    assert len(remembered._KNOWN) == remembered.KEPT
+    for number in range(2 * kinds.KEPT):
+        kinds.put(number // 8, alike[0])
+    assert set(map(len, kinds._KNOWN.values())) == {2, kinds.ALIKE}
+    for number in range(kinds.KEPT):
+        kinds.put(number, alike[0])
+    assert len(kinds._KNOWN) == kinds.KEPT

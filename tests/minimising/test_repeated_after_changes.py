@@ -19,28 +19,28 @@ import torch
 import lmtorch
 from lmtorch.fitting import fronts
 from lmtorch.jacobians.learned import AGREED
-from lmtorch.minimising import remembered, repeated
+from lmtorch.minimising import kinds, repeated_eager
 
 T = torch.linspace(1, 2, 12, dtype=torch.float64)
 Y = 3 * T + 0.1 * torch.cos(9 * T)
 BEST = float((T * Y).sum() / T.square().sum())
-FITS = repeated.LEARNING + AGREED + 4  # after which evaluations are replayed
+FITS = repeated_eager.LEARNING + AGREED + 4  # after which evaluations are replayed
 FACTOR = 1.0
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is remembered of the fits of other tests."""
-    monkeypatch.setattr(remembered, "_KNOWN", type(remembered._KNOWN)())
+    monkeypatch.setattr(kinds, "_KNOWN", type(kinds._KNOWN)())
     monkeypatch.setattr(fronts, "_FRONTS", type(fronts._FRONTS)())
-    monkeypatch.setattr(repeated, "_CHANGED", {})
+    monkeypatch.setattr(repeated_eager, "_CHANGED", {})
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The fits that were made as one that is remembered."""
     found: list[Any] = []
-    plain = repeated.Repeated.solve
+    plain = repeated_eager.RepeatedEager.solve
 
     def solve(self: Any, *args: Any) -> Any:
         solution = plain(self, *args)
@@ -48,7 +48,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             found.append(solution)
         return solution
 
-    monkeypatch.setattr(repeated.Repeated, "solve", solve)
+    monkeypatch.setattr(repeated_eager.RepeatedEager, "solve", solve)
     return found
 
 
@@ -86,12 +86,12 @@ MAKERS: dict[str, Callable[[float], Callable[..., Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kept", [remembered.KEPT, 1], ids=["all are kept", "one is kept"])
+@pytest.mark.parametrize("kept", [kinds.KEPT, 1], ids=["all are kept", "one is kept"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_is_made_where_another_was_freed_is_not_that(
     name: str, kept: int, monkeypatch: pytest.MonkeyPatch, short: list[Any]
 ) -> None:
-    monkeypatch.setattr(remembered, "KEPT", kept)
+    monkeypatch.setattr(kinds, "KEPT", kept)
     for number in range(1, 25):
         function = MAKERS[name](float(number))
         for _ in range(3):

@@ -30,13 +30,13 @@ ALIKE = 4  # of them with the same code and shapes
 SHARED = 2**16  # numbers of the arguments that all problems share, which are compared in each call
 NEW = 8  # times that the functions of a kind may change before nothing more is kept of it
 
-_KNOWN: OrderedDict[Any, list["_Recalled"]] = OrderedDict()
+_KNOWN: OrderedDict[Any, list["_Repeated"]] = OrderedDict()
 _CHANGED: dict[Any, int] = {}
 _LOCK = threading.Lock()
 
 
 @dataclass
-class _Recalled:
+class _Repeated:
     """What is known of one function with arguments that all problems share."""
 
     unchanged: Unchanged
@@ -81,7 +81,7 @@ def learned_of(calling: UserFunction, x: Tensor) -> LearnedMany:
         if unchanged.speaks:  # to call it does more than to compute
             return LearnedMany()
         copies = [one.detach().clone() for one in shared]
-        known = _Recalled(unchanged, copies, LearnedMany())
+        known = _Repeated(unchanged, copies, LearnedMany())
         _KNOWN[place] = [known, *_KNOWN.pop(place, [])][:ALIKE]
         while len(_KNOWN) > KEPT:
             _KNOWN.popitem(last=False)

@@ -12,7 +12,7 @@ from scipy.optimize import Bounds
 import lmtorch
 from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.learned import AGREED, OfFit
-from lmtorch.minimising import remembered, repeated
+from lmtorch.minimising import kinds, repeated_eager
 from tests.nist import PROBLEMS
 
 T = torch.linspace(0, 2, 15, dtype=torch.float64)
@@ -22,22 +22,22 @@ Y = 2 * torch.exp(-1.5 * T) + 0.01 * torch.cos(9 * T)
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch):
     """Nothing is remembered of the fits of other tests."""
-    monkeypatch.setattr(remembered, "_KNOWN", type(remembered._KNOWN)())
-    monkeypatch.setattr(repeated, "_CHANGED", {})
+    monkeypatch.setattr(kinds, "_KNOWN", type(kinds._KNOWN)())
+    monkeypatch.setattr(repeated_eager, "_CHANGED", {})
 
 
 @pytest.fixture
 def solved(monkeypatch):
     """Which fits were solved as one before."""
     found = []
-    plain = repeated.Repeated.solve
+    plain = repeated_eager.RepeatedEager.solve
 
     def solve(self, *args):
         solution = plain(self, *args)
         found.append(solution is not None)
         return solution
 
-    monkeypatch.setattr(repeated.Repeated, "solve", solve)
+    monkeypatch.setattr(repeated_eager.RepeatedEager, "solve", solve)
     return found
 
 
@@ -170,12 +170,12 @@ def test_cost_that_is_not_believed_is_asked_about(solved):
 
 def test_a_function_that_changes_each_time_is_kept_only_a_few_times(monkeypatch):
     made = []
-    plain = repeated.Unchanged
-    monkeypatch.setattr(repeated, "Unchanged", lambda f: made.append(f) or plain(f))
+    plain = repeated_eager.Unchanged
+    monkeypatch.setattr(repeated_eager, "Unchanged", lambda f: made.append(f) or plain(f))
     for factor in range(1, 12):
         y = factor * Y
         lmtorch.least_squares(lambda b, y=y: decay(b, T, y), [1.0, 1.0])
-    assert len(made) <= 1 + repeated.NEW
+    assert len(made) <= 1 + repeated_eager.NEW
 
 
 def test_the_table_of_choices_is_that_of_the_first(solved):
@@ -186,7 +186,7 @@ def test_the_table_of_choices_is_that_of_the_first(solved):
 
 # ---- evaluations that are replayed ---------------------------------------------------------------
 
-FITS = repeated.LEARNING + AGREED + 4  # after which evaluations are replayed
+FITS = repeated_eager.LEARNING + AGREED + 4  # after which evaluations are replayed
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_what_has_changed_is_not_replayed(replayed):
 
 
 def test_a_change_that_nobody_sees_is_found_at_the_end(replayed, monkeypatch):
-    monkeypatch.setattr(repeated.Unchanged, "holds", lambda *_: True)
+    monkeypatch.setattr(repeated_eager.Unchanged, "holds", lambda *_: True)
     held = Held()
 
     def residual(b):

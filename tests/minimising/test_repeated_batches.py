@@ -9,7 +9,7 @@ from torch import Tensor
 
 import lmtorch
 from lmtorch.jacobians import learned_many
-from lmtorch.minimising import recalled
+from lmtorch.minimising import repeated_batches
 
 F64 = torch.float64
 T = torch.linspace(0, 4, 30, dtype=F64)
@@ -82,7 +82,8 @@ class Hidden:
 def test_a_function_that_changes_unseen_is_asked_before_a_record_is_believed(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recalled.Unchanged, "holds", lambda *_: True)  # nothing is ever seen
+    # nothing is ever seen
+    monkeypatch.setattr(repeated_batches.Unchanged, "holds", lambda *_: True)
 
     def bent(p: Tensor, t: Tensor, y: Tensor) -> Tensor:
         return p[0] * torch.exp(-p[1] * t ** Hidden()()) - y

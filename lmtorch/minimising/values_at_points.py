@@ -9,7 +9,7 @@ from torch import Tensor
 from .._autodiff import Params
 
 
-class Memory:
+class ValuesAtPoints:
     """Values of functions at the first points, where every further run begins, and at the latest.
 
     Args:
@@ -49,6 +49,6 @@ class Memory:
             del latest[next(iter(latest))]
         return value
 
-    def anew(self) -> "Memory":
+    def anew(self) -> "ValuesAtPoints":
         """A memory of the same size that has seen nothing."""
-        return Memory(self.first, self.latest)
+        return ValuesAtPoints(self.first, self.latest)
