@@ -20,6 +20,7 @@ from .._modes import FunctionMode
 from .._modules import names_of
 from ..calculus.base import Carrier
 from ..losses.criterion import Targeted
+from .recurrent import has_recurrences, taken_apart
 
 
 class Swap(Protocol):
@@ -53,6 +54,7 @@ class ModuleSwap:
         self.direct = TensorSwap(tensors)
         # a layer that is trained in a model that is not writes to its buffers, too
         self.training = any(child.training for child in module.modules())
+        self.recurrent = has_recurrences(module)
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
@@ -73,7 +75,8 @@ class ModuleSwap:
                     (f"module.{place}" for place in everywhere[id(buffer)]), buffer.clone()
                 )
         named = twins if self.direct.tensors else ()
-        with self.direct.replacing(named):
+        apart = taken_apart() if self.recurrent else nullcontext()
+        with self.direct.replacing(named), apart:
             result = functional_call(self.owner, values, (closure, *args), tie_weights=False)
         return self.direct.replaced(result, named)
 

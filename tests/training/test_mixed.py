@@ -134,7 +134,7 @@ def test_of_samples_that_do_not_count_nothing_moves() -> None:
 
 
 def recurrent() -> nn.Module:
-    """A network whose rows no layers show, and which vmap refuses."""
+    """A network whose rows no layers show."""
 
     class Last(nn.Module):
         def __init__(self) -> None:
