@@ -22,7 +22,7 @@ from ..calculus.rules import CONSTANT, RULES, name_of
 from ..recording.operators import UnrecordableError
 
 MOST = 400  # operators of a record, if nothing else is said
-NUMBERS = 2**16  # numbers in all values of a record, at most: each is kept
+BYTES = 2**21  # of all values of a record, at most: they are kept
 CONSTANTS, ARGUMENTS, PARAMETERS = 0, 1, 2  # what a value depends on, at most
 # what a function may ask of a tensor beside its rules: it does not depend on the numbers
 FACTS = (
@@ -221,6 +221,12 @@ def _values(record: Evaluation, arguments: Any) -> Any:
     return arguments
 
 
+def _room(tensors: Sequence[Tensor]) -> int:
+    """How many bytes tensors take, some of which are views of others."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
 def recorded(
     function: Callable[[], Sequence[Tensor | None]],
     x: Tensor,
@@ -249,7 +255,7 @@ def recorded(
         results = function()
     if record.refused:
         raise UnrecordableError(record.refused)
-    if sum(tensor.numel() for tensor in record.tensors) > NUMBERS:
+    if _room(record.tensors) > BYTES:
         raise UnrecordableError("many numbers")
     record.outputs = [None if one is None else record.place(one) for one in results]
     for place, tensor in zip(record.inputs, given, strict=True):

@@ -192,3 +192,18 @@ def test_what_is_computed_twice_is_run_once():
     assert sum(line.function is torch.exp for line in replay._lines) == 2
     for x in (X, -X):
         assert replay(x.numpy()).tobytes() == rows(evaluation(twice)(x)).tobytes()
+
+
+@pytest.mark.parametrize("rows", [2**15, 2**18], ids=["views", "too many"])
+def test_what_is_kept_of_a_record_is_bounded_and_views_take_nothing(rows):
+    x, y = torch.ones(2, dtype=torch.float64), torch.ones(rows, dtype=torch.float64)
+
+    def evaluate():
+        found = y[None].expand(50, rows)[0]  # fifty times the numbers, and no memory
+        return [found * x[0] - x[1]]
+
+    if rows > 2**15:
+        with pytest.raises(UnrecordableError, match="many numbers"):
+            recorded(evaluate, x, [y])
+    else:
+        assert len(recorded(evaluate, x, [y]).outputs) == 1

@@ -206,7 +206,7 @@ class OwnColumns:
         Where dual numbers do not give these, reverse mode twice gives the sums.
         """
         residual = _of(part)
-        bends = self._bends(residual, params)
+        bends = self.bends(residual, params)
         if bends is None or not isinstance(bends.rows, Columns):
             found = by_reverse_mode(part.function, params)
             return arrays_of(found) if on_numpy else found
@@ -216,7 +216,7 @@ class OwnColumns:
             second = {key: arrays_of(bend) for key, bend in second.items()}
         return summed(columns, values, second, residual.each, residual.n)
 
-    def _bends(self, residual: DisplacementResidual, params: Params) -> Any:
+    def bends(self, residual: DisplacementResidual, params: Params) -> Any:
         """First and second derivatives in (β, τ), of the inner source or, as arrays, replayed."""
         learned, x = self.learned, None
         if learned is not None:

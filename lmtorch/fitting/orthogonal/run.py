@@ -8,7 +8,7 @@ References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimizat
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from ..._arrays import tensor_of, to_array
-from ..._errors import FallbackWarning
-from ..._threads import quiet as quiet_of
 from ...core.bounds import Bounds
 from ...core.loop import descend
 from ...core.problem import Problem
@@ -25,21 +23,21 @@ from ...core.state import Start, State
 from ...core.termination import Status
 from ...jacobians.ladder import same_values
 from ...linearizations.blocks import Blocks
-from ...minimising.least_squares import least_squares
 from ...minimising.solution import Solution
 from . import memory
 from .fitter import OrthogonalFitter, Points, distances
 from .residual import OwnColumns
 from .saddles import beside_saddles
+from .sampson import LEAST, nearest
 from .setting import Setting, set_up
 from .still import LOOSE, fitted
 from .watch import Onlooker
 
 STRENGTHS = (1.0, 1e2, 1e4, 1e6)  # κ of the runs of an implicit fit; the last one is repeated
 ROUNDS = 10  # runs at most
+NEAR = 30.0  # times what is met, from where a run with the last κ is likely to meet it
 MET = 1e-12  # f is zero if it is less than what this share of the displacements makes of it
 DOUBTED = 1e4  # of that is left where the equations are not fulfilled
-LEAST = 1e-3  # V of a point is taken for no less than this share of the others'
 VANISHED = 1e-20  # f has lost its slopes to zero if so little is left of those at the start
 ROUNDINGS = 64
 
@@ -91,7 +89,9 @@ def _minimised(
     with torch.no_grad():
         if fitter.data.implicit:
             point, spent = (setting.x, 1) if near else _on_equations(fitter, setting)
-            return _implicit(fitter, setting._replace(x=point), spent, seen)
+            # near the curve weak equations have nothing more to say
+            strengths = STRENGTHS[1:] if spent > 1 else STRENGTHS
+            return _implicit(fitter, setting._replace(x=point), spent, seen, strengths)
         # no more than a half is spent on where to begin
         point, spent = (setting.x, 1) if near else _started(fitter, setting, fitter.trials // 2)
         left = fitter.trials + 1 - int(tensor_of(spent).max())
@@ -132,11 +132,6 @@ def _started(
 def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, Tensor | int]:
     """From where to begin with an implicit model: p0, or where points are near without moving.
 
-    Far from the curve points may move to another side of it than their own. To first order their
-    distance is f/‖Tᵀ∇f‖ (Sampson's), a plain function of the parameters that is fitted first.
-
-    Reference: Sampson, Fitting conic sections to very scattered data (1982).
-
     Returns:
         The point, and the evaluations for that.
     """
@@ -145,48 +140,41 @@ def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, T
     (part,) = raw.residual.parts()
     if point.ndim > 1 or part.black_box or fitter.jac is not None or mask.shape[1] > 1:
         return point, 1
-    eta = raw.residual.params(point)[1]
-
-    def apart(u: Tensor) -> Tensor:
-        def values(eta: Tensor) -> Tensor:
-            return part.function((u, eta))
-
-        pulled: Any = torch.func.vjp(values, eta)
-        f, pull = pulled
-        squares = pull(torch.ones_like(f))[0].square().sum(-1)
-        # a point in the middle of a circle is at no distance to first order
-        size = (squares + LEAST**2 * squares.mean()).sqrt()
-        return torch.where(mask.flatten() > 0, f / size, 0.0)
-
-    if not bool(apart(point[:n]).isfinite().all()):
-        return point, 1
-    with quiet_of(FallbackWarning):
-        found = least_squares(
-            apart, point[:n], bounds=fitter.bounds, max_nfev=fitter.trials, polish=0
-        )
-    here, there = (float(apart(u).square().sum()) for u in (point[:n], found.x))
-    other = torch.cat([found.x.detach(), point[n:]])
-    return (other if there < here else point), 1 + int(found.nfev)
+    source = raw.source
+    assert isinstance(source, OwnColumns)
+    if not source.inner.verified:
+        setting.blocks(raw, point)  # after which derivatives are known to be right
+    box = raw.bounds and Bounds(*(side[..., :n] for side in raw.bounds))
+    return nearest(raw, setting.look.still, point, n, box, fitter.trials)
 
 
 def _implicit(
-    fitter: OrthogonalFitter, setting: Setting, spent: Tensor | int, seen: Onlooker
+    fitter: OrthogonalFitter,
+    setting: Setting,
+    spent: Tensor | int,
+    seen: Onlooker,
+    strengths: Sequence[float],
 ) -> Solution:
-    """Runs whose y moves until f is zero."""
+    """Runs with these κ, the last one repeated, whose y moves until f is zero."""
     method, point, shares = setting[1:4]
     mask = shares[3]
     force = torch.zeros_like(mask)  # λ, by which F changes with each f
     evaluations = torch.ones(point.shape[:-1], dtype=torch.int64, device=point.device) * spent
     raw = _with(setting, torch.zeros_like(mask), mask)
-    model, before = setting.blocks(raw, point), math.inf
+    model, early = setting.blocks(raw, point), True
+    before = most = math.inf
     left = fitter.trials + 1 - int(evaluations.max())
     begun = _slopes(model, mask)
     for number in range(ROUNDS):
-        early = number < len(STRENGTHS) - 1
-        weights = _Weights(model, mask, STRENGTHS[min(number, len(STRENGTHS) - 1)])
+        # only what may be the last run is polished and certified
+        polished = not early
+        early = number < len(strengths) or (early and NEAR < most <= before / 2)
+        weights = _Weights(model, mask, strengths[min(number, len(strengths) - 1)])
         y = torch.where(mask > 0, -weights.inverse(force), 0.0)
         one = _with(setting, y, weights.root)
-        way = replace(method, tolerances=LOOSE, polish=0, certify=False) if early else method
+        way = replace(method, polish=0, certify=False) if early else method
+        if number < len(strengths) - 1:
+            way = replace(way, tolerances=LOOSE)
         seen.spent = evaluations
         state, _ = descend(one, way, Start(point), trials=max(1, left), watch=seen.watch)
         if not early:
@@ -196,10 +184,11 @@ def _implicit(
         model = setting.blocks(raw, point)
         force = weights.times(model.residual.view(mask.shape) - y)
         apart = _apart(raw, model, point, mask)
-        most = float(apart.amax())
+        before, most = most, float(apart.amax())
         gone = _slopes(model, mask) <= VANISHED * begun
         last = number == ROUNDS - 1 or left <= 1 or bool(gone.all()) or seen.stopped
-        if last or (not early and (most <= 1 or not most <= before / 2)):
+        settled = most <= 1 or (polished and not most <= before / 2)
+        if last or (settled and not early):
             apart = torch.where(gone, torch.inf, apart)
             status = _judged(state.status, apart, spent=left <= 1)
             if seen.stopped:  # y has not settled, whatever this run has found
@@ -207,7 +196,6 @@ def _implicit(
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
             return _solution(fitter, setting, state, evaluations, model, floor)
-        before = math.inf if early else most
     raise AssertionError
 
 
