@@ -126,7 +126,11 @@ INLINE S choose(L m, S a, S b) { return narrow(m) ? a : b; }
 INLINE D choose(L m, D a, D b) { return m ? a : b; }
 INLINE P choose(J m, P a, P b) { return m ? a : b; }
 INLINE L choose(L m, L a, L b) { return m ? a : b; }
-#ifdef FOUR
+#if defined(WIDE)
+INLINE bool any_(L m) { return _mm512_movepi64_mask((__m512i)m); }
+INLINE bool any_(I m) { return _mm256_movepi32_mask((__m256i)m); }
+INLINE bool any_(J m) { return _mm512_movepi32_mask((__m512i)m); }
+#elif defined(FOUR)
 INLINE bool any_(L m) { return _mm256_movemask_pd((__m256d)m); }
 INLINE bool any_(I m) { return _mm_movemask_ps((__m128)m); }
 INLINE bool any_(J m) { return _mm256_movemask_ps((__m256)m); }
@@ -174,48 +178,6 @@ EXPONENTIALS = r"""
 // exp without a call, around which all registers would be saved: x = k ln 2 + r, and a polynomial
 // of |r| <= ln 2 / 2, to less than a unit of the last digit. Its terms are added in pairs: in a
 // row, each would wait for the one before.
-#ifdef WIDE
-// 2^(j/16) from registers, and what rounding has left of it; |r| <= ln 2 / 32 needs half the terms
-INLINE D exp_(D x) {
-  const D first = {
-      0x1.0000000000000p0, 0x1.0b5586cf9890fp0, 0x1.172b83c7d517bp0, 0x1.2387a6e756238p0,
-      0x1.306fe0a31b715p0, 0x1.3dea64c123422p0, 0x1.4bfdad5362a27p0, 0x1.5ab07dd485429p0};
-  const D second = {
-      0x1.6a09e667f3bcdp0, 0x1.7a11473eb0187p0, 0x1.8ace5422aa0dbp0, 0x1.9c49182a3f090p0,
-      0x1.ae89f995ad3adp0, 0x1.c199bdd85529cp0, 0x1.d5818dcfba487p0, 0x1.ea4afa2a490dap0};
-  const D first_left = {
-      0x0.0p0, 0x1.8a62e4adc610bp-54, -0x1.19041b9d78a76p-55, 0x1.9b07eb6c70573p-54,
-      0x1.6f46ad23182e4p-55, 0x1.ada0911f09ebcp-55, 0x1.d4397afec42e2p-56, 0x1.6324c054647adp-54};
-  const D second_left = {
-      -0x1.bdd3413b26456p-54, -0x1.41577ee04992fp-55, 0x1.6e9f156864b27p-54, 0x1.c7c46b071f2bep-56,
-      0x1.7a1cd345dcc81p-54, 0x1.11065895048ddp-55, 0x1.2ed02d75b3707p-55, -0x1.e9c23179c2893p-54};
-  // of two numbers of which one is none they take the second
-  __m512d bounded = _mm512_max_pd(D{} - 746.0, _mm512_min_pd(D{} + 710.0, x));
-  const D shift = D{} + 0x1.8p52;
-  D shifted = (D)bounded * 0x1.71547652b82fep+4 + shift;
-  D k = shifted - shift;  // in sixteenths
-  D r = ((D)bounded - k * 0x1.62e42fec00000p-5) - k * 0x1.d1cf79abc9e3bp-36;
-  D squared = r * r;
-  D p = (0x1.6c17bb91efb39p-10 * r + 0x1.11120b36ff666p-7) * squared +
-        (0x1.55555555192e5p-5 * r + 0x1.55555554dd075p-3);
-  D rest = (p * r + 0.5) * squared + r;
-  D power = _mm512_permutex2var_pd(first, (__m512i)shifted, second);
-  D left = _mm512_permutex2var_pd(first_left, (__m512i)shifted, second_left);
-  return _mm512_scalef_pd(power + (power * rest + left), k * 0.0625);
-}
-INLINE S exp_(S x) {
-  __m256 bounded = _mm256_max_ps(S{} - 104.0f, _mm256_min_ps(S{} + 89.0f, x));
-  const S shift = S{} + 0x1.8p23f;
-  S k = ((S)bounded * 1.44269504f + shift) - shift;
-  S r = ((S)bounded - k * 0x1.62e400p-1f) - k * 0x1.7f7d1cp-20f;
-  S squared = r * r;
-  S p = ((0x1.a12528p-13f * r + 0x1.6d4362p-10f) * squared +
-         (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
-  return _mm256_scalef_ps((p * r + 1.0f) * r + 1.0f, k);
-}
-INLINE P exp_(P x) { return pair(exp_(first_(x)), exp_(second_(x))); }
-INLINE void exp_both(D a, D b, D &of_a, D &of_b) { of_a = exp_(a), of_b = exp_(b); }
-#else
 // p, and k in the lowest bits of `shifted`
 INLINE D exp_parts(D x, D &shifted) {
   const D shift = D{} + 0x1.8p52;
@@ -241,23 +203,67 @@ template <class V> INLINE V exp_parts(V x, V &shifted) {
          (0x1.1110e0p-7f * r + 0x1.5554e8p-5f)) * squared + (0x1.555556p-3f * r + 0.5f);
   return (p * r + 1.0f) * r + 1.0f;
 }
-// of results that overflow or are below the smallest normal number, in two steps, and of NaN
+// of results that overflow or are below the smallest normal number, and of NaN. A result that is
+// less than normal is made of whole numbers, of which its bits are the count: a processor takes
+// thirty times as long for a product that comes to one, or to nothing in its place.
 OUTLINE D exp_far(D x) {
-  const D low_ = D{} - 746.0, high_ = D{} + 710.0;
+  const D low_ = D{} - 746.0, high_ = D{} + 710.0, least = D{} + 0x1p52;
   D shifted, p = exp_parts(x < low_ ? low_ : high_ < x ? high_ : x, shifted);
   L n = (L)shifted - (L)(D{} + 0x1.8p52);
-  L half = n >> 1;
-  D down = (D)((half + 1023) << 52), up = (D)((n - half + 1023) << 52);
-  return p * down * up;
+  D y = (D)((L)p + (n << 52));
+  D count = p * (D)(((n < -1021 ? n : L{} - 1021) + 2097) << 52);  // of 2^-1074
+  y = count < least ? (D)((L)(count + least) - (L)least) : y;
+  y = x > 0x1.62e42fefa39efp+9 ? D{} + INFINITY : y;
+  return x == x ? y : x;
 }
 template <class V, class N> OUTLINE V exp_far(V x) {
-  const V low_ = V{} - 104.0f, high_ = V{} + 89.0f;
+  const V low_ = V{} - 104.0f, high_ = V{} + 89.0f, least = V{} + 0x1p23f;
   V shifted, p = exp_parts(x < low_ ? low_ : high_ < x ? high_ : x, shifted);
   N n = (N)shifted - (N)(V{} + 0x1.8p23f);
-  N half = n >> 1;
-  V down = (V)((half + 127) << 23), up = (V)((n - half + 127) << 23);
-  return p * down * up;
+  V y = (V)((N)p + (n << 23));
+  V count = p * (V)(((n < -125 ? n : N{} - 125) + 276) << 23);  // of 2^-149
+  y = count < least ? (V)((N)(count + least) - (N)least) : y;
+  y = x > 0x1.62e42ep+6f ? V{} + INFINITY : y;
+  return x == x ? y : x;
 }
+#ifdef WIDE
+// 2^(j/16) from registers, and what rounding has left of it; |r| <= ln 2 / 32 needs half the terms
+INLINE D exp_near(D x) {
+  const D first = {
+      0x1.0000000000000p0, 0x1.0b5586cf9890fp0, 0x1.172b83c7d517bp0, 0x1.2387a6e756238p0,
+      0x1.306fe0a31b715p0, 0x1.3dea64c123422p0, 0x1.4bfdad5362a27p0, 0x1.5ab07dd485429p0};
+  const D second = {
+      0x1.6a09e667f3bcdp0, 0x1.7a11473eb0187p0, 0x1.8ace5422aa0dbp0, 0x1.9c49182a3f090p0,
+      0x1.ae89f995ad3adp0, 0x1.c199bdd85529cp0, 0x1.d5818dcfba487p0, 0x1.ea4afa2a490dap0};
+  const D first_left = {
+      0x0.0p0, 0x1.8a62e4adc610bp-54, -0x1.19041b9d78a76p-55, 0x1.9b07eb6c70573p-54,
+      0x1.6f46ad23182e4p-55, 0x1.ada0911f09ebcp-55, 0x1.d4397afec42e2p-56, 0x1.6324c054647adp-54};
+  const D second_left = {
+      -0x1.bdd3413b26456p-54, -0x1.41577ee04992fp-55, 0x1.6e9f156864b27p-54, 0x1.c7c46b071f2bep-56,
+      0x1.7a1cd345dcc81p-54, 0x1.11065895048ddp-55, 0x1.2ed02d75b3707p-55, -0x1.e9c23179c2893p-54};
+  const D shift = D{} + 0x1.8p52;
+  D shifted = x * 0x1.71547652b82fep+4 + shift;
+  D k = shifted - shift;  // in sixteenths
+  D r = (x - k * 0x1.62e42fec00000p-5) - k * 0x1.d1cf79abc9e3bp-36;
+  D squared = r * r;
+  D p = (0x1.6c17bb91efb39p-10 * r + 0x1.11120b36ff666p-7) * squared +
+        (0x1.55555555192e5p-5 * r + 0x1.55555554dd075p-3);
+  D rest = (p * r + 0.5) * squared + r;
+  D power = _mm512_permutex2var_pd(first, (__m512i)shifted, second);
+  D left = _mm512_permutex2var_pd(first_left, (__m512i)shifted, second_left);
+  return (D)((L)(power + (power * rest + left)) + (((L)shifted >> 4) << 52));
+}
+INLINE D exp_(D x) {
+  D y = exp_near(x);
+  if (__builtin_expect(any_(~(fabs_(x) <= 708.0)), 0)) y = exp_far(x);
+  return y;
+}
+INLINE void exp_both(D a, D b, D &of_a, D &of_b) {
+  of_a = exp_near(a), of_b = exp_near(b);
+  if (__builtin_expect(any_(~((fabs_(a) <= 708.0) & (fabs_(b) <= 708.0))), 0))
+    of_a = exp_far(a), of_b = exp_far(b);
+}
+#else
 // of all others k is added to the exponent of p
 INLINE D exp_(D x) {
   D shifted, p = exp_parts(x, shifted), y = (D)((L)p + ((L)shifted << 52));
@@ -294,6 +300,7 @@ INLINE void exp_both(D a, D b, D &of_a, D &of_b) {
   if (__builtin_expect(any_(~((fabs_(a) <= 708.0) & (fabs_(b) <= 708.0))), 0))
     of_a = exp_far(a), of_b = exp_far(b);
 }
+#endif
 template <class V, class N> INLINE V exp_single(V x) {
   V shifted, p = exp_parts(x, shifted), y = (V)((N)p + ((N)shifted << 23));
   if (__builtin_expect(any_(~(fabs_(x) <= 87.0f)), 0)) y = exp_far<V, N>(x);
@@ -301,7 +308,6 @@ template <class V, class N> INLINE V exp_single(V x) {
 }
 INLINE S exp_(S x) { return exp_single<S, I>(x); }
 INLINE P exp_(P x) { return exp_single<P, J>(x); }
-#endif
 """
 
 # points of which costly functions are made before the sums: they stay in the nearest cache
