@@ -46,6 +46,15 @@ def of_not_finite(source: str) -> None:
     )
 
 
+def of_columns(n: int) -> None:
+    """Warn of a model's column (n, 1) less data (n,): every prediction against every datum."""
+    _say(
+        f"the residuals are {n} x {n}, made of a column ({n}, 1) and a vector ({n},): every "
+        "prediction against every datum or weight. Give both the same shape: model(x) - y[:, "
+        "None], or model(x)[:, 0] - y."
+    )
+
+
 def of_each_alone() -> None:
     """Warn of a wrapped module whose processes would each take steps of their own."""
     _say(

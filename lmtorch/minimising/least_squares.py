@@ -43,6 +43,7 @@ from .results import Results
 from .run import finish, opinions, set_up
 from .solution import Solution
 from .starts import Sampler, Starts
+from .tables import warn_if_each_against_each
 from .unknowns import Unknowns
 from .user_function import Calls, UserFunction
 from .watch import Watcher, bar_of
@@ -272,6 +273,8 @@ def least_squares(
 
     if process_group is None:
         calling, probed = probe(make, exact, box)
+        if warn_if_each_against_each(calling, probed, box):
+            kind = None  # what is remembered would say nothing
     else:
         refuse_batches(in_dims, starts.number, compiled, exact, f_scale)
         asked = {**vars(options), "max_nfev": max_nfev, "second_opinion": second_opinion}

@@ -138,6 +138,7 @@ def _facts(
     if rows == 0:
         raise InputError("the function returned no residuals: m = 0. There is nothing to fit.")
     calling.rows = rows
+    calling.copied = black_box
     device = calling.unknowns.start.device
     if residual.device != device:
         raise InputError(

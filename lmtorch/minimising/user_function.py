@@ -57,8 +57,11 @@ class UserFunction:
     Attributes:
         rows: how many residuals there are, once that is known.
         targeted: whether it returns outputs of a criterion with their targets, once that is known.
+        side: n where it returned a table (n, n) when it was first called; 0: something else.
         unit: by which residuals and Jacobian are multiplied, so that their squares are numbers,
             too.
+        copied: whether the function gets copies of the parameters, which it may write to, as
+            `a += 1` does; where torch takes derivatives it refuses that itself.
         shares: the arguments that differ between problems, (b, ...) each.
 
     Raises:
@@ -79,8 +82,10 @@ class UserFunction:
         self.calls = Calls() if calls is None else calls
         self.unknowns = unknowns
         self.arrays = arrays
+        self.copied = arrays
         self.rows: int | None = None
         self.targeted: bool | None = None
+        self.side = 0
         self.unit = 1.0
         device = unknowns.start.device
         # of leaves alone nothing need be rebuilt for a call
@@ -166,7 +171,7 @@ class UserFunction:
         """The function, called on tensors."""
         device = self.unknowns.start.device
         other = copy(self)
-        other.arrays = False
+        other.arrays = other.copied = False
         other.leaves = [to_tensor(leaf, device) for leaf in self.leaves]
         other.kwargs = _mapped(lambda leaf: to_tensor(leaf, device), self.kwargs)
         return other
@@ -179,15 +184,14 @@ class UserFunction:
     def arguments(self, params: Params, shares: Sequence[Tensor]) -> tuple[Any, ...]:
         """What the function of one problem is called with: x, and the arguments with its shares."""
         leaves = self.leaves
+        if self.copied:
+            params = tuple(to_array(p).copy() if self.arrays else p.clone() for p in params)
         if not (shares or self.arrays) and self.tree is None:
             return self.unknowns.restore(params), *leaves
         if shares:
             leaves = list(leaves)
             for place, share in zip(self.places, shares, strict=True):
                 leaves[place] = to_array(share) if self.arrays else share
-        if self.arrays:
-            # a function may write into what it is given
-            params = tuple(to_array(p).copy() for p in params)
         rest = leaves if self.tree is None else tree_unflatten(leaves, self.tree)
         return self.unknowns.restore(params), *rest
 
@@ -210,7 +214,10 @@ class UserFunction:
                 f"is it the sum of squares? {RESIDUALS} A single residual is a vector of one."
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
-        if self.rows is not None and self.rows != vector.shape[0]:
+        if self.rows is None:
+            shape = getattr(result, "shape", ())
+            self.side = shape[0] if len(shape) == 2 and shape[0] == shape[1] else 0
+        elif self.rows != vector.shape[0]:
             raise InputError(
                 f"the function returned {len(vector)} residuals where it had returned {self.rows}. "
                 "It must return the same number at every x: use NaN, or a large number, where the "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._advice import of_columns
 from .._errors import InputError, level
 from .._modules import batch_statistics
 from ..losses.criterion import Targeted
@@ -309,14 +310,7 @@ def _of_groups(error: BaseException | None) -> bool:
 def _warn_of_columns(residual: Tensor, operators: Operators) -> None:
     """A model's column (n, 1) less data (n,) is every prediction against every datum."""
     if residual.numel() in operators.spread:
-        n = math.isqrt(residual.numel())
-        warnings.warn(
-            f"the residuals are {n} x {n}, made of a column ({n}, 1) and a vector ({n},): every "
-            "prediction against every datum or weight. Give both the same shape: model(x) - y[:, "
-            "None], or model(x)[:, 0] - y.",
-            UserWarning,
-            stacklevel=level(),
-        )
+        of_columns(math.isqrt(residual.numel()))
 
 
 def _warn_of_constants(habits: Habits) -> None:

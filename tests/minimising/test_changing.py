@@ -31,9 +31,9 @@ def counting():
     return function
 
 
-def drawing(seed):
+def drawing(seed, size=1e-3):
     generator = torch.Generator().manual_seed(seed)
-    return lambda p: decay(p) + 1e-3 * torch.randn(30, dtype=F64, generator=generator)
+    return lambda p: decay(p) + size * torch.randn(30, dtype=F64, generator=generator)
 
 
 def writing():
@@ -96,3 +96,40 @@ def test_a_look_that_fails_costs_no_fit(monkeypatch):
     found = lmtorch.least_squares(decay, START, max_nfev=3)
     monkeypatch.setattr(changing, "_residual", tired)
     assert torch.equal(lmtorch.least_squares(decay, START, max_nfev=3).x, found.x)
+
+
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+@pytest.mark.parametrize("arrays", [False, True], ids=["tensors", "arrays"])
+def test_a_batch_too(arrays):
+    """Every one of twenty batches of this kind had ended as a success without a word."""
+    function = drawing(0)
+    starts = START * torch.tensor([[1.0], [1.5], [2.0]], dtype=F64)
+    given = function
+    if arrays:
+        starts, given = starts.numpy(), lambda p: function(torch.as_tensor(p)).numpy()
+    with pytest.warns(OptimizeWarning, match="other residuals when it was called again"):
+        lmtorch.least_squares(given, starts, in_dims=(0,))
+
+
+def test_a_failure_says_why():
+    with pytest.warns(OptimizeWarning, match="other residuals when it was called again"):
+        found = lmtorch.least_squares(drawing(1, 1e-2), START)
+    assert not found.success
+
+
+@pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
+@pytest.mark.parametrize("jac", [None, "2-point"])
+def test_parameters_may_be_written_to(jac):
+    """As in `a += 1`, which wrote into the point where the run stood."""
+
+    def shifted(x, a, k):
+        a += 1
+        return a * torch.exp(-k * x)
+
+    plain = lmtorch.curve_fit(lambda x, a, k: (a + 1) * torch.exp(-k * x), X, Y, [0.5, 0.5])
+    fit = lmtorch.curve_fit(shifted, X, Y, [0.5, 0.5], jac=jac)
+    torch.testing.assert_close(fit.popt, plain.popt, rtol=1e-7, atol=0)
+    of_rows = lmtorch.curve_fit(shifted, X, torch.stack([Y, 2 * Y]), [0.5, 0.5], jac=jac)
+    torch.testing.assert_close(of_rows.popt[0], plain.popt, rtol=1e-7, atol=0)
+    solved = lmtorch.least_squares(lambda p: shifted(X, *p) - Y, START, "2-point")
+    torch.testing.assert_close(solved.x, plain.popt, rtol=1e-7, atol=0)
