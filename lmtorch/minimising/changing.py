@@ -1,8 +1,8 @@
 """Functions that are none: at the same parameters they return other residuals when called again.
 
 Residuals of random numbers, of a counter or of data that are written to in place may lead to an
-end that counts as a success, and says nothing; or to none, of which nobody sees why. The gradient is
-not zero there, as it is at most ends to the last digits: where it is not, one evaluation more is
+end that counts as a success, and says nothing; or to none, of which nobody sees why. The gradient
+is not zero there, as it is at most ends to the last digits: where it is not, one evaluation more is
 made, of a batch two of the problem where the gradient is largest.
 """
 
@@ -67,6 +67,9 @@ def _strangest(ending: Ending, near: float) -> int | None:
     Args:
         ending: where the problems ended.
         near: the cosine that ends of functions have at most.
+
+    Returns:
+        Its place in the batch, zero for one problem.
     """
     status, cosine = ending.state.status.reshape(-1), ending.cosine.reshape(-1)
     chosen = (status == Status.STOPPED) | (status == Status.EVALUATIONS)

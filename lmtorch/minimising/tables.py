@@ -17,7 +17,7 @@ DIGITS = 100  # round-offs of the largest entry up to which what should be zero 
 
 
 def warn_if_each_against_each(calling: UserFunction, probe: Probe, box: Bounds | None) -> bool:
-    """Warn, and return True, if the residuals are every prediction against every datum.
+    """Warn if the residuals are every prediction against every datum.
 
     Where all predictions are one number, as at a start of zeros, what tells is one evaluation
     beside the start.
@@ -26,6 +26,9 @@ def warn_if_each_against_each(calling: UserFunction, probe: Probe, box: Bounds |
         calling: the function, which knows whether it has returned a table.
         probe: the facts about it.
         box: outside of which the function is not evaluated.
+
+    Returns:
+        Whether it has warned.
     """
     side, found = calling.side, probe.residual
     if side < LEAST or found is None or not probe.finite or calling.unknowns.batched:

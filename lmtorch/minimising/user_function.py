@@ -215,7 +215,7 @@ class UserFunction:
             )
         vector = from_array(result, params[0]) if self.arrays else self._vector(result)
         if self.rows is None:
-            shape = getattr(result, "shape", ())
+            shape: tuple[int, ...] = getattr(result, "shape", ())
             self.side = shape[0] if len(shape) == 2 and shape[0] == shape[1] else 0
         elif self.rows != vector.shape[0]:
             raise InputError(

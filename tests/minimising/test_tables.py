@@ -39,7 +39,7 @@ def test_within_bounds_no_point_outside_is_asked_for(start: list[float]) -> None
 
     with pytest.warns(UserWarning, match="every prediction against every datum"):
         least_squares(function, torch.tensor(start, dtype=F64), bounds=(0, 2))
-    assert all(bool(((0 <= p) & (p <= 2)).all()) for p in points if p.ndim == 1)
+    assert all(bool(((p >= 0) & (p <= 2)).all()) for p in points if p.ndim == 1)
 
 
 def test_images_and_surfaces_are_none() -> None:
