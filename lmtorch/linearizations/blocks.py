@@ -22,8 +22,10 @@ from .._triangles import Triangle
 from ..arrays import (
     apply,
     column_norms,
+    diagonal,
     diagonal_matrix,
     every_entry,
+    gram,
     joined,
     on_numpy,
     room,
@@ -35,10 +37,10 @@ from ..arrays import (
     where,
     zeros,
 )
-from ..rows.own import OwnRows, flat
+from ..rows.own import OwnRows, collapsed, flat
 from .arrow import Arrow, summed
 from .base import Exact, Prior, Sums, Values, cost_beyond
-from .dense import Dense
+from .dense import Dense, DenseForm
 
 
 class Blocks(NamedTuple):
@@ -122,6 +124,12 @@ class Blocks(NamedTuple):
         each, points = own.shape[-3:-1]
         across = _variances(own, inverse, floor)
         shifted = self.residual - _across(own, inverse * weights * errors)
+        prior = Prior(of_shared, shared_residual)
+        if on_numpy(shifted) and each == 1:
+            both = joined([transposed(self.rows.shared), shifted[None]], 0)
+            both *= sqrt(across.inverse[0])[:, 0]
+            held = prior if of_shared.any() else None
+            return Reduced(inverse, across, shifted, DenseForm().whole(both, self.cost, held, None))
         both = joined([self.rows.shared, shifted[..., None]], -1)
         *lead, _, columns = both.shape
         both = _whitened(across, both.reshape(*lead, each, points, columns)).reshape(both.shape)
@@ -129,7 +137,7 @@ class Blocks(NamedTuple):
         dense = Dense(
             residual,
             rows,
-            Prior(of_shared, shared_residual),
+            prior,
             self.cost,
             apply(transposed(rows), residual) + of_shared * shared_residual,
             sqrt(column_norms(rows) ** 2 + of_shared**2),
@@ -157,6 +165,8 @@ class Reduced(NamedTuple):
     def weighed(self, values: Tensor) -> Tensor:
         """S⁻¹ of one number for each row, (..., q·m)."""
         each = len(self.across.pivots)
+        if each == 1:
+            return values * self.across.inverse[0][..., 0]
         rows = values.reshape(*values.shape[:-1], each, values.shape[-1] // each)
         entries = [rows[..., row, :, None] for row in range(each)]
         return joined([entry[..., 0] for entry in self.across.solve(entries)], -1)
@@ -164,15 +174,15 @@ class Reduced(NamedTuple):
 
 def _across(own: Tensor, variables: Tensor) -> Tensor:
     """V of variables (..., m, k), (..., q·m)."""
-    return flat((own * variables[..., None, :, :]).sum(-1))
+    return flat(collapsed(own * variables[..., None, :, :], -1))
 
 
 def _variances(own: Tensor, inverse: Tensor, floor: Tensor | float) -> Triangle:
     """floor + V B⁻¹ Vᵀ of each point, factored."""
     rows = [own[..., row, :, :, None] for row in range(own.shape[-3])]  # (..., m, k, 1) each
     spread = [row * inverse[..., None] for row in rows]
-    lower = [[(row * other).sum(-2) for other in spread[:j]] for j, row in enumerate(rows)]
-    diagonal = [(row * other).sum(-2) for row, other in zip(rows, spread, strict=True)]
+    lower = [[collapsed(row * other, -2) for other in spread[:j]] for j, row in enumerate(rows)]
+    diagonal = [collapsed(row * other, -2) for row, other in zip(rows, spread, strict=True)]
     if isinstance(floor, Tensor):
         levels = floor.expand(own.shape[:-1])[..., None].unbind(-3)
         diagonal = [own_part + level for own_part, level in zip(diagonal, levels, strict=True)]
@@ -222,10 +232,19 @@ class BlocksForm:
             prior: likewise.
             values: likewise.
         """
-        n = len(both) - 1 - self.own
+        n, residual = len(both) - 1 - self.own, both[-1]
         points = (len(prior.root) - n) // self.own
         rows = OwnRows(both[:n].T, both[n:-1].T, both.shape[1] // points)
-        return Blocks.of(both[-1], rows, prior, cost, values)
+        if rows.each > 1:
+            return Blocks.of(residual, rows, prior, cost, values)
+        # what `Blocks.of` computes, by fewer operations
+        products, own = gram(both), both[n:-1]
+        gradient, squares = prior.root * prior.residual, prior.root * prior.root
+        gradient[:n] += products[:n, -1]
+        gradient[n:] += (own * residual).T.reshape(-1)
+        squares[:n] += diagonal(products)[:n]
+        squares[n:] += (own * own).T.reshape(-1)
+        return Blocks(residual, rows, prior, cost, gradient, sqrt(squares), values)
 
 
 class BlocksAccumulator:

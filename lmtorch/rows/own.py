@@ -6,7 +6,7 @@ A point has q rows; those of all points in their first row come before those in 
 variables are β (n,), then δ (m·k,), point by point. Written out, J would be (q·m, n + m·k).
 """
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class OwnRows(NamedTuple):
     def times(self, v: Tensor) -> Tensor:
         """J v, (..., q·m)."""
         of_shared, of_own = self.parts(v)
-        moved = (self.by_point * of_own[..., None, :, :]).sum(-1)
+        moved = collapsed(self.by_point * of_own[..., None, :, :], -1)
         return apply(self.shared, of_shared) + flat(moved)
 
     def transposed_times(self, w: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class OwnRows(NamedTuple):
     def back(self, w: Tensor) -> Tensor:
         """Vᵀw of one number for each row (..., q·m), (..., m, k)."""
         by_point = w.reshape(*w.shape[:-1], self.each, self.points)[..., None]
-        return (self.by_point * by_point).sum(-3)
+        return collapsed(self.by_point * by_point, -3)
 
     def above(self, residual: Tensor) -> Tensor:
         """The columns of β and of a δ of all points together, and below them the residuals.
@@ -83,6 +83,16 @@ class OwnRows(NamedTuple):
         """All entries, most of them zero, (..., q·m, n + m·k)."""
         columns = torch.diag_embed(self.by_point.mT).movedim(-3, -1)  # (..., q, m, m, k)
         return torch.cat([self.shared, columns.flatten(-2).flatten(-3, -2)], -1)
+
+
+def collapsed(values: Tensor, dim: int) -> Tensor:
+    """The sum along a dimension, for which nothing is computed where it has one entry."""
+    if values.shape[dim] > 1:
+        found: Tensor = values.sum(dim)
+        return found
+    place: Any = (..., 0, *(slice(None),) * (-1 - dim))
+    only: Tensor = values[place]
+    return only
 
 
 def flat(by_point: Tensor) -> Tensor:

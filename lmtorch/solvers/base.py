@@ -4,6 +4,7 @@ A solver names the form of linearization that it needs. A factorisation that fai
 an exception: the loop takes a step that is not finite as a failed trial and raises the damping.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -50,7 +51,19 @@ class Solver(Protocol):
 
 def length_by_solving(factor: Factor, scale: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     """‖D p‖ and d‖D p‖/dλ = −(D²p)ᵀ (JᵀJ + λD²)⁻¹ (D²p) / ‖D p‖, with one more solve."""
+    length, slope = measured_by_solving(factor, scale, damping)
+    return length, slope()
+
+
+def measured_by_solving(
+    factor: Factor, scale: Tensor, damping: Tensor
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """‖D p‖, and what gives its derivative: a step that is short enough asks for no derivative."""
     step = factor.step(damping)
     length = norm(scale * step)
-    force = scale * scale * step
-    return length, -inner(force, factor.solve(force, damping)) / length
+
+    def slope() -> Tensor:
+        force = scale * scale * step
+        return -inner(force, factor.solve(force, damping)) / length
+
+    return length, slope

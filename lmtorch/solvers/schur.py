@@ -8,6 +8,7 @@ Reference: Boggs, Byrd & Schnabel (1987), §3; Björck, Numerical methods for le
 (1996), §9.4.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..arrays import apply, joined, to_type, transposed
 from ..linearizations.blocks import Blocks, BlocksForm, Reduced
 from ..rows.own import flat
-from .base import length_by_solving
+from .base import length_by_solving, measured_by_solving
 from .svd import SVD, SVDFactor
 
 
@@ -43,6 +44,7 @@ class SchurFactor:
         self.scale, self.point_scale = model.rows.parts(scale)
         self.whole_scale = scale
         self.last: tuple[Tensor, Reduced, SVDFactor] | None = None
+        self._taken: tuple[Tensor, Tensor] | None = None  # a λ, and p(λ)
 
     def _reduced(self, damping: Tensor) -> tuple[Reduced, SVDFactor]:
         """The reduced rows at λ, and their factors."""
@@ -56,7 +58,12 @@ class SchurFactor:
         return reduced, factor
 
     def step(self, damping: Tensor) -> Tensor:
-        """p(λ), (..., n + m·k)."""
+        """p(λ), (..., n + m·k), to be read only: it is asked for again after its length."""
+        if self._taken is None or self._taken[0] is not damping:
+            self._taken = damping, self._step(damping)
+        return self._taken[1]
+
+    def _step(self, damping: Tensor) -> Tensor:
         reduced, factor = self._reduced(damping)
         rows, prior = self.model.rows, self.model.prior
         of_shared = factor.step(damping)
@@ -80,3 +87,7 @@ class SchurFactor:
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D p‖ and its derivative."""
         return length_by_solving(self, self.whole_scale, damping)
+
+    def measured(self, damping: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """‖D p‖, and what gives its derivative, for which the equations are solved once more."""
+        return measured_by_solving(self, self.whole_scale, damping)

@@ -7,14 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.testing import assert_close
 
 from lmtorch._errors import InputError
+from lmtorch.arrays import arrays_of, quiet, tensors_of
+from lmtorch.damping.base import LinearModel
+from lmtorch.damping.trust_region import TrustRegion, TrustRegionState
 from lmtorch.linearizations.base import Prior
 from lmtorch.linearizations.blocks import Blocks, BlocksForm
 from lmtorch.rows.base import richest
 from lmtorch.rows.matrix import DenseRows
 from lmtorch.rows.own import OwnRows
-from lmtorch.solvers.schur import Schur
+from lmtorch.solvers.schur import Schur, SchurFactor
 
 sizes = given(
     m=st.integers(1, 6),
@@ -162,3 +166,49 @@ def test_a_variable_that_nothing_holds_has_no_undamped_step() -> None:
     normal = matrix.mT @ matrix + 0.3 * (scale**2).diag()
     expected = torch.linalg.solve(normal, -loose.gradient)
     torch.testing.assert_close(Schur().factor(loose, scale).step(damping), expected)
+
+
+@sizes
+def test_on_arrays_it_says_the_same(
+    m: int, n: int, k: int, q: int, seed: int, exact: bool, lead: tuple[int, ...]
+) -> None:
+    """One small problem is made of one array, and of one row a point by fewer operations."""
+    blocks, _, _, scale, damping = drawn(m, n, k, seed, exact, q)
+    held = n % 2 == 1  # the shared parameters have a prior of their own as well
+    shared = torch.full((n,), 0.5 * held, dtype=torch.float64)
+    prior = Prior(*(torch.cat([shared, part[n:]]) for part in blocks.prior))
+    blocks = Blocks.of(blocks.residual, blocks.rows, prior, blocks.cost)
+    both = blocks.rows.above(blocks.residual).contiguous().numpy()
+    given = arrays_of((blocks.cost, prior))
+    with quiet():
+        arrays = BlocksForm(k).whole(both, *given, None)
+        dense = arrays.condensed
+        step = Schur().factor(arrays, scale.numpy()).step(arrays_of(damping))
+    expected = blocks.condensed
+    assert_close(tensors_of(arrays.gradient), blocks.gradient)
+    assert_close(tensors_of(arrays.column_norms), blocks.column_norms)
+    for name in ("residual", "jacobian", "gradient", "column_norms"):
+        assert_close(tensors_of(getattr(dense, name)), getattr(expected, name))
+    assert_close(
+        tensors_of(step), Schur().factor(blocks, scale).step(damping), rtol=1e-6, atol=1e-8
+    )
+
+
+def test_a_step_that_is_short_enough_is_solved_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The derivative of its length would take another solve, and nobody asks for it."""
+    blocks, _, _, scale, _ = drawn(6, 2, 1, 0, exact=False)
+    calls: list[str] = []
+    for name in ("_step", "solve"):
+        plain = getattr(SchurFactor, name)
+        monkeypatch.setattr(
+            SchurFactor, name,
+            lambda *given, name=name, plain=plain: calls.append(name) or plain(*given),
+        )  # fmt: skip
+    factor = Schur().factor(blocks, scale)
+    model = LinearModel(blocks, scale, factor, torch.zeros_like)
+    far = torch.tensor(1e3, dtype=torch.float64)
+    state = TrustRegionState(torch.zeros_like(far), far, torch.tensor(False))
+    TrustRegion().propose(model, state)
+    assert calls == ["_step"]
+    TrustRegion().propose(model, state._replace(radius=far * 1e-5))
+    assert calls.count("solve") > 0

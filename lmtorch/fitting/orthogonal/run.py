@@ -10,6 +10,7 @@ References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimizat
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from ...core.state import Start, State
 from ...core.termination import Status
 from ...jacobians.ladder import same_values
 from ...linearizations.blocks import Blocks
-from ...minimising.solution import Solution
+from ...linearizations.dense import Dense
+from ...minimising.solution import Later, Solution
 from . import memory
 from .fitter import OrthogonalFitter, Points, distances
 from .residual import OwnColumns
@@ -99,8 +101,8 @@ def _minimised(
         problem, method = setting.problem, setting.method
         state, _ = descend(problem, method, Start(point), trials=left, watch=seen.watch)
         state = beside_saddles(problem, method, state, left, seen)
-        model = setting.blocks(setting.problem, state.x)
-        return _solution(fitter, setting, state, spent + state.trials, model, 1.0)
+        model, dense = setting.end(state.x)
+        return _solution(fitter, setting, state, spent + state.trials, model, dense, 1.0)
 
 
 def _started(
@@ -195,7 +197,9 @@ def _implicit(
                 status = torch.full_like(status, int(Status.STOPPED))
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
-            return _solution(fitter, setting, state, evaluations, model, floor)
+            floor = floor[0] if point.ndim == 1 else floor
+            dense = model.reduced(floor=floor).dense
+            return _solution(fitter, setting, state, evaluations, model, dense, floor)
     raise AssertionError
 
 
@@ -267,15 +271,12 @@ def _solution(
     state: State,
     evaluations: Tensor,
     model: Blocks,
+    reduced: Dense,
     floor: Tensor | float,
 ) -> Solution:
     """The solution in the parameters, with the rows that are left without the errors in x."""
     n, problem, x = setting.n, setting.problem, state.x
     single = x.ndim == 1
-    if isinstance(floor, Tensor) and single:
-        floor = floor[0]
-    whole = model.reduced(floor=floor)
-    reduced = whole.dense
     gradient = reduced.gradient
     free = problem.free(x, torch.cat([gradient, torch.zeros_like(x[..., n:])], -1))[..., :n]
     side = torch.where(gradient > 0, -1, 1)
@@ -302,7 +303,7 @@ def _solution(
         success=told[0].converged if single else out(status > 0),
         f_scale=1.0,
         eta=eta,
-        normals=_normals(model, whole.root, floor),
+        normals=Later(partial(_normals, model, floor)),
         curve=curve,
     )
 
@@ -319,8 +320,9 @@ def _confirm(fitter: OrthogonalFitter, setting: Setting, model: Blocks, curve: T
     same_values(found, model.residual)
 
 
-def _normals(model: Blocks, root: Tensor, floor: Tensor | float) -> Tensor:
+def _normals(model: Blocks, floor: Tensor | float) -> Tensor:
     """(floor, −V)ᵀRᵀ (..., m, q + k, q): how errors of a point lie for distances of length one."""
+    root = model.reduced(floor=floor).root
     own = model.rows.by_point.movedim(-3, -1)  # (..., m, k, q)
     each = own.shape[-1]
     eye = torch.eye(each, dtype=own.dtype, device=own.device)

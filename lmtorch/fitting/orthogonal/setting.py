@@ -22,6 +22,7 @@ from ...jacobians.given import GivenJacobian
 from ...jacobians.ladder import Ladder
 from ...jacobians.learned import OfFit
 from ...linearizations.blocks import Blocks
+from ...linearizations.dense import Dense
 from ...losses.linear import Linear
 from ...minimising.probing import probe
 from ...minimising.unknowns import Unknowns
@@ -67,6 +68,13 @@ class Setting(NamedTuple):
         model: Any = self._asked(problem, x, lambda model: model)
         assert isinstance(model, Blocks)
         return model
+
+    def end(self, x: Tensor) -> tuple[Blocks, Dense]:
+        """The linear model at x, and what is left of it without the own variables of points."""
+        found: tuple[Blocks, Dense] = self._asked(
+            self.problem, x, lambda model: (model, model.condensed)
+        )
+        return found
 
     def distance(self, x: Tensor) -> Tensor:
         """Σ of the squares that the linear model leaves when points have moved, (...,)."""
