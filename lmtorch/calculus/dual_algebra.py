@@ -10,11 +10,9 @@ from torch import Tensor
 from .base import Multiply, Multivariate, NoRuleError, Slopes, slopes_by_vjp, values
 from .duals import Dual, Firsts, Seconds, Tangent, Variables, bare, full, in_a_row
 from .rules import name_of
+from .tangents import FLOATING, add_, add_outer_, fused, like, number_as_tensor, times
 
 NUMBERS = (int, float)  # of which torch subtracts a tensor by a function that is written in Python
-FLOATING = (torch.float64, torch.float32)
-REMEMBERED = 256  # numbers that are kept as tensors, at most
-_NUMBERS: dict[tuple[float, torch.dtype], Tensor] = {}
 
 
 class Duals:
@@ -36,7 +34,7 @@ class Duals:
         """A number beside a tensor, as a tensor: torch makes one of it at each operation else."""
         # zero has a sign, by which it is not told from the other zero
         if type(number) in NUMBERS and number and like.dtype in FLOATING:
-            return _number(number, like.dtype)
+            return number_as_tensor(number, like.dtype)
         return number
 
     # ---- what has no derivative ------------------------------------------------------------------
@@ -80,16 +78,16 @@ class Duals:
     def chain(self, z: Dual, slopes: Slopes) -> Dual:
         """g(z): ∂ᵢy = g′ ∂ᵢz and ∂ᵢⱼy = g′ ∂ᵢⱼz + g″ ∂ᵢz ∂ⱼz."""
         value, slope, curvature, relative = slopes
-        first = {i: _times(t, slope) for i, t in z.first.items()}
+        first = {i: times(t, slope) for i, t in z.first.items()}
         if z.second is None:
             return self.made((z,), value, first)
         second: Seconds = dict(z.second)
         bend = None if curvature is None else curvature()
         if bend is not None and relative:  # g′ (∂ᵢⱼz + g″/g′ ∂ᵢz ∂ⱼz)
-            _outer_(second, z.first, z.first, bend, symmetric=True)
-        second = {key: _times(t, slope) for key, t in second.items()}
+            add_outer_(second, z.first, z.first, bend, symmetric=True)
+        second = {key: times(t, slope) for key, t in second.items()}
         if bend is not None and not relative:
-            _outer_(second, z.first, z.first, bend, symmetric=True)
+            add_outer_(second, z.first, z.first, bend, symmetric=True)
         return self.made((z,), value, first, second)
 
     def multivariate(self, slopes: Callable[..., Multivariate], *operands: Any) -> Dual:
@@ -102,16 +100,16 @@ class Duals:
         carriers = [(i, z, found.slopes[i]) for i, z in enumerate(operands) if isinstance(z, Dual)]
         first: Firsts = {}
         for _, z, slope in carriers:
-            _add_(first, {i: _times(t, slope) for i, t in z.first.items()})
+            add_(first, {i: times(t, slope) for i, t in z.first.items()})
         if any(z.second is None for _, z, _ in carriers):
             return self.made(operands, found.value, first)
         second: Seconds = {}
         for _, z, slope in carriers:
-            _add_(second, {key: _times(t, slope) for key, t in (z.second or {}).items()})
+            add_(second, {key: times(t, slope) for key, t in (z.second or {}).items()})
         pairs = combinations_with_replacement(enumerate(operands), 2)
         for ((i, a), (j, b)), bend in zip(pairs, found.curvatures(), strict=True):
             if isinstance(a, Dual) and isinstance(b, Dual):
-                _outer_(second, a.first, b.first, bend, symmetric=i == j)
+                add_outer_(second, a.first, b.first, bend, symmetric=i == j)
         return self.made(operands, found.value, first, second)
 
     def differentiated(self, call: Callable[[Tensor], Tensor], z: Dual) -> Slopes:
@@ -147,11 +145,11 @@ class Duals:
             a = self.number(a, b.value)
             return self.made((a, b), a + b.value, b.first, b.second)
         first = dict(a.first)
-        _add_(first, b.first)
+        add_(first, b.first)
         second = None
         if a.second is not None and b.second is not None:
             second = dict(a.second)
-            _add_(second, b.second)
+            add_(second, b.second)
         return self.made((a, b), a.value + b.value, first, second)
 
     def difference(self, a: Any, b: Any) -> Dual:
@@ -166,10 +164,10 @@ class Duals:
             value = torch.rsub(b.value, a) if type(a) in NUMBERS else a - b.value
             return self.made((a, b), value, minus, second)
         first = dict(a.first)
-        _add_(first, minus)
+        add_(first, minus)
         if a.second is not None and second is not None:
             both = dict(a.second)
-            _add_(both, second)
+            add_(both, second)
             second = both
         return self.made((a, b), a.value - b.value, first, second)
 
@@ -187,32 +185,32 @@ class Duals:
         if not isinstance(a, Dual):  # a constant a
             number, a = a, self.number(a, b.value)
             value = a * b.value
-            factor = _like(a, value)
+            factor = like(a, value)
             if number is not a:  # a derivative that is a number stays one
 
                 def of(part: Tangent) -> Tangent:
-                    return part * number if type(part) is float else _times(part, factor)
+                    return part * number if type(part) is float else times(part, factor)
 
                 first = {i: of(t) for i, t in b.first.items()}
                 second = None if b.second is None else {k: of(t) for k, t in b.second.items()}
                 return self.made((a, b), value, first, second)
-            first = {i: _times(t, factor) for i, t in b.first.items()}
+            first = {i: times(t, factor) for i, t in b.first.items()}
             if b.second is None:
                 return self.made((a, b), value, first)
             return self.made(
-                (a, b), value, first, {key: _times(t, factor) for key, t in b.second.items()}
+                (a, b), value, first, {key: times(t, factor) for key, t in b.second.items()}
             )
         value = a.value * b.value
-        of_a, of_b = _like(a.value, value), _like(b.value, value)
-        first = {i: _times(t, of_b) for i, t in a.first.items()}
+        of_a, of_b = like(a.value, value), like(b.value, value)
+        first = {i: times(t, of_b) for i, t in a.first.items()}
         for i, t in b.first.items():
             known = first.get(i)
-            first[i] = _times(t, of_a) if known is None else _fused(known, t, of_a)
+            first[i] = times(t, of_a) if known is None else fused(known, t, of_a)
         if a.second is None or b.second is None:
             return self.made((a, b), value, first)
-        second = {key: _times(t, of_b) for key, t in a.second.items()}
-        _add_(second, {key: _times(t, of_a) for key, t in b.second.items()})
-        _outer_(second, a.first, b.first, None)
+        second = {key: times(t, of_b) for key, t in a.second.items()}
+        add_(second, {key: times(t, of_a) for key, t in b.second.items()})
+        add_outer_(second, a.first, b.first, None)
         return self.made((a, b), value, first, second)
 
     def quotient(self, a: Any, b: Any) -> Dual:
@@ -223,7 +221,7 @@ class Duals:
         if not isinstance(b, Dual):
             b = self.number(b, a.value)
         value = values(a) / values(b)
-        by = _like(values(b), value)
+        by = like(values(b), value)
         if not isinstance(b, Dual):
             second = None if a.second is None else {k: t / by for k, t in a.second.items()}
             return self.made((a, b), value, {i: t / by for i, t in a.first.items()}, second)
@@ -242,7 +240,7 @@ class Duals:
         """A product that does not go entry by entry."""
         if isinstance(b, Variables) and b.value.ndim == b.ndim_ == 1 and not isinstance(a, Dual):
             # A x: the derivatives are the columns of A
-            columns = zip(range(len(b)), _like(a, value).unbind(-1), strict=True)
+            columns = zip(range(len(b)), like(a, value).unbind(-1), strict=True)
             first = {b.start + i: column for i, column in columns}
             return Dual(value, first, None if b.second is None else {})
         if isinstance(a, Dual) and isinstance(b, Dual):
@@ -258,7 +256,7 @@ class Duals:
             for key, part in left.items():
                 found[key] = multiply(full(part, a.value), b.value)
             for key, part in right.items():
-                _add_(found, {key: multiply(a.value, full(part, b.value))})
+                add_(found, {key: multiply(a.value, full(part, b.value))})
             return found
 
         if a.second is None or b.second is None:
@@ -267,7 +265,7 @@ class Duals:
         for i, left in a.first.items():
             for j, right in b.first.items():
                 both = multiply(full(left, a.value), full(right, b.value))
-                _add_(second, {(min(i, j), max(i, j)): 2 * both if i == j else both})
+                add_(second, {(min(i, j), max(i, j)): 2 * both if i == j else both})
         return Dual(value, of(a.first, b.first), second)
 
     # ---- linear: the operator itself acts on each derivative -------------------------------------
@@ -427,63 +425,6 @@ class Duals:
 
 
 Dual.algebra = Duals()
-
-
-def _like(factor: Any, value: Tensor) -> Any:
-    """A factor in the dtype of the product; an integer's quotient by a number would be float32."""
-    if isinstance(factor, Tensor) and factor.dtype != value.dtype:
-        return factor.to(value.dtype)
-    return factor
-
-
-def _number(number: float, dtype: torch.dtype) -> Tensor:
-    """A number as a tensor, on the CPU, which operators take beside those of any device."""
-    made = _NUMBERS.get((number, dtype))
-    if made is None:
-        made = torch.tensor(number, dtype=dtype, device="cpu")
-        if type(made) is Tensor and len(_NUMBERS) < REMEMBERED:  # no mode's stand-in is kept
-            _NUMBERS[number, dtype] = made
-    return made
-
-
-def _times(part: Tangent, factor: Any) -> Tangent:
-    product: Tangent
-    if type(part) is float:
-        product = factor if part == 1 else -factor if part == -1 else factor * part
-    else:
-        product = factor * part
-    return product
-
-
-def _fused(known: Tangent, part: Tangent, factor: Tensor) -> Tangent:
-    """Known + part · factor."""
-    if isinstance(known, Tensor) and isinstance(part, Tensor):
-        return torch.addcmul(known, part, factor)
-    return known + _times(part, factor)
-
-
-def _add_(parts: dict[Any, Tangent], more: dict[Any, Tangent]) -> None:
-    """Add derivatives to others."""
-    for key, part in more.items():
-        known = parts.get(key)
-        parts[key] = part if known is None else known + part
-
-
-def _outer_(
-    second: Seconds, left: Firsts, right: Firsts, bend: Tensor | None, symmetric: bool = False
-) -> None:
-    """Add bend · (∂ᵢa ∂ⱼb + ∂ⱼa ∂ᵢb); with `symmetric`, bend · ∂ᵢz ∂ⱼz."""
-    for i, one in left.items():
-        weighted = one if bend is None else _times(one, bend)
-        for j, other in right.items():
-            if symmetric and j < i:
-                continue
-            term = _times(other, weighted) if isinstance(weighted, Tensor) else weighted * other
-            if not symmetric and i == j:
-                term = 2 * term
-            key = (i, j) if i <= j else (j, i)
-            known = second.get(key)
-            second[key] = term if known is None else known + term
 
 
 def single_place(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:

@@ -18,7 +18,8 @@ from torch import Tensor
 from .._modes import DispatchMode
 from .expressions import Expression, Expressions
 from .grids import Grid, Grids, UnsupportedError
-from .operators import RULES, Call
+from .operators import RULES
+from .rules import Call
 
 LARGEST = 20_000  # numbers in a tensor, written out, up to which a program is written
 MOST_POINTS = 4096

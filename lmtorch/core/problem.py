@@ -19,7 +19,6 @@ from .._autodiff import Params, ranges
 from .._errors import InputError
 from ..arrays import (
     always,
-    arrays_of,
     at_least,
     heard,
     join,
@@ -43,6 +42,7 @@ from ..residuals.base import Part, Residual
 from ..rows.base import Rows
 from .bounds import Bounds
 from .clock import Clock, timed
+from .one_block import model_from_one_block
 from .sums import Streamed, nothing, total
 
 T = TypeVar("T")
@@ -279,54 +279,8 @@ class Problem:
         return streamed
 
     @cached_property
-    def _once(self) -> "Callable[[Tensor], Linearization | None] | None":
-        """How the linear model of one small problem is made from one block of columns.
-
-        Of few rows of few parameters, to stream them costs as much as to make them, and so does to
-        ask at every point what is the same at all of them. None where it is not to be had so.
-        """
-        ask, make = getattr(self.source, "at_once", None), getattr(self.form, "whole", None)
-        if self.noises is None or self.sample is not None or ask is None or make is None:
-            return None
-        (part, *others) = self.residual.parts()
-        if others or getattr(self.loss, "together", 1) > 1:
-            return None
-        params_of, replay, noises = self.residual.params, self.residual.replay, self.noises
-        expand, clock, dtype, keep = self.loss.expand, self.clock, self.dtype, self.keep
-        plain, cost_of = getattr(self.loss, "plain", False), self.loss.cost
-        source: Any = self.source
-
-        def once(x: Tensor) -> Linearization | None:
-            learned = getattr(source, "learned", None)
-            both: Any = None if learned is None else learned.at(x)
-            if both is None:
-                try:
-                    with timed(clock, "linearize"), replay(), heard(noises):
-                        block = ask(part, params_of(tensor_from(x)))
-                except DescendedError:  # the source in its place gives its rows in its own way
-                    return None
-                if block is None:
-                    return None
-                both = arrays_of(block.rows.above(block.residual))
-                if learned is not None:
-                    source.saw(part, x, both)
-            values = both[-1]
-            if plain:
-                cost, prior = cost_of(values), None
-            else:
-                expansion = expand(values)
-                if expansion.root is not None:
-                    both = both * expansion.root
-                    both[-1] = expansion.residual
-                cost, prior = expansion.value, None
-            if self.penalty is not None:
-                cost, prior = self.with_penalty(cost, x), self.prior(x)
-            found: Linearization = make(
-                to_type(both, dtype), cost, prior, (values,) if keep else None
-            )
-            return found
-
-        return once
+    def _once(self) -> Callable[[Tensor], Linearization | None] | None:
+        return model_from_one_block(self)
 
     def _of_all_rows(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The same as `_value_and_gradient`, from the evaluation of a sample that is of all rows.
