@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,15 @@ GPU = pytest.param(
 )
 DEVICES = ["cpu", GPU]
 QUICKLY = {"-O3": "-O0"}  # of the flags of a compiler
+# what every program includes, which takes a compiler as long to read as to compile a small one
+HEADERS = """#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+"""
 
 
 gc.disable()  # until all is collected
@@ -78,24 +88,39 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     All processes of a run share the folder, by what is compiled as the product does, and one that
     needs what another is compiling waits for it. Without the compiler's optimisations that takes a
-    fifth of the time; `as_users_have_them` is for what depends on them.
+    fifth of the time, and with the headers read once for all three fifths of that;
+    `as_users_have_them` is for what depends on them.
     """
     from lmtorch.compiling import building
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
     folder.mkdir(exist_ok=True)
-    plain = building._compiled
+    plain, users = building._compiled, building.FLAGS
+    header = folder / "headers.h"
+    quick = tuple(QUICKLY.get(flag, flag) for flag in users)
+
+    def read() -> None:
+        """Read the headers, unless another process has."""
+        with FileLock(folder / "headers.lock"):
+            if not header.exists():
+                header.write_text(HEADERS, "utf-8")
+                command = [building.compiler(), *quick, "-x", "c++-header", str(header)]
+                subprocess.run([*command, "-o", f"{header}.gch"], capture_output=True, check=False)
 
     def once(key: str, text: str) -> ctypes.CDLL:
         place = building.folder()
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / f"{key}.lock"):
-            return building.load(place / f"{key}.so", key) or plain(key, text)
+            found = building.load(place / f"{key}.so", key)
+            if found is None:
+                read()
+                found = plain(key, text)
+            return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMTORCH_CACHE", str(folder))
-        patch.setattr(building, "FLAGS", tuple(QUICKLY.get(flag, flag) for flag in building.FLAGS))
+        patch.setattr(building, "FLAGS", (*quick, "-include", str(header)))
         patch.setattr(building, "_compiled", once)
         yield folder
 
@@ -116,4 +141,5 @@ def as_users_have_them(own_programs: None, monkeypatch: pytest.MonkeyPatch) -> N
     from lmtorch.compiling import building
 
     slowly = {quick: flag for flag, quick in QUICKLY.items()}
-    monkeypatch.setattr(building, "FLAGS", tuple(slowly.get(f, f) for f in building.FLAGS))
+    flags = building.FLAGS[: building.FLAGS.index("-include")]
+    monkeypatch.setattr(building, "FLAGS", tuple(slowly.get(f, f) for f in flags))

@@ -38,9 +38,9 @@ BEYOND = {
 }
 # steps that are needed where the way is long; run apart
 LONG = {"meyer": 3000, "brown_dennis": 600, "penalty_2_4": 600, "powell_hybrid": 600}
-# of the other pairs each choice meets every third problem and each problem every third choice, as
+# of the other pairs each choice meets every fifth problem and each problem every fifth choice, as
 # on the diagonals of their table; the pairs between run apart
-THIRD = 3
+FIFTH = 5
 AFTER = 5  # steps after a known cost, in which it must stay
 FEW = ("rosenbrock", "kowalik_osborne", "box_3d", "freudenstein_roth", "beale")
 # share of J's largest singular value, columns scaled, above which a direction is determined
@@ -145,7 +145,7 @@ def test_the_defaults_find_the_minimizer_where_it_is_identifiable(name: str) -> 
     [
         pytest.param(
             *(name, choice),
-            marks=[pytest.mark.slow] if name in LONG or (place + number) % THIRD else [],
+            marks=[pytest.mark.slow] if name in LONG or (place + number) % FIFTH else [],
             id="-".join((name, *map(str, *choice.items()))),
         )
         for place, name in enumerate(CLASSICAL)

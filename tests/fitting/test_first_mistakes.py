@@ -170,6 +170,7 @@ def test_names_of_lmfits_models_are_answered() -> None:
         _ = models.Gausian  # type: ignore[attr-defined] # it is not there
 
 
+@pytest.mark.slow  # a search among many starts
 def test_a_response_without_its_upper_level_is_answered() -> None:
     with pytest.raises(NotConvergedError, match=r"top \(from .*ec50 \(from .*still grew"):
         curve_fit(models.Hill(), [0.01, 0.03, 0.1, 0.3, 1.0], [5, 6, 9, 16, 40.0])

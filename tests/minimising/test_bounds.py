@@ -129,7 +129,7 @@ def linear(
 
 
 @given(boxed)
-@pytest.mark.parametrize("jac", [None, "2-point", "3-point"])
+@pytest.mark.parametrize("jac", [None, "2-point", pytest.param("3-point", marks=pytest.mark.slow)])
 def test_a_linear_problem_in_a_box_has_the_minimum_of_bounded_linear_least_squares(
     jac: Any, drawn: Any
 ) -> None:

@@ -136,7 +136,10 @@ def test_many_end_when_evaluations_do() -> None:
     assert set(found.status.tolist()) == {0}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+# every operator is followed
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64], ids=str
+)
 def test_memory_grows_by_what_the_result_is(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

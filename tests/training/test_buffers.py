@@ -1,5 +1,7 @@
 """Buffers see one forward pass a step, as in any training loop, and none of a step that fails."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -48,11 +50,23 @@ def spectral():
 
 
 LAYERS = {"batch norm": lambda: nn.BatchNorm1d(4), "counting": Counting, "spectral norm": spectral}
+BY = ["module", "tensors"]
 
 
-@pytest.mark.parametrize("by", ["module", "tensors"])
-@pytest.mark.parametrize("mode", ["train", "child in train", "eval"])
-@pytest.mark.parametrize("layer", LAYERS)
+def in_turn(*options):
+    """All combinations, with the module and its tensors in turn; those with the other are slow."""
+    return [
+        pytest.param(
+            *(*(each[place] for each, place in zip(options, places, strict=True)), BY[by]),
+            marks=[] if (sum(places) + by) % 2 else [pytest.mark.slow],
+        )
+        for *places, by in product(*(range(len(each)) for each in options), range(2))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layer", "mode", "by"), in_turn(list(LAYERS), ["train", "child in train", "eval"])
+)
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_a_step_leaves_one_forward_pass(layer, mode, by, device):
     model, plain = network(device, LAYERS[layer]()), network(device, LAYERS[layer]())
@@ -72,10 +86,10 @@ def test_a_step_leaves_one_forward_pass(layer, mode, by, device):
         assert same(buffers(model), buffers(plain))
 
 
-@pytest.mark.parametrize("by", ["module", "tensors"])
-@pytest.mark.parametrize("mode", ["train", "child in train"])
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("at", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("at", "layer", "mode", "by"),
+    in_turn([1, 2, 3, 5], list(LAYERS), ["train", "child in train"]),
+)
 @pytest.mark.filterwarnings("ignore::lmtorch.FallbackWarning")
 def test_an_exception_leaves_none(at, layer, mode, by, device):
     model = network(device, LAYERS[layer]())

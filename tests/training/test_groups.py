@@ -45,8 +45,19 @@ SCHEDULERS = {
 }
 
 
-@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
-@pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
+@pytest.mark.parametrize(
+    ("make", "tensor"),
+    [
+        pytest.param(
+            *(make, tensor),
+            id=f"{name}-{'tensor' if tensor else 'float'}",
+            # in turn, as what a scheduler does to a rate is torch's
+            marks=[] if tensor == bool(place % 2) else [pytest.mark.slow],
+        )
+        for place, (name, make) in enumerate(SCHEDULERS.items())
+        for tensor in (False, True)
+    ],
+)
 def test_every_scheduler_of_torch_drives_the_rate(make, tensor, device):
     theta, closure = line(device)
     opt = LevenbergMarquardt([theta], lr=torch.tensor(1.0) if tensor else 1.0)
@@ -168,7 +179,12 @@ BOUNDED = {  # residual, start, lower, upper: minima inside, on a face, in a cor
     ("name", "solver"),
     # the dual is for m < n: with a parameter frozen at its bound, the two equations
     # of "one side" have rank 1
-    [case for case in product(BOUNDED, SOLVERS) if case != ("one side", "dual")],
+    [
+        # every other pair: solvers know nothing of bounds
+        pytest.param(*(name, solver), marks=[] if (place + number) % 2 == 0 else [pytest.mark.slow])
+        for (place, name), (number, solver) in product(enumerate(BOUNDED), enumerate(SOLVERS))
+        if (name, solver) != ("one side", "dual")
+    ],
 )
 def test_bounds_lead_where_scipy_goes(name, solver, device):
     residual, start, lower, upper = BOUNDED[name]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -117,12 +118,18 @@ def fitted(net: nn.Module, step: Callable[[Any], Any], **options: Any) -> Any:
     return opt
 
 
+@cache
+def minimum_of(name: str) -> float:
+    """Scipy's for a likelihood, from the same start."""
+    _, value, outputs, y = LIKELIHOODS[name]
+    return scipys_minimum(model_of(outputs), lambda f: value(f, y))
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "closure"])
 def test_the_minimum_is_scipys(name: str, batch: bool) -> None:
     criterion, value, outputs, y = LIKELIHOODS[name]
-    net = model_of(outputs)
-    expected = scipys_minimum(net, lambda f: value(f, y))
+    net, expected = model_of(outputs), minimum_of(name)
     before = value(net(X), y).item()
     losses = []
 
@@ -159,12 +166,22 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("name", ["classes", "mean and variance", "counts"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(
+            *(name, options),
+            # a backward pass for each row
+            marks=[pytest.mark.slow] * (options.get("jacobian") == "autograd" and name != "counts"),
+        )
+        for name in ("classes", "mean and variance", "counts")
+        for options in OPTIONS
+    ],
+    ids=str,
+)
 def test_every_source_and_solver_comes_to_it(name: str, options: dict[str, Any]) -> None:
     criterion, value, outputs, y = LIKELIHOODS[name]
-    net = model_of(outputs)
-    expected = scipys_minimum(net, lambda f: value(f, y))
+    net, expected = model_of(outputs), minimum_of(name)
     fitted(net, lambda o: o.step(lambda x, y: criterion(net(x), y), X, y), **options)
     # finite differences end where their derivatives do
     assert value(net(X), y).item() == pytest.approx(expected, rel=1e-8)

@@ -186,9 +186,9 @@ def test_to_begin_at_the_minimum_of_new_data_is_no_end(device):
     assert opt.converged
 
 
-def test_a_minimum_of_every_batch_is_called_one(device):
-    of = Linear(3, 5, device, draws=200)
-    of.b = of.A @ torch.ones(5, dtype=F64, device=device)
+def test_a_minimum_of_every_batch_is_called_one():
+    of = Linear(3, 5, torch.device("cpu"), draws=200)
+    of.b = of.A @ torch.ones(5, dtype=F64)
     opt = LevenbergMarquardt([of.theta])
     one = torch.ones_like(of.theta)
     for k in range(200):

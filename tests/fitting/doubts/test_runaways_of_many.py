@@ -47,16 +47,16 @@ def told(y: Any, *given: Any, **options: Any) -> tuple[CurveFit, list[str]]:
 def test_steps_among_sigmoids_have_run_away() -> None:
     """The oracle is the single fit, which has its own test in `test_users_failures.py`."""
     y = curves((3, 8, 11, 12, 20), 30)
-    rows = [0, 3, 8, 12, 15, 20]
+    rows = [0, 3, 8, 12]
     alone = [told(y[place], logistic, X, p0=START) for place in rows]
     away = [any("ran away" in text for text in words) for _, words in alone]
-    assert sum(away) == 3
+    assert sum(away) == 2
     for _ in range(2):
         fits, said = told(y[rows], logistic, X, p0=START)
         assert (fits.status == Status.RUNAWAY).tolist() == away
         assert fits.success.all()
         assert len(said) == 1
-        assert "in 3 of 6 fits a parameter ran away (c, d; fits 2, 3, 5; " in said[0]
+        assert "in 2 of 4 fits a parameter ran away (c, d; fits 2, 3; " in said[0]
     for place, (fit, _) in enumerate(alone):
         assert (fit.status is Status.RUNAWAY) == away[place]
         assert fits.message[place].startswith(Status.RUNAWAY.message) == away[place]
@@ -98,14 +98,14 @@ def saturations(count: int, straight: tuple[int, ...]) -> tuple[np.ndarray, np.n
 @pytest.mark.parametrize("share", ["few", "all"])
 def test_from_a_start_that_is_far_from_all_fits_the_same_are_told(share: str) -> None:
     """All fits go far, so that J is made of a sample: the oracle is J of every fit."""
-    count = 100
+    count = 72  # more than a sample
     straight = tuple(range(0, count, 8 if share == "few" else 1))
     x, y = saturations(count, straight)
     fits, said = told(y, saturation, x, p0=[1.0, 1.0])
     expected = (fits.stderr > 1e3 * abs(fits.popt)).any(-1) & fits.success
     assert 0 < expected.sum() <= len(straight)
     np.testing.assert_array_equal(fits.status == Status.RUNAWAY, expected)
-    assert f"in {expected.sum()} of 100 fits" in said[0]
+    assert f"in {expected.sum()} of 72 fits" in said[0]
 
 
 def test_of_fits_that_stay_near_their_start_no_jacobian_is_made(

@@ -52,7 +52,7 @@ def test_a_time_below_zero_is_told_with_the_bounds_that_lead_to_the_minimum():
 
 
 def test_a_loop_of_fits_says_so_of_those_that_have():
-    for seed in range(20):  # enough of them for what is remembered of a kind
+    for seed in range(14):  # enough of them for what is remembered of a kind
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             fit = lmtorch.curve_fit(circuit, W, measured(seed), FAR if seed % 2 else NEAR)

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,23 +37,32 @@ def measured(count: int, noise: float) -> tuple[Tensor, Tensor, Tensor]:
     return x, bumps(x, *truth) + noise * scatter, truth
 
 
-@pytest.mark.parametrize(("count", "noise"), [(5, 1e-4), (20, 1e-4), (20, 1e-3), (33, 1e-4)])
-def test_a_fit_that_says_nothing_is_where_float64_ends(count: int, noise: float) -> None:
+@cache
+def in_float32(count: int, noise: float) -> tuple[float, list[str]]:
+    """How many standard errors float32 is off where float64 ends, and what was said of it."""
     x, y, truth = measured(count, noise)
     fine = lmtorch.curve_fit(bumps, x, y, p0=truth)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         coarse = lmtorch.curve_fit(bumps, x.float(), y.float(), p0=truth.float())
     moved = float(((coarse.popt.double() - fine.popt).abs() / fine.stderr).max())
+    return moved, [str(one.message) for one in said if one.category is OptimizeWarning]
+
+
+@pytest.mark.parametrize(
+    ("count", "noise"),
+    [(5, 1e-4), (20, 1e-4), pytest.param(20, 1e-3, marks=pytest.mark.slow), (33, 1e-4)],
+)
+def test_a_fit_that_says_nothing_is_where_float64_ends(count: int, noise: float) -> None:
+    moved, said = in_float32(count, noise)
     assert said or moved < 0.2
 
 
 def test_one_that_has_ended_short_is_told_of_with_how_far_it_is_off() -> None:
-    x, y, truth = measured(33, 1e-4)
-    with pytest.warns(OptimizeWarning, match=r"ended short of its minimum: p\d+ is off by some"):
-        coarse = lmtorch.curve_fit(bumps, x.float(), y.float(), p0=truth.float())
-    fine = lmtorch.curve_fit(bumps, x, y, p0=truth)
-    assert float(((coarse.popt.double() - fine.popt).abs() / fine.stderr).max()) > 0.1
+    moved, said = in_float32(33, 1e-4)
+    pattern = re.compile(r"ended short of its minimum: p\d+ is off by some")
+    assert any(map(pattern.search, said))
+    assert moved > 0.1
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-4, 1e-2])
