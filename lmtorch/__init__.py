@@ -32,10 +32,10 @@ from .derivatives import second_directional_derivative as second_directional_der
 from .derivatives import value_jacobian_hessian as value_jacobian_hessian
 from .derivatives import vjp as vjp
 from .fitting.curve_fit import curve_fit as curve_fit
+from .fitting.loading import load as load
 from .fitting.orthogonal.fit import OrthogonalFit as OrthogonalFit
 from .fitting.orthogonal.odr import odr as odr
 from .fitting.results.result import CurveFit as CurveFit
-from .fitting.saving.loading import load as load
 from .losses import BCEWithLogitsLoss as BCEWithLogitsLoss
 from .losses import BinomialNLLLoss as BinomialNLLLoss
 from .losses import CrossEntropyLoss as CrossEntropyLoss

@@ -21,7 +21,7 @@ from .fitter import Points
 from .point_errors import displacement
 
 if TYPE_CHECKING:
-    from .fit import OrthogonalInference
+    from .inference import OrthogonalInference
 
 
 def resample(fit: "OrthogonalInference", samples: int, kind: str | None, seed: int) -> Bootstrap:

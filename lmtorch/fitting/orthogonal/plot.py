@@ -13,7 +13,7 @@ from ..inference.bands import variance
 from ..results.plot import grid_of
 
 if TYPE_CHECKING:
-    from .fit import OrthogonalInference
+    from .inference import OrthogonalInference
 
 GRID = 200  # points a side of the grid on which the sign of f is looked at
 MARGIN = 0.15  # of the extent of the points that is shown around them

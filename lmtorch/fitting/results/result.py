@@ -11,6 +11,8 @@ from ..._errors import InputError
 from ..._names import meant
 from ..inference.inference import Inference
 from ..models import by_name
+from ..saving.reading import inference_of
+from ..saving.saving import record_of
 from ..saving.specs import has_nameless_code
 from .predictions import Predictions
 from .statistics import Statistics
@@ -62,10 +64,7 @@ class CurveFit(Statistics, Predictions, Views):
         """Pickle the fit; what cannot be imported where it is read is left out, as by `save`."""
         if not has_nameless_code(self._inference.fitter):
             return super().__reduce_ex__(protocol)
-        from ..saving.loading import unpickled  # which stands on this file
-        from ..saving.saving import record_of
-
-        return unpickled, (record_of(self),)
+        return _unpickled, (type(self), record_of(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy; numbers that carry a graph are shared, as torch copies none of them."""
@@ -179,3 +178,9 @@ class CurveFit(Statistics, Predictions, Views):
         """
         place: Any = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
         return type(self)(self._inference.at(place), full_output=self._full)
+
+
+def _unpickled(kind: type[CurveFit], record: dict[str, Any]) -> CurveFit:
+    """The fit of a record that came through a pickle, as its code could not."""
+    inference = inference_of(record, None, imports=True, device=None, told=False)
+    return kind(inference, full_output=record["full_output"], failed=record["failed"])

@@ -10,6 +10,7 @@ from ..._arrays import tensor_of
 from ..._checks import flag
 from ..._elsewhere import Elsewhere
 from ..inference.derived import Derived, derived_of
+from ..saving.saving import record_of
 from . import table
 from .fitted import Fitted
 
@@ -230,6 +231,5 @@ class Views(Fitted, Elsewhere):
             InputError: xdata are something that cannot be written as JSON.
         """
         from ..._files import write
-        from ..saving.saving import record_of
 
         write(record_of(self), path)

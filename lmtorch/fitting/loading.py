@@ -1,22 +1,20 @@
 """`load`: a result from the file that its `save` has written."""
 
 import os
-import warnings
 from functools import partial
 from typing import Any
 
 import torch
 
-from ..._checks import flag
-from ..._errors import InputError, level
-from ..._files import read
-from ..._records import decoded
-from ...core.termination import Status
-from ...minimising.solution import Solution
-from ..orthogonal.fit import OrthogonalFit
-from ..results.result import CurveFit
-from .saving import check, inference_from, undamaged
-from .specs import Code
+from .._checks import flag
+from .._errors import InputError
+from .._files import read
+from .._records import decoded
+from ..core.termination import Status
+from ..minimising.solution import Solution
+from .orthogonal.fit import OrthogonalFit
+from .results.result import CurveFit
+from .saving.reading import inference_of, undamaged
 
 HEAD = ("format", "version", "lmtorch", "kind")
 KINDS = {"CurveFit": CurveFit, "OrthogonalFit": OrthogonalFit}
@@ -71,7 +69,11 @@ def load(
         if f is not None:
             raise InputError(f"{path} has a solution of least_squares, which takes no f.")
         return _solution(record, device)
-    return fit_from(record, f, imports=imports, device=device, told=imports)
+    kind = KINDS.get(str(record.get("kind")))
+    if kind is None:
+        raise InputError(f"the file has a {record.get('kind')!r}, which is no kind of fit.")
+    inference = inference_of(record, f, imports=imports, device=device, told=imports)
+    return kind(inference, full_output=record["full_output"], failed=record["failed"])
 
 
 def _device(device: Any) -> torch.device | None:
@@ -92,43 +94,3 @@ def _solution(record: dict[str, Any], device: torch.device | None) -> Solution:
     if told is not None:
         found.explained(partial(str, told))
     return found
-
-
-def fit_from(record: dict[str, Any], f: Any, *, imports: bool, device: Any, told: bool) -> CurveFit:
-    """The fit of a record.
-
-    Args:
-        record: as `read` gives it.
-        f: the user's function; None: that of the record.
-        imports: whether modules may be imported.
-        device: of tensors.
-        told: whether a warning says what is missing.
-
-    Returns:
-        The fit.
-
-    Raises:
-        InputError: the record is damaged, or f is of another fit.
-    """
-    kind = KINDS.get(str(record.get("kind")))
-    if kind is None:
-        raise InputError(f"the file has a {record.get('kind')!r}, which is no kind of fit.")
-    found = Code(f, imports, [])
-    with undamaged():
-        inference = inference_from(record, found, device)
-        wrong = check(inference)
-    if wrong:
-        if f is not None:
-            raise InputError(f"f is not the function of this fit: {wrong}.")
-        path = record["model"].get("function", {}).get("path", "one of the functions")
-        found = Code(None, False, [])
-        found = found._replace(why=f"{path} is not what it was: {wrong}")
-        inference = inference_from(record, found, device)
-    if told and found.lost:
-        warnings.warn(f"{'; '.join(found.lost)}.", UserWarning, stacklevel=level())
-    return kind(inference, full_output=record["full_output"], failed=record["failed"])
-
-
-def unpickled(record: dict[str, Any]) -> CurveFit:
-    """The fit of a record that came through a pickle, as its code could not."""
-    return fit_from(record, None, imports=True, device=None, told=False)
