@@ -47,6 +47,9 @@ class Factor(Protocol):
     def add_squares_(self, squares: Tensor) -> None:
         """Add the squares of the entries of each column to its place in (n,)."""
 
+    def squared_lengths(self, squares: Tensor) -> Tensor:
+        """The share of these columns in the diagonal of J D⁻² Jᵀ, (s, k), with D² (n,)."""
+
     def times(self, v: Tensor) -> Tensor:
         """The share of these columns in J v, (s, k), of v (n,)."""
 
@@ -101,13 +104,22 @@ class Weight(NamedTuple):
             found = left.mT @ self.right[:, 0].square()
             squares[self.start : self.start + self.columns] += found.flatten()
         else:
-            rows = self.left.shape[:2].numel()
-            for some in pieces(self.columns, self.line, rows, self.left.device):
-                place = slice(self.start + some.start, self.start + some.stop)
-                squares[place] += self.written(some).square().sum((0, 1))
+            # some samples at a time, not some columns: of few columns each product is a small one
+            place = slice(self.start, self.start + self.columns)
+            width = at_once(self.left.shape[1] * self.columns, self.left.device)
+            for left, right in zip(self.left.split(width), self.right.split(width), strict=True):
+                some = self._replace(left=left, right=right).written(slice(0, self.columns))
+                squares[place] += some.square_().sum((0, 1))
         if self.bias is not None:
             p = self.left.shape[-1]
             squares[self.bias : self.bias + p] += self.left.square().sum((0, 1, 2))
+
+    def squared_lengths(self, squares: Tensor) -> Tensor:
+        """Σ_tu (g_tᵀg_u)(a_tᵀa_u) of each residual, with the bias's share."""
+        found = _of_pairs(self.left, self.right @ self.right.mT) / squares[self.start]
+        if self.bias is None:
+            return found
+        return found + self.left.square().sum((-2, -1)) / squares[self.bias]
 
     def times(self, v: Tensor) -> Tensor:
         """J v: the outputs move by V a, with the bias's share."""
@@ -176,6 +188,11 @@ class Lookup(NamedTuple):
         each = sums.square().sum(1) / same.sum(-1, keepdim=True)  # (s, t, q)
         self._add_(squares, each)
 
+    def squared_lengths(self, squares: Tensor) -> Tensor:
+        """Of pairs that look up the same."""
+        same = self.places[:, :, None] == self.places[:, None]
+        return _of_pairs(self.left, same.to(self.left.dtype)) / squares[self.start]
+
     def times(self, v: Tensor) -> Tensor:
         """J v."""
         moved = v[self.start : self.start + self.columns].view(self.entries, -1)[self.places]
@@ -231,6 +248,10 @@ class Plain(NamedTuple):
         """Entry by entry."""
         squares[self.start : self.start + self.columns] += self.matrix.square().sum((0, 1))
 
+    def squared_lengths(self, squares: Tensor) -> Tensor:
+        """Sums of squares."""
+        return self.matrix.square().sum(-1) / squares[self.start]
+
     def times(self, v: Tensor) -> Tensor:
         """J v."""
         return self.matrix @ v[self.start : self.start + self.columns]
@@ -281,6 +302,11 @@ def room(device: torch.device) -> int:
 def at_once(entries: int, device: torch.device, most: int = 0) -> int:
     """How many things of so many entries are made together."""
     return max(1, max(room(device), most) // max(1, entries))
+
+
+def _of_pairs(left: Tensor, inputs: Tensor) -> Tensor:
+    """Σ_tu (g_tᵀg_u) inputs_tu of each residual, (s, k), of left (s, k, t, p), inputs (s, t, t)."""
+    return ((inputs[:, None] @ left) * left).sum((-2, -1))
 
 
 def scaled(left: Tensor, root: Tensor) -> Tensor:

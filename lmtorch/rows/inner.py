@@ -10,9 +10,10 @@ taken: of rows by many uses, as of derivatives in Taylor mode, the entries of so
 are written out, and of pairs of those with rows by few uses they need not be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .._symmetric import add_gram_, mirror_
@@ -22,6 +23,17 @@ from .factors import Factor, Lookup, Weight, pieces
 # an entry of an elementwise product costs as much as so many products within a matrix product
 PASSES = 40
 STRIPS = 4  # of a block with itself at least: of those above the diagonal nothing is made
+
+
+class Side(NamedTuple):
+    """What the blocks of rows of one side of a product have of one parameter."""
+
+    places: Sequence[slice]  # of the rows of each block
+    parts: Sequence[Factor | None]
+
+    def of(self, chosen: set[int]) -> dict[int, Factor]:
+        """What some of the blocks have."""
+        return {i: part for i, part in enumerate(self.parts) if part is not None and i in chosen}
 
 
 def gram(
@@ -37,57 +49,97 @@ def gram(
         like: the dtype and device.
     """
     found = like.new_zeros(sum(rows), sum(rows))
-    ends = torch.tensor(rows).cumsum(0).tolist()
-    places = [slice(end - count, end) for end, count in zip(ends, rows, strict=True)]
-    for start in sorted({factor.start for block in blocks for factor in block}):
-        parts = [next((f for f in block if f.start == start), None) for block in blocks]
-        _add_(found, places, parts, squares)
+    places = _places(rows)
+    for parts in _by_parameter(blocks):
+        _add_(found, [Side(places, parts)], squares)
     mirror_(found)
     return found
 
 
-def _add_(
-    gram: Tensor, places: Sequence[slice], parts: Sequence[Factor | None], squares: Tensor
-) -> None:
-    """Add the share of a parameter, and of a bias used with it, to the lower triangle."""
-    there = [(i, part) for i, part in enumerate(parts) if part is not None]
-    written = []
-    for row, (i, a) in enumerate(there):
-        for j, b in there[: row + 1]:
+def products(
+    one: Sequence[Sequence[Factor]],
+    other: Sequence[Sequence[Factor]],
+    rows: tuple[Sequence[int], Sequence[int]],
+    squares: Tensor,
+    like: Tensor,
+) -> Tensor:
+    """J D⁻² J′ᵀ, (rows, rows′), of blocks on two sides, each as `gram` takes them, `rows` of both.
+
+    A bias is beside its weight in all blocks of both or in none.
+    """
+    found = like.new_zeros(*map(sum, rows))
+    mine, theirs = map(_places, rows)
+    for parts in _by_parameter([*one, *other]):
+        sides = [Side(mine, parts[: len(one)]), Side(theirs, parts[len(one) :])]
+        _add_(found, sides, squares)
+    return found
+
+
+def _places(rows: Sequence[int]) -> list[slice]:
+    """Where the rows of each block are."""
+    return [slice(end - count, end) for end, count in zip(accumulate(rows), rows, strict=True)]
+
+
+def _by_parameter(blocks: Sequence[Sequence[Factor]]) -> Iterator[list[Factor | None]]:
+    """What each of the blocks has of one parameter after another."""
+    for start in sorted({factor.start for block in blocks for factor in block}):
+        yield [next((f for f in block if f.start == start), None) for block in blocks]
+
+
+def _add_(gram: Tensor, sides: Sequence[Side], squares: Tensor) -> None:
+    """Add the share of a parameter, and of a bias used with it; of one side the lower triangle."""
+    one, other, alone = sides[0], sides[-1], len(sides) == 1
+    written: list[tuple[int, int]] = []
+    for i, a in enumerate(one.parts):
+        for j, b in enumerate(other.parts[: i + 1] if alone else other.parts):
+            if a is None or b is None:
+                continue
             if _cheaper_by_factors(a, b):
-                _add_inner_(gram[places[i], places[j]], a, b, squares)
+                _add_inner_(gram[one.places[i], other.places[j]], a, b, squares)
             else:
                 written.append((i, j))
     if not written:
         return
-    _, some = there[0]
-    known = {i: part for i, part in there if any(i in pair for pair in written)}
-    line = max(part.line for part in known.values())
-    count = sum(places[i].stop - places[i].start for i in known)
-    for columns in pieces(some.columns, line, count, gram.device, gram.numel() // 2):
-        entries = {i: part.written(columns).flatten(0, 1) for i, part in known.items()}
-        _add_columns_(gram, places, written, entries, squares[some.start])
-    weights = {i: part for i, part in known.items() if isinstance(part, Weight)}
-    for bias in {weight.bias for weight in weights.values()} - {None}:
-        used = {i: w.left[:, :, 0].flatten(0, 1) for i, w in weights.items() if w.bias == bias}
-        pairs = [pair for pair in written if used.keys() >= set(pair)]
-        _add_columns_(gram, places, pairs, used, squares[bias])
+    chosen = [{i for i, _ in written}, {j for _, j in written}]
+    known = [one.of(chosen[0] | chosen[1])] if alone else [one.of(chosen[0]), other.of(chosen[1])]
+    parts = [part for found in known for part in found.values()]
+    line = max(part.line for part in parts)
+    count = sum(
+        side.places[i].stop - side.places[i].start
+        for side, found in zip(sides, known, strict=True)
+        for i in found
+    )
+    start, columns = parts[0].start, parts[0].columns
+    for some in pieces(columns, line, count, gram.device, gram.numel() // 2):
+        entries = [
+            {i: part.written(some).flatten(0, 1) for i, part in found.items()} for found in known
+        ]
+        _add_columns_(gram, sides, written, entries, squares[start])
+    weights = [{i: w for i, w in found.items() if isinstance(w, Weight)} for found in known]
+    for bias in {w.bias for found in weights for w in found.values()} - {None}:
+        used = [
+            {i: w.left[:, :, 0].flatten(0, 1) for i, w in found.items() if w.bias == bias}
+            for found in weights
+        ]
+        pairs = [(i, j) for i, j in written if i in used[0] and j in used[-1]]
+        _add_columns_(gram, sides, pairs, used, squares[bias])
 
 
 def _add_columns_(
     gram: Tensor,
-    places: Sequence[slice],
+    sides: Sequence[Side],
     pairs: Sequence[tuple[int, int]],
-    entries: dict[int, Tensor],
+    entries: Sequence[dict[int, Tensor]],
     square: Tensor,
 ) -> None:
-    """Add the share of columns that are written out, (rows, columns) of each block."""
-    entries = {i: part / square.sqrt() for i, part in entries.items()}
+    """Add the share of columns that are written out, (rows, columns) of each block of a side."""
+    scaled = [{i: part / square.sqrt() for i, part in found.items()} for found in entries]
     for i, j in pairs:
-        if i == j:
-            add_gram_(gram[places[i], places[i]], entries[i].mT)
+        place = gram[sides[0].places[i], sides[-1].places[j]]
+        if len(sides) == 1 and i == j:
+            add_gram_(place, scaled[0][i].mT)
         else:
-            gram[places[i], places[j]].addmm_(entries[i], entries[j].mT)
+            place.addmm_(scaled[0][i], scaled[-1][j].mT)
 
 
 def _cheaper_by_factors(a: Factor, b: Factor) -> bool:

@@ -18,8 +18,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .factors import Factor, Plain, Weight, pieces, together
-from .inner import gram
+from .factors import Factor, Plain, Weight, pieces, taken, together
+from .inner import gram, products
 
 
 class LayerBlock(NamedTuple):
@@ -128,6 +128,51 @@ class LayerRows(NamedTuple):
             squares,
             self.like,
         )
+
+    def products(self, others: Self, squares: Tensor) -> Tensor:
+        """J D⁻² J′ᵀ, (rows, rows of the others), for a D that is one number in each parameter.
+
+        Args:
+            others: J′, rows of the same columns.
+            squares: D², (n,).
+        """
+        count = len(self.blocks)
+        every = _biases_alike((*self.blocks, *others.blocks))
+        one, other = every[:count], every[count:]
+        return products(
+            [block.factors for block in one],
+            [block.factors for block in other],
+            ([block.rows for block in one], [block.rows for block in other]),
+            squares,
+            self.like,
+        )
+
+    def squared_lengths(self, squares: Tensor) -> Tensor:
+        """The diagonal of J D⁻² Jᵀ, (rows,)."""
+        found = []
+        for block in self.blocks:
+            total = self.like.new_zeros(block.samples, block.residuals)
+            for factor in block.factors:
+                total += factor.squared_lengths(squares)
+            found.append(total.flatten())
+        return torch.cat(found)
+
+    def of_samples(self, chosen: Tensor) -> tuple[Self, Tensor]:
+        """The rows of some samples, and their places (rows,).
+
+        Args:
+            chosen: numbers of samples, counted through all blocks, in order.
+        """
+        blocks, places, before, row = [], [], 0, 0
+        for block in self.blocks:
+            own = chosen[(chosen >= before) & (chosen < before + block.samples)] - before
+            if len(own):
+                few = tuple(taken(factor, own) for factor in block.factors)
+                blocks.append(block._replace(samples=len(own), factors=few))
+                first = row + own * block.residuals
+                places.append((first[:, None] + torch.arange(block.residuals)).flatten())
+            before, row = before + block.samples, row + block.rows
+        return self._replace(blocks=tuple(blocks)), torch.cat(places)
 
 
 def _biases_alike(blocks: Sequence[LayerBlock]) -> tuple[LayerBlock, ...]:

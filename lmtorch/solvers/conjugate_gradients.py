@@ -172,7 +172,7 @@ def solved(
     while left > 0:
         # the gain goes with the square of the remainder
         enough = Enough(forcing.square() * target, forcing.square() / LOOSEST)
-        found = _iterated(product, rest, divide, enough, left, better)
+        found = iterated(product, rest, divide, enough, left, better)
         x, left = x + found.step, left - found.made
         if found.another is not None:
             divide, rest = found.another, found.rest
@@ -211,13 +211,13 @@ class Iterated(NamedTuple):
     another: Divide | None  # a better preconditioner, for what remains
 
 
-def _iterated(
+def iterated(
     product: Callable[[Tensor], Tensor],
     rhs: Tensor,
     divide: Divide,
     enough: Enough,
     limit: int,
-    better: Callable[[int], Divide | None],
+    better: Callable[[int], Divide | None] = lambda iterations: None,
 ) -> Iterated:
     """Conjugate gradients from zero.
 

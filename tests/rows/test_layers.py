@@ -88,7 +88,41 @@ def test_the_inner_products_are_those_of_the_rows(
         patched.setattr(factors, "ENTRIES", entries)
         found = rows.gram(squares)
         torch.testing.assert_close(rows.dense(), matrix)
-    torch.testing.assert_close(found, (matrix / squares) @ matrix.mT)
+    expected = (matrix / squares) @ matrix.mT
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(rows.squared_lengths(squares), expected.diagonal())
+
+
+@pytest.mark.parametrize("passes", [0, 10**6], ids=["by factors", "written out"])
+@pytest.mark.parametrize("entries", [1, 2**24], ids=str)
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3)),
+        min_size=1,
+        max_size=3,
+    ),
+    seed=st.integers(0, 2**16),
+)
+def test_some_columns_of_the_inner_products_are_those_of_some_samples(
+    passes: int, entries: int, shapes: list[tuple[int, int, int, int]], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = LayerRows(N, tuple(block(generator, *shape) for shape in shapes), LIKE)
+    squares = (drawn(generator, 6).square() + 0.1).repeat_interleave(torch.tensor(SIZES))
+    samples = sum(shape[0] for shape in shapes)
+    order = torch.randperm(samples, generator=generator)
+    chosen = order[: 1 + seed % samples].sort().values
+    some, places = rows.of_samples(chosen)
+    matrix = outer_products(rows)
+    of_row = torch.arange(samples).repeat_interleave(
+        torch.cat([torch.full((s,), k) for s, k, *_ in shapes])
+    )
+    assert torch.equal(places, torch.isin(of_row, chosen).nonzero()[:, 0])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inner, "PASSES", passes)
+        patched.setattr(factors, "ENTRIES", entries)
+        found = rows.products(some, squares)
+    torch.testing.assert_close(found, (matrix / squares) @ matrix[places].mT)
 
 
 def test_a_bias_may_go_with_one_weight_here_and_with_another_there() -> None:
