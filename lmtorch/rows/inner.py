@@ -22,6 +22,7 @@ from .factors import Factor, Lookup, Weight, pieces
 
 # an entry of an elementwise product costs as much as so many products within a matrix product
 PASSES = 40
+WRITING = 20  # the same of an entry of a row that is written out, for each use of its layer
 STRIPS = 4  # of a block with itself at least: of those above the diagonal nothing is made
 
 
@@ -143,12 +144,17 @@ def _add_columns_(
 
 
 def _cheaper_by_factors(a: Factor, b: Factor) -> bool:
-    """Whether pairs of uses are fewer products than the entries of two rows."""
+    """Whether pairs of uses are fewer products than the entries of two rows.
+
+    What it takes to write these out is shared by the rows of the other block, which may be few.
+    """
     if not (isinstance(a, Weight | Lookup) and type(a) is type(b)):
         return False
-    (k, t, p), (residuals, u, _) = a.left.shape[1:], b.left.shape[1:]
+    (s, k, t, p), (samples, residuals, u, _) = a.left.shape, b.left.shape
     inputs = a.right.shape[-1] / (k * residuals) if isinstance(a, Weight) else 0
-    return bool(t * u * (p + inputs + PASSES) < a.columns)
+    pairs = max(1, s * k * samples * residuals)
+    writing = WRITING * (t * s * k + u * samples * residuals) / pairs
+    return bool(t * u * (p + inputs + PASSES) < a.columns * (1 + writing))
 
 
 def _add_inner_(gram: Tensor, a: Factor, b: Factor, squares: Tensor) -> None:
