@@ -94,8 +94,8 @@ card below, which is another. Seconds are those of the clock, the device having 
 from the first step on; points are drawn on the CPU and sent there, and looking at the error is not
 counted."""
 STAYING = """The same networks, and the points of the first draw in every step: `python -m
-benchmarks.physics_table ROW --redrawn 0`. The published runs of these two rows, which draw their points
-anew in each step, are another protocol; these say what can be had in the same seconds (why:
+benchmarks.physics_table ROW --redrawn 0`. The published runs of these two rows, which draw their
+points anew in each step, are another protocol; these say what can be had in the same seconds (why:
 [physics](physics.md#points-that-are-drawn-anew)). In the picture above they are dashed."""
 GPU_PICTURE = "![Errors against seconds on a GPU](images/physics_table_gpu.png)"
 REDRAWN = "redrawn"  # beside the options: points are drawn anew after so many steps
