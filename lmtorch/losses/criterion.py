@@ -246,7 +246,14 @@ class Targeted:
     def item(self) -> float:
         """The loss, summed over all samples, as torch's namesake by reduction="sum"."""
         loss = self.bound()
-        return float(loss.cost(self.values.detach().reshape(-1)) + loss.least())
+        found = loss.cost(self.values.detach().reshape(-1)) + loss.least()
+        return float(found.detach())
+
+    __float__ = item
+
+    def __format__(self, spec: str) -> str:
+        """The loss as a number where a format is given, as in f"{loss:.3f}"."""
+        return format(self.item(), spec) if spec else repr(self)
 
     def bound(self) -> "Bound":
         """The loss of these outputs, with targets that do not depend on the parameters.

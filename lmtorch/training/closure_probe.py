@@ -143,7 +143,9 @@ def _of_some(count: int, samples: Samples) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if count < samples.count and not isinstance(error, InputError):
+        # arguments that are too many or too few are so with any number of samples
+        of_a_call = isinstance(error, TypeError) and "positional argument" in str(error)
+        if count < samples.count and not isinstance(error, InputError) and not of_a_call:
             error.add_note(
                 f"The closure was called with {count} of the {samples.count} samples: "
                 "step(closure, *batch) calls it with parts of the batch. What belongs to all "

@@ -17,6 +17,7 @@ from .checkpoints import blank_damping, label, restored_damping
 
 BY_PARAMETER = ("scale", "last_step")  # what is kept for each entry of a parameter
 COMMON = 0.5  # share of what a sample of rows gains that all rows gain, or the sample doubles
+SILENT = frozenset({Status.ZERO, Status.FLAT})  # ends of data that may depend on no parameter
 DOUBLING = 0.25  # gain ratio under which the sample of rows for JᵀJ doubles
 
 
@@ -140,13 +141,17 @@ class Kept:
             return None
         return layout.vector(known, 0.0, like)
 
-    def keep(self, layout: Layout, plan: Plan, state: State, told: Told) -> None:
-        """Remember what the next step needs."""
+    def keep(
+        self, layout: Layout, plan: Plan, state: State, told: Told, before: Start | None = None
+    ) -> None:
+        """Remember what the next step needs, of a step that began with `before`."""
         common = self.common
         common["step"] = self.steps + 1
         common.setdefault("share", 0.0)  # none yet
         if told.ended == Status.NOT_FINITE:
             return  # it says nothing of the scale or damping of the next batch
+        if before is not None and before.damping is None and told.ended in SILENT:
+            return  # as if it had not been: λ of rows of zeros would be refused for many steps
         for name, kept in zip(BY_PARAMETER, (state.scale, state.step), strict=True):
             assert kept is not None  # the start has asked for the step
             for tensor, part in zip(layout.tensors, layout.split(kept), strict=True):

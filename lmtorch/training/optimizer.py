@@ -363,7 +363,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         task.finish()
         self._warned = any(ladder.warned for ladder in task.prepared.ladders)
         if not told.resting:  # a schedule at zero teaches nothing about the damping
-            self._kept.keep(layout, plan, state, told)
+            self._kept.keep(layout, plan, state, told, task.start)
             if told.ended != Status.NOT_FINITE:
                 # in one call, so that nothing can come between
                 parameters = [real(t.detach()) for t in layout.tensors]

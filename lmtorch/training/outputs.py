@@ -37,6 +37,10 @@ FORMULAS = {
 }
 POISSON = "lmtorch.PoissonNLLLoss()(log_rate, y), or with log_input=False of the rate"
 GAUSSIAN = "lmtorch.GaussianNLLLoss()(mean, y, variance)"
+FLATTENED = (
+    "Positions that were flattened into the samples, as by logits.flatten(0, 1), stay in "
+    "dimensions of their own: criteria take them so. "
+)
 DEPTH = 8  # operators that may follow a loss: a mean, a weight, a sum with another
 
 LOSS = (
@@ -161,11 +165,13 @@ def by_sample(result: Any, count: int) -> Tensor:
             or leaf.shape[0] % count != 0
             or (leaf.ndim > 1 and leaf.shape[0] != count)
         ):
+            flat = leaf.ndim > 1 and leaf.shape[0] > count and leaf.shape[0] % count == 0
             raise InputError(
                 f"the residuals have no dimension for the samples: shape {tuple(leaf.shape)} for a "
                 f"batch of {count}. Return one row of residuals for each sample, or call "
-                "step(closure) without the batch. Samples that do not count stay as zeros: "
-                "torch.where(mask, residuals, 0) in the place of residuals[mask]."
+                f"step(closure) without the batch. {FLATTENED if flat else ''}Samples that do not "
+                "count stay as zeros: torch.where(mask, residuals, 0) in the place of "
+                "residuals[mask]."
             )
         parts.append(leaf.reshape(count, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -517,3 +517,12 @@ def test_one_of_your_own_is_held_to_its_cost(
         lmtorch.LevenbergMarquardt([theta]).step(lambda: criterion(theta, COUNTS))
     with pytest.raises(lmtorch.InputError, match=word):
         lmtorch.least_squares(lambda x: criterion(x, COUNTS), near)
+
+
+def test_a_loss_is_a_number_where_one_is_asked_for() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    found = lmtorch.CrossEntropyLoss()(logits, torch.tensor([0, 0]))
+    expected = F.cross_entropy(logits.double(), torch.tensor([0, 0]), reduction="sum").item()
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert f"{found:.3f}" == f"{expected:.3f}"
+    assert f"{found}" == repr(found)

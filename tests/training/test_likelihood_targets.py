@@ -121,3 +121,24 @@ def test_what_is_done_to_losses_is_an_error_of_a_criterion_that_says_what_to_do(
     opt = lmtorch.LevenbergMarquardt(net)
     with pytest.raises(InputError, match=message):
         opt.step(lambda x, y: misuse(criterion(net(x), y), net(x)[:, :1]), x, y)
+
+
+def test_positions_that_were_flattened_into_the_samples_are_told_of() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5))
+    x = torch.randint(0, 5, (12, 3))
+    criterion, opt = lmtorch.CrossEntropyLoss(), lmtorch.LevenbergMarquardt(net)
+    with pytest.raises(lmtorch.InputError, match="flattened into the samples"):
+        opt.step(lambda x, y: criterion(net(x).flatten(0, 1), y.flatten()), x, x)
+    apart = torch.nn.functional.cross_entropy(net(x).transpose(1, 2), x, reduction="sum")
+    loss = opt.step(lambda x, y: criterion(net(x).transpose(1, 2), y), x, x)  # as the words say
+    assert float(loss) == pytest.approx(apart.item(), rel=1e-5)
+
+
+def test_a_call_that_lacks_an_argument_is_not_told_of_parts_of_the_batch() -> None:
+    net = nn.Linear(2, 2)
+    opt = lmtorch.LevenbergMarquardt(net)
+    x = torch.randn(12, 2)
+    with pytest.raises(TypeError, match="variance") as caught:
+        opt.step(lambda x, y: lmtorch.GaussianNLLLoss()(net(x)[:, 0], y), x, x[:, 0])
+    assert not any("parts of the batch" in note for note in getattr(caught.value, "__notes__", []))

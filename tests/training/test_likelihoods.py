@@ -442,3 +442,18 @@ def test_a_step_is_that_of_the_damped_hessian_of_the_loss(solver: str) -> None:
     assert opt.report.damping > 0
     damped = hessian + opt.report.damping * torch.eye(9, dtype=F64)
     torch.testing.assert_close(found, -torch.linalg.solve(damped, gradient))
+
+
+def test_a_first_batch_of_ignored_targets_alone_leaves_the_damping_to_the_next() -> None:
+    # λ from rows of zeros was 1e-292, and every step was refused until it had grown from there
+    ends = []
+    for first in ([Y], [torch.full_like(Y, -100), Y]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 3)).double()
+        opt = lmtorch.LevenbergMarquardt(net)
+        for y in first:
+            opt.step(lambda x, y, net=net: lmtorch.CrossEntropyLoss()(net(x), y), X, y)
+        assert opt.report is not None
+        assert opt.report.accepted
+        ends.append([p.detach().clone() for p in net.parameters()])
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
