@@ -141,6 +141,8 @@ def with_shape_of(x: Tensor, like: Tensor) -> Tensor:
     """One number or a vector as a vector of the shape, dtype and device of `like`."""
     if type(like) is _ndarray:
         array: Any = like
+        if type(x) is _ndarray and x.shape == array.shape and x.dtype == array.dtype:
+            return x
         found: Any = np.broadcast_to(x, array.shape).astype(array.dtype)
         return found
     return x.to(like).expand(like.shape)

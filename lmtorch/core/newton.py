@@ -23,7 +23,9 @@ from .state import State
 from .termination import RUNNING, Status
 
 NEAR = 1e-4  # share of the cost that a step may gain where Newton's are tried
-DOUBLED = 3  # so often: 2³ Gauss–Newton steps cost more than Newton's and the curvature for them
+# so often: 2³ Gauss–Newton steps cost more than Newton's and the curvature for them; a form of the
+# linear model may say another number, `doubled`
+DOUBLED = 3
 AGAIN = 1e-2  # so much less is gained when they are tried once more
 SLOW = int(Status.SLOW)
 
@@ -75,7 +77,7 @@ def nearing(
     near = (gain > least) & (gain < gains.last) & (gain < gains.near)
     # steps until the gain is the least one, if each gains the same share of the one before
     shrunk = gains.last / gain
-    for _ in range(DOUBLED):
+    for _ in range(getattr(problem.form, "doubled", DOUBLED)):
         shrunk = shrunk * shrunk
     kept = outcome.accepted & (state.status == RUNNING)
     near = kept & near & (gain / least >= shrunk)

@@ -50,7 +50,12 @@ def small(problem: Problem, method: Method, x: Tensor) -> bool:
 
 
 def of_arrays(problem: Problem) -> Problem:
-    """The problem with what it knows of the parameters as arrays; its function stays torch's."""
+    """The problem with what it knows of the parameters as arrays; its function stays torch's.
+
+    One that is so already is itself, with what it remembers of its linear models.
+    """
+    if problem.noises is not None:
+        return problem
     bounds, penalty, rate = problem.bounds, problem.penalty, problem.rate
     return replace(
         problem,

@@ -334,12 +334,14 @@ def _curvature(
 
 def _of_blocks(problem: Problem, x: Tensor, model: Any, length: Tensor) -> tuple[Any, Tensor]:
     """The same where points have variables of their own: nothing of their size is written out."""
-    normal, met = model.arrow, getattr(problem.residual, "met", EXACT + 1)
+    met = getattr(problem.residual, "met", EXACT + 1)
     small = met <= EXACT and met * problem.rows <= ENTRIES
     found = exact_blocks(problem, x, model) if small else None
     if found is None:
-        return normal, never(model.cost)
+        return model.arrow, never(model.cost)
     norms = where(model.column_norms > 0, model.column_norms, 1.0)
     apart = spread(largest(abs((found.gradient - model.gradient) / norms)))
     exact = found.matrix.finite & gathered(apart <= GROSS * length)
-    return select(exact, found.matrix, normal), exact
+    if settled(exact):
+        return found.matrix, exact
+    return select(exact, found.matrix, model.arrow), exact

@@ -209,6 +209,8 @@ class BlocksForm:
     own: int = 1
     sampled: ClassVar[bool] = False
     arrays: ClassVar[bool] = True
+    # the exact Hessian costs as little as a step, see `core/newton.py`
+    doubled: ClassVar[int] = 0
 
     def entries(self, n: int, m: int) -> int:
         """The entries of the blocks; n counts what a row meets: shared variables and its own."""

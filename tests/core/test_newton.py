@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.jacobians.dual_numbers import DualNumbers
 from lmtorch.jacobians.forward import Forward
 from lmtorch.jacobians.latest import Latest
+from lmtorch.linearizations.blocks import BlocksForm
 from lmtorch.losses.linear import Linear
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.solvers.svd import SVD
@@ -46,6 +48,28 @@ def test_where_steps_crawl_a_run_ends_sooner_at_the_same_minimum(
     assert found.success
     assert found.nfev < expected.nfev
     assert log_relative_error(found.x, PROBLEMS[name].certified) >= 10
+
+
+def test_with_errors_in_x_they_are_tried_where_a_single_step_would_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There the exact Hessian of the certificate costs no more than a step, and comes anyway."""
+    rng = np.random.default_rng(0)
+    t = np.linspace(0.1, 3, 50)
+    x, y = t + 0.05 * rng.standard_normal(50), 2 * np.exp(-t) + 0.02 * rng.standard_normal(50)
+
+    def fit() -> lmtorch.Solution:
+        found: Any = lmtorch.odr(
+            lambda x, a, k: a * torch.exp(-k * x), x, y, [1.0, 1.0], sx=0.05, sy=0.02
+        )
+        return found._inference.solution
+
+    found = fit()
+    monkeypatch.setattr(BlocksForm, "doubled", newton.DOUBLED)
+    expected = fit()
+    assert found.success
+    assert found.nfev < expected.nfev
+    torch.testing.assert_close(found.x, expected.x, rtol=1e-12, atol=0.0)
 
 
 @pytest.mark.parametrize("name", CRAWLING)

@@ -24,14 +24,13 @@ from ...core.state import Start, State
 from ...core.termination import Status
 from ...jacobians.ladder import same_values
 from ...linearizations.blocks import Blocks
-from ...linearizations.dense import Dense
 from ...minimising.solution import Later, Solution
 from . import memory
 from .fitter import OrthogonalFitter, Points, distances
 from .residual import OwnColumns
 from .saddles import beside_saddles
 from .sampson import LEAST, nearest
-from .setting import Setting, set_up
+from .setting import End, Setting, set_up
 from .still import LOOSE, fitted
 from .watch import Onlooker
 
@@ -99,10 +98,11 @@ def _minimised(
         left = fitter.trials + 1 - int(tensor_of(spent).max())
         seen.spent = spent
         problem, method = setting.problem, setting.method
-        state, _ = descend(problem, method, Start(point), trials=left, watch=seen.watch)
+        ready = setting.ready()
+        state, _ = descend(ready, method, Start(point), trials=left, watch=seen.watch)
         state = beside_saddles(problem, method, state, left, seen)
-        model, dense = setting.end(state.x)
-        return _solution(fitter, setting, state, spent + state.trials, model, dense, 1.0)
+        end = setting.end(ready, state.x)
+        return _solution(fitter, setting, state, spent + state.trials, end, 1.0)
 
 
 def _started(
@@ -198,8 +198,8 @@ def _implicit(
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
             floor = floor[0] if point.ndim == 1 else floor
-            dense = model.reduced(floor=floor).dense
-            return _solution(fitter, setting, state, evaluations, model, dense, floor)
+            end = End.of(model, floor)
+            return _solution(fitter, setting, state, evaluations, end, floor)
     raise AssertionError
 
 
@@ -270,14 +270,13 @@ def _solution(
     setting: Setting,
     state: State,
     evaluations: Tensor,
-    model: Blocks,
-    reduced: Dense,
+    end: End,
     floor: Tensor | float,
 ) -> Solution:
     """The solution in the parameters, with the rows that are left without the errors in x."""
     n, problem, x = setting.n, setting.problem, state.x
     single = x.ndim == 1
-    gradient = reduced.gradient
+    gradient = end.gradient
     free = problem.free(x, torch.cat([gradient, torch.zeros_like(x[..., n:])], -1))[..., :n]
     side = torch.where(gradient > 0, -1, 1)
     status = state.status
@@ -286,16 +285,16 @@ def _solution(
     plain = (torch.zeros_like(setting.shares[2]), torch.ones_like(setting.shares[2]))
     curve = _with(setting, *plain).values(x)[0]
     if any(one.replayed for one in setting.opened):  # by the function itself, at the end
-        _confirm(fitter, setting, model, curve)
+        _confirm(fitter, setting, end.values, curve)
     out = to_array if fitter.data.numpy else torch.Tensor.detach
     cost = state.cost
     if fitter.data.implicit:
-        cost = reduced.residual.double().square().sum(-1) / 2
+        cost = end.residual.double().square().sum(-1) / 2
     return Solution(
         x=x[..., :n],
         cost=float(cost) if single else cost,
-        fun=reduced.residual,
-        jac=reduced.jacobian,
+        fun=end.residual,
+        jac=end.rows,
         active_mask=torch.where(free, 0, side),
         nfev=int(evaluations) if single else out(evaluations),
         status=told[0] if single else out(status),
@@ -303,12 +302,12 @@ def _solution(
         success=told[0].converged if single else out(status > 0),
         f_scale=1.0,
         eta=eta,
-        normals=Later(partial(_normals, model, floor)),
+        normals=Later(partial(_normals, end.whole, floor)),
         curve=curve,
     )
 
 
-def _confirm(fitter: OrthogonalFitter, setting: Setting, model: Blocks, curve: Tensor) -> None:
+def _confirm(fitter: OrthogonalFitter, setting: Setting, values: Tensor, curve: Tensor) -> None:
     """Compare residuals at the end, which may be replayed, with those of a plain evaluation.
 
     Raises:
@@ -317,11 +316,12 @@ def _confirm(fitter: OrthogonalFitter, setting: Setting, model: Blocks, curve: T
     y, whitening = setting.shares[2][0], setting.shares[3][0]
     y = torch.zeros_like(y) if fitter.data.implicit else y
     found = distances(curve.reshape(y.shape), y, whitening).reshape(-1)
-    same_values(found, model.residual)
+    same_values(found, values)
 
 
-def _normals(model: Blocks, floor: Tensor | float) -> Tensor:
+def _normals(whole: Callable[[], Blocks], floor: Tensor | float) -> Tensor:
     """(floor, −V)ᵀRᵀ (..., m, q + k, q): how errors of a point lie for distances of length one."""
+    model = whole()
     root = model.reduced(floor=floor).root
     own = model.rows.by_point.movedim(-3, -1)  # (..., m, k, q)
     each = own.shape[-1]

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from ...jacobians.given import GivenJacobian
 from ...jacobians.ladder import Ladder
 from ...jacobians.learned import OfFit
 from ...linearizations.blocks import Blocks
-from ...linearizations.dense import Dense
 from ...losses.linear import Linear
 from ...minimising.probing import probe
 from ...minimising.unknowns import Unknowns
@@ -34,6 +34,23 @@ from .residual import DisplacementResidual, OwnColumns
 from .still import way_of
 
 T = TypeVar("T")
+
+
+class End(NamedTuple):
+    """What is left where a fit has ended."""
+
+    whole: Callable[[], Blocks]  # the linear model with all variables
+    values: Tensor  # (..., q·m), its residuals r
+    residual: Tensor  # (..., q·m), R r̃
+    rows: Tensor  # (..., q·m, n), R G
+    gradient: Tensor  # (..., n)
+
+    @classmethod
+    def of(cls, model: Blocks, floor: Tensor | float) -> Self:
+        """The end at a linear model, with `floor` as of `Blocks.reduced`."""
+        dense = model.reduced(floor=floor).dense
+        parts = dense.residual, dense.jacobian, dense.gradient
+        return cls(partial(tensors_of, model), model.residual, *parts)
 
 
 class Setting(NamedTuple):
@@ -69,12 +86,28 @@ class Setting(NamedTuple):
         assert isinstance(model, Blocks)
         return model
 
-    def end(self, x: Tensor) -> tuple[Blocks, Dense]:
-        """The linear model at x, and what is left of it without the own variables of points."""
-        found: tuple[Blocks, Dense] = self._asked(
-            self.problem, x, lambda model: (model, model.condensed)
-        )
-        return found
+    def ready(self) -> Problem:
+        """The problem as the loop runs on it, which remembers the linear model where that ended."""
+        return of_arrays(self.problem) if small(self.problem, self.method, self.x) else self.problem
+
+    def end(self, ready: Problem, x: Tensor) -> End:
+        """What is left at x of the linear model without the own variables of points.
+
+        Args:
+            ready: on which the loop has run.
+            x: where that has ended.
+
+        Returns:
+            It.
+        """
+        if not small(ready, self.method, x):
+            model: Any = ready.model(x)
+            return End.of(model, 1.0)
+        with quiet():
+            array: Any = ready.model_at_end(arrays_of(x))
+            dense = array.condensed
+        parts = tensors_of((array.residual, dense.residual, dense.jacobian, dense.gradient))
+        return End(partial(tensors_of, array), *parts)
 
     def distance(self, x: Tensor) -> Tensor:
         """Σ of the squares that the linear model leaves when points have moved, (...,)."""
