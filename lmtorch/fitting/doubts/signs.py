@@ -24,6 +24,9 @@ LOWER = 0.9  # share of the cost below which another minimum is told of
 # of a batch: what is tried takes longer than hundreds of its fits, so that a few are, for all
 FEWEST = 0.01  # of the fits, below which none is tried
 MOST = 16  # that are tried
+# of the fewest fits that count so many are among those that are looked at first, on average; that
+# fewer than `SHOW` of them are happens once in 59,000 batches
+AMONG, SHOW = 20, 5
 
 
 def changed(fitter: Fitter, solution: Solution, u: Tensor) -> str:
@@ -49,8 +52,10 @@ def changed(fitter: Fitter, solution: Solution, u: Tensor) -> str:
     if len(suspects) < fewest:
         return ""
     if fitter.data.lead:
-        residual = of_some(solution, "fun", suspects).reshape(len(suspects), -1)
-        suspects = suspects[each_beside(fitter.data.some(suspects), residual)]
+        some = _spread(suspects, AMONG / fewest)
+        if len(_beside(fitter, solution, some)) < min(SHOW, fewest):
+            return ""
+        suspects = _beside(fitter, solution, suspects)
     elif not bool(each_beside(fitter.data, tensor_of(solution.fun).detach())):
         return ""
     if len(suspects) < fewest:
@@ -88,6 +93,18 @@ def changed(fitter: Fitter, solution: Solution, u: Tensor) -> str:
         f"the fit has ended beside the data, where {ways} changed {which_sign}: with {asked} "
         f"the same start leads to {share}."
     )
+
+
+def _spread(places: Tensor, share: float) -> Tensor:
+    """So large a share of places (k,), which meets no pattern among them by the golden ratio."""
+    rank = torch.arange(len(places), device=places.device)
+    return places[rank * 40503 % 65536 < share * 65536]
+
+
+def _beside(fitter: Fitter, solution: Solution, places: Tensor) -> Tensor:
+    """Those of some fits of a batch, at `places` (k,), that have ended beside their data."""
+    residual = of_some(solution, "fun", places).reshape(len(places), -1)
+    return places[each_beside(fitter.data.some(places), residual)]
 
 
 def _held(fitter: Fitter, which: Tensor, start: Tensor, turned: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from scipy import optimize
 from scipy.optimize import OptimizeWarning
 
 import lmtorch
+from lmtorch.fitting.doubts import signs
 
 W = 2 * np.pi * np.logspace(-1, 5, 50)
 TRUE = [10, 100, 1e-5, 50, 2e-3]
@@ -79,6 +80,39 @@ def test_of_many_some_are_looked_at_and_of_few_among_many_none():
         warnings.simplefilter("error", OptimizeWarning)
         fits = lmtorch.curve_fit(circuit, W, measured(1, 150), few)
     assert fits.popt[0, 4] < 0
+
+
+@pytest.mark.parametrize("beside", [0, 16, 80])
+def test_of_very_many_whose_sign_changed_a_part_tells_whether_all_are_looked_at(
+    beside, monkeypatch
+):
+    looked, plain = [], signs.each_beside
+
+    def each_beside(data, residual):
+        found = plain(data, residual)
+        looked.append((len(residual), int(found.sum())))
+        return found
+
+    monkeypatch.setattr(signs, "each_beside", each_beside)
+    monkeypatch.setattr(signs, "_held", lambda fitter, which, *rest: torch.zeros(len(which)))
+    t = np.linspace(1, 2, 20)
+    y = t + 0.01 * np.random.default_rng(0).standard_normal((4000, 20))
+    y[: 50 * beside : 50] += 10 * t**3  # which no line through zero follows
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fits = lmtorch.curve_fit(lambda t, slope: slope * t, t, y, [-1.0])
+    assert (fits.popt > 0).all()
+    told = [str(one.message) for one in said if "changed its sign" in str(one.message)]
+    if beside == 80:
+        _, (every, count) = looked
+        assert every == 4000
+        assert beside <= count < 1.2 * beside  # noise alone is taken for it once in 500 lines
+        assert f"{count} of 4000 fits" in told[0]
+    else:  # fewer than one in a hundred
+        assert not told
+    if not beside:
+        ((few, _),) = looked
+        assert 1900 < few < 2100
 
 
 @pytest.mark.parametrize("amplitude", [-2.0, 2.0])
