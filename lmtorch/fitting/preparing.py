@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .._arrays import all_finite, tensor_of, to_array
 from .._errors import InputError, InputTypeError, warn_of_fit
@@ -78,7 +78,10 @@ def start_of(
     upper: list[float],
 ) -> Tensor:
     """The start (..., P), from p0 or defaults, in the dtype and on the device of ydata."""
-    given = tensor_of(model.start(p0)).to(data.y).detach().clone()
+    given = tensor_of(model.start(p0))
+    if given.is_complex():
+        raise InputError("p0 is complex: parameters are real numbers, a part of each.")
+    given = given.to(data.y).detach().clone()
     size = len(model.names)
     if given.shape[-1] != size or (given.ndim > 1 and tuple(given.shape[:-1]) != data.lead):
         raise InputError(
@@ -114,6 +117,9 @@ def bounds_from(
     size, hint = len(model.names), ""
     if unbounded(bounds):
         return [-math.inf] * size, [math.inf] * size
+    bounds = tree_map(to_array, bounds)  # whatever their device
+    if any(map(np.iscomplexobj, tree_leaves(bounds))):
+        raise InputTypeError("bounds are complex: give real numbers.")
     if isinstance(bounds, Mapping):
         unknown = [name for name in bounds if name not in model.names]
         if unknown:

@@ -138,9 +138,14 @@ def _of_text(error: Exception) -> str:
 
 
 def as_x(leaf: Any, y: Tensor) -> Any:
-    """Convert numbers to the dtype and device of y; leave what only f understands, as a table."""
-    if isinstance(leaf, Tensor) or is_table(leaf):
+    """Convert numbers to the dtype and device of y; leave what only f understands, as a table.
+
+    A tensor keeps its dtype.
+    """
+    if is_table(leaf):
         return leaf
+    if isinstance(leaf, Tensor):
+        return leaf.to(y.device)
     array = leaf if isinstance(leaf, np.ma.MaskedArray) else np.asarray(leaf)
     if array.dtype.kind not in "fiub" and not (array.dtype.kind in "OUS" and array.ndim):
         return leaf
