@@ -1,6 +1,7 @@
 """Imports run down, from the faces to the errors: the layering, read from the source."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ def folder(module: str) -> str:
     return module.split("/", maxsplit=1)[0]
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Absolute names that a module imports, ours as paths from the package: "lmtorch/core/loop"."""
     path = PACKAGE / f"{module}.py"
@@ -87,6 +89,7 @@ def imports(module: str) -> set[str]:
     return found
 
 
+@cache
 def siblings(module: str) -> set[str]:
     """Our modules among the imports, as paths from the package."""
     names = {
@@ -162,6 +165,25 @@ def test_only_the_chooser_knows_every_member() -> None:
     files = ("members", "planning", "solving", "alternatives", "several")
     choosers = [f"choose/{file}" for file in files]
     assert members <= set().union(*map(siblings, choosers))
+
+
+@pytest.mark.parametrize("part", ["results", "saving", "inference", "loading"])
+def test_records_and_results_of_fits_import_one_way(part: str) -> None:
+    """Inside of a function, or for types alone, counts too: it would be a circle all the same."""
+    drawn = {"fitting/inference/regions", "fitting/results/region_plots"}  # a region draws itself
+    for module in MODULES:
+        if module.startswith(f"fitting/{part}") and module not in drawn:
+            assert module not in reached(siblings(module)), module
+
+
+def reached(modules: set[str]) -> set[str]:
+    """Our modules that are imported by these, and by what they import."""
+    found: set[str] = set()
+    new = set(modules)
+    while new:
+        found |= new
+        new = set().union(*map(siblings, new)) - found
+    return found
 
 
 def test_the_reader_of_imports_sees_them() -> None:

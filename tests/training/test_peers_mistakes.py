@@ -47,8 +47,17 @@ def test_the_loss_of_the_last_batch_does_not_judge_the_next(device):
     assert opt.report.accepted
 
 
-@pytest.mark.parametrize("trials", [1, 2, 3, 20])
-@pytest.mark.parametrize("damping", DAMPINGS)
+@pytest.mark.parametrize(
+    ("damping", "trials"),
+    [
+        # every other pair; the others run apart
+        pytest.param(
+            *(damping, trials), marks=[] if (place + number) % 2 == 0 else [pytest.mark.slow]
+        )
+        for place, damping in enumerate(DAMPINGS)
+        for number, trials in enumerate([1, 2, 3, 20])
+    ],
+)
 def test_a_trial_that_is_worse_is_never_kept(damping, trials, device):
     x = vector([-1.2, 1.0], device)
     opt = LevenbergMarquardt([x], damping=damping, max_trials=trials, lr=1.0)
