@@ -8,7 +8,7 @@
 Residual o of sample s has g_so, and all residuals of a sample share a and i.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -124,19 +124,31 @@ class Weight(NamedTuple):
     def times(self, v: Tensor) -> Tensor:
         """J v: the outputs move by V a, with the bias's share."""
         p, q = self.left.shape[-1], self.right.shape[-1]
-        matrix = v[self.start : self.start + p * q].view(p, q)
-        moved = self.right @ matrix.mT  # (s, t, p)
-        if self.bias is not None:
-            moved = moved + v[self.bias : self.bias + p]
-        return (self.left * moved[:, None]).sum((-2, -1))
+        matrix = v[self.start : self.start + p * q].view(p, q).mT
+        found = []
+        for left, right in self._in_pieces():
+            moved = right @ matrix  # (s, t, p)
+            if self.bias is not None:
+                moved = moved + v[self.bias : self.bias + p]
+            found.append((left.flatten(2) @ moved.flatten(1)[..., None])[..., 0])
+        return torch.cat(found)
 
     def add_transposed_times_(self, found: Tensor, w: Tensor) -> None:
         """Jᵀw = Σ_st (Σ_o w g) aᵀ."""
-        left = weighted(self.left, w)  # (s, t, p)
-        both = left.flatten(0, 1).mT @ self.right.flatten(0, 1)
-        found[self.start : self.start + self.columns] += both.flatten()
-        if self.bias is not None:
-            found[self.bias : self.bias + left.shape[-1]] += left.sum((0, 1))
+        p, q, done = self.left.shape[-1], self.right.shape[-1], 0
+        place = found[self.start : self.start + p * q].view(p, q)
+        for left, right in self._in_pieces():
+            left = weighted(left, w[done : done + len(left)])  # (s, t, p)
+            done += len(left)
+            place.addmm_(left.flatten(0, 1).mT, right.flatten(0, 1))
+            if self.bias is not None:
+                found[self.bias : self.bias + p] += left.sum((0, 1))
+
+    def _in_pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Both factors, some samples at a time, so that what is made of them stays in cache."""
+        uses, p = self.left.shape[-2:]
+        width = at_once(uses * max(p, self.right.shape[-1]), self.left.device)
+        return zip(self.left.split(width), self.right.split(width), strict=True)
 
     def like(self, other: Factor) -> bool:
         """Of the same weight, with as many uses and the bias in the same place."""

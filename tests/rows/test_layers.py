@@ -122,6 +122,10 @@ def test_some_columns_of_the_inner_products_are_those_of_some_samples(
         patched.setattr(inner, "PASSES", passes)
         patched.setattr(factors, "ENTRIES", entries)
         found = rows.products(some, squares)
+        v, w = drawn(generator, N), drawn(generator, len(matrix))
+        torch.testing.assert_close(rows.times(v), matrix @ v)
+        torch.testing.assert_close(rows.transposed_times(w), w @ matrix)
+        torch.testing.assert_close(rows.column_norms, matrix.norm(dim=0))
     torch.testing.assert_close(found, (matrix / squares) @ matrix[places].mT)
 
 
