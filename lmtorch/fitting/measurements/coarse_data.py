@@ -72,3 +72,23 @@ def _hidden(data: Data, y: Tensor, cost: Tensor) -> tuple[float, float, float] |
     if not bool(suffers[worst]):
         return None
     return float(mean[worst]), float(step[worst]), float(residual[worst])
+
+
+def warn_if_beyond(covariance: Tensor, dtype: torch.dtype) -> None:
+    """Warn where a data type has no room for variances, and changes them by more than a percent.
+
+    Of errors of 10⁻²⁰ float32 keeps no digit of the square.
+
+    Args:
+        covariance: of parameters, (..., P, P), in float64.
+        dtype: what it is handed over in.
+    """
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    lost = (variance.to(dtype).to(variance) - variance).abs() > 0.01 * variance
+    lost = lost & (variance > 0) & variance.isfinite()
+    if bool(lost.any()):
+        name = str(dtype).removeprefix("torch.")
+        warn_of_fit(
+            f"{name} has no room for squares of such errors, and pcov has lost them; stderr is "
+            "right. Give ydata in units in which they are near one, or tensors of float64."
+        )

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..._errors import InputError
 from ..._names import meant
 from ..inference.inference import Inference
+from ..measurements.coarse_data import warn_if_beyond
 from ..models import by_name
 from ..saving.reading import inference_of
 from ..saving.saving import record_of
@@ -146,7 +147,11 @@ class CurveFit(Statistics, Predictions, Views):
         It is infinite for parameters that the data do not determine, NaN for those held at a bound
         and zero for fixed ones. With a robust loss it is the sandwich estimate.
         """
-        return self._out(self._inference.pcov)
+        covariance = self._inference.pcov
+        found = self._out(covariance)
+        if isinstance(found, Tensor) and found.device.type == "cpu":  # nobody waits for a device
+            warn_if_beyond(covariance, found.dtype)
+        return found
 
     @cached_property
     def stderr(self) -> Any:

@@ -95,3 +95,17 @@ def test_times_since_an_epoch_in_float32_are_told_of() -> None:
         lmtorch.curve_fit(
             lambda x, a, b: a + b * (x - epoch) / 1e3, (epoch + 360 * X).float(), y, p0=[0.1, 0.1]
         )
+
+
+@pytest.mark.parametrize(("unit", "lead"), [(1e-20, ()), (1e-20, (2,)), (1e22, (2,))])
+def test_errors_whose_squares_the_dtype_has_no_room_for_are_told_of(
+    unit: float, lead: tuple[int, ...]
+) -> None:
+    """Of errors of 4e-23 float32 made variances of 1.4e-45, and those are 15 % off."""
+    y = (unit * measured(1.0, 0.02)).float().expand(*lead, -1)
+    fit = lmtorch.curve_fit(lambda x, a, b: a + b * x, X.float(), y, p0=[unit, 0.0])
+    with pytest.warns(OptimizeWarning, match="float32 has no room for squares of such errors"):
+        fit.pcov  # noqa: B018 - it is made when it is asked for
+    near = lmtorch.curve_fit(lambda x, a, b: a + b * x, X.float(), (y / unit), p0=[1.0, 0.0])
+    torch.testing.assert_close(fit.stderr, unit * near.stderr, rtol=1e-3, atol=0)
+    assert near.pcov.isfinite().all()
