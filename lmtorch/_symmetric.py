@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _one_pass
+from ._denormals import denormals_are_zero
 
 # columns in a block at least: smaller products are slower than large ones (benchmarks/gram.py)
 BLOCK = 128
@@ -31,13 +32,14 @@ def add_gram_(normal: Tensor, rows: Tensor, known: Sequence[slice] = ()) -> None
         return
     width = max(BLOCK, -(-n // BLOCKS))
     begin = 0
-    for block in (*known, slice(n, n)):
-        for start in range(begin, block.start, width):
-            stop = min(start + width, block.start)
-            normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
-        if 0 < block.start < n:
-            normal[block, : block.start].addmm_(rows[:, block].mT, rows[:, : block.start])
-        begin = block.stop
+    with denormals_are_zero(rows):
+        for block in (*known, slice(n, n)):
+            for start in range(begin, block.start, width):
+                stop = min(start + width, block.start)
+                normal[start:stop, :stop].addmm_(rows[:, start:stop].mT, rows[:, :stop])
+            if 0 < block.start < n:
+                normal[block, : block.start].addmm_(rows[:, block].mT, rows[:, : block.start])
+            begin = block.stop
 
 
 def mirror_(normal: Tensor) -> None:

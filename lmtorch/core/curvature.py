@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._autodiff import Curved, Params, hessian, ranges
+from .._denormals import denormals_are_zero
 from .._symmetric import products_of_last, sums_with, vectors_last
 from ..arrays import (
     apply,
@@ -155,7 +156,8 @@ def _of_bends(problem: Problem, loss: Loss, bends: Bends) -> Curved:
     curved = list(second.values())
     if problem.noises is not None:
         residual, dense = arrays_of((residual, dense))
-    with quiet():  # squares of what single precision holds may overflow it
+    # squares of what single precision holds may overflow it
+    with quiet(), denormals_are_zero(dense):
         plain = getattr(loss, "plain", False)  # of squares weights are the residuals, and W is one
         weights = residual if plain else to_type(loss.expand(residual).slope, residual.dtype)
         weighed = dense if plain else scale(dense, loss.curvature(residual))
