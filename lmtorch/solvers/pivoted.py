@@ -24,10 +24,10 @@ from ..rows.layers import LayerRows
 from .conjugate_gradients import Enough, iterated
 
 ENOUGH = 1024  # rows from which K as a whole costs more than calls do
-BLOCK = 16  # part of the rows that are drawn at once
-MOST = 4  # part of the rows with whose columns K as a whole is not much more
+BLOCK = 32  # part of the rows that are drawn at once
+MOST = 8  # part of the rows with whose columns K as a whole is not much more
 NEAR = 100  # tr(K − FᵀF) / λ with which some iterations are enough
-FAR = 1e4  # the same, beyond which they are too many
+FAR = 1e3  # the same, beyond which they are too many
 LEFT = 1e-5  # share of the right-hand side that may be left, in the norm of the preconditioner
 LIMIT = 40  # iterations that cost about as much as K as a whole
 TRIES = 4  # to raise what is added to the diagonal of a block of round-off
