@@ -26,6 +26,7 @@ from ..arrays import (
     diagonal_matrix,
     every_entry,
     gram,
+    inner,
     joined,
     on_numpy,
     room,
@@ -83,6 +84,12 @@ class Blocks(NamedTuple):
         """The model of the shared variables alone, the others eliminated."""
         return self.reduced().dense
 
+    @property
+    def apart(self) -> Tensor:
+        """‖(r, e)‖² of the points, where their own variables alone go to the minimum, (...,)."""
+        _, across, shifted = self._eliminated(None, 1.0)
+        return inner(shifted, _weighed(across, shifted))
+
     def squared_length(self, step: Tensor) -> Tensor:
         """‖J s‖²."""
         return squared(self.rows.times(step)) + squared(self.prior.root * step)
@@ -112,18 +119,9 @@ class Blocks(NamedTuple):
             damping: λD_δ² (..., m, k); None: none.
             floor: variance of a row itself, (..., q, m) or for all; zero of rows that hold exactly.
         """
-        (of_shared, weights), (shared_residual, errors) = map(self.rows.parts, self.prior)
-        own = self.rows.by_point
-        diagonal = weights**2 if damping is None else weights**2 + damping
-        # a variable with an empty column stays where it is; another one that nothing holds has no
-        # inverse, which makes the step NaN, and the loop raises the damping
-        inverse = 1 / diagonal
-        if not settled(every_entry(diagonal > 0)):
-            without = where((own == 0).all(-3), 0.0, torch.nan)
-            inverse = where(diagonal > 0, inverse, without)
-        each, points = own.shape[-3:-1]
-        across = _variances(own, inverse, floor)
-        shifted = self.residual - _across(own, inverse * weights * errors)
+        inverse, across, shifted = self._eliminated(damping, floor)
+        (of_shared, _), (shared_residual, _) = map(self.rows.parts, self.prior)
+        each, points = self.rows.by_point.shape[-3:-1]
         prior = Prior(of_shared, shared_residual)
         if on_numpy(shifted) and each == 1:
             both = joined([transposed(self.rows.shared), shifted[None]], 0)
@@ -143,6 +141,22 @@ class Blocks(NamedTuple):
             sqrt(column_norms(rows) ** 2 + of_shared**2),
         )
         return Reduced(inverse, across, shifted, dense)
+
+    def _eliminated(
+        self, damping: Tensor | None, floor: Tensor | float
+    ) -> tuple[Tensor, Triangle, Tensor]:
+        """What there is of `Reduced` without its rows: B⁻¹, S and r̃."""
+        (_, weights), (_, errors) = map(self.rows.parts, self.prior)
+        own = self.rows.by_point
+        diagonal = weights**2 if damping is None else weights**2 + damping
+        # a variable with an empty column stays where it is; another one that nothing holds has no
+        # inverse, which makes the step NaN, and the loop raises the damping
+        inverse = 1 / diagonal
+        if not settled(every_entry(diagonal > 0)):
+            without = where((own == 0).all(-3), 0.0, torch.nan)
+            inverse = where(diagonal > 0, inverse, without)
+        across = _variances(own, inverse, floor)
+        return inverse, across, self.residual - _across(own, inverse * weights * errors)
 
 
 class Reduced(NamedTuple):
@@ -164,12 +178,17 @@ class Reduced(NamedTuple):
 
     def weighed(self, values: Tensor) -> Tensor:
         """S⁻¹ of one number for each row, (..., q·m)."""
-        each = len(self.across.pivots)
-        if each == 1:
-            return values * self.across.inverse[0][..., 0]
-        rows = values.reshape(*values.shape[:-1], each, values.shape[-1] // each)
-        entries = [rows[..., row, :, None] for row in range(each)]
-        return joined([entry[..., 0] for entry in self.across.solve(entries)], -1)
+        return _weighed(self.across, values)
+
+
+def _weighed(across: Triangle, values: Tensor) -> Tensor:
+    """S⁻¹ of one number for each row, (..., q·m)."""
+    each = len(across.pivots)
+    if each == 1:
+        return values * across.inverse[0][..., 0]
+    rows = values.reshape(*values.shape[:-1], each, values.shape[-1] // each)
+    entries = [rows[..., row, :, None] for row in range(each)]
+    return joined([entry[..., 0] for entry in across.solve(entries)], -1)
 
 
 def _across(own: Tensor, variables: Tensor) -> Tensor:

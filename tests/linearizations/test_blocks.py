@@ -116,6 +116,19 @@ def test_what_is_left_is_the_schur_complement(
     )
 
 
+@sizes
+def test_what_is_apart_is_left_where_the_points_alone_have_moved(
+    m: int, n: int, k: int, q: int, seed: int, exact: bool, lead: tuple[int, ...]
+) -> None:
+    blocks, jacobian, residual, *_ = drawn(m, n, k, seed, exact, q, lead)
+    of_points = jacobian[..., n:]
+    # driver of a rank that may lack: the columns of an exact x are empty
+    moved = torch.linalg.lstsq(of_points, -residual[..., None], driver="gelsd").solution
+    left = (residual + (of_points @ moved)[..., 0]).square().sum(-1)
+    # LAPACK resolves what is left to the squared condition of a point's own equations
+    assert_close(blocks.apart, left, rtol=1e-9, atol=1e-12)
+
+
 def test_the_length_falls_as_its_derivative_says() -> None:
     blocks, _, _, scale, damping = drawn(6, 3, 2, 0, False)
     factor, h = Schur().factor(blocks, scale), 1e-5
@@ -184,7 +197,9 @@ def test_on_arrays_it_says_the_same(
         arrays = BlocksForm(k).whole(both, *given, None)
         dense = arrays.condensed
         step = Schur().factor(arrays, scale.numpy()).step(arrays_of(damping))
+        apart = arrays.apart
     expected = blocks.condensed
+    assert_close(tensors_of(apart), blocks.apart)
     assert_close(tensors_of(arrays.gradient), blocks.gradient)
     assert_close(tensors_of(arrays.column_norms), blocks.column_norms)
     for name in ("residual", "jacobian", "gradient", "column_norms"):

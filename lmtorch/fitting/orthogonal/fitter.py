@@ -175,12 +175,5 @@ class OrthogonalFitter(Fitter):
 def distances(values: Tensor, y: Any, whitening: Any) -> Tensor:
     """R (f − y) of one fit, (q, m), for values f of that shape; zero for what has no weight."""
     whitening = tensor_of(whitening)
-    left = values - tensor_of(y).to(values)
-    return _whitened(whitening, torch.where(used(whitening), left, 0.0))
-
-
-def _whitened(whitening: Tensor, left: Tensor) -> Tensor:
-    """R of one fit times (q, m)."""
-    if whitening.ndim == 2:
-        return torch.where(whitening != 0, whitening * left, 0.0)
-    return (whitening * left).sum(-2)
+    left = torch.where(used(whitening), values - tensor_of(y).to(values), 0.0)
+    return whitening * left if whitening.ndim == 2 else (whitening * left).sum(-2)

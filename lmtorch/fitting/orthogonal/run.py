@@ -94,11 +94,11 @@ def _minimised(
             strengths = STRENGTHS[1:] if spent > 1 else STRENGTHS
             return _implicit(fitter, setting._replace(x=point), spent, seen, strengths)
         # no more than a half is spent on where to begin
-        point, spent = (setting.x, 1) if near else _started(fitter, setting, fitter.trials // 2)
+        ready, half = setting.ready(), fitter.trials // 2
+        point, spent = (setting.x, 1) if near else _started(fitter, setting, ready, half)
         left = fitter.trials + 1 - int(tensor_of(spent).max())
         seen.spent = spent
         problem, method = setting.problem, setting.method
-        ready = setting.ready()
         state, _ = descend(ready, method, Start(point), trials=left, watch=seen.watch)
         state = beside_saddles(problem, method, state, left, seen)
         end = setting.end(ready, state.x)
@@ -106,7 +106,7 @@ def _minimised(
 
 
 def _started(
-    fitter: OrthogonalFitter, setting: Setting, trials: int
+    fitter: OrthogonalFitter, setting: Setting, ready: Problem, trials: int
 ) -> tuple[Tensor, Tensor | int]:
     """From where to begin: p0, or the fit without errors in x.
 
@@ -119,7 +119,7 @@ def _started(
     problem, point, (x, spread, y, whitening, start), n = setting[0], *setting[2:5]
     if not bool(spread.any()):  # it is the same fit
         return point, 1
-    here = setting.distance(point)  # after which derivatives are known to be right
+    here = setting.distance(ready, point)  # after which derivatives are known to be right
     box = problem.bounds and Bounds(*(side[..., :n] for side in problem.bounds))
     arguments, source = (x, y, whitening, start), problem.source
     assert isinstance(source, OwnColumns)
@@ -127,7 +127,7 @@ def _started(
         fitter, setting.look, point[..., :n], arguments, box, trials, source.inner, setting.kind
     )
     other = torch.cat([state.x, point[..., n:]], -1)
-    there = setting.distance(other)
+    there = setting.distance(ready, other)
     return torch.where((there < here)[..., None], other, point), 1 + state.trials
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ... import choose
 from ..._arrays import to_array
 from ..._errors import InputError
-from ...arrays import arrays_of, quiet, squared, tensors_of
+from ...arrays import arrays_of, quiet, tensors_of
 from ...choose import Facts, Options
 from ...core.bounds import Bounds
 from ...core.method import Method
@@ -82,7 +82,11 @@ class Setting(NamedTuple):
 
     def blocks(self, problem: Problem, x: Tensor) -> Blocks:
         """The linear model at x, on NumPy's arrays where the loop has run on them."""
-        model: Any = self._asked(problem, x, lambda model: model)
+        if not small(problem, self.method, x):
+            model: Any = problem.model(x)
+        else:
+            with quiet():
+                model = tensors_of(of_arrays(problem).model(arrays_of(x)))
         assert isinstance(model, Blocks)
         return model
 
@@ -100,7 +104,7 @@ class Setting(NamedTuple):
         Returns:
             It.
         """
-        if not small(ready, self.method, x):
+        if ready.noises is None:
             model: Any = ready.model(x)
             return End.of(model, 1.0)
         with quiet():
@@ -109,15 +113,14 @@ class Setting(NamedTuple):
         parts = tensors_of((array.residual, dense.residual, dense.jacobian, dense.gradient))
         return End(partial(tensors_of, array), *parts)
 
-    def distance(self, x: Tensor) -> Tensor:
+    def distance(self, ready: Problem, x: Tensor) -> Tensor:
         """Σ of the squares that the linear model leaves when points have moved, (...,)."""
-        return self._asked(self.problem, x, lambda model: squared(model.reduced().dense.residual))
-
-    def _asked(self, problem: Problem, x: Tensor, of: Callable[[Any], T]) -> T:
-        if not small(problem, self.method, x):
-            return of(problem.model(x))
+        if ready.noises is None:
+            model: Any = ready.model(x)
+            return model.apart
         with quiet():
-            return tensors_of(of(of_arrays(problem).model(arrays_of(x))))
+            array: Any = ready.model(arrays_of(x))
+            return tensors_of(array.apart)
 
 
 def set_up(
