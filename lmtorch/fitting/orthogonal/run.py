@@ -123,12 +123,12 @@ def _started(
     box = problem.bounds and Bounds(*(side[..., :n] for side in problem.bounds))
     arguments, source = (x, y, whitening, start), problem.source
     assert isinstance(source, OwnColumns)
-    state = fitted(
+    found, made = fitted(
         fitter, setting.look, point[..., :n], arguments, box, trials, source.inner, setting.kind
     )
-    other = torch.cat([state.x, point[..., n:]], -1)
+    other = torch.cat([found, point[..., n:]], -1)
     there = setting.distance(ready, other)
-    return torch.where((there < here)[..., None], other, point), 1 + state.trials
+    return torch.where((there < here)[..., None], other, point), 1 + made
 
 
 def _on_equations(fitter: OrthogonalFitter, setting: Setting) -> tuple[Tensor, Tensor | int]:
@@ -282,8 +282,7 @@ def _solution(
     status = state.status
     told = [Status(int(number)) for number in status.reshape(-1).tolist()]
     eta = problem.residual.params(x)[1]
-    plain = (torch.zeros_like(setting.shares[2]), torch.ones_like(setting.shares[2]))
-    curve = _with(setting, *plain).values(x)[0]
+    curve = _curve(fitter, setting, x)
     if any(one.replayed for one in setting.opened):  # by the function itself, at the end
         _confirm(fitter, setting, end.values, curve)
     out = to_array if fitter.data.numpy else torch.Tensor.detach
@@ -305,6 +304,17 @@ def _solution(
         normals=Later(partial(_normals, end.whole, floor)),
         curve=curve,
     )
+
+
+def _curve(fitter: OrthogonalFitter, setting: Setting, x: Tensor) -> Tensor:
+    """f where points have moved to, (..., q·m), by the function itself."""
+    points, spread, y, _, start = setting.shares
+    if setting.kind is None:
+        return _with(setting, torch.zeros_like(y), torch.ones_like(y)).values(x)[0]
+    residual: Any = setting.problem.residual  # of one fit, called on tensors
+    beta, eta = residual.params(x)
+    theta = residual.with_tau(beta)
+    return fitter.values_at(theta, eta.mT, points[0], spread[0], start[0]).reshape(-1).to(x)
 
 
 def _confirm(fitter: OrthogonalFitter, setting: Setting, values: Tensor, curve: Tensor) -> None:

@@ -70,14 +70,10 @@ class Setting(NamedTuple):
         residual, source = self.problem.residual, self.problem.source
         assert isinstance(residual, DisplacementResidual)
         assert isinstance(source, OwnColumns)
-        learned = None
-        if self.kind is not None and self.kind.learns:
-            learned = self.kind.moved.of_fit(shares)
-            self.opened.append(learned)
         return replace(
             self.problem,
             residual=replace(residual, shares=shares),
-            source=OwnColumns(source.inner, learned),
+            source=OwnColumns(source.inner, _learned(self.kind, shares, self.opened)),
         )
 
     def blocks(self, problem: Problem, x: Tensor) -> Blocks:
@@ -167,10 +163,10 @@ def set_up(
         bounded = bool((box.lower.isfinite() | box.upper.isfinite()).any())
     inner = Ladder(look.rungs)
     inner.verified = kind is not None
-    plan = look.plan
+    plan, opened = look.plan, list[OfFit]()
     problem = Problem(
         residual,
-        OwnColumns(inner),
+        OwnColumns(inner, _learned(kind, shares, opened)),
         plan.method.solver.form,
         Linear(),
         plan.dtype,
@@ -178,8 +174,15 @@ def set_up(
         bounds=Bounds(*(side.to(plan.dtype) for side in box)) if bounded else None,
         differences=plan.differences,
     )
-    setting = Setting(problem, plan.method, point, shares, n, look, kind, [])
-    return setting if kind is None else setting._replace(problem=setting.of(shares))
+    return Setting(problem, plan.method, point, shares, n, look, kind, opened)
+
+
+def _learned(kind: Kind | None, shares: tuple[Tensor, ...], opened: list[OfFit]) -> OfFit | None:
+    """The evaluations of a kind that were recorded, with these arguments; None: there are none."""
+    if kind is None or not kind.learns:
+        return None
+    opened.append(kind.moved.of_fit(shares))
+    return opened[-1]
 
 
 def _looked(

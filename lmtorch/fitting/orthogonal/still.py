@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from ..._arrays import to_array
+from ...arrays import arrays_of, quiet, tensors_of
 from ...core.bounds import Bounds
-from ...core.loop import descend
+from ...core.loop import descend, descend_on_arrays
 from ...core.method import Method
 from ...core.problem import Problem
-from ...core.state import Start, State
+from ...core.small import of_arrays, small
+from ...core.state import Start
 from ...core.termination import Tolerances
 from ...jacobians.given import GivenJacobian
 from ...jacobians.ladder import Ladder
@@ -44,7 +46,7 @@ def fitted(
     trials: int,
     known: Ladder,
     kind: Kind | None = None,
-) -> State:
+) -> tuple[Tensor, Tensor]:
     """Minimise from u, with points where they are.
 
     Args:
@@ -58,7 +60,7 @@ def fitted(
         kind: of fits that were made before.
 
     Returns:
-        Where that ends.
+        Where that ends, and the trials, (...,).
     """
     batched = u.ndim > 1
     given = to_array(u) if fitter.data.numpy else u
@@ -84,7 +86,13 @@ def fitted(
     solver = look.still.solver
     problem = Problem(residual, source, solver.form, Linear(), look.plan.dtype, bounds=bounds)
     try:
-        return descend(problem, look.still, Start(u), trials=trials)[0]
+        if not small(problem, look.still, u):
+            state, _ = descend(problem, look.still, Start(u), trials=trials)
+            return state.x, state.trials
+        with quiet():  # of the state no more is wanted as tensors
+            ready, start = of_arrays(problem), arrays_of(Start(u))
+            state, _ = descend_on_arrays(ready, look.still, start, trials)
+            return tensors_of((state.x, state.trials))
     finally:
         if learned is not None:
             learned.close()
