@@ -35,6 +35,7 @@ from ..arrays import (
     spread,
     sqrt,
     statuses,
+    to_type,
     where,
 )
 from ..recording.steps import functions
@@ -292,8 +293,15 @@ def judge(
     judged, ended, seen = rest
     gone = lost(problem, state, seen.looked, suspected, dependent, silent)
     enough = _enough(problem, method, state)
-    status = certified_status(ended, seen, gone, enough, max(enough, bearable(problem.rows)))
-    found = Certificate(seen.promise, seen.lowest, seen.downward, gone, seen.blind)
+    status = certified_status(ended, seen, gone.lost, enough, max(enough, bearable(problem.rows)))
+    downward = seen.downward
+    if silent:  # no curvature tells of a kink beside which the cost falls
+        kink = gone.falls & (status > 0)
+        status = where(kink, SADDLE, status)
+        # in units of the length of the residuals, as all such directions
+        way = gone.aside / to_type(seen.looked.length, gone.aside.dtype)
+        downward = where(spread(kink), way, downward)
+    found = Certificate(seen.promise, seen.lowest, downward, gone.lost, seen.blind)
     return state._replace(
         status=where(judged, status, state.status),
         certificate=select(judged, found, state.certificate),

@@ -23,6 +23,7 @@ from ..arrays import (
     to_type,
     total,
     where,
+    zeros,
 )
 from ..linearizations.base import Linearization
 from .problem import Problem
@@ -41,6 +42,8 @@ SUBNORMAL = 2.0**-1074  # the distance between the smallest numbers of float64
 # deficient as it should be
 ROOT = 1e-28
 ELSEWHERE = (0.0, 0.1, -1.0)  # factors of the parameters without influence: places to look for it
+# and of what is added to those that are zero: about the root of third order of the resolution
+ASIDE = (1.0, -1.0, 1e4)
 
 
 class Looked(NamedTuple):
@@ -57,6 +60,14 @@ class Looked(NamedTuple):
     floor: Tensor  # (..., 1), an eigenvalue up to this is round-off
     free: Tensor  # (..., n) bool
     remains: Tensor  # (...,) bool: the residuals are not zero
+
+
+class Gone(NamedTuple):
+    """What has no influence, and whether the cost falls where it has one."""
+
+    lost: Tensor  # (..., n) bool
+    falls: Tensor  # (...,) bool: beside a kink at zero the cost falls
+    aside: Tensor  # (..., n), the way to there
 
 
 class Suspects(NamedTuple):
@@ -86,8 +97,8 @@ def lost(
     suspected: Suspects,
     dependent: bool,
     silent: bool,
-) -> Tensor:
-    """Parameters that have lost their influence, (..., n) bool.
+) -> Gone:
+    """Parameters that have lost their influence.
 
     Args:
         problem: what was minimised.
@@ -102,8 +113,9 @@ def lost(
     if dependent:
         found = found | _dependent(problem, state, looked, suspected.dependent)
     if silent:
-        found = found | _out_of_reach(problem, state, looked, suspected.silent)
-    return found
+        beyond = _out_of_reach(problem, state, looked, suspected.silent)
+        return beyond._replace(lost=found | beyond.lost)
+    return Gone(found, never(looked.cost), zeros(state.x))
 
 
 def _died(state: State, looked: Looked) -> Tensor:
@@ -163,16 +175,24 @@ def _deficiency(model: Linearization, floor: float, rows: int) -> Tensor:
     return count(values <= floor + underflow(units, rows))
 
 
-def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Tensor:
-    """Parameters whose start was too far off: they have an influence only elsewhere, (..., n) bool.
+def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor) -> Gone:
+    """Parameters whose start was too far off: they have an influence only elsewhere.
 
-    A parameter that the model does not use has none anywhere, and is left alone.
+    A parameter that the model does not use has none anywhere, and is left alone. One that is zero,
+    at a kink as that of |x| there, whose derivative is taken for zero, is moved a little: the kink
+    may well be the minimum, and is none where the cost falls beside it.
     """
-    heard = never(looked.remains)
-    for factor in ELSEWHERE:
+    at_zero = silent & (state.x == 0) & (looked.norms == 0)
+    at_zero = at_zero & ~spread(some(silent & ~at_zero))
+    heard, falls, aside = never(looked.remains), never(looked.remains), zeros(state.x)
+    length = problem.eps(state.x) ** (1 / 3)
+    for factor, step in zip(ELSEWHERE, ASIDE, strict=True):
         moved = where(silent, factor * state.x, state.x)
+        moved = where(at_zero, step * length, moved)
         if problem.bounds is not None:
             moved = to_type(problem.bounds.project(to_type(moved, problem.dtype)), state.x.dtype)
         cost = problem.cost(moved)
         heard = heard | ~(abs(cost - looked.cost) <= ROUNDINGS * looked.noise)
-    return silent & spread(heard)
+        lower = ~falls & (cost < looked.cost - ROUNDINGS * looked.noise) & some(at_zero)
+        falls, aside = falls | lower, where(spread(lower), moved - state.x, aside)
+    return Gone(silent & ~at_zero & spread(heard), falls, aside)

@@ -356,6 +356,41 @@ def test_a_parameter_that_runs_away_is_lost_by_differences_too() -> None:
     assert "lost: decay has no influence" in solution.message
 
 
+KINKS: list[tuple[str, Any]] = [("abs", torch.abs), ("relu", torch.relu)]
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "kink"), KINKS, ids=[name for name, _ in KINKS])
+def test_a_start_at_a_kink_is_no_minimum_where_the_cost_falls_beside_it(
+    name: str, kink: Any, compile: bool
+) -> None:
+    """The derivative of |k| is taken for zero at k = 0: k seemed to have no influence at all."""
+    t = torch.linspace(0, 4, 25, dtype=F64)
+    rates = torch.tensor([1.3, 0.5, -0.4], dtype=F64)  # the last grows: of k its minimum is zero
+    y = 2 * torch.exp(-rates[:, None] * t) + 0.01 * torch.cos(40 * t)
+
+    def misfit(p: Tensor, y: Tensor) -> Tensor:
+        return p[0] * torch.exp(-kink(p[1]) * t) - y
+
+    x0 = torch.tensor([1.0, 0.0], dtype=F64)
+    if compile:
+        many = least_squares(misfit, x0.expand(3, 2), args=(y,), in_dims=(0, 0), compile=True)
+        found = list(zip(many.x, many.status > 0, strict=True))
+    else:
+        found = [(one.x, one.success) for one in (least_squares(misfit, x0, args=(v,)) for v in y)]
+    for (x, success), values in zip(found[:2], y, strict=False):
+        assert success
+        best, _ = scipy.optimize.curve_fit(
+            lambda t, a, k: a * np.exp(-k * t), t.numpy(), values.numpy(), [1.0, 1.0]
+        )
+        # scipy's tolerances are 1e-8
+        np.testing.assert_allclose(x.numpy(), best, rtol=1e-6)
+    x, success = found[2]
+    assert success
+    assert x[1] == 0
+    torch.testing.assert_close(x[0], y[2].mean(), rtol=1e-12, atol=0)
+
+
 # ---- second opinions -----------------------------------------------------------------------------
 
 
