@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import arrays_of, largest, on_numpy, take, tensor_from, to_type, where
+from ..arrays import arrays_of, largest, on_numpy, quiet, take, tensor_from, to_type, where
 from ..core.bounds import Bounds
 from ..core.state import State
 from ..core.termination import Status
@@ -88,17 +88,18 @@ class Results:
         # words for many problems take longer than their fits, and of a device they wait for it
         ours = on_numpy(status)
         later = status.ndim > 0 or (not ours and status.device.type != "cpu")
-        gradient = self._squared(outcome.gradient)
+        with quiet():  # squares of residuals of 1e20 are beyond single precision
+            cost = to_type(self._value(cost), point.dtype)
+            gradient = to_type(self._squared(outcome.gradient), point.dtype)
+            steepest = _largest(where(outcome.free, gradient, 0.0))
 
         return Solution(
             x=self._structure(self._shaped(x)),
-            cost=self._number(self._shaped(to_type(self._value(cost), point.dtype))),
+            cost=self._number(self._shaped(cost)),
             fun=self._residuals(residual, again),
             jac=self._again(again) if again else self._jacobian(outcome),
-            grad=self._array(self._shaped(to_type(gradient, point.dtype))),
-            optimality=self._number(
-                self._shaped(to_type(_largest(where(outcome.free, gradient, 0.0)), point.dtype))
-            ),
+            grad=self._array(self._shaped(gradient)),
+            optimality=self._number(self._shaped(steepest)),
             active_mask=self._nowhere(point)
             if later and self.bounds is None
             else self._array(self._shaped(self._active(point, outcome.gradient))),

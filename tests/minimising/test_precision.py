@@ -93,6 +93,17 @@ def test_squares_that_overflow_single_precision_are_nobody_s_warning() -> None:
         assert found.status == Status.VALLEY
 
 
+def test_a_cost_beyond_single_precision_is_nobody_s_warning_either() -> None:
+    """The third of such fits is replayed on NumPy, which spoke of an overflow in a cast."""
+    x = torch.linspace(0, 1, 9)
+    y = (1e22 * torch.exp(-2 * x.double()) * (1 + 0.01 * torch.sin(9 * x.double()))).float()
+    for _ in range(3):
+        fit = curve_fit(lambda x, a, k: a * torch.exp(-k * x), x, y, [5e21, 1.0])
+        assert fit.success
+        near = curve_fit(lambda x, a, k: a * torch.exp(-k * x), x, y / 1e22, [0.5, 1.0])
+        torch.testing.assert_close(fit.popt[1], near.popt[1], rtol=1e-5, atol=0)
+
+
 def test_a_call_with_another_precision_is_another_call() -> None:
     # a small fit that is called again is replayed, if it is the same
     t = torch.linspace(0, 4, 30)
