@@ -3,6 +3,7 @@
 An implicit model f(x, β) = 0 is a sequence of explicit ones, by the method of multipliers: of
 "measured" zeros y with weights κ (V Vᵀ)⁻¹, where V Vᵀ is what the errors of x make of f. After each
 run of the loop y moves by −f, so that the next one comes nearer to f = 0 by a factor of about κ.
+The last digits come of steps without weights, see `exactly.py`.
 
 References: Boggs, Byrd & Schnabel (1987); Nocedal & Wright, Numerical optimization (2006), §17.3.
 """
@@ -26,6 +27,7 @@ from ...jacobians.ladder import same_values
 from ...linearizations.blocks import Blocks
 from ...minimising.solution import Later, Solution
 from . import memory
+from .exactly import STEPS, Place, nearer
 from .fitter import OrthogonalFitter, Points, distances
 from .residual import OwnColumns
 from .saddles import beside_saddles
@@ -198,9 +200,22 @@ def _implicit(
             state = state._replace(status=status)
             floor = (mask == 0).to(mask)
             floor = floor[0] if point.ndim == 1 else floor
+            able = (status > 0) & (left > STEPS)
+            if raw.bounds is None and not method.slopes:  # derivatives are exact, and all may move
+                here = Place(point, model, apart.reshape(status.shape))
+                look = partial(_place, setting, raw, mask)
+                here, looked = nearer(here, able, setting.look.still.solver, floor, look)
+                state, model = state._replace(x=here.x), here.model
+                evaluations = evaluations + looked
             end = End.of(model, floor)
             return _solution(fitter, setting, state, evaluations, end, floor)
     raise AssertionError
+
+
+def _place(setting: Setting, raw: Problem, mask: Tensor, x: Tensor) -> Place:
+    """How an implicit model is at x."""
+    model = setting.blocks(raw, x)
+    return Place(x, model, _apart(raw, model, x, mask).reshape(x.shape[:-1]))
 
 
 def _judged(status: Tensor, apart: Tensor, *, spent: bool) -> Tensor:
