@@ -35,6 +35,7 @@ from .likelihoods import check, likelihood_of, with_total
 from .measurements.coarse_data import warn_if_coarse
 from .measurements.data import Data, gather
 from .measurements.grids import flattened
+from .measurements.integers import with_real_numbers
 from .measurements.labels import warn_of_order
 from .measurements.own_rows import check_rows, of_rows
 from .measurements.reading import in_unit_of
@@ -126,7 +127,8 @@ def curve_fit(
         xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. Grids of the
             shape of ydata, as numpy.meshgrid makes them, are the points of one surface. With
             `shared`, a list. A table with named columns (a pandas DataFrame) goes to f as it is,
-            and is not searched for NaN.
+            and is not searched for NaN. Tensors of whole numbers become real ones in the dtype of
+            ydata, as arrays do, unless f refuses these: it may index with x.
         ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the
             leading dimensions; or an image over such grids, or (..., H, W) of as many images, of
             whose points the result has a row each.
@@ -272,6 +274,7 @@ def curve_fit(
         return start_of(model, start, data, rules.values, lower, upper)
 
     start = begin(data)
+    data = with_real_numbers(data, model, start, jac)
     n = len(parameters.variables)
     box = box_of(lower, upper, parameters, start, bounds)
     if method is not None:

@@ -12,6 +12,7 @@ from ..._arrays import is_tensor
 from ..._errors import InputError, InputTypeError
 from ...calculus.duals import Dual
 from .data import Data
+from .integers import like_known
 from .reading import as_x, is_table, merged, numbers_of
 
 
@@ -28,6 +29,7 @@ def points_of(x: Any, known: Any, data: Data) -> tuple[Any, int]:
         lambda leaf: as_x(leaf, data.y),
         np.asarray(x) if isinstance(x, int | float) else merged(x, "new points"),
     )
+    new = tree_map(like_known, new, known)
     for leaf, before in zip(tree_leaves(new), tree_leaves(known), strict=True):
         if is_table(leaf):
             return new, len(leaf)
