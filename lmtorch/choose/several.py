@@ -29,7 +29,9 @@ def as_one(methods: Sequence[Method], asked: Tensor, places: Tensor) -> Method:
     """
     dampings, damps = _distinct(_alike([one.damping for one in methods], asked), asked)
     scalings, scales = _distinct([one.scaling for one in methods], asked)
-    first = next(one for one in methods if one.patience)
+    # where the problems are in doubt that only runs that are never given up are asked about, there
+    # are no others
+    first = next((one for one in methods if one.patience), methods[0])
     windows = [one.windows if one.patience else ENDLESS for one in methods]
     several = replace(
         first,

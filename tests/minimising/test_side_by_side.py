@@ -131,6 +131,15 @@ def test_a_run_with_patience_is_not_given_up_beside_others_that_are() -> None:
     assert (patient.status != int(Status.SLOW)).all()
 
 
+def test_runs_that_are_never_given_up_need_no_others_beside_them() -> None:
+    """Where no problem was in doubt for the others, a batch of fits ended in StopIteration."""
+    problem = asked()[1][0].problem
+    some = torch.arange(8)
+    voice = Voice(replace(METHOD, patience=0.0), some, starts(some))
+    (mine,) = run_together(problem, [voice], 12, Room(1000))
+    took_the_same_way(mine, alone(problem, voice, 12))
+
+
 def test_a_quicker_solver_is_taken_for_many_runs_and_comes_to_the_same_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
