@@ -53,11 +53,26 @@ class Expansion(NamedTuple):
         if self.root.ndim <= self.slope.ndim:
             return where(self.slope == 0, self.slope, self.slope / self.root)
         by_sample = self.slope.unflatten(-1, self.root.shape[-3:-1])
-        return (torch.linalg.pinv(self.root.mT) @ by_sample[..., None])[..., 0].flatten(-2)
+        return shortest(self.root.mT, by_sample).flatten(-2)
 
     def rows(self, rows: Rows) -> Rows:
         """R J, the rows that go with `residual`."""
         return rows if self.root is None else rows.scaled(self.root)
+
+
+def shortest(matrix: Tensor, rhs: Tensor) -> Tensor:
+    """The shortest x (..., k) of those with A x nearest to rhs, for square A (..., k, k).
+
+    Component by component: where a singular value that should be zero is round-off, and is too
+    large to be dropped, its component is wrong and A takes it to nothing. The pseudo-inverse as a
+    matrix holds the inverse of that number, and its round-off spoils the other components.
+    """
+    left, lengths, right = torch.linalg.svd(matrix)
+    rounding = matrix.shape[-1] * torch.finfo(matrix.dtype).eps * lengths[..., :1]
+    inverse = torch.where(lengths > rounding, 1 / lengths, 0.0)
+    parts = inverse * (left.mT @ rhs[..., None])[..., 0]
+    found: Tensor = (right.mT @ parts[..., None])[..., 0]
+    return found
 
 
 class Loss(Protocol):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from .base import shortest
 
 LOOKED_AT = 8  # samples
 STEP = 1e-4  # of differences, relative; half of the digits of the cost's third root remain
@@ -100,7 +101,7 @@ def _check_root(
     matrix = torch.diag_embed(root) if diagonal else root
     solved = criterion.residual(outputs, *targets)
     if solved is None:
-        solved = (torch.linalg.pinv(matrix.mT) @ slope[..., None])[..., 0]
+        solved = shortest(matrix.mT, slope)
     back = (matrix.mT @ solved[..., None])[..., 0]
     lost = (back - slope).abs() > AGREE * slope.abs().amax(-1, keepdim=True)
     if bool((lost & back.isfinite() & slope.isfinite()).any()):

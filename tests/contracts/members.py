@@ -14,6 +14,7 @@ from lmtorch.damping.scaling import CurrentNorms, FixedScale, Levenberg, More, S
 from lmtorch.damping.several import SeveralDampings
 from lmtorch.damping.trust_region import TrustRegion
 from lmtorch.fitting.orthogonal.residual import DisplacementResidual, OwnColumns
+from lmtorch.fitting.orthogonal.sampson import Distances
 from lmtorch.jacobians.autograd import Autograd
 from lmtorch.jacobians.by_term import ByTerm
 from lmtorch.jacobians.dual_numbers import DualNumbers
@@ -188,6 +189,8 @@ ELSEWHERE: dict[type, str] = {
     # Errors in x: one residual and one source that belong together, and know of points.
     DisplacementResidual: "tests/fitting/orthogonal/test_orthogonal.py",
     OwnColumns: "tests/fitting/orthogonal/test_orthogonal.py",
+    # Distances of points to an implicit curve, where a fit begins: their points are at hand.
+    Distances: "tests/fitting/orthogonal/test_sampson.py",
     # These laws set parameters into modules, which take nothing but tensors.
     DualNumbers: "tests/jacobians/test_dual_numbers.py",
     # What another source has given is remembered, of a pure function on a CPU.
