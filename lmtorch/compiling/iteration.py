@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import norm, select, spread, where
-from ..core.certificate import FALL, JUDGED, LOWEST, VALLEY, Resting, bends, judge, wanted
+from ..core.certificate import FALL, JUDGED, LOWEST, VALLEY, Resting, judge, wanted
 from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, largest_norms, linearize
@@ -138,7 +138,6 @@ class Rest(NamedTuple):
     length: Tensor  # (...,), of its gradient in these units
     cost: Tensor  # (...,)
     noise: Tensor  # (...,), rounding error of the cost
-    bends: Tensor  # (...,) bool: should the step fail, there may be no minimum
 
 
 def look(problem: Problem, method: Method, standing: Standing) -> tuple[Standing, Seen, Rest]:
@@ -169,7 +168,6 @@ def _resting(standing: Standing, judged: Tensor, exact: bool) -> Rest:
     return Rest(
         judged if exact else torch.zeros_like(judged),
         state.status, torch.ones_like(judged), state.x, ones, nothing, cost, nothing,
-        torch.zeros_like(judged),
     )  # fmt: skip
 
 
@@ -197,8 +195,7 @@ def settle(
     )
     # the loop tries what is promised along directions that single precision blurs
     valley = (there.status <= 0) & ((found.beyond == 0) | (there.status != VALLEY))
-    doubt = rest.moving & ~better & rest.bends  # the loop has other ways to go on
-    told = where(better, found.exact & (clear | valley), seen.told & ~doubt)
+    told = where(better, found.exact & (clear | valley), seen.told)
     standing = standing._replace(
         state=state, linearization=select(better, end, standing.linearization)
     )
@@ -214,7 +211,6 @@ def settle(
             norm(found.gradient / found.units),
             found.cost,
             found.noise,
-            bends(found),
         ),
     )
 

@@ -74,7 +74,6 @@ LOWEST = 1e-6  # a curvature above this is positive beyond doubt, and its digits
 # the share of a standard error by which a parameter may be off
 HIDDEN = 1e-16
 LOOKED = ("state", "trials")  # what a look is given beside problem and method
-UNHIDDEN = 2  # a promise so many times what round-off may hide is none of round-off
 FALL = 0.5  # a Newton step must shrink the gradient by at least this factor
 
 
@@ -222,24 +221,9 @@ def _newton(
         trials=state.trials + moving,
         linearizations=state.linearizations + moving,
     )
-    bent = moving & ~better & bends(seen) & (state.status > 0)
-    state = state._replace(status=where(bent, VALLEY, state.status))
     following = rest._replace(judged=better, seen=ahead)
     state, after = _judge(problem, method, state, following, trials)
     return state, rest._replace(judged=better, seen=select(better, ahead, seen)), after
-
-
-def bends(seen: Undamped) -> Tensor:
-    """Whether a Newton step from there that fails leaves a doubt that there is a minimum, (...,).
-
-    Towards a minimum that is near Newton's steps shrink the gradient until round-off. Where one has
-    not, and the lowest curvature is no larger than its change along that step may be, the model of
-    second order does not hold as far as it would go. So it is in a valley that never ends, as that
-    of A exp(-k t) towards a single point, k -> infinity: there the cost falls by less and less, and
-    soon by less than a certified point may promise.
-    """
-    clear = seen.promise > UNHIDDEN * seen.hidden
-    return clear & (seen.lowest <= CHANGE * sqrt(seen.promise))
 
 
 def _steady(seen: Undamped) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmtorch.core.allowance import allowance
-from lmtorch.core.certificate import bends, certified_status
+from lmtorch.core.certificate import certified_status
 from lmtorch.core.termination import Status, Tolerances
 from lmtorch.core.undamped import Undamped
 
@@ -103,14 +103,3 @@ def test_a_certified_point_may_promise_what_the_dtype_or_the_user_allow(
     tolerances: Tolerances, dtype: torch.dtype, expected: float
 ) -> None:
     assert allowance(tolerances, dtype) == pytest.approx(expected)
-
-
-def test_a_newton_step_that_fails_is_a_doubt_where_the_curvature_may_change_its_sign() -> None:
-    def doubted(**seen: float) -> bool:
-        return bool(bends(evidence(**seen)))
-
-    # as in the valley of A sin(w t + phi) that ends nowhere
-    assert doubted(decrement=5e-9, lowest=8e-5, hidden=1e-13)
-    assert not doubted(decrement=5e-9, lowest=0.5, hidden=1e-13)  # curved beyond doubt
-    assert not doubted(decrement=5e-9, lowest=8e-5, hidden=4e-9)  # the step failed for round-off
-    assert not doubted(decrement=0.0, lowest=8e-5)
