@@ -7,6 +7,7 @@ from torch import Tensor
 from lmtorch.linearizations.layered import LayeredAccumulator
 from lmtorch.rows.factors import Plain, Weight
 from lmtorch.rows.layers import LayerBlock, LayerRows
+from lmtorch.solvers import pivoted
 from lmtorch.solvers.dual import Dual, DualFactor
 
 F64 = torch.float64
@@ -70,6 +71,18 @@ def test_steps_by_few_columns_are_those_of_all_rows(damping: float) -> None:
     longer = factor.step(8 * lam)
     assert (longer - exact(rows, -gradient, scale, 8 * damping)).norm() < 1e-4 * longer.norm()
     assert len(factor.few.root) == columns
+
+
+def test_iterations_that_do_not_arrive_leave_it_to_all_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pivoted, "LIMIT", 1)
+    rows = rows_of(0.6)
+    factor, residual, scale = factor_of(rows)
+    step = factor.step(torch.tensor(1e-3, dtype=F64))
+    assert factor.whole
+    expected = exact(rows, -rows.transposed_times(residual), scale, 1e-3)
+    assert (step - expected).norm() < 1e-9 * expected.norm()
 
 
 def test_the_same_rows_with_other_residuals_share_the_columns() -> None:
