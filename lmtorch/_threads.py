@@ -43,3 +43,19 @@ def quiet(category: type[Warning] = Warning, message: str = "") -> Iterator[None
     with _TURN, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message, category)
         yield
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """A call of torch without oneDNN, which is switched off for the whole process or not at all.
+
+    Without turns a thread could find it switched off by another, and leave it so for good. The
+    context that torch has for it would warn of TF32 on other devices.
+    """
+    with _TURN:
+        before = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            yield
+        finally:
+            torch._C._set_mkldnn_enabled(before)

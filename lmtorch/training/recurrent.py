@@ -7,14 +7,15 @@ of its own for each sample, and without oneDNN, the same layer is one of matrix 
 the Jacobian is had sample by sample. Otherwise each sample would cost a backward pass of all.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._modes import FunctionMode
+from .._threads import without_onednn
 
 LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
@@ -51,16 +52,5 @@ class _OwnStates(FunctionMode):
         nothing = sequence.new_zeros(())  # of each sample, as its sequence is
         one = isinstance(state, Tensor)
         state = state + nothing if one else tuple(part + nothing for part in state)
-        with _without_onednn():
+        with without_onednn():
             return func(sequence, state, *others, **(kwargs or {}))
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    """A context without oneDNN; the one of torch's would warn of TF32 on other devices."""
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)

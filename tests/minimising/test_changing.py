@@ -1,6 +1,7 @@
 """A function that changes from call to call is told of, one that does not is left alone."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from scipy.optimize import OptimizeWarning
 
 import lmtorch
+from lmtorch import Status
 from lmtorch.minimising import changing
 
 from .setting import F64
@@ -109,6 +111,21 @@ def test_a_batch_too(arrays):
         starts, given = starts.numpy(), lambda p: function(torch.as_tensor(p)).numpy()
     with pytest.warns(OptimizeWarning, match="other residuals when it was called again"):
         lmtorch.least_squares(given, starts, in_dims=(0,))
+
+
+def test_a_success_that_looks_strange_is_looked_at_before_a_failure():
+    """Of those, the one whose gradient is farthest from zero."""
+    minimum, lost, stopped = Status.MINIMUM, Status.VALLEY, Status.STOPPED
+
+    def place(statuses, cosines):
+        state = SimpleNamespace(status=torch.tensor(statuses), trials=torch.full((4,), 9))
+        ending = SimpleNamespace(state=state, cosine=torch.tensor(cosines, dtype=F64))
+        return changing._strangest(ending, 1e-6)
+
+    nan = float("nan")
+    assert place([minimum, minimum, minimum, lost], [1e-9, 1e-3, 1e-2, 0.5]) == 2
+    assert place([minimum, lost, lost, stopped], [1e-9, 1e-3, nan, 0.9]) == 1
+    assert place([minimum, minimum, minimum, stopped], [1e-9, 1e-9, 1e-9, 0.9]) is None
 
 
 def test_a_failure_says_why():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lmtorch
+from lmtorch._threads import without_onednn
 from lmtorch.jacobians.per_sample import PerSample
 from lmtorch.training.recurrent import has_recurrences, taken_apart
 from tests.layers import LastStep
@@ -104,6 +106,26 @@ def test_onednn_is_as_it_was_after_a_call_that_failed() -> None:
 
     with pytest.raises(RuntimeError, match="input"):
         torch.func.vmap(fails)(torch.ones(5, 4, 2))
+    assert torch._C._get_mkldnn_enabled() == before
+
+
+def test_onednn_is_as_it_was_after_calls_of_two_threads() -> None:
+    """The second found it switched off by the first, and had left it so for the whole process."""
+    before = torch._C._get_mkldnn_enabled()
+    inside, leave = Event(), Event()
+
+    def second() -> None:
+        with without_onednn():
+            inside.set()
+            leave.wait(10)
+
+    thread = Thread(target=second)
+    with without_onednn():
+        thread.start()
+        assert not inside.wait(0.2), "two threads switch it at once"
+    leave.set()
+    thread.join(10)
+    assert inside.is_set()
     assert torch._C._get_mkldnn_enabled() == before
 
 
