@@ -1,7 +1,8 @@
 """How the residuals bend along a step: the second derivative that geodesic acceleration asks for.
 
 Along v the residuals are r + J v t + ½ r_vv t², and what the acceleration needs is Jᵀ W r_vv, with
-the curvature W of the loss.
+the curvature W = RᵀR of the loss; or R r_vv, where the equations are solved in the space of
+residuals.
 
 Reference: Transtrum & Sethna, Improvements to the Levenberg–Marquardt algorithm (2012), §III.
 """
@@ -36,16 +37,41 @@ def second_order(
     return found
 
 
-def _second_order(
-    problem: Problem, x: Tensor, direction: Tensor, known: Linearization | None
+def of_rows(problem: Problem, known: Linearization) -> bool:
+    """Whether a linearization knows all rows that a bend has entries for, and their residuals."""
+    return problem.across is None and known.rows is not None and known.values is not None
+
+
+def row_bends(
+    problem: Problem,
+    x: Tensor,  # (..., n)
+    direction: Tensor,  # (..., n), v
+    known: Linearization,  # at x, with rows and values
 ) -> Tensor:
-    """Jᵀ W r_vv of the rows of this process."""
+    """R r_vv, (..., m), as the rows of the linear model come."""
+    assert known.values is not None
+    bends = _bends(problem, x, direction, known)
+    return _weighted(problem, known.values, bends)
+
+
+def _bends(
+    problem: Problem, x: Tensor, direction: Tensor, known: Linearization | None
+) -> list[Tensor]:
+    """r_vv of each part."""
     along = direction.to(x.dtype)
     bends = None if problem.differences else _by_forward_mode(problem, x, along)
     if bends is None:
         bends = _by_differences(problem, x, along, None if known is None else known.values)
+    return bends
+
+
+def _second_order(
+    problem: Problem, x: Tensor, direction: Tensor, known: Linearization | None
+) -> Tensor:
+    """Jᵀ W r_vv of the rows of this process."""
     if known is not None and known.rows is not None and known.values is not None:
-        return known.rows.transposed_times(_weighted(problem, known.values, bends))
+        return known.rows.transposed_times(row_bends(problem, x, direction, known))
+    bends = _bends(problem, x, direction, known)
     params = problem.residual.params(x)
     with problem.residual.replay():
         pairs = zip(problem.residual.parts(), bends, strict=True)

@@ -24,7 +24,7 @@ from ..arrays import (
 from ..damping.base import LinearModel
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization, measures, predicted_decrease
-from .bend import second_order
+from .bend import of_rows, row_bends, second_order
 from .columns_of_roundoff import without_roundoff
 from .method import Method
 from .momentum import with_momentum
@@ -164,9 +164,16 @@ def factored(
     def bend(direction: Tensor) -> Tensor:
         return where(moving, second_order(modelled, x, direction, held), 0.0)
 
+    def bend_of_rows(direction: Tensor) -> Tensor:
+        return row_bends(modelled, x, direction, held)
+
     units = positive(scale)
     known = measures(held, to_type(x, problem.dtype), problem.eps(x))
-    return LinearModel(held, units, method.solver.factor(held, units), bend, known)
+    factor = method.solver.factor(held, units)
+    by_rows = hasattr(factor, "solve_rows") and of_rows(modelled, held)
+    return LinearModel(
+        held, units, factor, bend, known, row_bends=bend_of_rows if by_rows else None
+    )
 
 
 def _worth_no_trial(problem: Problem, method: Method) -> float:

@@ -49,6 +49,12 @@ class From:
         """(JᵀJ + λD²)⁻¹ rhs."""
         return self.inner.solve(rhs, damping)
 
+    def solve_rows(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + λD²)⁻¹ Jᵀrhs, where the factor has it."""
+        factor: Any = self.inner
+        found: Tensor = factor.solve_rows(rhs, damping)
+        return found
+
     def length(self, damping: Tensor) -> tuple[Tensor, Tensor]:
         """‖D δ‖ and its derivative: a region is one around v."""
         return self.inner.length(damping)

@@ -20,6 +20,9 @@ class LinearModel(NamedTuple):
     second_order: Callable[[Tensor], Tensor]
     measures: Any = None  # of the linearization, see `linearizations/base.py`
     onward: Any = None  # the `Onward` of the factor, see `core/momentum.py`; None: no momentum
+    # v (..., n) -> R r_vv (..., m), by the rows of the linearization, where its factor has
+    # `solve_rows` for them; None: it has not
+    row_bends: Callable[[Tensor], Tensor] | None = None
 
     @property
     def equations(self) -> Linearization:

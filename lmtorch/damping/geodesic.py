@@ -39,8 +39,7 @@ class Geodesic:
         """v + a/2; the linear model speaks of v alone, and would call the bend a loss."""
         velocity, state = self.inner.propose(model, state)[:2]
         finite = velocity.isfinite().all(-1, keepdim=True)
-        bend = model.second_order(torch.where(finite, velocity, 0.0))
-        acceleration = -model.factor.solve(bend, state.damping)
+        acceleration = -_corrected(model, torch.where(finite, velocity, 0.0), state.damping)
         lengths = [
             torch.linalg.vector_norm(model.scale * v, dim=-1, keepdim=True)
             for v in (acceleration, velocity)
@@ -51,3 +50,12 @@ class Geodesic:
     def update(self, state: Any, outcome: Outcome) -> Any:
         """The inner update."""
         return self.inner.update(state, outcome)
+
+
+def _corrected(model: LinearModel, velocity: Tensor, damping: Tensor) -> Tensor:
+    """(JᵀJ + λD²)⁻¹ Jᵀr_vv, (..., n)."""
+    if model.row_bends is None:
+        return model.factor.solve(model.second_order(velocity), damping)
+    factor: Any = model.factor
+    corrected: Tensor = factor.solve_rows(model.row_bends(velocity), damping)
+    return corrected

@@ -112,26 +112,34 @@ class DualFactor:
 
     def _solved(self, rhs: Tensor, damping: Tensor) -> Tensor:
         """The m × m solve; NaN where there is no triangle."""
-        if self.few is not None and not self.whole:
-            found = self.few.solved(rhs, damping)
-            if found is not None:
-                return found
         triangle, regular = self._triangle(damping)
         # not cholesky_solve, which copies the triangle
         half = torch.linalg.solve_triangular(triangle, rhs[..., None], upper=False)
         found = torch.linalg.solve_triangular(triangle.mT, half, upper=True)[..., 0]
         return torch.where(regular[..., None], found, torch.nan)
 
+    def solve_rows(self, rhs: Tensor, damping: Tensor) -> Tensor:
+        """(JᵀJ + M)⁻¹ Jᵀrhs of a right-hand side in the space of the residuals, (..., m).
+
+        `solve` takes such a one for any other, and finds it as a difference of what is
+        ‖J̃J̃ᵀ‖/λ times as large.
+        """
+        found = None
+        if self.few is not None and not self.whole:
+            found = self.few.solved(rhs, damping)
+        if found is None:
+            found = self._solved(rhs, damping)
+        return self.rows.transposed_times(found) / self._weight(damping)
+
     def step(self, damping: Tensor) -> Tensor:
         """p(λ), (..., n)."""
-        pulled = self.rows.transposed_times(self._solved(self.residual, damping))
-        step = -pulled / self._weight(damping)
+        step = -self.solve_rows(self.residual, damping)
         if self.prior is None:
             return step
         return step - self.solve(self.prior.root * self.prior.residual, damping)
 
     def solve(self, rhs: Tensor, damping: Tensor) -> Tensor:
-        """(JᵀJ + M)⁻¹ rhs by Woodbury's identity."""
+        """(JᵀJ + M)⁻¹ rhs by Woodbury's identity; of few columns it would have too few digits."""
         weight = self._weight(damping)
         scaled = rhs / weight
         inner = self._solved(self.rows.times(scaled), damping)

@@ -16,7 +16,13 @@ from torch.func import hessian, jacrev
 import lmtorch
 from lmtorch.core.bend import second_order
 from lmtorch.core.bounds import Bounds
+from lmtorch.core.linearizing import begin
+from lmtorch.core.method import Method
 from lmtorch.core.problem import Problem
+from lmtorch.core.state import Start
+from lmtorch.core.termination import Tolerances
+from lmtorch.damping.nielsen import Nielsen
+from lmtorch.damping.scaling import Levenberg
 from lmtorch.jacobians.base import JacobianSource
 from lmtorch.jacobians.finite_difference import FiniteDifference
 from lmtorch.jacobians.forward import Forward
@@ -30,6 +36,7 @@ from lmtorch.losses.robust import Robust, cauchy, soft_l1
 from lmtorch.residuals.base import Part
 from lmtorch.residuals.function import FunctionResidual
 from lmtorch.rows.matrix import DenseRows
+from lmtorch.solvers.dual import Dual
 from lmtorch.training.terms import terms_of
 
 F32, F64 = torch.float32, torch.float64
@@ -106,7 +113,7 @@ def exact(fun: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, loss: Loss) -> 
     found = []
     for point, along in zip(x.reshape(-1, 3), v.reshape(-1, 3), strict=True):
         bend = torch.einsum("mij,i,j->m", hessian(fun)(point), along, along)
-        rows = DenseRows(torch.ones(7, 1, dtype=x.dtype))
+        rows = DenseRows(torch.ones(len(bend), 1, dtype=x.dtype))
         root = loss.expand(fun(point)).root
         rows = (rows if root is None else rows.scaled(root)).matrix[:, 0] ** 2
         found.append(jacrev(fun)(point).mT @ (rows * bend))
@@ -128,6 +135,32 @@ def test_forward_mode_twice_gives_the_dense_one(batch: tuple[int, ...], loss: Lo
     torch.testing.assert_close(
         second_order(problem(decay, x, loss=loss), x, v), exact(decay, x, v, loss)
     )
+
+
+def fewer(x: Tensor) -> Tensor:
+    """(..., 3) -> (..., 2)."""
+    return decay(x)[..., 2:4]
+
+
+@batches
+@losses
+@pytest.mark.parametrize("source", [Forward(), Reverse()], ids=repr)
+def test_fewer_residuals_than_parameters_are_corrected_in_their_own_space(
+    batch: tuple[int, ...], loss: Loss, source: JacobianSource
+) -> None:
+    x, v = points(*batch)
+    made = problem(fewer, x, source, loss=loss, keep=True)
+    method = Method(Dual(), Nielsen(), Levenberg(), Tolerances(0, 0, 0))
+    _, model = begin(made, method, Start(x))
+    assert model.row_bends is not None
+    damping = torch.full(batch, 1e-3, dtype=F64)
+    found: Any = model.factor
+    found = found.solve_rows(model.row_bends(v), damping)
+    jacobian = model.linearization.rows.dense()  # with the roots of the loss
+    normal = jacobian.mT @ jacobian + 1e-3 * torch.eye(3, dtype=F64)
+    expected = torch.linalg.solve(normal, exact(fewer, x, v, loss)[..., None])[..., 0]
+    room = SHARE if isinstance(source, Reverse) else 1e-9
+    assert bool(((found - expected).norm(dim=-1) < room * expected.norm(dim=-1)).all())
 
 
 @batches

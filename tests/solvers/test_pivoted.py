@@ -60,9 +60,10 @@ def test_steps_by_few_columns_are_those_of_all_rows(damping: float) -> None:
     expected = exact(rows, -gradient, scale, damping)
     # what may be left of the residuals is 1e-5
     assert (step - expected).norm() < 1e-4 * expected.norm()
-    rhs = torch.linspace(1, 2, len(gradient), dtype=F64)
-    other = exact(rows, rhs, scale, damping)
-    assert (factor.solve(rhs, lam) - other).norm() < 1e-4 * other.norm()
+    # a right-hand side of which the largest directions of J have most, as of smooth residuals
+    rhs = rows.times(torch.linspace(1, 2, len(gradient), dtype=F64))
+    other = exact(rows, rows.transposed_times(rhs), scale, damping)
+    assert (factor.solve_rows(rhs, lam) - other).norm() < 1e-4 * other.norm()
     assert not factor.whole, "the products of all rows were made"
     assert factor.few is not None
     assert len(factor.few.root) <= 137
@@ -71,6 +72,18 @@ def test_steps_by_few_columns_are_those_of_all_rows(damping: float) -> None:
     longer = factor.step(8 * lam)
     assert (longer - exact(rows, -gradient, scale, 8 * damping)).norm() < 1e-4 * longer.norm()
     assert len(factor.few.root) == columns
+
+
+@pytest.mark.parametrize("damping", [1e-2, 1e-3])
+def test_right_hand_sides_of_parameters_are_solved_for_with_all_rows(damping: float) -> None:
+    # of few columns 1e-5 would be left of a difference, which is ‖JJᵀ‖/λ times its own size
+    rows = rows_of(0.6)
+    factor, _, scale = factor_of(rows)
+    rhs = rows.transposed_times(rows.times(torch.linspace(1, 2, 425, dtype=F64)))
+    expected = exact(rows, rhs, scale, damping)
+    solution = factor.solve(rhs, torch.tensor(damping, dtype=F64))
+    # ‖J‖² is some 2e3: of the digits of float64 as many are lost as 2e6 has
+    assert (solution - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_iterations_that_do_not_arrive_leave_it_to_all_rows(
