@@ -16,6 +16,8 @@ from .keys import NoKeyError, Reader
 
 PLAIN = (bool, int, str, bytes, type(None), type(...))
 EMPTY = (dict, list, tuple, set)
+# what recurrent layers of torch's keep of their parameters, and make anew where these are replaced
+REPEATED = ("_flat_weights", "_flat_weight_refs")
 TENSORS = (Tensor, nn.Parameter, nn.Buffer, nn.UninitializedParameter)
 
 
@@ -79,7 +81,10 @@ class _Reader(Reader):
     def _layer(self, layer: nn.Module) -> Iterator[Any]:
         """A layer of torch's own: its class is what its name says, and most of its hooks none."""
         yield type(layer)
+        repeated = REPEATED if isinstance(layer, nn.RNNBase) else ()
         for name, entry in vars(layer).items():
+            if name in repeated:
+                continue
             if type(entry) in PLAIN:
                 yield name, type(entry), entry
             elif entry or not hasattr(entry, "__len__"):

@@ -1,7 +1,7 @@
 """What may be given as parameters, and what a param group may ask for: checked before any work."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,6 +86,24 @@ def named(group: dict[str, Any], place: int) -> dict[str, Any]:
         for i, entry in enumerate(given)
     ]
     return {**group, "params": named}
+
+
+def check_names(group: Mapping[str, Any], whole: Collection[str]) -> None:
+    """Check that a group asks for nothing that is one for all parameters.
+
+    Args:
+        group: as it was given; what else it holds is the user's own, as with torch's optimizers.
+        whole: the options of the optimizer that no group has.
+
+    Raises:
+        InputError: it does; it would be without effect.
+    """
+    found = [name for name in group if name in whole]
+    if found:
+        raise InputError(
+            f"a param group has {', '.join(found)}, which is one for all parameters: pass it to "
+            "the optimizer itself. A group may have lr, weight_decay, lower and upper."
+        )
 
 
 def check_group(group: dict[str, Any]) -> None:

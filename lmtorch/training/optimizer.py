@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from ..residuals.layout import real
 from ..solvers.base import Solver
 from .checkpoints import values_as_saved
 from .compiled import Forms
-from .groups import check_group, check_tensors, has_gradients, listed, named
+from .groups import check_group, check_names, check_tensors, has_gradients, listed, named
 from .joint import TermResidual, TermsResidual
 from .kept import Kept
 from .loaders import Loaders, RecountedError
@@ -218,9 +219,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             param_group: "params", and any of "lr", "weight_decay", "lower", "upper".
 
         Raises:
-            InputError: a bound, rate or penalty that cannot be used.
+            InputError: a bound, rate or penalty that cannot be used, or an option that is one for
+                all parameters.
         """
         check_tensors([param_group])
+        check_names(param_group, WHOLE)
         if isinstance(param_group["params"], nn.Module):
             param_group = {**param_group, "params": list(param_group["params"].named_parameters())}
         if self.param_groups and "param_names" in self.param_groups[0]:
@@ -498,3 +501,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             for option in OPTIONS:
                 group.setdefault(option, self.defaults[option])
         self._forget()
+
+
+# what is asked for once, and not by group
+WHOLE = frozenset(signature(LevenbergMarquardt.__init__).parameters) - {"self", "params", *OPTIONS}

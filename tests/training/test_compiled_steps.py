@@ -99,6 +99,20 @@ def convolution() -> tuple[nn.Module, Any]:
     return model, lambda o, _: o.step(lambda x, y: model(x) - y, x[:, None], y)
 
 
+def recurrent() -> tuple[nn.Module, Any]:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.out = nn.GRU(1, 3, batch_first=True), nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.layers(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    model, (x, y) = Last().to(F64), data(10, 4)
+    return model, lambda o, _: o.step(lambda x, y: model(x) - y, x[..., None], y)
+
+
 def coupled() -> tuple[nn.Module, Any]:
     model, (x, y) = network(2, 5, 1), data(6)
     mix = torch.linspace(0, 1, 36, dtype=F64).reshape(6, 6)
@@ -118,7 +132,9 @@ def groups() -> tuple[list[Any], Any]:
     return params, lambda o, _: o.step(lambda: scale * model(x) - y)
 
 
-@pytest.mark.parametrize("make", [regression, whole, poisson, convolution, coupled, curve, groups])
+@pytest.mark.parametrize(
+    "make", [regression, whole, poisson, convolution, recurrent, coupled, curve, groups]
+)
 def test_compiled_steps_are_those_of_the_plain_optimizer(make, recorded):
     assert not refused(both(make))
     assert recorded

@@ -255,6 +255,20 @@ def test_options_that_cannot_serve_are_refused(options, says, later):
     assert theta.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("option", ["momentum", "damping", "seed", "ftol"])
+def test_what_is_one_for_all_parameters_is_refused_in_a_group(option):
+    theta, closure = line("cpu")
+    group = {"params": [theta], option: 0.5}
+    with pytest.raises(InputError, match=rf"{option}, which is one for all.*the optimizer itself"):
+        LevenbergMarquardt([group])
+    other = LevenbergMarquardt([{"params": [theta], "name": "mine", "initial": 3}])
+    other.step(closure)  # words of the user's own are kept, as by torch's optimizers
+    assert other.param_groups[0]["name"] == "mine"
+    with pytest.raises(InputError, match=option):
+        other.add_param_group({**group, "params": [torch.zeros(1, requires_grad=True)]})
+    assert len(other.param_groups) == 1
+
+
 def test_bounds_on_complex_parameters_are_refused():
     with pytest.raises(InputError, match="complex"):
         LevenbergMarquardt([torch.zeros(1, dtype=torch.complex64, requires_grad=True)], lower=0.0)
