@@ -27,6 +27,7 @@ from ..arrays import (
     on_numpy,
     resolution,
     room,
+    seen,
     sqrt,
     tensor_from,
     to_type,
@@ -72,6 +73,7 @@ class Problem:
     # problems of a batch that are evaluated together, so that what is made of them stays in the
     # cache; None: all
     together: int | None = None
+    ahead: bool = False  # of one problem whose rows cost little more than its residuals
     # what NumPy says in the user's function, where the loop runs on its arrays; None: it does not
     noises: dict[str, Any] | None = None
     # the processes over which all that is summed over rows is added; None: there is but this one
@@ -100,14 +102,17 @@ class Problem:
 
         Of many small problems most trials are kept, and another evaluation costs more than what is
         wasted. What may not move is known only at x: bounds forbid it. Of a single one the rows
-        must cost little more than the residuals.
+        must cost little more than the residuals, and after a trial that was refused the next often
+        is, too.
 
         Args:
             kept: whether the last trials were kept, (...,) bool.
         """
         if on_numpy(kept):
             return getattr(self.source, "rows_are_cheap", False)
-        return self.together is not None and self.bounds is None
+        if self.bounds is not None:
+            return False
+        return self.together is not None or (self.ahead and seen(kept))
 
     # ---- the cost ----------------------------------------------------------------------------
 
@@ -186,7 +191,7 @@ class Problem:
         kept = tuple(values) if self.keep else None
         found = accumulator.finish(whole, self.prior(x), exact, kept)
         if found.rows is None and x.ndim == 1 and len(x) <= REMEMBERED:
-            self._latest[:] = [(x, found)]
+            self._latest[:] = [*self._latest[-1:], (x, found)]  # a trial's may be refused
         return found
 
     @cached_property

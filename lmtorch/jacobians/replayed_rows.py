@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._exponential import exp
 from ..recording.operators import UnrecordableError
 from .recorded import Evaluation, Operator, Value, places_in
 from .replayed import FLOATS
@@ -391,7 +392,7 @@ class RowReplay:
                     planes.append(line.kind)
                 held[line.out] = free.pop() if free else len(planes) - 1
                 out = f"planes[{held[line.out]}]"
-            scope[f"torch_{line.verb}"] = getattr(torch, line.verb)
+            scope[f"torch_{line.verb}"] = exp if line.verb == "exp" else getattr(torch, line.verb)
             given = ", ".join(line.args)
             body.append(f"{line.out} = torch_{line.verb}({given}{line.rest}, out={out})")
         for number, seen in copies.items():

@@ -25,7 +25,7 @@ ROWS = 8192  # of a block; several times their columns fit the cache of a core
 # on other devices, where a call costs as much as its work on so many: rows, and bytes of their J
 FAR, FAR_BYTES = 2**18, 2**27
 NEARBY = 2  # further points at which blocks are compared
-SPREAD = 8  # blocks that are compared at the last of them, about, from the first to the last
+SPREAD = 8  # blocks that are compared where not all are, about, from the first to the last
 MOVE = 0.05  # share by which every parameter differs there
 ROUNDINGS = 256  # of the largest residual: blocks may be summed in another order
 
@@ -89,17 +89,17 @@ def row_blocks(
         return ()
     known = probe.residual if torch.equal(x, calling.unknowns.start) else None
     every = range(len(blocks))
-    if not _same(calling, blocks, x, every, known):
+    spread = sorted({*range(0, len(blocks), -(-len(blocks) // SPREAD)), len(blocks) - 1})
+    if not _same(calling, blocks, x, spread, known):
         return ()
     generator = torch.Generator("cpu").manual_seed(0)
-    spread = {*range(0, len(blocks), -(-len(blocks) // SPREAD)), len(blocks) - 1}
     for which in range(NEARBY):
         drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x)
         point = x + MOVE * drawn * torch.where(x == 0, 1.0, x.abs())
         if box is not None:
             point = torch.maximum(torch.minimum(point, box.upper), box.lower).to(x)
         # parameters that are equal at the start may hide there which of them a single block takes
-        if not _same(calling, blocks, point, sorted(spread) if which else every):
+        if not _same(calling, blocks, point, spread if which else every):
             return ()
     return tuple(blocks)
 

@@ -24,6 +24,7 @@ from ..jacobians.given import GivenJacobian
 from ..jacobians.ladder import Ladder
 from ..jacobians.latest import ENTRIES, Latest
 from ..jacobians.learned_many import LearnedMany
+from ..linearizations.normal import NormalForm
 from ..linearizations.products import ProductsForm
 from ..losses.base import Loss
 from ..losses.criterion import Bound
@@ -201,6 +202,7 @@ def set_up(
         keep=plan.keep,
         precision=probe.precision,
         together=together(probe.rows, x) if plan.method.careful is not None else None,
+        ahead=bool(residual.blocks) and isinstance(plan.method.solver.form, NormalForm),
         across=processes,
         counts=counts,
     )

@@ -186,3 +186,32 @@ def test_the_rows_of_a_block_are_gone_when_the_next_ones_are_made(
     # but for the first block of all, which waits for its comparison with a backward pass
     assert len(alive) > 30
     assert not any(alive[3:])
+
+
+@pytest.mark.parametrize("start", [[1.0, 1.0, 0.0], [30.0, 25.0, -4.0]])
+def test_a_trial_is_kept_with_the_linear_model_that_was_made_with_it(
+    made, monkeypatch, start
+) -> None:
+    """Rows cost little more than residuals; after a refused trial the cost is asked for alone."""
+    asked = {"model": 0, "_cost": 0}
+    for name in asked:
+        monkeypatch.setattr(Problem, name, _counted(asked, name, getattr(Problem, name)))
+    x = torch.tensor(start, dtype=F64)
+    found = least_squares(decay, x, args=(T, Y), solver="cholesky", max_nfev=40)
+    counted = dict(asked)
+    plain = least_squares(lambda x: decay(x, T, Y), x, solver="cholesky", max_nfev=40)
+    assert made[0] == 4
+    refused = found.nfev - found.njev
+    assert counted["_cost"] <= 1 + refused
+    assert counted["model"] <= found.nfev + 1
+    assert 0 < refused < found.njev
+    assert (found.nfev, found.njev, found.status) == (plain.nfev, plain.njev, plain.status)
+    torch.testing.assert_close(found.x, plain.x, rtol=1e-7, atol=1e-9)
+
+
+def _counted(asked, name, method):
+    def counting(self, x):
+        asked[name] += 1
+        return method(self, x)
+
+    return counting
