@@ -28,6 +28,7 @@ from ..arrays import (
     never,
     norm,
     nowhere,
+    on_numpy,
     resolution,
     select,
     settled,
@@ -85,6 +86,7 @@ class Undamped(NamedTuple):
     # precision blurs the Hessian's, and the step along them: see `core/blurred.py`
     beyond: Tensor  # (...,)
     aside: Tensor  # (..., n)
+    seen_in: Any = None  # the curvature in the units, and its spectrum; None: of many problems
 
     @property
     def promise(self) -> Tensor:
@@ -124,12 +126,17 @@ def examine(
         matrix = matrix.between(free)
 
     curvatures = abs(matrix.diagonal)
-    units = maximum(model.column_norms, sqrt(curvatures))
-    units = where(units > 0, units, 1.0)
-    scaled = matrix.scaled(units)
-    slope = model.gradient / units
-    finite = scaled.finite & all_finite(slope)
-    spectrum = scaled.spectrum(finite)
+    if near is None or near.seen_in is None or problem.bounds is not None:
+        units = maximum(model.column_norms, sqrt(curvatures))
+        units = where(units > 0, units, 1.0)
+        scaled = matrix.scaled(units)
+        slope = model.gradient / units
+        finite = scaled.finite & all_finite(slope)
+        spectrum = scaled.spectrum(finite)
+    else:  # of the same curvature in the same units
+        units, (scaled, spectrum) = near.units, near.seen_in
+        slope = model.gradient / units
+        finite = all_finite(slope)
     values, every_value, vectors = spectrum.values, spectrum.every, spectrum.vectors
 
     eps = problem.eps(x)
@@ -224,6 +231,7 @@ def examine(
         looked=looked,
         beyond=where(finite, beyond, 0.0),
         aside=to_type(where(spread(finite), aside, 0.0), x.dtype),
+        seen_in=(scaled, spectrum) if on_numpy(model.cost) else None,
     )
     return problem.agreed(seen)
 

@@ -77,7 +77,8 @@ class Replay:
                 found = record.tensors[place]
                 if found.shape != like.shape or found.dtype != like.dtype:
                     raise UnrecordableError("results of several shapes")
-                self._waiting.setdefault(place, []).append(row)
+                owner, shape = _owner(record, place)
+                self._waiting.setdefault(owner, []).append(row.view(shape))
 
     def _of(self, record: Evaluation, arguments: Any) -> Any:
         """Arguments with the tensors themselves."""
@@ -146,6 +147,23 @@ class _Line:
 
     def __call__(self) -> None:
         self.function(*self.args, **self.kwargs)
+
+
+def _owner(record: Evaluation, place: int) -> tuple[int, torch.Size]:
+    """Whose memory a vector of the record shows whole and in order, and its shape there."""
+    shown = record.tensors[place]
+    for operator in reversed(record.operators):
+        if place in operator.outs:
+            source = operator.args[0] if operator.view and operator.args else None
+            if not isinstance(source, Value) or source.place in record.inputs:
+                break
+            found = record.tensors[source.place]
+            whole = found.numel() == shown.numel() and found.data_ptr() == shown.data_ptr()
+            alike = found.dtype is shown.dtype and found.is_neg() == shown.is_neg()
+            if not (whole and alike and found.is_contiguous() and shown.is_contiguous()):
+                break
+            place = source.place
+    return place, record.tensors[place].shape
 
 
 def _line(operator: Operator, args: Any, kwargs: Any, out: Tensor, expected: Tensor) -> _Line:

@@ -77,6 +77,41 @@ def test_operators_of_other_kinds_are_replayed(function):
         assert replay(x.numpy()).tobytes() == rows(evaluation(function)(x)).tobytes()
 
 
+def squares(x):  # (3, 5) each, in and out of order
+    return (x[0] * T).view(3, 5) * torch.exp(-x[1] * T).view(3, 5)
+
+
+SHOWN = {
+    "reshaped": lambda x: squares(x)[None].reshape(-1),
+    "turned": lambda x: squares(x).mT.reshape(-1),
+    "turned in memory": lambda x: squares(x).mT.contiguous().mT.reshape(-1),
+    "a part": lambda x: squares(x).reshape(-1)[3:],
+    "a column": lambda x: squares(x)[:, 1],
+    "spread out": lambda x: (x[0] * T[:1]).expand(6),
+    "the parameters": lambda x: x.view(1, 2).view(2),
+    "the points": lambda x: T.view(3, 5).view(-1),
+    "used again": lambda x: squares(x).reshape(-1) * squares(x).reshape(-1).sum(),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_result_is_written_where_it_is_shown(name):
+    """One that shows another's memory whole and in order is no copy of it, and the same anyway."""
+
+    def results(x):
+        found = SHOWN[name](x)
+        return [found, found.view(-1), torch.sin(found)]
+
+    record = recorded(lambda: results(X), X, ())
+    replay = Replay(record)
+    replay.begin(())
+    for x in (X, -X, 3 * X + 1):
+        assert replay(x.numpy()).tobytes() == torch.stack(results(x)).numpy().tobytes()
+    copies = [line for line in replay._lines if getattr(line.function, "__name__", "") == "copy_"]
+    # of two equal results one is made, and the other copied
+    assert name not in ("reshaped", "used again") or len(copies) == 1
+
+
 def test_results_are_not_those_of_the_next_point():
     replay = replay_of(matrix)
     first = replay(X.numpy())

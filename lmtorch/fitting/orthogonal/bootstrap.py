@@ -7,6 +7,7 @@ of the point to which they are given.
 Reference: Efron & Tibshirani, An introduction to the bootstrap (1993), §9.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,8 @@ def resample(fit: "OrthogonalInference", samples: int, kind: str | None, seed: i
     rng = np.random.default_rng(seed)
     points = cases(fit, rng, samples) if kind == "cases" else moved(fit, rng, samples, kind)
     fitter, u = fit.fitter, fit.u.detach()
-    solution = fitter.solve(u.expand(samples, -1).clone(), points=points)
+    drawn = replace(fitter, data=replace(fitter.data, every=False))  # some points are left out
+    solution = drawn.solve(u.expand(samples, -1).clone(), points=points)
     found, status = solution.x, to_array(solution.status)
     good = (status > 0) | (status == Status.STALLED.value)
     p = to_array(fitter.parameters.outward(found, fitter.start.expand(samples, -1)))

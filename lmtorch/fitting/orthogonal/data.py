@@ -41,6 +41,7 @@ class PointData(Data):
     spread: Tensor = torch.empty(0)
     whitening: Tensor = torch.empty(0)
     eta: Tensor = torch.empty(0)
+    every: bool = False  # each response is known to count
 
     @property
     def points(self) -> int:
@@ -164,7 +165,8 @@ def read(x: Any, y: Any, given: Given, batch: bool) -> PointData:
         grid = torch.where(kept_x, grid, torch.take_along_dim(grid, first, -1))
     matrices = whitening.ndim > values.ndim
     rank = (whitening != 0).any(-2) if matrices else counts
-    plain = given.sy is None and given.we is None and bool(counts.all())
+    every = bool(counts.all())
+    plain = given.sy is None and given.we is None and every
     data = PointData(
         x=grid if points.ndim == 2 + dims else grid[..., 0, :],
         y=torch.where(counts, values, 0.0).flatten(-2),
@@ -178,6 +180,7 @@ def read(x: Any, y: Any, given: Given, batch: bool) -> PointData:
         implicit=implicit,
         spread=spread,
         whitening=whitening,
+        every=every,
     )
     return replace(data, eta=_start(given.delta0, data, grid))
 

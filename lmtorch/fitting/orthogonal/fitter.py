@@ -107,14 +107,16 @@ class OrthogonalFitter(Fitter):
     ) -> Any:
         """R (f − y) of one fit at θ = (u, τ), all points displaced by T (η + τ), (q·m,)."""
         values = self.values_at(theta, eta, x, spread, start)
-        return in_kind(distances(values, y, whitening).reshape(-1), theta)
+        left = distances(values, y, whitening, every=self.data.every)
+        return in_kind(left.reshape(-1), theta)
 
     def still_at(self, u: Any, x: Any, y: Any, whitening: Any, start: Any) -> Any:
         """The same with no point displaced, (q·m,)."""
         p = self.parameters_at(u, start)
         found = self.curve(self.model(x, in_kind(p, u)), p, self.data.each * self.data.points)
         values = found.reshape(self.data.each, self.data.points)
-        return in_kind(distances(values, y, whitening).reshape(-1), u)
+        left = distances(values, y, whitening, every=self.data.every)
+        return in_kind(left.reshape(-1), u)
 
     def still_rows(self, u: Any, x: Any, y: Any, whitening: Any, start: Any) -> Any:
         """The user's ∂f/∂p as derivatives of `still_at` in u, (q·m, n)."""
@@ -172,8 +174,19 @@ class OrthogonalFitter(Fitter):
         return in_kind(rows.flatten(0, 1), theta)
 
 
-def distances(values: Tensor, y: Any, whitening: Any) -> Tensor:
-    """R (f − y) of one fit, (q, m), for values f of that shape; zero for what has no weight."""
-    whitening = tensor_of(whitening)
-    left = torch.where(used(whitening), values - tensor_of(y).to(values), 0.0)
+def distances(values: Tensor, y: Any, whitening: Any, *, every: bool = False) -> Tensor:
+    """R (f − y) of one fit, (q, m), for values f of that shape; zero for what has no weight.
+
+    Args:
+        values: of f.
+        y: the responses, (q, m).
+        whitening: R.
+        every: whether each of them is known to have a weight.
+
+    Returns:
+        Them.
+    """
+    whitening, left = tensor_of(whitening), values - tensor_of(y).to(values)
+    if not every:  # what has none may be infinite
+        left = torch.where(used(whitening), left, 0.0)
     return whitening * left if whitening.ndim == 2 else (whitening * left).sum(-2)

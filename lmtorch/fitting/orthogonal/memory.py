@@ -83,7 +83,8 @@ def place(fitter: OrthogonalFitter, u: Tensor, points: Points) -> Any:
     function, more = computes
     return (
         *place_of(function), more, tuple([(t.shape, t.dtype) for t in given]), fitter.bounded,
-        data.implicit, data.numpy, data.each, fitter.tolerances, torch.get_default_dtype(),
+        data.implicit, data.numpy, data.each, data.every, fitter.tolerances,
+        torch.get_default_dtype(),
     )  # fmt: skip
 
 

@@ -202,3 +202,21 @@ def test_a_callback_sees_every_fit():
         counts.append(len(seen))
     assert len(set(counts)) == 1
     assert counts[0] > 1
+
+
+def test_a_response_that_does_not_count_may_be_infinite_after_fits_where_all_do(again) -> None:
+    """What is left out where each response has a weight is not left out where one has none."""
+
+    def f(x, a, k):
+        return a * torch.exp(-k * x) + torch.where(x == 0, torch.inf, 0.0)
+
+    x, y = data(0)
+    for _ in range(FITS):
+        lmtorch.odr(f, x, y, [1.0, 1.0], sx=0.05, sy=0.02)
+    assert again[-1]
+    gone = np.arange(len(x)) == 3
+    x, we = np.where(gone, 0.0, x), np.where(gone, 0.0, 2500.0)
+    found = lmtorch.odr(f, x, y, [1.0, 1.0], sx=0.05, we=we)
+    some = lmtorch.odr(decay, x[~gone], y[~gone], [1.0, 1.0], sx=0.05, sy=0.02)
+    assert found.success
+    np.testing.assert_allclose(found.popt, some.popt, rtol=1e-9)
