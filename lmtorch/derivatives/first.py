@@ -35,6 +35,7 @@ from .passes import (
     units,
     variable,
 )
+from .unrolled import by_matrices
 
 # rows of so many bytes, of all samples, fill the cache of a CPU one by one: several at once gain
 # nothing, and plain autograd keeps less than torch.func, which could be differentiated again
@@ -95,7 +96,8 @@ def batch_jacobian(
         mode: "taylor" (forward, in plain operations), "forward" (torch.func.jvp), "reverse"
             (torch.func.vjp) or "autograd" (torch.autograd.grad, row by row). Default: "auto",
             forward if a sample has no more inputs than outputs, otherwise reverse; where an
-            operator refuses a mode, the next one is tried.
+            operator refuses a mode, the next one is tried. Rows of small convolutions of an
+            `nn.Sequential`, of which no graph is wanted, come by products of matrices.
         chunk_size: rows or columns at once. Default: by the memory that is free and the cache.
 
     Returns:
@@ -160,6 +162,8 @@ def jacobian_of(f: Function, call: Call, mode: str, chunk_size: int | None) -> T
         large = x.device.type == "cpu" and x.numel() * x.element_size() > FULL
         plain = large and chunk_size is None and not followed()
         ways = ways[:1:-1] if plain else ways[2:]
+        if chunk_size is None:
+            ways = [("matrices", lambda: by_matrices(call)), *ways]
     return answered(f, call, 1, ways, mode)
 
 

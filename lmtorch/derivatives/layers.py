@@ -91,11 +91,11 @@ def layers_of(call: Call) -> list[Layer]:
 def _read(network: nn.Sequential) -> list[Layer]:
     """The layers of modules in a row."""
     layers: list[Layer] = []
-    if _hooked(network) or any(hooks for hooks in _GLOBAL_HOOKS):
+    if hooked(network) or any(hooks for hooks in GLOBAL_HOOKS):
         raise NoRuleError("hooks")
     for module in network._modules.values():
         kind = type(module)
-        if _hooked(module):
+        if hooked(module):
             raise NoRuleError("hooks")
         if kind is nn.Linear:
             parts = module._parameters
@@ -110,7 +110,7 @@ def _read(network: nn.Sequential) -> list[Layer]:
     return layers
 
 
-_GLOBAL_HOOKS = (
+GLOBAL_HOOKS = (
     modules._global_forward_hooks,
     modules._global_forward_pre_hooks,
     modules._global_backward_hooks,
@@ -118,7 +118,7 @@ _GLOBAL_HOOKS = (
 )
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     """Whether a call of a module does more than its class says."""
     own = module.__dict__
     return bool(
