@@ -24,6 +24,7 @@ from ..minimising.solution import Solution
 from . import fronts, infinite_slopes
 from .brought import beyond, brought, start_from
 from .doubts.doses import explained, mistaken, warn_of_doses
+from .doubts.patterns import passed_by
 from .doubts.runaways import beyond_infinity, grown, told
 from .doubts.runaways_of_many import mark
 from .doubts.signs import changed
@@ -329,17 +330,19 @@ def curve_fit(
         warn_of_fit(
             f"a tie has led to {out}: bound what it follows from, or write the tie otherwise."
         )
+    amiss = blind is not None and blind.amiss(solution)
     if (names := unknown(model, p0, rules)) and beside(data, inference.residual):
-        warn_of_fit(
+        said = (
             "the curve misses the data by far more than their scatter. Nothing was known of where "
             f"{names} start, and another start may end at a lower minimum: give "
             "p0={name: value, ...}, or from_function(f, guess=...)."
         )
-    elif p0 is not None and (said := changed(fitter, solution, u)):
+    elif amiss:
+        said = ADVICE
+    else:
+        said = "" if p0 is None else changed(fitter, solution, u)
+    if said := said or passed_by(inference, asked.get("acceptable")):
         warn_of_fit(said)
-    amiss = blind is not None and blind.amiss(solution)
-    if amiss:
-        warn_of_fit(ADVICE)
     if away:
         ran = told(parameters.variables, away, solution, u)
         solution["status"], solution["message"] = Status.RUNAWAY, Status.RUNAWAY.message

@@ -22,6 +22,7 @@ from ..minimising.arguments import bounds_as_key
 from ..minimising.kinds import KEPT, Call
 from ..minimising.solution import Solution
 from ..minimising.user_function import Calls
+from .doubts.patterns import LARGE, passed_by
 from .doubts.runaways import runaways
 from .doubts.signs import changed
 from .fitter import Fitter
@@ -183,6 +184,8 @@ def fitted(f: Any, asked: Asked) -> CurveFit | None:
     if turned and changed(fitter, solution, start):
         return None  # the way that is taken the first time says so
     inference = _inference(fitter, solution, front.absolute, asked)
+    if float(solution.cost) > LARGE * bar and passed_by(inference):
+        return None
     inference.warn()
     # free parameters are the variables
     return CurveFit(inference, full_output=front.full_output, popt=solution.x)

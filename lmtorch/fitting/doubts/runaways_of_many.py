@@ -42,6 +42,11 @@ def untold() -> Iterator[None]:
         _TOLD.reset(before)
 
 
+def silent() -> bool:
+    """Whether nothing is to be said of a batch, see `untold`."""
+    return not _TOLD.get()
+
+
 def mark(fitter: Fitter, solution: Solution, start: Tensor) -> str:
     """Give the fits of a batch by squares in which a parameter has run away a status of their own.
 
@@ -62,7 +67,7 @@ def mark(fitter: Fitter, solution: Solution, start: Tensor) -> str:
     given = to_array if isinstance(solution["status"], np.ndarray) else torch.Tensor.detach
     solution["status"] = given(changed)
     _reword(solution, gone.tolist())
-    return _told(fitter, gone, away) if _TOLD.get() else ""
+    return "" if silent() else _told(fitter, gone, away)
 
 
 def runaways_of_many(fitter: Fitter, solution: Solution, start: Tensor) -> Tensor | None:

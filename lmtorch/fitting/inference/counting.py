@@ -26,8 +26,10 @@ from ..fitter import Fitter
 from ..likelihoods import Likelihood
 from .covariance import Covariance, inverse_normal
 from .inference import Inference
+from .runs import Runs, runs_of, without_order
 
 NOTHING = 1e-6  # share of the mean rate that is none
+OFTEN = 5.0  # the mean of counts that are above it nearly as often as below, to 3 in 100
 
 
 class Scores(NamedTuple):
@@ -100,6 +102,14 @@ class CountedInference(Inference):
         scores = self.scores
         found = scores.slope.sign() * (2 * scores.cost).sqrt()
         return found.to(self.fitter.data.y.dtype)
+
+    @cached_property
+    def run(self) -> Runs:
+        """Of Poisson counts whose mean is large: rare ones are mostly below theirs, by chance."""
+        if self.likelihood.name != "poisson":
+            return without_order(self.fitter.data)
+        often = self.curve.detach() >= OFTEN
+        return runs_of(self.fitter.data, torch.where(often, self.residual, 0.0))
 
     @cached_property
     def chisqr(self) -> Tensor:

@@ -9,6 +9,12 @@ from torch import Tensor
 from ..._arrays import tensor_of, to_array
 from ..measurements.data import Data
 
+# what is saved, and written as JSON
+STATISTICS = (
+    "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue", "runs",
+    "runs_pvalue",
+)  # fmt: skip
+
 
 def normal_likelihood(data: Data, chisqr: Tensor, absolute: bool) -> Tensor:
     """How likely normal data are.

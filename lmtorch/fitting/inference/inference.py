@@ -32,6 +32,7 @@ from .covariance import (
     sandwich,
 )
 from .goodness import exceeded, normal_likelihood
+from .runs import Runs, runs_of
 from .telling import Telling
 
 
@@ -132,6 +133,24 @@ class Inference(Telling):
         if not self.absolute or self.loss is not None:
             return torch.full_like(self.chisqr, torch.nan)
         return exceeded(self.chisqr, self.freedom)
+
+    @cached_property
+    def run(self) -> Runs:
+        """How often residuals change their sign along x, and how probable that is."""
+        if self.solution.waits("fun") and (parts := self.parts()):
+            found = zip(*(part.run for part in parts), strict=True)
+            return Runs(*(torch.cat(each).reshape(self.lead) for each in found))
+        return runs_of(self.fitter.data, self.residual)
+
+    @property
+    def runs(self) -> Tensor:
+        """How many runs of one sign the residuals have along x, (...,); NaN without an order."""
+        return self.run.number
+
+    @property
+    def runs_pvalue(self) -> Tensor:
+        """The probability of so few runs, (...,)."""
+        return self.run.pvalue
 
     @cached_property
     def variance(self) -> Tensor:

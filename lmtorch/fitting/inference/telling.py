@@ -77,8 +77,31 @@ class Telling(Selection):
         return ""  # squares are defined wherever the model is
 
     def notes(self: Any) -> list[str]:
+        """What a reader of a single fit should know."""
+        return list(self.lost) + self.notes_on_errors() + self.notes_on_residuals()
+
+    def notes_on_residuals(self: Any) -> list[str]:
+        """That the residuals of a single fit follow a pattern along x, if they do."""
+        if not bool(self.run.patterned):
+            return []
+        return [
+            f"{self.told_of_runs()}: the model lacks something that the data have, or this is a "
+            "minimum beside a lower one. Errors are too small; plot() shows it"
+        ]
+
+    def told_of_runs(self: Any) -> str:
+        """In words, how often the residuals of a single fit change their sign."""
+        found = self.run
+        count, expected = (round(float(part)) - 1 for part in found[:2])
+        times = {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+        return (
+            f"the residuals change their sign {times} along x, where {expected} times would be "
+            f"expected (p = {float(found.pvalue):.0g})"
+        )
+
+    def notes_on_errors(self: Any) -> list[str]:
         """What a reader of the errors of a single fit should know."""
-        notes = list(self.lost)
+        notes = []
         pinned = self.held & ~self.equal_bounds
         names = [
             name
@@ -107,7 +130,7 @@ class Telling(Selection):
             away: names of parameters of which this has been said.
         """
         if self._spent or (not self.clear and self.undetermined()):
-            told = "; ".join(self.notes())
+            told = "; ".join([*self.lost, *self.notes_on_errors()])
             warn_of_fit(f"the covariance of the parameters is infinite in part: {told}.")
         elif self.solution.success and (
             names := [name for name in self.loose() if name not in away]

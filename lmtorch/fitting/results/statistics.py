@@ -77,6 +77,25 @@ class Statistics(Fitted):
         return self._number(self._inference.pvalue)
 
     @property
+    def runs(self) -> Any:
+        """How many runs of one sign the residuals have in the order of x, (...,).
+
+        NaN where x has none: several coordinates, a table, an image; and for likelihoods but
+        Poisson's. Residuals below a tenth of their root mean square, points that are left out and
+        counts with a mean below 5 are passed over.
+        """
+        return self._number(self._inference.runs)
+
+    @property
+    def runs_pvalue(self) -> Any:
+        """The probability of so few `runs` where the signs are left to chance, (...,).
+
+        Below 0.001 `notes` and `report` say so: the model lacks something, or there is a lower
+        minimum elsewhere. The test of Wald and Wolfowitz (1940); errors need not be known.
+        """
+        return self._number(self._inference.runs_pvalue)
+
+    @property
     def redchi(self) -> Any:
         """χ² over the degrees of freedom, (...,): near 1 if σ is right."""
         return self._number(self._inference.redchi)

@@ -9,14 +9,11 @@ import torch
 from ..._arrays import tensor_of, to_array
 from ...core.termination import Status
 from ..inference.derived import derived_of
+from ..inference.goodness import STATISTICS
 from ..inference.inference import Inference
 from ..likelihoods import Likelihood
 
-STATISTICS = (
-    "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
-)  # fmt: skip
-
-
+BY_CHANCE = 0.01  # ten times the share of good fits whose residuals look like a pattern
 QUANTILES = "quantiles over the fits that converged, and the median error"
 
 
@@ -112,6 +109,9 @@ def goodness(fit: Inference) -> list[tuple[str, Any]]:
     ]
     if not math.isnan(float(fit.rsquared)):
         rows.append(("R-squared", f"{float(fit.rsquared):.8g}"))
+    if not math.isnan(float(fit.runs)):
+        expected = f"{float(fit.run.expected):.0f}"
+        rows.append(("residual runs", f"{float(fit.runs):.0f} ({expected} expected)"))
     if fit.loss is not None:
         rows.append(("scale of the loss", f"{float(solution.f_scale):.6g}"))
     return rows
@@ -212,7 +212,23 @@ def _many(fit: Inference) -> str:
             f"{one.high:>12.6g} {one.error:>12.3g}"
         )
         lines.append(f"{row}   ({one.unknown} at a bound or undetermined)" if one.unknown else row)
-    return "\n".join(lines + _undetermined(fit))
+    told = _undetermined(fit) + _patterned(fit)
+    return "\n".join(lines + (["[[Notes]]", *told] if told else []))
+
+
+def _patterned(fit: Inference) -> list[str]:
+    """Lines that say how many fits of a batch pass their data by, if more than chance has it."""
+    good = to_array(tensor_of(fit.solution.status)).reshape(-1) > 0
+    found = to_array(fit.run.patterned).reshape(-1)[good]
+    if not found.mean() > BY_CHANCE:
+        return []
+    return [
+        f"    {found.sum()} of the {len(found)} fits that converged have residuals that keep their "
+        "sign along x",
+        "    for longer than chance has it (runs_pvalue < 0.001): the model lacks something there, "
+        "or another",
+        "    start finds a lower minimum.",
+    ]
 
 
 def _undetermined(fit: Inference) -> list[str]:
@@ -224,7 +240,6 @@ def _undetermined(fit: Inference) -> list[str]:
         return []
     names = ", ".join(name for name, met in zip(fit.names, endless.any(0), strict=True) if met)
     return [
-        "[[Notes]]",
         f"    {count} of the {len(endless)} fits that converged do not determine {names}: these "
         "errors are",
         "    infinite. Fix a parameter, or leave its term out, if that is true of most of them.",

@@ -15,6 +15,7 @@ from ..._arrays import tensor_of, to_array
 from ..._files import head_of
 from ..._records import encoded
 from ..inference.counting import CountedInference
+from ..inference.goodness import STATISTICS
 from ..inference.inference import Inference
 from ..measurements.data import Data
 from ..orthogonal.data import PointData
@@ -25,9 +26,6 @@ from .specs import (
     ties_record,
 )
 
-STATISTICS = (
-    "chisqr", "redchi", "deviance", "loglikelihood", "rsquared", "aic", "bic", "pvalue",
-)  # fmt: skip
 # of a solution: not what is made when it is asked for, nor what was said on the way
 ENTRIES = (
     "x", "cost", "optimality", "grad", "active_mask", "nfev", "njev", "calls", "message",
