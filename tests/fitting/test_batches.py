@@ -174,6 +174,7 @@ def test_fixed_values_may_differ_by_their_starts() -> None:
         same(fits, i, curve_fit(decay, T, y[i], {"a": 2.0, "b": 1.0, "c": offsets[i]}, fixed=["c"]))
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_bounds_ties_and_transforms_hold_in_every_fit() -> None:
     y = many((3,))
     options: dict[str, Any] = {

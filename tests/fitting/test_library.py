@@ -320,6 +320,7 @@ def test_x_comes_as_a_list_a_column_or_a_tensor(kind: Callable[[Any], Any]) -> N
     np.testing.assert_allclose(fit.popt, curve_fit(TWO, X, Y).popt, rtol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_a_repeated_fit_keeps_to_the_rules_of_its_own_model() -> None:
     free = models.Linear()
     y = 3 * X + 1 + noise(81, 0.1)

@@ -132,6 +132,7 @@ def test_a_start_may_be_any_sequence(p0: Any) -> None:
     assert starts(curve_fit(decay, T, Y, p0)) == [2, 1, 0.5]
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_an_unknown_name_is_refused() -> None:
     fit = curve_fit(line, T, Y)
     with pytest.raises(InputError, match="there is no parameter 'offset'"):
@@ -154,6 +155,7 @@ def test_a_value_of_a_fixed_parameter_goes_before_its_start() -> None:
     assert curve_fit(decay, T, Y, [1, 1, 0.1], fixed={"c": 0.5})["c"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_a_fixed_parameter_may_be_outside_its_bounds() -> None:
     assert curve_fit(decay, T, Y, fixed={"c": -0.1}, bounds=(0, 10))["c"] == -0.1
 

@@ -23,7 +23,7 @@ LARGE = (
 SAMPLE = 256  # fits of a batch that are looked at
 SHARE = 0.02  # of these, beyond which the user is told: twenty times what chance does
 ADVICE = (
-    "would explain another {share} of what the data vary by. Another start (p0, n_starts) may end "
+    "would explain {share} what the data vary by. Another start (p0, n_starts) may end "
     "at a lower minimum, or the model lacks a term"
 )
 
@@ -42,7 +42,7 @@ def passed_by(inference: Any, constants: Tensor | None = None) -> str:
         return ""
     if inference.lead:
         return "" if constants is None or silent() else _of_many(inference, constants)
-    missed = 1 - float(inference.rsquared)
+    missed = 1 - float(inference.rsquared.detach())
     if not (missed > LARGE and inference.solution.success):
         return ""
     runs = inference.run
@@ -51,8 +51,12 @@ def passed_by(inference: Any, constants: Tensor | None = None) -> str:
         return ""
     return (
         f"the curve passes the data by: {inference.told_of_runs()}, and a smooth curve through the "
-        f"residuals {ADVICE.format(share=f'{share:.0%}')}; plot() shows it."
+        f"residuals {ADVICE.format(share=_told(share))}; plot() shows it."
     )
+
+
+def _told(share: float) -> str:
+    return f"another {share:.0%} of" if share < 1 else "as much as"  # a constant would do better
 
 
 def _of_many(inference: Any, constants: Tensor) -> str:
@@ -71,7 +75,7 @@ def _of_many(inference: Any, constants: Tensor) -> str:
     of = f"{len(missed)} fits"
     if len(rows) < len(left):
         of = f"{len(rows)} fits that were looked at"
-    middle = f"{float(share[found].median()):.0%}"
+    middle = _told(float(share[found].median()))
     return (
         f"of {of} {int(found.sum())} pass their data by: their residuals keep their sign along "
         f"x (fits.runs_pvalue is below 0.001), and a smooth curve through them "

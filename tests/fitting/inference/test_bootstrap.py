@@ -72,6 +72,7 @@ def test_exchanged_residuals_are_as_large_as_the_errors_were() -> None:
     np.testing.assert_allclose(found.stderr, np.sqrt(chisqr / 4 * np.diag(inverse)), rtol=WITHIN)
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_exchanged_residuals_have_no_mean_that_would_move_the_fit() -> None:
     x = np.linspace(1, 2, 50)
     # without the intercept that is needed

@@ -116,6 +116,7 @@ def test_blocks_of_a_batch_are_put_together(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(pair, whole[name], rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_errors_at_bounds_and_of_what_is_undetermined_are_told() -> None:
     peak = models.Gaussian()
     y = noisy(peak, amplitude=5, center=5, sigma=1)

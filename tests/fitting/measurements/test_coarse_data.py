@@ -88,6 +88,7 @@ def test_numbers_without_scatter_are_a_constant_to_all_their_digits() -> None:
     assert float(fit.popt[0]) == 1e4
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_times_since_an_epoch_in_float32_are_told_of() -> None:
     epoch = 1.6e9
     y = measured(0.0, 0.02).float()
@@ -98,6 +99,7 @@ def test_times_since_an_epoch_in_float32_are_told_of() -> None:
 
 
 @pytest.mark.parametrize(("unit", "lead"), [(1e-20, ()), (1e-20, (2,)), (1e22, (2,))])
+@pytest.mark.filterwarnings("ignore:.* pass(es)? the(ir)? data by")
 def test_errors_whose_squares_the_dtype_has_no_room_for_are_told_of(
     unit: float, lead: tuple[int, ...]
 ) -> None:

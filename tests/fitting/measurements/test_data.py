@@ -347,6 +347,7 @@ def test_a_column_is_one_curve(x: np.ndarray, y: np.ndarray, sigma: np.ndarray) 
 
 
 @pytest.mark.parametrize("y", [Y, Y[:, None]], ids=["row", "column"])
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_a_module_takes_a_column_of_samples(y: np.ndarray) -> None:
     module = torch.nn.Linear(1, 1).double()
     fit = curve_fit(module, COLUMN, y)
@@ -431,6 +432,7 @@ DEPENDENCES: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", DEPENDENCES)
+@pytest.mark.filterwarnings("ignore:.* pass(es)? the(ir)? data by")
 def test_the_gradient_of_popt_is_that_of_differences(name: str) -> None:
     function, at = DEPENDENCES[name]
     assert gradcheck(function, at.clone().requires_grad_())

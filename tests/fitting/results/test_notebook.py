@@ -52,6 +52,7 @@ def test_roles_and_notes_are_told() -> None:
     assert "at its bound" in held._repr_html_()
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_names_of_the_user_are_escaped() -> None:
     fit = curve_fit(lambda x, p: p["<b>&"] * x, T, Y, {"<b>&": 1.0})
     assert any(row[0] == "<b>&" for row in cells(fit))

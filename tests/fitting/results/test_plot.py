@@ -183,6 +183,7 @@ def test_dates_are_drawn() -> None:
     assert (curve.get_xdata()[0], curve.get_xdata()[-1]) == (days[0], days[-1])
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_the_terms_of_a_sum_are_drawn_with_their_names() -> None:
     y = 3 * np.exp(-((T - 2) ** 2)) + 0.2 * T + noise(40, 0.02)
     fit = curve_fit(models.Gaussian("g") + models.Linear(), T, y)

@@ -28,6 +28,8 @@ from lmtorch.fitting.inference import selection
 
 from ..setting import T, decay, line, noise, noisy
 
+pytestmark = pytest.mark.filterwarnings("ignore:the curve passes the data by")  # a line a decay
+
 Y = noisy()
 COUNTS = np.random.default_rng(0).poisson(40 * np.exp(-1.3 * T) + 2)
 STACK = Y + noise((2, 3, 40), 0.02)
