@@ -33,7 +33,7 @@ class Dual:
     """Cholesky of JM⁻¹Jᵀ + I, m³/3 for each λ, for more parameters than residuals in the batch.
 
     From 1,024 rows by the factors of layers on a CPU it is a partial one, with conjugate gradients
-    to 1e-5 of the right-hand side, where that takes no more than an eighth of the columns.
+    to 1e-4 of the length of the step, where that takes no more than an eighth of the columns.
 
     Args:
         form: how J is held: whole, or by the factors of layers, which is for a D that is one number

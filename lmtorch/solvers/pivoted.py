@@ -28,7 +28,8 @@ BLOCK = 32  # part of the rows that are drawn at once
 MOST = 8  # part of the rows with whose columns K as a whole is not much more
 NEAR = 100  # tr(K − FᵀF) / λ with which some iterations are enough
 FAR = 1e3  # the same, beyond which they are too many
-LEFT = 1e-5  # share of the right-hand side that may be left, in the norm of the preconditioner
+LEFT = 1e-4  # share of the length of a step that its error may be
+LEAST = 1e-9  # the same of the right-hand side, where hardly anything of it moves a parameter
 LIMIT = 40  # iterations that cost about as much as K as a whole
 TRIES = 4  # to raise what is added to the diagonal of a block of round-off
 
@@ -77,8 +78,10 @@ class Pivoted:
         def product(w: Tensor) -> Tensor:
             return self.rows.times(self.rows.transposed_times(w) / self.squares) + level * w
 
-        size = torch.linalg.vecdot(rhs, divide(rhs))
-        enough = Enough(LEFT**2 * size, torch.zeros_like(size))
+        # a remainder ρ leaves ρᵀ(K + λI)⁻¹K(K + λI)⁻¹ρ ≤ ρᵀ(FᵀF + λI)⁻¹ρ of the square of the step
+        w = divide(rhs)
+        step, size = (self.root @ w).square().sum(), torch.linalg.vecdot(rhs, w)
+        enough = Enough(torch.maximum(LEFT**2 * step, LEAST**2 * size), torch.zeros_like(size))
         found = iterated(product, rhs, divide, enough, LIMIT)
         return found.step if bool(found.reached) else None
 
@@ -86,7 +89,8 @@ class Pivoted:
         """Whether FᵀF is near enough to K for a λ, after as many columns as that takes."""
         m = len(self.missing)
         block = m // BLOCK
-        while (before := float(self.missing.sum())) > NEAR * damping:
+        # of no columns the length of a step could not be told
+        while (before := float(self.missing.sum())) > NEAR * damping or not len(self.root):
             left = m // MOST - len(self.root)
             if not self.enough or left < block:
                 return before <= FAR * damping

@@ -74,6 +74,26 @@ def test_steps_by_few_columns_are_those_of_all_rows(damping: float) -> None:
     assert len(factor.few.root) == columns
 
 
+@pytest.mark.parametrize("damping", [100.0, 0.1, 1e-3])
+@pytest.mark.parametrize("reached", [1e-3, 0.0], ids=str)
+def test_a_step_is_good_where_rows_reach_little_of_the_residuals(
+    reached: float, damping: float
+) -> None:
+    # what is left of residuals that no parameter reaches is large beside a step that is short
+    rows = rows_of(0.5)
+    factor, _, scale = factor_of(rows)
+    left, singular, _ = torch.linalg.svd(rows.dense() / scale, full_matrices=False)
+    generator = torch.Generator().manual_seed(1)
+    residual = torch.randn(1100, dtype=F64, generator=generator)
+    seen = left[:, singular**2 > 1e-3 * damping]
+    residual += reached * left[:, 0] - seen @ (seen.mT @ residual)
+    step = factor.solve_rows(residual, torch.tensor(damping, dtype=F64))
+    expected = exact(rows, rows.transposed_times(residual), scale, damping)
+    # the length that the error is a part of is ‖D p‖
+    assert (scale * (step - expected)).norm() < 1e-4 * (scale * expected).norm()
+    assert not factor.whole, "the products of all rows were made"
+
+
 @pytest.mark.parametrize("damping", [1e-2, 1e-3])
 def test_right_hand_sides_of_parameters_are_solved_for_with_all_rows(damping: float) -> None:
     # of few columns 1e-5 would be left of a difference, which is ‖JJᵀ‖/λ times its own size
