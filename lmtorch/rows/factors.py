@@ -129,9 +129,12 @@ class Weight(NamedTuple):
         for left, right in self._in_pieces():
             moved = right @ matrix  # (s, t, p)
             if self.bias is not None:
-                moved = moved + v[self.bias : self.bias + p]
-            found.append((left.flatten(2) @ moved.flatten(1)[..., None])[..., 0])
-        return torch.cat(found)
+                moved += v[self.bias : self.bias + p]
+            if left.shape[1] == 1:  # a product for each sample would be one of single lines
+                found.append((left.flatten(1) * moved.flatten(1)).sum(1, keepdim=True))
+            else:
+                found.append((left.flatten(2) @ moved.flatten(1)[..., None])[..., 0])
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def add_transposed_times_(self, found: Tensor, w: Tensor) -> None:
         """Jᵀw = Σ_st (Σ_o w g) aᵀ."""

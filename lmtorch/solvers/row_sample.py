@@ -27,6 +27,7 @@ from .preconditioners import Divide
 
 WORTH = 2  # iterations whose products the equations of the rows may cost
 FEWEST = 64  # rows that are worth the calls
+WRITTEN = 2**20  # numbers up to which the rows are written out: one product, not one a layer
 SAFE = 10  # units of round-off of the longest row, below which λ is not seen
 
 
@@ -105,6 +106,8 @@ class Woodbury:
         self.rows = _sample(model, count / self.total, choice.seed)
         self.gram: Tensor | None = None  # Jₛ D⁻² Jₛᵀ
         self.decay = _multiple(model, scale)  # w where W = w D²
+        small = sum(rows.shape[-2] for rows in self.rows) * scale.shape[-1] <= WRITTEN
+        self.written = [DenseRows(rows.dense()) for rows in self.rows] if small else self.rows
 
     def grown(self, iterations: int) -> "Woodbury | None":
         """More rows, as many as the iterations that were made have cost."""
@@ -136,10 +139,10 @@ class Woodbury:
 
         def divide(w: Tensor) -> Tensor:
             w = w / divisor
-            moved = torch.cat([rows.times(w) for rows in self.rows], -1)
+            moved = torch.cat([rows.times(w) for rows in self.written], -1)
             moved = torch.cholesky_solve(moved[..., None], triangle)[..., 0]
             shares = moved.split([rows.shape[-2] for rows in self.rows], -1)
-            for rows, share in zip(self.rows, shares, strict=True):
+            for rows, share in zip(self.written, shares, strict=True):
                 w = w - rows.transposed_times(share) / divisor
             return w if free is None else where(free, w, 0.0)
 
