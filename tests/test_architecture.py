@@ -16,7 +16,7 @@ MODULES = sorted(
 # The higher stands on the lower. A folder's `base` and `__init__` belong to it; `core` sees
 # only the bases of others.
 LAYERS = (
-    ("_denormals", "_exponential", "_one_pass"),
+    ("_denormals", "_exponential", "_one_pass", "_pages"),
     (
         "_arrays",
         "_autocast",

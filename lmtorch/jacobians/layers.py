@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from .._autodiff import Params, history, random_weights
 from .._modes import FunctionMode
+from .._pages import room
 from ..rows.base import Rows
 from .base import far_apart
 from .layer_kinds import CoupledError, Kind, Linear, call_of
@@ -236,7 +237,9 @@ def rows_in(
         rows = twin.new_zeros(*recording.outputs[chosen].shape, *twin.shape)
     elif len(uses) == 1 and isinstance(uses[0].kind, Linear) and uses[0].outer:
         g, a = uses[0].gradient, uses[0].input
-        return torch.mul(g[..., None], a[:, None, None, :], out=out)
+        left, right = g[..., None], a[:, None, None, :]
+        out = room(left, right) if out is None else out
+        return torch.mul(left, right, out=out)
     else:
         rows = summed_rows(uses, twin)
     return rows if out is None else out.copy_(rows)
