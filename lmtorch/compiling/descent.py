@@ -31,7 +31,8 @@ from .grids import UnsupportedError
 from .iteration import iterate, start, whole
 from .parallel import Parallel
 from .programs import ALONE, MANY, Descended, Program, written
-from .recipes import Recipe
+from .recipes import ARRAYS, Recipe
+from .replayed import Replayed
 from .single import End
 
 KEPT = 64  # programs that a process keeps in memory
@@ -110,6 +111,15 @@ def compiled(recipe: Recipe, x: Tensor, key: str, *, only_known: bool = False) -
     return found
 
 
+def held(problem: Problem, state: State) -> bool:
+    """Whether the function gives the costs (b,) with which a program has ended, for some fits."""
+    x, cost, first = state.x, state.cost, state.begun.cost
+    places = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT), device=x.device).long()
+    found, cost, eps = problem.take(places).cost(x[places]), cost[places], problem.eps(x)
+    apart = (found - cost).abs() > eps**AGREE * (cost + eps ** (2 * LEFT) * first[places])
+    return not bool((apart | (found.isfinite() != cost.isfinite())).any())
+
+
 def doubt(program: Program) -> None:
     """Hold a program to the loop once more before it is used again."""
     with _LOCK:
@@ -128,6 +138,8 @@ def _new(recipe: Recipe, x: Tensor) -> "Program | str":
         if recipe.device == "cpu":
             layout = ALONE if recipe.alone else MANY
             program = written(recipe.make, recipe.method, x, recipe.given, layout)
+        elif recipe.device == ARRAYS:
+            program = written(recipe.make, recipe.method, x, recipe.given, None, Replayed)
         else:
             program = written(
                 recipe.make, recipe.method, x, recipe.given, parallel.LAYOUT, Parallel
@@ -157,6 +169,7 @@ def _from_disk(key: str, device: torch.device) -> Program | None:
 
 def _to_disk(key: str, program: Program) -> None:
     with suppress(OSError, pickle.PicklingError, AttributeError):
+        folder().mkdir(parents=True, exist_ok=True)
         scratch = folder() / f"{key}.{threading.get_ident()}"
         scratch.write_bytes(pickle.dumps(program))
         scratch.replace(kept(key))

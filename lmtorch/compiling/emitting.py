@@ -33,7 +33,26 @@ class Block(NamedTuple):
     """Something that is computed of W fits: its outputs, and where an argument of it is found."""
 
     outputs: list[Expression]
-    where: Callable[[Expression, str], str]  # (input, index of the point) -> C++
+    where: Callable[[Expression], "Place"]  # of an input
+
+
+class Place(NamedTuple):
+    """Where an input is read."""
+
+    source: str  # "p", what is carried, "r", what is carried between looks at the end, or "d", data
+    number: int  # of what is carried, or of the argument among the data
+    offset: int = 0  # of its first number there
+    step: int = 0  # between the numbers of two points; 0: points share it
+    shared: bool = False  # by all fits
+
+    def written(self, kind: str, point: str) -> str:
+        """In C++, for a point."""
+        if self.source != "d":
+            return f"{self.source}.s{self.number}"
+        how, index = "all" if self.shared else "lanes", str(self.offset)
+        if self.step:
+            index = f"{self.offset} + {point} * {self.step}"
+        return f"{how}<{TYPES[kind]}>(d.b{self.number}, {index})"
 
 
 class Layout(Protocol):
@@ -100,25 +119,27 @@ def _function(name: str, block: Block, carried: int, pairs: bool) -> str:
     def text(one: Expression, point: str, names: dict[int, str] = names) -> str:
         if one.operator == "constant":
             return f"{type_of(one)}{{}} + {_literal(one)}"
-        return block.where(one, point) if one.operator == "input" else _written(one, names)
+        if one.operator == "input":
+            return block.where(one).written(one.kind, point)
+        return _written(one, names)
 
     def write(one: Expression, into: list[str]) -> None:
         into.append(f"const {type_of(one)} {names[id(one)]} = {text(one, '0')};")
 
-    apart = _apart(every, block.outputs)
-    within = {id(one) for found in apart.values() for one in found}
+    aside = apart(every, block.outputs)
+    within = {id(one) for found in aside.values() for one in found}
 
     def choose(one: Expression) -> None:
         """A choice, one side of which is only made where a fit takes it."""
         mask, first, second = one.operands
-        needed, inside = (mask, first) if _inside(first, apart[id(one)]) else (mask, second)
+        needed, inside = (mask, first) if _inside(first, aside[id(one)]) else (mask, second)
         kind, name, test = TYPES[one.kind], names[id(one)], names[id(needed)]
         test = test if inside is first else f"~{test}"
         plain = second if inside is first else first
         lines.append(f"{kind} {name} = {names[id(plain)]};")
         lines.append(f"if (any_({test})) {{")
         inner: list[str] = []
-        for member in apart[id(one)]:
+        for member in aside[id(one)]:
             write(member, inner)
         lines.extend("  " + line for line in inner)
         lines.append(f"  {name} = {_written(one, names)};")
@@ -131,7 +152,7 @@ def _function(name: str, block: Block, carried: int, pairs: bool) -> str:
         for one in every:
             if one.stage != stage or one.point or one.operator in (*SUMS, "constant"):
                 continue
-            if id(one) in apart:
+            if id(one) in aside:
                 choose(one)
             elif id(one) not in within:
                 write(one, lines)
@@ -155,8 +176,8 @@ def _inside(one: Expression, members: Sequence[Expression]) -> bool:
     return any(member is one for member in members)
 
 
-def _apart(
-    every: Sequence[Expression], outputs: Sequence[Expression]
+def apart(
+    every: Sequence[Expression], outputs: Sequence[Expression], much: int = MUCH
 ) -> dict[int, list[Expression]]:
     """For choices (by id) what only one of their sides needs, if that is much: operands first."""
     users: dict[int, list[Expression]] = {}
@@ -173,7 +194,7 @@ def _apart(
             continue
         sides = [_needed_by(choice, side, users, places) for side in choice.operands[1:]]
         largest = max(sides, key=len)
-        if len(largest) >= MUCH and not any(id(one) in taken for one in largest):
+        if len(largest) >= much and not any(id(one) in taken for one in largest):
             found[id(choice)] = largest
             taken.update(map(id, largest))
     return found

@@ -18,9 +18,10 @@ from ..core.certificate import NEWTON
 from ..core.method import Method
 from ..core.state import Begun
 from ..core.termination import RUNNING
+from . import planes
 from .building import build
-from .emitting import Block, Layout, program
-from .expressions import TRUTH, Expression, Expressions
+from .emitting import Block, Layout, Place, program
+from .expressions import Expression, Expressions
 from .fields import Argument
 from .given import Given
 from .grids import UnsupportedError, kind_of
@@ -34,6 +35,7 @@ MANY = Lanes()  # fits side by side
 ALONE = Lanes(2)  # of a single fit, which all lanes repeat: the least that every CPU has
 # points up to which each is written out, so that they are not mistaken for parameters
 WRITTEN_OUT = 8
+PARTS = ("begin", "step", "look", "settle")
 SHARE = 2000  # fits whose scratch stays in the cache; no power of two, which would share its lines
 T = TypeVar("T")
 _TRACING = threading.Lock()
@@ -215,7 +217,7 @@ def written(
     method: Method,
     x: Tensor,
     given: Sequence[Given],
-    layout: Layout = MANY,
+    layout: Layout | None = MANY,
     kind: type[Program] = Program,
 ) -> Program:
     """Trace the descent of one of the fits from x (b, n), and write it as a program.
@@ -225,7 +227,7 @@ def written(
         method: how it is minimised.
         x: starts.
         given: what the problems are made of.
-        layout: how fits run beside each other.
+        layout: how fits run beside each other; None: on NumPy's arrays, see `planes`.
         kind: what runs the program.
 
     Returns:
@@ -312,9 +314,9 @@ def _text(
     given: Sequence[Given],
     constants: Sequence[Tensor],
     points: int,
-    layout: Layout,
+    layout: Layout | None,
 ) -> str:
-    """The program, in C++ or CUDA."""
+    """The program, in C++, CUDA or Python."""
     (places, kinds), (rests, others) = _numbered(carried), _numbered(rest)
     shared = [False, *(g.shared for g in given), *(True for _ in constants)]
     data = [
@@ -327,34 +329,31 @@ def _text(
     before = [places[i] + entry for i in state.begun for entry in range(carried[i].numel())]
     given_before = len(one)
 
-    def where(lead: int) -> Callable[[Expression, str], str]:
+    def where(lead: int) -> Callable[[Expression], Place]:
         """How an input is read by a function whose first `lead` arguments are carried."""
 
-        def read(expression: Expression, point: str) -> str:
+        def read(expression: Expression) -> Place:
             place: Any = expression.value
             number, offset, step = place
             if 0 <= number < lead:
                 if number >= len(carried):
-                    return f"r.s{rests[number - len(carried)] + offset}"
-                return f"p.s{places[number] + offset}"
+                    return Place("r", rests[number - len(carried)] + offset)
+                return Place("p", places[number] + offset)
             own = number < 0  # a tensor that the function itself holds
             which = given_before - 1 - number if own else number - lead + (lead > 0)
-            how = "all" if shared[which] else "lanes"
-            kind = "L" if expression.kind in (TRUTH, "whole") else expression.kind[0].upper()
-            kind = {"D": "D", "F": "S", "L": "L"}[kind]
-            index = f"{offset} + {point} * {step}" if step else f"{offset}"
-            return f"{how}<{kind}>(d.b{which}, {index})"
+            return Place("d", which, offset, step, shared[which])
 
         return read
 
-    return program(
-        layout, max(points, 1), data, kinds,
+    blocks = (
         Block(entries(first.outputs), where(0)),
         Block(entries(following.outputs), where(len(carried))),
         Block(entries(last.outputs), where(len(carried))),
         Block(entries(settled.outputs), where(len(carried) + len(rest))),
-        others, told, before,
-    )  # fmt: skip
+    )
+    if layout is None:
+        return planes.program(points, **dict(zip(PARTS, blocks, strict=True)))
+    return program(layout, max(points, 1), data, kinds, *blocks, others, told, before)
 
 
 def _numbered(leaves: Sequence[Tensor]) -> tuple[list[int], list[str]]:

@@ -11,6 +11,7 @@ from ..jacobians.ladder import Ladder
 from .given import Given
 from .keys import key_of
 
+ARRAYS = "arrays"  # the kind of device of what runs on NumPy's arrays
 Make = Callable[[Sequence[Tensor]], Problem]  # the problem of arguments of one fit, (1, ...)
 
 

@@ -17,6 +17,7 @@ from ..compiling.building import NoCompilerError, compiler, kept
 from ..compiling.columns import ByColumns
 from ..compiling.given import Given
 from ..compiling.keys import NoKeyError, speaks_for_itself
+from ..compiling.recipes import ARRAYS
 from ..core.bounds import Bounds
 from ..core.method import Method
 from ..core.problem import Problem
@@ -28,6 +29,7 @@ from ..losses.criterion import Bound
 from .effort import Effort, Work, effort_of, of_batch, of_doubts, of_one, price
 from .ending import Ending
 from .problems import ProblemsResidual
+from .repeated_batches import only_computes
 from .user_function import Calls, UserFunction
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ NEW_ON_DEVICE = 3_000_000
 ALONE, TOGETHER = 4, 1  # Newton steps at the end of a single fit, and of the fits of a batch
 WAYS = 4  # in which fits in doubt are run again, about
 DEVICES = ("cpu", "cuda")
+# Entries of the Jacobians and residuals of a batch from which on it is run by a program of NumPy's
+# operations: to make one takes a second, to read it from the disk a tenth of that.
+NUMBERS = 10**6
 ON_DAMPING = 3  # iterations on λ in a trial
 TOLD: set[Any] = set()  # what this process has warned of: of which function, and why
 
@@ -51,13 +56,16 @@ class Compiling:
     """The wish to compile, of one call.
 
     Args:
-        wanted: True, False or "auto".
+        wanted: True, False or "auto". Without a compiler, or with False, programs of batches are of
+            NumPy's operations, and made where there are many numbers.
         function: the user's.
         watched: somebody looks at every iteration, so that the loop has to run.
     """
 
     def __init__(self, wanted: bool | str, function: Any, watched: bool = False) -> None:
-        self.wanted = wanted
+        self.never = wanted is False  # no machine code is made
+        self.wanted = wanted or "auto"
+        self.arrays = False  # programs are of NumPy's operations
         self.function = function
         self.watched = watched
         self.program: Program | None = None  # one that was sure of the end of a single fit
@@ -90,14 +98,20 @@ class Compiling:
             Where they end; None: the loop has to be run.
         """
         x = begin.x
-        found = self._program(problem, method, x) if self.wanted else None
+        found = self._program(problem, method, x)
         if found is None:
             return None
         from ..compiling import descent
 
         recipe, program = found
         if x.ndim > 1:
-            return descent.run(recipe, program, problem, method, begin, trials, allowed, later)
+            ended = descent.run(recipe, program, problem, method, begin, trials, allowed, later)
+            if not self.arrays or descent.held(problem, ended.state):
+                return ended
+            descent.doubt(program)
+            effort_of(recipe.key(x)).refused = True
+            self.known.clear()
+            return None
         ended = descent.run_single(recipe, program, problem, method, begin, trials)
         self.program = None if len(ended.left) or recipe.device != "cpu" else program
         self.numbers = recipe.given[-1].tensor
@@ -118,7 +132,13 @@ class Compiling:
         self, problem: Problem, method: Method, x: Tensor
     ) -> "tuple[Recipe, Program] | None":
         """The program of fits (b, n) or (n,), and of what; None: there is none, or not yet."""
+        many = x.ndim > 1 and x.device.type == "cpu"
+        self.arrays = many and (self.never or (self.wanted == "auto" and no_compiler("cpu")))
         if self.wanted == "auto" and x.ndim > 1 and len(x) < KNOWN:
+            return None
+        if self.never and not self.arrays:
+            return None
+        if self.arrays and not (self.known or _numbers(problem, x) >= NUMBERS):
             return None
         reason = "a callback, history or table needs every iteration" if self.watched else ""
         quick = choose.in_entries(method, x.shape[-1])
@@ -127,6 +147,8 @@ class Compiling:
             # Newton's steps in the last look; those of a batch that need more are few
             quick = replace(quick, polish=min(quick.polish, ALONE if x.ndim == 1 else TOGETHER))
             recipe = _recipe(problem, quick, x)
+            if self.arrays:
+                recipe = recipe._replace(device=ARRAYS)
             program = self.known.get(repr(recipe.method))
             reason = "" if program else self._find(recipe, problem, x)
             program = program or self.known.get(repr(recipe.method))
@@ -148,6 +170,8 @@ class Compiling:
         except NoKeyError as error:
             return str(error)
         effort, auto = effort_of(key), self.wanted == "auto"
+        if self.arrays:
+            return self._find_of_arrays(recipe, problem, many, key, effort)
         make = not auto or self._pays(effort, problem, x)
         if auto and make and no_compiler(recipe.device):
             make, effort.refused = False, True
@@ -175,6 +199,33 @@ class Compiling:
         # its price was that of two, where further runs are to be made
         self.sure = self.sure or (make and effort.doubts)
         return ""
+
+    def _find_of_arrays(
+        self, recipe: "Recipe", problem: Problem, x: Tensor, key: str, effort: Effort
+    ) -> str:
+        """The same of a program of NumPy's operations, which does not depend on earlier calls.
+
+        Blocks of one image are fitted by workers that have done this and that before, to the same
+        bits.
+
+        Returns:
+            Why there cannot be one; empty otherwise.
+        """
+        from ..compiling import descent
+
+        residual: Any = problem.residual
+        if not (effort.made or effort.refused or only_computes(residual.call.__self__, x)):
+            effort.refused = True  # to call the function does more than to compute
+        if not effort.refused:
+            try:
+                program = descent.compiled(recipe, x, key)
+            except descent.RefusedError:
+                effort.refused = True
+            else:
+                assert program is not None
+                effort.made = True
+                self.known[repr(recipe.method)] = program
+        return "" if self.known else "the function is not one that can be written"
 
     def _pays(self, effort: Effort, problem: Problem, x: Tensor) -> bool:
         """Whether a program of fits (b, n) or (n,) is to be made, if there is none."""
@@ -255,6 +306,11 @@ class Compiling:
                 stacklevel=level(),
             )
             TOLD.add(told)  # where the warning is an error, it is one every time
+
+
+def _numbers(problem: Problem, x: Tensor) -> int:
+    """The entries of the Jacobians and residuals of fits (b, n)."""
+    return len(x) * problem.residual.rows * (x.shape[-1] + 1)
 
 
 def _itself(function: Any) -> Any:

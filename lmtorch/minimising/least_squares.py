@@ -185,7 +185,8 @@ def least_squares(
             fits of the kind, at the price of seconds; "auto": once fits of the kind, of this call
             and of earlier ones, are as much work as that (their last bits change then).
             Needs a C++ compiler, or on a GPU NVRTC, which comes with torch; what cannot be
-            compiled runs as ever, after a warning, see docs/least_squares.md. Default: False.
+            compiled runs as ever, after a warning, see docs/least_squares.md. Default: False, no
+            machine code; large batches are traced for a program of NumPy's operations.
         process_group: processes that share the rows, `torch.distributed.group.WORLD` or another
             group: fun returns the residuals of its own data on each, and all come to the same
             solution, whose `fun` and `jac` have the rows of this process alone. Default: this
@@ -302,7 +303,8 @@ def least_squares(
         Watcher(results.iterate, callback, history=history, table=table, bar=bar) as watcher,
         torch.no_grad(),
     ):
-        compiling = Compiling(compiled, fun, watcher.sees_all) if compiled else None
+        compiles = compiled or (run.batched and not watcher.sees_all)
+        compiling = Compiling(compiled, fun, watcher.sees_all) if compiles else None
         ending = minimise(
             run.problem,
             run.plan.method,

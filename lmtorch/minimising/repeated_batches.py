@@ -88,6 +88,17 @@ def learned_of(calling: UserFunction, x: Tensor) -> LearnedMany:
         return known.learned
 
 
+def only_computes(calling: UserFunction, x: Tensor) -> bool:
+    """Whether all that a function of problems from x (b, n) does is known, and is to compute."""
+    found = _described(calling, x)
+    if found is None:
+        return False
+    try:
+        return not Unchanged(found[1]).speaks
+    except NoKeyError:
+        return False
+
+
 def _described(calling: UserFunction, x: Tensor) -> tuple[Any, Any, list[Tensor]] | None:
     """Describe a call.
 
