@@ -9,7 +9,7 @@ from torch import Tensor
 from lmtorch.compiling import building, descent
 from lmtorch.fitting import fronts
 from lmtorch.minimising import compiled as asked
-from lmtorch.minimising import effort, kinds, repeated_eager
+from lmtorch.minimising import effort, kinds, repeated_batches, repeated_eager
 
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler"
@@ -36,3 +36,4 @@ def forget() -> None:
     kinds._KNOWN.clear()
     repeated_eager._CHANGED.clear()
     fronts._FRONTS.clear()
+    repeated_batches._TRACED.clear()

@@ -128,12 +128,16 @@ class Compiling:
         self.effort = None
         return self.sure
 
+    def _on_arrays(self, x: Tensor) -> bool:
+        """Whether programs of fits from x (b, n) are of NumPy's operations."""
+        many = x.ndim > 1 and x.device.type == "cpu"
+        return many and (self.never or (self.wanted == "auto" and no_compiler("cpu")))
+
     def _program(
         self, problem: Problem, method: Method, x: Tensor
     ) -> "tuple[Recipe, Program] | None":
         """The program of fits (b, n) or (n,), and of what; None: there is none, or not yet."""
-        many = x.ndim > 1 and x.device.type == "cpu"
-        self.arrays = many and (self.never or (self.wanted == "auto" and no_compiler("cpu")))
+        self.arrays = self._on_arrays(x)
         if self.wanted == "auto" and x.ndim > 1 and len(x) < KNOWN:
             return None
         if self.never and not self.arrays:
@@ -214,8 +218,8 @@ class Compiling:
         from ..compiling import descent
 
         residual: Any = problem.residual
-        if not (effort.made or effort.refused or only_computes(residual.call.__self__, x)):
-            effort.refused = True  # to call the function does more than to compute
+        if not (effort.made or effort.refused or only_computes(residual.call.__self__, x, key)):
+            effort.refused = True
         if not effort.refused:
             try:
                 program = descent.compiled(recipe, x, key)

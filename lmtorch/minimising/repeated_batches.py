@@ -28,10 +28,12 @@ PLAIN = frozenset({type(None), bool, int, float, str})
 KEPT = 32  # kinds of calls that a process remembers
 ALIKE = 4  # of them with the same code and shapes
 SHARED = 2**16  # numbers of the arguments that all problems share, which are compared in each call
+PROGRAMS = 6  # for functions of a kind: two of each of three
 NEW = 8  # times that the functions of a kind may change before nothing more is kept of it
 
 _KNOWN: OrderedDict[Any, list["_Repeated"]] = OrderedDict()
 _CHANGED: dict[Any, int] = {}
+_TRACED: dict[Any, set[str]] = {}  # the keys of programs for functions of a kind
 _LOCK = threading.Lock()
 
 
@@ -88,13 +90,31 @@ def learned_of(calling: UserFunction, x: Tensor) -> LearnedMany:
         return known.learned
 
 
-def only_computes(calling: UserFunction, x: Tensor) -> bool:
-    """Whether all that a function of problems from x (b, n) does is known, and is to compute."""
+def only_computes(calling: UserFunction, x: Tensor, key: str) -> bool:
+    """Whether all that a function of problems from x (b, n) does is to compute, again and again.
+
+    Args:
+        calling: the function with its arguments.
+        x: where its problems begin.
+        key: of its program, which is another where anything that the function reaches is.
+
+    Returns:
+        False where it prints, or where functions of its code have been others some times before, as
+        those that close over their data: a program for each would take longer than it saves.
+    """
     found = _described(calling, x)
     if found is None:
         return False
+    place, function, _ = found
+    with _LOCK:
+        keys = _TRACED.setdefault(place, set())
+        if key not in keys and len(keys) >= PROGRAMS:
+            return False
+        keys.add(key)
+        if len(_TRACED) > 2**10:
+            _TRACED.clear()
     try:
-        return not Unchanged(found[1]).speaks
+        return not Unchanged(function).speaks
     except NoKeyError:
         return False
 

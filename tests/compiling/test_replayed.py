@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 import lmtorch
-from lmtorch.compiling import replayed
+from lmtorch.compiling import descent, replayed
 from lmtorch.compiling.recipes import Recipe
 from lmtorch.compiling.replayed import Replayed
 from lmtorch.minimising import compiled
@@ -155,6 +155,30 @@ def test_a_function_that_prints_is_called(runs: list[int], capsys: Any) -> None:
     fit(fun=spoken)
     assert not runs
     assert capsys.readouterr().out
+
+
+def test_functions_that_close_over_their_data_are_traced_some_times_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def new(*_: Any) -> str:
+        made.append(1)
+        return "refused"
+
+    monkeypatch.setattr(descent, "_new", new)
+    truth, _ = decays(FITS)
+    for power in torch.linspace(0.8, 1.2, 9, dtype=torch.float64):
+
+        def closed(p: Tensor, y: Tensor, power: Tensor = power) -> Tensor:
+            return p[0] * torch.exp(-p[1] * T**power) - y
+
+        y = truth[:, :1] * torch.exp(-truth[:, 1:] * T**power)
+        found = lmtorch.least_squares(
+            closed, torch.ones(2, dtype=torch.float64), args=(y,), in_dims=(None, 0)
+        )
+        torch.testing.assert_close(found.x, truth, rtol=1e-7, atol=0)
+    assert 0 < len(made) <= 6
 
 
 def test_few_numbers_are_run_by_the_loop(monkeypatch: pytest.MonkeyPatch, runs: list[int]) -> None:
