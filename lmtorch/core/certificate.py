@@ -294,13 +294,13 @@ def judge(
     gone = lost(problem, state, seen.looked, suspected, dependent, silent)
     enough = _enough(problem, method, state)
     status = certified_status(ended, seen, gone.lost, enough, max(enough, bearable(problem.rows)))
-    downward = seen.downward
-    if silent:  # no curvature tells of a kink beside which the cost falls
-        kink = gone.falls & (status > 0)
+    downward = where(spread(status == LOST), 0.0, seen.downward)
+    if silent:  # no curvature tells of a kink or a flat piece beside which the cost is lower
+        kink = gone.falls & ((status > 0) | (status == LOST))
         status = where(kink, SADDLE, status)
         # in units of the length of the residuals, as all such directions
-        way = gone.aside / to_type(seen.looked.length, gone.aside.dtype)
-        downward = where(spread(kink), way, downward)
+        way = gone.way / to_type(seen.looked.length, gone.way.dtype)
+        downward = where(spread(kink | (status == LOST)), way, downward)
     found = Certificate(seen.promise, seen.lowest, downward, gone.lost, seen.blind)
     return state._replace(
         status=where(judged, status, state.status),

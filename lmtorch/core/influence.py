@@ -15,6 +15,7 @@ from ..arrays import (
     all_entries_finite,
     count,
     eigvalsh,
+    finite,
     largest,
     maximum,
     never,
@@ -41,9 +42,10 @@ SUBNORMAL = 2.0**-1074  # the distance between the smallest numbers of float64
 # below this share of the cost at the start the point is close to a singular root, where J is
 # deficient as it should be
 ROOT = 1e-28
-ELSEWHERE = (0.0, 0.1, -1.0)  # factors of the parameters without influence: places to look for it
+# factors of the parameters without influence: places to look for it
+ELSEWHERE = (0.0, 0.1, -1.0, 10.0)
 # and of what is added to those that are zero: about the root of third order of the resolution
-ASIDE = (1.0, -1.0, 1e4)
+ASIDE = (1.0, -1.0, 1e4, -1e4)
 
 
 class Looked(NamedTuple):
@@ -66,8 +68,8 @@ class Gone(NamedTuple):
     """What has no influence, and whether the cost falls where it has one."""
 
     lost: Tensor  # (..., n) bool
-    falls: Tensor  # (...,) bool: beside a kink at zero the cost falls
-    aside: Tensor  # (..., n), the way to there
+    falls: Tensor  # (...,) bool: where what is silent is heard, the cost is lower
+    way: Tensor  # (..., n), to such a place, or to one where it is heard; zero: there is none
 
 
 class Suspects(NamedTuple):
@@ -180,11 +182,12 @@ def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor
 
     A parameter that the model does not use has none anywhere, and is left alone. One that is zero,
     at a kink as that of |x| there, whose derivative is taken for zero, is moved a little: the kink
-    may well be the minimum, and is none where the cost falls beside it.
+    may well be the minimum, and is none where the cost falls beside it. So it is wherever one of the
+    places that are looked at is lower, as on the flat piece of max(k, 2): a run may go on from there.
     """
     at_zero = silent & (state.x == 0) & (looked.norms == 0)
     at_zero = at_zero & ~spread(some(silent & ~at_zero))
-    heard, falls, aside = never(looked.remains), never(looked.remains), zeros(state.x)
+    heard, falls, way = never(looked.remains), never(looked.remains), zeros(state.x)
     length = problem.eps(state.x) ** (1 / 3)
     for factor, step in zip(ELSEWHERE, ASIDE, strict=True):
         moved = where(silent, factor * state.x, state.x)
@@ -192,7 +195,9 @@ def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor
         if problem.bounds is not None:
             moved = to_type(problem.bounds.project(to_type(moved, problem.dtype)), state.x.dtype)
         cost = problem.cost(moved)
-        heard = heard | ~(abs(cost - looked.cost) <= ROUNDINGS * looked.noise)
-        lower = ~falls & (cost < looked.cost - ROUNDINGS * looked.noise) & some(at_zero)
-        falls, aside = falls | lower, where(spread(lower), moved - state.x, aside)
-    return Gone(silent & ~at_zero & spread(heard), falls, aside)
+        here = ~(abs(cost - looked.cost) <= ROUNDINGS * looked.noise)
+        lower = ~falls & (cost < looked.cost - ROUNDINGS * looked.noise) & some(silent)
+        first = here & ~heard & finite(cost) & ~some(at_zero)
+        way = where(spread(lower | first), moved - state.x, way)
+        heard, falls = heard | here, falls | lower
+    return Gone(silent & ~at_zero & spread(heard), falls, way)

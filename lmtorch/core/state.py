@@ -32,7 +32,9 @@ class Certificate(NamedTuple):
 
     promise: Tensor  # (...,), share of the cost that the undamped quadratic model still promises
     lowest: Tensor  # (...,), smallest curvature, where the largest is about one
-    downward: Tensor  # (..., n), direction of the smallest curvature
+    # (..., n), direction of the smallest curvature; from where a parameter is lost to where it is
+    # not, or zero
+    downward: Tensor
     lost: Tensor  # (..., n) bool, parameters that have no influence any more
     # (...,) bool: in single precision curvatures are below round-off, and hide what they promise
     blind: Tensor

@@ -30,6 +30,7 @@ AGREE = 1e-6  # relative difference of two costs up to which both runs have ende
 BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy would not change
 # ends from which a run may go on once its strategy has forgotten what made the steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
+BESIDE = (Status.SADDLE, Status.LOST)  # of which it goes on beside where it has ended
 # ends that may say that the start was too far off
 TOO_FAR = (Status.LOST, Status.FLAT, Status.SLOW)
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
@@ -90,7 +91,10 @@ class _Listening:
 
 
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> Start:
-    """Where an opinion begins: at or near x0, or where the best run ended (beside a saddle)."""
+    """Where an opinion begins: at or near x0, or where the best run ended, or beside that.
+
+    Beside a saddle the cost is lower; beside a flat piece what is lost there has an influence.
+    """
     if opinion.factors is not None:
         by = opinion.factors
         moved = x * (by.to(x) if isinstance(by, Tensor) else by)
@@ -102,8 +106,8 @@ def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) 
     # a step of this length changes the residuals by about as much as they are
     length = (2 * state.cost).sqrt()[..., None]
     aside = state.x + (length * state.certificate.downward).to(state.x.dtype)
-    saddle = torch.eq(state.status, Status.SADDLE.value)[..., None] & aside.isfinite()
-    return Start(torch.where(saddle, aside, state.x), begun=state.begun)
+    beside = among(state.status, BESIDE)[..., None] & aside.isfinite()
+    return Start(torch.where(beside, aside, state.x), begun=state.begun)
 
 
 def unasked(state: State) -> BestRun:
@@ -254,7 +258,8 @@ def _goes_on(state: State, opinion: Opinion) -> Tensor:
     slow = state.status == Status.SLOW.value
     if opinion.method.patience:
         slow = slow & (state.certificate.promise < NEAR)
-    return slow | among(state.status, GOES_ON)
+    lost = torch.eq(state.status, Status.LOST.value) & (state.certificate.downward != 0).any(-1)
+    return slow | lost | among(state.status, GOES_ON)
 
 
 def _rounds(opinions: Sequence[Opinion], doubts: Sequence[_Doubt], room: int) -> list[list[int]]:
@@ -417,7 +422,7 @@ def _better(
     # a cost that is not finite is above every other
     cost, rival = (torch.where(c.isfinite(), c, torch.inf) for c in (state.cost, other.cost))
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
-    surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
+    surer = doubtful(state, acceptable) & ~doubtful(other, acceptable) & ~_as_lost(state, other)
     better = torch.where(equal, surer, rival < cost)
     merged = select(better, _without_strategy(other), _without_strategy(state))._replace(
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
@@ -430,6 +435,16 @@ def _better(
     elif opinion.of_lost:
         elsewhere = elsewhere | equal
     return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept), agreed, elsewhere)
+
+
+def _as_lost(state: State, other: State) -> Tensor:
+    """Whether what a run has lost has no influence where another one has ended, either, (...,).
+
+    From its own start that one may not have heard of it: the ends are one but for what is lost.
+    """
+    apart = (state.x - other.x).abs() > AGREE * torch.maximum(state.x.abs(), other.x.abs())
+    elsewhere = (apart & ~state.certificate.lost).any(-1)
+    return torch.eq(state.status, Status.LOST.value) & ~elsewhere
 
 
 def _without_strategy(state: State) -> State:

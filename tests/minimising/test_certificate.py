@@ -391,6 +391,57 @@ def test_a_start_at_a_kink_is_no_minimum_where_the_cost_falls_beside_it(
     torch.testing.assert_close(x[0], y[2].mean(), rtol=1e-12, atol=0)
 
 
+PIECES: list[tuple[str, Any, float]] = [
+    ("clamp", lambda k: k.clamp(min=2), -3.0),  # beyond zero the cost is lower
+    ("clamp", lambda k: k.clamp(min=2), -6.0),  # there k is heard alone
+    ("clamp", lambda k: k.clamp(min=2), 1.0),  # ten times as far
+    ("relu", lambda k: (k - 2).relu(), 0.3),
+    ("relu", lambda k: (k - 2).relu(), 2.0),  # at the kink
+]
+
+
+@pytest.mark.parametrize(("name", "piece", "start"), PIECES)
+def test_a_start_on_a_flat_piece_goes_on_where_its_parameter_is_heard(
+    name: str, piece: Any, start: float
+) -> None:
+    """It was a success that left k where it had begun, and said that it does not change r."""
+    t = torch.linspace(0, 10, 21, dtype=F64)
+    y = 2 * t + 5 + 0.01 * torch.cos(7 * t)
+
+    def misfit(p: Tensor, y: Tensor) -> Tensor:
+        return p[0] * t + piece(p[1]) - y
+
+    slope, level = np.polyfit(t.numpy(), y.numpy(), 1)
+    best = torch.tensor([slope, level + (2 if name == "relu" else 0)], dtype=F64)
+    x0 = torch.tensor([1.0, start], dtype=F64)
+    one = least_squares(misfit, x0, args=(y,))
+    many = least_squares(misfit, x0.expand(2, 2), args=(y.expand(2, -1),), in_dims=(0, 0))
+    assert one.success
+    assert bool(many.success.all())
+    for x in (one.x, *many.x):
+        torch.testing.assert_close(x, best, rtol=1e-9, atol=0)
+    alone = least_squares(misfit, x0, args=(y,), second_opinion=False)
+    assert alone.status in (Status.LOST, Status.SADDLE)
+
+
+def test_what_one_run_has_lost_another_start_does_not_take_for_a_minimum() -> None:
+    """Of two lines the second is below the first everywhere: a hundredth of the start heard less.
+
+    It ended at the same curve, with one line alone, and was preferred as it was a success.
+    """
+    t = torch.linspace(3000, 6500, 40, dtype=F64)
+    y = torch.maximum(0.02 * t + 30, 0.2 * t - 860) + 2 * torch.cos(t)
+    found = least_squares(
+        lambda p: torch.maximum(p[0] * t + p[1], p[2] * t + p[3]) - y,
+        torch.tensor([0.02, 30.0, 0.2, -2000.0], dtype=F64),
+        names=["a", "b", "c", "d"],
+    )
+    assert found.success
+    assert float(found.cost) < 50
+    elsewhere = np.polyfit(t.numpy(), y.numpy(), 1, full=True)[1][0] / 2
+    assert elsewhere > 1e4
+
+
 # ---- second opinions -----------------------------------------------------------------------------
 
 

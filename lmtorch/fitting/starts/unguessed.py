@@ -149,7 +149,10 @@ class Blind:
                 continue
             one = drawn[place]
             given = to_array(one) if fitter.data.numpy else one
-            found = self.minimised(**{**asked, "x0": given, "second_opinion": False})
+            try:
+                found = self.minimised(**{**asked, "x0": given, "second_opinion": False})
+            except Exception:  # see `_rows`: f is refused on the way from a start of ours
+                continue
             if found.success:
                 self.ends.append(_number(found.cost))
             if best is None or _before(found, best[0]):
@@ -234,14 +237,13 @@ def _cost(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> float:
 
 def _rows(fitter: Fitter, u: Tensor, arguments: tuple[Any, ...]) -> Tensor | None:
     """The residuals at u (n,) in float64; None where the function refuses."""
-    refusals = (TypeError, RuntimeError, ValueError, ArithmeticError)
     with torch.no_grad(), np.errstate(all="ignore"), quiet(Warning):
         try:
             rows = fitter.residual(u, *arguments)
-        except refusals:
+        except Exception:  # whatever tensors meet in NumPy, as an IndexError in its piecewise
             try:  # it takes arrays
                 rows = fitter.residual(*(_array(part) for part in (u, *arguments)))
-            except refusals:
+            except Exception:  # the user knows nothing of this start, nor of what it is refused by
                 return None
         return tensor_of(rows).detach().double()
 

@@ -153,3 +153,32 @@ def test_a_function_that_is_a_number_nowhere_is_refused_as_before() -> None:
         curve_fit(lambda x, a: torch.log(-(a**2) - x), x, x)
     with pytest.raises(InputError, match="not finite at the start"):
         curve_fit(bateman, x, x, p0=[1, 1, 1])  # a start that was given is not replaced
+
+
+class Refused(Exception):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("refusing", [False, True])
+def test_whatever_a_function_is_refused_by_at_starts_of_ours_is_not_the_users(
+    refusing: bool,
+) -> None:
+    """https://stackoverflow.com/questions/29382903: tensors in numpy.piecewise are an IndexError."""
+    x = np.arange(7000.0, 11000.0, 200.0)
+
+    def broken(x: Any, place: Any, level: Any, before: Any, after: Any) -> Any:
+        if refusing and float(level) > 1e4:
+            raise Refused
+        return np.piecewise(
+            x,
+            [x < place],
+            [lambda x: before * (x - place) + level, lambda x: after * (x - place) + level],
+        )
+
+    y = broken(x, 9100.0, 0.9, 3e-5, 6e-5) + 0.003 * np.cos(x)
+    if refusing:
+        y = 1e3 * y
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = curve_fit(broken, x, y)
+    assert fit.rsquared > 0.9
