@@ -116,7 +116,9 @@ def lost(
         found = found | _dependent(problem, state, looked, suspected.dependent)
     if silent:
         beyond = _out_of_reach(problem, state, looked, suspected.silent)
-        return beyond._replace(lost=found | beyond.lost)
+        # towards the infinity of what has died the cost falls for ever
+        falls = beyond.falls & ~some(found)
+        return beyond._replace(lost=found | beyond.lost, falls=falls)
     return Gone(found, never(looked.cost), zeros(state.x))
 
 
@@ -182,8 +184,9 @@ def _out_of_reach(problem: Problem, state: State, looked: Looked, silent: Tensor
 
     A parameter that the model does not use has none anywhere, and is left alone. One that is zero,
     at a kink as that of |x| there, whose derivative is taken for zero, is moved a little: the kink
-    may well be the minimum, and is none where the cost falls beside it. So it is wherever one of the
-    places that are looked at is lower, as on the flat piece of max(k, 2): a run may go on from there.
+    may well be the minimum, and is none where the cost falls beside it. So it is wherever one of
+    the places that are looked at is lower, as on the flat piece of max(k, 2): a run may go on from
+    there.
     """
     at_zero = silent & (state.x == 0) & (looked.norms == 0)
     at_zero = at_zero & ~spread(some(silent & ~at_zero))

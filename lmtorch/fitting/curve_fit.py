@@ -128,8 +128,9 @@ def curve_fit(
         xdata: what f takes: (m,), or (k, m) for k predictors, or anything else. Grids of the
             shape of ydata, as numpy.meshgrid makes them, are the points of one surface. With
             `shared`, a list. A table with named columns (a pandas DataFrame) goes to f as it is,
-            and is not searched for NaN. Tensors of whole numbers become real ones in the dtype of
-            ydata, as arrays do, unless f refuses these: it may index with x.
+            and is not searched for NaN. Tensors of whole numbers, or of fewer digits than
+            ydata has, take the dtype of ydata, as arrays do, unless f refuses these: it may index
+            with x.
         ydata: (m,), or a column (m, 1); or (..., m) for a batch of fits, one for each of the
             leading dimensions; or an image over such grids, or (..., H, W) of as many images, of
             whose points the result has a row each.

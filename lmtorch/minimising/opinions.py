@@ -30,7 +30,8 @@ AGREE = 1e-6  # relative difference of two costs up to which both runs have ende
 BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy would not change
 # ends from which a run may go on once its strategy has forgotten what made the steps short
 GOES_ON = (Status.VALLEY, Status.STALLED, Status.SADDLE)
-BESIDE = (Status.SADDLE, Status.LOST)  # of which it goes on beside where it has ended
+# beside where it has ended: there the cost is lower, or what is lost has an influence
+BESIDE = (Status.SADDLE, Status.LOST)
 # ends that may say that the start was too far off
 TOO_FAR = (Status.LOST, Status.FLAT, Status.SLOW)
 ENOUGH = 200  # trials from which on it does not matter that they are those of two runs
@@ -91,10 +92,7 @@ class _Listening:
 
 
 def beginning(opinion: Opinion, x: Tensor, state: State, bounds: Bounds | None) -> Start:
-    """Where an opinion begins: at or near x0, or where the best run ended, or beside that.
-
-    Beside a saddle the cost is lower; beside a flat piece what is lost there has an influence.
-    """
+    """Where an opinion begins: at or near x0, or where the best run ended, or beside that."""
     if opinion.factors is not None:
         by = opinion.factors
         moved = x * (by.to(x) if isinstance(by, Tensor) else by)

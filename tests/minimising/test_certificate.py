@@ -66,11 +66,16 @@ def test_parameters_without_influence_are_named_and_no_success(
     assert bool(solution.lost.any())
 
 
-def test_a_start_too_far_off_for_any_influence_is_made_smaller() -> None:
-    solution = classical("osborne_2", 10)
+@pytest.mark.parametrize(
+    ("distance", "found"), [(10, "from where it had ended"), (100, "a start 100 times as small")]
+)
+def test_a_start_too_far_off_for_any_influence_goes_on_where_there_is_one(
+    distance: int, found: str
+) -> None:
+    solution = classical("osborne_2", distance)
     assert solution.success
     assert float(solution.cost) == pytest.approx(CLASSICAL["osborne_2"].minimum_cost, rel=1e-9)
-    assert "a start 10 times as small" in solution.message
+    assert found in solution.message
 
 
 def test_a_plateau_that_leads_away_is_no_success() -> None:

@@ -1,8 +1,10 @@
-"""Whole numbers for x become real ones, as those of arrays do, unless f needs them whole.
+"""Whole or coarse numbers for x become real ones of the data's dtype, as those of arrays do.
 
 torch makes float32 of a root or a quotient of whole numbers, whatever the parameters are: seven
-digits beside their sixteen, and x**20 leaves the range of int64 in silence. NumPy makes float64.
-But an index has to be whole, and what f does with x only f can tell: so it is asked once.
+digits beside their sixteen, and x**20 leaves the range of int64 in silence. Of x in float32 and a
+parameter in float64, which is a number and no array, it makes float32, too. NumPy makes float64.
+But an index has to be whole, a network has weights of its own dtype, and what f does with x only f
+can tell: so it is asked once.
 """
 
 from collections.abc import Callable, Collection
@@ -28,10 +30,11 @@ def with_real_numbers(data: Data, model: Model, start: Tensor, jac: Any = None) 
         jac: the user's function for the derivatives, if there is one.
 
     Returns:
-        The data as they are where x has no tensor of whole numbers, or f refuses real ones.
+        The data as they are where x has no such tensor, or f refuses others.
     """
     leaves, tree = tree_flatten(data.x)
-    real = {i: _real(leaf, data.y.dtype) for i, leaf in enumerate(leaves) if whole(leaf)}
+    dtype = data.y.dtype
+    real = {i: _real(x, dtype) for i, x in enumerate(leaves) if whole(x) or coarse(x, dtype)}
     if not real:
         return data
     # a function of NumPy, which needs no other numbers, refuses parameters with gradients
@@ -62,10 +65,17 @@ def with_real_numbers(data: Data, model: Model, start: Tensor, jac: Any = None) 
 
 
 def like_known(leaf: Any, known: Any) -> Any:
-    """New points in the dtype of those of the fit where these are real, and the new ones whole."""
-    if whole(leaf) and isinstance(known, Tensor) and known.is_floating_point():
-        return leaf.to(known.dtype)
-    return leaf
+    """New points in the dtype of those of the fit where these are real and finer than the new."""
+    if not (isinstance(known, Tensor) and known.is_floating_point()):
+        return leaf
+    return leaf.to(known.dtype) if whole(leaf) or coarse(leaf, known.dtype) else leaf
+
+
+def coarse(leaf: Any, dtype: torch.dtype) -> bool:
+    """Whether it is a tensor of real numbers with fewer digits than the dtype has."""
+    if not (isinstance(leaf, Tensor) and leaf.is_floating_point() and dtype.is_floating_point):
+        return False
+    return torch.finfo(leaf.dtype).eps > torch.finfo(dtype).eps
 
 
 def whole(leaf: Any) -> bool:

@@ -111,3 +111,32 @@ def test_a_jacobian_that_indexes_keeps_x_whole() -> None:
 
     fit = curve_fit(curve, DAYS, 1.5 * Y + 0.4, [1.0, 0.0], jac=slopes)
     torch.testing.assert_close(fit.popt, torch.tensor([1.5, 0.4], dtype=F64), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_points_with_fewer_digits_than_the_data_are_no_curves_in_float32(many: bool) -> None:
+    """torch makes float32 of an array of it and a number in float64: the fit seemed a valley."""
+    x = torch.linspace(0, 4, 40)
+    clear = 2.5 * np.exp(-1.3 * x.double().numpy()) + 0.5
+    y = clear + 0.02 * np.random.default_rng(0).standard_normal((3, 40))
+
+    def decay(x: Any, a: Any, k: Any, c: Any) -> Any:
+        return a * torch.exp(-k * x) + c
+
+    fit = curve_fit(decay, x, y if many else y[0], p0=[1, 1, 1])
+    expected = curve_fit(decay, x.numpy().astype(float), y if many else y[0], p0=[1, 1, 1])
+    np.testing.assert_array_equal(fit.popt, expected.popt)
+    at = torch.tensor([0.3, 0.7])
+    np.testing.assert_array_equal(fit.predict(at), expected.predict(at.double()))
+
+
+def test_a_network_in_float32_gets_its_points_as_they_are() -> None:
+    network = torch.nn.Linear(1, 1)
+
+    def f(x: Any, a: Any) -> Any:
+        return a * network(x[:, None])[:, 0].double()
+
+    x = torch.linspace(0, 1, 12)
+    with torch.no_grad():
+        y = 3 * network(x[:, None])[:, 0].double()
+    assert float(curve_fit(f, x, y, p0=[1.0]).popt[0]) == pytest.approx(3, rel=1e-6)
