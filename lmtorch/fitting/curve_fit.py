@@ -311,7 +311,7 @@ def curve_fit(
     if data.lead:
         ran = mark(fitter, solution, u)
     else:
-        solution, away = beyond_infinity(fitter, solution, u)
+        solution, away = beyond_infinity(fitter, solution, u, asked.get("acceptable"))
     inference = _inference(fitter, solution, absolute_sigma, robust)
     hint = "" if data.lead or solution.success else mistaken(fitter)
     if why := failure(solution, data, hint):

@@ -22,10 +22,10 @@ from ..core.pace import WINDOW
 from ..core.problem import Problem
 from ..core.state import Start, State
 from ..core.termination import Status, among
+from .believing import believable
 from .side_by_side import Room, Voice, run_together, together
 from .singly import alone, descend_alone, few, go_on_alone
 
-LINEAR = 1e-8  # relative change of JᵀJ up to which a model counts as linear
 AGREE = 1e-6  # relative difference of two costs up to which both runs have ended at the same place
 BEYOND_HELP = (Status.STOPPED, Status.NOT_FINITE)  # ends that another strategy would not change
 # ends from which a run may go on once its strategy has forgotten what made the steps short
@@ -192,21 +192,6 @@ def _poor(problem: Problem, best: BestRun, acceptable: Tensor | None) -> BestRun
         poor = poor & ~problem.bounds.touched(best.state.x).any(-1)
     status = torch.where(poor, Status.POOR.value, best.state.status)
     return best._replace(state=best.state._replace(status=status))
-
-
-def believable(
-    problem: Problem, x: Tensor, end: Tensor, acceptable: Tensor | None
-) -> Tensor | None:
-    """The largest cost that is believed; any where the model is linear: it has one minimum."""
-    if acceptable is None:
-        return None
-    before, after = problem.model(x), problem.model(end)
-    scale = torch.where(before.column_norms > 0, before.column_norms, 1.0)
-    change = (after.normal - before.normal) / scale[..., :, None] / scale[..., None, :]
-    apart = change.abs().amax((-2, -1))
-    # where nothing has an influence, nothing is known
-    linear = (apart <= LINEAR) & (before.column_norms > 0).all(-1)
-    return torch.where(linear, torch.inf, acceptable)
 
 
 def doubtful(state: State, acceptable: Tensor | None) -> Tensor:

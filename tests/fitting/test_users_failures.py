@@ -102,6 +102,31 @@ def test_times_since_1970_are_told_to_begin_at_zero(model: Any) -> None:
     assert curve_fit(model, t - t[0], y, p0).success
 
 
+@pytest.mark.parametrize("p0", [None, [1.0] * 4])
+@pytest.mark.parametrize("begun", [1e8, 1.7e9])
+def test_a_cubic_of_times_since_1970_is_round_off_and_told_so(begun: float, p0: Any) -> None:
+    """https://stackoverflow.com/questions/73814378: x of 1.7e9. A success that was off by 1e11.
+
+    A model that is linear was believed at any cost, as it has one minimum alone.
+    """
+    t = np.linspace(0, 4, 40)
+    y = np.exp(-t) + 0.5 + 0.02 * np.random.default_rng(0).standard_normal(40)
+
+    def cubic(x: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        return a + b * x + c * x**2 + d * x**3
+
+    with pytest.warns(OptimizeWarning) as told:
+        fit = curve_fit(cubic, begun + t, y, p0=p0)
+    assert not fit.success or fit.rsquared > 0
+    said = " ".join(str(one.message) for one in told)
+    assert "made of terms that cancel to round-off" in said
+    assert "Fit x - x[0]" in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert curve_fit(cubic, t, y, p0=p0).rsquared > 0.98  # and data that are met need nothing
+        assert curve_fit(cubic, 2020 + t, cubic(t, 1, 2, 3, 4.0), p0=p0).success
+
+
 def test_peaks_far_from_zero_need_nothing() -> None:
     t = 1.6e9 + 60.0 * np.arange(100)
     y = 2 * np.exp(-0.5 * ((t - t[0] - 3000) / 500) ** 2) + 1

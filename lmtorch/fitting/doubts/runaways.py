@@ -86,7 +86,7 @@ def unit_errors(jacobian: Any, unbounded: bool) -> Any:
 
 
 def beyond_infinity(
-    fitter: Fitter, solution: Solution, start: Tensor
+    fitter: Fitter, solution: Solution, start: Tensor, acceptable: Any = None
 ) -> tuple[Solution, list[int]]:
     """The best end of a fit and of those from the other side of infinity.
 
@@ -94,6 +94,7 @@ def beyond_infinity(
         fitter: of the fit.
         solution: where it has ended.
         start: of the variables, (n,).
+        acceptable: the largest cost of an end that is believed, as for the fit; None: any.
 
     Returns:
         The solution, with the evaluations of all, and the variables that have run away there.
@@ -114,7 +115,7 @@ def beyond_infinity(
         if not (inside and bool(tensor_of(fitter.linear_model(u).cost).isfinite().all())):
             continue
         with silenced(FallbackWarning):  # where it leads is no fit of the user's
-            found = fitter.solve(u)
+            found = fitter.solve(u, acceptable=acceptable)
         spent += int(found.nfev)
         if found.success and float(found.cost) < (1 - LOWER) * float(best.cost):
             best = found

@@ -11,10 +11,17 @@ from torch import Tensor
 from ..._arrays import tensor_of, to_array
 from ..._errors import warn_of_fit
 from ...arrays import all_entries_finite, eigvalsh, quiet
+from ..preparing import offset
 from .absent import absent, met
 from .covariance import CLEARLY, combinations, determines
 from .selection import Selection
 
+FELT = 0.1  # of the residuals, above which round-off is no small part of them
+CLOSE = 1e-5  # of the data: residuals so small are of no curve that is wrong
+CANCELLED = (
+    "the curve is made of terms that cancel to round-off, and what is left is as large as the "
+    "residuals: neither it nor the parameters are to be trusted. "
+)
 UNSEEN = 1e-3  # of its standard error: what is less, and started as less, is not told from zero
 
 
@@ -131,7 +138,10 @@ class Telling(Selection):
         """
         if self._spent or (not self.clear and self.undetermined()):
             told = "; ".join([*self.lost, *self.notes_on_errors()])
-            warn_of_fit(f"the covariance of the parameters is infinite in part: {told}.")
+            helps = f"{CANCELLED if self._cancelled() else ''}{offset(self.fitter.data)}"
+            warn_of_fit(
+                f"the covariance of the parameters is infinite in part: {told}. {helps}".rstrip()
+            )
         elif self.solution.success and (
             names := [name for name in self.loose() if name not in away]
         ):
@@ -139,6 +149,21 @@ class Telling(Selection):
                 f"the data hardly determine {', '.join(names)}: the error is a thousand times the "
                 "value, and the start. Fix one of the parameters, bound it, or leave its term out."
             )
+
+    def _cancelled(self: Any) -> bool:
+        """Whether the residuals of a single fit may be what its terms lose when they cancel.
+
+        Data that are met to round-off have terms of their own size.
+
+        Returns:
+            Whether they may be.
+        """
+        cost, size = self._glance[:2]
+        u = to_array(self.u.detach()).astype(np.float64)
+        with quiet():
+            terms = float((self._normal.diagonal() * u * u).sum()) ** 0.5
+        lost = torch.finfo(self.fitter.data.y.dtype).eps * terms
+        return lost > FELT * max((2 * cost) ** 0.5, CLOSE * size)
 
     def loose(self: Any) -> list[str]:
         """Parameters of a single fit with finite errors that say nothing of them.
