@@ -155,7 +155,7 @@ def test_a_function_that_is_a_number_nowhere_is_refused_as_before() -> None:
         curve_fit(bateman, x, x, p0=[1, 1, 1])  # a start that was given is not replaced
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A user's own."""
 
 
@@ -163,12 +163,12 @@ class Refused(Exception):
 def test_whatever_a_function_is_refused_by_at_starts_of_ours_is_not_the_users(
     refusing: bool,
 ) -> None:
-    """https://stackoverflow.com/questions/29382903: tensors in numpy.piecewise are an IndexError."""
+    """As of https://stackoverflow.com/questions/29382903: numpy.piecewise of tensors fails."""
     x = np.arange(7000.0, 11000.0, 200.0)
 
     def broken(x: Any, place: Any, level: Any, before: Any, after: Any) -> Any:
         if refusing and float(level) > 1e4:
-            raise Refused
+            raise RefusedError
         return np.piecewise(
             x,
             [x < place],
