@@ -2,6 +2,7 @@
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -76,6 +77,43 @@ def test_operators_in_threads_are_those_of_one():
     alone = [operators(scale) for scale in scales]
     for one, other in zip(alone, in_threads(operators, scales), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@contextmanager
+def threads_of_torch(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_fits_end_alike_whether_torch_splits_its_sums_or_not():
+    t, ys = curves(3)
+    long = torch.linspace(0, 4, 40_000, dtype=F64)  # split among threads, which sums of 40 are not
+    many = decay(long, 1.2, 0.8, 0.4) + 0.01 * torch.sin(1e4 * long * long)
+
+    def ends():
+        one = lmtorch.curve_fit(decay, t, ys[0])
+        batch = lmtorch.curve_fit(decay, t, torch.stack(ys), p0=[1.0, 1.0, 0.0])
+        rows = lmtorch.curve_fit(decay, long, many)
+        net = nn.Linear(1, 1, dtype=F64)
+        nn.init.constant_(net.weight, 0.5)
+        nn.init.constant_(net.bias, 0.1)
+        opt = lmtorch.LevenbergMarquardt(net)
+        for _ in range(4):
+            opt.step(lambda: net(long[:, None]).exp() - many[:, None])
+        fits = [(found.popt, found.status) for found in (one, batch, rows)]
+        return [*fits, (nn.utils.parameters_to_vector(net.parameters()).detach(), opt.status)]
+
+    with threads_of_torch(1):
+        alone = ends()
+    with threads_of_torch(2):
+        split = ends()
+    for (x, status), (other, told) in zip(alone, split, strict=True):
+        torch.testing.assert_close(other, x, rtol=1e-10, atol=0)
+        assert torch.equal(torch.as_tensor(told), torch.as_tensor(status))
 
 
 def test_warnings_come_after_fits_in_threads_as_before():

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..arrays import places, put, take
+from ..core.columns_of_roundoff import heard
 from ..core.loop import descend
 from ..core.method import Method
 from ..core.problem import Problem
@@ -46,6 +47,8 @@ def go_on(
         Their state at the end.
     """
     near = (before.status > 0) | (before.status == int(Status.EVALUATIONS))
+    if (more := heard(problem, begin.x, problem.model(begin.x))) is not None:
+        near = near & more.all(-1)  # the others have followed round-off
     there = Start(
         torch.where(near[:, None], before.x, begin.x),
         begun=before.begun if begin.begun is None else begin.begun,

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..arrays import norm, select, spread, where
+from ..arrays import norm, select, some, spread, where
 from ..core.certificate import FALL, JUDGED, LOWEST, VALLEY, Resting, judge, wanted
+from ..core.columns_of_roundoff import short
 from ..core.glance import view
 from ..core.influence import ROUNDINGS, suspects
 from ..core.linearizing import Last, begin, factored, hold, largest_norms, linearize
@@ -188,14 +189,16 @@ def settle(
     clear = found.lowest > LOWEST
     moving = wanted(there, resting) & clear
     end: Any = problem.model(rest.x)
-    cosine = optimality(hold(problem, rest.x, end))
+    held = hold(problem, rest.x, end)
+    cosine = optimality(held)
+    more = ~some(short(problem, rest.x, held, there.begun))
     state = select(better, there, state)
     state = state._replace(
         trials=state.trials + moving, linearizations=state.linearizations + moving
     )
     # the loop tries what is promised along directions that single precision blurs
     valley = (there.status <= 0) & ((found.beyond == 0) | (there.status != VALLEY))
-    told = where(better, found.exact & (clear | valley), seen.told)
+    told = where(better, found.exact & more & (clear | valley), seen.told)
     standing = standing._replace(
         state=state, linearization=select(better, end, standing.linearization)
     )

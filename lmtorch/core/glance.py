@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from .._triangles import LARGEST, Triangle, dot, side_by_side
-from ..arrays import select
+from ..arrays import nowhere, select
 from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization, rounding_of_cost
 from .allowance import allowance
 from .certificate import CHANGE, FALL, JUDGED, LOWEST, MINIMUM, NEWTON
+from .columns_of_roundoff import below, short
 from .curvature import exact_hessian
 from .influence import DEAD, ROUNDINGS
 from .method import Method
@@ -147,7 +148,10 @@ class _View:
         length = (2 * model.cost).sqrt().to(units.dtype)[..., None]
         norms = torch.where(whole.column_norms > 0, whole.column_norms, 1.0)
         agree = ((gradient - whole.gradient).abs() <= GROSS * length * norms).all(-1)
-        heard = (model.column_norms * reach > DEAD * length) | ~self.free
+        heard = model.column_norms * reach > DEAD * length
+        if not nowhere(below(problem, x, model)):
+            heard = heard & ~short(problem, x, model, state.begun)
+        heard = heard | ~self.free
         self.sure = agree & heard.all(-1)
         for pivot in less.pivots:
             self.sure = self.sure & (pivot > 0)

@@ -22,6 +22,7 @@ from ..linearizations.base import (
 )
 from .allowance import allowance
 from .certificate import VALLEY
+from .columns_of_roundoff import without_roundoff
 from .influence import ROUNDINGS
 from .method import Method
 from .polish import SLACK
@@ -46,7 +47,7 @@ def asked(problem: Problem, method: Method, state: State, ended: int | None = No
     claimed, count = at_rest(state.status, CLAIMS, ended)
     if count == 0:
         return state
-    promised, far, unclear, cost = _promised(problem, method, state.x)
+    promised, far, unclear, cost = _promised(problem, method, state)
     promised = where(torch.isfinite(promised), promised, 0.0)
     share = where(promised > 0, promised / cost, 0.0)
     enough = allowance(method.tolerances, problem.precision or state.x.dtype)
@@ -76,13 +77,13 @@ def resolved(problem: Problem, method: Method, state: State, ended: int | None =
     if count == 0 or problem.modelled is not problem:
         return state
     rounding = state.x.shape[-1] ** 0.5 * resolution(problem.dtype)
-    promised, _, _, cost = _promised(problem, method, state.x, rounding)
+    promised, _, _, cost = _promised(problem, method, state, rounding)
     little = abs(promised) < SLACK * method.tolerances.cost * cost
     return state._replace(status=where(stalled & little, COST, state.status))
 
 
 def _promised(
-    problem: Problem, method: Method, x: Tensor, damping: float = 0.0
+    problem: Problem, method: Method, state: State, damping: float = 0.0
 ) -> tuple[Tensor, ...]:
     """A step without damping, or with as little, where columns are of length one.
 
@@ -90,9 +91,11 @@ def _promised(
         What the linear model promises of it, its relative length, how much of the promise may be
         round-off, and the cost, (...,).
     """
+    x = state.x
     model = problem.model_at_end(x)
     if problem.bounds is not None:
         model = model.freeze(problem.free(x, model.gradient))
+    model = without_roundoff(problem, x, model, state.begun)
     factor = method.solver.factor(model, positive(model.column_norms))
     step = factor.step(filled(model.cost, damping))
     promised = to_type(predicted_decrease(model, step), model.cost.dtype)

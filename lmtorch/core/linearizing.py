@@ -25,7 +25,7 @@ from ..damping.base import LinearModel
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization, measures, predicted_decrease
 from .bend import of_rows, row_bends, second_order
-from .columns_of_roundoff import without_roundoff
+from .columns_of_roundoff import scaled_by
 from .method import Method
 from .momentum import with_momentum
 from .problem import Problem
@@ -51,7 +51,7 @@ def begin(problem: Problem, method: Method, start: Start) -> tuple[State, Linear
     """The state at the start of a run, and the linear model there."""
     x = start.x
     whole = problem.model(x)
-    held = without_roundoff(problem, method, x, hold(problem, x, whole), start.scale)
+    held = scaled_by(problem, method, x, hold(problem, x, whole), start.scale, start.begun)
     scale = method.scaling.update(start.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)
     changed = None if start.cost is None else _changed(problem, x, start.cost, model)
@@ -117,7 +117,7 @@ def linearize(
     """
     x = state.x
     whole = problem.model(x) if known is None else known
-    held = without_roundoff(problem, method, x, hold(problem, x, whole), state.scale)
+    held = scaled_by(problem, method, x, hold(problem, x, whole), state.scale, state.begun)
     running = state.status == RUNNING
     scale = method.scaling.update(state.scale, held.column_norms)
     model = factored(problem, method, x, held, scale)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..arrays import all_finite, norm, select, spread, to_type, where, zeros
 from ..damping.scaling import positive
 from ..linearizations.base import Linearization, optimality, rounding_of_cost
+from .columns_of_roundoff import without_roundoff
 from .influence import ROUNDINGS
 from .method import Method
 from .problem import Problem
@@ -78,6 +79,7 @@ def polish(
         problem, method, state, eligible, count, eligible
     )
     model = problem.linearize(state.x)
+    model = without_roundoff(problem, state.x, model, state.begun)
     rest = _rest(method, state, eligible, model)
     for _ in range(method.polish):
         state, ahead = _step(problem, method, state, rest, eps)
@@ -99,7 +101,7 @@ def _step(
     eligible, linearization, before, step = rest
     finite = all_finite(step) & eligible
     trial = problem.move(state.x, where(spread(finite), step, 0.0))
-    ahead = problem.linearize(trial)
+    ahead = without_roundoff(problem, trial, problem.linearize(trial), state.begun)
     noise = SLACK * rounding_of_cost(linearization, to_type(state.x, problem.dtype), eps)
     after = _rest(method, state, eligible, ahead)
     unclear = ROUNDINGS * eps * carried(ahead, to_type(trial, problem.dtype))

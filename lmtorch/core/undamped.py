@@ -45,6 +45,7 @@ from ..jacobians.base import GROSS
 from ..linearizations.base import Linearization, rounding_of_cost
 from ..recording.outside import outside
 from .allowance import strict
+from .columns_of_roundoff import heard
 from .curvature import exact_blocks, exact_hessian, residual_curvature, trembling
 from .influence import FINE_ENOUGH, ROUNDINGS, Looked, underflow
 from .method import Method
@@ -114,7 +115,11 @@ def examine(
     x = state.x
     whole = problem.model_at_end(x)
     free = problem.free(x, whole.gradient)
-    model = whole if problem.bounds is None else whole.freeze(free)
+    more = heard(problem, x, whole, state.begun)
+    if more is not None:
+        free = free & more
+    held = problem.bounds is not None or more is not None
+    model = whole.freeze(free) if held else whole
     wide = to_type(x, problem.dtype)
     length = spread(to_type(sqrt(2 * model.cost), problem.dtype))  # ‖r‖, (..., 1)
     if near is None:
@@ -122,7 +127,7 @@ def examine(
     else:
         curvature, exact = near.curvature, near.exact
     matrix: Any = whole_of(curvature)
-    if problem.bounds is not None:
+    if held:
         matrix = matrix.between(free)
 
     curvatures = abs(matrix.diagonal)

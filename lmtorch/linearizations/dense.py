@@ -117,6 +117,11 @@ class DenseForm:
         """The Jacobian with its shape."""
         return f"Jacobian ({m} x {n})"
 
+    @property
+    def compared(self) -> "DenseForm":
+        """The form in which J is compared with that of another point."""
+        return self
+
     def of_roundoff(self, directions: Tensor, x: Tensor) -> RoundOffForm:
         """The form that says of the same rows how far round-off turns the gradient."""
         return RoundOffForm(directions, x)

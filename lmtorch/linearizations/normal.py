@@ -20,6 +20,7 @@ from . import coarse
 from .base import Accumulator, Exact, Prior, Sums, Values, cost_beyond
 from .kronecker import KroneckerSum, worth_it
 from .roundoff import RoundOffForm
+from .sketch import SketchForm
 
 TOGETHER = 8192  # rows whose products are summed in their own dtype, before these sums are added up
 FEW = 16  # parameters up to which the sums of a batch of problems are made all at once
@@ -89,6 +90,11 @@ class NormalForm:
     def described(self, n: int, m: int) -> str:
         """The normal matrix with its shape."""
         return f"normal matrix ({n} x {n})"
+
+    @property
+    def compared(self) -> SketchForm:
+        """The form in which J is compared with that of another point."""
+        return SketchForm()
 
     def of_roundoff(self, directions: Tensor, x: Tensor) -> RoundOffForm:
         """The form that says of the same rows how far round-off turns the gradient."""

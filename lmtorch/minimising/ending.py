@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _memory
 from .._arrays import tensor_of
 from ..arrays import arrays_of, every, joined, never, on_numpy, quiet, tensors_of, where
+from ..core.columns_of_roundoff import without_roundoff
 from ..core.method import Method
 from ..core.problem import Problem
 from ..core.small import of_arrays, small
@@ -147,7 +148,8 @@ def _seen(
     # says nothing
     flat = (every(model.column_norms == 0) | rejected) & (status > 0) & (cost > 0)
     flat = flat & (status != Status.ZERO.value) & (status != Status.MINIMUM.value)
-    cosine = optimality(model if problem.bounds is None else model.freeze(free))
+    held = model if problem.bounds is None else model.freeze(free)
+    cosine = optimality(without_roundoff(problem, x, held))
     # polishing may have reached what the last trial could not: the gradient is evidence of its own
     reached = (status == Status.STALLED.value) & (cosine <= tolerance)
     status = where(flat, Status.FLAT.value, where(reached, Status.GRADIENT.value, status))
