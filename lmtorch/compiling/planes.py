@@ -123,9 +123,8 @@ class _Writer:
         self.name, self.block, self.points = name, block, points
         self.every = ordered(block.outputs)
         self.apart = apart(self.every, block.outputs, MUCH)
-        self.varying: dict[
-            int, bool
-        ] = {}  # whether numbers differ between fits; others are one number for all
+        # whether numbers differ between fits; others are one number for all
+        self.varying: dict[int, bool] = {}
         for one in self.every:
             own = one.operator == "input" and not block.where(one).shared
             self.varying[id(one)] = own or any(self.varying[id(o)] for o in one.operands)
