@@ -74,7 +74,6 @@ LOWEST = 1e-6  # a curvature above this is positive beyond doubt, and its digits
 # the share of a standard error by which a parameter may be off
 HIDDEN = 1e-16
 LOOKED = ("state", "trials")  # what a look is given beside problem and method
-UNHIDDEN = 2  # a promise so many times what round-off may hide is none of round-off
 FALL = 0.5  # a Newton step must shrink the gradient by at least this factor
 
 
@@ -324,10 +323,6 @@ def certified_status(
     clear = seen._replace(decrement=seen.decrement - seen.beyond).promise
     blurred = seen._replace(decrement=seen.beyond).promise
     nothing = ((clear <= enough) & (blurred <= beyond)) | (seen.decrement <= seen.excused)
-    # What lost patience is at no minimum where Newton's steps have not led to one: in a valley that
-    # leads to infinity the cost falls by less and less, and soon by less than any allowance.
-    unclear = ~seen.exact | (seen.promise <= UNHIDDEN * seen.hidden)
-    nothing = nothing & ((ended > 0) | unclear)
     # where every column of J vanishes no cosine says anything, and only the curvature can
     upgraded = (ended <= 0) | every(seen.norms == 0)
     status = where(upgraded, MINIMUM, ended)

@@ -405,7 +405,7 @@ def _better(
     # a cost that is not finite is above every other
     cost, rival = (torch.where(c.isfinite(), c, torch.inf) for c in (state.cost, other.cost))
     equal = (cost - rival).abs() <= AGREE * torch.minimum(cost, rival)
-    surer = doubtful(state, acceptable) & ~doubtful(other, acceptable) & ~_as_lost(state, other)
+    surer = doubtful(state, acceptable) & ~doubtful(other, acceptable)
     better = torch.where(equal, surer, rival < cost)
     merged = select(better, _without_strategy(other), _without_strategy(state))._replace(
         trials=state.trials + other.trials + 1,  # and the residuals at the other start
@@ -418,16 +418,6 @@ def _better(
     elif opinion.of_lost:
         elsewhere = elsewhere | equal
     return BestRun(merged, best.runs + 1, torch.where(better, number, best.kept), agreed, elsewhere)
-
-
-def _as_lost(state: State, other: State) -> Tensor:
-    """Whether what a run has lost has no influence where another one has ended, either, (...,).
-
-    From its own start that one may not have heard of it: the ends are one but for what is lost.
-    """
-    apart = (state.x - other.x).abs() > AGREE * torch.maximum(state.x.abs(), other.x.abs())
-    elsewhere = (apart & ~state.certificate.lost).any(-1)
-    return torch.eq(state.status, Status.LOST.value) & ~elsewhere
 
 
 def _without_strategy(state: State) -> State:

@@ -40,11 +40,6 @@ RULES: list[tuple[Status, dict[str, Any], Status]] = [
     (Status.COST, {"decrement": math.inf}, Status.VALLEY),
     (Status.STALLED, {"decrement": 1e-7}, Status.VALLEY),
     (Status.SLOW, {"decrement": 1e-7}, Status.SLOW),
-    # it did not end by itself, and Newton's steps have left what is none of round-off
-    (Status.STALLED, {"decrement": 0.9e-8}, Status.VALLEY),
-    (Status.SLOW, {"decrement": 0.9e-8}, Status.SLOW),
-    (Status.STALLED, {"decrement": 0.9e-8, "hidden": 0.5e-8}, Status.MINIMUM),
-    (Status.STALLED, {"decrement": 0.9e-8, "exact": False}, Status.MINIMUM),  # nor were there any
     # what round-off may have promised
     (Status.COST, {"decrement": 1.5e-7, "excused": 1.6e-7}, Status.COST),
     (Status.COST, {"decrement": 1.7e-7, "excused": 1.6e-7}, Status.VALLEY),
