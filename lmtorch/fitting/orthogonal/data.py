@@ -156,16 +156,17 @@ def read(x: Any, y: Any, given: Given, batch: bool) -> PointData:
     whitening = _without(whitening, kept, dims)
     counts = used(whitening, dims)
     there = counts.any(-2, keepdim=True)  # (..., 1, m)
-    if not bool(there.any(-1).all()):
+    # in one read of the device
+    left, defined, every = torch.stack([there.any(-1).all(), kept_x.all(), counts.all()]).tolist()
+    if not left:
         raise InputError("every point is masked, or has we = 0: nothing is left to fit.")
     spread = torch.where(there if spread.ndim == grid.ndim else there[..., None, :], spread, 0.0)
-    if not bool(kept_x.all()):  # f is called only where it is defined
+    if not defined:  # f is called only where it is defined
         first = kept_x.to(torch.int8).argmax(-1, keepdim=True)
         first = first.expand(*grid.shape[:-1], 1)
         grid = torch.where(kept_x, grid, torch.take_along_dim(grid, first, -1))
     matrices = whitening.ndim > values.ndim
     rank = (whitening != 0).any(-2) if matrices else counts
-    every = bool(counts.all())
     plain = given.sy is None and given.we is None and every
     data = PointData(
         x=grid if points.ndim == 2 + dims else grid[..., 0, :],
