@@ -83,7 +83,10 @@ processor, which a busy machine stretches less than those of the clock; looking 
 counted. Their seconds are of the clock. A dash says that the runs ended before. Several seeds are
 given by their medians."""
 BEFORE = """The run of 5-64-48-32-16-1 with `momentum=0` is from before steps on more parameters
-than rows began with a sample of the rows ([choices](choices.md#sampled-curvature))."""
+than rows began with a sample of the rows ([choices](choices.md#sampled-curvature)). That in ten
+dimensions was stopped after 27 of its 60 steps, and that of the wide network in five after 30 of
+81, and gone on with from what was kept, in ten dimensions by the version of a day later: until
+then its steps were made with a correction that was mostly wrong, and gained less."""
 PICTURE = """![Errors against seconds](images/physics_table.png)
 
 Each line is a run. Dotted: the last error of the best published entry; the star is its time to 1e-5
