@@ -4,6 +4,7 @@ What only a GPU can show is skipped without one, each with its reason; the rest 
 stand-in.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,9 @@ def test_x_may_be_an_array_or_whole_numbers(
     u, v = data(str(elsewhere))
     if policy == "omit":
         v = torch.where(v > 2.5, torch.nan, v)
-    fit = lmtorch.curve_fit(lambda x, a, b: a * x + b, x(u), v, nan_policy=policy)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the curve passes the data by")
+        fit = lmtorch.curve_fit(lambda x, a, b: a * x + b, x(u), v, nan_policy=policy)
     assert fit.popt.device.type == elsewhere.type
 
 

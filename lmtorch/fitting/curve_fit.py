@@ -342,7 +342,8 @@ def curve_fit(
         said = ADVICE
     else:
         said = "" if p0 is None else changed(fitter, solution, u)
-    if said := said or passed_by(inference, asked.get("acceptable")):
+    constants = None if "acceptable" in options else asked.get("acceptable")
+    if said := said or passed_by(inference, constants):
         warn_of_fit(said)
     if away:
         ran = told(parameters.variables, away, solution, u)

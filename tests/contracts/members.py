@@ -35,6 +35,7 @@ from lmtorch.linearizations.normal import NormalForm
 from lmtorch.linearizations.products import ProductsForm
 from lmtorch.linearizations.roundoff import RoundOffForm
 from lmtorch.linearizations.scattered import ScatteredForm, ScatteredRows
+from lmtorch.linearizations.sketch import SketchForm
 from lmtorch.losses.base import Loss
 from lmtorch.losses.criterion import Bound
 from lmtorch.losses.linear import Linear
@@ -207,6 +208,7 @@ ELSEWHERE: dict[type, str] = {
     ScatteredRows: "tests/distributed/test_steps.py",
     ScatteredForm: "tests/distributed/test_steps.py",
     # Sums of round-off over the rows of a form: no linear model, and no member of a method.
+    SketchForm: "tests/linearizations/test_sketch.py",
     RoundOffForm: "tests/linearizations/test_roundoff.py",
     # Samples of a loader, and the targets that are read with them.
     StreamResidual: "tests/training/test_loaders.py",

@@ -72,6 +72,7 @@ def test_no_success_of_what_is_drawn_at_random_goes_without_a_word():
     assert successes
 
 
+@pytest.mark.filterwarnings("ignore:the curve passes the data by")
 def test_a_curve_too():
     generator = np.random.default_rng(0)
     noisy = lambda x, a, k: a * np.exp(-k * x) + 1e-3 * generator.standard_normal(x.shape)

@@ -179,6 +179,7 @@ def test_curves_of_a_model_are_fitted_again_and_again() -> None:
         torch.testing.assert_close(popt, true, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:.* pass(es)? the(ir)? data by")  # they have an offset
 def test_weights_come_with_the_call_and_not_with_the_record() -> None:
     def model(t: Tensor, a: Tensor, k: Tensor) -> Tensor:
         return a * torch.exp(-k * t)

@@ -17,9 +17,8 @@ from ..inference.runs import runs_of
 from ..inference.selection import of_some
 from .runaways_of_many import silent
 
-LARGE = (
-    0.1  # of the squares about a constant, which the fit leaves and a smooth curve would explain
-)
+# share of the squares about a constant that a fit leaves, and a smooth curve would explain
+LARGE = 0.1
 SAMPLE = 256  # fits of a batch that are looked at
 SHARE = 0.02  # of these, beyond which the user is told: twenty times what chance does
 ADVICE = (
@@ -33,7 +32,7 @@ def passed_by(inference: Any, constants: Tensor | None = None) -> str:
 
     Args:
         inference: of a fit, or of a batch. Of a robust loss or a likelihood nothing is said.
-        constants: of a batch, the squares about a constant, halved, (b,).
+        constants: of a batch, the squares about a constant, halved, (b,); None: nothing is said.
 
     Returns:
         A sentence; empty: they do not.

@@ -93,3 +93,12 @@ def test_of_a_large_batch_some_are_looked_at():
     many = 3 * np.exp(-((X - 3) ** 2)) + 0.8 * np.exp(-((X - 7.5) ** 2)) + noise
     with pytest.warns(OptimizeWarning, match=r"^of 250 fits that were looked at 250 pass"):
         lmtorch.curve_fit(peak, X, many, p0=[1, 7.2, 1, 0])
+
+
+def test_what_a_user_accepts_is_no_constant_to_compare_with():
+    noise = 0.05 * np.random.default_rng(7).standard_normal((20, 80))
+    many = 3 * np.exp(-((X - 3) ** 2)) + 0.8 * np.exp(-((X - 7.5) ** 2)) + noise
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits = lmtorch.curve_fit(peak, X, many, p0=[1, 7.2, 1, 0], acceptable=100.0)
+    assert (fits.runs_pvalue < 1e-3).all()
