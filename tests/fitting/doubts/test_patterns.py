@@ -102,3 +102,23 @@ def test_what_a_user_accepts_is_no_constant_to_compare_with():
         warnings.simplefilter("error")
         fits = lmtorch.curve_fit(peak, X, many, p0=[1, 7.2, 1, 0], acceptable=100.0)
     assert (fits.runs_pvalue < 1e-3).all()
+
+
+def test_a_pattern_that_is_small_beside_the_noise_is_a_note_alone():
+    x = np.linspace(0, 10, 2000)
+    y = 0.1 * x + 0.15 * np.sin(2 * x) + 0.5 * np.random.default_rng(8).standard_normal(2000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = lmtorch.curve_fit(lambda x, a, b: a + b * x, x, y)
+    assert fit.rsquared < 0.5
+    assert fit.runs_pvalue < 1e-3
+    assert len(fit.notes) == 1
+
+
+def test_one_fit_in_a_hundred_is_not_told_of():
+    noise = np.random.default_rng(9).standard_normal((100, 80))
+    noise[17] = np.sin(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits = lmtorch.curve_fit(lambda x, a, b: a + b * x, X, noise)
+    assert fits.runs_pvalue[17] < 1e-6
