@@ -105,8 +105,8 @@ def test_what_a_user_accepts_is_no_constant_to_compare_with():
 
 
 def test_a_pattern_that_is_small_beside_the_noise_is_a_note_alone():
-    x = np.linspace(0, 10, 2000)
-    y = 0.1 * x + 0.15 * np.sin(2 * x) + 0.5 * np.random.default_rng(8).standard_normal(2000)
+    x = np.linspace(0, 10, 20_000)
+    y = 0.1 * x + 0.25 * np.sin(2 * x) + 0.5 * np.random.default_rng(8).standard_normal(20_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit = lmtorch.curve_fit(lambda x, a, b: a + b * x, x, y)
