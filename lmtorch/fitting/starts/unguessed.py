@@ -281,4 +281,5 @@ def _size(values: Tensor) -> float:
     numbers = numbers[numbers.isfinite() & (numbers > 0)]
     if not numbers.numel():
         return 1.0
-    return float((numbers.max() * numbers.median()).sqrt())
+    # roots first: the product of two numbers may be more or less than any number
+    return float(numbers.max().sqrt() * numbers.median().sqrt())

@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import OptimizeWarning
 
 from lmtorch import InputError, curve_fit
+from lmtorch.fitting.starts import unguessed
 
 Case = tuple[Callable[..., Any], np.ndarray, list[float], float]
 
@@ -182,3 +183,10 @@ def test_whatever_a_function_is_refused_by_at_starts_of_ours_is_not_the_users(
         warnings.simplefilter("ignore")
         fit = curve_fit(broken, x, y)
     assert fit.rsquared > 0.9
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_points_whose_squares_are_no_numbers_have_a_size(unit: float) -> None:
+    """Their product was zero, and its inverse an error that nobody understood."""
+    x = unit * torch.tensor([0.0, 1.0, -4.0, 9.0, torch.nan], dtype=torch.float64)
+    assert unguessed._size(x) == pytest.approx(6 * unit, rel=1e-12)
