@@ -48,6 +48,18 @@ DTYPES = (torch.float32, torch.float64)
 MOST = 16
 
 
+def plain(x: Tensor) -> bool:
+    """Whether x is a tensor on a CPU in whose calls torch does nothing but to compute."""
+    return (
+        type(x) in EXACT
+        and x.dtype in DTYPES
+        and x.device.type == "cpu"  # elsewhere nothing of networks of layers was timed
+        and not within()
+        and forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def layers_of(call: Call) -> list[Layer]:
     """Find the layers of which a function is made.
 
@@ -58,16 +70,7 @@ def layers_of(call: Call) -> list[Layer]:
         NoRuleError: it is made of something else, or x is not of the form that is needed.
     """
     x = call.x
-    if (
-        len(call.inputs) != 1
-        or call.batch < 1
-        or type(x) not in EXACT
-        or x.dtype not in DTYPES
-        or x.device.type != "cpu"  # elsewhere nothing of this was timed
-        or within()
-        or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if len(call.inputs) != 1 or call.batch < 1 or not plain(x):
         raise NoRuleError("no plain tensor of samples with features, on a CPU")
     function = call.asked
     layers = _read(function) if type(function) is nn.Sequential else _seen(function, x)

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from ..calculus import slopes
 from ..calculus.base import NoRuleError, Slopes
 from ..calculus.layered import CACHE
-from .calling import Call, within
-from .layers import DTYPES, EXACT, GLOBAL_HOOKS, hooked
+from .calling import Call
+from .layers import EXACT, GLOBAL_HOOKS, hooked, plain
 
 CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: functional.conv1d,
@@ -57,16 +56,7 @@ def by_matrices(call: Call) -> Tensor:
         NoRuleError: the function is no such network, or another way is faster.
     """
     x, network = call.x, call.asked
-    if (
-        type(network) is not nn.Sequential
-        or call.batch != 1
-        or type(x) not in EXACT
-        or x.dtype not in DTYPES
-        or x.device.type != "cpu"  # elsewhere nothing of this was timed
-        or within()
-        or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if type(network) is not nn.Sequential or call.batch != 1 or not plain(x):
         raise NoRuleError("no network of layers on a CPU")
     modules = list(network._modules.values())
     rows = modules[-1].out_features if modules and type(modules[-1]) is nn.Linear else call.size

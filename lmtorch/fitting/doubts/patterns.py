@@ -61,7 +61,7 @@ def _told(share: float) -> str:
 def _of_many(inference: Any, constants: Tensor) -> str:
     """As `passed_by`, of those fits of a batch that leave much, or of a sample of them."""
     solution, data = inference.solution, inference.fitter.data
-    missed = tensor_of(solution.cost).detach().reshape(-1) / constants.reshape(-1)
+    missed = tensor_of(solution.cost).detach().reshape(-1) / constants.detach().reshape(-1)
     left = ((missed > LARGE) & (tensor_of(solution.status).reshape(-1) > 0)).nonzero()[:, 0]
     if not len(left):
         return ""

@@ -62,8 +62,8 @@ def runs_of(data: Data, residual: Tensor) -> Runs:
     if data.weights is not None:
         size = torch.where(data.weights > 0, size * data.weights, 0.0)
     met = math.sqrt(torch.finfo(size.dtype).eps) * size.nan_to_num().amax(-1, keepdim=True)
-    mean = residual.square().sum(-1) / data.count.clamp(min=1)
-    floor = torch.maximum(met, SMALL * mean.sqrt()[..., None])
+    mean = residual.double().square().sum(-1) / data.count.clamp(min=1)
+    floor = torch.maximum(met.double(), SMALL * mean.sqrt()[..., None])
     residual = residual.gather(-1, order.expand(residual.shape))
     # those without a sign go behind the others, which stay in their order
     signless = residual.abs() <= floor

@@ -122,3 +122,11 @@ def test_one_fit_in_a_hundred_is_not_told_of():
         warnings.simplefilter("error")
         fits = lmtorch.curve_fit(lambda x, a, b: a + b * x, X, noise)
     assert fits.runs_pvalue[17] < 1e-6
+
+
+def test_errors_that_carry_gradients_are_read_without_a_word():
+    sigma = torch.full((80,), 0.05, dtype=torch.float64, requires_grad=True)
+    many = torch.from_numpy(np.stack([Y, Y]))
+    with pytest.warns(OptimizeWarning, match=r"^of 2 fits 2 pass") as said:
+        lmtorch.curve_fit(peak, torch.from_numpy(X), many, p0=[1, 7.2, 1, 0], sigma=sigma)
+    assert len(said) == 1

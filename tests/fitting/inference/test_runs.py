@@ -163,3 +163,12 @@ def test_rare_counts_are_no_pattern(likelihood):
         assert wrong.runs_pvalue < 1e-6
     else:
         assert math.isnan(fit.runs_pvalue)
+
+
+def test_in_float32_squares_may_be_more_than_any_number():
+    y = 3 * np.exp(-0.5 * X) + NOISE
+    fit = lmtorch.curve_fit(decay, X, y)
+    huge = lmtorch.curve_fit(
+        decay, torch.from_numpy(X).float(), torch.from_numpy(1e21 * y).float(), p0=[2e21, 0.6]
+    )
+    assert huge.runs == fit.runs
